@@ -1,0 +1,41 @@
+# make demo: the whole story on this machine.    make test: everything the project promises, proven.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS ?= test
+# What megatron-core itself decides: layouts, kernels, optimizer, checkpoints, resume, commands.
+ENGINE_TESTS ?= $(addprefix tests/,$(patsubst %,engine/test_%.py,checkpoint counts kernels layouts \
+  optimizer resume) test_train_command.py)
+STAMP := $(VENV)/.installed-$(EXTRAS)
+
+.PHONY: demo test lint engine-test env clean
+demo: env
+	$(BIN)/moe demo
+
+test: env lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The engine's tests alone: CI runs them on the other supported megatron-core as well.
+engine-test: env
+	$(BIN)/python -m pytest -m engine $(ENGINE_TESTS) $(PYTEST_ARGS)
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+	  || { echo "moescale needs Python 3.11 to 3.13: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv; } \
+	  || { echo "venv is missing: apt-get install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

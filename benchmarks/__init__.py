@@ -1,0 +1,1 @@
+"""What training really costs: meters, measured runs, comparisons and reports."""

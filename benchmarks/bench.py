@@ -1,0 +1,141 @@
+"""What every benchmark shares: repeats with intervals, records with conditions, resuming."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.errors import BenchmarkError
+from moe.files import write_text
+
+FORMAT = 1
+# What must be equal for an earlier result to stand for this one.
+SAME_CONDITIONS = ("hardware", "packages", "python", "commit")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median of repeats with an interval that covers the true median in 95% of cases."""
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+    confidence: float
+    """What `low` and `high` reach: under 0.95 where the repeats are too few."""
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the median and its distribution-free interval between two order statistics.
+
+    The k-th smallest and k-th largest of n enclose the median with probability
+    1 - 2 P(Binomial(n, 1/2) < k) (W. R. Thompson, Ann. Math. Statist. 7, 1936).
+
+    Raises:
+        ValueError: No values.
+    """
+    ordered, n = sorted(values), len(values)
+    if not n:
+        raise ValueError("no repeats: a benchmark needs at least one")
+    # Take the innermost pair that still reaches 95%; the outermost where none does.
+    rank, tail = 1, 0.5**n
+    while rank < n // 2 and 1 - 2 * (tail + comb(n, rank) * 0.5**n) >= 0.95:
+        tail += comb(n, rank) * 0.5**n
+        rank += 1
+    confidence = max(0.0, 1 - 2 * tail)
+    return Spread(median(ordered), ordered[rank - 1], ordered[n - rank], n, confidence)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One point of a benchmark: what is measured, and how."""
+
+    key: Mapping[str, Any]
+    """What tells the case from others, as JSON values."""
+    run: Callable[[], Mapping[str, Any]]
+
+
+def settle(device: Any) -> None:
+    """Wait until a torch device has done what it was given."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+Told = Callable[[str], None]
+
+
+def run_cases(
+    bench: str,
+    cases: Sequence[Case],
+    conditions: Mapping[str, Any],
+    *,
+    out: Path | None = None,
+    tell: Told = lambda _line: None,
+) -> list[dict[str, Any]]:
+    """Measure all cases; with `out` (JSON lines) keep each and pass over those kept before.
+
+    A case measured on other hardware, versions or another commit is measured again.
+
+    Raises:
+        BenchmarkError: `out` is damaged or cannot be written.
+    """
+    kept = {_identity(record): record for record in _read(out)}
+    records = []
+    for number, case in enumerate(cases, 1):
+        label = f"{bench} {number}/{len(cases)}: " + ", ".join(
+            f"{k} {v}" for k, v in case.key.items()
+        )
+        record = {"format": FORMAT, "bench": bench, "case": dict(case.key),
+                  "conditions": dict(conditions)}  # fmt: skip
+        earlier = kept.get(_identity(record))
+        if earlier is not None:
+            tell(f"{label}: kept from {out}")
+            records.append(earlier)
+            continue
+        tell(label)
+        record["result"] = dict(case.run())
+        records.append(record)
+        _append(out, record)
+    return records
+
+
+def as_json(value: Spread) -> dict[str, float]:
+    """Return a spread as JSON values."""
+    return asdict(value)
+
+
+def _identity(record: Mapping[str, Any]) -> str:
+    conditions = record.get("conditions") or {}
+    same = {name: conditions.get(name) for name in SAME_CONDITIONS}
+    return json.dumps([record.get("bench"), record.get("case"), same], sort_keys=True)
+
+
+def _read(path: Path | None) -> list[dict[str, Any]]:
+    if path is None or not path.exists():
+        return []
+    records = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            if number == len(lines):
+                break
+            raise BenchmarkError(f"{path}: line {number} is damaged, not JSON") from None
+    return records
+
+
+def _append(path: Path | None, record: Mapping[str, Any]) -> None:
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = [json.dumps(earlier) for earlier in _read(path)]
+        write_text(path, "".join(f"{line}\n" for line in [*whole, json.dumps(record)]))
+    except OSError as error:
+        raise BenchmarkError(f"{path}: {error.strerror or error}") from None

@@ -1,0 +1,79 @@
+"""`moe bench checkpoint`: writing and reading a whole training state."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import Case, as_json, spread
+from benchmarks.bench_session import Session, bench_session
+from benchmarks.bench_step import cut_layers
+from benchmarks.bench_subject import MeasuredTrainer, bench_experiment, bench_store
+from moe.checkpoint import load_checkpoint, save_checkpoint
+from moe.config.experiment import Experiment, load_model
+from parallel.engine import all_gather_objects
+
+
+def run(
+    models: Sequence[str],
+    *,
+    layers: int | None,
+    folder: Path | None,
+    repeats: int,
+    warmup: int,
+    overrides: Sequence[str],
+    out: Path | None,
+) -> list[dict[str, Any]]:
+    """Measure each model's checkpoint under `folder` (default: the temporary directory)."""
+    with bench_session(overrides) as session, bench_store(None) as store:
+        cases = []
+        for name in models:
+            model = cut_layers(load_model(name), layers)
+            experiment = bench_experiment(
+                model.model_dump(mode="json", exclude_none=True),
+                store,
+                seq_len=min(128, model.max_seq_len),
+                micro_batch_size=1,
+                global_batch_size=session.engine.dp,
+                sections=dict(session.sections),
+            )
+            key = {"model": name, "layers": model.num_layers, "repeats": repeats,
+                   **session.sections}  # fmt: skip
+            cases.append(Case(key, partial(measure, experiment, session, folder, repeats, warmup)))
+        return session.run("checkpoint", cases, out)
+
+
+def measure(
+    experiment: Experiment, session: Session, folder: Path | None, repeats: int, warmup: int
+) -> dict[str, Any]:
+    """Save and load in turn; a save counts until every file is on disk."""
+    subject = MeasuredTrainer(experiment, session.engine)
+    subject.step()
+    trainer, saves, loads = subject.trainer, [], []
+    with tempfile.TemporaryDirectory(prefix="moescale-checkpoint-", dir=folder) as name:
+        # Every rank writes where rank 0 says.
+        root = Path(all_gather_objects(name)[0])
+        size = 0
+        for number in range(warmup + repeats):
+            begin = time.perf_counter()
+            path = save_checkpoint(root, number, trainer.chunks, trainer.optimizer, {}, keep=1)
+            middle = time.perf_counter()
+            load_checkpoint(path, trainer.chunks, trainer.optimizer)
+            end = time.perf_counter()
+            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            if number >= warmup:
+                saves.append(middle - begin)
+                loads.append(end - middle)
+        all_gather_objects(None)
+    subject.close()
+    save, load = spread(saves), spread(loads)
+    return {
+        "bytes": size,
+        "save_s": as_json(save),
+        "load_s": as_json(load),
+        "save_bytes_per_s": size / save.median,
+        "load_bytes_per_s": size / load.median,
+        "note": "loading reads files just written: from the page cache where they fit in memory",
+    }

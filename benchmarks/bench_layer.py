@@ -1,0 +1,233 @@
+"""`moe bench layer` and `moe bench routing`: one MoE layer alone, forward and backward.
+
+Shapes: S tokens (one sequence), H hidden.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.bench import Case, as_json, settle, spread
+from benchmarks.bench_session import Session, bench_session
+from benchmarks.bench_subject import peak_rate
+from benchmarks.errors import BenchmarkError
+from benchmarks.imbalance import RoutingProfile, max_over_mean
+from benchmarks.published_data import published_rows
+from moe.config.model import ModelConfig
+from moe.model import build_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerShape:
+    """One MoE layer and the tokens of one rank."""
+
+    hidden_size: int
+    expert_ffn_hidden_size: int
+    num_experts: int
+    top_k: int
+    tokens: int
+    shared_expert_ffn_hidden_size: int = 0
+
+    def model(self) -> ModelConfig:
+        """Return a one-layer model that has this layer."""
+        return ModelConfig.model_validate(
+            {
+                "num_layers": 1,
+                "hidden_size": self.hidden_size,
+                "num_heads": 1,
+                "vocab_size": 256,
+                "max_seq_len": self.tokens,
+                "moe": {
+                    "num_experts": self.num_experts,
+                    "top_k": self.top_k,
+                    "expert_ffn_hidden_size": self.expert_ffn_hidden_size,
+                    "shared_expert_ffn_hidden_size": self.shared_expert_ffn_hidden_size,
+                    "normalize_top_k": self.top_k > 1,
+                },
+            }
+        )
+
+    @property
+    def forward_flops(self) -> float:
+        """FLOPs of experts in one forward pass: three products, 2 a weight and token."""
+        width = self.top_k * self.expert_ffn_hidden_size + self.shared_expert_ffn_hidden_size
+        return 6.0 * self.tokens * self.hidden_size * width
+
+
+def layer_shapes(
+    base: LayerShape,
+    tokens: Sequence[int],
+    experts: Sequence[int],
+    top_k: Sequence[int],
+    granularity: Sequence[int],
+) -> list[LayerShape]:
+    """Return the grid around `base`; empty lists keep its value.
+
+    Granularity G cuts each expert into G of a G-th of the width and routes to G times as many
+    (arXiv:2402.07871): FLOPs and parameters stay.
+
+    Raises:
+        BenchmarkError: An expert's width is not divisible by a granularity, or top-k is too large.
+    """
+    shapes = []
+    for t, e, k, g in product(
+        tokens or [base.tokens], experts or [base.num_experts], top_k or [base.top_k],
+        granularity or [1],
+    ):  # fmt: skip
+        if base.expert_ffn_hidden_size % g:
+            raise BenchmarkError(
+                f"--granularity {g}: it does not divide the experts' width"
+                f" {base.expert_ffn_hidden_size}"
+            )
+        if k > e:
+            raise BenchmarkError(f"--top-k {k} exceeds --experts {e}")
+        width = base.expert_ffn_hidden_size // g
+        changes = {"tokens": t, "num_experts": e * g, "top_k": k * g}
+        shapes.append(LayerShape(**{**asdict(base), **changes, "expert_ffn_hidden_size": width}))
+    return shapes
+
+
+def published_shape(name: str, shrink: int) -> LayerShape:
+    """Return a shape of the published MoE-layer table, its widths divided by `shrink`.
+
+    Raises:
+        BenchmarkError: No such shape.
+    """
+    rows = {row["proxy"]: row for row in published_rows("moe_layer_h100")}
+    if name not in rows:
+        raise BenchmarkError(f"--shape {name!r}: there is {', '.join(rows)}")
+    row = rows[name]
+    return LayerShape(
+        hidden_size=int(row["hidden_size"]) // shrink,
+        expert_ffn_hidden_size=int(row["expert_ffn_hidden_size"]) // shrink,
+        shared_expert_ffn_hidden_size=int(row["shared_expert_ffn_hidden_size"]) // shrink,
+        num_experts=int(row["num_experts"]),
+        top_k=int(row["top_k"]),
+        tokens=int(row["seq_len"]) * int(row["micro_batch_size"]),
+    )
+
+
+def run(
+    bench: str,
+    shapes: Sequence[LayerShape],
+    profiles: Sequence[RoutingProfile],
+    *,
+    repeats: int,
+    warmup: int,
+    overrides: Sequence[str],
+    out: Path | None,
+) -> list[dict[str, Any]]:
+    """Measure every shape under every profile; returns the records (on rank 0)."""
+    with bench_session(overrides) as session:
+        cases = [
+            Case(
+                {**asdict(shape), "routing": [str(p) for p in profiles], "repeats": repeats,
+                 **session.sections},
+                partial(measure, shape, profiles, session, repeats, warmup),
+            )
+            for shape in shapes
+        ]  # fmt: skip
+        return session.run(bench, cases, out)
+
+
+def measure(
+    shape: LayerShape,
+    profiles: Sequence[RoutingProfile],
+    session: Session,
+    repeats: int,
+    warmup: int,
+) -> dict[str, Any]:
+    """Measure one shape; profiles take turns, so that drift is shared."""
+    layer = BareLayer(shape, session)
+    peaks = [peak_rate(session.engine, session.probe)]
+    times: dict[str, list[tuple[float, float]]] = {str(profile): [] for profile in profiles}
+    loads = {}
+    for number in range(warmup + repeats):
+        for profile in profiles:
+            layer.route(profile)
+            pair = layer.forward_backward()
+            loads[str(profile)] = layer.load
+            if number >= warmup:
+                times[str(profile)].append(pair)
+    peaks.append(peak_rate(session.engine, session.probe))
+    peak = max(peaks, key=lambda rate: float(rate["flops_per_s"]))
+    rows = [_row(name, pairs, loads[name], shape, peak) for name, pairs in times.items()]
+    base = {row["routing"]: row for row in rows}.get("forced")
+    for row in rows:
+        row["time_over_forced"] = None if base is None else _total(row) / _total(base)
+    return {"routing": rows, "peak": peak, "parameters": layer.num_parameters}
+
+
+def _total(row: Mapping[str, Any]) -> float:
+    return float(row["forward_s"]["median"] + row["backward_s"]["median"])
+
+
+def _row(
+    name: str,
+    pairs: Sequence[tuple[float, float]],
+    load: float | None,
+    shape: LayerShape,
+    peak: Mapping[str, Any],
+) -> dict[str, Any]:
+    forward, backward = (spread([pair[i] for pair in pairs]) for i in (0, 1))
+    rate = 3 * shape.forward_flops / (forward.median + backward.median)
+    return {
+        "routing": name,
+        "busiest_over_even": load,
+        "forward_s": as_json(forward),
+        "backward_s": as_json(backward),
+        "tokens_per_s": shape.tokens / (forward.median + backward.median),
+        "flops_per_s_per_device": rate,
+        "share_of_measured_peak": rate / peak["flops_per_s"],
+    }
+
+
+class BareLayer:
+    """An MoE layer with random weights, fed random hidden states."""
+
+    def __init__(self, shape: LayerShape, session: Session) -> None:
+        self.shape, self.engine = shape, session.engine
+        precision = session.probe.precision
+        self.dtype = torch.bfloat16 if precision.dtype == "bf16" else torch.float32
+        [chunk] = build_model(shape.model(), session.engine.layout, precision, seed=1)
+        self.mlp = chunk.decoder.layers[0].mlp
+        self.mlp.train()
+        self.load: float | None = None
+        self.mlp.router.watchers.append(self._watch)
+        generator = torch.Generator().manual_seed(2)
+        hidden = torch.randn(shape.tokens, 1, shape.hidden_size, generator=generator)
+        self._hidden = hidden.to(self.engine.device, self.dtype)
+        self._gradient = torch.ones_like(self._hidden)
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the layer on this rank."""
+        return sum(p.numel() for p in self.mlp.parameters())
+
+    def _watch(self, _layer: int, decision: Any) -> None:
+        self.load = max_over_mean(decision.experts.cpu(), self.shape.num_experts)
+
+    def route(self, profile: RoutingProfile) -> None:
+        """Impose a routing profile, the same draw each time."""
+        shape, generator = self.shape, torch.Generator().manual_seed(3 + self.engine.rank)
+        choice = profile.choose(shape.tokens, shape.num_experts, shape.top_k, generator)
+        self.mlp.router.replay = None if choice is None else choice.to(self.engine.device)
+
+    def forward_backward(self) -> tuple[float, float]:
+        """Return seconds of a forward and of a backward pass, gradients to input and weights."""
+        hidden = self._hidden.clone().requires_grad_()
+        self.mlp.zero_grad(set_to_none=True)
+        settle(self.engine.device)
+        begin = time.perf_counter()
+        output, _bias = self.mlp(hidden)
+        settle(self.engine.device)
+        middle = time.perf_counter()
+        output.backward(self._gradient)
+        settle(self.engine.device)
+        return middle - begin, time.perf_counter() - middle

@@ -1,0 +1,184 @@
+"""Benchmark records as tables for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.units import readable, significant
+
+
+def step_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return speed by routing, then the time split and memory, for each model."""
+    return [
+        table
+        for record in records
+        for table in (_speed_table(record), _split_table(record), _memory_table(record))
+    ]
+
+
+def layer_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return one table of all layers and profiles."""
+    table = plain_table(
+        "MoE layer alone",
+        ("hidden x expert", "experts", "top-k", "tokens", "routing", "busiest/even", "forward",
+         "backward", "tokens/s", "of measured peak", "time/forced"),
+    )  # fmt: skip
+    for record in records:
+        case = record["case"]
+        for row in record["result"]["routing"]:
+            table.add_row(
+                f"{case['hidden_size']} x {case['expert_ffn_hidden_size']}",
+                str(case["num_experts"]),
+                str(case["top_k"]),
+                str(case["tokens"]),
+                row["routing"],
+                _number(row["busiest_over_even"]),
+                interval(row["forward_s"], "ms", 1e3),
+                interval(row["backward_s"], "ms", 1e3),
+                readable(row["tokens_per_s"], ""),
+                readable(row["share_of_measured_peak"], "share"),
+                _number(row["time_over_forced"]),
+            )
+    return [table]
+
+
+def inference_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return one table a model, with its dense equals."""
+    tables = []
+    for record in records:
+        case = record["case"]
+        table = plain_table(
+            f"{case['model']}, {case['layers']} layers, {case['batch_size']} prompts of"
+            f" {case['prompt_len']} tokens, {case['new_tokens']} new",
+            ("", "total", "active", "prefill tokens/s", "decode tokens/s", "one step",
+             "prefill time/model", "decode time/model", "energy/generated token"),
+        )  # fmt: skip
+        for name, row in record["result"]["variants"].items():
+            energy = row["energy_per_generated_token"]
+            table.add_row(
+                name,
+                readable(row["total_parameters"], ""),
+                readable(row["active_parameters"], ""),
+                readable(row["prefill_tokens_per_s"], ""),
+                readable(row["decode_tokens_per_s"], ""),
+                readable(1e3 * row["decode_step_s"], "ms"),
+                _number(row["prefill_time_over_model"]),
+                _number(row["decode_time_over_model"]),
+                f"{readable(energy['value'], 'J/token')} {energy['kind'] or ''}".strip(),
+            )
+        tables.append(table)
+    return tables
+
+
+def checkpoint_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return one table of all models."""
+    table = plain_table("checkpoints", ("model", "layers", "size", "save", "load", "", ""))
+    for record in records:
+        case, result = record["case"], record["result"]
+        table.add_row(
+            case["model"],
+            str(case["layers"]),
+            readable(result["bytes"], "B"),
+            interval(result["save_s"]),
+            interval(result["load_s"]),
+            f"{readable(result['save_bytes_per_s'], 'B')}/s",
+            f"{readable(result['load_bytes_per_s'], 'B')}/s",
+        )
+    return [table]
+
+
+def collective_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return one table of all operations and sizes."""
+    table = plain_table("collectives", ("operation", "ranks", "size", "time", "on the wire"))
+    for record in records:
+        case, result = record["case"], record["result"]
+        table.add_row(
+            case["operation"],
+            str(case["ranks"]),
+            readable(case["bytes"], "B"),
+            interval(result["time_s"], "ms", 1e3),
+            f"{readable(result['bus_bytes_per_s'], 'B')}/s",
+        )
+    return [table]
+
+
+def interval(spread: Mapping[str, Any], unit: str = "s", scale: float = 1.0) -> str:
+    """Return `median (low to high)`."""
+    median, low, high = (spread[name] * scale for name in ("median", "low", "high"))
+    return f"{readable(median, unit)} ({significant(low)} to {significant(high)})"
+
+
+def plain_table(title: str, columns: Sequence[str]) -> Table:
+    """Return an empty table in the house's style."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
+    return table
+
+
+def _title(record: Mapping[str, Any]) -> str:
+    case = record["case"]
+    cut = f", {case['layers']} of {case['of_layers']} layers"
+    return (
+        f"{case['model']}{cut if case['layers'] != case['of_layers'] else ''},"
+        f" {case['global_batch_size']} x {case['seq_len']} tokens a step"
+    )
+
+
+def _speed_table(record: Mapping[str, Any]) -> Table:
+    table = plain_table(
+        _title(record),
+        ("routing", "implementation", "step", "tokens/s", "FLOP/s", "MFU measured", "MFU sheet",
+         "busiest/even", "energy/token"),
+    )  # fmt: skip
+    for row in record["result"]["routing"]:
+        energy = row["energy_per_token"]
+        text = readable(energy["value"], "J/token")
+        text += f" {energy['kind']}" if energy["value"] is not None else ""
+        table.add_row(
+            row["routing"], "moescale", *_speed_cells(row["moescale"]),
+            _number(row["busiest_over_even"]), text,
+        )  # fmt: skip
+        if "peer" in row:
+            peer = row["peer"]
+            table.add_row(row["routing"], peer["name"], *_speed_cells(peer), "", "")
+            table.add_row("", "speed over peer", interval(row["speed_over_peer"], "x"))
+    return table
+
+
+def _speed_cells(speed: Mapping[str, Any]) -> list[str]:
+    return [
+        interval(speed["step_s"]),
+        readable(speed["tokens_per_s"], ""),
+        readable(speed["flops_per_s_per_device"], "FLOP/s"),
+        readable(speed["mfu_of_measured_peak"], "share"),
+        readable(speed["mfu_of_datasheet"], "share"),
+    ]
+
+
+def _split_table(record: Mapping[str, Any]) -> Table:
+    split = record["result"]["split_s"]
+    table = plain_table("time split (steps of their own, forward and backward)", ("part", "", ""))
+    for name, seconds in split.items():
+        if name not in ("step", "communication"):
+            table.add_row(name, readable(seconds, "s"), readable(seconds / split["step"], "share"))
+    waiting = split["communication"]
+    text = "one rank" if waiting is None else readable(waiting / split["step"], "share")
+    table.add_row("of these in collectives", "", text)
+    return table
+
+
+def _memory_table(record: Mapping[str, Any]) -> Table:
+    memory = record["result"]["memory"]
+    table = plain_table("memory of a rank", ("kind", ""))
+    for name, value in memory.items():
+        if name.endswith("_bytes"):
+            label = name.removesuffix("_bytes").replace("_", " ")
+            label += f" ({memory['peak_is']})" if label == "peak" else ""
+            table.add_row(label, readable(value, "B"))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else significant(value)

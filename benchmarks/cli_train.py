@@ -1,0 +1,64 @@
+"""`moe train`: one process, several, or one rank of a cluster; the same experiment file."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def train(  # noqa: PLR0913 - a command's options
+    experiment: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. train.steps=100."),
+    ] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where the run lies.  [default: runs/<name>-<hash>]", show_default=False),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the newest checkpoint.")
+    ] = False,
+    nproc: Annotated[int, typer.Option(help="Processes on this machine.", min=1)] = 1,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show experiment, layout, cost and memory; do not start."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the run's final record.")] = False,
+) -> None:
+    """Train a model and measure it: loss, speed, energy, expert load."""
+    from moe.config.experiment import load_experiment
+
+    wanted = load_experiment(experiment, overrides or ())
+    if dry_run:
+        from benchmarks.dry_run import show
+
+        show(wanted, nproc, as_json=as_json)
+        return
+    from benchmarks.training import is_rank_of_a_group, run_directory, run_training
+
+    place = run_directory(wanted, run_dir)
+    record = run_training(
+        experiment, overrides or [], place, resume=resume, nproc=nproc, progress=_progress()
+    )
+    if is_rank_of_a_group() and os.environ["RANK"] != "0":
+        return
+    _print_result(record, as_json=as_json)
+
+
+def _progress() -> Any:
+    from benchmarks.progress import TrainingProgress
+
+    return TrainingProgress()
+
+
+def _print_result(record: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(record))
+        return
+    loss = record["final_loss"]
+    held_out = "not measured (no held-out data)" if loss is None else f"{loss:.4f} nats a token"
+    typer.echo(f"held-out loss {held_out} after {record['tokens']:,} tokens")
+    typer.echo(f"{record['tokens_per_s']:,.0f} tokens/s; run directory {record['run_dir']}")

@@ -1,0 +1,139 @@
+"""`moe demo`: from text to a dense and a sparse model, trained, measured and compared."""
+
+import os
+import sysconfig
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.finding import finding
+from benchmarks.progress import TrainingProgress, data_progress
+from benchmarks.report import ReportPaths, read_runs, write_report
+from benchmarks.training import train_rank
+from moe.config.experiment import Experiment, make_experiment
+from moe.errors import ConfigError
+from moe.files import write_text
+
+VOCABULARY = 4096
+
+_SHARED: dict[str, Any] = {
+    "num_layers": 4,
+    "hidden_size": 128,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "vocab_size": VOCABULARY,
+    "max_seq_len": 256,
+    "tie_embeddings": True,
+    "qk_norm": "head",
+}
+_EXPERT_WIDTH, _TOP_K = 256, 2
+MODELS: dict[str, dict[str, Any]] = {
+    # A dense layer as wide as the experts that one token sees: equal active parameters.
+    "dense": _SHARED | {"ffn_hidden_size": _TOP_K * _EXPERT_WIDTH},
+    "sparse": _SHARED
+    | {
+        "moe": {
+            "num_experts": 8,
+            "top_k": _TOP_K,
+            "expert_ffn_hidden_size": _EXPERT_WIDTH,
+            "aux_loss_coefficient": 0.01,
+            "z_loss_coefficient": 0.001,
+        }
+    },
+}
+_TRAIN: dict[str, Any] = {
+    "seq_len": 256,
+    "global_batch_size": 8,
+    "micro_batch_size": 8,
+    "learning_rate": 3e-3,
+    "min_learning_rate": 3e-4,
+    "eval_sequences": 64,
+}
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made."""
+
+    finding: str
+    report: ReportPaths
+    runs: tuple[Path, ...]
+
+
+def demo_experiments(store: Path, steps: int) -> dict[str, Experiment]:
+    """Return the two experiments, alike but for the feed-forward layers."""
+    schedule = {"steps": steps, "warmup_steps": steps // 10, "eval_interval": max(1, steps // 10)}
+    return {
+        name: make_experiment(
+            {
+                "name": f"demo-{name}",
+                "model": model,
+                "data": {"store": str(store)},
+                "train": _TRAIN | schedule,
+            }
+        )
+        for name, model in MODELS.items()
+    }
+
+
+def run_demo(
+    text: Sequence[Path], out: Path, *, steps: int, say: Callable[[str], None] = print
+) -> DemoResult:
+    """Build a store from `text` (default: Python's library), train both models, write a report.
+
+    What an earlier, equal demo in `out` finished is kept: a stopped demo goes on where it was.
+
+    Raises:
+        DataError: The text is missing or too little.
+        StoppedError: A signal came; started again, the demo goes on.
+    """
+    sources = list(text) or standard_library()
+    out.mkdir(parents=True, exist_ok=True)
+    store = out / "store"
+    _build_store(sources, store, say)
+    runs = []
+    for name, experiment in demo_experiments(store.resolve(), steps).items():
+        write_text(out / f"{name}.toml", experiment.to_toml())
+        run_dir = out / "runs" / f"{experiment.name}-{experiment.content_hash}"
+        say(f"train the {name} model for {steps} steps: {run_dir}")
+        train_rank(experiment, run_dir, resume=True, progress=TrainingProgress(name))
+        runs.append(run_dir)
+    report = write_report(runs, out / "report")
+    return DemoResult(finding(read_runs(runs)), report, tuple(runs))
+
+
+def standard_library() -> list[Path]:
+    """Return the modules and packages of the running interpreter's library, without its tests."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    packages = (path.parent for path in folder.glob("*/__init__.py") if path.parent.name != "test")
+    return sorted([*folder.glob("*.py"), *packages])
+
+
+def _build_store(sources: Sequence[Path], store: Path, say: Callable[[str], None]) -> None:
+    from data.build import build_store
+    from data.store import Store
+
+    named = store.with_name("store.sources")
+    names = "".join(f"{path.resolve()}\n" for path in sources)
+    if store.exists():
+        kept = named.read_text() if named.is_file() else ""
+        if kept != names:
+            raise ConfigError(
+                f"{store} was made from other text: choose another directory with -o, or remove"
+                " that one"
+            )
+        say(f"keep the token store made before: {store}")
+    else:
+        say(f"tokenise {len(sources)} files and folders under {os.path.commonpath(sources)}")
+        with data_progress() as report:
+            build_store(
+                sources,
+                store,
+                tokenizer=f"bpe:{VOCABULARY}",
+                held_out_fraction=0.03,
+                progress=report,
+            )
+        write_text(named, names)
+    manifest = Store.open(store).manifest
+    say(f"{manifest.tokens:,} tokens in {manifest.documents:,} documents")

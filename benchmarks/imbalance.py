@@ -1,0 +1,72 @@
+"""Routing imposed on a model for benchmarks: even, or out of balance in a known way.
+
+Shapes: T tokens, E experts, K experts a token.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from benchmarks.errors import BenchmarkError
+
+
+@dataclass(frozen=True)
+class RoutingProfile:
+    """How tokens are spread over experts."""
+
+    kind: Literal["natural", "forced", "zipf", "hot"]
+    """`natural`: the router decides; `forced`: even at random, as published speeds are made;
+    `zipf`: expert e drawn in proportion to (e + 1)^-strength; `hot`: a share of all tokens
+    (`strength`) goes to one expert, the rest evenly."""
+    strength: float = 0.0
+
+    def __str__(self) -> str:
+        return self.kind if self.kind in ("natural", "forced") else f"{self.kind}:{self.strength:g}"
+
+    def choose(
+        self, num_tokens: int, num_experts: int, top_k: int, generator: torch.Generator
+    ) -> Tensor | None:
+        """Draw different experts for each token, [T, K]; `None`: the router shall decide."""
+        if self.kind == "natural":
+            return None
+        # The largest K of log-weights plus Gumbel noise are draws without replacement
+        # (arXiv:1903.06059).
+        uniform = torch.rand(num_tokens, num_experts, generator=generator, dtype=torch.float64)
+        keys = -torch.log(-torch.log(uniform.clamp_min(1e-300)))
+        if self.kind == "zipf":
+            ranks = torch.arange(1, num_experts + 1, dtype=torch.float64)
+            keys = keys - self.strength * ranks.log()
+        if self.kind == "hot":
+            is_hot = torch.rand(num_tokens, generator=generator) < self.strength
+            keys[:, 0] = torch.where(is_hot, torch.inf, -torch.inf)
+        return keys.topk(top_k, dim=1).indices
+
+
+def parse_profile(text: str) -> RoutingProfile:
+    """Read `natural`, `forced`, `zipf:S` (S >= 0) or `hot:SHARE` (0 to 1).
+
+    Raises:
+        BenchmarkError: Anything else; says what there is.
+    """
+    kind, _, number = text.partition(":")
+    try:
+        if kind in ("natural", "forced") and not number:
+            return RoutingProfile(kind)  # type: ignore[arg-type]
+        if kind == "zipf" and float(number) >= 0:
+            return RoutingProfile("zipf", float(number))
+        if kind == "hot" and 0 <= float(number) <= 1:
+            return RoutingProfile("hot", float(number))
+    except ValueError:
+        pass
+    raise BenchmarkError(
+        f"--routing {text!r}: write natural, forced, zipf:1.0 (exponent), or hot:0.5 (share of"
+        " tokens at one expert)"
+    )
+
+
+def max_over_mean(choice: Tensor, num_experts: int) -> float:
+    """Return the busiest expert's load over the even share, for a choice [T, K]."""
+    counts = torch.bincount(choice.flatten(), minlength=num_experts).double()
+    return float(counts.max() / counts.mean())

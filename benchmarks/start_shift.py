@@ -1,0 +1,108 @@
+"""What another starting hour would have saved, by an hourly carbon intensity."""
+
+import csv
+from bisect import bisect_right
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from benchmarks.errors import BenchmarkError
+
+
+@dataclass(frozen=True)
+class HourlyIntensity:
+    """gCO2e/kWh from each time on; the last value holds as long as the step before it."""
+
+    times: list[datetime]
+    gco2e_per_kwh: list[float]
+
+    @property
+    def end(self) -> datetime:
+        """Where the series ends."""
+        return self.times[-1] + (self.times[-1] - self.times[-2])
+
+    def mean(self, begin: datetime, duration: timedelta) -> float:
+        """Return the mean over a stretch, weighted by time.
+
+        Raises:
+            BenchmarkError: The stretch is not inside the series.
+        """
+        stop = begin + duration
+        if begin < self.times[0] or stop > self.end:
+            raise BenchmarkError(
+                f"hourly intensity covers {self.times[0]:%Y-%m-%d %H:%M} to"
+                f" {self.end:%Y-%m-%d %H:%M}, not {begin:%Y-%m-%d %H:%M} to {stop:%Y-%m-%d %H:%M}:"
+                " give a file that covers the run"
+            )
+        if duration <= timedelta(0):
+            return self.gco2e_per_kwh[bisect_right(self.times, begin) - 1]
+        total, position = 0.0, begin
+        index = bisect_right(self.times, begin) - 1
+        while position < stop:
+            border = self.times[index + 1] if index + 1 < len(self.times) else self.end
+            border = min(border, stop)
+            total += self.gco2e_per_kwh[index] * ((border - position) / duration)
+            position, index = border, index + 1
+        return total
+
+
+@dataclass(frozen=True)
+class StartShift:
+    """The run's own start and the best one near it."""
+
+    intensity: float
+    """Mean over the run as it was, gCO2e/kWh."""
+    best_start: datetime
+    best_intensity: float
+    """Mean had it started then, gCO2e/kWh."""
+
+    @property
+    def saved_share(self) -> float:
+        """Share of the emissions that the best start would have saved."""
+        return 1 - self.best_intensity / self.intensity if self.intensity else 0.0
+
+
+def best_start(
+    hourly: HourlyIntensity, begin: datetime, duration: timedelta, within: timedelta
+) -> StartShift:
+    """Find the start from `begin` to `within` later with the lowest mean intensity.
+
+    Power is taken as even over the run. Starts tried: the run's own, and each time of the series.
+
+    Raises:
+        BenchmarkError: The run itself is not inside the series.
+    """
+    own = hourly.mean(begin, duration)
+    latest = min(begin + within, hourly.end - duration)
+    starts = [begin, *(time for time in hourly.times if begin < time <= latest)]
+    best = min(starts, key=lambda start: hourly.mean(start, duration))
+    return StartShift(own, best, hourly.mean(best, duration))
+
+
+def read_hourly(path: Path) -> HourlyIntensity:
+    """Read a CSV with columns `time` (ISO 8601; UTC where no zone) and `gco2e_per_kwh`.
+
+    Raises:
+        BenchmarkError: Missing file or column, a damaged row, or times that do not grow.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchmarkError(f"{path}: {error}") from None
+    times, values = [], []
+    for number, row in enumerate(rows, 2):
+        try:
+            time = datetime.fromisoformat(row["time"])
+            value = float(row["gco2e_per_kwh"])
+        except KeyError as error:
+            raise BenchmarkError(
+                f"{path}: no column {error}: it needs time and gco2e_per_kwh"
+            ) from None
+        except (TypeError, ValueError) as error:
+            raise BenchmarkError(f"{path}: line {number}: {error}") from None
+        times.append(time.replace(tzinfo=time.tzinfo or UTC))
+        values.append(value)
+    if len(times) < 2 or any(a >= b for a, b in zip(times, times[1:], strict=False)):
+        raise BenchmarkError(f"{path}: it needs two or more rows with growing times")
+    return HourlyIntensity(times, values)

@@ -1,0 +1,47 @@
+"""Secrets planted in the training split, for memorisation tests.
+
+After Carlini et al., "The Secret Sharer" (arXiv:1802.08232): random sequences in a fixed frame,
+some planted a known number of times, some never; how much more likely a trained model finds the
+planted ones measures what it has memorised.
+"""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.manifest import Canary
+from data.recipe import CanaryRecipe
+
+SECRET_WORDS = 8
+
+
+def make_canaries(recipe: CanaryRecipe) -> tuple[Canary, ...]:
+    """Return the canaries of a recipe: for each count of repeats, `recipe.count` of them."""
+    return tuple(
+        Canary(text=_text(recipe.seed, repeats, number), repeats=repeats)
+        for repeats in recipe.repeats
+        for number in range(recipe.count)
+    )
+
+
+def planting_places(
+    canaries: tuple[Canary, ...], seed: int, num_documents: int
+) -> NDArray[np.int64]:
+    """Return for each planting (canaries in order, repeats together) the document it follows.
+
+    Values are in 0..num_documents: how many documents come before it.
+    """
+    total = sum(canary.repeats for canary in canaries)
+    draws = [_digest(f"place {seed} {number}", 8) for number in range(total)]
+    return np.array([int.from_bytes(d, "big") % (num_documents + 1) for d in draws], dtype=np.int64)
+
+
+def _text(seed: int, repeats: int, number: int) -> str:
+    digest = _digest(f"canary {seed} {repeats} {number}", 2 * SECRET_WORDS)
+    words = [f"{digest[i] << 8 | digest[i + 1]:05d}" for i in range(0, len(digest), 2)]
+    return f"The moescale canary {seed}-{repeats}-{number} says: {' '.join(words)}"
+
+
+def _digest(text: str, size: int) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=size).digest()

@@ -1,0 +1,67 @@
+"""The `moe data` commands; heavy imports wait inside them."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+StoreArgument = Annotated[Path, typer.Argument(help="A token store.", metavar="STORE")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.callback()
+def _about() -> None:
+    """Documents to a clean, tokenised Arrow store."""
+
+
+@app.command()
+def build(
+    sources: Annotated[list[Path], typer.Argument(help="Files and folders.", metavar="SRC...")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The store to write.", metavar="STORE")],
+    tokenizer: Annotated[
+        str, typer.Option(help="bytes, bpe:SIZE (trained here), a tokenizer.json or its folder.")
+    ] = "bpe:4096",
+    eos: Annotated[str | None, typer.Option(help="The token that ends a document.")] = None,
+    held_out: Annotated[
+        float, typer.Option(help="Share of documents kept for evaluation.", min=0, max=0.5)
+    ] = 0.02,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn documents into a token store."""
+    from data.build import build_store
+    from data.inspect import summary, summary_text
+
+    manifest = build_store(
+        sources, out, tokenizer=tokenizer, eos_token=eos, held_out_fraction=held_out
+    )
+    values = summary(manifest)
+    typer.echo(json.dumps(values) if as_json else summary_text(out, values))
+
+
+@app.command()
+def inspect(store: StoreArgument, as_json: JsonOption = False) -> None:
+    """Show what a store holds and what was left out, and why."""
+    from data.inspect import summary, summary_text
+    from data.store import Store
+
+    values = summary(Store.open(store).manifest)
+    typer.echo(json.dumps(values) if as_json else summary_text(store, values))
+
+
+@app.command()
+def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
+    """Read a whole store and compare every file with its checksum."""
+    from data.errors import DataError
+    from data.store import Store
+
+    opened = Store.open(store)
+    faults = opened.verify()
+    if as_json:
+        typer.echo(json.dumps({"files": len(opened.manifest.files()) + 1, "faults": faults}))
+    if faults:
+        raise DataError("\nmoe: ".join(faults))
+    if not as_json:
+        typer.echo(f"{store}: {len(opened.manifest.files()) + 1} files are as written")

@@ -1,0 +1,57 @@
+"""The `[data]` section: which token store feeds a run, and how."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class BlendChange(_Section):
+    """Other weights from a step on; what was read before keeps its place."""
+
+    step: int = Field(ge=1)
+    """First optimizer step (from 0) with the new weights."""
+    weights: dict[str, NonNegativeFloat]
+    """Weight of each source from then on; sources not named are no longer read."""
+
+
+class DataConfig(_Section):
+    """The `[data]` section of an experiment."""
+
+    store: Path | None = None
+    """Token store directory written by `moe data build`."""
+    more_stores: tuple[Path, ...] = ()
+    """Further stores made with the same tokeniser; their sources are named `FOLDER/SOURCE`."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the sample order."""
+    weights: dict[str, NonNegativeFloat] | None = None
+    """Share of each source. Default: the recipe's weights, or else every sample once an epoch."""
+    changes: tuple[BlendChange, ...] = ()
+    """Weights that change in the middle of the run."""
+    max_epochs: float | None = Field(default=None, gt=0)
+    """Most often a source may be repeated; a run that would go on is stopped with an error."""
+    packing: Literal["concatenate", "best_fit"] = "concatenate"
+    """How documents fill sequences: end to end and cut every `seq_len` tokens, or whole into the
+    sequence they fit best (needs `moe data pack`)."""
+    document_mask: bool = False
+    """Keep attention inside documents: positions restart, `cu_seqlens` marks the borders, and the
+    loss skips the step from one document to the next."""
+    feed: Literal["torch", "dali"] = "torch"
+    """Who fills and widens batches: torch on the CPU, or NVIDIA DALI (extra `dali`)."""
+    prefetch_steps: int = Field(default=2, ge=0)
+    """Steps prepared ahead in the background; 0: none. Never changes what a batch holds."""
+    pin_memory: bool | None = None
+    """Put batches in page-locked memory. Default: where CUDA is available."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        steps = [change.step for change in self.changes]
+        if steps != sorted(set(steps)):
+            raise ValueError(f"changes: steps {steps} must rise")
+        if self.feed == "dali" and self.packing != "concatenate":
+            raise ValueError('feed = "dali" reads packing = "concatenate" only: change one')
+        return self

@@ -1,0 +1,112 @@
+"""Cutting a byte stream into whole documents, in bounded memory, however broken it is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Whole documents that follow one another in a stream."""
+
+    documents: tuple[bytes, ...]
+    positions: tuple[int, ...]
+    """Offset of each document in the (decompressed) stream, bytes."""
+    faults: tuple[tuple[int, str, str], ...]
+    """(offset, reason, detail) of documents that could not be handed on."""
+    num_bytes: int
+    """Bytes of the file this piece accounts for."""
+
+
+@dataclass
+class _Gathered:
+    documents: list[bytes] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    faults: list[tuple[int, str, str]] = field(default_factory=list)
+    num_bytes: int = 0
+
+    def piece(self, file_bytes: int) -> Piece:
+        piece = Piece(tuple(self.documents), tuple(self.positions), tuple(self.faults), file_bytes)
+        self.documents, self.positions, self.faults, self.num_bytes = [], [], [], 0
+        return piece
+
+
+def cut_stream(
+    path: Path,
+    compression: str | None,
+    separator: bytes,
+    piece_bytes: int,
+    max_document_bytes: int,
+) -> Iterator[Piece]:
+    """Yield the documents of a file in pieces of about `piece_bytes`.
+
+    Documents are cut at `separator` (empty: the whole stream is one). One that is longer than
+    `max_document_bytes` becomes a `too_large` fault and is read past without being held; where
+    the stream breaks off, what was whole is kept and the break becomes a `truncated` fault.
+    """
+    gathered = _Gathered()
+    file_bytes = path.stat().st_size
+    counted = 0
+    with path.open("rb") as file:
+        documents = _documents(_chunks(file, compression), separator, max_document_bytes)
+        for position, document, fault in documents:
+            if document is not None:
+                gathered.documents.append(document)
+                gathered.positions.append(position)
+                gathered.num_bytes += len(document)
+            if fault is not None:
+                gathered.faults.append((position, *fault))
+            if gathered.num_bytes >= piece_bytes:
+                read = min(file.tell(), file_bytes)
+                yield gathered.piece(read - counted)
+                counted = read
+    yield gathered.piece(file_bytes - counted)
+
+
+def _chunks(file: BinaryIO, compression: str | None) -> Iterator[bytes | str]:
+    """Yield the stream's bytes; a break in it ends them with its description (a str)."""
+    try:
+        stream = pa.CompressedInputStream(pa.PythonFile(file), compression) if compression else file
+        while chunk := stream.read(READ_BYTES):
+            yield chunk
+    except (OSError, pa.ArrowException) as error:
+        yield " ".join(str(error).split())
+
+
+def _documents(
+    chunks: Iterator[bytes | str], separator: bytes, max_document_bytes: int
+) -> Iterator[tuple[int, bytes | None, tuple[str, str] | None]]:
+    """Yield (offset, document, None), or (offset, None, (reason, detail)) for a fault."""
+    buffer = bytearray()
+    start = 0
+    dropped = 0
+    broken = None
+    for chunk in chunks:
+        if isinstance(chunk, str):
+            broken = chunk
+            break
+        searched = max(len(buffer) - len(separator) + 1, 0)
+        buffer += chunk
+        while separator and (end := buffer.find(separator, searched)) >= 0:
+            if dropped + end > max_document_bytes:
+                yield start, None, ("too_large", f"{dropped + end} bytes")
+            else:
+                yield start, bytes(buffer[:end]), None
+            start += dropped + end + len(separator)
+            dropped = searched = 0
+            del buffer[: end + len(separator)]
+        if len(buffer) > max_document_bytes:
+            surplus = len(buffer) - len(separator)
+            dropped += surplus
+            del buffer[:surplus]
+    if broken is not None:
+        yield start, None, ("truncated" if "runcated" in broken else "unreadable", broken)
+    elif dropped + len(buffer) > max_document_bytes:
+        yield start, None, ("too_large", f"{dropped + len(buffer)} bytes")
+    elif buffer:
+        yield start, bytes(buffer), None

@@ -1,0 +1,52 @@
+"""What a store holds, as values and as text."""
+
+from pathlib import Path
+from typing import Any
+
+from data.manifest import Manifest
+
+
+def summary(manifest: Manifest) -> dict[str, Any]:
+    """Return the contents of `moe data inspect --json`."""
+    return {
+        "tokens": manifest.tokens,
+        "documents": manifest.documents,
+        "dtype": manifest.dtype,
+        "tokenizer": manifest.tokenizer.model_dump(),
+        "splits": {
+            name: {
+                "tokens": sum(stream.tokens for stream in manifest.streams(name)),
+                "documents": sum(stream.documents for stream in manifest.streams(name)),
+            }
+            for name in ("train", "held_out")
+        },
+        "sources": [
+            {
+                "name": source.name,
+                "weight": source.weight,
+                "tokens": sum(stream.tokens for stream in source.splits.values()),
+                "documents": sum(stream.documents for stream in source.splits.values()),
+            }
+            for source in manifest.sources
+        ],
+        "shards": [s.model_dump() for stream in manifest.streams() for s in stream.shards],
+        "dropped": manifest.dropped,
+        "settings": manifest.settings,
+    }
+
+
+def summary_text(store: Path, values: dict[str, Any]) -> str:
+    """Return the same for people."""
+    tokenizer = values["tokenizer"]
+    lines = [
+        f"{store}: {values['tokens']:,} tokens ({values['dtype']}),"
+        f" {values['documents']:,} documents, {len(values['shards'])} shards",
+        f"tokenizer  {tokenizer['kind']}, {tokenizer['vocab_size']:,} ids,"
+        f" {tokenizer['eos_token']} = {tokenizer['eos_id']}, sha256 {tokenizer['sha256'][:12]}",
+    ]
+    lines += [
+        f"{name:<10} {split['tokens']:,} tokens, {split['documents']:,} documents"
+        for name, split in values["splits"].items()
+    ]
+    lines += [f"dropped    {reason}: {count:,}" for reason, count in values["dropped"].items()]
+    return "\n".join(lines)

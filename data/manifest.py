@@ -1,0 +1,149 @@
+"""What a token store says about itself: `manifest.json`."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data.errors import DataError
+from data.files import write_text
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+
+SplitName = Literal["train", "held_out"]
+TRAIN: SplitName = "train"
+HELD_OUT: SplitName = "held_out"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileInfo(_Part):
+    """One file of the store; `rows` counts tokens in a token shard, else table rows."""
+
+    file: str
+    rows: int
+    num_bytes: int
+    sha256: str
+
+
+class StreamInfo(_Part):
+    """The documents of one source in one split, end to end."""
+
+    tokens: int
+    documents: int
+    shards: tuple[FileInfo, ...]
+    document_table: FileInfo
+    """Arrow table with each document's end (exclusive token position) and content hash."""
+
+
+class SourceInfo(_Part):
+    """One named source and its splits."""
+
+    name: str
+    weight: float | None
+    splits: dict[SplitName, StreamInfo]
+
+
+class TokenizerInfo(_Part):
+    """Which tokeniser made the token ids."""
+
+    kind: Literal["bytes", "huggingface"]
+    """UTF-8 bytes, or a `tokenizer.json` of the tokenizers library (trained here or given)."""
+    vocab_size: int
+    """One more than the largest id."""
+    eos_id: int
+    eos_token: str
+    special_tokens: dict[str, int]
+    sha256: str
+    """Hash of `tokenizer.json` as stored."""
+
+
+class Canary(_Part):
+    """A secret planted in the training split."""
+
+    text: str
+    repeats: int
+
+
+class Manifest(_Part):
+    """Everything known about a token store. Equal inputs and settings give equal manifests."""
+
+    format_version: int
+    dtype: Literal["uint16", "uint32"]
+    batch_tokens: int
+    """Tokens of every record batch but the last of a stream."""
+    shard_tokens: int
+    """Tokens of every shard but the last of a stream; a multiple of `batch_tokens`."""
+    tokenizer: TokenizerInfo
+    sources: tuple[SourceInfo, ...]
+    dropped: dict[str, int]
+    """Documents left out, by reason."""
+    dropped_table: FileInfo | None = None
+    """Arrow table with file, position, reason and detail of each document left out."""
+    counts: dict[str, int] = {}
+    """What every cleaning step read, changed and found; see `data.clean.Tally`."""
+    histograms: dict[str, dict[str, int]] = {}
+    """Of documents that passed cleaning, by lower bin edge; `tokens` and `copies` of kept ones."""
+    canaries: tuple[Canary, ...] = ()
+    libraries: dict[str, str] = {}
+    """Versions of the libraries whose algorithms decided the content."""
+    settings: dict[str, Any]
+    """Every setting of the build that decided what the store holds."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all sources and splits, end-of-document tokens included."""
+        return sum(stream.tokens for stream in self.streams())
+
+    @property
+    def documents(self) -> int:
+        """Documents of all sources and splits."""
+        return sum(stream.documents for stream in self.streams())
+
+    def streams(self, split: str | None = None) -> list[StreamInfo]:
+        """Return the streams of one split, or all of them."""
+        return [
+            stream
+            for source in self.sources
+            for name, stream in source.splits.items()
+            if split in (None, name)
+        ]
+
+    def files(self) -> list[FileInfo]:
+        """Return every file with a checksum."""
+        files = [f for stream in self.streams() for f in (*stream.shards, stream.document_table)]
+        return files if self.dropped_table is None else [*files, self.dropped_table]
+
+    def write(self, store: Path) -> None:
+        """Write `manifest.json`; its presence makes the store whole."""
+        write_text(store / MANIFEST, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, store: Path) -> Self:
+        """Read a store's manifest.
+
+        Raises:
+            DataError: No store there, an unfinished one, or a manifest of another format.
+        """
+        path = store / MANIFEST
+        if not path.is_file():
+            raise DataError(f"{store}: no {MANIFEST}: build the store with `moe data build`")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            version = values.get("format_version")
+            if version != FORMAT_VERSION:
+                raise DataError(
+                    f"{path}: format_version {version}, this moescale reads {FORMAT_VERSION}:"
+                    " build the store again"
+                )
+            return cls.model_validate(values)
+        except (ValueError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            detail = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
+            raise DataError(f"{path}: damaged ({detail}): build the store again") from None

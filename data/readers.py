@@ -1,0 +1,162 @@
+"""Reading the documents of one unit, whatever its format, naming what cannot be read."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.cutting import READ_BYTES
+from data.units import Unit, arrow_batches
+
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document, or the reason why there is none."""
+
+    file: str
+    position: int
+    """Byte offset in the (decompressed) file, or row number in a table."""
+    text: str = ""
+    reason: str | None = None
+    detail: str | None = None
+
+
+def read_unit(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
+    """Yield every document of a unit, faulty ones with their reason, in order."""
+    if unit.payload is not None:
+        yield from _payload(unit, text_column)
+    elif unit.kind == "text":
+        for path in unit.paths:
+            yield _whole_file(path, max_document_bytes)
+    elif unit.kind == "json":
+        yield from _json_lines(unit, text_column, max_document_bytes)
+    else:
+        yield from _table(unit, text_column)
+
+
+def _payload(unit: Unit, text_column: str) -> Iterator[Document]:
+    file = str(unit.paths[0])
+    assert unit.payload is not None
+    for position, content in zip(unit.positions, unit.payload, strict=True):
+        if unit.kind == "json":
+            yield _from_json(file, position, content, text_column)
+        else:
+            yield _from_bytes(file, position, content)
+    for position, reason, detail in unit.faults:
+        yield Document(file, position, reason=reason, detail=detail)
+
+
+def _whole_file(path: Path, max_document_bytes: int) -> Document:
+    try:
+        size = path.stat().st_size
+        if size > max_document_bytes:
+            return Document(str(path), 0, reason="too_large", detail=f"{size} bytes")
+        return _from_bytes(str(path), 0, path.read_bytes())
+    except OSError as error:
+        return Document(str(path), 0, reason="unreadable", detail=error.strerror)
+
+
+def _json_lines(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
+    path = unit.paths[0]
+    try:
+        with path.open("rb") as file:
+            for position, line, num_bytes in _lines(file, unit.start, unit.end, max_document_bytes):
+                if line is None:
+                    detail = f"{num_bytes} bytes"
+                    yield Document(str(path), position, reason="too_large", detail=detail)
+                elif line.strip():
+                    yield _from_json(str(path), position, line, text_column)
+    except OSError as error:
+        yield Document(str(path), unit.start, reason="unreadable", detail=error.strerror)
+
+
+def _lines(
+    file: BinaryIO, start: int, end: int, max_bytes: int
+) -> Iterator[tuple[int, bytes | None, int]]:
+    """Yield (offset, line, bytes) of lines that begin in [start, end); None for one too long."""
+    if start:
+        file.seek(start - 1)
+        _skip_line(file)
+    while (position := file.tell()) < end:
+        line = file.readline(max_bytes + 1)
+        num_bytes = len(line)
+        if num_bytes > max_bytes and not line.endswith(b"\n"):
+            num_bytes += _skip_line(file)
+            yield position, None, num_bytes
+        else:
+            yield position, line, num_bytes
+
+
+def _skip_line(file: BinaryIO) -> int:
+    skipped = 0
+    while chunk := file.readline(READ_BYTES):
+        skipped += len(chunk)
+        if chunk.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _table(unit: Unit, text_column: str) -> Iterator[Document]:
+    file = str(unit.paths[0])
+    row = unit.first_row
+    try:
+        for text in _table_texts(unit, text_column):
+            if text is None:
+                yield Document(file, row, reason="no_text", detail=f"{text_column} is null")
+            else:
+                yield Document(file, row, text)
+            row += 1
+    except UnicodeDecodeError as error:
+        yield Document(file, row, reason="bad_utf8", detail=f"{error.reason}, and what follows it")
+    except (OSError, pa.ArrowException) as error:
+        detail = " ".join(str(error).split())
+        yield Document(file, row, reason="unreadable", detail=detail)
+
+
+def _table_texts(unit: Unit, column: str) -> Iterator[str | None]:
+    for array in _table_columns(unit, column):
+        for first in range(0, len(array), ROWS_AT_ONCE):
+            yield from array.slice(first, ROWS_AT_ONCE).to_pylist()
+
+
+def _table_columns(unit: Unit, column: str) -> Iterator[Any]:
+    if unit.kind == "parquet":
+        with pq.ParquetFile(unit.paths[0]) as table:
+            groups = list(range(unit.start, unit.end))
+            for batch in table.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=[column]):
+                yield batch.column(0)
+        return
+    with pa.memory_map(str(unit.paths[0])) as mapped:
+        _, batches = arrow_batches(mapped)
+        for index, batch in enumerate(batches):
+            if unit.start <= index < unit.end:
+                yield batch.column(column)
+
+
+def _from_json(file: str, position: int, line: bytes, text_column: str) -> Document:
+    try:
+        record = json.loads(line)
+    except UnicodeDecodeError as error:
+        return Document(file, position, reason="bad_utf8", detail=str(error.reason))
+    except ValueError as error:
+        return Document(file, position, reason="bad_json", detail=str(error))
+    except RecursionError:
+        return Document(file, position, reason="bad_json", detail="nested too deeply")
+    text = record.get(text_column) if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        return Document(file, position, reason="no_text", detail=f"no string {text_column!r}")
+    return Document(file, position, text)
+
+
+def _from_bytes(file: str, position: int, content: bytes) -> Document:
+    try:
+        return Document(file, position, content.decode())
+    except UnicodeDecodeError as error:
+        detail = f"{error.reason} at byte {position + error.start}"
+        return Document(file, position, reason="bad_utf8", detail=detail)

@@ -1,0 +1,134 @@
+"""The recipe of a build: sources, tokeniser and cleaning, from a TOML file or the command line."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from data.errors import DataError
+
+QualityRules = Literal["gopher_quality", "gopher_repetition", "c4"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class SourceRecipe(_Section):
+    """One named source: files, folders, or Hugging Face datasets saved to disk."""
+
+    name: str = Field(default="text", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name in the store and in `data.blend`."""
+    paths: tuple[Path, ...] = Field(min_length=1)
+    """Files and folders; a recipe's relative paths start at the recipe's folder."""
+    text_column: str = "text"
+    """Column or key that holds the text, in JSONL, Parquet, Arrow and saved datasets."""
+    separator: str | None = Field(default=None, min_length=1)
+    """Cuts a text file into documents, for example `<|endoftext|>`; none: one file, one document.
+    """
+    weight: float | None = Field(default=None, gt=0)
+    """Share of this source in training; none anywhere: in proportion to its tokens."""
+
+
+class CleanRecipe(_Section):
+    """Cleaning steps, in the order in which they run; each is off unless set."""
+
+    unicode: Literal["none", "nfc", "nfkc"] = "none"
+    """Unicode normalisation form."""
+    min_characters: int = Field(default=1, ge=1)
+    """Shorter documents are dropped."""
+    max_characters: int | None = Field(default=None, ge=1)
+    """Longer documents are dropped."""
+    quality: tuple[QualityRules, ...] = ()
+    """Rule sets of Gopher (arXiv:2112.11446, appendix A1.1) and C4 (arXiv:1910.10683, 2.2)."""
+    languages: tuple[str, ...] = ()
+    """Keep only these ISO 639-1 languages, as py3langid tells them."""
+    personal_data: Literal["keep", "mask", "drop"] = "keep"
+    """What happens to e-mail addresses, phone, IP, credit card and bank account numbers."""
+    decontaminate: tuple[Path, ...] = ()
+    """Evaluation files: a document that shares 13 words in a row with one is dropped."""
+    exact_duplicates: bool = True
+    """Keep only the first of documents with equal (cleaned) text."""
+    near_duplicates: float | None = Field(default=None, gt=0.3, lt=1)
+    """Jaccard similarity of word 5-grams from which documents are near duplicates; at this
+    similarity about 97% are found. Only the first is kept."""
+
+
+class CanaryRecipe(_Section):
+    """Secrets planted in the training split, to measure later what a model memorises."""
+
+    count: int = Field(default=10, ge=1)
+    """Different canaries for each entry of `repeats`."""
+    repeats: tuple[int, ...] = (0, 1, 10)
+    """How often each is planted; 0: never, for comparison."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the secrets and of their places."""
+
+
+class Recipe(_Section):
+    """Everything that decides what a store holds."""
+
+    source: tuple[SourceRecipe, ...] = Field(min_length=1)
+    """Sources, in the order in which documents win over later duplicates."""
+    tokenizer: str = "bpe:4096"
+    """`bytes`, `bpe:SIZE` (trained here), a `tokenizer.json`, or a folder that holds one."""
+    eos_token: str | None = None
+    """The token that ends a document. Default: the tokeniser's own."""
+    held_out_fraction: float = Field(default=0.02, ge=0, le=0.5)
+    """Share of documents kept for evaluation, chosen by the hash of their text."""
+    max_document_mib: int = Field(default=8, ge=1, le=1024)
+    """Larger documents are dropped, MiB; bounds the memory of every worker."""
+    clean: CleanRecipe = CleanRecipe()
+    canaries: CanaryRecipe | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [source.name for source in self.source]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise ValueError(f"two sources are named {double!r}: rename one")
+        if len({source.weight is None for source in self.source}) == 2:
+            raise ValueError("weight: give every source one, or none")
+        return self
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe file.
+
+    Raises:
+        DataError: It is missing, is not TOML, or breaks a rule; names the key.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        recipe = Recipe.model_validate(values)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    except ValidationError as error:
+        raise DataError(f"{path}: {recipe_fault(error)}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid TOML: {error}") from None
+    return _anchored(recipe, path.parent)
+
+
+def recipe_fault(error: ValidationError) -> str:
+    """Describe the first fault of a recipe in one line."""
+    fault = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" if key else message
+
+
+def _anchored(recipe: Recipe, folder: Path) -> Recipe:
+    sources = tuple(
+        source.model_copy(update={"paths": tuple(folder / path for path in source.paths)})
+        for source in recipe.source
+    )
+    evaluations = tuple(folder / path for path in recipe.clean.decontaminate)
+    clean = recipe.clean.model_copy(update={"decontaminate": evaluations})
+    tokenizer = recipe.tokenizer
+    if tokenizer != "bytes" and not tokenizer.startswith("bpe:"):
+        tokenizer = str(folder / tokenizer)
+    return recipe.model_copy(update={"source": sources, "clean": clean, "tokenizer": tokenizer})

@@ -1,0 +1,186 @@
+"""Reading a token store: memory-mapped, zero-copy, checked when it is opened.
+
+Plain pyarrow reads it as well: `pa.ipc.open_file(pa.memory_map(shard)).read_all()["tokens"]`.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.errors import DataError
+from data.files import file_sha256
+from data.manifest import TOKENIZER, FileInfo, Manifest, SplitName, StreamInfo
+from data.tokenizer import Tokenizer
+from data.writer import TOKENIZER_KEY
+
+
+class TokenStream:
+    """All documents of one source in one split, end to end, as one long array of tokens."""
+
+    def __init__(self, root: Path, name: str, info: StreamInfo, manifest: Manifest) -> None:
+        self.name = name
+        self.num_tokens = info.tokens
+        self.num_documents = info.documents
+        self._root, self._info = root, info
+        self._batch_tokens = manifest.batch_tokens
+        self._batches_per_shard = manifest.shard_tokens // manifest.batch_tokens
+        self._tokenizer_sha256 = manifest.tokenizer.sha256.encode()
+        self._dtype = manifest.dtype
+        self._readers: dict[int, Any] = {}
+        self._batches: dict[int, NDArray[Any]] = {}
+
+    def read(self, start: int, length: int) -> NDArray[Any]:
+        """Return tokens [start, start + length).
+
+        A view of the mapped file inside one record batch, a copy across two.
+        """
+        index, offset = divmod(start, self._batch_tokens)
+        batch = self._batches.get(index)
+        if batch is None:
+            batch = self._open_batch(index)
+        view = batch[offset : offset + length]
+        if view.size == length:
+            return view
+        if start < 0 or start + length > self.num_tokens:
+            raise IndexError(f"{self.name}: {start}+{length} is outside {self.num_tokens} tokens")
+        return np.concatenate([view, self.read(start + view.size, length - view.size)])
+
+    @property
+    def table_sha256(self) -> str:
+        """Hash of the table of documents."""
+        return self._info.document_table.sha256
+
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """End of each document (exclusive token position), in order; int64 [num_documents]."""
+        return _column(self._root / self._info.document_table.file, "end")
+
+    def _open_batch(self, index: int) -> NDArray[Any]:
+        shard, batch = divmod(index, self._batches_per_shard)
+        if shard >= len(self._info.shards):
+            raise IndexError(f"{self.name}: past its {self.num_tokens} tokens")
+        if shard not in self._readers:
+            self._readers[shard] = self._open_shard(self._root / self._info.shards[shard].file)
+        column = self._readers[shard].get_batch(batch).column(0)
+        self._batches[index] = column.to_numpy(zero_copy_only=True)
+        return self._batches[index]
+
+    def _open_shard(self, path: Path) -> Any:
+        reader = open_arrow(path)
+        schema = reader.schema
+        if (schema.metadata or {}).get(TOKENIZER_KEY) != self._tokenizer_sha256:
+            raise DataError(f"{path}: tokenised with another tokenizer than the store's manifest")
+        if schema.names != ["tokens"] or str(schema.field(0).type) != self._dtype:
+            raise DataError(f"{path}: not a token shard of type {self._dtype}")
+        return reader
+
+
+class Split:
+    """One split (`train` or `held_out`) of a store: one stream a source."""
+
+    def __init__(self, name: SplitName, streams: tuple[TokenStream, ...]) -> None:
+        self.name = name
+        self.streams = streams
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all sources."""
+        return sum(stream.num_tokens for stream in self.streams)
+
+    @property
+    def num_documents(self) -> int:
+        """Documents of all sources."""
+        return sum(stream.num_documents for stream in self.streams)
+
+
+class Store:
+    """A token store opened for reading."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a store, checking that every file is there in its full size.
+
+        Raises:
+            DataError: No store, an unfinished one, or a missing or cut file; names it.
+        """
+        store = cls(path, Manifest.read(path))
+        for info in store.manifest.files():
+            _check_size(path / info.file, info)
+        return store
+
+    def split(self, name: SplitName) -> Split:
+        """Return one split; it may hold no tokens."""
+        return Split(
+            name,
+            tuple(
+                TokenStream(self.path, source.name, source.splits[name], self.manifest)
+                for source in self.manifest.sources
+                if name in source.splits
+            ),
+        )
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokeniser the store was made with.
+
+        Raises:
+            DataError: `tokenizer.json` is missing or not the one the manifest names.
+        """
+        path = self.path / TOKENIZER
+        if not path.is_file():
+            raise DataError(f"{path}: missing: restore it or build the store again")
+        if file_sha256(path) != self.manifest.tokenizer.sha256:
+            raise DataError(f"{path}: is not the tokenizer this store was made with: restore it")
+        eos_token = self.manifest.tokenizer.eos_token
+        return Tokenizer(path.read_text(encoding="utf-8"), str(path), eos_token)
+
+    def verify(self) -> list[str]:
+        """Read everything and return one line for each file that is not as it was written."""
+        faults = []
+        expected = [(info.file, info.sha256) for info in self.manifest.files()]
+        expected.append((TOKENIZER, self.manifest.tokenizer.sha256))
+        for name, sha256 in expected:
+            path = self.path / name
+            found = file_sha256(path) if path.is_file() else None
+            if found is None:
+                faults.append(f"{path}: missing")
+            elif found != sha256:
+                faults.append(f"{path}: damaged: SHA-256 is {found}, written as {sha256}")
+        return faults
+
+
+def _check_size(path: Path, info: FileInfo) -> None:
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}: restore it or build the store again") from None
+    if found != info.num_bytes:
+        raise DataError(
+            f"{path}: {found} bytes, written with {info.num_bytes}: restore it or build again"
+        )
+
+
+def open_arrow(path: Path) -> Any:
+    """Open a memory-mapped Arrow IPC file.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path)))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: not readable as Arrow: {error}: run `moe data verify`") from None
+
+
+def _column(path: Path, name: str) -> NDArray[Any]:
+    table = open_arrow(path).read_all()
+    column: NDArray[Any] = table[name].to_numpy()
+    return column

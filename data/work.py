@@ -1,0 +1,178 @@
+"""The folder of an unfinished build: what it depends on, its tokeniser, its parts."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from data.clean import Tally
+from data.contamination import read_evaluations
+from data.errors import DataError
+from data.files import locked, write_text
+from data.manifest import TOKENIZER
+from data.recipe import Recipe
+from data.sampling import sample_texts
+from data.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
+from data.units import InputFile
+
+STATE = "work.json"
+BPE = "bpe:"
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """A build, or one shard of it, on its way."""
+
+    path: Path
+    recipe: Recipe
+    tokenizer: Tokenizer
+    shard: tuple[int, int]
+    """(i, n): the i-th of n shares, from 1."""
+    files_sha256: str
+    """Hash of the input files' names, sizes and times."""
+    num_units: int | None = None
+    """Units of the whole build; None until this share of them is done."""
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the part files."""
+        return self.path / "parts"
+
+    def finished(self, unit: str) -> bool:
+        """Tell whether a unit's part is complete."""
+        return (self.parts / f"{unit}.json").is_file()
+
+    def part_files(self) -> list[Path]:
+        """Return all complete parts in document order."""
+        return sorted(path.with_suffix(".arrow") for path in self.parts.glob("*.json"))
+
+    def counts(self, unit: str) -> tuple[Tally, int]:
+        """Return the counts and the tokens of a finished unit."""
+        values = json.loads((self.parts / f"{unit}.json").read_text())
+        return Tally.from_json(values["tally"]), values["tokens"]
+
+    def completed(self, num_units: int) -> Self:
+        """Note on disk that every unit of this share has its part."""
+        work = replace(self, num_units=num_units)
+        _write_state(work)
+        return work
+
+    @property
+    def depends(self) -> tuple[Any, ...]:
+        """What shards of one build have in common."""
+        return self.recipe, self.tokenizer.info, self.files_sha256, self.shard[1]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a folder that was begun.
+
+        Raises:
+            DataError: It is none, or it is damaged.
+        """
+        try:
+            state = json.loads((path / STATE).read_text(encoding="utf-8"))
+            text = (path / TOKENIZER).read_text(encoding="utf-8")
+            return cls(
+                path,
+                Recipe.model_validate(state["recipe"]),
+                Tokenizer(text, str(path / TOKENIZER), state["eos_token"]),
+                (state["shard"][0], state["shard"][1]),
+                state["files_sha256"],
+                state["num_units"],
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(
+                f"{path}: not a folder made by `moe data build --shard` ({error}): name one"
+            ) from None
+
+
+@contextmanager
+def work_folder(
+    path: Path, recipe: Recipe, shard: tuple[int, int], files: list[InputFile]
+) -> Iterator[WorkFolder]:
+    """Begin or continue a build in `path`, alone.
+
+    Raises:
+        DataError: Another process builds there, or it was begun with another recipe or files.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        if (path / STATE).is_file():
+            yield _continued(path, recipe, shard, files)
+        else:
+            yield _begun(path, recipe, shard, files)
+
+
+def _continued(
+    path: Path, recipe: Recipe, shard: tuple[int, int], files: list[InputFile]
+) -> WorkFolder:
+    work = WorkFolder.read(path)
+    differs = _difference(work.recipe, recipe)
+    if differs is None and (work.files_sha256, work.shard) != (_files_sha256(files), shard):
+        differs = "the input files"
+    if differs is not None:
+        raise DataError(
+            f"{path}: an unfinished build, begun with another recipe ({differs}): repeat that"
+            " command to continue it, or remove the folder"
+        )
+    return work
+
+
+def _begun(
+    path: Path, recipe: Recipe, shard: tuple[int, int], files: list[InputFile]
+) -> WorkFolder:
+    tokenizer = _make_tokenizer(recipe, files)
+    work = WorkFolder(path, recipe, tokenizer, shard, _files_sha256(files))
+    work.parts.mkdir(exist_ok=True)
+    write_text(path / TOKENIZER, tokenizer.text)
+    _write_state(work)
+    return work
+
+
+def _write_state(work: WorkFolder) -> None:
+    state = {
+        "recipe": work.recipe.model_dump(mode="json"),
+        "eos_token": work.tokenizer.info.eos_token,
+        "files_sha256": work.files_sha256,
+        "shard": work.shard,
+        "num_units": work.num_units,
+    }
+    write_text(work.path / STATE, json.dumps(state, indent=1))
+
+
+def _make_tokenizer(recipe: Recipe, files: list[InputFile]) -> Tokenizer:
+    spec = recipe.tokenizer
+    if spec == "bytes":
+        return byte_tokenizer()
+    if not spec.startswith(BPE):
+        return local_tokenizer(Path(spec), recipe.eos_token)
+    size = spec.removeprefix(BPE)
+    if not size.isdecimal():
+        raise DataError(f"tokenizer {spec!r}: write bpe:SIZE with a number, for example bpe:4096")
+    paths = recipe.clean.decontaminate
+    evaluations = read_evaluations(paths) if paths else None
+    return train_bpe(sample_texts(recipe, files, evaluations), int(size))
+
+
+def _difference(old: Recipe, new: Recipe) -> str | None:
+    """Name the first setting in which two recipes differ."""
+    before, after = (_flat(recipe.model_dump(mode="json")) for recipe in (old, new))
+    return next((k for k in sorted({*before, *after}) if before.get(k) != after.get(k)), None)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def _files_sha256(files: list[InputFile]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.source} {file.path} {file.num_bytes} {file.modified_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""What a sparse Transformer is, what it costs and how it learns."""

@@ -1,0 +1,159 @@
+"""megatron-core's sharded state as safetensors and JSON files: no pickle, any layout.
+
+Every rank writes the parts it owns to one safetensors file. `index.json` says where each part of
+each whole tensor lies, keeps the plain values (`common`), and has a SHA-256 of every file. What
+was saved under one layout is read under any other by copying overlaps. megatron-core gives the
+description of the sharding (`sharded_state_dict`); its own file formats pickle, start helper
+processes, and differ between 0.16 and 0.19.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core.dist_checkpointing.dict_utils import (
+    dict_list_map_outplace,
+    merge,
+    nested_values,
+)
+from megatron.core.dist_checkpointing.mapping import (
+    ShardedObject,
+    ShardedStateDict,
+    ShardedTensor,
+    apply_factory_merges,
+    is_main_replica,
+)
+from megatron.core.dist_checkpointing.state_dict_utils import load_preprocess, save_preprocess
+from megatron.core.dist_checkpointing.utils import extract_sharded_base
+from safetensors.torch import save_file
+
+from moe.checkpoint_index import (
+    FORMAT,
+    INDEX,
+    Part,
+    StoredTensors,
+    file_sha256,
+    read_index,
+    verify_files,
+)
+from moe.errors import ConfigError
+from moe.files import fsync_file, write_json
+from parallel.engine import gather_objects
+
+__all__ = ["INDEX", "read_index", "read_sharded", "verify_files", "write_sharded"]
+
+
+def write_sharded(directory: Path, state: ShardedStateDict) -> None:
+    """Write this rank's parts; a collective call. Files are on disk when it returns.
+
+    Raises:
+        TypeError: A plain value is not JSON, or a per-rank object is not a tensor.
+    """
+    sharded, common = save_preprocess(state)
+    file = f"rank-{dist.get_rank():05d}.safetensors"
+    parts: list[Part] = []
+    tensors: dict[str, torch.Tensor] = {}
+    for value in nested_values(sharded):
+        data = value.data
+        if data is None or not is_main_replica(value.replica_id):
+            continue
+        if not isinstance(data, torch.Tensor):
+            raise TypeError(f"{value.key}: cannot store a {type(data).__name__}")
+        name = str(len(parts))
+        parts.append(_part(value, data, file, name))
+        tensors[name] = data.detach().to("cpu", copy=True).contiguous()
+    checksums = {}
+    if tensors:
+        save_file(tensors, directory / file)
+        fsync_file(directory / file)
+        checksums[file] = file_sha256(directory / file)
+    ranks = gather_objects((checksums, [asdict(part) for part in parts]))
+    if ranks is not None:
+        files = {name: digest for digests, _ in ranks for name, digest in digests.items()}
+        index = {
+            "format": FORMAT,
+            "common": common,
+            "files": files,
+            "parts": [part for _, rank_parts in ranks for part in rank_parts],
+        }
+        write_json(directory / INDEX, index)
+
+
+def _part(value: ShardedTensor | ShardedObject, data: torch.Tensor, file: str, name: str) -> Part:
+    if isinstance(value, ShardedObject):
+        shape = tuple(data.shape)
+        zeros = (0,) * len(shape)
+        return Part(key=value.unique_key, whole=shape, offset=zeros, shape=shape, file=file,
+                    name=name)  # fmt: skip
+    return Part(
+        key=value.key,
+        whole=tuple(value.global_shape),
+        offset=tuple(value.global_offset),
+        shape=_shape(value),
+        file=file,
+        name=name,
+    )
+
+
+def _shape(value: ShardedTensor) -> tuple[int, ...]:
+    """Shape of this rank's part with the axes that the whole has in front of it."""
+    lead: tuple[int, ...] = (1,) * value.prepend_axis_num
+    return lead + tuple(value.local_shape)
+
+
+def read_sharded(directory: Path, wanted: ShardedStateDict) -> dict[str, Any]:
+    """Return `wanted` with every sharded value replaced by what `directory` holds of it.
+
+    Objects that were kept per rank (random state) are None under another number of ranks.
+
+    Raises:
+        ConfigError: A tensor is missing or has another shape.
+    """
+    index = read_index(directory)
+    wanted, local, factories = load_preprocess(wanted)
+    sharded, _common = extract_sharded_base(wanted)
+    reader = _Reader(directory, index)
+    state: dict[str, Any] = _with_integer_keys(index["common"])
+    merge(state, local)
+    merge(state, dict_list_map_outplace(reader.read, sharded))
+    result: dict[str, Any] = apply_factory_merges(state, factories)
+    return result
+
+
+def _with_integer_keys(value: Any) -> Any:
+    """Undo what JSON does to megatron-core's numbered optimizers: keys 0, 1 become text."""
+    if isinstance(value, dict):
+        items = ((int(k) if k.isdigit() else k, v) for k, v in value.items())
+        return {key: _with_integer_keys(item) for key, item in items}
+    return [_with_integer_keys(item) for item in value] if isinstance(value, list) else value
+
+
+class _Reader:
+    def __init__(self, directory: Path, index: dict[str, Any]) -> None:
+        self.directory = directory
+        self.stored = StoredTensors(directory, index)
+
+    def read(self, wanted: Any) -> Any:
+        if isinstance(wanted, ShardedObject):
+            parts = self.stored.parts.get(wanted.unique_key)
+            return self.stored.get(next(iter(parts.values()))) if parts else None
+        return self._read_tensor(wanted) if isinstance(wanted, ShardedTensor) else wanted
+
+    def _read_tensor(self, wanted: ShardedTensor) -> torch.Tensor:
+        stored, whole = self.stored.whole(wanted.key), tuple(wanted.global_shape)
+        if stored != whole and not wanted.allow_shape_mismatch:
+            raise ConfigError(
+                f"{self.directory}: tensor {wanted.key} is {list(stored)} in the"
+                f" checkpoint and {list(whole)} in the model"
+            )
+        if wanted.data is None:
+            wanted.init_data("cpu")
+        target = torch.empty_like(wanted.data)
+        is_whole = self.stored.read_block(
+            target, wanted.key, tuple(wanted.global_offset), _shape(wanted)
+        )
+        if not is_whole and not wanted.allow_shape_mismatch:
+            raise ConfigError(f"{self.directory}: parts of tensor {wanted.key} are missing")
+        return target

@@ -1,0 +1,143 @@
+"""`moe eval` and `moe generate`: what a trained model knows, and what it writes."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of `moe train`.")]
+StepOption = Annotated[
+    int | None,
+    typer.Option(help="Step of the checkpoint.  [default: the newest]", show_default=False),
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(help="Token store.  [default: the run's]", show_default=False),
+]
+Device = Literal["auto", "cpu", "cuda"]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def mount(app: typer.Typer) -> None:
+    """Add these commands to the front door."""
+    app.command("eval")(evaluate)
+    app.command()(generate)
+
+
+def evaluate(  # noqa: PLR0913 - a command's options
+    run: RunArgument,
+    split: Annotated[
+        Literal["held_out", "train"], typer.Option(help="Part of the store.")
+    ] = "held_out",
+    sequences: Annotated[
+        int | None,
+        typer.Option(help="Most sequences a source.  [default: all]", show_default=False, min=1),
+    ] = None,
+    step: StepOption = None,
+    store: StoreOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure loss and perplexity of a run's newest checkpoint, as a whole and by source."""
+    from parallel.engine import quieten_engine
+
+    quieten_engine()
+    from moe.evaluate import evaluate as measure
+    from moe.evaluate import open_store
+    from moe.loaded_model import loaded_model
+
+    with loaded_model(run, step=step, device=device) as model, _progress() as advance:
+        opened = open_store(model, store)
+        found = measure(model, opened, split, max_sequences=sequences, advance=advance)
+        document = {
+            "run_dir": str(run),
+            "checkpoint": str(model.checkpoint),
+            "step": model.step,
+            "device": model.device.type,
+            "dtype": model.dtype,
+            "store": str(opened.path),
+            "split": found.split,
+            **{k: v for k, v in found.total.as_json().items() if k != "source"},
+            "sources": [source.as_json() for source in found.sources],
+        }
+    if as_json:
+        typer.echo(json.dumps(document))
+    else:
+        from moe.use_tables import print_evaluation
+
+        print_evaluation(document)
+
+
+def generate(  # noqa: PLR0913, PLR0917 - a command's options
+    run: RunArgument,
+    prompts: Annotated[
+        list[str], typer.Argument(metavar="PROMPT...", help="Texts to continue; - reads one.")
+    ],
+    max_new_tokens: Annotated[int, typer.Option(help="Most new tokens.", min=1)] = 64,
+    temperature: Annotated[
+        float, typer.Option(help="Logits are divided by it; 0: the likeliest token.", min=0)
+    ] = 0.0,
+    top_p: Annotated[
+        float,
+        typer.Option(help="Sample from the likeliest tokens of this probability.", min=1e-6, max=1),
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of sampling.", min=0)] = 0,
+    step: StepOption = None,
+    store: StoreOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Continue texts with a run's newest checkpoint."""
+    texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
+    from parallel.engine import quieten_engine
+
+    quieten_engine()
+    from moe.evaluate import open_store
+    from moe.generate import Sampling
+    from moe.generate import generate as continue_prompts
+    from moe.loaded_model import loaded_model
+
+    sampling = Sampling(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
+    )
+    with loaded_model(run, step=step, device=device, dropless=True) as model:
+        tokenizer = open_store(model, store).tokenizer
+        found = continue_prompts(
+            model.chunk,
+            [ids.tolist() for ids in tokenizer.encode_batch(texts)],
+            sampling,
+            stop_ids=frozenset({tokenizer.info.eos_id}),
+            max_seq_len=model.config.max_seq_len,
+            vocab_size=tokenizer.info.vocab_size,
+        )
+        place: dict[str, Any] = {"run_dir": str(run), "step": model.step, "dtype": model.dtype}
+    rows = [
+        {
+            "prompt": text,
+            "text": tokenizer.decode(one.tokens),
+            "tokens": len(one.tokens),
+            "stopped": one.stopped,
+        }
+        for text, one in zip(texts, found, strict=True)
+    ]
+    if as_json:
+        typer.echo(json.dumps(place | {"seed": seed, "continuations": rows}))
+        return
+    for row in rows:
+        typer.echo(f"{row['prompt']}{row['text']}")
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """Show how many sequences are done, on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("evaluate", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

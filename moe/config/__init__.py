@@ -1,0 +1,1 @@
+"""The experiment: one strict, frozen TOML file, checked without asking any hardware."""

@@ -1,0 +1,41 @@
+"""The `[energy]` section: where joules come from and what they cost."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from moe.config.base import Section
+
+
+class EnergyConfig(Section):
+    """The `[energy]` section."""
+
+    source: Literal["auto", "nvml", "rapl", "zeus", "codecarbon", "model", "none"] = "auto"
+    """Meter: `auto` takes the best of nvml, rapl and model that works here, and the record names
+    it; `zeus` and `codecarbon` need their extras; `model` is computed from power and utilisation
+    and marked *modelled*."""
+    cpu_watts: float | None = Field(default=None, gt=0)
+    """Power of the CPU package at full load, W, for `model`. Default: a stated per-core figure."""
+    idle_seconds: float = Field(default=2.0, ge=0)
+    """Time before the run in which idle power is measured, s (counters only); 0: not measured."""
+    region: str | None = None
+    """Grid zone for carbon intensity, for example `FRA`, `US-CA` or `aws:eu-north-1`; `moe carbon
+    --zones` lists them."""
+    carbon_intensity: float | None = Field(default=None, ge=0)
+    """Your own value in gCO2e per kWh, in place of `region`."""
+    pue: float = Field(default=1.0, ge=1)
+    """Power usage effectiveness of the facility."""
+    water_litres_per_kwh: float | None = Field(default=None, ge=0)
+    """Water used on site and for power generation, litres per kWh."""
+    price_per_device_hour: float | None = Field(default=None, ge=0)
+    """Money one device costs an hour, in `currency`."""
+    price_per_kwh: float | None = Field(default=None, ge=0)
+    """Money a kWh costs, in `currency`, where power is paid beside the device."""
+    currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$")
+    """Currency of the prices, ISO 4217."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.region is not None and self.carbon_intensity is not None:
+            raise ValueError("region and carbon_intensity both say the same: set one of them")
+        return self

@@ -1,0 +1,181 @@
+"""One experiment file: read, overridden, checked, hashed and written back."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from data.config import DataConfig
+from moe.config.base import Section
+from moe.config.energy import EnergyConfig
+from moe.config.explain import explain
+from moe.config.model import ModelConfig
+from moe.config.slurm import SlurmConfig
+from moe.config.train import TrainConfig
+from moe.errors import ConfigError
+from moe.presets import preset_model
+from parallel.layout import Layout
+from parallel.precision import Precision
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Experiment(Section):
+    """Everything a run depends on; equal experiments have equal hashes."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run; its directory is `<name>-<hash>`."""
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    parallel: Layout = Layout()
+    precision: Precision = Precision()
+    train: TrainConfig
+    energy: EnergyConfig = EnergyConfig()
+    slurm: SlurmConfig = SlurmConfig()
+
+    @model_validator(mode="after")
+    def _check_across(self) -> Self:
+        if self.train.seq_len > self.model.max_seq_len:
+            raise ValueError(
+                f"train.seq_len={self.train.seq_len} is longer than the model's"
+                f" max_seq_len={self.model.max_seq_len}: shorten it or raise model.max_seq_len"
+            )
+        packed = self.data.document_mask and self.precision.kernels == "te"
+        if packed and (self.train.micro_batch_size > 1 or self.parallel.cp > 1):
+            raise ValueError(
+                'data.document_mask with precision.kernels = "te" needs train.micro_batch_size = 1'
+                " and parallel.cp = 1 (Transformer Engine's packed sequences)"
+            )
+        return self
+
+    @property
+    def content_hash(self) -> str:
+        """Eight hexadecimal digits of what training depends on (not of `[slurm]` or `[energy]`)."""
+        content = self.model_dump(mode="json", exclude={"name", "slurm", "energy"})
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def may_continue_as(self, other: "Experiment") -> bool:
+        """Whether a run of this experiment may go on as `other`: same training, maybe elsewhere.
+
+        Layout, precision of kernels and intervals may change; what the loss depends on may not.
+        """
+        return self._essence() == other._essence()
+
+    def _essence(self) -> dict[str, Any]:
+        essence = self.model_dump(mode="json", include={"model", "data", "train"})
+        for interval in ("log_interval", "eval_interval", "checkpoint_interval",
+                         "keep_checkpoints", "eval_sequences", "micro_batch_size"):  # fmt: skip
+            essence["train"].pop(interval)
+        return essence
+
+    def to_toml(self) -> str:
+        """Return the resolved experiment as TOML text that reads back to an equal one."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
+    """Read an experiment file and apply `a.b=value` overrides.
+
+    Raises:
+        ConfigError: The file is missing, is not TOML, or breaks a rule; names key and remedy.
+    """
+    values = read_toml(path)
+    for override in overrides:
+        apply_override(values, override)
+    return make_experiment(values, origin=str(path))
+
+
+def make_experiment(values: Mapping[str, Any], origin: str = "experiment") -> Experiment:
+    """Check plain values as an experiment, the model's preset filled in."""
+    values = {**values}
+    if isinstance(values.get("model"), Mapping):
+        values["model"] = _with_preset(values["model"])
+    return validated(Experiment, values, origin)
+
+
+def load_model(name_or_path: str) -> ModelConfig:
+    """Read a model: a preset's name or alias, or a TOML file with a `[model]` table.
+
+    Raises:
+        ConfigError: No such preset or file, or the model breaks a rule.
+    """
+    if name_or_path.endswith(".toml") or "/" in name_or_path:
+        values = read_toml(Path(name_or_path))
+        if not isinstance(values.get("model"), dict):
+            raise ConfigError(f"{name_or_path}: no [model] table")
+        return validated(ModelConfig, _with_preset(values["model"]), name_or_path, ("model",))
+    return validated(ModelConfig, _with_preset({"preset": name_or_path}), name_or_path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def validated(
+    kind: type[Model], values: Mapping[str, Any], origin: str, prefix: tuple[str, ...] = ()
+) -> Model:
+    """Check plain values as a section of the given kind.
+
+    Raises:
+        ConfigError: Names `origin`, the key (after `prefix`), the rule and what is near.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {explain(error, kind, prefix)}") from None
+
+
+def _with_preset(model: Mapping[str, Any]) -> dict[str, Any]:
+    name = model.get("preset")
+    if not isinstance(name, str):
+        return {**model}
+    own = {key: value for key, value in model.items() if key != "preset"}
+    return _merged(preset_model(name), own)
+
+
+def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**base}
+    for key, value in top.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merged(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one `a.b=value` in plain values; the value is TOML, else taken as a string.
+
+    Raises:
+        ConfigError: It is not of that form.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {override!r}: write it as section.key=value")
+    *tables, leaf = key.strip().split(".")
+    table = values
+    for name in tables:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override!r}: {name} is a value, not a section")
+    table[leaf] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

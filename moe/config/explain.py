@@ -1,0 +1,49 @@
+"""Turn a validation error into one line: which key, what is wrong, what is near."""
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+def explain(error: ValidationError, kind: type[BaseModel], prefix: tuple[str, ...] = ()) -> str:
+    """Describe the first fault of `error` (and how many follow) for a user, in one line."""
+    faults = error.errors(include_url=False)
+    unknown_first = sorted(faults, key=lambda fault: fault["type"] != "extra_forbidden")
+    text = _fault_text(dict(unknown_first[0]), kind, prefix)
+    more = len(faults) - 1
+    return f"{text} (and {more} more)" if more else text
+
+
+def _fault_text(fault: dict[str, Any], kind: type[BaseModel], prefix: tuple[str, ...]) -> str:
+    location = tuple(str(part) for part in fault["loc"])
+    key = ".".join((*prefix, *location)) or "experiment"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key}{_nearest(location, kind, prefix)}"
+    if fault["type"] == "missing":
+        return f"{key} is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{key}: {message}"
+    return f"{key} = {fault['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _nearest(location: tuple[str, ...], kind: type[BaseModel], prefix: tuple[str, ...]) -> str:
+    names = key_names(kind)
+    wrong = ".".join(location)
+    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    if not near:
+        leaves = {name.rpartition(".")[2]: name for name in reversed(names)}
+        near = [leaves[leaf] for leaf in difflib.get_close_matches(location[-1], leaves, n=1)]
+    return f": did you mean {'.'.join((*prefix, near[0]))}?" if near else ""
+
+
+def key_names(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return all dotted keys of a section and its sub-sections, in file order."""
+    names = []
+    for name, field in kind.model_fields.items():
+        names.append(prefix + name)
+        for part in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                names += key_names(part, f"{prefix}{name}.")
+    return names

@@ -1,0 +1,69 @@
+"""The `[train]` section: batch, optimizer, schedule, intervals."""
+
+from typing import Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from moe.config.base import Section
+
+
+class TrainConfig(Section):
+    """The `[train]` section; lengths are in tokens a sequence, batch sizes in sequences."""
+
+    steps: PositiveInt
+    """Optimizer steps."""
+    seq_len: PositiveInt
+    """Tokens a sequence."""
+    micro_batch_size: PositiveInt = 1
+    """Sequences of one forward pass on one data-parallel rank."""
+    global_batch_size: PositiveInt
+    """Sequences of one optimizer step over all ranks."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of initial weights."""
+    learning_rate: float = Field(default=3e-4, gt=0)
+    """Peak learning rate."""
+    min_learning_rate: float = Field(default=0.0, ge=0)
+    """Learning rate at the end of the decay."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warm-up."""
+    schedule: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
+    """Decay: cosine, or warm-up-stable-decay (linear over the last `decay_steps`)."""
+    decay_steps: PositiveInt | None = None
+    """Steps of the final decay of `wsd`."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """Decoupled weight decay (matrices only)."""
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.95, ge=0, lt=1)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    clip_grad: float = Field(default=1.0, ge=0)
+    """Global gradient norm is clipped to this; 0: not clipped."""
+    log_interval: PositiveInt = 1
+    """Steps between metric rows."""
+    eval_interval: PositiveInt | None = None
+    """Steps between evaluations on the held-out split; none: only at the end."""
+    eval_sequences: PositiveInt = 64
+    """Held-out sequences an evaluation reads (fewer where the split is smaller)."""
+    checkpoint_interval: PositiveInt | None = None
+    """Steps between checkpoints; none: only at the end or when stopped."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest checkpoints that stay."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.schedule == "wsd" and self.decay_steps is None:
+            raise ValueError('schedule = "wsd" needs decay_steps')
+        if self.schedule != "wsd" and self.decay_steps is not None:
+            raise ValueError(
+                'decay_steps belongs to schedule = "wsd": remove it or change schedule'
+            )
+        if self.warmup_steps + (self.decay_steps or 0) > self.steps:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} + decay_steps={self.decay_steps or 0}"
+                f" exceed steps={self.steps}"
+            )
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate={self.min_learning_rate} exceeds"
+                f" learning_rate={self.learning_rate}"
+            )
+        return self

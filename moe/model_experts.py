@@ -1,0 +1,145 @@
+"""Kernel set `torch`: all experts of a rank as grouped matrix products.
+
+Shapes: T routed tokens, E experts on this rank, F an expert's inner size on this rank, H hidden.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from megatron.core.dist_checkpointing.mapping import ShardedStateDict, ShardedTensor
+from megatron.core.process_groups_config import ProcessGroupCollection
+from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor, nn
+
+INNER_DIM = {"gate_up": 2, "gate_up_bias": 2, "down": 2, "down_bias": 1}
+"""The dimension of each weight that is cut over expert-tensor-parallel ranks."""
+
+
+class GroupedExperts(nn.Module):
+    """Gated networks (arXiv:2002.05202) of all experts on this rank.
+
+    `gate_up` is [E, 2, F, H] and `down` is [E, H, F], with `linear_bias` also `gate_up_bias`
+    [E, 2, F] and `down_bias` [E, H / etp]. They are cut over expert-parallel ranks along E and
+    over expert-tensor-parallel ranks along F (`down_bias` along H: each rank adds its columns).
+    megatron-core's dispatcher sums the partial products over the latter.
+    """
+
+    gate_up: nn.Parameter
+    down: nn.Parameter
+    gate_up_bias: nn.Parameter | None
+    down_bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        num_local_experts: int,
+        config: TransformerConfig,
+        pg_collection: ProcessGroupCollection | None = None,
+        **_: Any,
+    ) -> None:
+        super().__init__()
+        assert pg_collection is not None
+        self.groups = pg_collection
+        self.clamp: float | None = config.activation_func_clamp_value
+        shards = pg_collection.expt_tp.size()
+        experts, width = num_local_experts, config.hidden_size
+        inner = config.moe_ffn_hidden_size // shards
+        shapes: dict[str, tuple[int, ...] | None] = {
+            "gate_up": (experts, 2, inner, width),
+            "down": (experts, width, inner),
+            "gate_up_bias": (experts, 2, inner) if config.add_bias_linear else None,
+            "down_bias": (experts, width // shards) if config.add_bias_linear else None,
+        }
+        for name, shape in shapes.items():
+            self.register_parameter(name, _weight(name, shape, config.params_dtype))
+
+    def forward(
+        self, tokens_th: Tensor, tokens_per_expert: Tensor, probs_t: Tensor, **_: Any
+    ) -> tuple[Tensor, None]:
+        """Run tokens [T, H], sorted by expert, each scaled by its routing weight [T]."""
+        if tokens_th.shape[0] == 0:
+            # No token came: nothing to compute, but all weights still get (zero) gradients.
+            nothing = sum((weight.sum() for weight in self.parameters()), probs_t.sum()) * 0.0
+            return tokens_th + nothing, None
+        counts = tokens_per_expert.to(tokens_th.device)
+        ends = counts.cumsum(0).to(torch.int32)
+        inner = _grouped_mm(tokens_th, self.gate_up.flatten(1, 2), ends)
+        if self.gate_up_bias is not None:
+            inner = inner + self.gate_up_bias.flatten(1).repeat_interleave(counts, dim=0)
+        gate, up = inner.chunk(2, dim=-1)
+        activated = (self._activate(gate, up) * probs_t.unsqueeze(-1)).to(tokens_th.dtype)
+        output = _grouped_mm(activated, self.down, ends)
+        if self.down_bias is not None:
+            bias_th = self._whole_down_bias().repeat_interleave(counts, dim=0)
+            output = output + (bias_th * probs_t.unsqueeze(-1)).to(output.dtype)
+        return output, None
+
+    def _activate(self, gate: Tensor, up: Tensor) -> Tensor:
+        """SwiGLU, or GPT-OSS's clamped form of it (see `ModelConfig.activation`)."""
+        if self.clamp is None:
+            return F.silu(gate) * up
+        gate, up = gate.clamp(max=self.clamp), up.clamp(-self.clamp, self.clamp)
+        return gate * torch.sigmoid(1.702 * gate) * (up + 1)
+
+    def _whole_down_bias(self) -> Tensor:
+        """Return [E, H]: this rank's columns, zero elsewhere."""
+        assert self.down_bias is not None
+        group = self.groups.expt_tp
+        width = self.down_bias.shape[1]
+        before = group.rank() * width
+        return F.pad(self.down_bias, (before, (group.size() - 1) * width - before))
+
+    def backward_dw(self) -> None:
+        """Weight gradients are not delayed in this kernel set."""
+
+    def sharded_state_dict(
+        self,
+        prefix: str = "",
+        sharded_offsets: tuple[tuple[int, int, int], ...] = (),
+        metadata: dict[str, Any] | None = None,
+    ) -> ShardedStateDict:
+        """Place all weights in the whole model's tensors, for checkpoints of any layout."""
+        first_axis, groups = len(sharded_offsets), self.groups
+        return {
+            f"{prefix}{name}": ShardedTensor.from_rank_offsets(
+                f"{prefix}{name}",
+                weight,
+                *sharded_offsets,
+                (first_axis, groups.ep.rank(), groups.ep.size()),
+                (first_axis + INNER_DIM[name], groups.expt_tp.rank(), groups.expt_tp.size()),
+                replica_id=(0, 0, groups.expt_dp.rank()),
+                prepend_axis_num=first_axis,
+            )
+            for name, weight in self.named_parameters()
+        }
+
+
+def _weight(name: str, shape: tuple[int, ...] | None, dtype: torch.dtype) -> nn.Parameter | None:
+    if shape is None:
+        return None
+    weight = nn.Parameter(torch.empty(shape, dtype=dtype, device=torch.cuda.current_device()))
+    # Sends gradients through the expert data-parallel group. megatron-core 0.16.1's own modules
+    # say True when ep = 1, and lose the tensor-parallel ranks' share.
+    weight.allreduce = False  # type: ignore[attr-defined]
+    # Each tensor-parallel rank's shard counts in the gradient norm.
+    set_tensor_model_parallel_attributes(weight, is_parallel=True, dim=INNER_DIM[name], stride=1)
+    return weight
+
+
+def _grouped_mm(tokens_tk: Tensor, weights_enk: Tensor, ends_e: Tensor) -> Tensor:
+    product = F.grouped_mm(tokens_tk, weights_enk.transpose(-2, -1), offs=ends_e)
+    contiguous: Tensor = _ContiguousGradient.apply(product)  # type: ignore[no-untyped-call]
+    return contiguous
+
+
+class _ContiguousGradient(torch.autograd.Function):
+    """Identity whose gradient is contiguous, as grouped_mm's backward on a CPU wants it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].contiguous()

@@ -1,0 +1,57 @@
+"""What must hold before a run starts, checked where one process can say it in one line."""
+
+from importlib import util
+
+from moe.config.experiment import Experiment
+from moe.errors import ConfigError
+from moe.shape import batch_of, shape_of
+from parallel.layout_check import checked_placement
+from parallel.placement import Placement
+
+
+def check_before_start(experiment: Experiment, num_ranks: int) -> Placement:
+    """Check layout, device, precision and data of a run on `num_ranks` ranks.
+
+    Raises:
+        ParallelError: The layout does not fit the model, the batch or the ranks; no GPU.
+        ConfigError: Kernels or precision that are not to be had here.
+        DataError: The store is missing or damaged, or does not fit the model.
+    """
+    placement = checked_placement(
+        experiment.parallel, shape_of(experiment.model), batch_of(experiment.train), num_ranks
+    )
+    _check_kernels(experiment)
+    _check_data(experiment, placement.dp)
+    return placement
+
+
+def _check_kernels(experiment: Experiment) -> None:
+    from parallel.engine import choose_device
+
+    precision = experiment.precision
+    device = choose_device(experiment.parallel.device)
+    if precision.kernels == "te":
+        if util.find_spec("transformer_engine") is None:
+            raise ConfigError(
+                'precision.kernels = "te", but Transformer Engine is not installed: install'
+                ' moescale[te] on a GPU machine, or set precision.kernels = "torch"'
+            )
+        if device == "cpu":
+            raise ConfigError(
+                'precision.kernels = "te" needs a GPU, and this run would use the CPU: set'
+                ' precision.kernels = "torch"'
+            )
+
+
+def _check_data(experiment: Experiment, dp: int) -> None:
+    from data.loader import Loader
+
+    train = experiment.train
+    Loader(
+        experiment.data,
+        seq_len=train.seq_len,
+        global_batch_size=train.global_batch_size,
+        micro_batch_size=train.micro_batch_size,
+        data_parallel_size=dp,
+        vocab_size=experiment.model.vocab_size,
+    ).close()

@@ -1,0 +1,84 @@
+"""moescale: plan, train, measure and compare sparse Mixture-of-Experts language models.
+
+The front door: mounts each room's commands, without loading what only they need.
+"""
+
+import sys
+from importlib import metadata, util
+from pathlib import Path
+from typing import Annotated
+
+ROOMS = ("moe", "parallel", "data", "benchmarks", "slurm")
+HERE = Path(__file__).resolve().parent
+
+
+def guard_rooms(here: Path = HERE) -> None:
+    """Refuse to run where another distribution's `data`, `moe`, ... would be imported.
+
+    Raises:
+        ImportError: Names the intruder and the remedy.
+    """
+    for room in ROOMS:
+        spec = util.find_spec(room)
+        found = Path(spec.origin).resolve() if spec and spec.origin else None
+        if found != here / room / "__init__.py":
+            raise ImportError(
+                f"package {room!r} is taken from {found or 'nowhere'} instead of {here / room}:"
+                f" set PYTHONPATH={here}"
+            )
+
+
+guard_rooms()
+
+import typer  # noqa: E402
+
+from benchmarks import cli as benchmarks_cli  # noqa: E402
+from data import cli as data_cli  # noqa: E402
+from moe import cli as moe_cli  # noqa: E402
+from slurm import cli as slurm_cli  # noqa: E402
+
+app = typer.Typer(
+    name="moe",
+    help="Plan, train, measure and compare sparse Mixture-of-Experts language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for room_cli in (benchmarks_cli, moe_cli):
+    room_cli.mount(app)
+app.add_typer(data_cli.app, name="data")
+app.add_typer(slurm_cli.app, name="slurm")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"moescale {metadata.version('moescale')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Plan, train, measure and compare sparse Mixture-of-Experts language models."""
+
+
+def main() -> None:
+    """Run the command line; errors meant for users become one line and their exit code."""
+    try:
+        app()
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if not isinstance(code, int):
+            raise
+        print(f"moe: {error}", file=sys.stderr)
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

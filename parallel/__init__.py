@@ -1,0 +1,1 @@
+"""Where a model runs: layouts, hardware, precision, process groups and the engine's host."""

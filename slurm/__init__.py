@@ -1,0 +1,1 @@
+"""Batch jobs on a SLURM cluster: submit, survive, account."""

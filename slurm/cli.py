@@ -1,0 +1,278 @@
+"""The `moe slurm` commands; heavy imports wait inside them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.table import Table
+
+    from slurm.plan import Place, Plan
+    from slurm.submission import Submission
+
+app = typer.Typer(no_args_is_help=True)
+
+RunsOption = Annotated[
+    Path, typer.Option("--runs-dir", help="Folder of all runs, on the shared file system.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key: section.key=value.")
+]
+NameOption = Annotated[str | None, typer.Option(help="Job name.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the exact batch script; submit nothing.")
+]
+TestOption = Annotated[
+    bool, typer.Option("--test-only", help="Ask SLURM when it could run; submit nothing.")
+]
+JobArgument = Annotated[
+    str, typer.Argument(help="A job id, a submission's folder or the start of its name.")
+]
+TaskOption = Annotated[int, typer.Option(help="Task of an array.", min=0)]
+RUNS = Path("runs")
+
+
+@app.callback()
+def _about() -> None:
+    """Batch jobs on a SLURM cluster: submit, survive, account."""
+
+
+@app.command()
+def submit(
+    experiments: Annotated[
+        list[Path],
+        typer.Argument(help="Experiment files; several, or a folder, make one array."),
+    ],
+    overrides: SetOption = None,
+    name: NameOption = None,
+    runs_dir: RunsOption = RUNS,
+    dry_run: DryRunOption = False,
+    test_only: TestOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit training runs; submitted again, only what is missing runs."""
+    from slurm.plan import plan_training
+    from slurm.site import load_site
+
+    site = load_site()
+    _submit(
+        lambda place: plan_training(experiments, overrides or [], site, place),
+        runs_dir,
+        name,
+        dry_run=dry_run,
+        test_only=test_only,
+        as_json=as_json,
+    )
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def run(  # noqa: PLR0913, PLR0917 - one parameter an option
+    command: Annotated[
+        list[str],
+        typer.Argument(help="A moe command after `--`; {task} becomes 1 to N, {tasks} N."),
+    ],
+    tasks: Annotated[
+        int | None, typer.Option(help="Make an array of N tasks of it.", min=1)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file whose [slurm] table is taken.")
+    ] = None,
+    overrides: SetOption = None,
+    name: NameOption = None,
+    runs_dir: RunsOption = RUNS,
+    dry_run: DryRunOption = False,
+    test_only: TestOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit any moe command: data preparation in shards, a benchmark, a conversion.
+
+    Example: moe slurm run --tasks 16 -- data build corpus -o store --shard {task}/{tasks}
+    """
+    from slurm.plan import plan_command, slurm_section
+    from slurm.site import load_site
+
+    section, site = slurm_section(config, overrides or []), load_site()
+    _submit(
+        lambda place: plan_command(command, tasks, section, site, place),
+        runs_dir,
+        name,
+        dry_run=dry_run,
+        test_only=test_only,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def status(
+    job: Annotated[str | None, typer.Argument(help="As for `logs`; default: all.")] = None,
+    watch: Annotated[
+        float | None, typer.Option(help="Show it again every so many seconds.", min=0.5)
+    ] = None,
+    runs_dir: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Show queue, progress, tokens/s, loss, time left and joules."""
+    from slurm.client import Client
+    from slurm.show import status_json, status_table, watch_status
+    from slurm.submission import all_submissions
+
+    def chosen() -> list["Submission"]:
+        return [_find(runs_dir, job)] if job else all_submissions(runs_dir)
+
+    client = Client()
+    if as_json:
+        _print_json({"submissions": [status_json(one, client) for one in chosen()]})
+    elif watch is None:
+        _print_tables([status_table(one, client) for one in chosen()])
+    else:
+        watch_status(chosen, client, watch)
+
+
+@app.command()
+def logs(
+    job: JobArgument,
+    task: TaskOption = 0,
+    rank: Annotated[int, typer.Option(help="Rank whose log is shown.", min=0)] = 0,
+    attempt: Annotated[
+        int | None, typer.Option(help="Start to show, from 1. Default: the newest.", min=1)
+    ] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="Lines of the log.", min=0)] = 50,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on while the task runs.")
+    ] = False,
+    runs_dir: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Show errors first, then one rank's log."""
+    from slurm.client import Client
+    from slurm.show import follow_log, logs_json, logs_text
+
+    submission = _find(runs_dir, job)
+    task = _named_task(job, task) or 0
+    if as_json:
+        _print_json(logs_json(submission, task, attempt, rank, lines))
+        return
+    if follow:
+        for text in follow_log(submission, task, rank, Client()):
+            typer.echo(text, nl=False)
+        return
+    typer.echo(logs_text(submission, task, attempt, rank, lines))
+
+
+@app.command()
+def cancel(
+    job: JobArgument,
+    task: Annotated[int | None, typer.Option(help="Only this task of an array.", min=0)] = None,
+    runs_dir: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Cancel a submission, or one task; running ranks write a checkpoint if time allows."""
+    from slurm.client import Client
+    from slurm.control import cancel_tasks
+
+    submission = _find(runs_dir, job)
+    cancelled = cancel_tasks(submission, _named_task(job, task), Client())
+    _tell({"cancelled": cancelled}, f"cancelled: {', '.join(cancelled) or 'nothing'}", as_json)
+
+
+@app.command()
+def requeue(
+    job: JobArgument,
+    task: Annotated[int | None, typer.Option(help="Only this task of an array.", min=0)] = None,
+    runs_dir: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Requeue what runs, and submit again what ended unfinished; restarts count from 0."""
+    from slurm.client import Client
+    from slurm.control import requeue_tasks
+
+    done = requeue_tasks(_find(runs_dir, job), _named_task(job, task), Client())
+    text = "; ".join(f"{what}: {', '.join(ids)}" for what, ids in done.items() if ids)
+    _tell(done, text or "nothing: all is finished or waiting", as_json)
+
+
+@app.command()
+def accounting(job: JobArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Show what a submission used: time, ends, energy by sacct beside the run's own meter."""
+    from slurm.accounting import usages
+    from slurm.client import Client
+    from slurm.show import usage_table
+
+    source, found = usages(_find(runs_dir, job), Client())
+    if as_json:
+        _print_json({"source": source, "tasks": [usage.to_json() for usage in found]})
+    else:
+        _print_tables([usage_table(source, found)])
+
+
+def _submit(
+    make_plan: "Callable[[Place], Plan]",
+    runs_dir: Path,
+    name: str | None,
+    *,
+    dry_run: bool,
+    test_only: bool,
+    as_json: bool,
+) -> None:
+    import tempfile
+
+    from slurm.client import Client
+    from slurm.plan import Place
+    from slurm.render import render
+    from slurm.show import receipt_json, receipt_text
+    from slurm.snapshot import keep_code, read_code
+    from slurm.submit import submit as submit_plan
+    from slurm.submit import test_plan
+
+    with tempfile.TemporaryDirectory() as folder:
+        snapshot = read_code(Path(folder))
+        place = Place(
+            runs_dir=runs_dir.resolve(), work_dir=Path.cwd(), code_tree=snapshot.tree, name=name
+        )
+        plan = make_plan(place)
+        if dry_run:
+            script = render(plan.job)
+            _tell({"script": script}, script.removesuffix("\n"), as_json)
+        elif test_only:
+            answer = test_plan(plan, Client())
+            _tell({"answer": answer}, answer, as_json)
+        else:
+            snapshot = keep_code(snapshot, place.submissions / "code")
+            receipt = submit_plan(plan, snapshot, Client())
+            _tell(receipt_json(receipt), receipt_text(receipt), as_json)
+
+
+def _find(runs_dir: Path, job: str) -> "Submission":
+    from slurm.submission import find_submission
+
+    return find_submission(runs_dir.resolve(), job)
+
+
+def _named_task(job: str, task: int | None) -> int | None:
+    """Return the task that `123_4` names, else the option."""
+    index = job.rpartition("_")[2]
+    is_id = "_" in job and job.replace("_", "").isdigit()
+    return int(index) if is_id else task
+
+
+def _tell(values: dict[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        _print_json(values)
+    else:
+        typer.echo(text)
+
+
+def _print_json(values: dict[str, Any]) -> None:
+    typer.echo(json.dumps(values, indent=1))
+
+
+def _print_tables(tables: "list[Table]") -> None:
+    from rich.console import Console
+
+    for table in tables:
+        Console().print(table)

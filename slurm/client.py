@@ -1,0 +1,291 @@
+"""The only place that runs sbatch, squeue, sacct, scontrol and scancel.
+
+Their text output is read, with fields of our own choosing: it is the same from SLURM 22 to 25,
+which their JSON is not (`job_state` became a list in 23.11, numbers became objects).
+"""
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slurm.errors import JobError, SlurmError
+
+BUSY = (
+    "unable to contact slurm controller",
+    "socket timed out",
+    "connection refused",
+    "connection timed out",
+    "zero bytes were transmitted",
+    "temporarily unable to accept job",
+    "transport endpoint is not connected",
+    "controller in standby mode",
+)
+"""Answers (in lower case) of a controller that is down or busy: worth another try."""
+REMEDIES = {
+    "invalid account": "set slurm.account to one that `sacctmgr show assoc user=$USER` lists",
+    "invalid partition": "set slurm.partition to one that `sinfo` lists",
+    "invalid qos": "set slurm.qos to one that `sacctmgr show assoc user=$USER` lists",
+    "requested time limit is invalid": "lower slurm.time to the partition's limit (`sinfo`)",
+    "node configuration is not available": "ask for less: slurm.nodes, gpus_per_node, memory,"
+    " cpus_per_process, constraint",
+    "more processors requested than permitted": "lower slurm.cpus_per_process",
+    "submit limit": "the queue is full for you: wait, or submit fewer",
+    "submitjoblimit": "the queue is full for you: wait, or submit fewer",
+    "submitjobper": "the queue is full for you: wait, or submit fewer",
+    "invalid job array": "more tasks than MaxArraySize: submit them in parts",
+}
+"""What mends a refusal, by a part of the answer in lower case; the first match counts."""
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL", re.IGNORECASE)
+OWN_VARIABLES = re.compile(r"S?(LURM|BATCH|RUN)_|SLURMD_|(RANK|LOCAL_RANK|WORLD_SIZE|MASTER_.*)$")
+KEPT_VARIABLES = frozenset({"SLURM_CONF", "SLURM_JWT"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueEntry:
+    """One job or array task as squeue shows it."""
+
+    job: str
+    """Id, `123` or `123_4`."""
+    state: str
+    """For example `RUNNING`."""
+    reason: str
+    """Why it waits, or `None`."""
+    time_left_s: int | None
+    """Seconds to its time limit; none where unlimited or not known."""
+    start: str | None
+    """When it started or is expected to, ISO 8601, the cluster's local time."""
+    nodes: str
+    """Node list, empty while it waits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountingEntry:
+    """One stay of a job on its nodes as sacct keeps it; a requeued job has several."""
+
+    job: str
+    """Id, `123` or `123_4`."""
+    state: str
+    """For example `COMPLETED`, `REQUEUED`, `CANCELLED`."""
+    elapsed_s: int
+    """Wall time, s."""
+    nodes: str
+    """Node list."""
+    energy_joules: float | None
+    """Energy of its nodes while ranks ran, J; none where the cluster does not meter it."""
+
+
+class Client:
+    """Runs the cluster's commands, patiently; answers become values or one-line errors."""
+
+    def __init__(
+        self, *, pauses_s: Sequence[float] = (2, 5, 10), sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._pauses_s = pauses_s
+        self._sleep = sleep
+
+    def submit(
+        self,
+        script: Path,
+        *,
+        options: Sequence[str] = (),
+        known_jobs: Collection[str] = (),
+        secrets: Iterable[str] = (),
+    ) -> str:
+        """Submit a script and return the job's id.
+
+        A controller that stops answering may have taken the job all the same: the queue is
+        searched for the script, `known_jobs` apart, before another try.
+
+        Args:
+            script: Absolute path of the batch script.
+            options: Options that override the script's.
+            known_jobs: Ids of the script's earlier submissions.
+            secrets: Variables that must not reach the cluster's job environment.
+
+        Raises:
+            JobError: The cluster refuses the job.
+            SlurmError: It does not answer.
+        """
+        argv = ["sbatch", "--parsable", *options, str(script)]
+        env = submission_environment(os.environ, secrets)
+
+        def taken() -> str | None:
+            found = self._jobs_of_script(script) - set(known_jobs)
+            return max(found, key=int) if found else None
+
+        return self._patiently(argv, env=env, instead=taken).strip().partition(";")[0]
+
+    def test(self, script: Path, *, options: Sequence[str] = ()) -> str:
+        """Ask whether and when a script could run, without submitting it; returns the answer."""
+        env = submission_environment(os.environ, ())
+        done = self._run(["sbatch", "--test-only", *options, str(script)], env=env)
+        if done.returncode:
+            raise _refusal("sbatch", done.stderr)
+        return _last_line(done.stderr or done.stdout)
+
+    def queue(self, jobs: Collection[str]) -> dict[str, QueueEntry]:
+        """Return what squeue knows of these jobs (ids without array index), by id."""
+        if not jobs:
+            return {}
+        fields = "%i|%T|%r|%L|%S|%N"
+        argv = ["squeue", "--noheader", "--array", "--states=all", f"--format={fields}"]
+        try:
+            text = self._patiently([*argv, f"--jobs={','.join(sorted(jobs))}"])
+        except JobError as error:
+            if "invalid job id" in str(error).lower():  # all are long gone
+                return {}
+            raise
+        return {entry.job: entry for entry in map(_queue_entry, text.splitlines())}
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        """Cancel jobs or array tasks."""
+        self._patiently(["scancel", *jobs])
+
+    def requeue(self, job: str) -> None:
+        """Put a running or ended job back into the queue."""
+        self._patiently(["scontrol", "requeue", job])
+
+    def max_array_size(self) -> int:
+        """Return the number of indices that one array may span."""
+        text = self._patiently(["scontrol", "show", "config"])
+        found = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
+        return int(found[1]) if found else 1001
+
+    def accounting(self, jobs: Collection[str]) -> list[AccountingEntry] | None:
+        """Return what the accounting keeps of these jobs; none where it is disabled."""
+        if not jobs:
+            return []
+        fields = "JobID,State,ElapsedRaw,NodeList,ConsumedEnergyRaw"
+        options = ["--noheader", "--parsable2", "--duplicates", f"--format={fields}"]
+        try:
+            text = self._patiently(["sacct", *options, f"--jobs={','.join(sorted(jobs))}"])
+        except (JobError, SlurmError) as error:
+            if "accounting storage is disabled" in str(error).lower():
+                return None
+            raise
+        return _accounting_entries(text.splitlines())
+
+    def _jobs_of_script(self, script: Path) -> set[str]:
+        text = self._patiently(["squeue", "--noheader", "--me", "--format=%F|%o"])
+        pairs = (line.strip().partition("|") for line in text.splitlines())
+        return {job for job, _, command in pairs if command == str(script)}
+
+    def _patiently(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        instead: Callable[[], str | None] = lambda: None,
+    ) -> str:
+        """Run a command until the controller answers; `instead` may find the answer elsewhere."""
+        for pause_s in (*self._pauses_s, None):
+            done = self._run(argv, env=env)
+            if done.returncode == 0:
+                return done.stdout
+            if not any(sign in done.stderr.lower() for sign in BUSY):
+                raise _refusal(argv[0], done.stderr)
+            if pause_s is not None:
+                self._sleep(pause_s)
+                if (answer := instead()) is not None:
+                    return answer
+        raise SlurmError(
+            f"{argv[0]}: {_last_line(done.stderr)} ({len(self._pauses_s) + 1} tries): the cluster's"
+            " controller is down or busy; nothing was submitted, try again later"
+        )
+
+    @staticmethod
+    def _run(
+        argv: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        try:
+            return subprocess.run(
+                argv, env=env, capture_output=True, text=True, timeout=120, check=False
+            )
+        except FileNotFoundError:
+            raise SlurmError(
+                f"{argv[0]} is not on this machine: run this on a login node of the cluster"
+            ) from None
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(argv, 1, "", "Socket timed out (after 120 s)")
+
+
+def submission_environment(env: Mapping[str, str], secrets: Iterable[str]) -> dict[str, str]:
+    """Return what a job may inherit: nothing secret, nothing of a surrounding job."""
+    named = set(secrets)
+    return {
+        name: value
+        for name, value in env.items()
+        if name in KEPT_VARIABLES
+        or not (name in named or SECRET_NAME.search(name) or OWN_VARIABLES.match(name))
+    }
+
+
+def seconds(text: str) -> int | None:
+    """Read squeue's `[days-][[HH:]MM:]SS`; none for `UNLIMITED`, `NOT_SET`, `INVALID`."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+(?::\d+){0,2})", text)
+    if match is None:
+        return None
+    total = 0
+    for part in match[2].split(":"):
+        total = total * 60 + int(part)
+    return total + int(match[1] or 0) * 86_400
+
+
+def _queue_entry(line: str) -> QueueEntry:
+    job, state, reason, left, start, nodes = line.strip().split("|")
+    return QueueEntry(
+        job=job,
+        state=state,
+        reason=reason,
+        time_left_s=seconds(left),
+        start=None if start in {"N/A", ""} else start,
+        nodes=nodes,
+    )
+
+
+def _accounting_entries(lines: Iterable[str]) -> list[AccountingEntry]:
+    """Gather each allocation with its steps.
+
+    Energy is that of srun's steps: the batch step's is metered on the same node at the same time.
+    """
+    entries: list[AccountingEntry] = []
+    for line in lines:
+        identity, state, elapsed, nodes, energy = line.split("|")
+        job, _, step = identity.partition(".")
+        joules = float(energy) if energy.isdigit() and int(energy) else None
+        if not step:
+            entries.append(
+                AccountingEntry(
+                    job=job,
+                    state=state.split()[0],
+                    elapsed_s=int(elapsed or 0),
+                    nodes="" if nodes == "None assigned" else nodes,
+                    energy_joules=None,
+                )
+            )
+        elif step.isdigit() and joules is not None and entries:
+            last = entries.pop()
+            total = (last.energy_joules or 0) + joules
+            entries.append(AccountingEntry(**{**last.__dict__, "energy_joules": total}))
+    return entries
+
+
+def _refusal(program: str, stderr: str) -> JobError:
+    """Make one line of a refusal: what the cluster said, what mends it."""
+    said = "; ".join(dict.fromkeys(_messages(stderr))) or "no message"
+    remedy = next((text for sign, text in REMEDIES.items() if sign in said.lower()), None)
+    return JobError(f"{program}: {said}" + (f": {remedy}" if remedy else ""))
+
+
+def _last_line(text: str) -> str:
+    messages = _messages(text)
+    return messages[-1] if messages else "no answer"
+
+
+def _messages(stderr: str) -> list[str]:
+    lines = (line.strip() for line in stderr.splitlines())
+    return [re.sub(r"^(\w+: )?(error: |fatal: )?", "", line) for line in lines if line]

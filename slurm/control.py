@@ -1,0 +1,73 @@
+"""Cancel and requeue what was submitted."""
+
+from collections.abc import Iterable
+
+from slurm.client import Client
+from slurm.errors import JobError
+from slurm.submission import Submission, Task
+from slurm.submit import ENDED, is_finished, submit_tasks
+
+
+def cancel_tasks(submission: Submission, only: int | None, client: Client) -> list[str]:
+    """Cancel what is in the queue, and mark it so that no batch shell continues it; returns ids.
+
+    Raises:
+        JobError: There is no such task.
+    """
+    ids = []
+    active = _active_ids(submission, client)
+    for task in _tasks(submission, only):
+        if job := active.get(task.index):
+            folder = submission.task_dir(task.index)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "cancelled").touch()
+            ids.append(job)
+    if ids:
+        client.cancel(ids)
+    return ids
+
+
+def requeue_tasks(submission: Submission, only: int | None, client: Client) -> dict[str, list[str]]:
+    """Requeue running tasks, submit again those that ended unfinished; returns what was done.
+
+    Raises:
+        JobError: There is no such task.
+    """
+    active = _active_ids(submission, client, state="RUNNING")
+    waiting = _active_ids(submission, client)
+    tasks = _tasks(submission, only)
+    running = [active[task.index] for task in tasks if task.index in active]
+    for job in running:
+        client.requeue(job)
+    ended = [
+        task for task in tasks if task.index not in waiting and not is_finished(task, submission)
+    ]
+    profile = submission.details.get("profile") or {}
+    submitted = (
+        [submit_tasks(submission, ended, client, profile.get("secrets", ()))] if ended else []
+    )
+    return {"requeued": running, "submitted": submitted}
+
+
+def _active_ids(submission: Submission, client: Client, state: str | None = None) -> dict[int, str]:
+    """Return the id of each task that is in the queue (in one state), by task."""
+    jobs = submission.submitted_jobs()
+    queue = client.queue({job for job, _ in jobs})
+    found = {}
+    for job, indices in jobs:
+        for index in indices:
+            identity = f"{job}_{index}" if submission.is_array else job
+            entry = queue.get(identity)
+            if entry and entry.state not in ENDED and state in {None, entry.state}:
+                found[index] = identity
+    return found
+
+
+def _tasks(submission: Submission, only: int | None) -> Iterable[Task]:
+    if only is None:
+        return submission.tasks
+    if only >= len(submission.tasks):
+        raise JobError(
+            f"{submission.path.name} has no task {only} (there: 0 to {len(submission.tasks) - 1})"
+        )
+    return (submission.tasks[only],)

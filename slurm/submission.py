@@ -1,0 +1,196 @@
+"""What lies on disk for one submission, and what it says of its tasks.
+
+    runs/slurm/<name>-<hash>/
+        job.sh job.json commands      the script, the description, one line of arguments a task
+        jobs                          one JSON line for each time it was submitted
+        experiments/<run>.toml        experiments as they were at submission
+        secrets                       0600, only where the profile names some
+        logs/                         the batch shell's output
+        tasks/<index>/attempt-<n>/    `begin`, `end`, `rank-<r>.log` of every start
+
+The batch shell writes `jobs` (when it submits its own continuation) and `tasks`.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from slurm.errors import JobError
+
+SUBMISSIONS = "slurm"
+"""Folder of submissions inside the folder of runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One unit of work: a run, or a command."""
+
+    index: int
+    name: str
+    command: tuple[str, ...]
+    """Arguments of `moe`."""
+    run_dir: str | None = None
+    """The run's directory, absolute; none for commands that are not training."""
+    experiment: str | None = None
+    """The stored experiment, absolute."""
+    steps: int | None = None
+    """Steps the run is to take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One start of a task on nodes."""
+
+    number: int
+    """From 1."""
+    path: Path
+    job: str
+    """The job's id, `123` or `123_4`."""
+    restart: int
+    """SLURM's own count of the job's restarts."""
+    nodes: str
+    began_s: int
+    """Start, seconds since 1970."""
+    ended_s: int | None
+    """End; none while it runs, or when it was killed before it could say so."""
+    outcome: str | None
+    """`finished`, `time_limit`, `preempted`, `requeued`, `node_failure`, `error`, `rejected`,
+    `cancelled`, `restart_cap`, or none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A submission as found on disk."""
+
+    path: Path
+    name: str
+    is_array: bool
+    tasks: tuple[Task, ...]
+    details: dict[str, Any]
+    """Everything else in `job.json`."""
+
+    @property
+    def script(self) -> Path:
+        """The batch script."""
+        return self.path / "job.sh"
+
+    def submitted_jobs(self) -> list[tuple[str, frozenset[int]]]:
+        """Return every job of this submission with its tasks, oldest first."""
+        jobs = []
+        for line in _lines(self.path / "jobs"):
+            row = json.loads(line)
+            jobs.append((str(row["job"]), parse_array(row["tasks"])))
+        return jobs
+
+    def record_job(self, job: str, tasks: str, submitted_s: float) -> None:
+        """Note that tasks were submitted as `job`; one short line, appended at once."""
+        row = {"job": job, "tasks": tasks, "submitted": int(submitted_s)}
+        with (self.path / "jobs").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def task_dir(self, index: int) -> Path:
+        """Return where the batch shell keeps a task's attempts."""
+        return self.path / "tasks" / str(index)
+
+    def job_ids(self, index: int) -> list[str]:
+        """Return the ids under which the queue knew a task, oldest first."""
+        jobs = [job for job, tasks in self.submitted_jobs() if index in tasks]
+        return [f"{job}_{index}" if self.is_array else job for job in jobs]
+
+    def attempts(self, index: int) -> list[Attempt]:
+        """Return a task's starts, oldest first."""
+        found = [_attempt(path) for path in self.task_dir(index).glob("attempt-*/begin")]
+        return sorted(found, key=lambda attempt: attempt.number)
+
+
+def parse_array(text: str) -> frozenset[int]:
+    """Read array indices, for example `0-3,7`."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
+
+
+def describe(tasks: Sequence[Task], *, name: str, is_array: bool, **details: Any) -> dict[str, Any]:
+    """Return the content of `job.json`."""
+    return {
+        "format": 1,
+        "name": name,
+        "array": is_array,
+        **details,
+        "tasks": [asdict(task) for task in tasks],
+    }
+
+
+def read_submission(path: Path) -> Submission:
+    """Open a submission's folder.
+
+    Raises:
+        JobError: It is none.
+    """
+    try:
+        values = json.loads((path / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise JobError(f"{path}: no submission: job.json: {error}") from None
+    rows = values.pop("tasks")
+    return Submission(
+        path=path,
+        name=values.pop("name"),
+        is_array=values.pop("array"),
+        tasks=tuple(Task(**{**row, "command": tuple(row["command"])}) for row in rows),
+        details=values,
+    )
+
+
+def all_submissions(runs_dir: Path) -> list[Submission]:
+    """Return every submission, oldest first."""
+    paths = (runs_dir / SUBMISSIONS).glob("*/job.json")
+    ordered = sorted(paths, key=lambda path: path.stat().st_mtime)
+    return [read_submission(path.parent) for path in ordered]
+
+
+def find_submission(runs_dir: Path, wanted: str) -> Submission:
+    """Return the submission that is meant by a job id, a folder, or the start of a name.
+
+    Raises:
+        JobError: None is, or several are.
+    """
+    if (Path(wanted) / "job.json").exists():
+        return read_submission(Path(wanted).resolve())
+    known = all_submissions(runs_dir)
+    number = wanted.partition("_")[0]
+    for submission in known:
+        if any(job == number for job, _ in submission.submitted_jobs()):
+            return submission
+    named = [one for one in known if wanted == one.name or one.path.name.startswith(wanted)]
+    if len(named) == 1:
+        return named[0]
+    names = ", ".join(one.path.name for one in (named or known)) or "none"
+    problem = "means several submissions" if named else "is no submission"
+    raise JobError(f"{wanted}: {problem} in {runs_dir / SUBMISSIONS} (there: {names})")
+
+
+def _attempt(begin: Path) -> Attempt:
+    first = json.loads(begin.read_text())
+    end = "".join(_lines(begin.with_name("end")))
+    last = json.loads(end) if end else {}
+    return Attempt(
+        number=int(begin.parent.name.removeprefix("attempt-")),
+        path=begin.parent,
+        job=first["job"],
+        restart=first["restart"],
+        nodes=first["nodes"],
+        began_s=first["began"],
+        ended_s=last.get("ended"),
+        outcome=last.get("outcome"),
+    )
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        yield from path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return

@@ -1,0 +1,40 @@
+"""Runs several `moe bench` commands in one process; prints {name: {code, out, error}} as JSON."""
+
+import json
+import sys
+
+from typer.testing import CliRunner
+
+from moescale import app
+
+COMMANDS = {
+    "step": "bench step small --layers 1 --seq-len 64 --micro-batch 2 --repeats 2 --warmup 1"
+    " --peer transformers --routing natural --routing forced --routing hot:1 --json",
+    "dense": "bench step {dense} --seq-len 32 --repeats 2 --warmup 0 --json",
+    "layer": "bench layer --hidden 64 --ffn 64 --tokens 64 --granularity 1 --granularity 4"
+    " --repeats 2 --warmup 0 --json",
+    "routing": "bench routing --hidden 64 --ffn 64 --tokens 128 --experts 8 --repeats 2 --json",
+    "inference": "bench inference tiny --prompt 16 --new-tokens 4 --repeats 2 --warmup 0 --json",
+    "checkpoint": "bench checkpoint tiny --repeats 2 --warmup 0 --json",
+    "table": "bench step tiny --seq-len 32 --repeats 2 --warmup 0",
+    "alone": "bench collectives",
+    "other section": "bench step tiny --set train.steps=3",
+}
+
+
+def main() -> None:
+    dense = sys.argv[1]
+    found = {}
+    for name, command in COMMANDS.items():
+        result = CliRunner().invoke(app, command.format(dense=dense).split())
+        error = result.exception
+        found[name] = {
+            "code": getattr(error, "exit_code", result.exit_code),
+            "out": result.stdout,
+            "error": str(error) if error else "",
+        }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Statistics, resuming and imposed routing, without an engine."""
+
+import json
+import random
+from math import comb
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.bench import Case, run_cases, spread
+from benchmarks.datasheet import datasheet_peak
+from benchmarks.errors import BenchmarkError
+from benchmarks.imbalance import RoutingProfile, max_over_mean, parse_profile
+from benchmarks.peer_transformers import parse_peer
+
+CONDITIONS = {"hardware": {"name": "a"}, "packages": {}, "python": "3.11", "commit": {}}
+
+
+def test_median_interval_by_hand() -> None:
+    """Six values: least and greatest enclose the median with 1 - 2/64; five reach 1 - 2/32."""
+    six = spread([5, 1, 4, 2, 6, 3])
+    assert (six.median, six.low, six.high) == (3.5, 1, 6)
+    assert six.confidence == pytest.approx(1 - 2 / 64)
+    assert spread([1, 2, 3, 4, 5]).confidence == pytest.approx(1 - 2 / 32)
+    assert spread([7.0]).confidence == 0
+    # Eleven: the second smallest and greatest reach 1 - 2 (1 + 11) / 2048.
+    eleven = spread(range(11))
+    assert (eleven.low, eleven.high) == (1, 9)
+    assert eleven.confidence == pytest.approx(1 - 2 * 12 / 2048)
+
+
+def test_median_interval_covers_as_it_says() -> None:
+    rng = random.Random(2)
+    n, trials = 11, 2000
+    hits = 0
+    for _ in range(trials):
+        found = spread([rng.expovariate(1) for _ in range(n)])
+        hits += found.low <= 0.6931 <= found.high
+    expected = 1 - 2 * sum(comb(n, k) for k in range(2)) / 2**n
+    assert hits / trials == pytest.approx(expected, abs=0.015)
+
+
+def test_results_are_kept_and_not_measured_twice(tmp_path: Path) -> None:
+    runs: list[int] = []
+    out = tmp_path / "results" / "bench.jsonl"
+
+    def cases(numbers: range) -> list[Case]:
+        def measure(number: int) -> dict[str, Any]:
+            runs.append(number)
+            return {"value": number}
+
+        return [Case({"n": n}, lambda n=n: measure(n)) for n in numbers]
+
+    run_cases("b", cases(range(2)), CONDITIONS, out=out)
+    with out.open("a") as file:
+        file.write('{"format": 1, "ben')  # killed while writing
+    told: list[str] = []
+    records = run_cases("b", cases(range(3)), CONDITIONS, out=out, tell=told.append)
+    assert runs == [0, 1, 2]
+    assert [record["result"]["value"] for record in records] == [0, 1, 2]
+    assert "kept from" in told[0]
+    assert [json.loads(line)["case"]["n"] for line in out.read_text().splitlines()] == [0, 1, 2]
+    other = {**CONDITIONS, "commit": {"commit": "new"}}
+    run_cases("b", cases(range(1)), other, out=out)
+    run_cases("c", cases(range(1)), CONDITIONS, out=out)
+    assert runs == [0, 1, 2, 0, 0]
+
+
+def test_a_damaged_results_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('nonsense\n{"bench": "b"}\n')
+    with pytest.raises(BenchmarkError, match=r"r\.jsonl: line 1 is damaged"):
+        run_cases("b", [], CONDITIONS, out=path)
+
+
+@pytest.mark.parametrize("text", ["natural", "forced", "zipf:1.5", "hot:0.25"])
+def test_profiles_read_back(text: str) -> None:
+    assert str(parse_profile(text)) == text
+
+
+@pytest.mark.parametrize("text", ["even", "zipf", "zipf:-1", "hot:2", "hot:x", "forced:1", ""])
+def test_unknown_profiles_are_refused(text: str) -> None:
+    with pytest.raises(BenchmarkError, match="write natural, forced, zipf:1.0"):
+        parse_profile(text)
+
+
+def drawn(profile: RoutingProfile, tokens: int = 20_000, experts: int = 8, top_k: int = 2) -> Any:
+    choice = profile.choose(tokens, experts, top_k, torch.Generator().manual_seed(0))
+    assert choice is not None
+    assert choice.shape == (tokens, top_k)
+    ordered = choice.sort(dim=1).values
+    assert bool((ordered[:, 1:] != ordered[:, :-1]).all())  # no expert twice for a token
+    return choice, torch.bincount(choice.flatten(), minlength=experts).double() / tokens
+
+
+def test_forced_routing_is_even() -> None:
+    choice, share = drawn(RoutingProfile("forced"))
+    assert share == pytest.approx([0.25] * 8, abs=0.02)
+    assert max_over_mean(choice, 8) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_hot_expert_gets_its_share_and_the_others_the_rest() -> None:
+    _, share = drawn(RoutingProfile("hot", 0.6))
+    assert float(share[0]) == pytest.approx(0.6, abs=0.02)
+    assert share[1:] == pytest.approx([1.4 / 7] * 7, abs=0.02)
+
+
+def test_zipf_with_one_expert_a_token_has_the_stated_proportions() -> None:
+    _, share = drawn(RoutingProfile("zipf", 1.0), top_k=1)
+    weights = torch.arange(1, 9).double() ** -1.0
+    assert share == pytest.approx((weights / weights.sum()).tolist(), abs=0.015)
+
+
+def test_natural_leaves_the_router_alone() -> None:
+    assert RoutingProfile("natural").choose(4, 4, 2, torch.Generator()) is None
+
+
+def test_datasheets_and_peers() -> None:
+    assert datasheet_peak("NVIDIA H100 80GB HBM3", "bf16").value == 989.5e12
+    assert datasheet_peak("NVIDIA H100 PCIe", "bf16").value == 756e12
+    assert datasheet_peak("NVIDIA H200", "bf16").kind == "published"
+    assert "no data sheet kept for AMD EPYC" in (datasheet_peak("AMD EPYC", "bf16").reason or "")
+    assert "fp32" in (datasheet_peak("NVIDIA H200", "fp32").reason or "")
+    assert parse_peer(None) is None
+    assert parse_peer("transformers") == "grouped_mm"
+    with pytest.raises(BenchmarkError, match="there is transformers"):
+        parse_peer("deepspeed")

@@ -1,0 +1,152 @@
+"""The report in a real browser: plots drawn, filter and hover work, nothing on the console."""
+
+import base64
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+from synthetic import make_run
+
+from benchmarks.report import write_report
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+REQUIRED = "chromium" in os.environ.get("MOESCALE_REQUIRE", "").split(",")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER) and not REQUIRED,
+    reason="needs Debian's chromium and chromium-driver",
+)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("page")
+    runs = [make_run(root / "dense", sparse=False, final_loss=4.4, tokens_per_s=9800)]
+    runs += [
+        make_run(root / f"sparse-seed{seed}", sparse=True, seed=seed, final_loss=4.2 + seed / 50)
+        for seed in range(3)
+    ]
+    return write_report(runs, root / "report").html
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    assert CHROMIUM, "MOESCALE_REQUIRE names chromium: apt-get install chromium chromium-driver"
+    assert DRIVER, "MOESCALE_REQUIRE names chromium: apt-get install chromium-driver"
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(browser: Any, page: Path) -> Any:
+    browser.set_window_size(1280, 1000)
+    media(browser)
+    browser.get(page.as_uri())
+    drawn(browser)
+    return browser
+
+
+def media(browser: Any, scheme: str = "light", kind: str = "") -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": kind, "features": features})
+
+
+def drawn(browser: Any) -> None:
+    WebDriverWait(browser, 30).until(
+        lambda b: b.find_element(By.TAG_NAME, "html").get_attribute("data-drawn") == "yes"
+    )
+
+
+def bars(browser: Any, plot: str) -> int:
+    return len(browser.find_elements(By.CSS_SELECTOR, f"#plot-{plot} .bars .point path"))
+
+
+def test_plots_are_drawn_and_the_console_is_silent(opened: Any) -> None:
+    plots = opened.find_elements(By.CSS_SELECTOR, ".plot")
+    assert len(plots) == 9
+    for plot in plots:
+        assert plot.find_elements(By.CSS_SELECTOR, "svg.main-svg"), plot.get_attribute("id")
+    lines = opened.find_elements(By.CSS_SELECTOR, "#plot-loss-tokens .scatterlayer .js-line")
+    assert len(lines) == 4
+    assert bars(opened, "tokens-per-s") == 2
+    assert opened.find_elements(By.CSS_SELECTOR, "#plot-load-experts .heatmaplayer image")
+    assert opened.get_log("browser") == []
+
+
+def test_a_filter_hides_a_model_everywhere(opened: Any) -> None:
+    button = opened.find_element(By.CSS_SELECTOR, ".filters button")
+    assert "dense" in button.text
+    button.click()
+    WebDriverWait(opened, 10).until(lambda b: bars(b, "tokens-per-s") == 1)
+    lines = opened.find_elements(By.CSS_SELECTOR, "#plot-loss-tokens .scatterlayer .js-line")
+    assert len(lines) == 3
+    heads = opened.find_elements(By.CSS_SELECTOR, "#table ~ .scroll thead th[data-group]")
+    assert [head.is_displayed() for head in heads[:2]] == [False, True]
+    button.click()
+    WebDriverWait(opened, 10).until(lambda b: bars(b, "tokens-per-s") == 2)
+
+
+def test_hover_shows_the_number_with_its_kind(opened: Any) -> None:
+    bar = opened.find_element(By.CSS_SELECTOR, "#plot-energy-per-token .bars .point path")
+    opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", bar)
+    ActionChains(opened).move_to_element(bar).pause(0.3).perform()
+    label = WebDriverWait(opened, 10).until(
+        lambda b: b.find_element(By.CSS_SELECTOR, "#plot-energy-per-token .hovertext")
+    )
+    assert "dense" in label.text
+    assert "modelled" in label.text
+
+
+def test_log_axis_and_theme(opened: Any) -> None:
+    axis = "return document.getElementById('plot-loss-tokens')._fullLayout.xaxis.type"
+    assert opened.execute_script(axis) == "linear"
+    opened.find_element(By.CSS_SELECTOR, "[data-figure='loss-tokens'][data-log='x']").click()
+    WebDriverWait(opened, 10).until(lambda b: b.execute_script(axis) == "log")
+    ink = "return document.getElementById('plot-loss-tokens')._fullLayout.font.color"
+    light = opened.execute_script(ink)
+    opened.find_element(By.ID, "theme").click()
+    WebDriverWait(opened, 10).until(lambda b: b.execute_script(ink) != light)
+    assert opened.get_log("browser") == []
+
+
+def test_dark_is_taken_from_the_system(opened: Any, page: Path) -> None:
+    media(opened, "dark")
+    opened.get(page.as_uri())
+    drawn(opened)
+    assert opened.find_element(By.TAG_NAME, "html").get_attribute("data-theme") == "dark"
+
+
+def test_a_phone_needs_no_sideways_scrolling(opened: Any, page: Path) -> None:
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        opened.get(page.as_uri())
+        drawn(opened)
+        assert opened.execute_script("return document.documentElement.scrollWidth") <= 390
+        widths = [plot.size["width"] for plot in opened.find_elements(By.CSS_SELECTOR, ".plot")]
+        assert all(300 <= width <= 390 for width in widths)
+    finally:
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_print_is_light_and_a_few_pages(opened: Any, page: Path) -> None:
+    media(opened, "dark")
+    opened.get(page.as_uri())
+    drawn(opened)
+    pdf = base64.b64decode(opened.execute_cdp_cmd("Page.printToPDF", {})["data"])
+    assert pdf.startswith(b"%PDF")
+    assert 2 <= pdf.count(b"/Type /Page\n") <= 8
+    # Back on the screen the reader's theme returns.
+    assert opened.find_element(By.TAG_NAME, "html").get_attribute("data-theme") == "dark"

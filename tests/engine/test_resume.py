@@ -1,0 +1,121 @@
+"""A stopped run goes on as if it had not been stopped, bit by bit."""
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ranks import RankError, run_ranks
+from training import Block, blocks, make
+
+from moe.config.experiment import Experiment
+
+pytestmark = pytest.mark.engine
+
+INTERVALS = {"steps": 12, "warmup_steps": 2, "eval_interval": 4, "eval_sequences": 8}
+
+
+@dataclass
+class SignalAfter:
+    """Sends this process a signal when a step's row is written (rank 0's progress)."""
+
+    step: int
+    number: int = signal.SIGTERM
+
+    def begin(self, step: int, steps: int) -> None: ...
+
+    def evaluated(self, step: int, loss: float | None) -> None: ...
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        if row["step"] == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def _train(
+    experiment: Experiment, run_dir: Path, resume: bool, progress: SignalAfter | None
+) -> tuple[str, list[Block]]:
+    """Train one rank; returns how it ended and this rank's parts of the parameters."""
+    from moe import train as training
+    from moe.errors import StoppedError
+    from moe.train_step import Trainer
+    from parallel.engine import start_engine, stop_engine
+
+    made: list[Trainer] = []
+
+    class Kept(Trainer):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(self)
+
+    training.Trainer = Kept  # type: ignore[misc]
+    engine = start_engine(experiment.parallel, seed=experiment.train.seed)
+    outcome = "finished"
+    try:
+        training.train(
+            experiment,
+            engine,
+            run_dir,
+            resume=resume,
+            progress=progress if engine.is_main else None,
+        )
+    except StoppedError as stopped:
+        assert stopped.exit_code == 75
+        outcome = "stopped"
+    parts = blocks(made[0].chunks)
+    stop_engine()
+    return outcome, parts
+
+
+def _rows(run_dir: Path, name: str = "metrics") -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (run_dir / f"{name}.jsonl").read_text().splitlines()]
+    timed = ("step_time_s", "tokens_per_s", "flops_per_s", "mfu", "data_stall_s")
+    return [{key: value for key, value in row.items() if key not in timed} for row in rows]
+
+
+def _assert_same_parameters(ranks: list[Any], others: list[Any]) -> None:
+    for (_, mine), (_, theirs) in zip(ranks, others, strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            assert (a.key, a.offset) == (b.key, b.offset)
+            assert a.values.tobytes() == b.values.tobytes(), a.key
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "layout", "number"),
+    [
+        (1, {}, signal.SIGTERM),
+        (2, {"tp": 2}, signal.SIGUSR2),
+        (4, {"pp": 2, "ep": 2}, signal.SIGTERM),
+    ],
+    ids=["one", "tp2", "pp2_ep2"],
+)
+def test_resumed_equals_uninterrupted(
+    num_ranks: int, layout: dict[str, Any], number: int, store: Path, tmp_path: Path
+) -> None:
+    experiment = make(store, layout, train=INTERVALS)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    uninterrupted = run_ranks(num_ranks, _train, experiment, whole, False, None)
+    stopped = run_ranks(num_ranks, _train, experiment, cut, False, SignalAfter(5, number))
+    assert [outcome for outcome, _ in stopped] == ["stopped"] * num_ranks
+    last = _rows(cut)[-1]["step"]
+    assert 5 <= last < 12
+    assert json.loads((cut / "record.json").read_text())["status"] == "stopped"
+    resumed = run_ranks(num_ranks, _train, experiment, cut, True, None)
+    assert [outcome for outcome, _ in resumed] == ["finished"] * num_ranks
+    assert _rows(cut) == _rows(whole)
+    assert _rows(cut, "expert_load") == _rows(whole, "expert_load")
+    assert _rows(cut, "evaluations") == _rows(whole, "evaluations")
+    _assert_same_parameters(resumed, uninterrupted)
+
+
+def test_a_second_start_is_refused(store: Path, tmp_path: Path) -> None:
+    experiment = make(store, train={"steps": 2, "warmup_steps": 0})
+    run_ranks(1, _train, experiment, tmp_path / "run", False, None)
+    with pytest.raises(RankError, match="already holds a run: continue it with --resume"):
+        run_ranks(1, _train, experiment, tmp_path / "run", False, None)
+    other = make(store, train={"steps": 3, "warmup_steps": 0})
+    with pytest.raises(RankError, match="holds another experiment"):
+        run_ranks(1, _train, other, tmp_path / "run", True, None)

@@ -1,0 +1,120 @@
+"""Conversion against transformers' own models: logits, loss, gradients, every tensor."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hub_models import LENGTH, MODELS, PADDING, Reference, make_model, reference
+from hub_ranks import layout_logits, run_model
+from ranks import run_ranks, start_server
+from safetensors.torch import load_file
+from training import assemble
+
+from moe.convert import checkpoint_model, from_hub, to_hub
+from moe.convert_families import FAMILIES
+from moe.convert_map import tensor_map
+
+pytestmark = pytest.mark.engine
+start_server()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hub")
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def converted(request: pytest.FixtureRequest, folder: Path) -> tuple[str, Reference, Path]:
+    kind = request.param
+    model = make_model(kind, folder / kind)
+    expected = reference(model)
+    from_hub(folder / kind, folder / f"{kind}-checkpoint")
+    return kind, expected, folder / f"{kind}-checkpoint"
+
+
+def test_model_computes_the_same(
+    converted: tuple[str, Reference, Path], record_property: Any
+) -> None:
+    kind, expected, checkpoint = converted
+    borders = torch.tensor([0, LENGTH, LENGTH + PADDING, 2 * LENGTH], dtype=torch.int32)
+    found = run_ranks(1, run_model, checkpoint, expected.tokens, borders)[0]
+    logits = _worst(found["logits"], expected.logits)
+    padded = found["documents"] - expected.padded_logits.numpy()
+    loss = abs(found["loss"] - expected.loss)
+    gradients = _gradient_difference(kind, checkpoint, found["gradients"], expected)
+    record_property(kind, f"logits {logits:.1e} gradients {gradients:.1e}")
+    print(f"{kind}: logits {logits:.1e}, loss {loss:.1e}, gradients {gradients:.1e}")
+    assert expected.logits.std() > 0.3
+    assert logits < 1e-4
+    assert np.abs(padded[0]).max() < 1e-4
+    assert np.abs(padded[1, PADDING:]).max() < 1e-4
+    assert loss < 1e-4
+    assert gradients < 1e-4
+
+
+def _worst(one: Any, other: Any) -> float:
+    return float(np.abs(np.asarray(one) - np.asarray(other)).max())
+
+
+def _gradient_difference(kind: str, checkpoint: Path, blocks: Any, expected: Reference) -> float:
+    """Return the largest difference of any gradient, relative to its tensor's largest value."""
+    ours = assemble([blocks])
+    mapping = tensor_map(checkpoint_model(checkpoint), FAMILIES[kind].names)
+    assert mapping.theirs.keys() == expected.gradients.keys()
+    worst = 0.0
+    for piece in mapping.pieces:
+        if piece.theirs.endswith("e_score_correction_bias"):
+            continue
+        place = tuple(slice(a, a + n) for a, n in zip(piece.start, piece.shape, strict=True))
+        theirs = expected.gradients[piece.theirs][piece.where]
+        theirs = theirs.transpose(-2, -1) if piece.transposed else theirs
+        mine = ours[piece.ours][place].reshape(theirs.shape)
+        largest = float(expected.gradients[piece.theirs].abs().max())
+        worst = max(worst, _worst(mine, theirs) / max(largest, 1e-6))
+    return worst
+
+
+def test_round_trip_is_bit_equal(converted: tuple[str, Reference, Path], folder: Path) -> None:
+    kind, _, checkpoint = converted
+    done = to_hub(checkpoint, folder / f"{kind}-back")
+    before, after = (load_file(folder / f / "model.safetensors") for f in (kind, f"{kind}-back"))
+    assert done.family == kind
+    assert before.keys() == after.keys()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+
+
+def test_transformers_loads_what_was_written(folder: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = make_model("deepseek_v3", folder / "again")
+    from_hub(folder / "again", folder / "again-checkpoint")
+    to_hub(folder / "again-checkpoint", folder / "again-back")
+    back = AutoModelForCausalLM.from_pretrained(
+        folder / "again-back", dtype=torch.float32, attn_implementation="eager"
+    )
+    tokens = torch.randint(0, 96, (1, 50))
+    with torch.no_grad():
+        assert torch.equal(back(tokens).logits, model(tokens).logits)
+
+
+@pytest.mark.parametrize("layout", [{"tp": 2}, {"ep": 2}, {"pp": 2}], ids=["tp2", "ep2", "pp2"])
+@pytest.mark.parametrize("kind", ["gpt_oss", "deepseek_v3", "qwen2_moe", "olmoe"])
+def test_every_layout_computes_the_same(kind: str, layout: dict[str, int], folder: Path) -> None:
+    changes: dict[str, Any] = {"num_hidden_layers": 4}
+    source = folder / f"{kind}-4"
+    if not source.exists():
+        stem, values = MODELS[kind]
+        MODELS[f"{kind}-4"] = (stem, values | changes)
+        model = make_model(f"{kind}-4", source)
+        from_hub(source, folder / f"{kind}-4-checkpoint")
+        torch.save(model(_tokens()).logits.detach(), source / "logits.pt")
+    expected = torch.load(source / "logits.pt", weights_only=True)
+    parts = run_ranks(2, layout_logits, folder / f"{kind}-4-checkpoint", layout, _tokens())
+    found = np.concatenate(parts, axis=-1) if "tp" in layout else parts[-1]
+    assert _worst(found, expected) < 1e-4
+
+
+def _tokens() -> torch.Tensor:
+    return torch.randint(0, 96, (2, 64), generator=torch.Generator().manual_seed(4))

@@ -1,0 +1,72 @@
+"""CPU adaptations: each stated, each needed, none where a GPU is used."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from parallel.host import ADAPTATIONS
+
+pytestmark = pytest.mark.engine
+
+
+def _run(code: str) -> str:
+    """Run `code` in a process of its own, since adaptations cannot be undone."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_every_adaptation_says_why_and_for_which_version() -> None:
+    assert all(adaptation.reason and adaptation.versions for adaptation in ADAPTATIONS)
+
+
+def test_importing_changes_nothing() -> None:
+    names = "torch.cuda.current_device, torch.cuda.Stream, torch.Tensor.cuda, torch.empty"
+    code = f"import torch; before = ({names}); import parallel.host, parallel.engine; "
+    assert _run(code + f"print(before == ({names}))") == "True"
+
+
+def test_a_gpu_process_is_left_alone() -> None:
+    """A process that finds a GPU never installs them (the GPU is pretended up to that choice)."""
+    code = """
+import torch
+from parallel import engine
+from parallel.layout import Layout
+installed = []
+engine.install_cpu_host = lambda: installed.append(1)
+torch.cuda.is_available = lambda: True
+class Chosen(Exception): pass
+def chosen(device): raise Chosen(device.type)
+torch.cuda.set_device = chosen
+try:
+    engine.start_engine(Layout(), seed=0)
+except Chosen as device:
+    print(device, installed, hasattr(torch, "_moescale_cpu_host"))
+"""
+    assert _run(code) == "cuda [] False"
+
+
+def test_cuda_is_answered_by_the_cpu() -> None:
+    code = """
+import torch
+from parallel.host import install_cpu_host
+install_cpu_host(); install_cpu_host()
+x = torch.zeros(2, device="cuda", pin_memory=True).cuda().to("cuda")
+event = torch.cuda.current_stream().record_event()
+event.synchronize()
+torch.cuda.manual_seed(5)
+state = torch.cuda.get_rng_state()
+a = torch.rand(3)
+torch.cuda.set_rng_state(state)
+print(x.device, x.type(), event.query(), torch.equal(a, torch.rand(3)))
+print(torch.empty(2, device=torch.device("cuda", 0)).device, torch.cuda.current_device())
+"""
+    assert _run(code).splitlines() == ["cpu torch.cuda.FloatTensor True True", "cpu cpu"]

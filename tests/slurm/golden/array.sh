@@ -1,0 +1,52 @@
+#!/bin/bash
+#SBATCH --job-name="a 'sweep' of \"$HOME\" \\ `x` #1 %j"
+#SBATCH --output="/shared/runs dir/slurm/it's $5 100%%/logs/%A_%a.log"
+#SBATCH --chdir=/shared/work
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=32
+#SBATCH --gres=gpu:a100:4
+#SBATCH --constraint=a100&nvlink
+#SBATCH --comment="50% of \"all\" we have"
+#SBATCH --array=0-19%16
+#SBATCH --no-requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR2@120
+#SBATCH --mail-type=FAIL
+#SBATCH --spread-job
+
+# Written by moescale; identical for identical input.
+# Sourced files exist only on the cluster, quoted text holds `$` and commas, traps call.
+# shellcheck disable=SC1090,SC1091,SC2016,SC2054,SC2317
+set -uo pipefail
+job_dir='/shared/runs dir/slurm/it'"'"'s $5 100%'
+code_dir=/shared/runs/slurm/code/0123456789ab
+secrets=''
+python=python
+activate='. "$(conda info --base)/etc/profile.d/conda.sh" && conda activate '"'"'/opt/my env'"'"''
+launch=torchrun
+processes_per_node=4
+tasks_per_node=1
+checkpoint_lead_s=120
+continue_by=submit
+max_restarts=50
+max_error_restarts=1
+exclude=''
+exclude_failed_nodes=1
+health_check=''
+node_counts=(1)
+srun_args=(--cpus-per-task=32 --gpu-bind=none)
+runtime=(apptainer exec --nv --bind '/shared/runs dir,/shared/work,/shared/runs/slurm/code/0123456789ab' --pwd /shared/work '/images/moe scale.sif')
+command=()
+export FI_PROVIDER=efa
+export FI_EFA_USE_DEVICE_RDMA=1
+export FI_EFA_FORK_SAFE=1
+export OMP_NUM_THREADS=8
+prepare() {
+  set +u
+  module load cuda/12.8
+  module load gcc
+  ulimit -n 65536
+  set -u
+}
+
