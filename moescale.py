@@ -42,6 +42,7 @@ app = typer.Typer(
     help="Plan, train, measure and compare sparse Mixture-of-Experts language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # rich's own markup would swallow [model] and [default: ...]
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for room_cli in (benchmarks_cli, moe_cli):

@@ -16,7 +16,7 @@ def train(  # noqa: PLR0913 - a command's options
     ] = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(help="Where the run lies.  [default: runs/<name>-<hash>]", show_default=False),
+        typer.Option(help="Where the run lies.  [default: runs/NAME-HASH]", show_default=False),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint.")

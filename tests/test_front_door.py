@@ -2,9 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 import moescale
 
@@ -18,10 +22,47 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below a group, with the words that name it."""
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+
+
+COMMANDS = dict(commands(typer.main.get_command(moescale.app)))
+
+
 @pytest.mark.parametrize("action", ["", "moescale.app(['--help'], standalone_mode=False)"])
 def test_front_door_loads_nothing_heavy(action: str) -> None:
     code = f"import sys, moescale\n{action}\nprint('LOADED', set(sys.modules) & set({HEAVY!r}))"
     assert run_python(code).splitlines()[-1] == "LOADED set()"
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_explains_every_command_and_option(words: tuple[str, ...]) -> None:
+    command = COMMANDS[words]
+    shown = CliRunner().invoke(moescale.app, [*words, "--help"], env={"COLUMNS": "300"})
+    assert shown.exit_code == 0
+    assert command.help
+    assert command.help.splitlines()[0] in shown.output
+    for parameter in command.params:
+        text = getattr(parameter, "help", None)
+        assert text, f"{parameter.name} is not explained"
+        # Markup must not swallow what stands in brackets, such as [model] or [default: ...].
+        for word in text.replace("`", "").split():
+            assert word in shown.output, f"{word!r} of {parameter.name} is lost"
+
+
+def test_completion_and_version_answer() -> None:
+    shown = CliRunner().invoke(moescale.app, ["--version"])
+    assert shown.output.startswith("moescale ")
+    script = subprocess.run(
+        [sys.executable, "-m", "moescale"],
+        env={"_MOE_COMPLETE": "complete_bash", "COMP_WORDS": "moe ", "COMP_CWORD": "1", "PATH": ""},
+        capture_output=True, text=True, check=False, timeout=60, cwd=moescale.HERE,
+    )  # fmt: skip
+    assert {"train", "demo", "cost"} <= set(script.stdout.split()), script.stderr
 
 
 def test_guard_names_the_intruder(tmp_path: Path) -> None:
