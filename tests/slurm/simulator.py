@@ -4,6 +4,7 @@ The script, its `srun` step and the ranks are real processes; srun, scontrol and
 stand-ins (stand_ins/cluster_commands.py), and training is stand_ins/toy_train.py.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -188,10 +189,12 @@ class Simulator:
 
     def set_state(self, **values: Any) -> None:
         """Change what it knows."""
-        old = self.state() if self.state_file.exists() else {}
-        temporary = self.state_file.with_suffix(".part")
-        temporary.write_text(json.dumps(old | values))
-        temporary.replace(self.state_file)
+        with self.state_file.with_name("lock").open("w") as lock:  # scontrol changes it too
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            old = self.state() if self.state_file.exists() else {}
+            temporary = self.state_file.with_suffix(".part")
+            temporary.write_text(json.dumps(old | values))
+            temporary.replace(self.state_file)
 
     def calls(self, program: str, verb: str = "") -> list[list[str]]:
         """Return the calls of one command."""

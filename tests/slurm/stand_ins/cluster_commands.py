@@ -5,6 +5,7 @@ order of effects are those seen on a real SLURM 22.05 (tests/cluster).
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -24,22 +25,34 @@ def main(program: str, arguments: list[str]) -> int:
     return {"srun": srun, "scontrol": scontrol, "sbatch": sbatch}[program](arguments)
 
 
+def write_state(state: dict[str, Any]) -> None:
+    """Replace the state in one step: the simulator may read it at any moment."""
+    temporary = FOLDER / "state.new"
+    temporary.write_text(json.dumps(state))
+    temporary.replace(STATE)
+
+
 def scontrol(arguments: list[str]) -> int:
-    state = json.loads(STATE.read_text())
+    with (FOLDER / "lock").open("w") as lock:  # the simulator changes the state too
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return answer(arguments, json.loads(STATE.read_text()))
+
+
+def answer(arguments: list[str], state: dict[str, Any]) -> int:
     verb = arguments[0]
     if verb == "show":
         return show(state, [word for word in arguments[1:] if word != "-o"])
     if verb == "requeue":
         if state["requeue_failures"]:
             state["requeue_failures"] -= 1
-            STATE.write_text(json.dumps(state))
+            write_state(state)
             print("slurm_requeue error: Unable to contact slurm controller", file=sys.stderr)
             return 1
         state |= {"JobState": "COMPLETING", "Restarts": state["Restarts"] + 1}
-        STATE.write_text(json.dumps(state))
+        write_state(state)
     elif verb == "update":
         state["excluded"] = next(w for w in arguments if w.startswith("ExcNodeList=")).split("=")[1]
-        STATE.write_text(json.dumps(state))
+        write_state(state)
     return 0
 
 
