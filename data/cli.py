@@ -42,6 +42,42 @@ def build(
 
 
 @app.command()
+def chat(
+    files: Annotated[
+        list[Path], typer.Argument(help="Conversations or pairs, one a line.", metavar="JSONL...")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The store to write.", metavar="STORE")],
+    tokenizer: Annotated[
+        str, typer.Option(help="The model's: bytes, a tokenizer.json, its folder, or a store.")
+    ],
+    template: Annotated[
+        str, typer.Option(help="plain, chatml, tokenizer (its folder's own), or a Jinja file.")
+    ] = "plain",
+    held_out: Annotated[
+        float, typer.Option(help="Share of examples kept for evaluation.", min=0, max=0.5)
+    ] = 0.02,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse the first line that is no example.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn chat JSONL into a conversation store, for fine-tuning and preference tuning."""
+    from data.chat import build_chat_store
+    from data.inspect import summary, summary_text
+
+    manifest = build_chat_store(
+        files,
+        out,
+        tokenizer=tokenizer,
+        template=template,
+        held_out_fraction=held_out,
+        strict=strict,
+    )
+    values = summary(manifest)
+    typer.echo(json.dumps(values) if as_json else summary_text(out, values))
+
+
+@app.command()
 def inspect(store: StoreArgument, as_json: JsonOption = False) -> None:
     """Show what a store holds and what was left out, and why."""
     from data.inspect import summary, summary_text

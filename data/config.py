@@ -40,6 +40,8 @@ class DataConfig(_Section):
     document_mask: bool = False
     """Keep attention inside documents: positions restart, `cu_seqlens` marks the borders, and the
     loss skips the step from one document to the next."""
+    too_long: Literal["refuse", "cut", "drop"] = "refuse"
+    """What happens to conversations longer than `seq_len` (`train.mode` sft and dpo)."""
     feed: Literal["torch", "dali"] = "torch"
     """Who fills and widens batches: torch on the CPU, or NVIDIA DALI (extra `dali`)."""
     prefetch_steps: int = Field(default=2, ge=0)

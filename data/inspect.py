@@ -31,6 +31,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         ],
         "shards": [s.model_dump() for stream in manifest.streams() for s in stream.shards],
         "dropped": manifest.dropped,
+        "chat": None if manifest.chat is None else manifest.chat.model_dump(),
         "settings": manifest.settings,
     }
 
@@ -44,6 +45,8 @@ def summary_text(store: Path, values: dict[str, Any]) -> str:
         f"tokenizer  {tokenizer['kind']}, {tokenizer['vocab_size']:,} ids,"
         f" {tokenizer['eos_token']} = {tokenizer['eos_id']}, sha256 {tokenizer['sha256'][:12]}",
     ]
+    if values["chat"] is not None:
+        lines.append(f"holds      {values['chat']['kind']}")
     lines += [
         f"{name:<10} {split['tokens']:,} tokens, {split['documents']:,} documents"
         for name, split in values["splits"].items()

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.batch import Batch
+from data.chat_samples import Examples
 from data.config import DataConfig
 from data.dali import DaliFeed
 from data.errors import DataError
@@ -30,7 +31,7 @@ __all__ = ["Batch", "Loader"]
 class Loader:
     """Batches of one data-parallel rank, by step; prepared ahead by a background thread."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - everything a stream of batches depends on
         self,
         config: DataConfig,
         *,
@@ -41,6 +42,7 @@ class Loader:
         data_parallel_size: int = 1,
         split: SplitName = TRAIN,
         vocab_size: int | None = None,
+        examples: Examples = "text",
     ) -> None:
         """Open the store and check that it can feed these sizes.
 
@@ -53,6 +55,8 @@ class Loader:
             data_parallel_size: Ranks that share each step's sequences.
             split: `train` (reshuffled each epoch, endless) or `held_out` (in stored order, once).
             vocab_size: Rows of the model's embedding; None: not checked.
+            examples: What is learned from; of `pairs`, batches hold the chosen and the rejected
+                one in turn.
 
         Raises:
             DataError: The store is missing or damaged, its vocabulary is larger than
@@ -69,6 +73,7 @@ class Loader:
             global_batch_size=global_batch_size,
             split=split,
             vocab_size=vocab_size,
+            examples=examples,
         )
         self._config = config
         self._seq_len = seq_len

@@ -39,6 +39,8 @@ class StreamInfo(_Part):
     shards: tuple[FileInfo, ...]
     document_table: FileInfo
     """Arrow table with each document's end (exclusive token position) and content hash."""
+    answers: FileInfo | None = None
+    """Conversations: Arrow table with first and one past the last token of each answer."""
 
 
 class SourceInfo(_Part):
@@ -70,6 +72,17 @@ class Canary(_Part):
     repeats: int
 
 
+class ChatInfo(_Part):
+    """How conversations became documents."""
+
+    kind: Literal["conversations", "pairs"]
+    """`pairs`: documents 2i and 2i + 1 are the chosen and the rejected one of pair i."""
+    template: str
+    """Jinja text."""
+    names: dict[str, str]
+    """Further names the template knows, such as `bos_token`."""
+
+
 class Manifest(_Part):
     """Everything known about a token store. Equal inputs and settings give equal manifests."""
 
@@ -90,6 +103,8 @@ class Manifest(_Part):
     histograms: dict[str, dict[str, int]] = {}
     """Of documents that passed cleaning, by lower bin edge; `tokens` and `copies` of kept ones."""
     canaries: tuple[Canary, ...] = ()
+    chat: ChatInfo | None = None
+    """Of a conversation store."""
     libraries: dict[str, str] = {}
     """Versions of the libraries whose algorithms decided the content."""
     settings: dict[str, Any]
@@ -117,6 +132,7 @@ class Manifest(_Part):
     def files(self) -> list[FileInfo]:
         """Return every file with a checksum."""
         files = [f for stream in self.streams() for f in (*stream.shards, stream.document_table)]
+        files += [stream.answers for stream in self.streams() if stream.answers is not None]
         return files if self.dropped_table is None else [*files, self.dropped_table]
 
     def write(self, store: Path) -> None:

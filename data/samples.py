@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.blend import Blend
+from data.chat_samples import Examples, open_conversations
 from data.config import DataConfig
 from data.errors import DataError
 from data.manifest import HELD_OUT, SplitName
@@ -78,16 +79,17 @@ class Samples:
         self._eos_id = eos_id
         self._sizes = np.array([len(source) for source in sources], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self._sizes)])
+        self._count = int(self._starts[-1])
         self._seeds = [_source_seed(config.seed, source.name) for source in sources]
 
     def __len__(self) -> int:
         """Return the number of different sequences."""
-        return int(self._starts[-1])
+        return self._count
 
     def epochs(self, num_samples: int) -> dict[str, float]:
         """Return how often each source is read in the first `num_samples` samples."""
         if self._blend is None:
-            return {source.name: num_samples / len(self) for source in self.sources}
+            return {source.name: num_samples / self._count for source in self.sources}
         counts = self._blend.counts(num_samples) / self._sizes
         return {s.name: float(c) for s, c in zip(self.sources, counts, strict=True)}
 
@@ -109,9 +111,12 @@ class Samples:
     def locate(self, positions: Indices) -> tuple[Indices, Indices]:
         """Return source and sequence of each sample; positions rise, int64 [positions] each."""
         self.check(int(positions[-1]) + 1)
+        return self._locate(positions)
+
+    def _locate(self, positions: Indices) -> tuple[Indices, Indices]:
         if self._blend is None:
             if not self._in_order:
-                positions = shuffled(positions, len(self), self._config.seed)
+                positions = shuffled(positions, self._count, self._config.seed)
             sources = np.searchsorted(self._starts, positions, side="right") - 1
             return sources, positions - self._starts[sources]
         sources, ordinals = self._blend.locate(positions)
@@ -138,6 +143,22 @@ class Samples:
         return rows.restart_positions()
 
 
+class PairSamples(Samples):
+    """A stream of pairs: sequences 2i and 2i + 1 are the two of pair i."""
+
+    def __len__(self) -> int:
+        """Return the number of different sequences."""
+        return 2 * self._count
+
+    def epochs(self, num_samples: int) -> dict[str, float]:
+        """Return how often each source is read in the first `num_samples` sequences."""
+        return super().epochs(num_samples // 2)
+
+    def _locate(self, positions: Indices) -> tuple[Indices, Indices]:
+        sources, pairs = super()._locate(positions[::2] // 2)
+        return sources.repeat(2), 2 * pairs.repeat(2) + positions % 2
+
+
 def open_samples(
     config: DataConfig,
     *,
@@ -145,6 +166,7 @@ def open_samples(
     global_batch_size: int,
     split: SplitName,
     vocab_size: int | None,
+    examples: Examples = "text",
 ) -> Samples:
     """Open the sample stream that the `[data]` section describes.
 
@@ -155,7 +177,7 @@ def open_samples(
     sources = [
         source
         for index, store in enumerate(stores)
-        for source in _open_sources(store, config, seq_len, split, is_first=index == 0)
+        for source in _open_sources(store, config, seq_len, split, examples, is_first=index == 0)
         if len(source)
     ]
     if not sources:
@@ -176,8 +198,11 @@ def open_samples(
         "seed": config.seed,
         "split": split,
     }
+    if examples != "text":
+        identity |= {"examples": examples, "too_long": config.too_long}
     eos_id = stores[0].manifest.tokenizer.eos_id
-    return Samples(sources, config, blend, split == HELD_OUT, eos_id, identity)
+    kind = PairSamples if examples == "pairs" else Samples
+    return kind(sources, config, blend, split == HELD_OUT, eos_id, identity)
 
 
 def _open_stores(config: DataConfig, vocab_size: int | None) -> list[Store]:
@@ -197,13 +222,21 @@ def _open_stores(config: DataConfig, vocab_size: int | None) -> list[Store]:
 
 
 def _open_sources(
-    store: Store, config: DataConfig, seq_len: int, split: SplitName, *, is_first: bool
+    store: Store,
+    config: DataConfig,
+    seq_len: int,
+    split: SplitName,
+    examples: Examples,
+    *,
+    is_first: bool,
 ) -> list[SequenceSource]:
     eos_id = store.manifest.tokenizer.eos_id if config.document_mask else None
     sources: list[SequenceSource] = []
     for stream in store.split(split).streams:
         source: SequenceSource
-        if config.packing == "concatenate":
+        if examples != "text":
+            source = open_conversations(store, stream, split, seq_len, examples, config.too_long)
+        elif config.packing == "concatenate":
             source = ChunkedStream(stream, seq_len, eos_id)
         elif stream.num_documents:
             source = PackedStream(store, stream, split, seq_len)

@@ -59,6 +59,14 @@ class TokenStream:
         """End of each document (exclusive token position), in order; int64 [num_documents]."""
         return _column(self._root / self._info.document_table.file, "end")
 
+    @cached_property
+    def answers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First and one past the last token of each answer, in order; none in a text store."""
+        if self._info.answers is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        path = self._root / self._info.answers.file
+        return _column(path, "start"), _column(path, "end")
+
     def _open_batch(self, index: int) -> NDArray[Any]:
         shard, batch = divmod(index, self._batches_per_shard)
         if shard >= len(self._info.shards):
