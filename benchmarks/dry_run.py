@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from moe.config.experiment import Experiment
+from moe.feed import open_loader
 from moe.ledger import ledger
 from moe.preflight import check_before_start
 from moe.shape import batch_of, shape_of
@@ -21,6 +22,9 @@ def show(experiment: Experiment, num_ranks: int, *, as_json: bool) -> None:
     memory = peak_memory(
         shape_of(experiment.model), placement, batch_of(experiment.train), experiment.precision
     )
+    loader = open_loader(experiment, "train", ranks=placement.dp)
+    sources = loader.describe(experiment.train.steps)
+    loader.close()
     if as_json:
         document: dict[str, Any] = {
             "experiment": experiment.model_dump(mode="json"),
@@ -28,6 +32,7 @@ def show(experiment: Experiment, num_ranks: int, *, as_json: bool) -> None:
             "layout": _layout(experiment, placement),
             "ledger": costs.as_json(),
             "memory": memory.as_json(),
+            "data": sources,
         }
         typer.echo(json.dumps(document))
         return
@@ -37,6 +42,8 @@ def show(experiment: Experiment, num_ranks: int, *, as_json: bool) -> None:
 
     console = Console()
     console.print(experiment.to_toml(), markup=False, highlight=False)
+    for name, source in sources.items():
+        console.print(_source_line(name, source), markup=False, highlight=False)
     sizes = " ".join(f"{name}={n}" for name, n in _layout(experiment, placement).items())
     console.print(f"layout over {num_ranks} rank(s): {sizes}", highlight=False)
     console.print(component_table(experiment.name, costs))
@@ -47,6 +54,13 @@ def show(experiment: Experiment, num_ranks: int, *, as_json: bool) -> None:
         f"peak memory on one rank (modelled): {size(memory.total_bytes)} = {parts}",
         highlight=False,
     )
+
+
+def _source_line(name: str, source: dict[str, Any]) -> str:
+    line = f"source {name}: {source['sequences']:,} sequences, read {source['epochs']:.3g} times"
+    if "padding_share" in source:
+        line += f"; {source['padding_share']:.2%} padding, {source['cut_share']:.2%} documents cut"
+    return line
 
 
 def _layout(experiment: Experiment, placement: Placement) -> dict[str, int]:

@@ -7,6 +7,7 @@ Mathematics 32, 1980), so that after any number of samples each of K sources is 
 1 - 1 / (2 K - 2) samples of its exact share. No index files, no state, stable under extension.
 """
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,17 +46,26 @@ def apportion(weights: Mapping[str, float]) -> dict[str, int]:
 
 
 def spread(shares: Sequence[int]) -> Indices:
-    """Return the source of each place of one period, int64 [sum of shares]."""
+    """Return the source of each place of one period, int64 [sum of shares].
+
+    A source's j-th sample may come once its exact share has grown to j - 1 + 1 / slack, and must
+    before it reaches j + 1 - 1 / slack; of those that may, the most urgent comes first.
+    """
     period = sum(shares)
     active = [source for source, share in enumerate(shares) if share]
     slack = 2 * max(len(active) - 1, 1)
-    placed = [0] * len(shares)
+    waiting: list[list[tuple[float, int]]] = [[] for _ in range(period + 1)]
+    for source in active:
+        share = shares[source]
+        for before in range(share):
+            first_place = -(-period * (slack * before + 1) // (slack * share))
+            waiting[first_place].append(((slack * (before + 1) - 1) * period / share, source))
+    ready: list[tuple[float, int]] = []
     order = np.empty(period, dtype=np.int64)
     for place in range(1, period + 1):
-        ready = (s for s in active if slack * (shares[s] * place - placed[s] * period) >= period)
-        chosen = min(ready, key=lambda s: ((slack * (placed[s] + 1) - 1) * period / shares[s], s))
-        placed[chosen] += 1
-        order[place - 1] = chosen
+        for sample in waiting[place]:
+            heapq.heappush(ready, sample)
+        order[place - 1] = heapq.heappop(ready)[1]
     return order
 
 
@@ -122,6 +132,10 @@ class Blend:
                 phase.before[source] + periods * phase.shares[source] + phase.ranks[places]
             )
         return sources, ordinals
+
+    def phases(self, end: int) -> list[tuple[int, list[int]]]:
+        """Return first sample and shares of the phases that decide the samples before `end`."""
+        return [(p.start, p.shares.tolist()) for p in self._phases if p.start < max(end, 1)]
 
     def counts(self, end: int) -> Indices:
         """Return how many samples of each source come before sample `end`, int64 [sources]."""

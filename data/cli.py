@@ -78,6 +78,24 @@ def chat(
 
 
 @app.command()
+def pack(
+    store: StoreArgument,
+    seq_len: Annotated[int, typer.Option(help="Tokens a sequence (train.seq_len).", min=1)],
+    as_json: JsonOption = False,
+) -> None:
+    """Fit whole documents into sequences, for data.packing = "best_fit"; tells what it costs."""
+    from data.inspect import packing_text
+    from data.packing import pack_store
+    from data.store import Store
+
+    packed = pack_store(Store.open(store), seq_len)
+    if as_json:
+        typer.echo(json.dumps([info.model_dump(mode="json") for info in packed]))
+    else:
+        typer.echo(packing_text(packed))
+
+
+@app.command()
 def inspect(store: StoreArgument, as_json: JsonOption = False) -> None:
     """Show what a store holds and what was left out, and why."""
     from data.inspect import summary, summary_text

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 
 class _Section(BaseModel):
@@ -31,9 +31,11 @@ class DataConfig(_Section):
     weights: dict[str, NonNegativeFloat] | None = None
     """Share of each source. Default: the recipe's weights, or else every sample once an epoch."""
     changes: tuple[BlendChange, ...] = ()
-    """Weights that change in the middle of the run."""
-    max_epochs: float | None = Field(default=None, gt=0)
-    """Most often a source may be repeated; a run that would go on is stopped with an error."""
+    """Weights that change in the middle of the run; a change may be added to a run on its way, from
+    a step it has not reached."""
+    max_epochs: PositiveFloat | dict[str, PositiveFloat] | None = None
+    """Most often every source, or each one named, may be read; a run that would read one more
+    often is refused. Default: as often as the run needs, which `--dry-run` and the record state."""
     packing: Literal["concatenate", "best_fit"] = "concatenate"
     """How documents fill sequences: end to end and cut every `seq_len` tokens, or whole into the
     sequence they fit best (needs `moe data pack`)."""
@@ -46,6 +48,8 @@ class DataConfig(_Section):
     """Who fills and widens batches: torch on the CPU, or NVIDIA DALI (extra `dali`)."""
     prefetch_steps: int = Field(default=2, ge=0)
     """Steps prepared ahead in the background; 0: none. Never changes what a batch holds."""
+    workers: int = Field(default=1, ge=1)
+    """Threads that prepare them (more hide the latency of a network file system)."""
     pin_memory: bool | None = None
     """Put batches in page-locked memory. Default: where CUDA is available."""
 
@@ -54,6 +58,4 @@ class DataConfig(_Section):
         steps = [change.step for change in self.changes]
         if steps != sorted(set(steps)):
             raise ValueError(f"changes: steps {steps} must rise")
-        if self.feed == "dali" and self.packing != "concatenate":
-            raise ValueError('feed = "dali" reads packing = "concatenate" only: change one')
         return self

@@ -1,9 +1,11 @@
 """What a store holds, as values and as text."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data.manifest import Manifest
+from data.packing import PackingInfo
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:
@@ -53,3 +55,15 @@ def summary_text(store: Path, values: dict[str, Any]) -> str:
     ]
     lines += [f"dropped    {reason}: {count:,}" for reason, count in values["dropped"].items()]
     return "\n".join(lines)
+
+
+def packing_text(packed: Sequence[PackingInfo]) -> str:
+    """Return what packing costs and saves, one line a source and split."""
+    width = max((len(f"{info.source} {info.split}") for info in packed), default=0)
+    return "\n".join(
+        f"{info.source} {info.split}".ljust(width)
+        + f"  {info.documents:,} documents in {info.index.rows:,} sequences of {info.seq_len}:"
+        f" {info.padding_share:.2%} padding, {info.cut_share:.2%} of documents cut"
+        f" (end to end: {info.cut_share_concatenated:.2%})"
+        for info in packed
+    )

@@ -90,9 +90,9 @@ class Loader:
             depth = (
                 config.prefetch_steps * global_batch_size // (micro_batch_size * data_parallel_size)
             )
-            self._dali = DaliFeed(self._samples, self._places, depth, self._pin_memory)
+            self._dali = DaliFeed(self._samples, self._places, seq_len, depth)
         elif config.prefetch_steps:
-            self._worker = ThreadPoolExecutor(1, "loader")
+            self._worker = ThreadPoolExecutor(config.workers, "loader")
         self._stall_seconds = 0.0
 
     @property
@@ -105,9 +105,13 @@ class Loader:
         """Seconds the caller has waited for batches in all."""
         return self._stall_seconds
 
-    def epochs(self, steps: int) -> dict[str, float]:
-        """Return how often each source is read in the first `steps` steps."""
-        return self._samples.epochs(steps * self._global_batch_size)
+    def describe(self, steps: int) -> dict[str, Any]:
+        """Return each source's `sequences` and `epochs` in a run of `steps` steps.
+
+        With best-fit packing also its `padding_share` of all positions, and the `cut_share` of
+        its documents.
+        """
+        return self._samples.describe(steps * self._global_batch_size)
 
     def check_steps(self, steps: int) -> None:
         """Raise DataError where `steps` steps would repeat a source beyond `max_epochs`."""
@@ -132,23 +136,24 @@ class Loader:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the next sample's index and what the sample stream depends on (<= 200 bytes)."""
-        return {
-            "next_sample": self._next_step * self._global_batch_size,
-            "fingerprint": self._fingerprint,
-        }
+        next_sample = self._next_step * self._global_batch_size
+        return {"next_sample": next_sample, "fingerprint": self._fingerprint(next_sample)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Check that `state` belongs to this sample stream; the next step follows from it.
 
         Raises:
-            DataError: Saved with another store, order, packing, sequence length or batch size.
+            DataError: What was read until then came from another store, order, blend, packing,
+                sequence length or batch size.
         """
-        if state.get("fingerprint") != self._fingerprint:
+        next_sample = int(state["next_sample"])
+        if state.get("fingerprint") != self._fingerprint(next_sample):
             raise DataError(
-                "the checkpoint's data state belongs to another sample stream (store, data.seed,"
-                " packing, seq_len or global_batch_size differ): restore them or start a new run"
+                f"the checkpoint's data state belongs to another sample stream: up to sample"
+                f" {next_sample}, the store, its sources, data.seed, the blend, packing, seq_len or"
+                " global_batch_size were others: restore them or start a new run"
             )
-        self._next_step = int(state["next_sample"]) // self._global_batch_size
+        self._next_step = next_sample // self._global_batch_size
         self._prefetch()
 
     def close(self) -> None:
@@ -156,10 +161,10 @@ class Loader:
         if self._worker is not None:
             self._worker.shutdown(cancel_futures=True)
 
-    @property
-    def _fingerprint(self) -> str:
-        content = json.dumps([self._samples.identity, self._global_batch_size], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:32]
+    def _fingerprint(self, next_sample: int) -> str:
+        content = [self._samples.identity(next_sample), self._global_batch_size]
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _prefetch(self) -> None:
         if self._worker is None:

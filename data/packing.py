@@ -3,29 +3,29 @@
 Ding et al., "Fewer Truncations Improve Language Modeling" (arXiv:2404.10830): documents longer
 than a sequence are cut into pieces of its length, then pieces go, longest first, into the fullest
 sequence that still has room. A document of n tokens, its end included, takes n - 1 positions: its
-last token is only ever a label.
+last token is only ever a label. Documents are packed a million at a time, in bounded memory.
 """
 
+import json
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data.errors import DataError
-from data.files import whole_file
-from data.manifest import SplitName
+from data.files import HashingFile, whole_file, write_text
+from data.manifest import HELD_OUT, TRAIN, FileInfo, SplitName
 from data.rows import Rows
 from data.store import Store, TokenStream, open_arrow
 
 WINDOW_DOCUMENTS = 1 << 20
 BATCH_SEQUENCES = 1 << 16
-TABLE_KEY = b"document_table_sha256"
 SCHEMA = pa.schema(
     [
         pa.field("starts", pa.list_(pa.int64()), nullable=False),
@@ -36,46 +36,103 @@ SCHEMA = pa.schema(
 Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class PackingReport:
-    """What packing one source and split costs and saves; shares are of 1."""
+class PackingInfo(BaseModel):
+    """What packing one source and split costs and saves; its presence makes the index whole."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
-    split: str
-    sequences: int
+    split: SplitName
+    seq_len: int
     documents: int
     padding_share: float
-    """Positions that hold no token."""
+    """Positions that hold no token, of all."""
     cut_share: float
-    """Documents cut because they are longer than a sequence."""
+    """Documents that are cut, of all: those longer than a sequence."""
     cut_share_concatenated: float
-    """Documents that concatenate-and-chunk would cut."""
+    """Documents that concatenating and chunking would cut, of all."""
+    index: FileInfo
+    """The index's file; its rows are sequences."""
+    document_table_sha256: str
+    """Hash of the table of documents it was made from."""
+
+    @classmethod
+    def read(cls, store: Store, stream: TokenStream, split: SplitName, seq_len: int) -> Self:
+        """Read what `pack_store` wrote.
+
+        Raises:
+            DataError: It was not made, is damaged, or was made from another state of the store.
+        """
+        path = _info_path(store, stream, split, seq_len)
+        remedy = f"run `moe data pack {store.path} --seq-len {seq_len}`"
+        if not path.is_file():
+            raise DataError(f"{path}: missing, and data.packing is best_fit: {remedy}")
+        try:
+            info = cls.model_validate_json(path.read_text(encoding="utf-8"))
+            found = (store.path / info.index.file).stat().st_size
+        except (OSError, ValidationError):
+            raise DataError(f"{path}: damaged, or its index is missing: {remedy}") from None
+        if info.document_table_sha256 != stream.table_sha256 or found != info.index.num_bytes:
+            raise DataError(f"{path}: made from another store: {remedy}")
+        return info
 
 
-def pack_store(store: Store, seq_len: int) -> list[PackingReport]:
-    """Write the packing index of every source and split for sequences of `seq_len` tokens."""
-    reports = []
-    for source in store.manifest.sources:
-        for split, info in source.splits.items():
-            if not info.documents:
-                continue
-            stream = next(s for s in store.split(split).streams if s.name == source.name)
-            path = index_path(store.path, source.name, split, seq_len)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            schema = SCHEMA.with_metadata({TABLE_KEY: info.document_table.sha256})
-            sequences = 0
-            with whole_file(path) as file, pa.ipc.new_file(file, schema) as writer:
-                for starts, lengths, sizes in _packed_windows(stream.ends, seq_len):
-                    sequences += sizes.size
-                    for batch in _batches(starts, lengths, sizes, schema):
-                        writer.write_batch(batch)
-            reports.append(_report(source.name, split, stream.ends, seq_len, sequences))
-    return reports
+def _info_path(store: Store, stream: TokenStream, split: SplitName, seq_len: int) -> Path:
+    return store.path / "packing" / f"{stream.name}-{split}-{seq_len}.json"
 
 
-def index_path(store: Path, source: str, split: str, seq_len: int) -> Path:
-    """Return where the packing index of a source and split lies."""
-    return store / "packing" / f"{source}-{split}-{seq_len}.arrow"
+def pack_store(store: Store, seq_len: int) -> list[PackingInfo]:
+    """Write the packing index of every source and split for sequences of `seq_len` tokens.
+
+    Raises:
+        DataError: `seq_len` is below one.
+    """
+    if seq_len < 1:
+        raise DataError(f"--seq-len {seq_len}: a sequence has at least one token")
+    splits: tuple[SplitName, ...] = (TRAIN, HELD_OUT)
+    return [
+        _pack_stream(store, stream, split, seq_len)
+        for split in splits
+        for stream in store.split(split).streams
+        if stream.num_documents
+    ]
+
+
+def _pack_stream(store: Store, stream: TokenStream, split: SplitName, seq_len: int) -> PackingInfo:
+    path = _info_path(store, stream, split, seq_len)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    index_file = path.with_suffix(".arrow")
+    positions = cut = cut_concatenated = sequences = 0
+    with whole_file(index_file) as file:
+        hashing = HashingFile(file)
+        with pa.ipc.new_file(hashing, SCHEMA) as writer:
+            for begin, end in stream.document_windows(WINDOW_DOCUMENTS):
+                starts, lengths, sizes = _packed(begin, end, seq_len)
+                for batch in _batches(starts, lengths, sizes):
+                    writer.write_batch(batch)
+                sequences += sizes.size
+                positions += int(lengths.sum())
+                cut += int((end - begin - 1 > seq_len).sum())
+                last = np.maximum(end - 2, begin)
+                cut_concatenated += int((last // seq_len > begin // seq_len).sum())
+    info = PackingInfo(
+        source=stream.name,
+        split=split,
+        seq_len=seq_len,
+        documents=stream.num_documents,
+        padding_share=1 - positions / (sequences * seq_len) if sequences else 0.0,
+        cut_share=cut / stream.num_documents,
+        cut_share_concatenated=cut_concatenated / stream.num_documents,
+        index=FileInfo(
+            file=str(index_file.relative_to(store.path)),
+            rows=sequences,
+            num_bytes=hashing.num_bytes,
+            sha256=hashing.sha256,
+        ),
+        document_table_sha256=stream.table_sha256,
+    )
+    write_text(path, json.dumps(info.model_dump(mode="json"), indent=1) + "\n")
+    return info
 
 
 def best_fit(lengths: Indices, capacity: int) -> Indices:
@@ -123,15 +180,12 @@ def _fillings(chosen: list[int], each: int, taken: int) -> Iterator[tuple[int, i
         yield bin_index, min(each, taken - place * each)
 
 
-def _packed_windows(ends: Indices, seq_len: int) -> Iterator[tuple[Indices, Indices, Indices]]:
-    """Yield pieces by sequence (starts, lengths) and the pieces of each sequence."""
-    for first in range(0, ends.size, WINDOW_DOCUMENTS):
-        some = ends[first : first + WINDOW_DOCUMENTS]
-        begin = np.concatenate([[ends[first - 1] if first else 0], some[:-1]])
-        starts, lengths = _pieces(begin, some, seq_len)
-        bins = best_fit(lengths, seq_len)
-        order = np.argsort(bins, kind="stable")
-        yield starts[order], lengths[order], np.bincount(bins)
+def _packed(begin: Indices, end: Indices, seq_len: int) -> tuple[Indices, Indices, Indices]:
+    """Return pieces in order of their sequence (starts, lengths), and pieces of each sequence."""
+    starts, lengths = _pieces(begin, end, seq_len)
+    bins = best_fit(lengths, seq_len)
+    order = np.argsort(bins, kind="stable")
+    return starts[order], lengths[order], np.bincount(bins)
 
 
 def _pieces(begin: Indices, end: Indices, seq_len: int) -> tuple[Indices, Indices]:
@@ -143,7 +197,7 @@ def _pieces(begin: Indices, end: Indices, seq_len: int) -> tuple[Indices, Indice
     return begin[document] + offset, np.minimum(positions[document] - offset, seq_len)
 
 
-def _batches(starts: Indices, lengths: Indices, sizes: Indices, schema: pa.Schema) -> Iterator[Any]:
+def _batches(starts: Indices, lengths: Indices, sizes: Indices) -> Iterator[Any]:
     borders = np.concatenate([[0], np.cumsum(sizes)])
     for first in range(0, sizes.size, BATCH_SEQUENCES):
         some = borders[first : first + BATCH_SEQUENCES + 1]
@@ -151,45 +205,19 @@ def _batches(starts: Indices, lengths: Indices, sizes: Indices, schema: pa.Schem
         offsets = pa.array((some - some[0]).astype(np.int32))
         values = (pa.array(starts[here]), pa.array(lengths[here].astype(np.int32)))
         columns = [pa.ListArray.from_arrays(offsets, column) for column in values]
-        yield pa.record_batch(columns, schema=schema)
-
-
-def _report(
-    source: str, split: SplitName, ends: Indices, seq_len: int, sequences: int
-) -> PackingReport:
-    begin = np.concatenate([[0], ends[:-1]]).astype(np.int64)
-    positions = ends - begin - 1
-    chunks = np.maximum(ends - 2, begin) // seq_len - begin // seq_len
-    return PackingReport(
-        source,
-        split,
-        sequences,
-        ends.size,
-        padding_share=float(1 - positions.sum() / (sequences * seq_len)),
-        cut_share=float(np.mean(positions > seq_len)),
-        cut_share_concatenated=float(np.mean(chunks > 0)),
-    )
+        yield pa.record_batch(columns, schema=SCHEMA)
 
 
 class PackedStream:
     """The sequences of one source and split, from its packing index."""
 
     def __init__(self, store: Store, stream: TokenStream, split: SplitName, seq_len: int) -> None:
-        """Open the index.
-
-        Raises:
-            DataError: It was not made, or belongs to another state of the store.
-        """
+        """Open the index; raises DataError as `PackingInfo.read` does."""
         self.name = stream.name
+        self.info = PackingInfo.read(store, stream, split, seq_len)
         self._stream = stream
         self._eos_id = store.manifest.tokenizer.eos_id
-        path = index_path(store.path, stream.name, split, seq_len)
-        remedy = f"run `moe data pack {store.path} --seq-len {seq_len}`"
-        if not path.is_file():
-            raise DataError(f"{path}: missing, and packing is best_fit: {remedy}")
-        reader = open_arrow(path)
-        if (reader.schema.metadata or {}).get(TABLE_KEY) != stream.table_sha256.encode():
-            raise DataError(f"{path}: made from another store: {remedy}")
+        reader = open_arrow(store.path / self.info.index.file)
         self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         self._starts: list[int] = [0, *accumulate(batch.num_rows for batch in self._batches)]
 
@@ -210,5 +238,5 @@ class PackedStream:
             rows.starts[row, filled] = True
             filled += int(length)
         rows.tokens[row, filled:] = rows.labels[row, filled:] = self._eos_id
-        rows.loss_mask[row, filled:] = 0.0
+        rows.loss_mask[row, filled:] = 0
         rows.starts[row, filled : filled + 1] = True

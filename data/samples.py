@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,13 +47,9 @@ class ChunkedStream:
         """Return the number of sequences."""
         return max(self._stream.num_tokens - 1, 0) // self._seq_len
 
-    def window(self, sample: int) -> NDArray[Any]:
-        """Return the S + 1 tokens of a sequence, as they are stored."""
-        return self._stream.read(sample * self._seq_len, self._seq_len + 1)
-
     def fill(self, sample: int, rows: Rows, row: int) -> None:
         """Fill one row."""
-        window = self.window(sample)
+        window = self._stream.read(sample * self._seq_len, self._seq_len + 1)
         rows.tokens[row] = window[:-1]
         rows.labels[row] = window[1:]
         if self._eos_id is not None:
@@ -63,20 +59,24 @@ class ChunkedStream:
 class Samples:
     """The stream of samples: endless and reshuffled (train), or once in stored order (held out)."""
 
+    rows_each = 1
+    """Sequences of one example."""
+
     def __init__(
         self,
         sources: Sequence[SequenceSource],
         config: DataConfig,
         blend: Blend | None,
+        *,
         in_order: bool,
-        eos_id: int,
+        dtype: str,
         identity: dict[str, Any],
     ) -> None:
         self.sources = sources
-        self.identity = identity
-        """Everything the stream depends on, as JSON values."""
+        self.dtype = dtype
+        """Type of the stored tokens."""
         self._config, self._blend, self._in_order = config, blend, in_order
-        self._eos_id = eos_id
+        self._identity = identity
         self._sizes = np.array([len(source) for source in sources], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self._sizes)])
         self._count = int(self._starts[-1])
@@ -84,24 +84,44 @@ class Samples:
 
     def __len__(self) -> int:
         """Return the number of different sequences."""
-        return self._count
+        return self.rows_each * self._count
+
+    def identity(self, num_samples: int) -> dict[str, Any]:
+        """Return everything the first `num_samples` samples depend on, as JSON values."""
+        phases = None if self._blend is None else self._blend.phases(num_samples // self.rows_each)
+        return {**self._identity, "phases": phases}
+
+    def describe(self, num_samples: int) -> dict[str, Any]:
+        """Return each source's sequences, epochs in the first `num_samples`, and packing."""
+        sources = {}
+        for (name, epochs), source in zip(
+            self.epochs(num_samples).items(), self.sources, strict=True
+        ):
+            row: dict[str, Any] = {"sequences": len(source), "epochs": epochs}
+            if isinstance(source, PackedStream):
+                row |= source.info.model_dump(include={"padding_share", "cut_share"})
+            sources[name] = row
+        return sources
 
     def epochs(self, num_samples: int) -> dict[str, float]:
         """Return how often each source is read in the first `num_samples` samples."""
+        examples = num_samples // self.rows_each
         if self._blend is None:
-            return {source.name: num_samples / self._count for source in self.sources}
-        counts = self._blend.counts(num_samples) / self._sizes
+            read = examples / max(self._count, 1)
+            return {s.name: read if len(s) else 0.0 for s in self.sources}
+        counts = self._blend.counts(examples) / np.maximum(self._sizes, 1)
         return {s.name: float(c) for s, c in zip(self.sources, counts, strict=True)}
 
     def check(self, num_samples: int) -> None:
         """Raise DataError where the first `num_samples` samples repeat a source too often."""
-        limit = self._config.max_epochs
-        if self._in_order and num_samples > len(self):
-            raise DataError(f"split held_out has {len(self)} sequences, not {num_samples}")
-        if limit is None or self._in_order:
+        if self._in_order:
+            if num_samples > len(self):
+                raise DataError(f"split held_out has {len(self)} sequences, not {num_samples}")
             return
-        for name, epochs in self.epochs(num_samples).items():
-            if epochs > limit:
+        limits = self._config.max_epochs
+        for name, epochs in self.epochs(num_samples).items() if limits is not None else ():
+            limit = limits.get(name) if isinstance(limits, Mapping) else limits
+            if limit is not None and epochs > limit:
                 raise DataError(
                     f"source {name!r} would be read {epochs:.3g} times in {num_samples} samples,"
                     f" beyond data.max_epochs={limit}: train for fewer steps, lower its weight or"
@@ -134,25 +154,11 @@ class Samples:
             self.sources[source].fill(sample, rows, row)
         return rows.restart_positions() if self._config.document_mask else None
 
-    def mask_documents(self, windows: NDArray[Any], rows: Rows) -> NDArray[np.int32] | None:
-        """Do the same for rows whose tokens another hand fills, from windows [B, S + 1]."""
-        if not self._config.document_mask:
-            return None
-        for row, window in enumerate(windows):
-            rows.mark_ends(window[:-1] == self._eos_id, row)
-        return rows.restart_positions()
-
 
 class PairSamples(Samples):
     """A stream of pairs: sequences 2i and 2i + 1 are the two of pair i."""
 
-    def __len__(self) -> int:
-        """Return the number of different sequences."""
-        return 2 * self._count
-
-    def epochs(self, num_samples: int) -> dict[str, float]:
-        """Return how often each source is read in the first `num_samples` sequences."""
-        return super().epochs(num_samples // 2)
+    rows_each = 2
 
     def _locate(self, positions: Indices) -> tuple[Indices, Indices]:
         sources, pairs = super()._locate(positions[::2] // 2)
@@ -178,31 +184,67 @@ def open_samples(
         source
         for index, store in enumerate(stores)
         for source in _open_sources(store, config, seq_len, split, examples, is_first=index == 0)
-        if len(source)
     ]
-    if not sources:
-        tokens = sum(store.split(split).num_tokens for store in stores)
-        raise DataError(
-            f"{config.store}: split {split} has {tokens} tokens, too few for one sequence of"
-            f" {seq_len + 1}: build from more text, or shorten train.seq_len"
-        )
-    phases = [] if split == HELD_OUT else _phases(config, stores, global_batch_size)
-    blend = Blend([source.name for source in sources], phases) if phases else None
-    files = json.dumps([info.sha256 for store in stores for info in store.manifest.files()])
+    kind = PairSamples if examples == "pairs" else Samples
+    names = [source.name for source in sources]
+    phases = (
+        [] if split == HELD_OUT else _phases(config, stores, global_batch_size // kind.rows_each)
+    )
+    _check_names(config, names)
+    if split != HELD_OUT:
+        _check_sizes(config, sources, phases)
     identity = {
-        "files": hashlib.sha256(files.encode()).hexdigest(),
-        "phases": phases,
-        "packing": config.packing,
+        "files": _files_sha256(stores),
+        "sources": names,
+        "packing": [s.info.index.sha256 if isinstance(s, PackedStream) else None for s in sources],
         "document_mask": config.document_mask,
+        "examples": examples,
+        "too_long": config.too_long,
         "seq_len": seq_len,
         "seed": config.seed,
         "split": split,
     }
-    if examples != "text":
-        identity |= {"examples": examples, "too_long": config.too_long}
-    eos_id = stores[0].manifest.tokenizer.eos_id
-    kind = PairSamples if examples == "pairs" else Samples
-    return kind(sources, config, blend, split == HELD_OUT, eos_id, identity)
+    return kind(
+        sources,
+        config,
+        Blend(names, phases) if phases else None,
+        in_order=split == HELD_OUT,
+        dtype=stores[0].manifest.dtype,
+        identity=identity,
+    )
+
+
+def _files_sha256(stores: Sequence[Store]) -> str:
+    hashes = [info.sha256 for store in stores for info in store.manifest.files()]
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+def _check_names(config: DataConfig, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise DataError("data.more_stores: two of their folders have one name: rename one")
+    limits = config.max_epochs
+    for name in limits if isinstance(limits, Mapping) else ():
+        if name not in names:
+            raise DataError(f"data.max_epochs: no source {name!r}; there are {', '.join(names)}")
+
+
+def _check_sizes(
+    config: DataConfig,
+    sources: Sequence[SequenceSource],
+    phases: Sequence[tuple[int, Mapping[str, float]]],
+) -> None:
+    sizes = {source.name: len(source) for source in sources}
+    if not any(sizes.values()):
+        raise DataError(
+            f"{config.store}: split train has too few tokens for one sequence: build from more"
+            " text, or shorten train.seq_len"
+        )
+    for name in (name for _, weights in phases for name, weight in weights.items() if weight):
+        if sizes.get(name) == 0:
+            raise DataError(
+                f"source {name!r} has a weight, but too few tokens for one sequence: set"
+                " data.weights with 0 for it, or shorten train.seq_len"
+            )
 
 
 def _open_stores(config: DataConfig, vocab_size: int | None) -> list[Store]:
@@ -236,12 +278,10 @@ def _open_sources(
         source: SequenceSource
         if examples != "text":
             source = open_conversations(store, stream, split, seq_len, examples, config.too_long)
-        elif config.packing == "concatenate":
+        elif config.packing == "concatenate" or not stream.num_documents:
             source = ChunkedStream(stream, seq_len, eos_id)
-        elif stream.num_documents:
-            source = PackedStream(store, stream, split, seq_len)
         else:
-            continue
+            source = PackedStream(store, stream, split, seq_len)
         if not is_first:
             source.name = f"{store.path.name}/{stream.name}"
         sources.append(source)
@@ -249,9 +289,9 @@ def _open_sources(
 
 
 def _phases(
-    config: DataConfig, stores: Sequence[Store], global_batch_size: int
+    config: DataConfig, stores: Sequence[Store], examples_a_step: int
 ) -> list[tuple[int, dict[str, float]]]:
-    """Return (first sample, weights) of each phase; none where every sample counts once."""
+    """Return (first example, weights) of each phase; none where every one counts once."""
     weights = config.weights
     if weights is None and len(stores) == 1:
         recipe = {s.name: s.weight for s in stores[0].manifest.sources if s.weight is not None}
@@ -260,7 +300,7 @@ def _phases(
         if config.changes:
             raise DataError("data.changes needs data.weights to start from: set them")
         return []
-    changes = [(change.step * global_batch_size, change.weights) for change in config.changes]
+    changes = [(change.step * examples_a_step, change.weights) for change in config.changes]
     return [(0, dict(weights)), *((start, dict(other)) for start, other in changes)]
 
 

@@ -3,8 +3,10 @@
 Plain pyarrow reads it as well: `pa.ipc.open_file(pa.memory_map(shard)).read_all()["tokens"]`.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -32,6 +34,7 @@ class TokenStream:
         self._dtype = manifest.dtype
         self._readers: dict[int, Any] = {}
         self._batches: dict[int, NDArray[Any]] = {}
+        self._opening = Lock()
 
     def read(self, start: int, length: int) -> NDArray[Any]:
         """Return tokens [start, start + length).
@@ -67,14 +70,22 @@ class TokenStream:
         path = self._root / self._info.answers.file
         return _column(path, "start"), _column(path, "end")
 
+    def document_windows(self, size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield begins and ends of `size` documents at a time, int64 each, in bounded memory."""
+        begin = 0
+        for ends in _column_windows(self._root / self._info.document_table.file, "end", size):
+            yield np.concatenate([[begin], ends[:-1]]), ends
+            begin = int(ends[-1])
+
     def _open_batch(self, index: int) -> NDArray[Any]:
         shard, batch = divmod(index, self._batches_per_shard)
         if shard >= len(self._info.shards):
             raise IndexError(f"{self.name}: past its {self.num_tokens} tokens")
-        if shard not in self._readers:
-            self._readers[shard] = self._open_shard(self._root / self._info.shards[shard].file)
-        column = self._readers[shard].get_batch(batch).column(0)
-        self._batches[index] = column.to_numpy(zero_copy_only=True)
+        with self._opening:
+            if shard not in self._readers:
+                self._readers[shard] = self._open_shard(self._root / self._info.shards[shard].file)
+            column = self._readers[shard].get_batch(batch).column(0)
+            self._batches[index] = column.to_numpy(zero_copy_only=True)
         return self._batches[index]
 
     def _open_shard(self, path: Path) -> Any:
@@ -186,6 +197,20 @@ def open_arrow(path: Path) -> Any:
         return pa.ipc.open_file(pa.memory_map(str(path)))
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path}: not readable as Arrow: {error}: run `moe data verify`") from None
+
+
+def _column_windows(path: Path, name: str, size: int) -> Iterator[NDArray[Any]]:
+    reader = open_arrow(path)
+    parts: list[NDArray[Any]] = []
+    for index in range(reader.num_record_batches):
+        parts.append(reader.get_batch(index).column(name).to_numpy())
+        if sum(part.size for part in parts) >= size:
+            whole = np.concatenate(parts)
+            yield from np.split(whole[: whole.size // size * size], whole.size // size)
+            parts = [whole[whole.size // size * size :]]
+    rest = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+    if rest.size:
+        yield rest
 
 
 def _column(path: Path, name: str) -> NDArray[Any]:

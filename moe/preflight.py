@@ -15,7 +15,8 @@ def check_before_start(experiment: Experiment, num_ranks: int) -> Placement:
     Raises:
         ParallelError: The layout does not fit the model, the batch or the ranks; no GPU.
         ConfigError: Kernels or precision that are not to be had here.
-        DataError: The store is missing or damaged, or does not fit the model.
+        DataError: The store is missing or damaged, does not fit the model, or would be read more
+            often than the experiment allows.
     """
     placement = checked_placement(
         experiment.parallel, shape_of(experiment.model), batch_of(experiment.train), num_ranks
@@ -44,14 +45,9 @@ def _check_kernels(experiment: Experiment) -> None:
 
 
 def _check_data(experiment: Experiment, dp: int) -> None:
-    from data.loader import Loader
+    from moe.feed import open_loader
 
-    train = experiment.train
-    Loader(
-        experiment.data,
-        seq_len=train.seq_len,
-        global_batch_size=train.global_batch_size,
-        micro_batch_size=train.micro_batch_size,
-        data_parallel_size=dp,
-        vocab_size=experiment.model.vocab_size,
-    ).close()
+    loader = open_loader(experiment, "train", ranks=dp)
+    loader.check_steps(experiment.train.steps)
+    loader.close()
+    open_loader(experiment, "held_out", ranks=dp).close()

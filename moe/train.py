@@ -190,6 +190,7 @@ class Session:
             "hardware": describe_device(engine.device) | {"ranks": engine.world_size},
             "execution": self.trainer.describe() | {"megatron_core": ENGINE_VERSION},
             "layout": layout | {"dp": engine.dp},
+            "data": self.trainer.loader.describe(experiment.train.steps),
             "ledger": self.ledger.as_json(),
             "peak": self.peak,
         }
@@ -214,7 +215,7 @@ class Session:
         """Write one metrics row for the steps since the last one; a collective call."""
         rate = self.interval_tokens / self.interval_s
         flops_per_s = rate * self.ledger.training_flops_per_token / self.engine.world_size
-        stall = self.trainer.loader.stall_seconds
+        stall = self._longest_stall()
         row: dict[str, Any] = {
             "step": self.step,
             "tokens": self.tokens,
@@ -226,7 +227,8 @@ class Session:
             "tokens_per_s": rate,
             "flops_per_s": flops_per_s,
             "mfu": flops_per_s / self.peak["flops_per_s"],
-            "data_stall_s": stall - self.interval_stall,
+            "data_stall_s": stall,
+            "data_stall_share": stall / self.interval_s,
         }
         for observer in self.observers:
             row |= observer.step(self.step, self.tokens)
@@ -243,6 +245,12 @@ class Session:
         if self.progress is not None:
             self.progress.row(row)
         self._restart_interval()
+
+    def _longest_stall(self) -> float:
+        """Return seconds of this interval that the rank which waited most waited for data."""
+        stall = torch.tensor(self.trainer.loader.stall_seconds - self.interval_stall)
+        dist.all_reduce(stall, op=dist.ReduceOp.MAX)
+        return float(stall)
 
     def _restart_interval(self) -> None:
         self.interval_s = 0.0

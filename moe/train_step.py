@@ -15,9 +15,10 @@ from megatron.core.distributed import (
 )
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
-from data.loader import Batch, Loader
-from data.manifest import SplitName
+from data.batch import Batch
+from data.manifest import HELD_OUT, TRAIN
 from moe.config.experiment import Experiment
+from moe.feed import open_loader
 from moe.model import build_model, document_inputs
 from moe.model_torch import sequence_positions
 from moe.routing import ExpertLoad
@@ -48,8 +49,10 @@ class Trainer:
     def __init__(self, experiment: Experiment, engine: Engine) -> None:
         self.experiment, self.engine = experiment, engine
         train = experiment.train
-        self.loader = self._open_loader("train")
-        self.held_out = self._open_loader("held_out")
+        self.loader, self.held_out = (
+            open_loader(experiment, split, rank=engine.dp_rank, ranks=engine.dp)
+            for split in (TRAIN, HELD_OUT)
+        )
         chunks = build_model(
             experiment.model, experiment.parallel, experiment.precision, seed=train.seed
         )
@@ -60,19 +63,6 @@ class Trainer:
         self._connect(chunks[0].config)
         self.expert_load = ExpertLoad(experiment.model, chunks)
         self.run_schedule = get_forward_backward_func()
-
-    def _open_loader(self, split: SplitName) -> Loader:
-        train = self.experiment.train
-        return Loader(
-            self.experiment.data,
-            seq_len=train.seq_len,
-            global_batch_size=train.global_batch_size,
-            micro_batch_size=train.micro_batch_size,
-            data_parallel_rank=self.engine.dp_rank,
-            data_parallel_size=self.engine.dp,
-            split=split,
-            vocab_size=self.experiment.model.vocab_size,
-        )
 
     def _wrap(self, chunk: Any, index: int) -> DistributedDataParallel:
         config = DistributedDataParallelConfig(

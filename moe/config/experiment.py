@@ -63,7 +63,9 @@ class Experiment(Section):
     def may_continue_as(self, other: "Experiment") -> bool:
         """Whether a run of this experiment may go on as `other`: same training, maybe elsewhere.
 
-        Layout, precision of kernels and intervals may change; what the loss depends on may not.
+        Layout, precision of kernels, intervals, and how and where data is read may change; what
+        the loss depends on may not. Weights that change from a later step on are checked where
+        the checkpoint is read: there it is known which step is later.
         """
         return self._essence() == other._essence()
 
@@ -72,6 +74,9 @@ class Experiment(Section):
         for interval in ("log_interval", "eval_interval", "checkpoint_interval",
                          "keep_checkpoints", "eval_sequences", "micro_batch_size"):  # fmt: skip
             essence["train"].pop(interval)
+        for reading in ("store", "more_stores", "changes", "max_epochs", "feed", "prefetch_steps",
+                        "workers", "pin_memory"):  # fmt: skip
+            essence["data"].pop(reading)
         return essence
 
     def to_toml(self) -> str:

@@ -175,7 +175,7 @@ def test_repeats_stop_at_max_epochs(byte_store: Path) -> None:
     ("changes", "message"),
     [
         ({"vocab_size": 256}, r"257 ids but model\.vocab_size=256"),
-        ({"seq_len": 100_000}, "too few for one sequence"),
+        ({"seq_len": 100_000}, "too few tokens for one sequence"),
         ({"data_parallel_size": 5}, "not divisible"),
     ],
 )
