@@ -3,10 +3,13 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from benchmarks.datasheet import rated_watts
 from benchmarks.energy_external import open_codecarbon, open_zeus
-from benchmarks.energy_model import CpuModelSource
+from benchmarks.energy_model import CpuModelSource, GpuModelSource
 from benchmarks.energy_nvml import open_nvml
+from benchmarks.energy_outside import SampleSource, SlurmSource
 from benchmarks.energy_rapl import RaplSource
 from benchmarks.energy_source import EnergySource, SourceUnavailableError
 from benchmarks.errors import BenchmarkError
@@ -39,8 +42,17 @@ def _open_nvml(config: EnergyConfig, place: RunPlace) -> EnergySource:
 
 def _open_rapl(config: EnergyConfig, place: RunPlace) -> EnergySource:
     source = RaplSource(place.hostname)
-    source.keep_alive()
+    if place.local_rank == 0:
+        source.keep_alive()
     return source
+
+
+def _open_slurm(config: EnergyConfig, place: RunPlace) -> EnergySource:
+    return SlurmSource()
+
+
+def _open_csv(config: EnergyConfig, place: RunPlace) -> EnergySource:
+    return SampleSource(Path(config.power_csv or ""))
 
 
 def _open_zeus(config: EnergyConfig, place: RunPlace) -> EnergySource:
@@ -54,14 +66,24 @@ def _open_codecarbon(config: EnergyConfig, place: RunPlace) -> EnergySource:
 
 
 def _open_model(config: EnergyConfig, place: RunPlace) -> EnergySource:
-    if place.device != "cpu":
-        raise SourceUnavailableError("only processor time is modelled, not a GPU's energy")
-    return CpuModelSource(place.hostname, config.cpu_watts, os.cpu_count() or 1)
+    if place.device == "cpu":
+        return CpuModelSource(place.hostname, config.cpu_watts, os.cpu_count() or 1)
+    import torch
+
+    device = f"GPU {place.local_rank} of {place.hostname}"
+    if config.gpu_watts is not None:
+        return GpuModelSource(device, config.gpu_watts, config.gpu_utilisation, "energy.gpu_watts")
+    rated = rated_watts(torch.cuda.get_device_name())
+    if rated.value is None:
+        raise SourceUnavailableError(f"{rated.reason}: set energy.gpu_watts")
+    return GpuModelSource(device, rated.value, config.gpu_utilisation, rated.source)
 
 
 OPENERS: dict[str, Opener] = {
     "nvml": _open_nvml,
     "rapl": _open_rapl,
+    "slurm": _open_slurm,
+    "csv": _open_csv,
     "zeus": _open_zeus,
     "codecarbon": _open_codecarbon,
     "model": _open_model,

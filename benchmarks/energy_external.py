@@ -63,8 +63,8 @@ class CodeCarbonSource:
     """
 
     def __init__(self, tracker: Any, latest: "LatestEnergy", hostname: str) -> None:
-        """Read a started tracker that hands its totals to `latest`."""
-        self._tracker, self._latest = tracker, latest
+        """Read a tracker that hands its totals to `latest`; the first reading starts it."""
+        self._tracker, self._latest, self._started = tracker, latest, False
         self.info = SourceInfo(
             name="codecarbon",
             kind="modelled",
@@ -72,7 +72,7 @@ class CodeCarbonSource:
             device=f"machine {hostname} ({boot_id(hostname)})",
             resolution_s=1.0,
             max_power_watts=None,
-            node_wide=True,
+            scope="node",
             note="codecarbon, machine mode: measured and modelled parts in one total",
         )
 
@@ -82,6 +82,9 @@ class CodeCarbonSource:
         Raises:
             SourceLostError: The tracker gave no total (another instance may hold its lock).
         """
+        if not self._started:
+            self._tracker.start()
+            self._started = True
         self._latest.kwh = None
         self._tracker.flush()
         if self._latest.kwh is None:
@@ -130,7 +133,7 @@ def open_zeus() -> ZeusSource:
 
 
 def open_codecarbon(hostname: str) -> CodeCarbonSource:
-    """Start codecarbon's offline tracker; it writes no file and asks no server.
+    """Make codecarbon's offline tracker; it writes no file and asks no server.
 
     Raises:
         SourceUnavailableError: codecarbon is not installed.
@@ -151,5 +154,4 @@ def open_codecarbon(hostname: str) -> CodeCarbonSource:
         allow_multiple_runs=True,
         output_handlers=[latest],
     )
-    tracker.start()
     return CodeCarbonSource(tracker, latest, hostname)

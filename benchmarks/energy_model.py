@@ -1,10 +1,11 @@
-"""Joules computed from processor time: where nothing measures, and marked so."""
+"""Joules computed from rated power and use: where nothing measures, and marked so."""
 
 import os
 import resource
+import time
 from collections.abc import Callable
 
-from benchmarks.energy_source import SourceInfo
+from benchmarks.energy_source import Clock, SourceInfo
 
 # Average power of one busy vCPU of AWS servers, W: Cloud Carbon Footprint, Methodology, "Average
 # Max Watts" (from SPECpower_ssj2008).
@@ -42,6 +43,34 @@ class CpuModelSource:
     def read_joules(self) -> float:
         """Return modelled joules since the process began."""
         return self._busy_seconds() * self._watts_per_core
+
+
+class GpuModelSource:
+    """Rated power of a GPU times an assumed utilisation times wall time: 1 bounds it from above."""
+
+    def __init__(
+        self,
+        device: str,
+        watts: float,
+        utilisation: float,
+        origin: str,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """Model the GPU `device`, of `watts` (W) by `origin`."""
+        self._clock, self._watts = clock, watts * utilisation
+        self.info = SourceInfo(
+            name="model",
+            kind="modelled",
+            boundary="GPU board",
+            device=device,
+            resolution_s=0.0,
+            max_power_watts=self._watts,
+            note=f"{watts:g} W ({origin}) x utilisation {utilisation:g} x wall time",
+        )
+
+    def read_joules(self) -> float:
+        """Return modelled joules since some fixed moment."""
+        return self._clock() * self._watts
 
 
 def processor_seconds() -> float:

@@ -48,7 +48,7 @@ class RaplSource:
             kind="measured",
             boundary="CPU packages and DRAM" if has_dram else "CPU packages",
             device=f"CPU of {hostname} ({boot_id(hostname)})",
-            node_wide=True,
+            scope="node",
             resolution_s=RESOLUTION_S,
             max_power_watts=sum(limit for limit in limits if limit) if all(limits) else None,
         )

@@ -16,7 +16,6 @@ def energy_record(
     config: EnergyConfig,
     choice: Choice,
     tokens: int,
-    own_seconds: float,
 ) -> dict[str, Any]:
     """Return JSON values: totals by phase, per token, idle power, and how they came about.
 
@@ -53,8 +52,8 @@ def energy_record(
         "starts": totals.starts,
         "overhead": {
             "reads": sum(device["num_reads"] for device in devices),
-            "step_seconds": own_seconds,
-            "share_of_train_time": own_seconds / train_seconds if train_seconds else None,
+            "step_seconds": totals.own_seconds,
+            "share_of_train_time": totals.own_seconds / train_seconds if train_seconds else None,
         },
     }
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.measurement import Kind
@@ -33,8 +33,8 @@ class SourceInfo:
     """Longest time between two updates of the counter, s."""
     max_power_watts: float | None
     """Upper bound of the power drawn, W."""
-    node_wide: bool = False
-    """Covers the node, not this rank's device: one rank of a node reads it."""
+    scope: Literal["device", "node", "job"] = "device"
+    """Covers this rank's device, its node, or the whole job: one rank of each reads it."""
     note: str | None = None
     """How a modelled number is computed."""
 
@@ -42,7 +42,9 @@ class SourceInfo:
 class EnergySource(Protocol):
     """A cumulative meter of one physical device."""
 
-    info: SourceInfo
+    @property
+    def info(self) -> SourceInfo:
+        """What it reads and how finely."""
 
     def read_joules(self) -> float:
         """Return joules since some fixed moment; never falls.

@@ -1,7 +1,7 @@
 """From every rank's meter to the run's totals: each device once, and nothing left out unseen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks.measurement import Measurement
@@ -17,16 +17,28 @@ class Totals:
     """Why joules are missing; empty where the totals are whole."""
     starts: int = 1
     """How often the run was started, or resumed."""
+    own_seconds: float = 0.0
+    """What metering took between training steps on rank 0, s."""
+    killed: int = 0
+    """Starts that ended without a word; the last seconds of each are not metered."""
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Totals":
         """Take over what an earlier start had metered."""
         phases = {name: dict(total) for name, total in state["phases"].items()}
-        return cls(phases, list(state["reasons"]), int(state["starts"]) + 1)
+        own_seconds = float(state.get("own_seconds", 0.0))
+        killed = int(state.get("killed", 0)) + (not state.get("closed", True))
+        return cls(phases, list(state["reasons"]), int(state["starts"]) + 1, own_seconds, killed)
 
     def to_state(self) -> dict[str, Any]:
         """Return JSON values from which `from_state` goes on."""
-        return {"phases": self.phases, "reasons": self.reasons, "starts": self.starts}
+        return {
+            "phases": self.phases,
+            "reasons": self.reasons,
+            "starts": self.starts,
+            "own_seconds": self.own_seconds,
+            "killed": self.killed,
+        }
 
     def energy(self, meter: Mapping[str, Any], phase: str | None = None) -> Measurement:
         """Return a phase's energy (all phases: `None`), J, labelled by `meter`."""
@@ -43,7 +55,14 @@ class Totals:
             boundary=meter["boundary"],
             kind=meter["kind"],
             uncertainty=sum(quanta) if meter["kind"] == "measured" else None,
+            reason=self._limit() if phase is None else None,
         )
+
+    def _limit(self) -> str | None:
+        if not self.killed:
+            return None
+        times = "once" if self.killed == 1 else f"{self.killed} times"
+        return f"killed {times}: the last seconds of work that was then redone are not metered"
 
 
 def first_of_each_device(reports: Sequence[Mapping[str, Any] | None]) -> list[Mapping[str, Any]]:
@@ -82,8 +101,11 @@ def add_reports(
     before: Totals, reports: Sequence[Mapping[str, Any] | None], world_size: int
 ) -> Totals:
     """Return `before` plus this start's reports, gathered from all ranks."""
-    totals = Totals({n: dict(t) for n, t in before.phases.items()}, list(before.reasons))
-    totals.starts = before.starts
+    totals = replace(
+        before,
+        phases={name: dict(total) for name, total in before.phases.items()},
+        reasons=list(before.reasons),
+    )
     for report in first_of_each_device(reports):
         for name, phase in report["phases"].items():
             total = totals.phases.setdefault(

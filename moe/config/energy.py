@@ -10,12 +10,21 @@ from moe.config.base import Section
 class EnergyConfig(Section):
     """The `[energy]` section."""
 
-    source: Literal["auto", "nvml", "rapl", "zeus", "codecarbon", "model", "none"] = "auto"
+    source: Literal[
+        "auto", "nvml", "rapl", "slurm", "csv", "zeus", "codecarbon", "model", "none"
+    ] = "auto"
     """Meter: `auto` takes the best of nvml, rapl and model that works here, and the record names
-    it; `zeus` and `codecarbon` need their extras; `model` is computed from power and utilisation
-    and marked *modelled*."""
+    it; `slurm` is the job's ConsumedEnergyRaw; `csv` reads `power_csv`; `zeus` and `codecarbon`
+    need their extras; `model` is computed from power and utilisation and marked *modelled*."""
+    power_csv: str | None = None
+    """Power samples that a PDU's or IPMI logger is writing, for `csv`: columns `time` (ISO 8601 or
+    Unix seconds), `watts` and, where several are summed, `device`."""
     cpu_watts: float | None = Field(default=None, gt=0)
     """Power of the CPU package at full load, W, for `model`. Default: a stated per-core figure."""
+    gpu_watts: float | None = Field(default=None, gt=0)
+    """Rated power of one GPU, W, for `model`. Default: the data sheet's."""
+    gpu_utilisation: float = Field(default=1.0, gt=0, le=1)
+    """Share of the rated power that a GPU is taken to draw, for `model`; 1 is an upper bound."""
     idle_seconds: float = Field(default=2.0, ge=0)
     """Time before the run in which idle power is measured, s (counters only); 0: not measured."""
     region: str | None = None
@@ -38,4 +47,6 @@ class EnergyConfig(Section):
     def _check(self) -> Self:
         if self.region is not None and self.carbon_intensity is not None:
             raise ValueError("region and carbon_intensity both say the same: set one of them")
+        if (self.source == "csv") != (self.power_csv is not None):
+            raise ValueError('source = "csv" and power_csv go together: set both, or neither')
         return self

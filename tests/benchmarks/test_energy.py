@@ -1,6 +1,7 @@
 """The meters against a clock and an NVML that misbehave on command."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from doubles import FakeClock, FakeGpu, FakeNvml, Rank, Ranks, nvml_rank
 
 from benchmarks import energy_meter
 from benchmarks.energy_choice import choose_source
+from benchmarks.energy_journal import PhaseRow, read_phases, stretches
 from benchmarks.energy_meter import PhaseMeter
 from benchmarks.energy_model import WATTS_PER_CORE, CpuModelSource, processor_seconds
 from benchmarks.energy_nvml import NvmlSource, current_gpu_uuid
@@ -192,7 +194,7 @@ class NodeMeter:
             device="CPU of node",
             resolution_s=1e-3,
             max_power_watts=200.0,
-            node_wide=True,
+            scope="node",
         )
 
     def read_joules(self) -> float:
@@ -225,6 +227,56 @@ def test_totals_survive_a_restart(clock: FakeClock, tmp_path: Path) -> None:
     assert record["train"]["value"] == pytest.approx(5000)
     assert record["per_token"]["value"] == pytest.approx(0.5)
     assert record["starts"] == 2
+
+
+def test_a_killed_start_is_metered_and_its_lost_work_stands_apart(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """Killed three steps after a checkpoint: nothing is left out, nothing is counted as kept."""
+    _, nvml = one_gpu(clock)
+    first = Ranks([nvml_rank(nvml, "GPU-a", clock)], tmp_path)
+    first.start()
+    train(first, clock, 4)
+    first.phase("checkpoint")
+    state = first.members[0].observer.state()
+    clock.advance(2)  # writing the checkpoint
+    first.phase("train")
+    for _ in range(3):
+        clock.advance(31)
+        first.step(5, 5000)
+    second = Ranks([nvml_rank(nvml, "GPU-a", clock)], tmp_path)
+    second.start(state)
+    train(second, clock, 6, first=5)
+    record = second.finish()
+    joules = {name: phase["value"] for name, phase in record["phases"].items()}
+    assert joules["checkpoint"] == pytest.approx(1000)
+    assert joules["redone"] == pytest.approx(93 * 500)
+    assert joules["train"] == pytest.approx(5000)
+    assert record["total"]["value"] == pytest.approx(sum(joules.values()))
+    assert "killed once" in record["total"]["reason"]
+    assert record["per_token"]["value"] == pytest.approx(0.5)
+    found, killed = stretches(read_phases(tmp_path))
+    assert killed == 1
+    assert [s.phase for s in found] == ["idle", "train", "checkpoint", "idle", "train", "idle"]
+
+
+def test_phases_after_the_checkpoint_are_redone() -> None:
+    rows = [
+        PhaseRow(0, "start", "0"),
+        PhaseRow(0, "phase", "train"),
+        PhaseRow(10, "phase", "checkpoint"),
+        PhaseRow(11, "phase", "train"),
+        PhaseRow(15, "phase", "evaluate"),
+        PhaseRow(16, "phase", "train"),
+        PhaseRow(18, "start", "2"),
+        PhaseRow(18, "phase", "train"),
+        PhaseRow(30, "end", ""),
+    ]
+    found, killed = stretches(rows)
+    assert killed == 1
+    lengths = [(s.phase, s.end_s - s.begin_s) for s in found]
+    assert lengths[:3] == [("train", 10), ("checkpoint", 1), ("redone", 4)]
+    assert lengths[3:] == [("evaluate", 1), ("train", 12)]
 
 
 def test_a_resume_without_totals_gives_null(clock: FakeClock, tmp_path: Path) -> None:
@@ -296,9 +348,9 @@ def test_model_claims_no_idle_power_and_no_uncertainty(clock: FakeClock, tmp_pat
 
 
 def test_a_meter_asked_for_and_absent_is_one_line(tmp_path: Path) -> None:
-    place = Ranks([Rank(lambda: None, FakeClock())], tmp_path).place(0)
-    with pytest.raises(BenchmarkError, match='energy.source = "model".*"auto"') as error:
-        choose_source(EnergyConfig(source="model"), place)
+    place = replace(Ranks([Rank(lambda: None, FakeClock())], tmp_path).place(0), device="cpu")
+    with pytest.raises(BenchmarkError, match='energy.source = "nvml".*"auto"') as error:
+        choose_source(EnergyConfig(source="nvml"), place)
     assert error.value.exit_code == 2
     assert "\n" not in str(error.value)
 

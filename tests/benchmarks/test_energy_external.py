@@ -50,6 +50,9 @@ class FakeTracker:
     def __init__(self, latest: LatestEnergy) -> None:
         self.latest, self.kwh, self.locked = latest, 0.0, False
 
+    def start(self) -> None:
+        self.started = True
+
     def flush(self) -> None:
         if not self.locked:
             self.latest.out(SimpleNamespace(energy_consumed=self.kwh), None)
@@ -59,10 +62,11 @@ def test_codecarbon_totals_are_modelled_and_read_once_a_node() -> None:
     latest = LatestEnergy()
     tracker = FakeTracker(latest)
     source = CodeCarbonSource(tracker, latest, "node")
+    assert not hasattr(tracker, "started"), "ranks that do not read must not start it"
     assert source.read_joules() == 0
     tracker.kwh = 1e-3
     assert source.read_joules() == pytest.approx(3600)
-    assert (source.info.kind, source.info.node_wide) == ("modelled", True)
+    assert (source.info.kind, source.info.scope) == ("modelled", "node")
     tracker.locked = True
     with pytest.raises(SourceLostError, match="gave no total"):
         source.read_joules()

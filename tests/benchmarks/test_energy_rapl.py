@@ -57,7 +57,7 @@ def test_packages_and_dram_count_once(tree: Path) -> None:
     assert source.read_joules() == pytest.approx(117)
     assert source.info.boundary == "CPU packages and DRAM"
     assert source.info.max_power_watts == pytest.approx(600)
-    assert source.info.node_wide
+    assert source.info.scope == "node"
 
 
 def test_wrap_around(tree: Path) -> None:
