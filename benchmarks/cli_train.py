@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 
-def train(  # noqa: PLR0913 - a command's options
+def train(  # noqa: PLR0913, PLR0917 - a command's options
     experiment: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
     overrides: Annotated[
         list[str] | None,
@@ -21,7 +21,18 @@ def train(  # noqa: PLR0913 - a command's options
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint.")
     ] = False,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            help="Continue from this step's checkpoint; later ones are set aside.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     nproc: Annotated[int, typer.Option(help="Processes on this machine.", min=1)] = 1,
+    max_restarts: Annotated[
+        int, typer.Option(help="Times to resume by itself after a process failed.", min=0)
+    ] = 0,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show experiment, layout, cost and memory; do not start."),
@@ -41,7 +52,14 @@ def train(  # noqa: PLR0913 - a command's options
 
     place = run_directory(wanted, run_dir)
     record = run_training(
-        experiment, overrides or [], place, resume=resume, nproc=nproc, progress=_progress()
+        experiment,
+        overrides or [],
+        place,
+        resume=resume,
+        from_step=step,
+        nproc=nproc,
+        max_restarts=max_restarts,
+        progress=_progress(),
     )
     if is_rank_of_a_group() and os.environ["RANK"] != "0":
         return

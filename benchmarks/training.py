@@ -1,7 +1,10 @@
 """Measured training: every run has its meters, on one process, several, or a cluster."""
 
+import ctypes
 import json
+import math
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any
 from benchmarks.energy import EnergyObserver
 from benchmarks.progress import TrainingProgress
 from moe.config.experiment import Experiment, load_experiment
-from moe.errors import ConfigError, StoppedError
+from moe.errors import ConfigError, RankError, StoppedError
 from moe.preflight import check_before_start
 
 RUNS = Path("runs")
@@ -26,24 +29,49 @@ def is_rank_of_a_group() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def is_restart() -> bool:
+    """Whether torchrun started this rank again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 def run_training(  # noqa: PLR0913 - the command's options
     file: Path,
     overrides: Sequence[str],
     run_dir: Path,
     *,
     resume: bool = False,
+    from_step: int | None = None,
     nproc: int = 1,
+    max_restarts: int = 0,
     progress: TrainingProgress | None = None,
 ) -> dict[str, Any]:
-    """Train an experiment file in this process, in `nproc` new ones, or as one rank of a group.
+    """Train an experiment file in this process, in new ones, or as one rank of a group.
 
-    Returns the run's record ({} on other ranks than 0).
+    Args:
+        file: The experiment.
+        overrides: `a.b=value`, as of `--set`.
+        run_dir: Where the run lies.
+        resume: Go on from the newest checkpoint.
+        from_step: Go on from this step's checkpoint.
+        nproc: New processes on this machine.
+        max_restarts: Times that they are started again after one failed; they resume.
+        progress: Shows what happens.
+
+    Returns:
+        The run's record ({} on other ranks than 0).
     """
     experiment = load_experiment(file, overrides)
-    if is_rank_of_a_group() or nproc == 1:
-        return train_rank(experiment, run_dir, resume=resume, progress=progress)
+    if is_rank_of_a_group() or (nproc == 1 and not max_restarts):
+        return train_rank(
+            experiment, run_dir, resume=resume, from_step=from_step, progress=progress
+        )
     check_before_start(experiment, nproc)
-    _train_processes(file, overrides, run_dir, resume=resume, nproc=nproc)
+    step = "" if from_step is None else str(from_step)
+    arguments = ["-m", "benchmarks.training", str(file), str(run_dir), str(int(resume)), step]
+    os.environ.setdefault(
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(math.ceil(experiment.parallel.timeout_s))
+    )
+    _train_processes([*arguments, *overrides], nproc, max_restarts)
     record: dict[str, Any] = json.loads((run_dir / "record.json").read_text())
     return record
 
@@ -53,14 +81,19 @@ def train_rank(
     run_dir: Path,
     *,
     resume: bool = False,
+    from_step: int | None = None,
     progress: TrainingProgress | None = None,
 ) -> dict[str, Any]:
     """Train as one rank of the process group that the environment names (alone without one).
 
+    A rank that torchrun started again resumes by itself, from the newest checkpoint.
     Returns the run's record on rank 0, {} elsewhere.
     """
     from parallel.engine import quieten_engine, start_engine, stop_engine
 
+    if is_restart():
+        resume, from_step = True, None
+        _refuse_to_restart_what_was_stopped(run_dir)
     check_before_start(experiment, int(os.environ.get("WORLD_SIZE", "1")))
     quieten_engine()
     from moe.train import train
@@ -73,6 +106,7 @@ def train_rank(
             engine,
             run_dir,
             resume=resume,
+            from_step=from_step,
             observers=[EnergyObserver(experiment.energy)],
             progress=watcher,
         )
@@ -82,31 +116,48 @@ def train_rank(
         stop_engine()
 
 
-def _train_processes(
-    file: Path, overrides: Sequence[str], run_dir: Path, *, resume: bool, nproc: int
-) -> None:
+def _refuse_to_restart_what_was_stopped(run_dir: Path) -> None:
+    """End a restart of a run that ended because a signal asked it to."""
+    record = run_dir / "record.json"
+    if record.is_file() and json.loads(record.read_text()).get("status") == "stopped":
+        raise StoppedError("stopped by a signal: continue with --resume")
+
+
+def _train_processes(arguments: Sequence[str], nproc: int, max_restarts: int) -> None:
     """Train with `nproc` processes of this machine under torchrun.
 
     Raises:
         StoppedError: A signal stopped the run after its checkpoint.
         ConfigError: A rank refused its input (it has said why).
+        RankError: A rank failed or was killed, more often than it may be started again.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    arguments = ["-m", "benchmarks.training", str(file), str(run_dir), str(int(resume)), *overrides]
     try:
-        launch_ranks(arguments, nproc)
-    except (ChildFailedError, SignalException) as error:
-        codes = {f.exitcode for f in getattr(error, "failures", {}).values()}
-        if isinstance(error, SignalException) or StoppedError.exit_code in codes:
+        launch_ranks(arguments, nproc, max_restarts)
+    except SignalException:
+        raise StoppedError("stopped by a signal: continue with --resume") from None
+    except ChildFailedError as error:
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        if StoppedError.exit_code in codes.values():
             raise StoppedError("stopped by a signal: continue with --resume") from None
-        if ConfigError.exit_code in codes:
+        if ConfigError.exit_code in codes.values():
             raise ConfigError("a rank refused its input, as it says above") from None
-        raise
+        rank, failure = error.get_first_failure()
+        raise RankError(
+            f"rank {rank} of {nproc} {_how_it_ended(failure.exitcode)}: continue with --resume"
+            " from the newest complete checkpoint"
+        ) from None
 
 
-def launch_ranks(arguments: Sequence[str], nproc: int) -> None:
+def _how_it_ended(exit_code: int) -> str:
+    if exit_code < 0:
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    return f"failed with exit code {exit_code}"
+
+
+def launch_ranks(arguments: Sequence[str], nproc: int, max_restarts: int = 0) -> None:
     """Run this Python with `arguments` as `nproc` ranks of this machine, under torchrun."""
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -117,7 +168,7 @@ def launch_ranks(arguments: Sequence[str], nproc: int) -> None:
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         run_id=f"moescale-{os.getpid()}",
-        max_restarts=0,
+        max_restarts=max_restarts,
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",
     )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
@@ -125,11 +176,17 @@ def launch_ranks(arguments: Sequence[str], nproc: int) -> None:
 
 
 def main() -> None:
-    """Be one rank: EXPERIMENT RUN_DIR RESUME [OVERRIDE...]."""
-    file, run_dir, resume, *overrides = sys.argv[1:]
+    """Be one rank: EXPERIMENT RUN_DIR RESUME STEP [OVERRIDE...]."""
+    file, run_dir, resume, step, *overrides = sys.argv[1:]
+    _end_with_parent()
     try:
-        experiment = load_experiment(Path(file), overrides)
-        train_rank(experiment, Path(run_dir), resume=resume == "1", progress=TrainingProgress())
+        train_rank(
+            load_experiment(Path(file), overrides),
+            Path(run_dir),
+            resume=resume == "1",
+            from_step=int(step) if step else None,
+            progress=TrainingProgress(),
+        )
     except Exception as error:
         code = getattr(error, "exit_code", None)
         if code is None:
@@ -137,6 +194,11 @@ def main() -> None:
         if os.environ.get("RANK", "0") == "0":
             print(f"moe: {error}", file=sys.stderr)
         sys.exit(code)
+
+
+def _end_with_parent() -> None:
+    """Be told to stop when the launcher dies (prctl PR_SET_PDEATHSIG), not train on unseen."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Checkpoints: complete or absent on disk, readable under any layout, bit-equal to resume."""
 
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +9,20 @@ import torch.distributed as dist
 from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.optimizer import MegatronOptimizer
 
-from moe.checkpoint_format import read_sharded, verify_files, write_sharded
-from moe.errors import ConfigError
-from moe.files import fsync_directory, write_json, write_text
+from moe.checkpoint_format import Snapshot, read_sharded, take_snapshot, verify_files
+from moe.checkpoint_store import checkpoint_name, read_state
+from moe.checkpoint_writer import Checkpointer
 from moe.model import SHARDING
 
-STATE = "state.json"
-LATEST = "latest"
 _METADATA = SHARDING | {
     "distrib_optim_sharding_type": "fully_reshardable",
     "chained_optim_avoid_prefix": True,
 }
+
+
+def snapshot(chunks: Sequence[Any], optimizer: MegatronOptimizer) -> Snapshot:
+    """Copy this rank's part of model, optimizer and random state; a collective call."""
+    return take_snapshot(_sharded_state(chunks, optimizer, is_loading=False))
 
 
 def save_checkpoint(
@@ -32,40 +33,31 @@ def save_checkpoint(
     state: Mapping[str, Any],
     keep: int,
 ) -> Path:
-    """Write `root/step-<step>` and point `latest` at it; a collective call.
+    """Write `root/step-<step>`, wait until it is on disk, and return it; a collective call.
 
     `state` are JSON values that rank 0 keeps beside the tensors (data position, totals).
-    The directory appears under its name only when every file in it is on disk.
+
+    Raises:
+        StorageError: It could not be written; what was there before still is.
     """
-    final = root / f"step-{step:08d}"
-    partial = root / f".{final.name}.partial"
-    if dist.get_rank() == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    dist.barrier()
-    write_sharded(partial, _sharded_state(chunks, optimizer, is_loading=False))
-    if dist.get_rank() == 0:
-        write_json(partial / STATE, {"step": step, **state})
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        fsync_directory(root)
-        write_text(root / LATEST, final.name)
-        _remove_old(root, keep)
-    dist.barrier()
-    return final
+    writer = Checkpointer(root, keep=keep)
+    writer.save(step, snapshot(chunks, optimizer), state)
+    writer.wait()
+    return root / checkpoint_name(step)
 
 
 def load_checkpoint(
-    path: Path, chunks: Sequence[Any], optimizer: MegatronOptimizer
+    path: Path, chunks: Sequence[Any], optimizer: MegatronOptimizer, *, verified: bool = False
 ) -> dict[str, Any]:
     """Restore model, optimizer and random state from `path`; returns its `state`.
+
+    `verified` says that checksums have just been compared (`checkpoint_to_resume`).
 
     Raises:
         ConfigError: A file is missing or damaged, or a tensor does not fit the model.
     """
-    if dist.get_rank() == 0:
-        verify_files(path)
-    dist.barrier()
+    if not verified:
+        _verify_on_one_rank(path)
     loaded = read_sharded(path, _sharded_state(chunks, optimizer, is_loading=True))
     for i, chunk in enumerate(chunks):
         chunk.module.load_state_dict(loaded[f"model{i}"])
@@ -76,19 +68,18 @@ def load_checkpoint(
     return state
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """Return the JSON values kept beside a checkpoint's tensors."""
-    try:
-        state: dict[str, Any] = json.loads((path / STATE).read_text())
-        return state
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path / STATE}: missing or damaged: {error}") from None
-
-
-def latest_checkpoint(root: Path) -> Path | None:
-    """Return the newest complete checkpoint of a run, or None where there is none."""
-    complete = sorted(path for path in root.glob("step-*") if (path / STATE).is_file())
-    return complete[-1] if complete else None
+def _verify_on_one_rank(path: Path) -> None:
+    """Let rank 0 compare checksums; what it finds is raised on every rank."""
+    found: list[Exception | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            verify_files(path)
+        except Exception as error:
+            found = [error]
+    if dist.get_world_size() > 1:
+        dist.broadcast_object_list(found)
+    if found[0] is not None:
+        raise found[0]
 
 
 def _sharded_state(
@@ -104,8 +95,3 @@ def _sharded_state(
     rank, ranks = dist.get_rank(), dist.get_world_size()
     state["rng"] = ShardedObject("rng", torch.get_rng_state(), (ranks,), (rank,))
     return state
-
-
-def _remove_old(root: Path, keep: int) -> None:
-    for path in sorted(root.glob("step-*"))[:-keep]:
-        shutil.rmtree(path)

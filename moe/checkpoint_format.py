@@ -7,7 +7,9 @@ description of the sharding (`sharded_state_dict`); its own file formats pickle,
 processes, and differ between 0.16 and 0.19.
 """
 
-from dataclasses import asdict
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,6 @@ from megatron.core.dist_checkpointing.mapping import (
 )
 from megatron.core.dist_checkpointing.state_dict_utils import load_preprocess, save_preprocess
 from megatron.core.dist_checkpointing.utils import extract_sharded_base
-from safetensors.torch import save_file
 
 from moe.checkpoint_index import (
     FORMAT,
@@ -37,16 +38,33 @@ from moe.checkpoint_index import (
     file_sha256,
     read_index,
     verify_files,
+    write_tensors,
 )
 from moe.errors import ConfigError
-from moe.files import fsync_file, write_json
-from parallel.engine import gather_objects
 
-__all__ = ["INDEX", "read_index", "read_sharded", "verify_files", "write_sharded"]
+__all__ = [
+    "INDEX",
+    "Snapshot",
+    "index_of",
+    "read_index",
+    "read_sharded",
+    "take_snapshot",
+    "verify_files",
+    "write_parts",
+]
 
 
-def write_sharded(directory: Path, state: ShardedStateDict) -> None:
-    """Write this rank's parts; a collective call. Files are on disk when it returns.
+@dataclass(frozen=True)
+class Snapshot:
+    """What one rank will write of a checkpoint, copied: training may go on."""
+
+    tensors: dict[str, torch.Tensor]
+    parts: list[Part]
+    common: dict[str, Any]
+
+
+def take_snapshot(state: ShardedStateDict) -> Snapshot:
+    """Copy the parts that this rank owns to the CPU.
 
     Raises:
         TypeError: A plain value is not JSON, or a per-rank object is not a tensor.
@@ -64,21 +82,28 @@ def write_sharded(directory: Path, state: ShardedStateDict) -> None:
         name = str(len(parts))
         parts.append(_part(value, data, file, name))
         tensors[name] = data.detach().to("cpu", copy=True).contiguous()
-    checksums = {}
-    if tensors:
-        save_file(tensors, directory / file)
-        fsync_file(directory / file)
-        checksums[file] = file_sha256(directory / file)
-    ranks = gather_objects((checksums, [asdict(part) for part in parts]))
-    if ranks is not None:
-        files = {name: digest for digests, _ in ranks for name, digest in digests.items()}
-        index = {
-            "format": FORMAT,
-            "common": common,
-            "files": files,
-            "parts": [part for _, rank_parts in ranks for part in rank_parts],
-        }
-        write_json(directory / INDEX, index)
+    return Snapshot(tensors, parts, json.loads(json.dumps(common)))
+
+
+def write_parts(directory: Path, snapshot: Snapshot) -> dict[str, str]:
+    """Write this rank's file and force it to disk; returns its name and SHA-256 (or nothing)."""
+    if not snapshot.tensors:
+        return {}
+    file = snapshot.parts[0].file
+    write_tensors(directory / file, snapshot.tensors)
+    return {file: file_sha256(directory / file)}
+
+
+def index_of(
+    common: dict[str, Any], ranks: Sequence[tuple[dict[str, str], list[Part]]]
+) -> dict[str, Any]:
+    """Return the index over what every rank wrote: its files' checksums and its parts."""
+    return {
+        "format": FORMAT,
+        "common": common,
+        "files": {name: digest for digests, _ in ranks for name, digest in digests.items()},
+        "parts": [asdict(part) for _, parts in ranks for part in parts],
+    }
 
 
 def _part(value: ShardedTensor | ShardedObject, data: torch.Tensor, file: str, name: str) -> Part:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from moe.errors import ConfigError
+from moe.files import fsync_file, write_json
 
 FORMAT = 1
 INDEX = "index.json"
@@ -104,6 +106,16 @@ def _overlap(
     return tuple(mine), tuple(theirs)
 
 
+def write_index(directory: Path, index: dict[str, Any]) -> None:
+    """Write a checkpoint's index with its own checksum, atomically."""
+    write_json(directory / INDEX, index | {"checksum": _checksum(index)})
+
+
+def _checksum(index: dict[str, Any]) -> str:
+    content = {key: value for key, value in index.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read_index(directory: Path) -> dict[str, Any]:
     """Parse a checkpoint's index.
 
@@ -117,6 +129,8 @@ def read_index(directory: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: missing or damaged: {error}") from None
     if index.get("format") != FORMAT:
         raise ConfigError(f"{path}: format {index.get('format')}, but this version reads {FORMAT}")
+    if index.get("checksum", _checksum(index)) != _checksum(index):
+        raise ConfigError(f"{path}: missing or damaged: its content does not match its checksum")
     return index
 
 
@@ -130,6 +144,20 @@ def verify_files(directory: Path) -> None:
         path = directory / name
         if not path.is_file() or file_sha256(path) != digest:
             raise ConfigError(f"{path}: missing or damaged (its SHA-256 does not match)")
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file and force it to disk.
+
+    Raises:
+        OSError: The storage refuses, or is full.
+    """
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        # safetensors wraps what the system said.
+        raise OSError(f"{path}: {error}") from None
+    fsync_file(path)
 
 
 def file_sha256(path: Path) -> str:

@@ -4,8 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from moe.checkpoint import latest_checkpoint, read_state
 from moe.checkpoint_format import INDEX, read_sharded, verify_files
+from moe.checkpoint_store import (
+    checkpoint_name,
+    complete_checkpoints,
+    latest_checkpoint,
+    read_state,
+    step_of,
+)
 from moe.errors import ConfigError
 from moe.model import SHARDING
 
@@ -19,11 +25,11 @@ def find_checkpoint(path: Path, step: int | None = None) -> Path:
     if step is None and (path / INDEX).is_file():
         return path
     root = path / "checkpoints"
-    found = latest_checkpoint(root) if step is None else root / f"step-{step:08d}"
+    found = latest_checkpoint(root) if step is None else root / checkpoint_name(step)
     if found is None:
         raise ConfigError(f"{path}: no complete checkpoint: train the run, or resume it")
     if not (found / INDEX).is_file():
-        kept = ", ".join(str(int(p.name[5:])) for p in sorted(root.glob("step-*"))) or "none"
+        kept = ", ".join(str(step_of(p)) for p in complete_checkpoints(root)) or "none"
         raise ConfigError(f"{path}: no checkpoint of step {step}: there are {kept}")
     return found
 

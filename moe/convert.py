@@ -15,7 +15,7 @@ from typing import Any
 import tomli_w
 import torch
 
-from moe.checkpoint_index import FORMAT, INDEX, Part, StoredTensors, read_index
+from moe.checkpoint_index import FORMAT, Part, StoredTensors, read_index, write_index
 from moe.config.experiment import load_experiment, load_model
 from moe.config.model import ModelConfig
 from moe.convert_families import family_for, family_of
@@ -183,7 +183,7 @@ def write_checkpoint(  # noqa: PLR0913 - one format, two sources
                 progress(done, total)
         checksums[file] = target.close()
     index = {"format": FORMAT, "common": {}, "files": checksums, "parts": parts}
-    write_json(directory / INDEX, index)
+    write_index(directory, index)
     write_json(directory / STATE, {"step": 0})
     values = model.model_dump(mode="json", exclude_none=True, exclude={"preset"})
     write_text(directory / MODEL, tomli_w.dumps({"model": values}))

@@ -11,3 +11,15 @@ class StoppedError(RuntimeError):
     """Training was stopped by a signal after its checkpoint was written; resume it."""
 
     exit_code = 75
+
+
+class StorageError(RuntimeError):
+    """The disk refused what a run must keep; everything complete is still there."""
+
+    exit_code = 1
+
+
+class RankError(RuntimeError):
+    """A rank of this run failed or was killed; the run can be resumed."""
+
+    exit_code = 1

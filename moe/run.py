@@ -95,6 +95,13 @@ class RunDirectory:
         with (self.path / f"{name}.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
+    def last_row(self, name: str) -> dict[str, Any] | None:
+        """Return the last whole row of `<name>.jsonl`; None where there is none."""
+        path = self.path / f"{name}.jsonl"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        whole = [line for line in lines if _row_step(line) != float("inf")]
+        return json.loads(whole[-1]) if whole else None
+
     def forget_after(self, step: int) -> None:
         """Drop rows later than `step`: they will be trained again."""
         for path in self.path.glob("*.jsonl"):

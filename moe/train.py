@@ -1,6 +1,7 @@
 """A run from start or checkpoint to its end: steps, rows, evaluations, checkpoints, record."""
 
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,15 +11,20 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from moe.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from moe.checkpoint import load_checkpoint, snapshot
+from moe.checkpoint_store import checkpoint_to_resume, set_aside_after
+from moe.checkpoint_writer import Checkpointer
 from moe.config.experiment import Experiment
-from moe.errors import ConfigError, StoppedError
+from moe.errors import ConfigError, StoppedError, StorageError
+from moe.goodput import begun, goodput, process_age_s
 from moe.ledger import ledger
 from moe.observe import Observer, Phase, RunPlace
 from moe.run import RunDirectory, describe_start, now
+from moe.train_log import StepLog
 from moe.train_step import StepResult, Trainer
 from parallel.engine import ENGINE_VERSION, Engine, gather_objects
 from parallel.hardware import describe_device, measure_matmul_rate
+from parallel.watchdog import Watchdog
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
@@ -42,49 +48,82 @@ def train(  # noqa: PLR0913 - the one entry point of a run
     run_dir: Path,
     *,
     resume: bool = False,
+    from_step: int | None = None,
     observers: Sequence[Observer] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train an experiment in `run_dir` and return its record (rank 0; {} elsewhere).
 
+    Args:
+        experiment: What to train.
+        engine: This rank's place.
+        run_dir: Where the run's files lie.
+        resume: Go on from the newest checkpoint, where there is one.
+        from_step: Go on from this step's checkpoint instead.
+        observers: Meters; every rank has them in the same order.
+        progress: Told what happens; rank 0 only.
+
     Raises:
-        ConfigError: Bad input, or a run directory that is in use or holds another run.
+        ConfigError: Bad input, a run directory that is in use or holds another run, or a damaged
+            checkpoint.
         StoppedError: A signal came; the checkpoint is written.
+        StorageError: The disk is full or fails; complete checkpoints are still there.
     """
-    run = _claim(run_dir, experiment, engine, resume)
+    watchdog = Watchdog(engine.rank, experiment.parallel.timeout_s)
+    run, checkpoint = _claim(run_dir, experiment, engine, resume, from_step)
     try:
         trainer = Trainer(experiment, engine)
+        trainer.progressed = watchdog.beat
         try:
             session = Session(experiment, engine, run, trainer, observers, progress)
-            return session.run_to_end(run_dir)
+            session.watchdog = watchdog
+            return session.run_to_end(run_dir, checkpoint)
         finally:
             trainer.close()
     except BaseException as error:
         if run is not None:
-            status = "stopped" if isinstance(error, StoppedError) else "failed"
-            run.update({"status": status, "finished_at": now()})
+            _note_end(run, "stopped" if isinstance(error, StoppedError) else "failed")
+        if isinstance(error, OSError):
+            raise StorageError(
+                f"run directory {run_dir}: {error.strerror or error}: make room or repair it, then"
+                " continue with --resume from the newest complete checkpoint"
+            ) from error
         raise
     finally:
+        watchdog.close()
         if run is not None:
             run.release()
 
 
+def _note_end(run: RunDirectory, status: str) -> None:
+    """Write down how the run ended, where storage still takes it."""
+    try:
+        run.update({"status": status, "finished_at": now()})
+    except OSError as error:
+        print(f"moe: {run.path}: its record could not be written: {error}", file=sys.stderr)
+
+
 def _claim(
-    run_dir: Path, experiment: Experiment, engine: Engine, resume: bool
-) -> RunDirectory | None:
-    """Claim the directory on rank 0; a refusal there ends every rank."""
+    run_dir: Path, experiment: Experiment, engine: Engine, resume: bool, from_step: int | None
+) -> tuple[RunDirectory | None, Path | None]:
+    """Claim the directory on rank 0 and find the checkpoint; a refusal there ends every rank."""
     run = None
-    refusal: list[str | None] = [None]
+    told: list[Any] = [None, None]
     if engine.is_main:
         try:
-            run = RunDirectory(run_dir, experiment, resume=resume)
+            run = RunDirectory(run_dir, experiment, resume=resume or from_step is not None)
+            told[1] = checkpoint_to_resume(run.checkpoints, from_step)
+            if from_step is not None:
+                set_aside_after(run.checkpoints, from_step)
         except ConfigError as error:
-            refusal = [str(error)]
+            told[0] = str(error)
+            if run is not None:
+                run.release()
     if engine.world_size > 1:
-        dist.broadcast_object_list(refusal)
-    if refusal[0] is not None:
-        raise ConfigError(refusal[0])
-    return run
+        dist.broadcast_object_list(told)
+    if told[0] is not None:
+        raise ConfigError(told[0])
+    return run, told[1]
 
 
 def run_place(engine: Engine, run_dir: Path) -> RunPlace:
@@ -103,6 +142,8 @@ def run_place(engine: Engine, run_dir: Path) -> RunPlace:
 class Session:
     """One start of a run: what has been done so far, and what is told to whom."""
 
+    watchdog: Watchdog
+
     def __init__(  # noqa: PLR0913 - assembled in one place
         self,
         experiment: Experiment,
@@ -114,18 +155,19 @@ class Session:
     ) -> None:
         self.experiment, self.engine, self.run = experiment, engine, run
         self.trainer, self.observers, self.progress = trainer, observers, progress
-        self.step = self.tokens = 0
+        self.step = self.tokens = self.first_tokens = 0
         self.train_time_s = 0.0
         self.last_evaluation: tuple[int, float | None] = (-1, None)
         self.last_loss: float | None = None
-        self.writer: Any = None
         dtype = torch.bfloat16 if experiment.precision.dtype == "bf16" else torch.float32
         self.peak = measure_matmul_rate(engine.device, dtype)
         self.ledger = ledger(experiment.model, experiment.train.seq_len)
+        self.log = StepLog(run, trainer, observers, self.ledger, self.peak)
 
-    def run_to_end(self, run_dir: Path) -> dict[str, Any]:
+    def run_to_end(self, run_dir: Path, checkpoint: Path | None) -> dict[str, Any]:
         """Train what is left, evaluate, save, and complete the record."""
-        state = self._restore(run_dir)
+        self.watchdog.beat("loading the checkpoint")
+        state = self._restore(checkpoint)
         steps = self.experiment.train.steps
         if self.step == steps:
             return self.run.record if self.run is not None else {}
@@ -134,51 +176,58 @@ class Session:
             while self.step < steps:
                 result = self._train_one(stop_requested())
                 if result.stop and self.step < steps:
-                    self._save(run_dir)
+                    self._save(is_last=True)
                     self._finish("stopped")
                     raise StoppedError(
                         f"stopped by a signal after step {self.step}; the checkpoint is written:"
                         " continue with --resume"
                     )
-                self._at_intervals(run_dir)
+                self._at_intervals()
             self._evaluate()
-            self._save(run_dir)
+            self._save(is_last=True)
         return self._finish("finished")
 
-    def _restore(self, run_dir: Path) -> dict[str, Any]:
-        """Load the newest complete checkpoint; {} when there is none."""
-        found = [latest_checkpoint(run_dir / "checkpoints")] if self.engine.is_main else [None]
-        if self.engine.world_size > 1:
-            dist.broadcast_object_list(found)
-        if found[0] is None:
-            if self.run is not None:
-                self.run.forget_after(0)
-            return {}
-        trainer = self.trainer
-        state = load_checkpoint(found[0], trainer.chunks, trainer.optimizer)
-        trainer.loader.load_state_dict(state["data"])
-        self.step, self.tokens = state["step"], state["tokens"]
-        self.train_time_s = state["train_time_s"]
+    def _restore(self, checkpoint: Path | None) -> dict[str, Any]:
+        """Load a checkpoint; {} when there is none."""
+        last_row = None if self.run is None else self.run.last_row("metrics")
+        state: dict[str, Any] = {}
+        if checkpoint is not None:
+            trainer = self.trainer
+            state = load_checkpoint(checkpoint, trainer.chunks, trainer.optimizer, verified=True)
+            trainer.loader.load_state_dict(state["data"])
+            self.step, self.tokens = state["step"], state["tokens"]
+            self.train_time_s = state["train_time_s"]
+        self.first_tokens = self.tokens
         if self.run is not None:
             self.run.forget_after(self.step)
+            new = {
+                "started_at": now(),
+                "ranks": self.engine.world_size,
+                "first_step": self.step,
+                "first_tokens": self.tokens,
+                "allocated_s": process_age_s(),
+            }
+            self.starts = begun(self.run.record.get("starts", []), last_row, new)
         return state
 
     def _start(self, run_dir: Path, state: Mapping[str, Any]) -> None:
         engine, experiment = self.engine, self.experiment
+        train = experiment.train
+        self.checkpointer = Checkpointer(
+            run_dir / "checkpoints", keep=train.keep_checkpoints, keep_every=train.keep_every
+        )
         place = run_place(engine, run_dir)
         kept = state.get("observers", [None] * len(self.observers))
         for observer, observer_state in zip(self.observers, kept, strict=True):
             observer.start(place, observer_state)
         if self.run is not None:
             first = {} if self.run.record else describe_start(experiment)
-            self.run.update(first | self._conditions() | {"status": "running"})
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(run_dir / "events", purge_step=self.step + 1)
+            now_running = {"status": "running", "starts": self.starts}
+            self.run.update(first | self._conditions() | now_running)
+        self.log.start(run_dir, self.step)
         if self.progress is not None:
-            self.progress.begin(self.step, experiment.train.steps)
+            self.progress.begin(self.step, train.steps)
         self._phase("train")
-        self._restart_interval()
 
     def _conditions(self) -> dict[str, Any]:
         """Return what really runs: taken from the engine and the built model."""
@@ -196,117 +245,68 @@ class Session:
         }
 
     def _train_one(self, stop: bool) -> StepResult:
+        self.watchdog.beat(f"training step {self.step + 1}")
         begin = time.perf_counter()
         result = self.trainer.step(self.step, stop=stop)
-        elapsed = time.perf_counter() - begin
-        self.interval_s += elapsed
-        self.train_time_s += elapsed
+        elapsed_s = time.perf_counter() - begin
+        self.train_time_s += elapsed_s
         self.step += 1
         self.tokens += result.tokens
-        self.interval_tokens += result.tokens
-        self.interval_steps += 1
         self.last_loss = result.loss
-        due = self.step % self.experiment.train.log_interval == 0
-        if due or result.stop or self.step == self.experiment.train.steps:
-            self._log(result)
+        self.log.add(result, elapsed_s)
+        train = self.experiment.train
+        if self.step % train.log_interval == 0 or result.stop or self.step == train.steps:
+            row = self.log.write(self.step, self.tokens, result)
+            if self.progress is not None:
+                self.progress.row(row)
         return result
 
-    def _log(self, result: StepResult) -> None:
-        """Write one metrics row for the steps since the last one; a collective call."""
-        rate = self.interval_tokens / self.interval_s
-        flops_per_s = rate * self.ledger.training_flops_per_token / self.engine.world_size
-        stall = self._longest_stall()
-        row: dict[str, Any] = {
-            "step": self.step,
-            "tokens": self.tokens,
-            "loss": result.loss,
-            **self.trainer.router_losses(self.interval_steps),
-            "grad_norm": result.grad_norm,
-            "learning_rate": result.learning_rate,
-            "step_time_s": self.interval_s / self.interval_steps,
-            "tokens_per_s": rate,
-            "flops_per_s": flops_per_s,
-            "mfu": flops_per_s / self.peak["flops_per_s"],
-            "data_stall_s": stall,
-            "data_stall_share": stall / self.interval_s,
-        }
-        for observer in self.observers:
-            row |= observer.step(self.step, self.tokens)
-        load = self.trainer.expert_load.take()
-        if self.run is not None:
-            self.run.append("metrics", row)
-            if load.numel():
-                layers = self.trainer.expert_load.layers
-                self.run.append(
-                    "expert_load",
-                    {"step": self.step, "layers": layers, "counts": load.tolist()},
-                )
-            self._draw(row, load)
-        if self.progress is not None:
-            self.progress.row(row)
-        self._restart_interval()
-
-    def _longest_stall(self) -> float:
-        """Return seconds of this interval that the rank which waited most waited for data."""
-        stall = torch.tensor(self.trainer.loader.stall_seconds - self.interval_stall)
-        dist.all_reduce(stall, op=dist.ReduceOp.MAX)
-        return float(stall)
-
-    def _restart_interval(self) -> None:
-        self.interval_s = 0.0
-        self.interval_tokens = self.interval_steps = 0
-        self.interval_stall = self.trainer.loader.stall_seconds
-
-    def _draw(self, row: Mapping[str, Any], load: torch.Tensor) -> None:
-        for name, value in row.items():
-            if isinstance(value, int | float) and name != "step":
-                self.writer.add_scalar(f"train/{name}", value, self.step)
-        for layer, counts in zip(self.trainer.expert_load.layers, load.float(), strict=True):
-            busiest = float(counts.max() / counts.mean())
-            self.writer.add_scalar(f"expert_load/max_over_mean_layer_{layer}", busiest, self.step)
-            self.writer.add_histogram(f"expert_load/layer_{layer}", counts, self.step)
-
-    def _at_intervals(self, run_dir: Path) -> None:
+    def _at_intervals(self) -> None:
         train = self.experiment.train
         if self.step == train.steps:
             return
         if train.eval_interval and self.step % train.eval_interval == 0:
             self._evaluate()
         if train.checkpoint_interval and self.step % train.checkpoint_interval == 0:
-            self._save(run_dir)
+            self._save()
 
     def _evaluate(self) -> None:
         self._phase("evaluate")
         loss = self.trainer.evaluate()
         self.last_evaluation = (self.step, loss)
-        if self.run is not None:
-            row = {"step": self.step, "tokens": self.tokens, "loss": loss}
-            self.run.append("evaluations", row)
-            if loss is not None:
-                self.writer.add_scalar("held_out/loss", loss, self.step)
+        self.log.evaluated(self.step, self.tokens, loss)
         if self.progress is not None:
             self.progress.evaluated(self.step, loss)
         self._phase("train")
 
-    def _save(self, run_dir: Path) -> None:
+    def _save(self, *, is_last: bool = False) -> None:
+        """Write a checkpoint in the background; the last one is waited for."""
         self._phase("checkpoint")
+        self._wait_for_save()
         state = {
             "tokens": self.tokens,
             "train_time_s": self.train_time_s,
             "data": self.trainer.loader.state_dict(),
             "observers": [observer.state() for observer in self.observers],
         }
-        save_checkpoint(
-            run_dir / "checkpoints",
-            self.step,
-            self.trainer.chunks,
-            self.trainer.optimizer,
-            state,
-            self.experiment.train.keep_checkpoints,
-        )
+        copy = snapshot(self.trainer.chunks, self.trainer.optimizer)
+        self.checkpointer.save(self.step, copy, state)
+        if is_last:
+            self.checkpointer.wait()
         self._phase("train")
 
+    def _wait_for_save(self) -> None:
+        """Wait for the save before; training outlives one that failed, and its record says so."""
+        try:
+            self.checkpointer.wait()
+        except StorageError as error:
+            if self.run is not None:
+                print(f"moe: {error}; training goes on", file=sys.stderr)
+                failed = [*self.run.record.get("failed_saves", []), str(error)]
+                self.run.update({"failed_saves": failed})
+
     def _phase(self, name: Phase) -> None:
+        self.watchdog.beat(f"phase {name} after step {self.step}")
         for observer in self.observers:
             observer.phase(name)
 
@@ -314,13 +314,18 @@ class Session:
         sections: dict[str, Any] = {}
         for observer in self.observers:
             sections |= observer.finish()
+        self.log.close()
         if self.run is None:
             return {}
-        self.writer.close()
         rate = self.tokens / self.train_time_s if self.train_time_s else None
         flops = rate * self.ledger.training_flops_per_token if rate else None
         flops_per_rank = flops / self.engine.world_size if flops else None
         step, loss = self.last_evaluation
+        self.starts[-1] |= {
+            "tokens": self.tokens - self.first_tokens,
+            "allocated_s": process_age_s(),
+            "ended": status,
+        }
         self.run.update(
             {
                 "status": status,
@@ -334,6 +339,8 @@ class Session:
                 "mfu": flops_per_rank / self.peak["flops_per_s"] if flops_per_rank else None,
                 "final_loss": loss if step == self.step else None,
                 "train_loss": self.last_loss,
+                "starts": self.starts,
+                "goodput": goodput(self.starts, self.tokens, self.train_time_s),
                 **sections,
             }
         )

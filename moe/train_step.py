@@ -1,6 +1,6 @@
 """One rank's part of a training step: megatron-core's schedules, DDP and optimizer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -63,6 +63,8 @@ class Trainer:
         self._connect(chunks[0].config)
         self.expert_load = ExpertLoad(experiment.model, chunks)
         self.run_schedule = get_forward_backward_func()
+        self.progressed: Callable[[], None] = lambda: None
+        """Called at every micro-batch."""
 
     def _wrap(self, chunk: Any, index: int) -> DistributedDataParallel:
         config = DistributedDataParallelConfig(
@@ -93,7 +95,7 @@ class Trainer:
                 chunk.zero_grad_buffer()
             chunk.train(not forward_only)
         outputs = self.run_schedule(
-            forward_step_func=partial(_forward_step, self.engine.device, self.experiment.precision),
+            forward_step_func=self._forward_step,
             data_iterator=[iter(batches) for _ in self.chunks],
             model=self.chunks,
             num_microbatches=len(batches),
@@ -106,6 +108,10 @@ class Trainer:
             for output in outputs:
                 total += output["loss"].double().cpu()
         return total
+
+    def _forward_step(self, batches: Iterator[Batch], model: Any) -> tuple[Any, Any]:
+        self.progressed()
+        return _forward_step(self.engine.device, self.experiment.precision, batches, model)
 
     def step(self, index: int, *, stop: bool = False) -> StepResult:
         """Train step `index` (0-based). `stop` reaches every rank when any rank says it."""

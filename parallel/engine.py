@@ -75,7 +75,7 @@ def quieten_engine() -> None:
     logging.getLogger("megatron").setLevel(logging.ERROR)
 
 
-def start_engine(layout: Layout, *, seed: int, timeout_s: float = 600.0) -> Engine:
+def start_engine(layout: Layout, *, seed: int) -> Engine:
     """Join the process group named by the environment (alone without one) and lay out groups."""
     quieten_engine()
     rank = int(os.environ.get("RANK", "0"))
@@ -88,6 +88,8 @@ def start_engine(layout: Layout, *, seed: int, timeout_s: float = 600.0) -> Engi
     else:
         install_cpu_host()
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    # The watchdog comes first: its message names the collective.
+    timeout_s = 2 * layout.timeout_s
     limit = timedelta(seconds=timeout_s)
     if world_size == 1:
         store = torch._C._distributed_c10d.HashStore()

@@ -37,6 +37,9 @@ class Layout(BaseModel):
     """Shard optimizer states over data-parallel ranks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where ranks run: `auto` takes CUDA where this machine has it, and the run record says so."""
+    timeout_s: float = Field(default=600.0, gt=0)
+    """Seconds without progress (a micro-batch, an evaluation, a checkpoint waited for) after which
+    a rank names the collective it waits in and ends. Longer than the slowest checkpoint."""
 
     @model_validator(mode="before")
     @classmethod

@@ -71,9 +71,9 @@ class Experiment(Section):
 
     def _essence(self) -> dict[str, Any]:
         essence = self.model_dump(mode="json", include={"model", "data", "train"})
-        for interval in ("log_interval", "eval_interval", "checkpoint_interval",
-                         "keep_checkpoints", "eval_sequences", "micro_batch_size"):  # fmt: skip
-            essence["train"].pop(interval)
+        for free in ("log_interval", "eval_interval", "checkpoint_interval", "keep_checkpoints",
+                     "keep_every", "eval_sequences", "micro_batch_size"):  # fmt: skip
+            essence["train"].pop(free)
         for reading in ("store", "more_stores", "changes", "max_epochs", "feed", "prefetch_steps",
                         "workers", "pin_memory"):  # fmt: skip
             essence["data"].pop(reading)

@@ -47,6 +47,8 @@ class TrainConfig(Section):
     """Steps between checkpoints; none: only at the end or when stopped."""
     keep_checkpoints: PositiveInt = 2
     """Newest checkpoints that stay."""
+    keep_every: PositiveInt | None = None
+    """Checkpoints of multiples of so many steps stay too, for good."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -11,6 +11,7 @@ from ranks import RankError, run_ranks
 from safetensors.numpy import load_file
 from training import Block, Whole, assemble, blocks, make, started
 
+from moe.checkpoint_index import write_index
 from moe.config.experiment import Experiment
 
 pytestmark = pytest.mark.engine
@@ -57,7 +58,7 @@ def _load(experiment: Experiment, path: Path, copy: Path) -> tuple[list[Block], 
 def _content(checkpoint: Path) -> Whole:
     """Put a checkpoint's whole tensors together from its files, by its index alone."""
     index = json.loads((checkpoint / "index.json").read_text())
-    files = {name: load_file(checkpoint / name) for name in index["files"]}
+    files = {name: load_file(checkpoint / name) for name in index["files"] if "rank" in name}
     parts = [
         Block(
             part["key"],
@@ -168,8 +169,20 @@ def _edit_parts(checkpoint: Path, edit: Any, message: str) -> str:
     named = [part for part in index["parts"] if part["key"] == key]
     rest = [part for part in index["parts"] if part["key"] != key]
     index["parts"] = rest + edit(named)
-    (checkpoint / "index.json").write_text(json.dumps(index))
+    write_index(checkpoint, index)
     return message + key
+
+
+def _edit_index(checkpoint: Path) -> str:
+    text = (checkpoint / "index.json").read_text()
+    (checkpoint / "index.json").write_text(text.replace('"name": "1"', '"name": "2"', 1))
+    return "index.json: missing or damaged: its content does not match its checksum"
+
+
+def _edit_state(checkpoint: Path) -> str:
+    text = (checkpoint / "state.json").read_text()
+    (checkpoint / "state.json").write_text(text.replace('"step": 3', '"step": 2'))
+    return "state.json: missing or damaged"
 
 
 def _other_shape(checkpoint: Path) -> str:
@@ -180,8 +193,8 @@ def _other_shape(checkpoint: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "damage", [_flip_a_bit, _truncate, _remove_file, _cut_index, _newer_format, _remove_tensor,
-               _other_shape],
+    "damage", [_flip_a_bit, _truncate, _remove_file, _cut_index, _newer_format, _edit_index,
+               _edit_state, _remove_tensor, _other_shape],
 )  # fmt: skip
 def test_damage_is_named(damage: Any, saved: dict[str, Path], store: Path, tmp_path: Path) -> None:
     checkpoint = _copied(saved["one"], tmp_path / "damaged")

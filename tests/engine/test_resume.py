@@ -72,14 +72,8 @@ def _train(
 
 def _rows(run_dir: Path, name: str = "metrics") -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (run_dir / f"{name}.jsonl").read_text().splitlines()]
-    timed = (
-        "step_time_s",
-        "tokens_per_s",
-        "flops_per_s",
-        "mfu",
-        "data_stall_s",
-        "data_stall_share",
-    )
+    timed = ("step_time_s", "tokens_per_s", "flops_per_s", "mfu", "data_stall_s",
+             "data_stall_share", "allocated_s")  # fmt: skip
     return [{key: value for key, value in row.items() if key not in timed} for row in rows]
 
 

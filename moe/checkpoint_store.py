@@ -1,0 +1,131 @@
+"""The folder of a run's checkpoints: which are complete, which stay, which is read. No engine."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from moe.checkpoint_index import file_sha256, verify_files, write_index
+from moe.errors import ConfigError
+from moe.files import fsync_directory, write_json, write_text
+
+STATE = "state.json"
+LATEST = "latest"
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the name of a step's checkpoint; names sort by step."""
+    return f"step-{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """Return a checkpoint's step by its name."""
+    return int(path.name.removeprefix("step-"))
+
+
+def partial_path(root: Path, step: int) -> Path:
+    """Return where a checkpoint lies while it is written; readers do not see it."""
+    return root / f".{checkpoint_name(step)}.partial"
+
+
+def begin(root: Path, step: int) -> None:
+    """Make the empty folder that ranks write into."""
+    partial = partial_path(root, step)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+
+
+def complete(root: Path, step: int, state: Mapping[str, Any], index: dict[str, Any]) -> None:
+    """Add state and index to the ranks' files, give all of it its name, then point `latest` at it.
+
+    An older checkpoint of the same step stays until the new one has its name.
+    """
+    partial, final = partial_path(root, step), root / checkpoint_name(step)
+    write_json(partial / STATE, {"step": step, **state})
+    files = index["files"] | {STATE: file_sha256(partial / STATE)}
+    write_index(partial, index | {"files": files})
+    old = root / f".{final.name}.old"
+    if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+    partial.rename(final)
+    fsync_directory(root)
+    write_text(root / LATEST, final.name)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_old(root: Path, keep: int, keep_every: int | None) -> None:
+    """Keep the newest `keep`, and every multiple of `keep_every`; the rest goes."""
+    for path in complete_checkpoints(root)[:-keep]:
+        if keep_every is None or step_of(path) % keep_every:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def complete_checkpoints(root: Path) -> list[Path]:
+    """Return a run's complete checkpoints, oldest first."""
+    return sorted(path for path in root.glob("step-*") if (path / STATE).is_file())
+
+
+def latest_checkpoint(root: Path) -> Path | None:
+    """Return the newest complete checkpoint of a run, or None where there is none."""
+    found = complete_checkpoints(root)
+    return found[-1] if found else None
+
+
+def checkpoint_to_resume(root: Path, step: int | None = None) -> Path | None:
+    """Return the newest checkpoint, or that of `step`, whole; None where there is none.
+
+    Raises:
+        ConfigError: It is damaged, or there is none of that step; says which others are whole.
+    """
+    found = latest_checkpoint(root)
+    if step is not None:
+        found = root / checkpoint_name(step)
+        if not (found / STATE).is_file():
+            kept = ", ".join(str(step_of(path)) for path in complete_checkpoints(root)) or "none"
+            raise ConfigError(f"{root}: no checkpoint of step {step}: there are {kept}")
+    if found is None:
+        return None
+    try:
+        verify_files(found)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {_alternative(root, found)}") from None
+    return found
+
+
+def _alternative(root: Path, damaged: Path) -> str:
+    """Say which checkpoint may be resumed instead."""
+    for path in reversed(complete_checkpoints(root)):
+        if path < damaged and _is_whole(path):
+            return (
+                f"the checkpoint of step {step_of(path)} is whole: resume from it with"
+                f" --step {step_of(path)}"
+            )
+    return "no earlier checkpoint is whole: start a new run with --run-dir"
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        verify_files(path)
+    except ConfigError:
+        return False
+    return True
+
+
+def set_aside_after(root: Path, step: int) -> None:
+    """Rename checkpoints later than `step`, so that no resume takes them up again."""
+    for path in complete_checkpoints(root):
+        if step_of(path) > step:
+            aside = root / f"set-aside-{path.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the JSON values kept beside a checkpoint's tensors."""
+    try:
+        state: dict[str, Any] = json.loads((path / STATE).read_text())
+        return state
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path / STATE}: missing or damaged: {error}") from None
