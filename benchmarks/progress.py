@@ -1,5 +1,7 @@
-"""What people see while a model trains: one line that moves, on standard error."""
+"""What people see while a model trains, on standard error."""
 
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +16,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+LOG_EVERY_S = 30.0
+"""Seconds between lines where no terminal can show a moving one."""
+
 
 class TrainingProgress:
-    """Shows steps, loss, speed and time left."""
+    """Shows steps, loss, speed and time left: a moving line, or in a log one line now and then."""
 
     def __init__(self, title: str = "train") -> None:
         self.title = title
@@ -31,17 +36,26 @@ class TrainingProgress:
             console=self.console,
         )
         self.task: Any = None
+        self.steps = 0
         self.held_out = ""
+        self.last_line_at = 0.0
 
     def begin(self, step: int, steps: int) -> None:
         """Show the bar at `step` of `steps`."""
-        self.bar.start()
-        self.task = self.bar.add_task(self.title, total=steps, completed=step, note="")
+        self.steps = steps
+        if self.console.is_terminal:
+            self.bar.start()
+            self.task = self.bar.add_task(self.title, total=steps, completed=step, note="")
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Move to a metrics row's step."""
+        step = row["step"]
         note = f"loss {row['loss']:.3f}  {row['tokens_per_s']:,.0f} tokens/s{self.held_out}"
-        self.bar.update(self.task, completed=row["step"], note=note)
+        if self.task is not None:
+            self.bar.update(self.task, completed=step, note=note)
+        elif step == self.steps or time.monotonic() - self.last_line_at > LOG_EVERY_S:
+            self.last_line_at = time.monotonic()
+            print(f"{self.title} {step}/{self.steps}  {note}", file=sys.stderr, flush=True)
 
     def evaluated(self, step: int, loss: float | None) -> None:
         """Show the newest held-out loss beside the training loss."""
@@ -50,7 +64,8 @@ class TrainingProgress:
 
     def end(self) -> None:
         """Leave the last line standing."""
-        self.bar.stop()
+        if self.task is not None:
+            self.bar.stop()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import logging
 import math
 import os
 import signal
@@ -128,7 +129,7 @@ def _train_processes(arguments: Sequence[str], nproc: int, max_restarts: int) ->
 
     Raises:
         StoppedError: A signal stopped the run after its checkpoint.
-        ConfigError: A rank refused its input (it has said why).
+        SystemExit: A rank refused its input and has said why.
         RankError: A rank failed or was killed, more often than it may be started again.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -143,7 +144,7 @@ def _train_processes(arguments: Sequence[str], nproc: int, max_restarts: int) ->
         if StoppedError.exit_code in codes.values():
             raise StoppedError("stopped by a signal: continue with --resume") from None
         if ConfigError.exit_code in codes.values():
-            raise ConfigError("a rank refused its input, as it says above") from None
+            raise SystemExit(ConfigError.exit_code) from None  # the rank has said why
         rank, failure = error.get_first_failure()
         raise RankError(
             f"rank {rank} of {nproc} {_how_it_ended(failure.exitcode)}: continue with --resume"
@@ -172,6 +173,9 @@ def launch_ranks(arguments: Sequence[str], nproc: int, max_restarts: int = 0) ->
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",
     )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+    # Ranks say what is wrong, and the caller how it ended: torchrun's own log is noise.
+    for name in ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     elastic_launch(config, sys.executable)(*arguments)
 
 

@@ -66,13 +66,14 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> Device:
 
 
 def quieten_engine() -> None:
-    """Silence what megatron-core says of missing kernels and of its own calls' deprecation.
+    """Silence what megatron-core and torch say of missing kernels and of deprecated calls.
 
     Which kernels ran is in the run's record. Call it before importing megatron-core.
     """
     warnings.filterwarnings("ignore", module=r"megatron\.")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d")
-    logging.getLogger("megatron").setLevel(logging.ERROR)
+    for name in ("megatron", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def start_engine(layout: Layout, *, seed: int) -> Engine:
