@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.energy import EnergyObserver
 from benchmarks.progress import TrainingProgress
+from benchmarks.trackers import open_trackers
 from moe.config.experiment import Experiment, load_experiment
 from moe.errors import ConfigError, RankError, StoppedError
 from moe.preflight import check_before_start
@@ -96,6 +97,7 @@ def train_rank(
         resume, from_step = True, None
         _refuse_to_restart_what_was_stopped(run_dir)
     check_before_start(experiment, int(os.environ.get("WORLD_SIZE", "1")))
+    trackers = open_trackers(experiment)
     quieten_engine()
     from moe.train import train
 
@@ -109,6 +111,7 @@ def train_rank(
             resume=resume,
             from_step=from_step,
             observers=[EnergyObserver(experiment.energy)],
+            trackers=trackers,
             progress=watcher,
         )
     finally:

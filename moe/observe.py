@@ -1,6 +1,6 @@
 """What a training run tells its observers (meters, trackers), and what they give back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -39,3 +39,19 @@ class Observer(Protocol):
 
     def finish(self) -> Mapping[str, Any]:
         """End; returns sections for `record.json` (rank 0's are written). A collective call."""
+
+
+class Tracker(Protocol):
+    """Shows a run elsewhere (TensorBoard, ...), while it runs; lives on rank 0 only."""
+
+    def begin(self, run_dir: Path, record: Mapping[str, Any], step: int) -> None:
+        """Training goes on after `step`; `record` is what `record.json` holds so far."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Take named numbers of a step, e.g. `train/loss`."""
+
+    def expert_load(self, step: int, layer: int, tokens: Sequence[float]) -> None:
+        """Take the tokens that each expert of a layer got since the last call."""
+
+    def end(self, record: Mapping[str, Any]) -> None:
+        """Close; `record` is the final one."""

@@ -18,7 +18,7 @@ from moe.config.experiment import Experiment
 from moe.errors import ConfigError, StoppedError, StorageError
 from moe.goodput import begun, goodput, process_age_s
 from moe.ledger import ledger
-from moe.observe import Observer, Phase, RunPlace
+from moe.observe import Observer, Phase, RunPlace, Tracker
 from moe.run import RunDirectory, describe_start, now
 from moe.train_log import StepLog
 from moe.train_step import StepResult, Trainer
@@ -50,6 +50,7 @@ def train(  # noqa: PLR0913 - the one entry point of a run
     resume: bool = False,
     from_step: int | None = None,
     observers: Sequence[Observer] = (),
+    trackers: Sequence[Tracker] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train an experiment in `run_dir` and return its record (rank 0; {} elsewhere).
@@ -61,6 +62,7 @@ def train(  # noqa: PLR0913 - the one entry point of a run
         resume: Go on from the newest checkpoint, where there is one.
         from_step: Go on from this step's checkpoint instead.
         observers: Meters; every rank has them in the same order.
+        trackers: Show the run elsewhere, beside TensorBoard; used on rank 0 only.
         progress: Told what happens; rank 0 only.
 
     Raises:
@@ -75,7 +77,7 @@ def train(  # noqa: PLR0913 - the one entry point of a run
         trainer = Trainer(experiment, engine)
         trainer.progressed = watchdog.beat
         try:
-            session = Session(experiment, engine, run, trainer, observers, progress)
+            session = Session(experiment, engine, run, trainer, observers, trackers, progress)
             session.watchdog = watchdog
             return session.run_to_end(run_dir, checkpoint)
         finally:
@@ -151,6 +153,7 @@ class Session:
         run: RunDirectory | None,
         trainer: Trainer,
         observers: Sequence[Observer],
+        trackers: Sequence[Tracker],
         progress: Progress | None,
     ) -> None:
         self.experiment, self.engine, self.run = experiment, engine, run
@@ -162,7 +165,7 @@ class Session:
         dtype = torch.bfloat16 if experiment.precision.dtype == "bf16" else torch.float32
         self.peak = measure_matmul_rate(engine.device, dtype)
         self.ledger = ledger(experiment.model, experiment.train.seq_len)
-        self.log = StepLog(run, trainer, observers, self.ledger, self.peak)
+        self.log = StepLog(run, trainer, observers, trackers, self.ledger, self.peak)
 
     def run_to_end(self, run_dir: Path, checkpoint: Path | None) -> dict[str, Any]:
         """Train what is left, evaluate, save, and complete the record."""
@@ -314,7 +317,6 @@ class Session:
         sections: dict[str, Any] = {}
         for observer in self.observers:
             sections |= observer.finish()
-        self.log.close()
         if self.run is None:
             return {}
         rate = self.tokens / self.train_time_s if self.train_time_s else None
@@ -344,6 +346,7 @@ class Session:
                 **sections,
             }
         )
+        self.log.close()
         return self.run.record
 
 

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: metrics rows, expert load, TensorBoard; a row an interval."""
+"""What a run writes down as it goes: metrics rows, expert load, trackers; a row an interval."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +9,9 @@ import torch.distributed as dist
 
 from moe.goodput import process_age_s
 from moe.ledger import Ledger
-from moe.observe import Observer
+from moe.observe import Observer, Tracker
 from moe.run import RunDirectory
+from moe.tensorboard import TensorBoard
 from moe.train_step import StepResult, Trainer
 
 
@@ -22,19 +23,19 @@ class StepLog:
         run: RunDirectory | None,
         trainer: Trainer,
         observers: Sequence[Observer],
+        trackers: Sequence[Tracker],
         ledger: Ledger,
         peak: Mapping[str, Any],
     ) -> None:
         self.run, self.trainer, self.observers = run, trainer, observers
         self.ledger, self.peak = ledger, peak
-        self.writer: Any = None
+        self.trackers: list[Tracker] = [TensorBoard(), *trackers]
 
     def start(self, run_dir: Path, step: int) -> None:
         """Begin to write after `step`."""
         if self.run is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(run_dir / "events", purge_step=step + 1)
+            for tracker in self.trackers:
+                tracker.begin(run_dir, self.run.record, step)
         self._restart()
 
     def add(self, result: StepResult, elapsed_s: float) -> None:
@@ -73,7 +74,7 @@ class StepLog:
                 self.run.append(
                     "expert_load", {"step": step, "layers": layers, "counts": load.tolist()}
                 )
-            self._draw(step, row, load)
+            self._show(step, row, load)
         self._restart()
         return row
 
@@ -82,12 +83,14 @@ class StepLog:
         if self.run is not None:
             self.run.append("evaluations", {"step": step, "tokens": tokens, "loss": loss})
             if loss is not None:
-                self.writer.add_scalar("held_out/loss", loss, step)
+                for tracker in self.trackers:
+                    tracker.scalars(step, {"held_out/loss": loss})
 
     def close(self) -> None:
-        """Complete TensorBoard's file."""
-        if self.writer is not None:
-            self.writer.close()
+        """Complete what trackers show, by the final record."""
+        if self.run is not None:
+            for tracker in self.trackers:
+                tracker.end(self.run.record)
 
     def _longest_stall_s(self) -> float:
         """Return seconds of this interval that the rank which waited most waited for data."""
@@ -100,11 +103,14 @@ class StepLog:
         self.interval_tokens = self.interval_steps = 0
         self.interval_stall_s = self.trainer.loader.stall_seconds
 
-    def _draw(self, step: int, row: Mapping[str, Any], load: torch.Tensor) -> None:
-        for name, value in row.items():
-            if isinstance(value, int | float) and name != "step":
-                self.writer.add_scalar(f"train/{name}", value, step)
-        for layer, counts in zip(self.trainer.expert_load.layers, load.float(), strict=True):
+    def _show(self, step: int, row: Mapping[str, Any], load: torch.Tensor) -> None:
+        numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and k != "step"}
+        scalars = {f"train/{name}": float(value) for name, value in numbers.items()}
+        layers = self.trainer.expert_load.layers
+        for layer, counts in zip(layers, load.float(), strict=True):
             busiest = float(counts.max() / counts.mean())
-            self.writer.add_scalar(f"expert_load/max_over_mean_layer_{layer}", busiest, step)
-            self.writer.add_histogram(f"expert_load/layer_{layer}", counts, step)
+            scalars[f"expert_load/max_over_mean_layer_{layer}"] = busiest
+        for tracker in self.trackers:
+            tracker.scalars(step, scalars)
+            for layer, counts in zip(layers, load.tolist(), strict=True):
+                tracker.expert_load(step, layer, counts)

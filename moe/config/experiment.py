@@ -16,6 +16,7 @@ from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
 from moe.config.model import ModelConfig
 from moe.config.slurm import SlurmConfig
+from moe.config.track import TrackConfig
 from moe.config.train import TrainConfig
 from moe.errors import ConfigError
 from moe.presets import preset_model
@@ -37,6 +38,7 @@ class Experiment(Section):
     train: TrainConfig
     energy: EnergyConfig = EnergyConfig()
     slurm: SlurmConfig = SlurmConfig()
+    track: TrackConfig = TrackConfig()
 
     @model_validator(mode="after")
     def _check_across(self) -> Self:
@@ -55,8 +57,8 @@ class Experiment(Section):
 
     @property
     def content_hash(self) -> str:
-        """Eight hexadecimal digits of what training depends on (not of `[slurm]` or `[energy]`)."""
-        content = self.model_dump(mode="json", exclude={"name", "slurm", "energy"})
+        """Eight hexadecimal digits of what training depends on, not where it runs or is shown."""
+        content = self.model_dump(mode="json", exclude={"name", "slurm", "energy", "track"})
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
