@@ -45,7 +45,8 @@ def _routing(run: Run) -> str | None:
         return "dense model"
     if moe is None:
         return None
-    return "forced even" if moe.get("forced_balance") else "natural"
+    forced = moe.get("forced_balance")
+    return "natural" if not forced else "forced random" if forced == "random" else "forced even"
 
 
 def _peak(run: Run) -> str | None:

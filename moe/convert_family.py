@@ -18,7 +18,7 @@ ONLY_TRAINING = {
 ONLY_TRAINING_MOE = {
     "load_balancing": "none", "aux_loss_coefficient": 0.0, "z_loss_coefficient": 0.0,
     "expert_bias_update_rate": 1e-3, "capacity_factor": None, "token_drop_policy": "probs",
-    "forced_balance": False,
+    "router_dtype": "fp32", "forced_balance": False,
 }  # fmt: skip
 """Keys that do not change what a trained, dropless model computes; they are not exported."""
 

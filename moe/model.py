@@ -33,6 +33,7 @@ from megatron.core.transformer.transformer_layer import (
     get_transformer_layer_offset,
 )
 
+from moe.config.kernels import kernel_fault
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
 from moe.model_config import transformer_config
@@ -58,6 +59,8 @@ def build_model(
     Raises:
         ConfigError: The engine or the kernel set cannot do what the model asks for.
     """
+    if fault := kernel_fault(model, layout, precision):
+        raise ConfigError(fault)
     config = transformer_config(model, layout, precision)
     stages = range(layout.vpp) if layout.vpp > 1 else [None]
     chunks = [_build_chunk(model, config, precision, stage) for stage in stages]
@@ -119,8 +122,6 @@ def _block_specs(
 ) -> tuple[TransformerBlockSubmodules, Any]:
     """Return the specs of this chunk's layers and of its multi-token-prediction layers."""
     if precision.kernels == "te":
-        if model.qk_norm == "full":
-            raise ConfigError('qk_norm = "full" needs precision.kernels = "torch"')
         return _te_block_specs(model, config, stage)
     backend = TorchBackend()
     specs = [_layer_spec(model, config, backend, sparse) for sparse in model.sparse_layers]

@@ -120,8 +120,7 @@ def _moe_values(model: ModelConfig, layout: Layout) -> dict[str, Any]:
         "moe_router_bias_update_rate": moe.expert_bias_update_rate,
         # Our router drops tokens; the dispatcher must know that some may be missing.
         "moe_expert_capacity_factor": moe.capacity_factor,
-        "moe_router_force_load_balancing": moe.forced_balance,
-        "moe_router_dtype": "fp32",
+        "moe_router_dtype": None if moe.router_dtype == "model" else moe.router_dtype,
         "moe_grouped_gemm": True,
         "moe_token_dispatcher_type": layout.dispatcher,
     }

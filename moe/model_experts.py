@@ -128,14 +128,17 @@ def _weight(name: str, shape: tuple[int, ...] | None, dtype: torch.dtype) -> nn.
 
 
 def _grouped_mm(tokens_tk: Tensor, weights_enk: Tensor, ends_e: Tensor) -> Tensor:
-    product = F.grouped_mm(tokens_tk, weights_enk.transpose(-2, -1), offs=ends_e)
-    contiguous: Tensor = _ContiguousGradient.apply(product)  # type: ignore[no-untyped-call]
-    return contiguous
+    # Its backward on a CPU wants contiguous gradients.
+    return contiguous_gradient(F.grouped_mm(tokens_tk, weights_enk.transpose(-2, -1), offs=ends_e))
+
+
+def contiguous_gradient(x: Tensor) -> Tensor:
+    """Return `x`, whose gradient will be contiguous."""
+    same: Tensor = _ContiguousGradient.apply(x)  # type: ignore[no-untyped-call]
+    return same
 
 
 class _ContiguousGradient(torch.autograd.Function):
-    """Identity whose gradient is contiguous, as grouped_mm's backward on a CPU wants it."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         return x.view_as(x)

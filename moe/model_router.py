@@ -11,7 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from megatron.core.transformer.moe.moe_utils import compute_routing_scores_for_aux_loss, sinkhorn
+from megatron.core.transformer.moe.moe_utils import (
+    apply_random_logits,
+    compute_routing_scores_for_aux_loss,
+    sinkhorn,
+)
 from megatron.core.transformer.moe.router import TopKRouter
 from torch import Tensor
 
@@ -44,11 +48,12 @@ class Router(TopKRouter):  # type: ignore[misc]
         assert padding_mask is None
         length, self._sequences = logits.shape[:2]
         logits = self.apply_z_loss(logits.flatten(0, 1))
-        ranking = None
-        if self.rule.load_balancing == "sinkhorn" and self.training:
-            ranking = sinkhorn(logits.detach().float())
         decision = decide(
-            logits, self.rule, bias=self.expert_bias, experts=self.replay, ranking=ranking
+            logits,
+            self.rule,
+            bias=self.expert_bias,
+            experts=self.replay,
+            ranking=self._ranking(logits.detach()),
         )
         for watch in self.watchers:
             watch(self.layer_number, decision)
@@ -60,6 +65,16 @@ class Router(TopKRouter):  # type: ignore[misc]
             probs = self._with_balancing_losses(logits, probs, length)
         self._apply_expert_bias(routing_map)
         return probs, routing_map
+
+    def _ranking(self, logits: Tensor) -> Tensor | None:
+        """Return what experts are chosen by, [T, E]; None: their scores."""
+        if self.rule.forced_balance == "random":
+            ranking: Tensor = apply_random_logits(logits)
+            return ranking
+        if self.rule.load_balancing == "sinkhorn" and self.training:
+            ranking = sinkhorn(logits.float())
+            return ranking
+        return None
 
     def _with_balancing_losses(self, logits: Tensor, probs: Tensor, length: int) -> Tensor:
         """Attach the load-balancing loss; it sees the choice by score alone."""

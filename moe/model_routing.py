@@ -37,16 +37,18 @@ def decide(
     """Route tokens by their logits [T, E].
 
     Args:
-        logits: Of the router, in the number format of routing.
+        logits: Of the router, in its number format (`router_dtype`).
         rule: The model's routed experts.
         bias: Auxiliary-loss-free balancing's bias [E]; it chooses experts and does not weigh them.
         experts: Experts to take instead of choosing, [T, K] (a replay).
-        ranking: What to choose by instead of the scores, [T, E] (Sinkhorn).
+        ranking: What to choose by instead of the scores, [T, E] (Sinkhorn, a random choice).
     """
     scores = _scores(logits, rule)
+    if experts is None and rule.forced_balance is True:
+        experts = _even_choice(len(logits), rule, logits.device)
     if experts is None:
-        by = scores if ranking is None else ranking
-        experts = _chosen(by.detach() if bias is None else by.detach() + bias, rule)
+        by = scores.detach() if ranking is None else ranking
+        experts = _chosen(by + bias if bias is not None and ranking is None else by, rule)
     weights = scores.gather(1, experts)
     if rule.normalize_top_k:
         weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
@@ -58,9 +60,14 @@ def decide(
 
 
 def _scores(logits: Tensor, rule: MoeConfig) -> Tensor:
-    if rule.score_function == "sigmoid":
-        return logits.float().sigmoid()
-    return logits.softmax(dim=-1, dtype=torch.float32)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.sigmoid() if rule.score_function == "sigmoid" else logits.softmax(dim=-1)
+
+
+def _even_choice(tokens: int, rule: MoeConfig, device: torch.device) -> Tensor:
+    """Deal experts to tokens in turn, [T, K]."""
+    turns = torch.arange(tokens * rule.top_k, device=device)
+    return (turns % rule.num_experts).view(tokens, rule.top_k)
 
 
 def _chosen(scores: Tensor, rule: MoeConfig) -> Tensor:

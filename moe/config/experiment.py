@@ -14,6 +14,7 @@ from data.config import DataConfig
 from moe.config.base import Section
 from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
+from moe.config.kernels import kernel_fault
 from moe.config.model import ModelConfig
 from moe.config.slurm import SlurmConfig
 from moe.config.track import TrackConfig
@@ -47,6 +48,8 @@ class Experiment(Section):
                 f"train.seq_len={self.train.seq_len} is longer than the model's"
                 f" max_seq_len={self.model.max_seq_len}: shorten it or raise model.max_seq_len"
             )
+        if fault := kernel_fault(self.model, self.parallel, self.precision):
+            raise ValueError(fault)
         packed = self.data.document_mask and self.precision.kernels == "te"
         if packed and (self.train.micro_batch_size > 1 or self.parallel.cp > 1):
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from moe.config.base import Section
 
@@ -106,8 +106,23 @@ class MoeConfig(Section):
     """Tokens an expert may take, times the even share; none: dropless."""
     token_drop_policy: Literal["probs", "position"] = "probs"
     """Which tokens go when capacity is exceeded: lowest weight, or last position."""
-    forced_balance: bool = False
-    """Replace routing by an even random one. For benchmarks: the model does not learn to route."""
+    router_dtype: Literal["fp32", "fp64", "model"] = "fp32"
+    """Number format of the router's product and scores; `model`: that of the layer's input (the
+    softmax is never below FP32)."""
+    forced_balance: Literal[False, True, "random"] = False
+    """Replace the choice of experts. For benchmarks: the model does not learn to route. true:
+    every expert gets the same number of tokens; `random`: each token draws its experts evenly."""
+
+    @field_validator("load_balancing", mode="before")
+    @classmethod
+    def _not_expert_choice(cls, value: object) -> object:
+        if value == "expert_choice":
+            raise ValueError(
+                "'expert_choice': megatron-core has no such routing (arXiv:2202.09368); in a causal"
+                " model it would tell a token what later tokens an expert preferred: take"
+                " 'sinkhorn', or expert_bias with sigmoid scores"
+            )
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:

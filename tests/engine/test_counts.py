@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from counting import count_parameters, engine_chunk_layers
+from options import CONFIGS
 from ranks import run_ranks
 
-from moe.config.model import ModelConfig
 from moe.ledger import ledger
 from moe.shape import shape_of
 from parallel.layout import Layout
@@ -17,55 +17,6 @@ from parallel.precision import Precision
 from parallel.shape import Batch
 
 pytestmark = pytest.mark.engine
-DENSE: dict[str, Any] = {
-    "num_layers": 4, "hidden_size": 32, "num_heads": 4, "num_kv_heads": 2, "head_dim": 6,
-    "ffn_hidden_size": 40, "vocab_size": 64, "max_seq_len": 32,
-}  # fmt: skip
-MOE = {"num_experts": 4, "top_k": 2, "expert_ffn_hidden_size": 12}
-LATENT: dict[str, Any] = {
-    "kv_lora_rank": 10, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6,
-}  # fmt: skip
-
-
-def sparse(**options: Any) -> dict[str, Any]:
-    return DENSE | {"moe": MOE | options}
-
-
-def latent(**options: Any) -> dict[str, Any]:
-    whole = {k: v for k, v in sparse().items() if k not in {"num_kv_heads", "head_dim"}}
-    return whole | {"mla": LATENT | options}
-
-
-MODELS: dict[str, dict[str, Any]] = {
-    "dense": DENSE,
-    "sparse": sparse(),
-    "tied": sparse() | {"tie_embeddings": True},
-    "qkv_bias": sparse() | {"qkv_bias": True},
-    "qk_norm_head": sparse() | {"qk_norm": "head"},
-    "qk_norm_full": sparse() | {"qk_norm": "full"},
-    "all_heads": {key: value for key, value in sparse().items() if key != "num_kv_heads"},
-    "yarn": sparse() | {"rope": {"scaling": "yarn", "factor": 4.0, "original_max_seq_len": 8}},
-    "first_dense": sparse(first_dense_layers=1),
-    "interleaved": sparse(layer_interval=2),
-    "shared": sparse(shared_expert_ffn_hidden_size=24),
-    "shared_gate": sparse(shared_expert_ffn_hidden_size=24, shared_expert_gate=True),
-    "sigmoid_bias_groups": sparse(
-        score_function="sigmoid", expert_bias=True, num_groups=2, group_top_k=1
-    ),
-    "capacity": sparse(capacity_factor=1.0),
-    "predicting": sparse(first_dense_layers=1) | {"mtp_layers": 1},
-    "predicting_tied": sparse() | {"mtp_layers": 1, "tie_embeddings": True},
-    "latent": latent(),
-    "latent_queries": latent(q_lora_rank=14),
-    "deepseek": latent(q_lora_rank=14)
-    | {
-        "moe": MOE | {"first_dense_layers": 1, "shared_expert_ffn_hidden_size": 12},
-        "mtp_layers": 1,
-    },
-}
-
-
-CONFIGS = {name: ModelConfig.model_validate(values) for name, values in MODELS.items()}
 LAYOUT = Layout(tp=2, pp=2, ep=2, device="cpu")
 BATCH = Batch(seq_len=32, micro_batch_size=1, global_batch_size=2)
 POSSIBLE = {
@@ -76,7 +27,7 @@ POSSIBLE = {
 
 
 def test_only_what_cannot_be_laid_out_is_left_out() -> None:
-    assert set(MODELS) - set(POSSIBLE) == {"dense", "predicting_tied"}
+    assert set(CONFIGS) - set(POSSIBLE) == {"dense", "latent_dense", "predicting_tied"}
 
 
 @pytest.fixture(scope="module")

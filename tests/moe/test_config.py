@@ -48,6 +48,21 @@ def model(**values: Any) -> ModelConfig:
         ({"moe": {"shared_expert_gate": True}}, "needs shared_expert_ffn_hidden_size > 0"),
         ({"moe": {"expert_bias": True}}, 'expert_bias needs score_function = "sigmoid"'),
         ({"moe": {"first_dense_layers": 2}}, "leaves none of the num_layers=2 layers sparse"),
+        (
+            {"moe": {"load_balancing": "expert_choice"}},
+            "model.moe.load_balancing: 'expert_choice': megatron-core has no such routing",
+        ),
+        ({"moe": {"forced_balance": "maybe"}}, "input should be False, True or 'random'"),
+        (
+            {"moe": {"load_balancing": "sinkhorn", "capacity_factor": 1.0}},
+            'capacity_factor does not go with load_balancing = "sinkhorn": remove it',
+        ),
+        ({"moe": {"group_score_experts": 2}}, "group_score_experts needs num_groups"),
+        (
+            {"moe": {"num_groups": 2, "group_top_k": 1, "group_score_experts": 3}},
+            "group_score_experts=3 exceeds the 2 experts of a group",
+        ),
+        ({"mtp_layers": 1, "sliding_window": 4, "full_attention_interval": 2}, "with mtp_layers"),
         ({"num_kv_heads": 3}, "num_heads=4 is not divisible by num_kv_heads=3"),
         ({"full_attention_interval": 2}, "full_attention_interval needs sliding_window"),
         ({"rope": {"factor": 8.0}}, "factor=8.0 does nothing with scaling"),
@@ -85,6 +100,25 @@ def test_wrong_models_are_refused_in_one_line(values: dict[str, Any], message: s
         ({"parallel": {"vpp": 2}}, "vpp=2 needs pipeline stages"),
         ({"precision": {"fp8": "yes"}}, "precision.fp8 = 'yes'"),
         ({"model": {"preset": "tinny"}}, "did you mean tiny?"),
+        (
+            {"model": {"preset": "tiny", "qk_norm": "full"}, "precision": {"kernels": "te"}},
+            'qk_norm = "full" is not in precision.kernels = "te"',
+        ),
+        (
+            {
+                "model": {"preset": "tiny", "moe": {"expert_ffn_hidden_size": 12}},
+                "precision": {"dtype": "bf16"},
+            },
+            'moe.expert_ffn_hidden_size=12 over etp=1: with precision.dtype = "bf16" torch\'s'
+            " grouped products need a multiple of 8",
+        ),
+        (
+            {
+                "model": {"preset": "tiny", "moe": {"expert_ffn_hidden_size": 36}},
+                "parallel": {"tp": 2, "etp": 2},
+            },
+            "moe.expert_ffn_hidden_size=36 over etp=2",
+        ),
     ],
 )
 def test_wrong_experiments_are_refused_in_one_line(sections: dict[str, Any], message: str) -> None:

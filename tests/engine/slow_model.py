@@ -1,0 +1,387 @@
+"""The whole model written out slowly in plain torch, from its papers, for any option of `[model]`.
+
+It takes the whole tensors of a checkpoint and computes logits and the training loss, token by
+token and expert by expert where that is clearest. Autograd gives the gradients.
+
+Shapes: B sequences, S tokens each, H hidden, D head dimension, E experts, K of them a token.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moe.config.model import ModelConfig, MoeConfig, RopeConfig
+
+
+@dataclass
+class Step:
+    """What a training step over some micro-batches adds up to."""
+
+    losses: Tensor
+    """Sum over tokens that count, in nats."""
+    objective: Tensor
+    """What gradients are of, times the tokens that count."""
+    loads: dict[str, Tensor]
+    """Tokens that each layer sent to each expert, by the layer's place."""
+
+
+class SlowModel:
+    """One model; `weights` are whole tensors by their checkpoint keys."""
+
+    def __init__(self, model: ModelConfig, weights: dict[str, Tensor]) -> None:
+        self.model, self.weights = model, weights
+        self.router_loss = torch.zeros(())
+        self.loads: dict[str, Tensor] = {}
+        self.load_history: dict[str, list[Tensor]] = {}
+        self.training = False
+
+    def logits(self, tokens: Tensor, borders: Tensor | None = None) -> Tensor:
+        """Return [B, S, V] of tokens [B, S]; `borders` as in `Batch.cu_seqlens`."""
+        hidden = self._hidden(tokens, _visible(tokens, borders))
+        return hidden @ self._head().T
+
+    def step(self, batches: list[dict[str, Tensor]]) -> Step:
+        """Run micro-batches as training does."""
+        self.training, self.load_history = True, {}
+        self.loads = {}
+        losses, objective = torch.zeros(()), torch.zeros(())
+        for batch in batches:
+            self.router_loss = torch.zeros(())
+            main, later = self._losses(batch)
+            losses = losses + main
+            # The engine weighs router losses by all tokens of a micro-batch.
+            objective = objective + main + later + self.router_loss * batch["tokens"].numel()
+        self.training = False
+        return Step(losses, objective, self.loads)
+
+    def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        tokens, labels, mask = batch["tokens"], batch["labels"], batch["loss_mask"]
+        visible = _visible(tokens, batch.get("cu_seqlens"))
+        hidden = self._hidden(tokens, visible)
+        main = (_cross_entropy(hidden @ self._head().T, labels) * mask).sum()
+        later = torch.zeros(())
+        counted = mask
+        for depth in range(self.model.mtp_layers):
+            tokens, labels, mask = (_shifted(x) for x in (tokens, labels, mask))
+            counted = counted * mask
+            hidden = self._predict(depth, tokens, hidden, visible)
+            losses = _cross_entropy(hidden @ self._head().T, labels) * counted
+            later = later + losses.sum() * self.model.mtp_loss_coefficient / self.model.mtp_layers
+        return main, later
+
+    def _head(self) -> Tensor:
+        tied = self.model.tie_embeddings
+        return self.weights["embedding.word_embeddings.weight" if tied else "output_layer.weight"]
+
+    def _hidden(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        hidden = self.weights["embedding.word_embeddings.weight"][tokens]
+        layers = zip(self.model.sparse_layers, self.model.layer_windows, strict=True)
+        for i, (sparse, window) in enumerate(layers):
+            hidden = self._layer(f"decoder.layers.{i}", hidden, visible, sparse, window)
+        return self._norm("decoder.final_layernorm", hidden)
+
+    def _predict(self, depth: int, tokens: Tensor, hidden: Tensor, visible: Tensor) -> Tensor:
+        """One prediction layer (DeepSeek-V3, arXiv:2412.19437, equations 21 to 23)."""
+        at = f"mtp.layers.{depth}"
+        embedded = self._norm(
+            f"{at}.enorm", self.weights["embedding.word_embeddings.weight"][tokens]
+        )
+        both = torch.cat([embedded, self._norm(f"{at}.hnorm", hidden)], dim=-1)
+        hidden = both @ self.weights[f"{at}.eh_proj.weight"].T
+        sparse, window = self.model.sparse_layers[-1], self.model.layer_windows[-1]
+        hidden = self._layer(f"{at}.transformer_layer", hidden, visible, sparse, window)
+        return self._norm(f"{at}.final_layernorm", hidden)
+
+    def _layer(
+        self, at: str, hidden: Tensor, visible: Tensor, sparse: bool, window: int | None
+    ) -> Tensor:
+        visible = visible & _window(hidden.shape[1], window)
+        attention = self._latent_attention if self.model.mla else self._attention
+        normed = self._norm(f"{at}.input_layernorm", hidden)
+        hidden = hidden + attention(f"{at}.self_attention", normed, visible)
+        normed = self._norm(f"{at}.pre_mlp_layernorm", hidden)
+        ffn = self._experts if sparse else self._dense
+        return hidden + ffn(f"{at}.mlp", normed)
+
+    def _norm(self, at: str, x: Tensor) -> Tensor:
+        scale = 1 / torch.sqrt((x * x).mean(-1, keepdim=True) + self.model.norm_epsilon)
+        return x * scale * self.weights[f"{at}.weight"]
+
+    def _linear(self, at: str, x: Tensor) -> Tensor:
+        bias = self.weights.get(f"{at}.bias")
+        product = x @ self.weights[f"{at}.weight"].T
+        return product if bias is None else product + bias
+
+    def _attention(self, at: str, x: Tensor, visible: Tensor) -> Tensor:
+        model, dim = self.model, self.model.query_head_dim
+        rows, length = x.shape[:2]
+        groups = model.kv_heads
+        each = model.num_heads // groups
+        qkv = self._linear(f"{at}.linear_qkv", x).view(rows, length, groups, each + 2, dim)
+        query = qkv[:, :, :, :each].reshape(rows, length, model.num_heads, dim)
+        key, value = qkv[:, :, :, each], qkv[:, :, :, each + 1]
+        if model.qk_norm == "head":
+            query, key = (
+                self._norm(f"{at}.q_layernorm", query),
+                self._norm(f"{at}.k_layernorm", key),
+            )
+        elif model.qk_norm == "full":
+            query = self._norm(f"{at}.q_layernorm", query.flatten(2)).view_as(query)
+            key = self._norm(f"{at}.k_layernorm", key.flatten(2)).view_as(key)
+        turned = int(dim * model.rope.fraction)
+        query, key = (
+            torch.cat([_turn(t[..., :turned], model.rope), t[..., turned:]], dim=-1)
+            for t in (query, key)
+        )
+        key, value = (t.repeat_interleave(each, dim=2) for t in (key, value))
+        sinks = self.weights.get(f"{at}.core_attention.softmax_offset")
+        seen = _attend(query, key, value, visible, dim**-0.5, sinks)
+        return self._linear(f"{at}.linear_proj", seen)
+
+    def _latent_attention(self, at: str, x: Tensor, visible: Tensor) -> Tensor:
+        """DeepSeek-V2, arXiv:2405.04434, section 2.1; rotated dimensions are pairs (2i, 2i+1)."""
+        model, mla, rope = self.model, self.model.mla, self.model.rope
+        assert mla is not None
+        heads, plain = model.num_heads, mla.qk_nope_head_dim
+        if mla.q_lora_rank is None:
+            query = self._linear(f"{at}.linear_q_proj", x)
+        else:
+            latent = self._linear(f"{at}.linear_q_down_proj", x)
+            query = self._linear(f"{at}.linear_q_up_proj", self._norm(f"{at}.q_layernorm", latent))
+        query = query.unflatten(-1, (heads, -1))
+        down = self._linear(f"{at}.linear_kv_down_proj", x)
+        latent, shared_key = down.split([mla.kv_lora_rank, mla.qk_rope_head_dim], dim=-1)
+        up = self._linear(f"{at}.linear_kv_up_proj", self._norm(f"{at}.kv_layernorm", latent))
+        key, value = up.unflatten(-1, (heads, -1)).split([plain, mla.v_head_dim], dim=-1)
+        shared_key = _turn(_halves(shared_key[:, :, None]), rope).expand(-1, -1, heads, -1)
+        turned = _turn(_halves(query[..., plain:]), rope)
+        query = torch.cat([query[..., :plain], turned], dim=-1)
+        key = torch.cat([key, shared_key], dim=-1)
+        scale = model.query_head_dim**-0.5
+        if rope.scaling == "yarn":
+            scale *= _mscale(rope.factor, rope.mscale_all_dim) ** 2
+        return self._linear(f"{at}.linear_proj", _attend(query, key, value, visible, scale, None))
+
+    def _dense(self, at: str, x: Tensor) -> Tensor:
+        gate, up = self._linear(f"{at}.linear_fc1", x).chunk(2, dim=-1)
+        return self._linear(f"{at}.linear_fc2", self._activated(gate, up))
+
+    def _activated(self, gate: Tensor, up: Tensor) -> Tensor:
+        if self.model.activation == "swiglu":
+            return gate * torch.sigmoid(gate) * up
+        gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)
+        return gate * torch.sigmoid(1.702 * gate) * (up + 1)
+
+    def _experts(self, at: str, x: Tensor) -> Tensor:
+        moe = self.model.moe
+        assert moe is not None
+        rows, length, _ = x.shape
+        # The engine lays tokens sequence position first.
+        flat = x.transpose(0, 1).flatten(0, 1)
+        logits = self._linear(f"{at}.router", flat)
+        chosen, weights, kept = self._route(at, logits, moe)
+        outputs = []
+        for token in range(flat.shape[0]):
+            terms = [
+                weights[token, k] * self._expert(at, int(chosen[token, k]), flat[token])
+                for k in range(moe.top_k)
+                if kept[token, k]
+            ]
+            outputs.append(sum(terms, torch.zeros_like(flat[token])))
+        routed = torch.stack(outputs).view(length, rows, -1).transpose(0, 1)
+        if moe.shared_expert_ffn_hidden_size:
+            shared = self._dense(f"{at}.shared_experts", x)
+            if moe.shared_expert_gate:
+                gate = x @ self.weights[f"{at}.shared_experts.gate_weight"].T
+                shared = torch.sigmoid(gate) * shared
+            routed = routed + shared
+        if self.training:
+            self._add_router_losses(at, logits, moe, rows)
+            load = torch.zeros(moe.num_experts)
+            for token, k in kept.nonzero().tolist():
+                load[chosen[token, k]] += 1
+            self.loads[at] = self.loads.get(at, 0) + load
+        return routed
+
+    def _expert(self, at: str, expert: int, token: Tensor) -> Tensor:
+        w = self.weights
+        inner = w[f"{at}.experts.gate_up"][expert] @ token
+        if self.model.linear_bias:
+            inner = inner + w[f"{at}.experts.gate_up_bias"][expert]
+        out = w[f"{at}.experts.down"][expert] @ self._activated(inner[0], inner[1])
+        return out + w[f"{at}.experts.down_bias"][expert] if self.model.linear_bias else out
+
+    def _route(self, at: str, logits: Tensor, moe: MoeConfig) -> tuple[Tensor, Tensor, Tensor]:
+        """Return experts [T, K], their weights [T, K], and which found room [T, K]."""
+        scores = logits.sigmoid() if moe.score_function == "sigmoid" else logits.softmax(-1)
+        ranking = scores.detach().clone()
+        if moe.expert_bias:
+            ranking += self.weights[f"{at}.router.expert_bias"]
+        if moe.load_balancing == "sinkhorn" and self.training:
+            ranking = _sinkhorn(logits.detach())
+        chosen = torch.tensor([_best(row, moe) for row in ranking.tolist()])
+        if moe.forced_balance is True:
+            turns = range(len(logits) * moe.top_k)
+            chosen = torch.tensor([t % moe.num_experts for t in turns]).view(-1, moe.top_k)
+        weights = scores.gather(1, chosen)
+        if moe.normalize_top_k:
+            weights = weights / weights.sum(-1, keepdim=True)
+        weights = weights * moe.scaling_factor
+        return chosen, weights, _kept(chosen, weights, moe)
+
+    def _add_router_losses(self, at: str, logits: Tensor, moe: MoeConfig, rows: int) -> None:
+        """Switch's loss (arXiv:2101.03961, eq. 4 to 6), chosen by score alone; ST-MoE's z-loss."""
+        if moe.z_loss_coefficient:
+            square = torch.logsumexp(logits, dim=-1) ** 2
+            self.router_loss = self.router_loss + moe.z_loss_coefficient * square.mean()
+        scores = logits.softmax(-1)
+        if moe.score_function == "sigmoid":
+            scores = logits.sigmoid()
+            scores = scores / scores.sum(-1, keepdim=True)
+        places = scores.topk(moe.top_k, dim=-1).indices
+        chosen = torch.zeros_like(scores).scatter(1, places, 1.0)
+
+        def balance(share: Tensor, mean_score: Tensor) -> Tensor:
+            return moe.num_experts * (share / moe.top_k * mean_score).sum()
+
+        loss = torch.zeros(())
+        if moe.load_balancing == "aux_loss":
+            loss = balance(chosen.mean(0), scores.mean(0))
+        elif moe.load_balancing == "seq_aux_loss":
+            for row in range(rows):  # tokens lie sequence position first
+                loss = loss + balance(chosen[row::rows].mean(0), scores[row::rows].mean(0)) / rows
+        elif moe.load_balancing == "global_aux_loss":
+            history = self.load_history.setdefault(at, [])
+            history.append(chosen.mean(0))
+            loss = balance(torch.stack(history).mean(0), scores.mean(0))
+        self.router_loss = self.router_loss + moe.aux_loss_coefficient * loss
+
+
+def _best(scores: list[float], moe: MoeConfig) -> list[int]:
+    """Return the K best experts, of the best groups where groups limit the choice."""
+    allowed = list(range(moe.num_experts))
+    if moe.num_groups is not None and moe.group_top_k is not None:
+        size = moe.num_experts // moe.num_groups
+        groups = [allowed[g * size : (g + 1) * size] for g in range(moe.num_groups)]
+        count = moe.group_score_experts or max(1, moe.top_k // moe.group_top_k)
+        groups.sort(key=lambda g: -sum(sorted((scores[e] for e in g), reverse=True)[:count]))
+        allowed = [e for g in groups[: moe.group_top_k] for e in g]
+    return sorted(allowed, key=lambda e: -scores[e])[: moe.top_k]
+
+
+def _kept(chosen: Tensor, weights: Tensor, moe: MoeConfig) -> Tensor:
+    """Give each expert its capacity: largest weights first, or first tokens first."""
+    kept = torch.ones_like(chosen, dtype=torch.bool)
+    if moe.capacity_factor is None:
+        return kept
+    capacity = math.ceil(moe.capacity_factor * chosen.numel() / moe.num_experts)
+    for expert in range(moe.num_experts):
+        places = (chosen == expert).nonzero().tolist()
+        if moe.token_drop_policy == "probs":
+            places.sort(key=lambda place: -weights[place[0], place[1]].item())
+        for token, k in places[capacity:]:
+            kept[token, k] = False
+    return kept
+
+
+def _sinkhorn(logits: Tensor) -> Tensor:
+    """Scale rows and columns of exp(logits) until all rows, and all columns, sum alike."""
+    plan = logits.double().exp()
+    for _ in range(2000):
+        plan = plan / plan.sum(1, keepdim=True) / plan.shape[0]
+        plan = plan / plan.sum(0, keepdim=True) / plan.shape[1]
+    return plan
+
+
+def _attend(  # noqa: PLR0913, PLR0917
+    query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scale: float, sinks: Tensor | None
+) -> Tensor:
+    scores = torch.einsum("bsnd,btnd->bnst", query, key) * scale
+    scores = scores.masked_fill(~visible[:, None], float("-inf"))
+    if sinks is not None:
+        column = sinks[None, :, None, None].expand(*scores.shape[:3], 1)
+        scores = torch.cat([scores, column], dim=-1)
+    weights = scores.softmax(-1)[..., : key.shape[1]]
+    return torch.einsum("bnst,btnd->bsnd", weights, value).flatten(2)
+
+
+def _turn(x: Tensor, rope: RopeConfig) -> Tensor:
+    """Rotate [B, S, heads, D]: dimension i with i + D/2, by its position's angle."""
+    half = x.shape[-1] // 2
+    rates = torch.tensor([_rate(rope, i, half) for i in range(half)])
+    angles = torch.arange(x.shape[1])[:, None] * rates
+    concentration = 1.0
+    if rope.scaling == "yarn":
+        concentration = _mscale(rope.factor, rope.mscale)
+        concentration /= _mscale(rope.factor, rope.mscale_all_dim)
+    cos, sin = (f(angles)[None, :, None] * concentration for f in (torch.cos, torch.sin))
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def _rate(rope: RopeConfig, pair: int, pairs: int) -> float:
+    """Return the radians a position of one pair of dimensions."""
+    rate = rope.theta ** (-pair / pairs)
+    turns = rope.original_max_seq_len * rate / (2 * math.pi)
+    if rope.scaling == "llama3":
+        if turns < rope.low_frequency_factor:
+            return rate / rope.factor
+        if turns > rope.high_frequency_factor:
+            return rate
+        kept = turns - rope.low_frequency_factor
+        kept /= rope.high_frequency_factor - rope.low_frequency_factor
+        return (1 - kept) * rate / rope.factor + kept * rate
+    if rope.scaling == "yarn":
+        low, high = (
+            pairs
+            * math.log(rope.original_max_seq_len / (2 * math.pi * beta))
+            / math.log(rope.theta)
+            for beta in (rope.beta_fast, rope.beta_slow)
+        )
+        if rope.round_correction_range:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, 2 * pairs - 1)
+        interpolated = min(max((pair - low) / max(high - low, 0.001), 0.0), 1.0)
+        return interpolated * rate / rope.factor + (1 - interpolated) * rate
+    return rate
+
+
+def _mscale(factor: float, mscale: float) -> float:
+    return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
+
+
+def _halves(x: Tensor) -> Tensor:
+    """Put pairs (2i, 2i+1) where `_turn` wants them."""
+    return torch.cat([x[..., 0::2], x[..., 1::2]], dim=-1)
+
+
+def _visible(tokens: Tensor, borders: Tensor | None) -> Tensor:
+    """Return which tokens [B, S queries, S keys] are before and in the same document."""
+    rows, length = tokens.shape
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    if borders is None:
+        return causal.expand(rows, -1, -1)
+    ends = borders[1:].tolist()
+    number = torch.tensor([sum(end <= i for end in ends) for i in range(rows * length)])
+    number = number.view(rows, length)
+    return causal & (number[:, :, None] == number[:, None, :])
+
+
+def _window(length: int, window: int | None) -> Tensor:
+    place = torch.arange(length)
+    return place[:, None] - place[None, :] < (window or length)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+
+
+def _shifted(x: Tensor) -> Tensor:
+    """Move tokens one place to the front; what comes after the last is 0."""
+    moved: Any = torch.zeros_like(x)
+    moved[:, :-1] = x[:, 1:]
+    return moved
