@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.finding import finding
-from benchmarks.progress import TrainingProgress, data_progress
+from benchmarks.progress import TrainingProgress
 from benchmarks.report import ReportPaths, read_runs, write_report
 from benchmarks.training import train_rank
 from moe.config.experiment import Experiment, make_experiment
@@ -112,6 +112,7 @@ def standard_library() -> list[Path]:
 
 def _build_store(sources: Sequence[Path], store: Path, say: Callable[[str], None]) -> None:
     from data.build import build_store
+    from data.progress import shown_progress
     from data.store import Store
 
     named = store.with_name("store.sources")
@@ -126,7 +127,7 @@ def _build_store(sources: Sequence[Path], store: Path, say: Callable[[str], None
         say(f"keep the token store made before: {store}")
     else:
         say(f"tokenise {len(sources)} files and folders under {os.path.commonpath(sources)}")
-        with data_progress() as report:
+        with shown_progress() as report:
             build_store(
                 sources,
                 store,

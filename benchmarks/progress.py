@@ -2,8 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -66,17 +65,3 @@ class TrainingProgress:
         """Leave the last line standing."""
         if self.task is not None:
             self.bar.stop()
-
-
-@contextmanager
-def data_progress() -> Iterator[Any]:
-    """Show a store's building; gives the callable that `build_store` reports to."""
-    with Progress(console=Console(stderr=True)) as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(progress: Any) -> None:
-            if progress.stage not in tasks:
-                tasks[progress.stage] = bar.add_task(progress.stage, total=progress.total)
-            bar.update(tasks[progress.stage], completed=progress.done, total=progress.total)
-
-        yield report

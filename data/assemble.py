@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from data.canaries import make_canaries, planting_places
 from data.clean import Tally
-from data.duplicates import Duplicates, Parts, find_duplicates
+from data.duplicates import Duplicates, find_duplicates
 from data.errors import DataError
-from data.files import sync_folder, write_text
+from data.files import write_text
 from data.manifest import (
     FORMAT_VERSION,
     HELD_OUT,
@@ -32,6 +32,8 @@ from data.manifest import (
     StreamInfo,
 )
 from data.near import bands_for
+from data.parts import Parts
+from data.progress import Progress, Report
 from data.recipe import Recipe
 from data.tokenizer import Tokenizer
 from data.writer import (
@@ -50,9 +52,6 @@ DROPPED_SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("file", "reason", "detail")] + [("position", pa.int64())]
 )
 LIBRARIES = ("tokenizers", "rensa", "py3langid")
-
-Report = Callable[[int, int], None]
-"""Called with documents done and all documents."""
 
 
 @dataclass
@@ -73,6 +72,7 @@ def assemble(
     recipe: Recipe,
     tokenizer: Tokenizer,
     root: Path,
+    notes: Mapping[str, int],
     report: Report | None = None,
 ) -> Manifest:
     """Write a whole store into `root` from all parts of a recipe, in document order.
@@ -82,6 +82,8 @@ def assemble(
     """
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
+    if report is not None:
+        report(Progress("find duplicates"))
     similarity = recipe.clean.near_duplicates
     parts = Parts(part_files)
     duplicates = find_duplicates(
@@ -90,7 +92,7 @@ def assemble(
         bands=None if similarity is None else bands_for(similarity),
     )
     fates = _fates(parts, duplicates, recipe.held_out_fraction)
-    work = _Assembly(root, recipe, parts, duplicates, fates, Tally(), Counter())
+    work = _Assembly(root, recipe, parts, duplicates, fates, Tally(Counter(notes)), Counter())
     for path in part_files:
         values = json.loads(path.with_suffix(".json").read_text())
         work.tally.update(Tally.from_json(values["tally"]))
@@ -118,17 +120,14 @@ def assemble(
         settings=recipe.model_dump(mode="json", exclude_none=True),
     )
     manifest.write(root)
-    sync_folder(root)
     return manifest
 
 
 def _fates(parts: Parts, duplicates: Duplicates, held_out_fraction: float) -> NDArray[np.uint8]:
     """Decide for each document: dropped, train or held out (by the hash of its text)."""
-    if not len(parts):
-        return np.zeros(0, dtype=np.uint8)
-    hashes = parts.fixed_column("hash", ">u8", HASH_BYTES // 8)[:, 0]
     border = min(int(held_out_fraction * 2**64), 2**64 - 1)
-    fates = np.where(hashes < np.uint64(border), IN_HELD_OUT, IN_TRAIN).astype(np.uint8)
+    is_held_out = parts.hashes()[:, 0] < np.uint64(border)
+    fates = np.where(is_held_out, IN_HELD_OUT, IN_TRAIN).astype(np.uint8)
     fates[~parts.passed() | (duplicates.keeper >= 0)] = DROPPED
     return fates
 
@@ -137,7 +136,7 @@ def _write_dropped(work: _Assembly) -> FileInfo:
     """Write the table of dropped documents and count them by reason."""
     writer = ArrowFileWriter(work.root, "dropped.arrow", DROPPED_SCHEMA)
     rows: list[dict[str, Any]] = []
-    for start, batch in zip(work.parts.starts[:-1].tolist(), work.parts.batches, strict=True):
+    for start, batch in work.parts.batches():
         here = np.flatnonzero(work.fates[start : start + batch.num_rows] == DROPPED)
         dropped = batch.select(DROPPED_SCHEMA.names).take(pa.array(here)).to_pylist()
         for row, values in zip(here.tolist(), dropped, strict=True):
@@ -186,10 +185,11 @@ def _write_sources(
         writer = _SourceWriter(
             work, source.name, tokenizer, planted, int((fates == IN_TRAIN).sum())
         )
-        for batch, start in zip(parts.batches, parts.starts[:-1].tolist(), strict=True):
+        for start, batch in parts.batches():
             writer.append_batch(batch, fates[start : start + batch.num_rows])
             if report is not None:
-                report(document + start + batch.num_rows, len(work.parts))
+                done = document + start + batch.num_rows
+                report(Progress("write", done, len(work.parts), documents=done))
         document += len(parts)
         sources.append(SourceInfo(name=source.name, weight=source.weight, splits=writer.close()))
     return tuple(sources)

@@ -1,42 +1,32 @@
 """From documents to a token store: parts on all cores, then one store; resumable.
 
-Everything unfinished lives in `STORE.building/` (a shard: `STORE.shard-I-of-N/`), and the store
-takes its name only when it is whole. A killed build continues when it is started again.
+Everything unfinished lives in `STORE.building/` (a shard: `STORE.shard-I-of-N/`, a merge:
+`STORE.merging/`), and the store takes its name only when it is whole. A killed build continues when
+it is started again.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from data.assemble import assemble
 from data.clean import Tally, language_identifier
 from data.errors import DataError
-from data.files import sync_folder
+from data.files import locked, sync_folder
 from data.manifest import Manifest
 from data.near import minhash_library
-from data.part import Job
+from data.part import Job, input_faults
+from data.progress import Progress, Report
 from data.recipe import Recipe, SourceRecipe
-from data.units import InputFile, Unit, list_files, plan_units
+from data.sources import Inputs, list_inputs
+from data.units import Share, Unit, plan_units
 from data.work import WorkFolder, work_folder
 from data.workers import available_cores, run_units
 
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a build is."""
-
-    stage: str
-    """`clean and tokenise` (in bytes of input), or `write` (in documents)."""
-    done: int = 0
-    total: int = 0
-    documents: int = 0
-    """Documents read so far."""
-    tokens: int = 0
-    """Tokens made so far."""
-
-
-Report = Callable[[Progress], None]
+BUILDING = ".building"
+STORE = "store"
 
 
 def build_store(
@@ -83,18 +73,20 @@ def build_recipe(
         DataError: Wrong input; nothing is left at `out`.
         WorkerError: A worker process died; the same call continues.
     """
-    _refuse_existing(out)
-    folder = out.with_name(out.name + ".building")
-    work = _make_parts(folder, recipe, (1, 1), workers, strict, progress)
-    manifest = _finish([work], out, progress)
-    shutil.rmtree(folder)
+    if _ended_just_after_naming(out, recipe):
+        shutil.rmtree(out.with_name(out.name + BUILDING))
+        return Manifest.read(out)
+    folder = _scratch(out, BUILDING)
+    with _finished_work(folder, recipe, (1, 1), workers, strict, progress) as work:
+        manifest = _finish([work], out, folder, progress)
+        shutil.rmtree(folder)
     return manifest
 
 
 def build_shard(
     recipe: Recipe,
     out: Path,
-    shard: tuple[int, int],
+    shard: Share,
     *,
     workers: int | None = None,
     strict: bool = False,
@@ -109,8 +101,9 @@ def build_shard(
     index, count = shard
     if not 1 <= index <= count:
         raise DataError(f"--shard {index}/{count}: write I/N with 1 <= I <= N")
-    folder = out.with_name(f"{out.name}.shard-{index}-of-{count}")
-    return _make_parts(folder, recipe, shard, workers, strict, progress).path
+    folder = _scratch(out, f".shard-{index}-of-{count}")
+    with _finished_work(folder, recipe, shard, workers, strict, progress) as work:
+        return work.path
 
 
 def merge_shards(shards: Sequence[Path], out: Path, progress: Report | None = None) -> Manifest:
@@ -119,42 +112,62 @@ def merge_shards(shards: Sequence[Path], out: Path, progress: Report | None = No
     Raises:
         DataError: A shard is missing, unfinished, or from another recipe.
     """
-    _refuse_existing(out)
-    works = [WorkFolder.read(path) for path in shards]
+    folder = _scratch(out, ".merging")
+    works = sorted((WorkFolder.read(path) for path in shards), key=lambda work: work.shard)
     first = works[0]
     for work in works:
         if work.depends != first.depends:
             raise DataError(f"{work.path}: from another recipe or other files than {first.path}")
         if work.num_units is None:
             raise DataError(f"{work.path}: unfinished: run its `moe data build --shard` again")
-    numbers = sorted(work.shard[0] for work in works)
+    numbers = [work.shard[0] for work in works]
     if numbers != list(range(1, first.shard[1] + 1)):
         raise DataError(f"shards {numbers} of {first.shard[1]}: each is needed, once")
-    return _finish(works, out, progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        try:
+            return _finish(works, out, folder, progress)
+        finally:
+            shutil.rmtree(folder)
 
 
-def _refuse_existing(out: Path) -> None:
+def _scratch(out: Path, ending: str) -> Path:
+    """Return the folder beside a store in which it is made, refusing a store that is there."""
     if out.exists():
         raise DataError(f"{out}: exists already: remove it or choose another name")
+    return out.with_name(out.name + ending)
 
 
-def _make_parts(
+def _ended_just_after_naming(out: Path, recipe: Recipe) -> bool:
+    """Tell whether `out` is of this very build, killed when only its parts were left to remove."""
+    folder = out.with_name(out.name + BUILDING)
+    if not out.exists() or not folder.exists() or (folder / STORE).exists():
+        return False
+    with locked(folder):
+        return WorkFolder.read(folder).recipe == recipe
+
+
+@contextmanager
+def _finished_work(
     folder: Path,
     recipe: Recipe,
-    shard: tuple[int, int],
+    shard: Share,
     workers: int | None,
     strict: bool,
     progress: Report | None,
-) -> WorkFolder:
+) -> Iterator[WorkFolder]:
+    """Make every part of a share; gives its folder, held for this process alone."""
     if recipe.clean.near_duplicates is not None:
         minhash_library()
-    if recipe.clean.languages:
+    if recipe.clean.needs_language:
         language_identifier()
-    files = list_files(recipe)
+    if progress is not None:
+        progress(Progress("find files and make the tokenizer"))
+    inputs = list_inputs(recipe)
     is_new = not folder.exists()
     try:
-        with work_folder(folder, recipe, shard, files) as work:
-            return _run(work, files, workers or available_cores(), strict, progress)
+        with work_folder(folder, recipe, shard, inputs) as work:
+            yield _run(work, inputs, workers or available_cores(), strict, progress)
     except DataError:
         if is_new:
             shutil.rmtree(folder, ignore_errors=True)
@@ -162,10 +175,9 @@ def _make_parts(
 
 
 def _run(
-    work: WorkFolder, files: list[InputFile], workers: int, strict: bool, progress: Report | None
+    work: WorkFolder, inputs: Inputs, workers: int, strict: bool, progress: Report | None
 ) -> WorkFolder:
-    index, count = work.shard
-    total = sum(file.num_bytes for file in files)
+    total = sum(file.num_bytes for file in inputs.files) // work.shard[1]
     state = Progress("clean and tokenise", total=total)
     num_units = 0
 
@@ -173,46 +185,48 @@ def _run(
         nonlocal state
         state = replace(
             state,
-            done=state.done + unit.num_bytes,
+            done=min(state.done + unit.num_bytes, total),
             documents=state.documents + tally.counts["read"],
             tokens=state.tokens + tokens,
         )
+
+    def report(unit: Unit, tally: Tally, tokens: int) -> None:
+        count_in(unit, tally, tokens)
         if progress is not None:
             progress(state)
 
     def missing() -> Iterator[Unit]:
         nonlocal num_units
-        for unit in plan_units(work.recipe, files):
+        for unit in plan_units(work.recipe, inputs.files, work.shard):
             num_units += 1
-            if (unit.file + unit.block) % count != index - 1:
-                continue
-            if not work.finished(unit.name):
-                yield unit
-            else:
-                count_in(unit, *work.counts(unit.name))
+            if work.finished(unit.name):
+                tally, tokens = work.counts(unit.name)
+                if not (strict and input_faults(tally)):  # made again, to name the document
+                    count_in(unit, tally, tokens)
+                    continue
+            yield unit
 
     job = Job(work.recipe, work.tokenizer.text, work.tokenizer.info.eos_token, work.parts, strict)
-    run_units(job, missing(), workers, total, count_in)
+    run_units(job, missing(), workers, total, report)
     return work.completed(num_units)
 
 
-def _finish(works: Sequence[WorkFolder], out: Path, progress: Report | None) -> Manifest:
-    parts = sorted((p for work in works for p in work.part_files()), key=lambda path: path.name)
-    if len(parts) != works[0].num_units:
-        raise DataError(
-            f"{len(parts)} parts of {works[0].num_units} in {works[0].path} ...: build them again"
-        )
-    root = out.with_name(out.name + ".writing")
-
-    def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress(Progress("write", done, total, documents=done))
-
-    try:
-        manifest = assemble(parts, works[0].recipe, works[0].tokenizer, root, report)
-    except DataError:
-        shutil.rmtree(root, ignore_errors=True)
-        raise
+def _finish(
+    works: Sequence[WorkFolder], out: Path, folder: Path, progress: Report | None
+) -> Manifest:
+    """Write the store inside `folder`, then give it its name."""
+    parts = []
+    for work in works:
+        mine = work.part_files()
+        if len(mine) != work.num_units:
+            raise DataError(
+                f"{work.path}: {len(mine)} parts of {work.num_units}: remove it, build it again"
+            )
+        parts += mine
+    parts.sort(key=lambda path: path.name)
+    root = folder / STORE
+    first = works[0]
+    manifest = assemble(parts, first.recipe, first.tokenizer, root, first.notes, progress)
     root.rename(out)
     sync_folder(out.parent)
     return manifest

@@ -6,7 +6,7 @@ import math
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,6 +71,13 @@ class Cleaned:
     """Hashed words, where a later step needs them."""
 
 
+class _Fault(NamedTuple):
+    """Why a document is dropped."""
+
+    reason: str
+    detail: str | None = None
+
+
 class Cleaner:
     """Runs the recipe's steps on documents."""
 
@@ -85,7 +92,7 @@ class Cleaner:
         self._max_document_bytes = max_document_bytes
         self._special_tokens = special_tokens
         self._evaluations = evaluations
-        self._identify = language_identifier() if recipe.languages else None
+        self._identify = language_identifier() if recipe.needs_language else None
 
     def clean(self, document: Document, tally: Tally) -> Cleaned:
         """Run every step; counts it in `tally`."""
@@ -98,16 +105,19 @@ class Cleaner:
     def _clean(self, document: Document, tally: Tally) -> Cleaned:
         if document.reason is not None:
             return Cleaned(document, reason=document.reason, detail=document.detail)
+        if len(document.text) > self._max_document_bytes:
+            detail = f"{len(document.text)} characters"
+            return Cleaned(document, reason="too_large", detail=detail)
         text = self._normalised(document.text, tally)
-        reason = self._length_fault(text)
-        if reason is None:
-            text, reason = self._quality(text, tally)
-        if reason is None and self._identify is not None:
-            reason = self._language_fault(text, tally)
-        if reason is None and self._recipe.personal_data != "keep":
-            text, reason = self._personal(text, tally)
-        if reason is not None:
-            return Cleaned(document, reason=reason)
+        fault = self._length_fault(text)
+        if fault is None:
+            text, fault = self._quality(text, tally)
+        if fault is None and self._identify is not None:
+            fault = self._language_fault(text, tally)
+        if fault is None and self._recipe.personal_data != "keep":
+            text, fault = self._personal(text, tally)
+        if fault is not None:
+            return Cleaned(document, reason=fault.reason, detail=fault.detail)
         return self._finished(document, text, tally)
 
     def _finished(self, document: Document, text: str, tally: Tally) -> Cleaned:
@@ -140,43 +150,47 @@ class Cleaner:
         tally.counts["changed.unicode"] += normalised != text
         return normalised
 
-    def _length_fault(self, text: str) -> str | None:
+    def _length_fault(self, text: str) -> _Fault | None:
         if not text or text.isspace():
-            return "empty"
+            return _Fault("empty")
+        detail = f"{len(text)} characters"
         if len(text) < self._recipe.min_characters:
-            return "too_short"
+            return _Fault("too_short", detail)
         longest = self._recipe.max_characters
         if longest is not None and len(text) > longest:
-            return "too_long"
-        if any(token in text for token in self._special_tokens):
+            return _Fault("too_long", detail)
+        if text.lstrip().startswith(self._special_tokens):
             rest = text
             for token in self._special_tokens:
                 rest = rest.replace(token, "")
-            return None if rest.strip() else "only_special_tokens"
+            return None if rest.strip() else _Fault("only_special_tokens")
         return None
 
-    def _quality(self, text: str, tally: Tally) -> tuple[str, str | None]:
+    def _quality(self, text: str, tally: Tally) -> tuple[str, _Fault | None]:
         for rules in self._recipe.quality:
             before = text
             if rules == "c4":
-                text, fault = c4_text(text)
-                tally.counts["changed.c4"] += fault is None and text != before
+                text, broken = c4_text(text)
+                tally.counts["changed.c4"] += broken is None and text != before
             else:
-                fault = (gopher_quality if rules == "gopher_quality" else gopher_repetition)(text)
-            if fault is not None:
-                return before, f"{rules}.{fault}"
+                broken = (gopher_quality if rules == "gopher_quality" else gopher_repetition)(text)
+            if broken is not None:
+                return before, _Fault(f"{rules}.{broken}")
         return text, None
 
-    def _language_fault(self, text: str, tally: Tally) -> str | None:
+    def _language_fault(self, text: str, tally: Tally) -> _Fault | None:
         language = self._identify(text[:LANGUAGE_CHARACTERS])  # type: ignore[misc]
         tally.counts[f"language.{language}"] += 1
-        return None if language in self._recipe.languages else "language"
+        if not self._recipe.languages or language in self._recipe.languages:
+            return None
+        return _Fault("language", language)
 
-    def _personal(self, text: str, tally: Tally) -> tuple[str, str | None]:
+    def _personal(self, text: str, tally: Tally) -> tuple[str, _Fault | None]:
         findings = find_personal(text)
         tally.counts.update(f"found.{finding.kind}" for finding in findings)
         if findings and self._recipe.personal_data == "drop":
-            return text, "personal_data"
+            kinds = ", ".join(sorted({finding.kind for finding in findings}))
+            return text, _Fault("personal_data", kinds)
         tally.counts["changed.personal_data"] += bool(findings)
         return mask_personal(text, findings), None
 

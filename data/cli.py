@@ -1,14 +1,31 @@
 """The `moe data` commands; heavy imports wait inside them."""
 
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from data.progress import Report
+    from data.recipe import Recipe
 
 app = typer.Typer(no_args_is_help=True)
 
 StoreArgument = Annotated[Path, typer.Argument(help="A token store.", metavar="STORE")]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", help="The store to write.", metavar="STORE")
+]
+HeldOutOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of documents kept for evaluation, by the hash of their text.", min=0, max=0.5
+    ),
+]
+EosOption = Annotated[str | None, typer.Option(help="The token that ends a document.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -18,27 +35,136 @@ def _about() -> None:
 
 
 @app.command()
-def build(
-    sources: Annotated[list[Path], typer.Argument(help="Files and folders.", metavar="SRC...")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The store to write.", metavar="STORE")],
+def build(  # noqa: PLR0913 - a command's options
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders; text, JSON lines (.gz, .zst, .bz2), Parquet, Arrow; saved HF datasets.",
+            metavar="SRC...",
+        ),
+    ] = None,
+    *,
+    out: OutOption,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of sources, weights, cleaning; instead of SRC.", metavar="FILE"
+        ),
+    ] = None,
     tokenizer: Annotated[
-        str, typer.Option(help="bytes, bpe:SIZE (trained here), a tokenizer.json or its folder.")
-    ] = "bpe:4096",
-    eos: Annotated[str | None, typer.Option(help="The token that ends a document.")] = None,
-    held_out: Annotated[
-        float, typer.Option(help="Share of documents kept for evaluation.", min=0, max=0.5)
-    ] = 0.02,
+        str | None,
+        typer.Option(
+            help="bytes, bpe:SIZE (trained here), a tokenizer.json or a tokenizer's folder."
+            "  [default: bpe:4096]"
+        ),
+    ] = None,
+    eos: EosOption = None,
+    held_out: HeldOutOption = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="Column or key of the text.  [default: text]")
+    ] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="What divides the documents of a text file.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any key of a recipe, such as clean.unicode=nfc."
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse what cannot be read, instead of counting it.")
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option(help="Do only this share; then `moe data merge`.", metavar="I/N")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes.  [default: one a core]", min=1)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn documents into a token store."""
-    from data.build import build_store
-    from data.inspect import summary, summary_text
+    """Turn documents into a token store; started again, a stopped build continues."""
+    from data.build import build_recipe, build_shard
 
-    manifest = build_store(
-        sources, out, tokenizer=tokenizer, eos_token=eos, held_out_fraction=held_out
-    )
-    values = summary(manifest)
-    typer.echo(json.dumps(values) if as_json else summary_text(out, values))
+    changes = {"tokenizer": tokenizer, "eos_token": eos, "held_out_fraction": held_out}
+    source = {"text_column": text_column, "separator": separator}
+    wanted = _recipe(sources or [], recipe, source, changes, overrides or [])
+    with _working(out) as report:
+        if shard is None:
+            manifest = build_recipe(wanted, out, workers=workers, strict=strict, progress=report)
+        else:
+            folder = build_shard(
+                wanted, out, _share(shard), workers=workers, strict=strict, progress=report
+            )
+    if shard is None:
+        _show(out, manifest, as_json)
+    elif as_json:
+        typer.echo(json.dumps({"shard": str(folder)}))
+    else:
+        typer.echo(f"{folder}: done; when all are: moe data merge {out}.shard-* -o {out}")
+
+
+@app.command()
+def merge(
+    shards: Annotated[
+        list[Path], typer.Argument(help="All folders of `build --shard`.", metavar="SHARD...")
+    ],
+    out: OutOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Make one store of all shards of a build: what one process would have made."""
+    from data.build import merge_shards
+
+    with _working(out) as report:
+        manifest = merge_shards(shards, out, report)
+    _show(out, manifest, as_json)
+
+
+@app.command("import")
+def import_(
+    pair: Annotated[
+        Path, typer.Argument(help="Prefix of Megatron's .bin and .idx.", metavar="PREFIX")
+    ],
+    out: OutOption,
+    tokenizer: Annotated[
+        str, typer.Option(help="The tokenizer it was made with: bytes, a tokenizer.json, a folder.")
+    ],
+    eos: EosOption = None,
+    held_out: HeldOutOption = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a store of Megatron's tokens, without tokenising again."""
+    from data.indexed import import_indexed
+    from data.tokenizer import byte_tokenizer, local_tokenizer
+
+    bytes_wanted = tokenizer == "bytes"
+    made = byte_tokenizer(eos) if bytes_wanted else local_tokenizer(Path(tokenizer), eos)
+    with _working(out) as report:
+        manifest = import_indexed(pair, out, made, held_out or 0.0, report)
+    _show(out, manifest, as_json)
+
+
+@app.command()
+def export(
+    store: StoreArgument,
+    prefix: Annotated[
+        Path, typer.Argument(help="Prefix of the .bin and .idx to write.", metavar="PREFIX")
+    ],
+    split: Annotated[
+        Literal["train", "held_out"], typer.Option(help="The split to write.")
+    ] = "train",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a split as Megatron's .bin and .idx."""
+    from data.indexed import export_indexed
+    from data.store import Store
+
+    with _working(prefix) as report:
+        written = export_indexed(Store.open(store), split, prefix, report)
+    if as_json:
+        typer.echo(json.dumps(written))
+    else:
+        typer.echo(f"{prefix}.bin, {prefix}.idx: {written['documents']:,} documents of {split}")
 
 
 @app.command()
@@ -46,7 +172,7 @@ def chat(
     files: Annotated[
         list[Path], typer.Argument(help="Conversations or pairs, one a line.", metavar="JSONL...")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The store to write.", metavar="STORE")],
+    out: OutOption,
     tokenizer: Annotated[
         str, typer.Option(help="The model's: bytes, a tokenizer.json, its folder, or a store.")
     ],
@@ -63,7 +189,6 @@ def chat(
 ) -> None:
     """Turn chat JSONL into a conversation store, for fine-tuning and preference tuning."""
     from data.chat import build_chat_store
-    from data.inspect import summary, summary_text
 
     manifest = build_chat_store(
         files,
@@ -73,8 +198,7 @@ def chat(
         held_out_fraction=held_out,
         strict=strict,
     )
-    values = summary(manifest)
-    typer.echo(json.dumps(values) if as_json else summary_text(out, values))
+    _show(out, manifest, as_json)
 
 
 @app.command()
@@ -96,13 +220,42 @@ def pack(
 
 
 @app.command()
-def inspect(store: StoreArgument, as_json: JsonOption = False) -> None:
+def inspect(
+    store: StoreArgument,
+    html: Annotated[
+        Path | None, typer.Option(help="Write it as a page with plots.", metavar="FILE")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show what a store holds and what was left out, and why."""
-    from data.inspect import summary, summary_text
     from data.store import Store
 
-    values = summary(Store.open(store).manifest)
-    typer.echo(json.dumps(values) if as_json else summary_text(store, values))
+    manifest = Store.open(store).manifest
+    if html is not None:
+        from data.inspect_page import write_page
+
+        write_page(store, manifest, html)
+    _show(store, manifest, as_json)
+
+
+@app.command()
+def dropped(
+    store: StoreArgument,
+    reason: Annotated[str | None, typer.Option(help="Only those dropped for this.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the documents that were left out: file, position, reason, detail."""
+    from data.inspect import dropped_documents
+    from data.store import Store
+
+    found = dropped_documents(Store.open(store), reason, limit)
+    if as_json:
+        typer.echo(json.dumps(list(found)))
+        return
+    for document in found:
+        detail = f"\t{document['detail']}" if document["detail"] else ""
+        typer.echo(f"{document['file']}:{document['position']}\t{document['reason']}{detail}")
 
 
 @app.command()
@@ -113,9 +266,71 @@ def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
 
     opened = Store.open(store)
     faults = opened.verify()
+    num_files = len(opened.manifest.files()) + 2  # and the tokenizer, and the manifest
     if as_json:
-        typer.echo(json.dumps({"files": len(opened.manifest.files()) + 1, "faults": faults}))
+        typer.echo(json.dumps({"files": num_files, "faults": faults}))
     if faults:
         raise DataError("\nmoe: ".join(faults))
     if not as_json:
-        typer.echo(f"{store}: {len(opened.manifest.files()) + 1} files are as written")
+        typer.echo(f"{store}: {num_files} files are as written")
+
+
+def _recipe(
+    sources: list[Path],
+    file: Path | None,
+    source: dict[str, str | None],
+    changes: dict[str, Any],
+    overrides: list[str],
+) -> "Recipe":
+    """Make the recipe of a command line."""
+    from data.errors import DataError
+    from data.recipe import make_recipe, read_recipe
+
+    source = {key: value for key, value in source.items() if value is not None}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if (file is None) == (not sources):
+        raise DataError("name SRC... or --recipe FILE: one of them")
+    if file is None:
+        return make_recipe(
+            {"source": [{"paths": sources, **source}], **changes}, "--set", overrides
+        )
+    if source:
+        raise DataError("--text-column and --separator: set them in the recipe, at each source")
+    return make_recipe(read_recipe(file).model_dump() | changes, str(file), overrides)
+
+
+def _share(text: str) -> tuple[int, int]:
+    from data.errors import DataError
+
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise DataError(f"--shard {text}: write I/N, for example 1/4")
+    return int(index), int(count)
+
+
+def _show(store: Path, manifest: Any, as_json: bool) -> None:
+    from data.inspect import summary, summary_text
+
+    values = summary(manifest)
+    typer.echo(json.dumps(values) if as_json else summary_text(store, values))
+
+
+@contextmanager
+def _working(out: Path) -> Iterator["Report"]:
+    """Show progress; turn signals and a failing disk into one line."""
+    from data.errors import DiskError, StoppedError
+    from data.progress import shown_progress
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    earlier = signal.signal(signal.SIGTERM, stop)
+    try:
+        with shown_progress() as report:
+            yield report
+    except KeyboardInterrupt:
+        raise StoppedError(f"{out}: stopped: the same command continues") from None
+    except OSError as error:
+        raise DiskError(f"{error.filename or out}: {error.strerror or error}") from None
+    finally:
+        signal.signal(signal.SIGTERM, earlier)

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from data.cutting import cut_stream
 from data.errors import DataError
-from data.units import COMPRESSIONS, UNIT_BYTES, arrow_batches, file_kind, walk_files
+from data.sources import COMPRESSIONS, file_kind, walk_files
+from data.units import UNIT_BYTES, arrow_batches
 from data.words import Hashes, ngram_hashes, word_hashes
 
 RUN_WORDS = 13
@@ -82,8 +83,8 @@ def _file_texts(path: Path) -> Iterator[str]:
         separator = b"\n" if kind == "json" else b""
         compression = COMPRESSIONS.get(path.suffix)
         for piece in cut_stream(path, compression, separator, UNIT_BYTES, UNIT_BYTES):
-            if piece.faults:
-                raise DataError(f"{path}: {' '.join(map(str, piece.faults[0]))}")
+            for fault in piece.faults:
+                raise ValueError(f"{fault.reason} at byte {fault.position} ({fault.detail})")
             for content in filter(bytes.strip, piece.documents):
                 yield from _strings(json.loads(content) if kind == "json" else content.decode())
 

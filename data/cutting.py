@@ -1,13 +1,25 @@
 """Cutting a byte stream into whole documents, in bounded memory, however broken it is."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
 READ_BYTES = 1 << 20
+OBJECT_BYTES = 64
+"""About what Python needs to hold a document, however short."""
+
+
+class Fault(NamedTuple):
+    """What could not be handed on as a document, and why."""
+
+    position: int
+    """Offset in the (decompressed) stream, bytes."""
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -17,8 +29,7 @@ class Piece:
     documents: tuple[bytes, ...]
     positions: tuple[int, ...]
     """Offset of each document in the (decompressed) stream, bytes."""
-    faults: tuple[tuple[int, str, str], ...]
-    """(offset, reason, detail) of documents that could not be handed on."""
+    faults: tuple[Fault, ...]
     num_bytes: int
     """Bytes of the file this piece accounts for."""
 
@@ -27,7 +38,7 @@ class Piece:
 class _Gathered:
     documents: list[bytes] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
-    faults: list[tuple[int, str, str]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     num_bytes: int = 0
 
     def piece(self, file_bytes: int) -> Piece:
@@ -50,17 +61,18 @@ def cut_stream(
     the stream breaks off, what was whole is kept and the break becomes a `truncated` fault.
     """
     gathered = _Gathered()
-    file_bytes = path.stat().st_size
     counted = 0
     with path.open("rb") as file:
+        file_bytes = os.fstat(file.fileno()).st_size
         documents = _documents(_chunks(file, compression), separator, max_document_bytes)
-        for position, document, fault in documents:
-            if document is not None:
+        for found in documents:
+            if isinstance(found, Fault):
+                gathered.faults.append(found)
+            else:
+                position, document = found
                 gathered.documents.append(document)
                 gathered.positions.append(position)
-                gathered.num_bytes += len(document)
-            if fault is not None:
-                gathered.faults.append((position, *fault))
+                gathered.num_bytes += len(document) + OBJECT_BYTES
             if gathered.num_bytes >= piece_bytes:
                 read = min(file.tell(), file_bytes)
                 yield gathered.piece(read - counted)
@@ -80,8 +92,8 @@ def _chunks(file: BinaryIO, compression: str | None) -> Iterator[bytes | str]:
 
 def _documents(
     chunks: Iterator[bytes | str], separator: bytes, max_document_bytes: int
-) -> Iterator[tuple[int, bytes | None, tuple[str, str] | None]]:
-    """Yield (offset, document, None), or (offset, None, (reason, detail)) for a fault."""
+) -> Iterator[tuple[int, bytes] | Fault]:
+    """Yield (offset, document), or a fault, in order."""
     buffer = bytearray()
     start = 0
     dropped = 0
@@ -92,21 +104,24 @@ def _documents(
             break
         searched = max(len(buffer) - len(separator) + 1, 0)
         buffer += chunk
+        begin = 0
         while separator and (end := buffer.find(separator, searched)) >= 0:
-            if dropped + end > max_document_bytes:
-                yield start, None, ("too_large", f"{dropped + end} bytes")
+            num_bytes = dropped + end - begin
+            if num_bytes > max_document_bytes:
+                yield Fault(start, "too_large", f"{num_bytes} bytes")
             else:
-                yield start, bytes(buffer[:end]), None
-            start += dropped + end + len(separator)
-            dropped = searched = 0
-            del buffer[: end + len(separator)]
+                yield start, bytes(buffer[begin:end])
+            start += num_bytes + len(separator)
+            dropped = 0
+            begin = searched = end + len(separator)
+        del buffer[:begin]
         if len(buffer) > max_document_bytes:
             surplus = len(buffer) - len(separator)
             dropped += surplus
             del buffer[:surplus]
     if broken is not None:
-        yield start, None, ("truncated" if "runcated" in broken else "unreadable", broken)
+        yield Fault(start, "truncated" if "runcated" in broken else "unreadable", broken)
     elif dropped + len(buffer) > max_document_bytes:
-        yield start, None, ("too_large", f"{dropped + len(buffer)} bytes")
+        yield Fault(start, "too_large", f"{dropped + len(buffer)} bytes")
     elif buffer:
-        yield start, bytes(buffer), None
+        yield start, bytes(buffer)

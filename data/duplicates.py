@@ -5,22 +5,16 @@ one that stays; chains of likeness (A like B, B like C, A unlike C) do not drop 
 index: 32 bytes a document for hashes, and 24 more at a time for one band.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data.near import NUM_HASHES, Bands
+from data.near import Bands
+from data.parts import Indices, Parts
 
 MAX_HEADS = 16
 PAIRS_AT_ONCE = 1 << 14
-
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -31,63 +25,6 @@ class Duplicates:
     """Index of the earlier document that stays instead, or -1."""
     exact: NDArray[np.bool_]
     """Whether the texts are equal."""
-
-
-class Parts:
-    """All part files, as one sequence of documents."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.batches: list[Any] = []
-        for path in paths:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            self.batches += [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        sizes = [batch.num_rows for batch in self.batches]
-        self.starts: Indices = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-
-    def __len__(self) -> int:
-        """Return the number of documents, dropped ones included."""
-        return int(self.starts[-1])
-
-    def column(self, name: str) -> NDArray[Any]:
-        """Return a column of numbers over all documents."""
-        arrays = [batch.column(name).to_numpy() for batch in self.batches]
-        joined: NDArray[Any] = np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.uint64)
-        return joined
-
-    def fixed_column(self, name: str, dtype: Any, width: int) -> NDArray[Any]:
-        """Return a fixed-size binary column as numbers, [documents, width]."""
-        arrays = [fixed_rows(batch.column(name), dtype, width) for batch in self.batches]
-        joined: NDArray[Any] = np.concatenate(arrays)
-        return joined
-
-    def passed(self) -> NDArray[np.bool_]:
-        """Return which documents passed cleaning."""
-        masks = [pc.is_null(b.column("reason")).to_numpy(False) for b in self.batches]
-        joined: NDArray[np.bool_] = np.concatenate(masks) if masks else np.zeros(0, dtype=bool)
-        return joined
-
-    def signatures(self, documents: Indices) -> NDArray[np.uint32]:
-        """Return the signatures of some documents, uint32 [documents, NUM_HASHES]."""
-        found = np.empty((documents.size, NUM_HASHES), dtype=np.uint32)
-        batches = np.searchsorted(self.starts, documents, side="right") - 1
-        for batch in np.unique(batches):
-            here = np.flatnonzero(batches == batch)
-            rows = fixed_rows(self.batches[batch].column("signature"), np.uint32, NUM_HASHES)
-            found[here] = rows[documents[here] - self.starts[batch]]
-        return found
-
-    def place(self, document: int) -> str:
-        """Return the file and position of a document."""
-        batch = int(np.searchsorted(self.starts, document, side="right")) - 1
-        row = document - int(self.starts[batch])
-        columns = self.batches[batch]
-        return f"{columns.column('file')[row]}:{columns.column('position')[row]}"
-
-
-def fixed_rows(column: Any, dtype: Any, width: int) -> NDArray[Any]:
-    """View a fixed-size binary array as numbers, [rows, width], without copying."""
-    numbers: NDArray[Any] = np.frombuffer(column.buffers()[1], dtype=dtype).reshape(-1, width)
-    return numbers[column.offset : column.offset + len(column)]
 
 
 def find_duplicates(parts: Parts, *, exact: bool, bands: Bands | None) -> Duplicates:
@@ -104,7 +41,9 @@ def find_duplicates(parts: Parts, *, exact: bool, bands: Bands | None) -> Duplic
 
 def _mark_exact(parts: Parts, keeper: Indices) -> None:
     documents = np.flatnonzero(parts.passed())
-    hashes = parts.fixed_column("hash", np.uint64, 2)[documents]
+    if documents.size < 2:
+        return
+    hashes = parts.hashes()[documents]
     order = np.lexsort((documents, hashes[:, 1], hashes[:, 0]))
     first = _run_starts((hashes[order][1:] == hashes[order][:-1]).all(axis=1))
     heads = documents[order[first]]
@@ -128,7 +67,7 @@ def _near_pairs(parts: Parts, bands: Bands, keeper: Indices) -> Indices:
     documents = np.flatnonzero(parts.passed() & (keeper < 0))
     confirmed: Indices = np.zeros(0, dtype=np.int64)
     for band in range(bands.count):
-        keys = parts.column(f"band_{band}")[documents]
+        keys = parts.numbers(f"band_{band}")[documents]
         order = np.argsort(keys, kind="stable")
         members, keys = documents[order], keys[order]
         for _ in range(MAX_HEADS):

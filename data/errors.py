@@ -11,3 +11,15 @@ class WorkerError(RuntimeError):
     """A worker process died; what is done is kept, and the same command continues."""
 
     exit_code = 1
+
+
+class DiskError(RuntimeError):
+    """Reading or writing failed where nothing is wrong with the input: a full disk, most often."""
+
+    exit_code = 1
+
+
+class StoppedError(RuntimeError):
+    """A signal stopped the work; what is done is kept, and the same command continues."""
+
+    exit_code = 75

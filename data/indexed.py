@@ -10,7 +10,7 @@ import hashlib
 import shutil
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import DataError
-from data.files import sync_folder, whole_file, write_text
+from data.files import locked, sync_folder, whole_file, write_text
 from data.manifest import (
     FORMAT_VERSION,
     HELD_OUT,
@@ -30,6 +30,7 @@ from data.manifest import (
     SplitName,
     TokenizerInfo,
 )
+from data.progress import Progress, Report
 from data.store import Store, TokenStream
 from data.tokenizer import Tokenizer
 from data.writer import (
@@ -48,9 +49,9 @@ DTYPES: dict[int, str] = {1: "u1", 2: "i1", 3: "i2", 4: "i4", 5: "i8", 8: "u2"}
 CODES = {"uint16": 8, "uint32": 4}
 """Code written for each store type; Megatron knows no uint32, so wide vocabularies are int32."""
 EXPORT_TOKENS = 1 << 22
-
-Report = Callable[[int, int], None]
-"""Called with documents done and all documents."""
+DOCUMENTS_A_REPORT = 1024
+SOURCE = "megatron"
+GONE = "dropped."
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class IndexedDataset:
             if not path.is_file():
                 raise DataError(f"{path}: missing: name the prefix of a .bin and .idx pair")
         code, lengths, offsets, borders = _read_index(index_file)
-        tokens = np.memmap(token_file, dtype=DTYPES[code], mode="r")
+        tokens = _mapped(token_file, DTYPES[code])
         firsts = offsets // tokens.itemsize
         if (offsets % tokens.itemsize).any() or (firsts + lengths > tokens.size).any():
             raise DataError(f"{token_file}: shorter than {index_file.name} says: copy it again")
@@ -91,7 +92,7 @@ def import_indexed(
     out: Path,
     tokenizer: Tokenizer,
     held_out_fraction: float = 0.0,
-    report: Report | None = None,
+    progress: Report | None = None,
 ) -> Manifest:
     """Make a token store of a Megatron indexed dataset; documents get an end where they lack one.
 
@@ -101,48 +102,64 @@ def import_indexed(
     if out.exists():
         raise DataError(f"{out}: exists already: remove it or choose another name")
     dataset = IndexedDataset.open(prefix)
-    info = tokenizer.info
-    root = out.with_name(out.name + ".writing")
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
-    try:
-        counts: Counter[str] = Counter()
-        form = StreamFormat(dtype=dtype_for(info.vocab_size), tokenizer_sha256=info.sha256)
-        writers: dict[SplitName, StreamWriter] = {
-            split: StreamWriter(root, f"megatron/{split}", form) for split in (TRAIN, HELD_OUT)
-        }
-        for number, document in enumerate(_checked(dataset, info, prefix, counts)):
-            digest = hashlib.blake2b(document.tobytes(), digest_size=HASH_BYTES).digest()
-            split = HELD_OUT if is_held_out(digest, held_out_fraction) else TRAIN
-            writers[split].append(document, digest)
-            if report is not None:
-                report(number + 1, dataset.ends.size)
-        splits = {split: writer.close() for split, writer in writers.items()}
-        if not sum(stream.documents for stream in splits.values()):
-            raise DataError(f"{prefix}: no document is left ({dict(counts)})")
-        write_text(root / TOKENIZER, tokenizer.text)
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            dtype=form.dtype,
-            batch_tokens=BATCH_TOKENS,
-            shard_tokens=SHARD_TOKENS,
-            tokenizer=info,
-            sources=(SourceInfo(name="megatron", weight=None, splits=splits),),
-            dropped={k.removeprefix("dropped."): n for k, n in counts.items() if "dropped." in k},
-            counts={k: n for k, n in counts.items() if "dropped." not in k},
-            settings={"imported": str(prefix), "held_out_fraction": held_out_fraction},
-        )
-        manifest.write(root)
-    except BaseException:
-        shutil.rmtree(root, ignore_errors=True)
-        raise
-    root.rename(out)
+    folder = out.with_name(out.name + ".importing")
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        try:
+            root = folder / "store"
+            shutil.rmtree(root, ignore_errors=True)
+            root.mkdir()
+            manifest = _imported(dataset, prefix, root, tokenizer, held_out_fraction, progress)
+            root.rename(out)
+        finally:
+            shutil.rmtree(folder)
     sync_folder(out.parent)
     return manifest
 
 
-def export_indexed(store: Store, split: SplitName, prefix: Path) -> int:
-    """Write one split as `PREFIX.bin` and `PREFIX.idx`; returns its documents.
+def _imported(
+    dataset: IndexedDataset,
+    prefix: Path,
+    root: Path,
+    tokenizer: Tokenizer,
+    held_out_fraction: float,
+    progress: Report | None,
+) -> Manifest:
+    info = tokenizer.info
+    counts: Counter[str] = Counter()
+    form = StreamFormat(dtype=dtype_for(info.vocab_size), tokenizer_sha256=info.sha256)
+    writers: dict[SplitName, StreamWriter] = {
+        split: StreamWriter(root, f"{SOURCE}/{split}", form) for split in (TRAIN, HELD_OUT)
+    }
+    for number, document in enumerate(_checked(dataset, info, prefix, counts), 1):
+        digest = hashlib.blake2b(document.tobytes(), digest_size=HASH_BYTES).digest()
+        split = HELD_OUT if is_held_out(digest, held_out_fraction) else TRAIN
+        writers[split].append(document, digest)
+        if progress is not None and number % DOCUMENTS_A_REPORT == 0:
+            progress(Progress("import", number, dataset.ends.size, documents=number))
+    splits = {split: writer.close() for split, writer in writers.items()}
+    if not sum(stream.documents for stream in splits.values()):
+        raise DataError(f"{prefix}: no document is left ({dict(counts)})")
+    write_text(root / TOKENIZER, tokenizer.text)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        dtype=form.dtype,
+        batch_tokens=BATCH_TOKENS,
+        shard_tokens=SHARD_TOKENS,
+        tokenizer=info,
+        sources=(SourceInfo(name=SOURCE, weight=None, splits=splits),),
+        dropped={k.removeprefix(GONE): n for k, n in sorted(counts.items()) if GONE in k},
+        counts={k: n for k, n in sorted(counts.items()) if GONE not in k},
+        settings={"imported": str(prefix), "held_out_fraction": held_out_fraction},
+    )
+    manifest.write(root)
+    return manifest
+
+
+def export_indexed(
+    store: Store, split: SplitName, prefix: Path, progress: Report | None = None
+) -> dict[str, int]:
+    """Write one split as `PREFIX.bin` and `PREFIX.idx`; returns its documents and tokens.
 
     Raises:
         DataError: A file is there already, or the split is empty.
@@ -157,9 +174,13 @@ def export_indexed(store: Store, split: SplitName, prefix: Path) -> int:
     prefix.parent.mkdir(parents=True, exist_ok=True)
     code = CODES[store.manifest.dtype]
     lengths = np.concatenate([np.diff(stream.ends, prepend=0) for stream in streams])
+    total, done = int(lengths.sum()), 0
     with whole_file(token_file) as file:
         for tokens in (part for stream in streams for part in _slices(stream)):
             file.write(tokens.astype(DTYPES[code]).tobytes())
+            done += tokens.size
+            if progress is not None:
+                progress(Progress("export", done, total, tokens=done))
     itemsize = np.dtype(DTYPES[code]).itemsize
     offsets = (np.cumsum(lengths) - lengths) * itemsize
     with whole_file(index_file) as file:
@@ -167,7 +188,7 @@ def export_indexed(store: Store, split: SplitName, prefix: Path) -> int:
         file.write(lengths.astype("<i4").tobytes())
         file.write(offsets.astype("<i8").tobytes())
         file.write(np.arange(lengths.size + 1, dtype="<i8").tobytes())
-    return int(lengths.size)
+    return {"documents": int(lengths.size), "tokens": total}
 
 
 def _slices(stream: TokenStream) -> Iterator[NDArray[Any]]:
@@ -175,11 +196,16 @@ def _slices(stream: TokenStream) -> Iterator[NDArray[Any]]:
         yield stream.read(start, min(EXPORT_TOKENS, stream.num_tokens - start))
 
 
+def _mapped(path: Path, dtype: str) -> NDArray[Any]:
+    """Map a file of numbers; an empty one cannot be mapped."""
+    if path.stat().st_size % np.dtype(dtype).itemsize:
+        raise DataError(f"{path}: cut short: copy it again")
+    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
+
+
 def _read_index(path: Path) -> tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return dtype code, sequence lengths (tokens), offsets (bytes) and document borders."""
-    content = (
-        np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, "u1")
-    )
+    content = _mapped(path, "u1")
     if content.size < HEADER.size or content[: len(MAGIC)].tobytes() != MAGIC:
         raise DataError(f"{path}: not a Megatron index (no MMIDIDX header)")
     _, version, code, sequences, borders = HEADER.unpack(content[: HEADER.size].tobytes())
@@ -202,16 +228,20 @@ def _checked(
     dataset: IndexedDataset, info: TokenizerInfo, prefix: Path, counts: Counter[str]
 ) -> Iterator[NDArray[np.uint32]]:
     """Yield documents that end with the end token and hold only ids of the tokeniser."""
+    special = set(info.special_tokens.values())
     for number, (start, end) in enumerate(zip(dataset.starts, dataset.ends, strict=True)):
         counts["read"] += 1
         document = dataset.tokens[start:end]
-        if document.size and (document.min() < 0 or document.max() >= info.vocab_size):
+        if not document.size:
+            counts[f"{GONE}empty"] += 1
+            continue
+        if document.min() < 0 or document.max() >= info.vocab_size:
             raise DataError(
-                f"{prefix}: document {number} holds id {document.max()}, the tokenizer has"
-                f" {info.vocab_size}: name the one it was made with"
+                f"{prefix}: document {number} holds ids {document.min()} to {document.max()}, the"
+                f" tokenizer has {info.vocab_size}: name the one it was made with"
             )
-        if np.isin(document, list(info.special_tokens.values())).all():
-            counts["dropped.only_special_tokens" if document.size else "dropped.empty"] += 1
+        if int(document[0]) in special and special.issuperset(document.tolist()):
+            counts[f"{GONE}only_special_tokens"] += 1
             continue
         if document[-1] != info.eos_id:
             counts["changed.end_added"] += 1

@@ -1,5 +1,6 @@
 """What a token store says about itself: `manifest.json`."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,6 +13,7 @@ from data.files import write_text
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+OWN_HASH = "manifest_sha256"
 
 SplitName = Literal["train", "held_out"]
 TRAIN: SplitName = "train"
@@ -136,8 +138,10 @@ class Manifest(_Part):
         return files if self.dropped_table is None else [*files, self.dropped_table]
 
     def write(self, store: Path) -> None:
-        """Write `manifest.json`; its presence makes the store whole."""
-        write_text(store / MANIFEST, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+        """Write `manifest.json`, its own hash in it; its presence makes the store whole."""
+        values = self.model_dump(mode="json")
+        values[OWN_HASH] = _sha256(values)
+        write_text(store / MANIFEST, json.dumps(values, indent=1) + "\n")
 
     @classmethod
     def read(cls, store: Path) -> Self:
@@ -157,9 +161,20 @@ class Manifest(_Part):
                     f"{path}: format_version {version}, this moescale reads {FORMAT_VERSION}:"
                     " build the store again"
                 )
+            values.pop(OWN_HASH, None)
             return cls.model_validate(values)
         except (ValueError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise
             detail = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
             raise DataError(f"{path}: damaged ({detail}): build the store again") from None
+
+
+def manifest_is_intact(store: Path) -> bool:
+    """Tell whether a store's manifest still says what was written, by the hash it holds."""
+    values = json.loads((store / MANIFEST).read_text(encoding="utf-8"))
+    return bool(values.pop(OWN_HASH, None) == _sha256(values))
+
+
+def _sha256(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()

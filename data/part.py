@@ -32,6 +32,11 @@ INPUT_FAULTS = frozenset(
 )
 
 
+def input_faults(tally: Tally) -> int:
+    """Count the documents that could not be read as they are."""
+    return sum(tally.counts[f"dropped.{reason}"] for reason in INPUT_FAULTS)
+
+
 @dataclass(frozen=True)
 class Job:
     """What every worker needs to know."""

@@ -1,7 +1,8 @@
 """Reading the documents of one unit, whatever its format, naming what cannot be read."""
 
 import json
-from collections.abc import Iterator
+from codecs import BOM_UTF8
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -9,7 +10,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.cutting import READ_BYTES
+from data.cutting import READ_BYTES, Fault, cut_stream
 from data.units import Unit, arrow_batches
 
 ROWS_AT_ONCE = 256
@@ -30,7 +31,9 @@ class Document:
 def read_unit(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
     """Yield every document of a unit, faulty ones with their reason, in order."""
     if unit.payload is not None:
-        yield from _payload(unit, text_column)
+        yield from _cut(unit, unit.positions, unit.payload, unit.faults, text_column)
+    elif unit.separator is not None:
+        yield from _stream(unit, text_column, max_document_bytes)
     elif unit.kind == "text":
         for path in unit.paths:
             yield _whole_file(path, max_document_bytes)
@@ -40,16 +43,33 @@ def read_unit(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator
         yield from _table(unit, text_column)
 
 
-def _payload(unit: Unit, text_column: str) -> Iterator[Document]:
+def _stream(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
+    path = unit.paths[0]
+    assert unit.separator is not None
+    try:
+        for piece in cut_stream(
+            path, unit.compression, unit.separator, READ_BYTES, max_document_bytes
+        ):
+            yield from _cut(unit, piece.positions, piece.documents, piece.faults, text_column)
+    except OSError as error:
+        yield Document(str(path), 0, reason="unreadable", detail=error.strerror)
+
+
+def _cut(
+    unit: Unit,
+    positions: Sequence[int],
+    contents: Sequence[bytes],
+    faults: Sequence[Fault],
+    text_column: str,
+) -> Iterator[Document]:
     file = str(unit.paths[0])
-    assert unit.payload is not None
-    for position, content in zip(unit.positions, unit.payload, strict=True):
-        if unit.kind == "json":
-            yield _from_json(file, position, content, text_column)
-        else:
+    for position, content in zip(positions, contents, strict=True):
+        if unit.kind != "json":
             yield _from_bytes(file, position, content)
-    for position, reason, detail in unit.faults:
-        yield Document(file, position, reason=reason, detail=detail)
+        elif content.strip():
+            yield _from_json(file, position, content, text_column)
+    for fault in faults:
+        yield Document(file, fault.position, reason=fault.reason, detail=fault.detail)
 
 
 def _whole_file(path: Path, max_document_bytes: int) -> Document:
@@ -106,37 +126,42 @@ def _table(unit: Unit, text_column: str) -> Iterator[Document]:
     file = str(unit.paths[0])
     row = unit.first_row
     try:
-        for text in _table_texts(unit, text_column):
-            if text is None:
-                yield Document(file, row, reason="no_text", detail=f"{text_column} is null")
-            else:
-                yield Document(file, row, text)
-            row += 1
-    except UnicodeDecodeError as error:
-        yield Document(file, row, reason="bad_utf8", detail=f"{error.reason}, and what follows it")
+        for array in _table_columns(unit, text_column):
+            for first in range(0, len(array), ROWS_AT_ONCE):
+                for content in _row_bytes(array.slice(first, ROWS_AT_ONCE)):
+                    if content is None:
+                        detail = f"{text_column} is null"
+                        yield Document(file, row, reason="no_text", detail=detail)
+                    else:
+                        yield _from_bytes(file, row, content)
+                    row += 1
     except (OSError, pa.ArrowException) as error:
         detail = " ".join(str(error).split())
-        yield Document(file, row, reason="unreadable", detail=detail)
+        yield Document(file, row, reason="unreadable", detail=f"{detail} (with what follows it)")
 
 
-def _table_texts(unit: Unit, column: str) -> Iterator[str | None]:
-    for array in _table_columns(unit, column):
-        for first in range(0, len(array), ROWS_AT_ONCE):
-            yield from array.slice(first, ROWS_AT_ONCE).to_pylist()
+def _row_bytes(array: Any) -> list[bytes | None]:
+    """Return each row's bytes; Arrow does not promise that a file's strings are UTF-8."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_string_view(array.type):
+        array = array.cast(pa.large_string())
+    wide = pa.types.is_large_string(array.type)
+    rows: list[bytes | None] = array.view(pa.large_binary() if wide else pa.binary()).to_pylist()
+    return rows
 
 
 def _table_columns(unit: Unit, column: str) -> Iterator[Any]:
     if unit.kind == "parquet":
-        with pq.ParquetFile(unit.paths[0]) as table:
+        # Unbuffered, a reader holds whole column chunks, however large.
+        with pq.ParquetFile(unit.paths[0], buffer_size=READ_BYTES, pre_buffer=False) as table:
             groups = list(range(unit.start, unit.end))
             for batch in table.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=[column]):
                 yield batch.column(0)
         return
     with pa.memory_map(str(unit.paths[0])) as mapped:
-        _, batches = arrow_batches(mapped)
-        for index, batch in enumerate(batches):
-            if unit.start <= index < unit.end:
-                yield batch.column(column)
+        for batch in arrow_batches(mapped, unit.start, unit.end)[1]:
+            yield batch.column(column)
 
 
 def _from_json(file: str, position: int, line: bytes, text_column: str) -> Document:
@@ -156,7 +181,7 @@ def _from_json(file: str, position: int, line: bytes, text_column: str) -> Docum
 
 def _from_bytes(file: str, position: int, content: bytes) -> Document:
     try:
-        return Document(file, position, content.decode())
+        return Document(file, position, content.removeprefix(BOM_UTF8).decode())
     except UnicodeDecodeError as error:
-        detail = f"{error.reason} at byte {position + error.start}"
+        detail = f"{error.reason} at byte {error.start}"
         return Document(file, position, reason="bad_utf8", detail=detail)

@@ -1,8 +1,10 @@
 """The recipe of a build: sources, tokeniser and cleaning, from a TOML file or the command line."""
 
 import tomllib
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -44,6 +46,8 @@ class CleanRecipe(_Section):
     """Rule sets of Gopher (arXiv:2112.11446, appendix A1.1) and C4 (arXiv:1910.10683, 2.2)."""
     languages: tuple[str, ...] = ()
     """Keep only these ISO 639-1 languages, as py3langid tells them."""
+    tag_language: bool = False
+    """Tell every document's language with py3langid and count it, dropping none."""
     personal_data: Literal["keep", "mask", "drop"] = "keep"
     """What happens to e-mail addresses, phone, IP, credit card and bank account numbers."""
     decontaminate: tuple[Path, ...] = ()
@@ -53,6 +57,11 @@ class CleanRecipe(_Section):
     near_duplicates: float | None = Field(default=None, gt=0.3, lt=1)
     """Jaccard similarity of word 5-grams from which documents are near duplicates; at this
     similarity about 97% are found. Only the first is kept."""
+
+    @property
+    def needs_language(self) -> bool:
+        """Whether a document's language must be told."""
+        return self.tag_language or bool(self.languages)
 
 
 class CanaryRecipe(_Section):
@@ -94,31 +103,66 @@ class Recipe(_Section):
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe file.
+    """Read a recipe file; its relative paths start at its own folder.
 
     Raises:
         DataError: It is missing, is not TOML, or breaks a rule; names the key.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-        recipe = Recipe.model_validate(values)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
-    except ValidationError as error:
-        raise DataError(f"{path}: {recipe_fault(error)}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not valid TOML: {error}") from None
-    return _anchored(recipe, path.parent)
+    return _anchored(make_recipe(values, str(path)), path.parent)
+
+
+def make_recipe(values: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Make a recipe of plain values, after `KEY=VALUE` overrides with dotted keys and TOML values.
+
+    Raises:
+        DataError: A value breaks a rule, or an override is not of that form; names the key.
+    """
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise DataError(f"--set {text}: write KEY=VALUE, for example clean.unicode=nfc")
+        *parents, last = key.strip().split(".")
+        table = values
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise DataError(f"--set {text}: {parent} is not a table: write it in a recipe file")
+        table[last] = _toml_value(value.strip())
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise DataError(f"{origin}: {recipe_fault(error)}") from None
+
+
+def _toml_value(text: str) -> Any:
+    """Read a value as TOML; what is none is a string without its quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def recipe_fault(error: ValidationError) -> str:
-    """Describe the first fault of a recipe in one line."""
+    """Describe the first fault of a recipe in one line: key, value, rule."""
     fault = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return f"unknown key {key}"
+        near = get_close_matches(str(fault["loc"][-1]), _keys(Recipe), n=1)
+        return f"unknown key {key}" + (f": did you mean {near[0]}?" if near else "")
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if key else message
+    given = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
+    return f"{key}{given}: {message}" if key else message
+
+
+def _keys(section: type[BaseModel]) -> list[str]:
+    parts = (CanaryRecipe, CleanRecipe, SourceRecipe) if section is Recipe else ()
+    return [*section.model_fields, *(key for part in parts for key in _keys(part))]
 
 
 def _anchored(recipe: Recipe, folder: Path) -> Recipe:

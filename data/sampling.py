@@ -6,7 +6,8 @@ from data.clean import Cleaner, Tally
 from data.contamination import EvaluationRuns
 from data.readers import read_unit
 from data.recipe import Recipe
-from data.units import InputFile, plan_units
+from data.sources import InputFile
+from data.units import plan_units
 from data.writer import is_held_out
 
 SAMPLE_BYTES = 64 << 20

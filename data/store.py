@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from data.errors import DataError
 from data.files import file_sha256
-from data.manifest import TOKENIZER, FileInfo, Manifest, SplitName, StreamInfo
+from data.manifest import (
+    MANIFEST,
+    TOKENIZER,
+    FileInfo,
+    Manifest,
+    SplitName,
+    StreamInfo,
+    manifest_is_intact,
+)
 from data.tokenizer import Tokenizer
 from data.writer import TOKENIZER_KEY
 
@@ -164,6 +172,8 @@ class Store:
     def verify(self) -> list[str]:
         """Read everything and return one line for each file that is not as it was written."""
         faults = []
+        if not manifest_is_intact(self.path):
+            faults.append(f"{self.path / MANIFEST}: damaged: not as written, by its own hash")
         expected = [(info.file, info.sha256) for info in self.manifest.files()]
         expected.append((TOKENIZER, self.manifest.tokenizer.sha256))
         for name, sha256 in expected:

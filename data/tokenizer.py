@@ -90,13 +90,15 @@ class Tokenizer:
         )
 
 
-def byte_tokenizer() -> Tokenizer:
+def byte_tokenizer(eos_token: str | None = None) -> Tokenizer:
     """Return the tokeniser whose ids are UTF-8 bytes, with id 256 ending a document."""
-    return Tokenizer(BYTES_JSON, "bytes")
+    return Tokenizer(BYTES_JSON, "bytes", eos_token)
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_bpe(texts: Iterable[str], vocab_size: int, eos_token: str | None = None) -> Tokenizer:
     """Train a byte-level BPE on texts; small corpora may yield fewer than `vocab_size` ids.
+
+    `eos_token` is the one special token, `<|endoftext|>` by default.
 
     Raises:
         DataError: `vocab_size` cannot hold the 256 bytes and the end-of-document token.
@@ -108,29 +110,56 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     model.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[EOS_TOKEN],
+        special_tokens=[eos_token or EOS_TOKEN],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     model.train_from_iterator(texts, trainer)
-    return Tokenizer(model.to_str(), f"bpe:{vocab_size}")
+    return Tokenizer(model.to_str(), f"bpe:{vocab_size}", eos_token)
 
 
 def local_tokenizer(path: Path, eos_token: str | None = None) -> Tokenizer:
-    """Read a `tokenizer.json`, or a Hugging Face tokenizer folder that holds one.
+    """Read a `tokenizer.json`, or a Hugging Face tokenizer folder.
+
+    A folder without `tokenizer.json` (a SentencePiece model, a vocabulary with merges) is converted
+    by transformers.
 
     Raises:
         DataError: Nothing readable there; names the remedy.
     """
     file = path / TOKENIZER if path.is_dir() else path
-    if not file.is_file():
-        raise DataError(
-            f"{file}: no such tokenizer: give bytes, bpe:SIZE, a tokenizer.json or its folder"
-        )
-    settings = file.with_name("tokenizer_config.json")
-    if eos_token is None and path.is_dir() and settings.is_file():
+    settings = path / "tokenizer_config.json"
+    if eos_token is None and settings.is_file():
         eos_token = _configured_eos(settings)
-    return Tokenizer(file.read_text(encoding="utf-8"), str(file), eos_token)
+    if file.is_file():
+        return Tokenizer(_text_of(file), str(file), eos_token)
+    if path.is_dir():
+        return Tokenizer(_converted(path), str(path), eos_token)
+    raise DataError(
+        f"{file}: no such tokenizer: give bytes, bpe:SIZE, a tokenizer.json or its folder"
+    )
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not a tokenizer.json: {error}") from None
+
+
+def _converted(folder: Path) -> str:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise DataError(
+            f"{folder}: no {TOKENIZER} in it; to convert another kind: pip install 'moescale[hub]'"
+        ) from None
+    try:
+        model = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
+        return str(model.backend_tokenizer.to_str())
+    except Exception as error:  # the library raises whatever its readers do
+        fault = " ".join(str(error).split())[:200]
+        raise DataError(f"{folder}: not a tokenizer that transformers can read: {fault}") from None
 
 
 def _configured_eos(settings: Path) -> str | None:

@@ -2,42 +2,35 @@
 
 A unit is about 16 MiB of input. Its number depends on the sources only, so that shards, workers
 and restarts agree on it. Plain JSON lines are cut by byte range, tables by row group; compressed
-and separated text, which cannot be entered in the middle, is cut by the process that plans.
+and separated text, which cannot be entered in the middle, is a unit a file, or where the file is
+large, cut by the process that plans.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.cutting import cut_stream
+from data.cutting import Fault, cut_stream
 from data.errors import DataError
 from data.recipe import Recipe, SourceRecipe
+from data.sources import InputFile, Kind
 
 UNIT_BYTES = 1 << 24
-JSON_SUFFIXES = (".jsonl", ".ndjson")
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-TEXT_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("txt", "text", "md", "rst", "tex", "html", "css", "sql", "sh"),
-        *("py", "pyi", "c", "h", "cc", "cpp", "hpp", "cu", "cuh", "rs", "go", "java", "kt"),
-        *("scala", "js", "ts", "jsx", "tsx", "rb", "php", "pl", "lua", "r", "jl", "m", "swift"),
-        *("cs", "hs", "ml"),
-    )
-)
-TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
+STREAM_BYTES = 2 * UNIT_BYTES
+"""Compressed or separated files up to this size are read by one worker."""
 
-Kind = Literal["text", "json", "parquet", "arrow"]
+Share = tuple[int, int]
+"""(i, n): the i-th of n shares of a build, from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One unit of work; `kind` and `payload` tell how its documents are read."""
+    """One unit of work; `kind`, `separator` and `payload` tell how its documents are read."""
 
     source: int
     """Index of the source in the recipe."""
@@ -53,12 +46,15 @@ class Unit:
     """One past the last."""
     first_row: int = 0
     """Row of the table at which the unit starts."""
+    compression: str | None = None
+    separator: bytes | None = None
+    """Set for a file that is read as one stream: what ends a document (nothing: the file does)."""
     payload: tuple[bytes, ...] | None = field(default=None, repr=False)
-    """Documents cut from a stream, where it cannot be read from the middle."""
+    """Documents cut from a large stream."""
     positions: tuple[int, ...] = ()
     """Byte offset of each document of `payload`."""
-    faults: tuple[tuple[int, str, str], ...] = ()
-    """(offset, reason, detail) of what the cutting process could not hand on."""
+    faults: tuple[Fault, ...] = ()
+    """What the planning process could not hand on."""
     num_bytes: int
     """Input bytes this unit accounts for, for progress."""
 
@@ -68,54 +64,34 @@ class Unit:
         return f"{self.source:04d}-{self.file:08d}-{self.block:08d}"
 
 
-@dataclass(frozen=True)
-class InputFile:
-    """One input file of a source."""
-
-    source: int
-    path: Path
-    num_bytes: int
-    modified_ns: int
-    """When it was last changed, ns since 1970."""
-
-
-def list_files(recipe: Recipe) -> list[InputFile]:
-    """Return every input file in document order.
+def plan_units(recipe: Recipe, files: list[InputFile], share: Share = (1, 1)) -> Iterator[Unit]:
+    """Yield the units of one share in document order; small whole-document files share one.
 
     Raises:
-        DataError: A path is missing, or a folder holds nothing that can be read.
+        DataError: A table lacks its source's text column.
     """
-    files = []
-    for index, source in enumerate(recipe.source):
-        for root in source.paths:
-            found = list(walk_files(root))
-            if not found:
-                raise DataError(f"{root}: no text, JSONL, Parquet or Arrow files in it")
-            files += [_input_file(index, path) for path in found]
-    return files
-
-
-def plan_units(recipe: Recipe, files: list[InputFile]) -> Iterator[Unit]:
-    """Yield all units in document order; small whole-document files share one."""
     group: list[tuple[int, InputFile]] = []
     for number, file in enumerate(files):
         source = recipe.source[file.source]
-        whole = file_kind(file.path) == "text" and source.separator is None
-        whole = whole and file.path.suffix not in COMPRESSIONS
+        whole = file.kind == "text" and source.separator is None and file.compression is None
         if group and (not whole or not _fits(group, file)):
-            yield _grouped(group)
+            yield from _mine(_grouped(group), share)
             group = []
         if whole:
             group.append((number, file))
-        else:
-            yield from _file_units(number, file, source, recipe.max_document_mib << 20)
+        elif file.kind in ("parquet", "arrow"):
+            yield from _mine(_table_units(number, file, source.text_column), share)
+        elif file.kind == "json" and file.compression is None:
+            yield from _mine(_line_units(number, file), share)
+        elif number % share[1] == share[0] - 1:  # a stream is cut by nobody but its share
+            yield from _stream_units(number, file, source, recipe.max_document_mib << 20)
     if group:
-        yield _grouped(group)
+        yield from _mine(_grouped(group), share)
 
 
-def _input_file(source: int, path: Path) -> InputFile:
-    status = path.stat()
-    return InputFile(source, path, status.st_size, status.st_mtime_ns)
+def _mine(units: Iterator[Unit], share: Share) -> Iterator[Unit]:
+    index, count = share
+    return (unit for unit in units if (unit.file + unit.block) % count == index - 1)
 
 
 def _fits(group: list[tuple[int, InputFile]], file: InputFile) -> bool:
@@ -123,9 +99,9 @@ def _fits(group: list[tuple[int, InputFile]], file: InputFile) -> bool:
     return same and sum(f.num_bytes for _, f in group) + file.num_bytes <= UNIT_BYTES
 
 
-def _grouped(group: list[tuple[int, InputFile]]) -> Unit:
+def _grouped(group: list[tuple[int, InputFile]]) -> Iterator[Unit]:
     number, first = group[0]
-    return Unit(
+    yield Unit(
         source=first.source,
         file=number,
         block=0,
@@ -135,38 +111,51 @@ def _grouped(group: list[tuple[int, InputFile]]) -> Unit:
     )
 
 
-def _file_units(
+def _common(number: int, file: InputFile) -> dict[str, Any]:
+    return {"source": file.source, "file": number, "kind": file.kind, "paths": (file.path,)}
+
+
+def _line_units(number: int, file: InputFile) -> Iterator[Unit]:
+    for block, start in enumerate(range(0, max(file.num_bytes, 1), UNIT_BYTES)):
+        end = min(start + UNIT_BYTES, file.num_bytes)
+        yield Unit(
+            block=block, start=start, end=end, num_bytes=end - start, **_common(number, file)
+        )
+
+
+def _stream_units(
     number: int, file: InputFile, source: SourceRecipe, max_document_bytes: int
 ) -> Iterator[Unit]:
-    kind = file_kind(file.path)
-    common: dict[str, Any] = {"source": file.source, "file": number, "kind": kind}
-    common["paths"] = (file.path,)
-    if kind in ("parquet", "arrow"):
-        yield from _table_units(file, source.text_column, common)
-    elif kind == "json" and file.path.suffix not in COMPRESSIONS:
-        for block, start in enumerate(range(0, max(file.num_bytes, 1), UNIT_BYTES)):
-            end = min(start + UNIT_BYTES, file.num_bytes)
-            yield Unit(block=block, start=start, end=end, num_bytes=end - start, **common)
-    else:
-        separator = b"\n" if kind == "json" else (source.separator or "").encode()
-        compression = COMPRESSIONS.get(file.path.suffix)
-        pieces = cut_stream(file.path, compression, separator, UNIT_BYTES, max_document_bytes)
-        for block, piece in enumerate(pieces):
+    separator = b"\n" if file.kind == "json" else (source.separator or "").encode()
+    stream = {"compression": file.compression, "separator": separator, **_common(number, file)}
+    if file.num_bytes <= STREAM_BYTES:
+        yield Unit(block=0, num_bytes=file.num_bytes, **stream)
+        return
+    block = 0
+    try:
+        for piece in cut_stream(
+            file.path, file.compression, separator, UNIT_BYTES, max_document_bytes
+        ):
             yield Unit(
                 block=block,
                 payload=piece.documents,
                 positions=piece.positions,
                 faults=piece.faults,
                 num_bytes=piece.num_bytes,
-                **common,
+                **stream,
             )
+            block += 1
+    except OSError as error:
+        fault = Fault(0, "unreadable", error.strerror or str(error))
+        yield Unit(block=block, payload=(), faults=(fault,), num_bytes=file.num_bytes, **stream)
 
 
-def _table_units(file: InputFile, column: str, common: dict[str, Any]) -> Iterator[Unit]:
+def _table_units(number: int, file: InputFile, column: str) -> Iterator[Unit]:
+    common = _common(number, file)
     try:
-        schema, sizes = _table_layout(file, common["kind"])
+        schema, sizes = _table_layout(file)
     except (OSError, pa.ArrowException) as error:
-        fault = (0, "unreadable", " ".join(str(error).split()))
+        fault = Fault(0, "unreadable", " ".join(str(error).split()))
         yield Unit(block=0, payload=(), faults=(fault,), num_bytes=file.num_bytes, **common)
         return
     if column not in schema.names:
@@ -192,9 +181,9 @@ def _table_units(file: InputFile, column: str, common: dict[str, Any]) -> Iterat
             filled = rows = 0
 
 
-def _table_layout(file: InputFile, kind: Kind) -> tuple[pa.Schema, list[tuple[int, int]]]:
+def _table_layout(file: InputFile) -> tuple[pa.Schema, list[tuple[int, int]]]:
     """Return the schema, and bytes and rows of each row group or record batch."""
-    if kind == "parquet":
+    if file.kind == "parquet":
         with pq.ParquetFile(file.path) as table:
             groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
             return table.schema_arrow, [(g.total_byte_size, g.num_rows) for g in groups]
@@ -203,15 +192,16 @@ def _table_layout(file: InputFile, kind: Kind) -> tuple[pa.Schema, list[tuple[in
         return schema, [(batch.nbytes, batch.num_rows) for batch in batches]
 
 
-def arrow_batches(mapped: Any) -> tuple[pa.Schema, Iterator[Any]]:
-    """Return the schema and record batches of an Arrow file of either IPC format."""
+def arrow_batches(mapped: Any, start: int = 0, end: int | None = None) -> tuple[Any, Iterator[Any]]:
+    """Return the schema and record batches [start, end) of an Arrow file of either IPC format."""
     try:
         reader = pa.ipc.open_file(mapped)
     except pa.ArrowInvalid:
         mapped.seek(0)
         stream = pa.ipc.open_stream(mapped)
-        return stream.schema, iter(stream)
-    return reader.schema, (reader.get_batch(i) for i in range(reader.num_record_batches))
+        return stream.schema, islice(stream, start, end)
+    last = reader.num_record_batches if end is None else end
+    return reader.schema, (reader.get_batch(i) for i in range(start, last))
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -220,41 +210,3 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     )
-
-
-def file_kind(path: Path) -> Kind:
-    """Tell a file's format by its name, compression aside."""
-    suffix = path.suffix
-    if suffix in COMPRESSIONS:
-        suffix = Path(path.stem).suffix
-    if suffix in JSON_SUFFIXES:
-        return "json"
-    if suffix == ".parquet":
-        return "parquet"
-    return "arrow" if suffix in TABLE_SUFFIXES else "text"
-
-
-def walk_files(root: Path) -> Iterator[Path]:
-    """Yield the readable files at or below a path, in order; a saved dataset's data files."""
-    if not root.exists():
-        raise DataError(f"{root}: no such file or folder")
-    if root.is_file():
-        yield root
-    elif (root / "dataset_dict.json").is_file():
-        splits = json.loads((root / "dataset_dict.json").read_text())["splits"]
-        if "train" not in splits:
-            raise DataError(f"{root}: a dataset with splits {', '.join(splits)}: name one's folder")
-        yield from walk_files(root / "train")
-    elif (root / "state.json").is_file():
-        names = json.loads((root / "state.json").read_text())["_data_files"]
-        yield from (root / name["filename"] for name in names)
-    else:
-        yield from (path for path in sorted(root.rglob("*")) if _wanted(path, root))
-
-
-def _wanted(path: Path, root: Path) -> bool:
-    if any(part.startswith(".") for part in path.relative_to(root).parts):
-        return False
-    suffix = Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
-    known = suffix in TEXT_SUFFIXES or suffix in JSON_SUFFIXES or suffix in TABLE_SUFFIXES
-    return known and path.is_file()

@@ -4,19 +4,20 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from data.clean import Tally
-from data.contamination import read_evaluations
+from data.contamination import EvaluationRuns, read_evaluations
 from data.errors import DataError
-from data.files import locked, write_text
+from data.files import file_sha256, locked, write_text
 from data.manifest import TOKENIZER
 from data.recipe import Recipe
 from data.sampling import sample_texts
+from data.sources import InputFile, Inputs, walk_files
 from data.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
-from data.units import InputFile
+from data.units import Share
 
 STATE = "work.json"
 BPE = "bpe:"
@@ -29,12 +30,13 @@ class WorkFolder:
     path: Path
     recipe: Recipe
     tokenizer: Tokenizer
-    shard: tuple[int, int]
-    """(i, n): the i-th of n shares, from 1."""
-    files_sha256: str
-    """Hash of the input files' names, sizes and times."""
+    shard: Share
+    inputs_sha256: str
+    """Hash of the input files' names, sizes and times, and of evaluation files' content."""
+    notes: dict[str, int]
+    """Counts of the whole build: files ignored by suffix, evaluation texts read."""
     num_units: int | None = None
-    """Units of the whole build; None until this share of them is done."""
+    """Units of this share; None until all have their part."""
 
     @property
     def parts(self) -> Path:
@@ -63,7 +65,7 @@ class WorkFolder:
     @property
     def depends(self) -> tuple[Any, ...]:
         """What shards of one build have in common."""
-        return self.recipe, self.tokenizer.info, self.files_sha256, self.shard[1]
+        return self.recipe, self.tokenizer.info, self.inputs_sha256, self.shard[1]
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -80,7 +82,8 @@ class WorkFolder:
                 Recipe.model_validate(state["recipe"]),
                 Tokenizer(text, str(path / TOKENIZER), state["eos_token"]),
                 (state["shard"][0], state["shard"][1]),
-                state["files_sha256"],
+                state["inputs_sha256"],
+                state["notes"],
                 state["num_units"],
             )
         except (OSError, ValueError, KeyError) as error:
@@ -90,9 +93,7 @@ class WorkFolder:
 
 
 @contextmanager
-def work_folder(
-    path: Path, recipe: Recipe, shard: tuple[int, int], files: list[InputFile]
-) -> Iterator[WorkFolder]:
+def work_folder(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> Iterator[WorkFolder]:
     """Begin or continue a build in `path`, alone.
 
     Raises:
@@ -101,17 +102,15 @@ def work_folder(
     path.mkdir(parents=True, exist_ok=True)
     with locked(path):
         if (path / STATE).is_file():
-            yield _continued(path, recipe, shard, files)
+            yield _continued(path, recipe, shard, inputs)
         else:
-            yield _begun(path, recipe, shard, files)
+            yield _begun(path, recipe, shard, inputs)
 
 
-def _continued(
-    path: Path, recipe: Recipe, shard: tuple[int, int], files: list[InputFile]
-) -> WorkFolder:
+def _continued(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> WorkFolder:
     work = WorkFolder.read(path)
     differs = _difference(work.recipe, recipe)
-    if differs is None and (work.files_sha256, work.shard) != (_files_sha256(files), shard):
+    if differs is None and (work.inputs_sha256, work.shard) != (_sha256(recipe, inputs), shard):
         differs = "the input files"
     if differs is not None:
         raise DataError(
@@ -121,11 +120,14 @@ def _continued(
     return work
 
 
-def _begun(
-    path: Path, recipe: Recipe, shard: tuple[int, int], files: list[InputFile]
-) -> WorkFolder:
-    tokenizer = _make_tokenizer(recipe, files)
-    work = WorkFolder(path, recipe, tokenizer, shard, _files_sha256(files))
+def _begun(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> WorkFolder:
+    evaluations = None
+    notes = {f"ignored.{suffix}": count for suffix, count in sorted(inputs.ignored.items())}
+    if recipe.clean.decontaminate:
+        evaluations = read_evaluations(recipe.clean.decontaminate)
+        notes |= {"evaluation.texts": evaluations.texts, "evaluation.short": evaluations.unchecked}
+    tokenizer = _make_tokenizer(recipe, inputs.files, evaluations)
+    work = WorkFolder(path, recipe, tokenizer, shard, _sha256(recipe, inputs), notes)
     work.parts.mkdir(exist_ok=True)
     write_text(path / TOKENIZER, tokenizer.text)
     _write_state(work)
@@ -136,25 +138,26 @@ def _write_state(work: WorkFolder) -> None:
     state = {
         "recipe": work.recipe.model_dump(mode="json"),
         "eos_token": work.tokenizer.info.eos_token,
-        "files_sha256": work.files_sha256,
+        "inputs_sha256": work.inputs_sha256,
         "shard": work.shard,
+        "notes": work.notes,
         "num_units": work.num_units,
     }
     write_text(work.path / STATE, json.dumps(state, indent=1))
 
 
-def _make_tokenizer(recipe: Recipe, files: list[InputFile]) -> Tokenizer:
+def _make_tokenizer(
+    recipe: Recipe, files: list[InputFile], evaluations: EvaluationRuns | None
+) -> Tokenizer:
     spec = recipe.tokenizer
     if spec == "bytes":
-        return byte_tokenizer()
+        return byte_tokenizer(recipe.eos_token)
     if not spec.startswith(BPE):
         return local_tokenizer(Path(spec), recipe.eos_token)
     size = spec.removeprefix(BPE)
     if not size.isdecimal():
         raise DataError(f"tokenizer {spec!r}: write bpe:SIZE with a number, for example bpe:4096")
-    paths = recipe.clean.decontaminate
-    evaluations = read_evaluations(paths) if paths else None
-    return train_bpe(sample_texts(recipe, files, evaluations), int(size))
+    return train_bpe(sample_texts(recipe, files, evaluations), int(size), recipe.eos_token)
 
 
 def _difference(old: Recipe, new: Recipe) -> str | None:
@@ -171,8 +174,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _files_sha256(files: list[InputFile]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.source} {file.path} {file.num_bytes} {file.modified_ns}\n".encode())
-    return digest.hexdigest()
+def _sha256(recipe: Recipe, inputs: Inputs) -> str:
+    values: list[Any] = [asdict(file) for file in inputs.files]
+    values += [file_sha256(p) for path in recipe.clean.decontaminate for p in walk_files(path)]
+    return hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()

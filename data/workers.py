@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -71,6 +72,7 @@ def _collect(running: dict[Future[tuple[Tally, int]], Unit], done: Done) -> None
 def _start_worker(job: Job) -> None:
     global _maker  # noqa: PLW0603  (one a process)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends the pool
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _maker = PartMaker(job)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.files import HashingFile
+from data.files import HashingFile, sync_folder
 from data.manifest import FileInfo, StreamInfo
 
 BATCH_TOKENS = 1 << 24
@@ -64,9 +64,9 @@ class ArrowFileWriter:
 
     def __init__(self, root: Path, name: str, schema: pa.Schema) -> None:
         self._name = name
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = path.open("wb")
+        self._path = root / name
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = self._path.open("wb")
         self._hashing = HashingFile(self._file)
         self._schema = schema
         self._writer = pa.ipc.new_file(self._hashing, schema)
@@ -84,6 +84,7 @@ class ArrowFileWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+        sync_folder(self._path.parent)
         return FileInfo(
             file=self._name,
             rows=self.rows,

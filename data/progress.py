@@ -1,0 +1,112 @@
+"""How far a build is: what is reported, and how people see it on standard error."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+LINE_INTERVAL_S = 10.0
+WINDOW_S = 60.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build is in one of its stages."""
+
+    stage: str
+    done: int = 0
+    """Bytes of input while cleaning and tokenising, documents while writing."""
+    total: int = 0
+    """The same at the end; 0 where there is no telling."""
+    documents: int = 0
+    """Documents read so far."""
+    tokens: int = 0
+    """Tokens made so far."""
+
+
+Report = Callable[[Progress], None]
+
+
+class Rate:
+    """Rates over about the last minute, from reports of one stage."""
+
+    def __init__(self, first: Progress, now_s: float) -> None:
+        """Begin at what was done already, by an earlier process perhaps."""
+        self._from = self._next = (now_s, first)
+
+    def note(self, progress: Progress, now_s: float) -> str:
+        """Return tokens a second and time left, in words; empty while there is no telling."""
+        if now_s - self._next[0] >= WINDOW_S:
+            self._from, self._next = self._next, (now_s, progress)
+        begin_s, begin = self._from
+        done, elapsed_s = progress.done - begin.done, now_s - begin_s
+        if done <= 0 or elapsed_s <= 0:
+            return ""
+        parts = []
+        if progress.tokens > begin.tokens:
+            parts.append(f"{(progress.tokens - begin.tokens) / elapsed_s:,.0f} tokens/s")
+        if progress.total:
+            left_s = (progress.total - progress.done) * elapsed_s / done
+            parts.append(f"{duration_text(left_s)} left")
+        return ", ".join(parts)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration for people: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def shown_progress() -> Iterator[Report]:
+    """Show a build on standard error: a bar on a terminal, else a line every ten seconds."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bar(console) as report:
+            yield report
+    else:
+        yield _lines(console)
+
+
+@contextmanager
+def _bar(console: Any) -> Iterator[Report]:
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    note = TextColumn("{task.fields[note]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), note)
+    with Bar(*columns, console=console) as bar:
+        stages: dict[str, tuple[Any, Rate]] = {}
+
+        def report(progress: Progress) -> None:
+            now_s = time.monotonic()
+            if progress.stage not in stages:
+                task = bar.add_task(progress.stage, total=None, note="")
+                stages[progress.stage] = (task, Rate(progress, now_s))
+            task, rate = stages[progress.stage]
+            total = progress.total or None
+            bar.update(task, completed=progress.done, total=total, note=rate.note(progress, now_s))
+
+        yield report
+
+
+def _lines(console: Any) -> Report:
+    stage, rate, said_s = "", None, 0.0
+
+    def report(progress: Progress) -> None:
+        nonlocal stage, rate, said_s
+        now_s = time.monotonic()
+        if progress.stage != stage or rate is None:
+            stage, rate, said_s = progress.stage, Rate(progress, now_s), now_s
+            console.print(f"{stage} ...", highlight=False)
+        elif now_s - said_s >= LINE_INTERVAL_S:
+            said_s = now_s
+            share = f"{progress.done / progress.total:.0%}" if progress.total else ""
+            text = ", ".join(part for part in (share, rate.note(progress, now_s)) if part)
+            console.print(f"{stage}: {text}", highlight=False)
+
+    return report
