@@ -9,6 +9,8 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 READ_BYTES = 1 << 20
+INFLATED_BYTES = 1 << 16
+"""Where a compressed stream breaks off, less than this of what was whole is lost."""
 OBJECT_BYTES = 64
 """About what Python needs to hold a document, however short."""
 
@@ -83,8 +85,12 @@ def cut_stream(
 def _chunks(file: BinaryIO, compression: str | None) -> Iterator[bytes | str]:
     """Yield the stream's bytes; a break in it ends them with its description (a str)."""
     try:
-        stream = pa.CompressedInputStream(pa.PythonFile(file), compression) if compression else file
-        while chunk := stream.read(READ_BYTES):
+        if compression is None:
+            while chunk := file.read(READ_BYTES):
+                yield chunk
+            return
+        stream = pa.CompressedInputStream(pa.PythonFile(file), compression)
+        while chunk := stream.read(INFLATED_BYTES):
             yield chunk
     except (OSError, pa.ArrowException) as error:
         yield " ".join(str(error).split())

@@ -6,6 +6,7 @@ tokeniser's hash. Memory stays at one record batch a stream.
 """
 
 import os
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -67,6 +68,7 @@ class ArrowFileWriter:
         self._path = root / name
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = self._path.open("wb")
+        weakref.finalize(self, self._file.close)  # where it is never completed
         self._hashing = HashingFile(self._file)
         self._schema = schema
         self._writer = pa.ipc.new_file(self._hashing, schema)
