@@ -21,4 +21,5 @@ def open_loader(experiment: Experiment, split: SplitName, *, rank: int = 0, rank
         data_parallel_size=ranks,
         split=split,
         vocab_size=experiment.model.vocab_size,
+        examples=train.examples,
     )

@@ -126,6 +126,20 @@ def _moe_values(model: ModelConfig, layout: Layout) -> dict[str, Any]:
     }
 
 
+def weigh_router_losses(config: TransformerConfig, weight: float) -> None:
+    """Let router losses count `weight` times their coefficients from now on.
+
+    The engine divides their sum over a step's positions by whatever the main loss is divided by,
+    such as the tokens of answers.
+    """
+    whole = getattr(config, "_whole_router_losses", None)
+    if whole is None:
+        whole = config._whole_router_losses = (config.moe_aux_loss_coeff, config.moe_z_loss_coeff)
+    balancing, z = whole
+    config.moe_aux_loss_coeff = weight * balancing
+    config.moe_z_loss_coeff = None if z is None else weight * z
+
+
 def _mla_values(model: ModelConfig) -> dict[str, Any]:
     mla, rope = model.mla, model.rope
     assert mla is not None

@@ -1,8 +1,9 @@
 """What must hold before a run starts, checked where one process can say it in one line."""
 
 from importlib import util
+from pathlib import Path
 
-from moe.config.experiment import Experiment
+from moe.config.experiment import Experiment, tokenizer_file
 from moe.errors import ConfigError
 from moe.shape import batch_of, shape_of
 from parallel.layout_check import checked_placement
@@ -23,6 +24,8 @@ def check_before_start(experiment: Experiment, num_ranks: int) -> Placement:
     )
     _check_kernels(experiment)
     _check_data(experiment, placement.dp)
+    if experiment.train.init is not None:
+        _check_init(experiment, experiment.train.init)
     return placement
 
 
@@ -42,6 +45,28 @@ def _check_kernels(experiment: Experiment) -> None:
                 'precision.kernels = "te" needs a GPU, and this run would use the CPU: set'
                 ' precision.kernels = "torch"'
             )
+
+
+def _check_init(experiment: Experiment, init: Path) -> None:
+    """Refuse a start from nothing, or from weights that know other tokens than the store's."""
+    from data.files import file_sha256
+    from data.manifest import TOKENIZER
+    from data.store import Store
+    from moe.checkpoint_index import INDEX
+
+    if not ((init / INDEX).is_file() or (init / "checkpoints").is_dir()):
+        raise ConfigError(
+            f"train.init = {init}: neither a checkpoint nor a run that has one: give the directory"
+            " that `moe train` or `moe convert` printed"
+        )
+    assert experiment.data.store is not None
+    found = Store.open(experiment.data.store).manifest.tokenizer
+    file = tokenizer_file(init)
+    if file is not None and file_sha256(file) != found.sha256:
+        raise ConfigError(
+            f"{experiment.data.store}: made with another tokenizer than train.init's: build it"
+            f" again with --tokenizer {file.parent if file.name == TOKENIZER else file}"
+        )
 
 
 def _check_data(experiment: Experiment, dp: int) -> None:

@@ -74,8 +74,8 @@ def train(  # noqa: PLR0913 - the one entry point of a run
     watchdog = Watchdog(engine.rank, experiment.parallel.timeout_s)
     run, checkpoint = _claim(run_dir, experiment, engine, resume, from_step)
     try:
-        trainer = Trainer(experiment, engine)
-        trainer.progressed = watchdog.beat
+        trainer = Trainer(experiment, engine, weights_follow=checkpoint is not None)
+        trainer.forward.progressed = watchdog.beat
         try:
             session = Session(experiment, engine, run, trainer, observers, trackers, progress)
             session.watchdog = watchdog
@@ -275,9 +275,10 @@ class Session:
 
     def _evaluate(self) -> None:
         self._phase("evaluate")
-        loss = self.trainer.evaluate()
+        found = self.trainer.evaluate()
+        loss = found["loss"]
         self.last_evaluation = (self.step, loss)
-        self.log.evaluated(self.step, self.tokens, loss)
+        self.log.evaluated(self.step, self.tokens, found)
         if self.progress is not None:
             self.progress.evaluated(self.step, loss)
         self._phase("train")

@@ -53,6 +53,7 @@ class StepLog:
             "step": step,
             "tokens": tokens,
             "loss": result.loss,
+            **result.extras,
             **self.trainer.router_losses(self.interval_steps),
             "grad_norm": result.grad_norm,
             "learning_rate": result.learning_rate,
@@ -78,13 +79,13 @@ class StepLog:
         self._restart()
         return row
 
-    def evaluated(self, step: int, tokens: int, loss: float | None) -> None:
-        """Write the held-out loss."""
+    def evaluated(self, step: int, tokens: int, found: Mapping[str, float | None]) -> None:
+        """Write the held-out loss, and the mode's further means."""
         if self.run is not None:
-            self.run.append("evaluations", {"step": step, "tokens": tokens, "loss": loss})
-            if loss is not None:
-                for tracker in self.trackers:
-                    tracker.scalars(step, {"held_out/loss": loss})
+            self.run.append("evaluations", {"step": step, "tokens": tokens, **found})
+            known = {f"held_out/{name}": x for name, x in found.items() if x is not None}
+            for tracker in self.trackers if known else ():
+                tracker.scalars(step, known)
 
     def close(self) -> None:
         """Complete what trackers show, by the final record."""

@@ -1,8 +1,7 @@
 """One rank's part of a training step: megatron-core's schedules, DDP and optimizer."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,19 +12,21 @@ from megatron.core.distributed import (
     DistributedDataParallelConfig,
     finalize_model_grads,
 )
-from megatron.core.pipeline_parallel import get_forward_backward_func
 
 from data.batch import Batch
 from data.manifest import HELD_OUT, TRAIN
 from moe.config.experiment import Experiment
 from moe.feed import open_loader
-from moe.model import build_model, document_inputs
-from moe.model_torch import sequence_positions
+from moe.model import build_model
+from moe.model_config import weigh_router_losses
 from moe.routing import ExpertLoad
 from moe.schedule import learning_rate
+from moe.train_forward import MicroBatches
+from moe.train_init import freeze, load_initial_weights
+from moe.train_objective import Objective, TokenObjective
 from moe.train_optimizer import build_optimizer
+from moe.train_preference import PreferenceObjective
 from parallel.engine import Engine, take_router_losses
-from parallel.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,11 @@ class StepResult:
     """What one step gave, the same on every rank."""
 
     loss: float
-    """Mean training loss, nats a token."""
+    """Mean training loss: nats a token, in mode dpo nats a pair."""
     tokens: int
-    """Tokens that counted in the loss."""
+    """Tokens that counted in the loss; in modes sft and dpo all positions, padding included."""
+    extras: dict[str, float]
+    """Further means of the mode, by name."""
     grad_norm: float
     """Global gradient norm before clipping."""
     learning_rate: float
@@ -46,7 +49,16 @@ class StepResult:
 class Trainer:
     """One rank's part of a run."""
 
-    def __init__(self, experiment: Experiment, engine: Engine) -> None:
+    def __init__(
+        self, experiment: Experiment, engine: Engine, *, weights_follow: bool = False
+    ) -> None:
+        """Build the model and all that trains it.
+
+        Args:
+            experiment: What to train.
+            engine: A running engine.
+            weights_follow: A checkpoint will be loaded: do not read `train.init`.
+        """
         self.experiment, self.engine = experiment, engine
         train = experiment.train
         self.loader, self.held_out = (
@@ -56,15 +68,22 @@ class Trainer:
         chunks = build_model(
             experiment.model, experiment.parallel, experiment.precision, seed=train.seed
         )
+        if train.init is not None and not weights_follow:
+            load_initial_weights(experiment, chunks)
+        freeze(train.trainable, chunks)
         self.chunks = [self._wrap(chunk, i) for i, chunk in enumerate(chunks)]
         self.optimizer = build_optimizer(
             train, experiment.parallel, experiment.precision, self.chunks
         )
         self._connect(chunks[0].config)
         self.expert_load = ExpertLoad(experiment.model, chunks)
-        self.run_schedule = get_forward_backward_func()
-        self.progressed: Callable[[], None] = lambda: None
-        """Called at every micro-batch."""
+        self.forward = MicroBatches(experiment, engine.device)
+        self.objective = self._make_objective()
+
+    def _make_objective(self) -> Objective:
+        if self.experiment.train.mode == "dpo":
+            return PreferenceObjective(self.experiment, self.forward)
+        return TokenObjective(every_position=self.experiment.train.mode == "sft")
 
     def _wrap(self, chunk: Any, index: int) -> DistributedDataParallel:
         config = DistributedDataParallelConfig(
@@ -88,30 +107,32 @@ class Trainer:
         return train.global_batch_size // (train.micro_batch_size * self.engine.dp)
 
     def forward_backward(self, batches: Sequence[Batch], *, forward_only: bool) -> torch.Tensor:
-        """Run one step's micro-batches; returns this rank's [loss sum, tokens]."""
-        train = self.experiment.train
+        """Run one step's micro-batches; returns this rank's sums (see `Measured`)."""
+        references = self.objective.references(batches)
+        if not forward_only:
+            self._weigh_router_losses(batches)
         for chunk in self.chunks:
             if not forward_only:
                 chunk.zero_grad_buffer()
             chunk.train(not forward_only)
-        outputs = self.run_schedule(
-            forward_step_func=self._forward_step,
-            data_iterator=[iter(batches) for _ in self.chunks],
-            model=self.chunks,
-            num_microbatches=len(batches),
-            seq_length=train.seq_len,
-            micro_batch_size=train.micro_batch_size,
-            forward_only=forward_only,
+        items = list(zip(batches, references, strict=True))
+        outputs = self.forward.run(
+            self.chunks, items, self.objective.measure, forward_only=forward_only
         )
-        total = torch.zeros(2, dtype=torch.float64)
+        total = torch.zeros(3 + len(self.objective.extras), dtype=torch.float64)
         if parallel_state.get_tensor_model_parallel_rank() == 0:
-            for output in outputs:
-                total += output["loss"].double().cpu()
+            for sums in outputs:
+                total += sums.double().cpu()
         return total
 
-    def _forward_step(self, batches: Iterator[Batch], model: Any) -> tuple[Any, Any]:
-        self.progressed()
-        return _forward_step(self.engine.device, self.experiment.precision, batches, model)
+    def _weigh_router_losses(self, batches: Sequence[Batch]) -> None:
+        """Make router losses means over positions, whatever the main loss is a mean of."""
+        if self.experiment.model.moe is None:
+            return
+        counted = sum(map(self.objective.count, batches))
+        share = torch.tensor([counted, sum(batch.tokens.numel() for batch in batches)])
+        dist.all_reduce(share)
+        weigh_router_losses(self.chunks[0].module.config, float(share[0] / share[1]))
 
     def step(self, index: int, *, stop: bool = False) -> StepResult:
         """Train step `index` (0-based). `stop` reaches every rank when any rank says it."""
@@ -124,28 +145,36 @@ class Trainer:
         _success, grad_norm, _zeros = self.optimizer.step()
         shared = torch.cat([total, torch.tensor([float(stop)], dtype=torch.float64)])
         dist.all_reduce(shared)
-        loss_sum, tokens, stops = shared.tolist()
+        *sums, stops = shared.tolist()
         return StepResult(
-            loss=loss_sum / tokens,
-            tokens=int(tokens),
+            loss=sums[0] / sums[1],
+            tokens=int(sums[2]),
+            extras=self._extras(sums),
             grad_norm=float(grad_norm),
             learning_rate=rate,
             stop=stops > 0,
         )
 
+    def _extras(self, sums: Sequence[float]) -> dict[str, float]:
+        return {n: x / sums[1] for n, x in zip(self.objective.extras, sums[3:], strict=True)}
+
     @torch.no_grad()
-    def evaluate(self) -> float | None:
-        """Return the held-out loss, nats a token; None where no held-out batch is whole."""
+    def evaluate(self) -> dict[str, float | None]:
+        """Return the held-out `loss` and the mode's further means.
+
+        The loss is None where no held-out batch is whole.
+        """
         train = self.experiment.train
         available = self.held_out.num_sequences // train.global_batch_size
         steps = min(available, max(1, train.eval_sequences // train.global_batch_size))
         if steps == 0:
-            return None
-        total = torch.zeros(2, dtype=torch.float64)
+            return {"loss": None}
+        total = torch.zeros(3 + len(self.objective.extras), dtype=torch.float64)
         for index in range(steps):
             total += self.forward_backward(self.held_out.step(index), forward_only=True)
         dist.all_reduce(total)
-        return float(total[0] / total[1])
+        sums = total.tolist()
+        return {"loss": sums[0] / sums[1], **self._extras(sums)}
 
     def router_losses(self, steps: int = 1) -> dict[str, float | None]:
         """Return mean router losses over sparse layers and the `steps` since the last call.
@@ -191,32 +220,6 @@ class Trainer:
         """Stop background work."""
         self.loader.close()
         self.held_out.close()
-
-
-def _forward_step(
-    device: torch.device, precision: Precision, batches: Iterator[Batch], model: Any
-) -> tuple[Any, Any]:
-    """Run one micro-batch, as megatron-core's schedules ask for it."""
-    batch = next(batches)
-    documents = document_inputs(batch.cu_seqlens, precision)
-    fields = [batch.tokens, batch.labels, batch.loss_mask, batch.position_ids]
-    cp = parallel_state.get_context_parallel_world_size()
-    if cp > 1:
-        length = batch.tokens.shape[1] // cp
-        mine = sequence_positions(cp, length)[parallel_state.get_context_parallel_rank()]
-        fields = [x[:, mine].contiguous() for x in fields]
-    tokens, labels, mask, positions = (x.to(device, non_blocking=True) for x in fields)
-    output = model(tokens, positions, labels=labels, loss_mask=mask, **documents)
-    return output, partial(_sum_loss, mask)
-
-
-def _sum_loss(
-    mask: torch.Tensor, losses: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    """Return loss sum, token count, and both detached for the record."""
-    loss = (losses.float() * mask).sum()
-    count = mask.sum()
-    return loss, count.to(torch.int), {"loss": torch.stack([loss.detach(), count])}
 
 
 def _path(kind: type) -> str:

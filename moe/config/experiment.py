@@ -41,6 +41,40 @@ class Experiment(Section):
     slurm: SlurmConfig = SlurmConfig()
     track: TrackConfig = TrackConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pack_conversations(cls, values: Any) -> Any:
+        """Fill in how conversations lie in sequences; what is written is kept, and checked."""
+        if not isinstance(values, Mapping) or _at(values, "train", "mode") != "sft":
+            return values
+        data = values.get("data", {})
+        whole = {"packing": "best_fit", "document_mask": True}
+        return {**values, "data": _merged(whole, data)} if isinstance(data, Mapping) else values
+
+    @model_validator(mode="after")
+    def _check_mode(self) -> Self:
+        data, mode = self.data, self.train.mode
+        if mode == "sft" and not (data.packing == "best_fit" and data.document_mask):
+            raise ValueError(
+                'train.mode = "sft" keeps conversations whole and apart: remove data.packing and'
+                " data.document_mask"
+            )
+        if mode == "dpo" and (data.packing != "concatenate" or data.document_mask):
+            raise ValueError(
+                'train.mode = "dpo" has one conversation in a sequence: remove data.packing and'
+                " data.document_mask"
+            )
+        if mode == "dpo" and self.model.mtp_layers:
+            raise ValueError(
+                'train.mode = "dpo" does not train multi-token-prediction layers: set'
+                " model.mtp_layers = 0"
+            )
+        if mode != "pretrain" and data.feed == "dali":
+            raise ValueError(f'data.feed = "dali" does not read for train.mode = "{mode}"')
+        if mode == "pretrain" and data.too_long != "refuse":
+            raise ValueError("data.too_long belongs to train.mode sft and dpo: remove it")
+        return self
+
     @model_validator(mode="after")
     def _check_across(self) -> Self:
         if self.train.seq_len > self.model.max_seq_len:
@@ -104,9 +138,46 @@ def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
 def make_experiment(values: Mapping[str, Any], origin: str = "experiment") -> Experiment:
     """Check plain values as an experiment, the model's preset filled in."""
     values = {**values}
-    if isinstance(values.get("model"), Mapping):
-        values["model"] = _with_preset(values["model"])
+    init = _at(values, "train", "init")
+    if isinstance(values.get("model", {}), Mapping):
+        values["model"] = _with_preset(values.get("model", {}))
+        if init is not None and not {"preset", "num_layers"} & {*values["model"]}:
+            values["model"] = _merged(_model_of(Path(init)), values["model"])
     return validated(Experiment, values, origin)
+
+
+def model_file(place: Path) -> Path | None:
+    """Return the file with the `[model]` of a run, a run's checkpoint, or a converted one."""
+    names = (place / "experiment.toml", place / "model.toml", place / "../../experiment.toml")
+    return next((name for name in names if name.is_file()), None)
+
+
+def tokenizer_file(place: Path) -> Path | None:
+    """Return the tokeniser of a run, a run's checkpoint, or a converted one, where it is known."""
+    converted = place / "hub" / "tokenizer.json"
+    if converted.is_file():
+        return converted
+    file = model_file(place)
+    store = None if file is None else _at(read_toml(file), "data", "store")
+    found = None if store is None else Path(store) / "tokenizer.json"
+    return found if found is not None and found.is_file() else None
+
+
+def _model_of(init: Path) -> Mapping[str, Any]:
+    """Return the `[model]` table of what `train.init` names."""
+    file = model_file(init)
+    if file is None:
+        raise ConfigError(
+            f"train.init = {init}: neither a run directory nor a checkpoint with a model.toml"
+        )
+    table: Mapping[str, Any] = read_toml(file)["model"]
+    return table
+
+
+def _at(values: Mapping[str, Any], section: str, key: str) -> Any:
+    """Return a raw value of a section, or None."""
+    table = values.get(section)
+    return table.get(key) if isinstance(table, Mapping) else getattr(table, key, None)
 
 
 def load_model(name_or_path: str) -> ModelConfig:

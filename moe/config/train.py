@@ -1,5 +1,6 @@
 """The `[train]` section: batch, optimizer, schedule, intervals."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
@@ -10,6 +11,17 @@ from moe.config.base import Section
 class TrainConfig(Section):
     """The `[train]` section; lengths are in tokens a sequence, batch sizes in sequences."""
 
+    mode: Literal["pretrain", "sft", "dpo"] = "pretrain"
+    """What is learned: the next token of text; the answers of conversations (supervised
+    fine-tuning); which answer of a pair is preferred (DPO, arXiv:2305.18290)."""
+    init: Path | None = None
+    """Weights to start from: a run directory, a checkpoint, or what `moe convert` made; `[model]`
+    may then be left out. In mode dpo this is the frozen reference too. Default: random."""
+    trainable: tuple[str, ...] = Field(default=("*",), min_length=1)
+    """Patterns of names of the parameters that learn, the rest is frozen: `*.router.*` are the
+    routers, `*.mlp.experts.*` the experts, `decoder.layers.3.*` one layer."""
+    dpo_beta: float | None = Field(default=None, gt=0)
+    """Strength of the tie to the reference in mode dpo. Default: 0.1."""
     steps: PositiveInt
     """Optimizer steps."""
     seq_len: PositiveInt
@@ -49,6 +61,34 @@ class TrainConfig(Section):
     """Newest checkpoints that stay."""
     keep_every: PositiveInt | None = None
     """Checkpoints of multiples of so many steps stay too, for good."""
+
+    @property
+    def examples(self) -> Literal["text", "conversations", "pairs"]:
+        """What the mode learns from."""
+        if self.mode == "pretrain":
+            return "text"
+        return "conversations" if self.mode == "sft" else "pairs"
+
+    @property
+    def preference_beta(self) -> float:
+        """`dpo_beta`, resolved."""
+        return self.dpo_beta or 0.1
+
+    @model_validator(mode="after")
+    def _check_mode(self) -> Self:
+        if self.mode != "dpo":
+            if self.dpo_beta is not None:
+                raise ValueError('dpo_beta belongs to mode = "dpo": remove it or change mode')
+            return self
+        if self.init is None:
+            raise ValueError('mode = "dpo" needs init: the model to tune, which is the reference')
+        for key in ("micro_batch_size", "global_batch_size"):
+            if getattr(self, key) % 2:
+                raise ValueError(
+                    f'{key}={getattr(self, key)} is odd: mode = "dpo" reads pairs, two sequences'
+                    " each: make it even"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -47,8 +47,8 @@ def _train(
     made: list[Trainer] = []
 
     class Kept(Trainer):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
             made.append(self)
 
     training.Trainer = Kept  # type: ignore[misc]
