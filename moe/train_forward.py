@@ -45,9 +45,7 @@ class MicroBatches:
         )
         return [output["sums"] for output in outputs]
 
-    def _forward_step(
-        self, measure: Measure, items: Iterator[Item], model: Any
-    ) -> tuple[Any, Any]:
+    def _forward_step(self, measure: Measure, items: Iterator[Item], model: Any) -> tuple[Any, Any]:
         """Run one micro-batch, as megatron-core's schedules ask for it."""
         self.progressed()
         batch, reference = next(items)
