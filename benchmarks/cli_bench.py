@@ -196,6 +196,41 @@ def inference(  # noqa: PLR0913 - a command's options
 
 
 @app.command()
+def loader(  # noqa: PLR0913 - a command's options
+    *,
+    store: Annotated[Path | None, typer.Option(help="Token store.  [default: synthetic]")] = None,
+    tokens: Annotated[int, typer.Option(help="Tokens of the synthetic store.", min=1)] = 64_000_000,
+    seq_len: Annotated[int, typer.Option(help="Tokens a sample.", min=1)] = 2048,
+    samples: Annotated[int, typer.Option(help="Samples of one repeat.", min=1)] = 2000,
+    order_samples: Annotated[
+        int, typer.Option(help="Samples of the epoch whose order is timed.", min=1)
+    ] = 100_000_000,
+    corpus_tokens: Annotated[
+        int, typer.Option(help="Tokens of the corpus whose first batch is timed.", min=1)
+    ] = 1_000_000_000_000,
+    repeats: Repeats = 11,
+    warmup: Warmup = 2,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure reading of samples beside other libraries, starts, and stream hashes."""
+    _quieten()
+    from benchmarks import bench_loader
+    from benchmarks.bench_loader_tables import loader_tables
+
+    plan = bench_loader.LoaderPlan(
+        seq_len=seq_len,
+        num_tokens=tokens,
+        samples=samples,
+        repeats=repeats,
+        warmup=warmup,
+        order_samples=order_samples,
+        corpus_tokens=corpus_tokens,
+    )
+    _print(bench_loader.run(store, plan, out), loader_tables, as_json)
+
+
+@app.command()
 def checkpoint(  # noqa: PLR0913 - a command's options
     models: Models,
     *,

@@ -22,7 +22,7 @@ from data.errors import DataError
 from data.files import HashingFile, whole_file, write_text
 from data.manifest import HELD_OUT, TRAIN, FileInfo, SplitName
 from data.rows import Rows
-from data.store import Store, TokenStream, open_arrow
+from data.store import Store, TokenStream, arrow_view, open_arrow
 
 WINDOW_DOCUMENTS = 1 << 20
 BATCH_SEQUENCES = 1 << 16
@@ -231,12 +231,13 @@ class PackedStream:
         place = sample - self._starts[index]
         starts, lengths = (column[place].values for column in self._batches[index].columns)
         filled = 0
-        for start, length in zip(starts.to_numpy(), lengths.to_numpy(), strict=True):
-            window = self._stream.read(int(start), int(length) + 1)
+        pieces = zip(arrow_view(starts).tolist(), arrow_view(lengths).tolist(), strict=True)
+        for start, length in pieces:
+            window = self._stream.read(start, length + 1)
             rows.tokens[row, filled : filled + length] = window[:-1]
             rows.labels[row, filled : filled + length] = window[1:]
             rows.starts[row, filled] = True
-            filled += int(length)
+            filled += length
         rows.tokens[row, filled:] = rows.labels[row, filled:] = self._eos_id
         rows.loss_mask[row, filled:] = 0
         rows.starts[row, filled : filled + 1] = True
