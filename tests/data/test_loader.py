@@ -5,41 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loading import GLOBAL_BATCH, S, make, restarted, rows, stream_hash
 
 from data.config import DataConfig
 from data.errors import DataError
-from data.loader import Batch, Loader
+from data.loader import Loader
 from data.manifest import HELD_OUT, TRAIN, Manifest
 from data.order import permuted
 from data.store import Store
-
-S = 32
-GLOBAL_BATCH = 24
-
-
-def make(store: Path, **changes: object) -> Loader:
-    keys = {"seq_len": S, "global_batch_size": GLOBAL_BATCH, "micro_batch_size": 1, "split": TRAIN}
-    loader_keys = {**keys, **{k: v for k, v in changes.items() if k not in DataConfig.model_fields}}
-    data_keys = {k: v for k, v in changes.items() if k in DataConfig.model_fields}
-    return Loader(DataConfig(store=store, **data_keys), **loader_keys)  # type: ignore[arg-type]
-
-
-def rows(batches: list[Batch]) -> np.ndarray:
-    return np.concatenate([batch.tokens.numpy() for batch in batches])
-
-
-def stream_hash(store: Path, steps: int, ranks: int, **changes: object) -> str:
-    digest = hashlib.sha256()
-    loaders = [
-        make(store, data_parallel_rank=rank, data_parallel_size=ranks, **changes)
-        for rank in range(ranks)
-    ]
-    for step in range(steps):
-        for loader in loaders:
-            digest.update(rows(loader.step(step)).tobytes())
-    for loader in loaders:
-        loader.close()
-    return digest.hexdigest()
 
 
 def slow_reference(store: Path, seed: int, count: int) -> np.ndarray:
@@ -85,7 +58,14 @@ def test_ranks_do_not_change_the_stream(byte_store: Path, ranks: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"micro_batch_size": 12}, {"prefetch_steps": 0}, {"prefetch_steps": 7}]
+    "changes",
+    [
+        {"micro_batch_size": 12},
+        {"prefetch_steps": 0},
+        {"prefetch_steps": 7},
+        {"prefetch_steps": 6, "workers": 4},
+        {"pin_memory": False},
+    ],
 )
 def test_readers_do_not_change_the_stream(byte_store: Path, changes: dict[str, int]) -> None:
     assert stream_hash(byte_store, 12, 1, **changes) == stream_hash(byte_store, 12, 1)
@@ -95,10 +75,7 @@ def test_readers_do_not_change_the_stream(byte_store: Path, changes: dict[str, i
 def test_restart_continues_the_stream(byte_store: Path, stop: int) -> None:
     first = make(byte_store)
     before = [rows(first.step(step)) for step in range(stop)]
-    state = json.loads(json.dumps(first.state_dict()))
-    first.close()
-    second = make(byte_store, micro_batch_size=2)
-    second.load_state_dict(state)
+    second = restarted(first, byte_store, micro_batch_size=2)
     after = [rows(second.step(step)) for step in range(stop, 12)]
     second.close()
     digest = hashlib.sha256(np.concatenate(before + after).tobytes()).hexdigest()
