@@ -1,5 +1,6 @@
 """What the loader hands to training."""
 
+import zlib
 from dataclasses import dataclass
 from typing import Self
 
@@ -41,6 +42,10 @@ class Batch:
             position_ids=positions,
             cu_seqlens=None,
         )
+
+    def checksum(self) -> int:
+        """Return the sum of the sequences' CRC-32: what is trained, in whatever order."""
+        return sum(zlib.crc32(row.tobytes()) for row in self.tokens.cpu().numpy())
 
     def rows(self) -> Rows:
         """Return the same memory as arrays to fill."""

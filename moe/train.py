@@ -1,5 +1,6 @@
 """A run from start or checkpoint to its end: steps, rows, evaluations, checkpoints, record."""
 
+import hashlib
 import signal
 import sys
 import time
@@ -159,6 +160,8 @@ class Session:
         self.experiment, self.engine, self.run = experiment, engine, run
         self.trainer, self.observers, self.progress = trainer, observers, progress
         self.step = self.tokens = self.first_tokens = 0
+        # Of every sample trained so far; the same on any ranks, after any restart.
+        self.stream_hash = ""
         self.train_time_s = 0.0
         self.last_evaluation: tuple[int, float | None] = (-1, None)
         self.last_loss: float | None = None
@@ -199,6 +202,7 @@ class Session:
             state = load_checkpoint(checkpoint, trainer.chunks, trainer.optimizer, verified=True)
             trainer.loader.load_state_dict(state["data"])
             self.step, self.tokens = state["step"], state["tokens"]
+            self.stream_hash = state["stream_hash"]
             self.train_time_s = state["train_time_s"]
         self.first_tokens = self.tokens
         if self.run is not None:
@@ -255,11 +259,13 @@ class Session:
         self.train_time_s += elapsed_s
         self.step += 1
         self.tokens += result.tokens
+        seen = f"{self.stream_hash} {self.step} {result.checksum}"
+        self.stream_hash = hashlib.sha256(seen.encode()).hexdigest()[:16]
         self.last_loss = result.loss
         self.log.add(result, elapsed_s)
         train = self.experiment.train
         if self.step % train.log_interval == 0 or result.stop or self.step == train.steps:
-            row = self.log.write(self.step, self.tokens, result)
+            row = self.log.write(self.step, self.tokens, self.stream_hash, result)
             if self.progress is not None:
                 self.progress.row(row)
         return result
@@ -289,6 +295,7 @@ class Session:
         self._wait_for_save()
         state = {
             "tokens": self.tokens,
+            "stream_hash": self.stream_hash,
             "train_time_s": self.train_time_s,
             "data": self.trainer.loader.state_dict(),
             "observers": [observer.state() for observer in self.observers],
@@ -336,6 +343,7 @@ class Session:
                 "run_dir": str(self.run.path),
                 "steps": self.step,
                 "tokens": self.tokens,
+                "stream_hash": self.stream_hash,
                 "wall_time_s": self.train_time_s,
                 "tokens_per_s": rate,
                 "flops_per_s": flops_per_rank,

@@ -44,7 +44,7 @@ class StepLog:
         self.interval_tokens += result.tokens
         self.interval_steps += 1
 
-    def write(self, step: int, tokens: int, result: StepResult) -> dict[str, Any]:
+    def write(self, step: int, tokens: int, stream_hash: str, result: StepResult) -> dict[str, Any]:
         """Write a row for the steps since the last one; returns it. A collective call."""
         rate = self.interval_tokens / self.interval_s
         stall_s = self._longest_stall_s()
@@ -52,6 +52,7 @@ class StepLog:
         row: dict[str, Any] = {
             "step": step,
             "tokens": tokens,
+            "stream_hash": stream_hash,
             "loss": result.loss,
             **result.extras,
             **self.trainer.router_losses(self.interval_steps),

@@ -39,6 +39,8 @@ class StepResult:
     """Tokens that counted in the loss; in modes sft and dpo all positions, padding included."""
     extras: dict[str, float]
     """Further means of the mode, by name."""
+    checksum: int
+    """Sum of `Batch.checksum` over the step's batches."""
     grad_norm: float
     """Global gradient norm before clipping."""
     learning_rate: float
@@ -140,16 +142,21 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
+        batches = self.loader.step(index)
         with self.expert_load.counting():
-            total = self.forward_backward(self.loader.step(index), forward_only=False)
+            total = self.forward_backward(batches, forward_only=False)
         _success, grad_norm, _zeros = self.optimizer.step()
-        shared = torch.cat([total, torch.tensor([float(stop)], dtype=torch.float64)])
+        # Exact in float64 up to 2^21 sequences a step; one rank counts for its replica.
+        checksum = sum(batch.checksum() for batch in batches) if _leads_replica() else 0
+        own = torch.tensor([float(stop), float(checksum)], dtype=torch.float64)
+        shared = torch.cat([total, own])
         dist.all_reduce(shared)
-        *sums, stops = shared.tolist()
+        *sums, stops, checksum_sum = shared.tolist()
         return StepResult(
             loss=sums[0] / sums[1],
             tokens=int(sums[2]),
             extras=self._extras(sums),
+            checksum=int(checksum_sum),
             grad_norm=float(grad_norm),
             learning_rate=rate,
             stop=stops > 0,
@@ -220,6 +227,15 @@ class Trainer:
         """Stop background work."""
         self.loader.close()
         self.held_out.close()
+
+
+def _leads_replica() -> bool:
+    """Tell whether this rank stands for its replica of the model in counts of samples."""
+    return not (
+        parallel_state.get_tensor_model_parallel_rank()
+        or parallel_state.get_pipeline_model_parallel_rank()
+        or parallel_state.get_context_parallel_rank()
+    )
 
 
 def _path(kind: type) -> str:

@@ -43,7 +43,7 @@ query_job() { # sets job_state, job_reason, job_restarts, job_end; empty where s
   local text
   job_state='' job_reason='' job_restarts=0 job_end=''
   text=$(scontrol show job -o "$job" 2>/dev/null) || return 1
-  text=" ${text##* UserId=}" # behind the name, which may hold anything
+  text=" ${text#*" JobName=${SLURM_JOB_NAME:-} UserId="}" # behind the name, which may hold anything
   [[ $text =~ \ JobState=([A-Z_]+) ]] && job_state=${BASH_REMATCH[1]}
   [[ $text =~ \ Reason=([A-Za-z_]+) ]] && job_reason=${BASH_REMATCH[1]}
   [[ $text =~ \ Restarts=([0-9]+) ]] && job_restarts=${BASH_REMATCH[1]}
@@ -338,6 +338,7 @@ leave() { # with 0 where the run goes on, else with 75: resume me
 job=$SLURM_JOB_ID task=${SLURM_ARRAY_TASK_ID:-0}
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then job="${SLURM_ARRAY_JOB_ID}_$task"; fi
 step='' stopping=0 continued=0
+export SLURM_TIME_FORMAT=standard # whatever the user likes to read
 begin_attempt
 trap 'on_signal TERM' TERM
 trap 'on_signal USR2' USR2

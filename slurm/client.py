@@ -40,8 +40,10 @@ REMEDIES = {
 }
 """What mends a refusal, by a part of the answer in lower case; the first match counts."""
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL", re.IGNORECASE)
-OWN_VARIABLES = re.compile(r"S?(LURM|BATCH|RUN)_|SLURMD_|(RANK|LOCAL_RANK|WORLD_SIZE|MASTER_.*)$")
-KEPT_VARIABLES = frozenset({"SLURM_CONF", "SLURM_JWT"})
+OWN_VARIABLES = re.compile(r"(SLURMD?|SBATCH|SRUN)_|(RANK|LOCAL_RANK|WORLD_SIZE|MASTER_.*)$")
+KEPT_VARIABLES = frozenset({"SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS"})
+HABITS = re.compile(r"(SQUEUE|SACCT|SCONTROL|SCANCEL)_|SLURM_TIME_FORMAT$")
+"""Variables by which users change what the commands select and how they write it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +194,10 @@ class Client:
                 self._sleep(pause_s)
                 if (answer := instead()) is not None:
                     return answer
+        nothing = "; nothing was submitted" if argv[0] == "sbatch" else ""
         raise SlurmError(
             f"{argv[0]}: {_last_line(done.stderr)} ({len(self._pauses_s) + 1} tries): the cluster's"
-            " controller is down or busy; nothing was submitted, try again later"
+            f" controller is down or busy{nothing}: try again later"
         )
 
     @staticmethod
@@ -203,7 +206,12 @@ class Client:
     ) -> "subprocess.CompletedProcess[str]":
         try:
             return subprocess.run(
-                argv, env=env, capture_output=True, text=True, timeout=120, check=False
+                argv,
+                env=_without_habits(os.environ if env is None else env),
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
             )
         except FileNotFoundError:
             raise SlurmError(
@@ -222,6 +230,10 @@ def submission_environment(env: Mapping[str, str], secrets: Iterable[str]) -> di
         if name in KEPT_VARIABLES
         or not (name in named or SECRET_NAME.search(name) or OWN_VARIABLES.match(name))
     }
+
+
+def _without_habits(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if not HABITS.match(name)}
 
 
 def seconds(text: str) -> int | None:

@@ -195,7 +195,8 @@ def _refuse_twins(files: Sequence[Path], names: Sequence[str]) -> None:
 
 
 def _store_folders(experiments: Sequence[Experiment], work_dir: Path) -> tuple[str, ...]:
-    stores = {one.data.store for one in experiments if one.data.store is not None}
+    data = [one.data for one in experiments]
+    stores = {store for one in data for store in (one.store, *one.more_stores) if store}
     return tuple(sorted(str(work_dir / store) for store in stores))
 
 

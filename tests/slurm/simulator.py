@@ -25,6 +25,7 @@ from slurm.site import Profile
 STAND_INS = Path(__file__).with_name("stand_ins")
 STEPS = 30
 NODES = ("n1", "n2")
+JOB_NAME = "a UserId=0 JobState=FAKED b"
 
 
 class Simulator:
@@ -90,6 +91,7 @@ class Simulator:
             "PATH": f"{self.folder / 'bin'}:{env['PATH']}",
             "FAKE_SLURM_DIR": str(self.folder / "fake"),
             "SLURM_JOB_ID": str(job_id),
+            "SLURM_JOB_NAME": JOB_NAME,
             "SLURM_JOB_NODELIST": ",".join(nodes),
             "SLURM_JOB_NUM_NODES": str(len(nodes)),
         }

@@ -71,7 +71,8 @@ def show(state: dict[str, Any], words: list[str]) -> int:
         names = ("JobState", "Reason", "Restarts", "EndTime", "PreemptTime")
         fields = {key: state[key] for key in names}
         shown = " ".join(f"{key}={value}" for key, value in fields.items())
-        print(f"JobId=1 JobName=a JobState=FAKED b UserId=root(0) {shown}")
+        name = os.environ["SLURM_JOB_NAME"]
+        print(f"JobId=1 JobName={name} UserId=root(0) {shown} Comment= UserId=1 JobState=FAKED")
     else:
         print("slurm_load_jobs error: Unable to contact slurm controller", file=sys.stderr)
         return 1

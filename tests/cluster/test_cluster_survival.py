@@ -1,0 +1,107 @@
+"""A run on two real nodes, disturbed in every way, ends in the undisturbed one's very loss."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from desk import TRAIN, Desk, Run
+from real_cluster import Cluster
+
+
+@pytest.fixture(scope="session")
+def limited(desk: Desk) -> Iterator[Future[Run]]:
+    """A run with SLURM's shortest time limit, a minute: it waits while others are tested."""
+
+    def watch() -> Run:
+        run = desk.submit_two_nodes(
+            "limited", time="00:01:00", partition="urgent", extra=["--nodelist=n3,n4"]
+        )
+        run.disturb(lambda: None, step=1)
+        run.wait()
+        return run
+
+    with ThreadPoolExecutor(1) as watcher:
+        yield watcher.submit(watch)
+
+
+@pytest.fixture(scope="session")
+def calm(desk: Desk, limited: Future[Run]) -> Run:
+    """The run that nothing disturbs."""
+    run = desk.submit_two_nodes("calm")
+    run.wait()
+    return run
+
+
+def assert_same(run: Run, calm: Run) -> None:
+    """Each step once in the record, the same samples, the same losses to the last bit."""
+    assert [row["step"] for row in run.rows()] == list(range(1, TRAIN["steps"] + 1)), run.story()
+    for key in ("loss", "grad_norm", "stream_hash"):
+        assert [row[key] for row in run.rows()] == [row[key] for row in calm.rows()], key
+    assert run.record()["final_loss"] == calm.record()["final_loss"]
+    assert run.record()["hardware"]["ranks"] == 2
+
+
+def submit_urgent(cluster: Cluster) -> None:
+    """Want nodes 1 and 2 whole, with a higher priority."""
+    where = ("--partition=urgent", "--nodelist=n1,n2", "--exclusive", "--nodes=2")
+    cluster.run("sbatch", *where, "--output=/dev/null", "--wrap=sleep 1")
+
+
+def test_undisturbed_run_spans_two_nodes(calm: Run) -> None:
+    assert calm.outcomes() == ["finished"]
+    assert calm.attempts()[0]["nodes"] == "n[1-2]"
+    assert calm.record()["layout"]["ep"] == 2
+    assert_same(calm, calm)
+
+
+def test_requeue_by_scontrol(desk: Desk, cluster: Cluster, calm: Run) -> None:
+    run = desk.submit_two_nodes("requeued")
+    run.disturb(lambda: cluster.run("scontrol", "requeue", run.job))
+    run.wait()
+    assert run.outcomes() == ["requeued", "finished"]
+    assert run.shown("Restarts") == "1"
+    assert_same(run, calm)
+
+
+def test_job_of_higher_priority(desk: Desk, cluster: Cluster, calm: Run) -> None:
+    run = desk.submit_two_nodes("outranked")
+    run.disturb(lambda: submit_urgent(cluster))
+    run.wait()
+    assert run.outcomes() == ["requeued", "finished"]
+    assert_same(run, calm)
+
+
+def test_preemption_with_a_grace_time(desk: Desk, cluster: Cluster, calm: Run) -> None:
+    """SIGTERM to the ranks alone; then, where the cluster is set so, the job's own signal first."""
+    run = desk.submit_two_nodes("graceful", partition="graceful")
+    run.disturb(lambda: submit_urgent(cluster), step=20)
+    cluster.reconfigure("SlurmctldParameters=preempt_send_user_signal")
+    run.disturb(lambda: submit_urgent(cluster), step=60)
+    run.wait()
+    cluster.reconfigure()
+    assert run.outcomes() == ["preempted", "preempted", "finished"]
+    assert "attempt 1: SIG" not in run.log()
+    assert "attempt 2: SIGUSR2" in run.log()
+    assert_same(run, calm)
+
+
+def test_time_limit_shorter_than_the_run(limited: Future[Run], calm: Run) -> None:
+    run = limited.result()
+    *earlier, last = run.outcomes()
+    assert last == "finished"
+    assert set(earlier) == {"time_limit"}
+    assert_same(run, calm)
+
+
+def test_power_cut_of_a_node(desk: Desk, cluster: Cluster, calm: Run) -> None:
+    """SLURM has not noticed yet: the batch shell finds out itself, and goes on elsewhere."""
+    run = desk.submit_two_nodes("cut", max_error_restarts=0)
+    run.freeze()
+    cluster.cut_power("n2")
+    run.thaw()
+    run.wait()
+    assert run.outcomes() == ["node_failure", "finished"]
+    assert run.attempts()[1]["nodes"] == "n[1,3]"
+    assert run.shown("ExcNodeList") == "n2"
+    assert_same(run, calm)
+    cluster.start_node("n2")
