@@ -59,7 +59,11 @@ def keep_code(snapshot: Snapshot, store: Path) -> Snapshot:
         with tempfile.TemporaryDirectory(dir=store, prefix=".partial-") as work:
             copy = Path(work) / "code"
             shutil.copytree(snapshot.path, copy)
-            copy.rename(final)
+            try:
+                copy.rename(final)
+            except OSError:  # another submission was faster
+                if not final.exists():
+                    raise
     # Equal content may have been committed since: what earlier jobs recorded stays.
     kept = json.loads((final / "snapshot.json").read_text())
     return Snapshot(path=final, tree=kept["tree"], commit=kept["commit"], dirty=kept["dirty"])
