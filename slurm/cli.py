@@ -111,26 +111,31 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
 def status(
     job: Annotated[str | None, typer.Argument(help="As for `logs`; default: all.")] = None,
     watch: Annotated[
-        float | None, typer.Option(help="Show it again every so many seconds.", min=0.5)
+        float | None,
+        typer.Option(help="Show it again every so many seconds; with --json a line each.", min=0.5),
     ] = None,
     runs_dir: RunsOption = RUNS,
     as_json: JsonOption = False,
 ) -> None:
     """Show queue, progress, tokens/s, loss, time left and joules."""
     from slurm.client import Client
-    from slurm.show import status_json, status_table, watch_status
+    from slurm.show import show_live, status_json, status_table, watch_status
     from slurm.submission import all_submissions
 
     def chosen() -> list["Submission"]:
-        return [_find(runs_dir, job)] if job else all_submissions(runs_dir)
+        return [_find(runs_dir, job)] if job else all_submissions(runs_dir.resolve())
 
     client = Client()
-    if as_json:
+    if watch is None and as_json:
         _print_json({"submissions": [status_json(one, client) for one in chosen()]})
     elif watch is None:
         _print_tables([status_table(one, client) for one in chosen()])
+    elif as_json:
+        for submissions in watch_status(chosen, client, watch):
+            shown = [status_json(one, client) for one in submissions]
+            typer.echo(json.dumps({"submissions": shown}))
     else:
-        watch_status(chosen, client, watch)
+        show_live(watch_status(chosen, client, watch), client)
 
 
 @app.command()
@@ -150,8 +155,11 @@ def logs(
 ) -> None:
     """Show errors first, then one rank's log."""
     from slurm.client import Client
+    from slurm.errors import JobError
     from slurm.show import follow_log, logs_json, logs_text
 
+    if as_json and follow:
+        raise JobError("--follow shows text as it comes, --json one document: choose one")
     submission = _find(runs_dir, job)
     task = _named_task(job, task) or 0
     if as_json:
@@ -272,7 +280,7 @@ def _print_json(values: dict[str, Any]) -> None:
 
 
 def _print_tables(tables: "list[Table]") -> None:
-    from rich.console import Console
+    from slurm.show import console
 
     for table in tables:
-        Console().print(table)
+        console().print(table)

@@ -1,12 +1,14 @@
 """Answers for people and for programs: tables, texts, JSON values."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
@@ -19,6 +21,8 @@ from slurm.submit import ENDED, Receipt
 
 MAX_TASK_ROWS = 40
 """Rows of one table; of larger arrays those that need eyes come first."""
+PIPE_COLUMNS = 200
+"""Width of tables where no terminal limits it."""
 
 
 def receipt_json(receipt: Receipt) -> dict[str, Any]:
@@ -56,12 +60,12 @@ def status_table(submission: Submission, client: Client) -> Table:
     """Return a submission's state as a table."""
     statuses = task_statuses(submission, client)
     summary = ", ".join(f"{count} {state}" for state, count in counts(statuses).items())
-    table = Table(title=f"{submission.path.name}: {summary}", title_justify="left")
-    table.add_column("job")
-    table.add_column("task")
-    table.add_column("state")
-    for column in ("starts", "step", "tokens/s", "loss", "run needs", "limit in", "energy"):
-        table.add_column(column, justify="right")
+    table = _table(f"{submission.path.name}: {summary}")
+    table.add_column("job", no_wrap=True)
+    table.add_column("task", overflow="fold")
+    table.add_column("state", min_width=8)
+    for column in ("starts", "step", "tokens/s", "loss", "time left", "limit in", "energy"):
+        table.add_column(column, justify="right", no_wrap=True)
     order = {"running": 0, "error": 1, "rejected": 1, "killed": 1, "restart_cap": 1}
     ranked = sorted(statuses, key=lambda status: (order.get(status.state, 2), status.index))
     for status in ranked[:MAX_TASK_ROWS]:
@@ -73,16 +77,21 @@ def status_table(submission: Submission, client: Client) -> Table:
 
 def watch_status(
     chosen: Callable[[], Sequence[Submission]], client: Client, interval_s: float
-) -> None:
-    """Show tables until nothing is left in the queue, or the user interrupts."""
-    with Live(auto_refresh=False) as live:
-        while True:
-            submissions = chosen()
-            tables = [status_table(submission, client) for submission in submissions]
-            live.update(Group(*tables), refresh=True)
-            if not any(_is_active(one, client) for one in submissions):
-                return
-            time.sleep(interval_s)
+) -> Iterator[Sequence[Submission]]:
+    """Yield submissions again and again, until nothing is left in the queue."""
+    while True:
+        submissions = chosen()
+        yield submissions
+        if not any(_is_active(one, client) for one in submissions):
+            return
+        time.sleep(interval_s)
+
+
+def show_live(updates: Iterator[Sequence[Submission]], client: Client) -> None:
+    """Show tables in place of each other; an interrupt ends it."""
+    with suppress(KeyboardInterrupt), Live(console=console(), auto_refresh=False) as live:
+        for submissions in updates:
+            live.update(Group(*(status_table(one, client) for one in submissions)), refresh=True)
 
 
 def logs_json(
@@ -130,8 +139,8 @@ def follow_log(submission: Submission, task: int, rank: int, client: Client) -> 
 
 def usage_table(source: str, usages: Sequence[Usage]) -> Table:
     """Return what tasks used as a table."""
-    table = Table(title=f"source: {source}", title_justify="left")
-    table.add_column("task")
+    table = _table(f"source: {source}")
+    table.add_column("task", overflow="fold")
     table.add_column("ends")
     columns = ("starts", "elapsed", "energy by sacct", "energy by the run", "sacct against run")
     for column in columns:
@@ -149,6 +158,11 @@ def usage_table(source: str, usages: Sequence[Usage]) -> Table:
             "-" if usage.discrepancy is None else f"{usage.discrepancy:+.1%}",
         )
     return table
+
+
+def console() -> Console:
+    """Return where tables go; a pipe is wide."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 
 
 def duration_text(duration_s: float | None) -> str:
@@ -169,6 +183,10 @@ def energy_text(energy_joules: float | None) -> str:
         if energy_joules >= factor:
             return f"{energy_joules / factor:.2f} {unit}"
     return f"{energy_joules:.1f} J"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
 
 
 def _status_cells(status: TaskStatus) -> list[str]:

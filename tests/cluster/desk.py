@@ -13,6 +13,11 @@ from typing import Any
 from real_cluster import WAIT_S, Cluster
 
 CHECKOUT = Path(__file__).parents[2]
+SECRET = "s3cr3t-" + os.urandom(8).hex()
+PROFILES = """
+default = "here"
+profiles.here.secrets = ["MY_KEY"]
+"""
 TRAIN = {
     "steps": 120,
     "seq_len": 32,
@@ -33,8 +38,9 @@ class Desk:
             **cluster.env,
             "PYTHONPATH": str(CHECKOUT),
             "MOESCALE_SLURM_FILE": str(self.profiles),
+            "MY_KEY": SECRET,
         }
-        self.profiles.write_text("")
+        self.profiles.write_text(PROFILES)
         documents = [
             {"text": f"Document {i}: {' '.join(str(i * j) for j in range(99))}"} for i in range(60)
         ]
@@ -82,6 +88,11 @@ class Desk:
             for index in range(len(receipt["tasks"]))
         ]
 
+    def submit_one(self, name: str) -> "Run":
+        """Submit a run of one rank."""
+        (run,) = self.submit(self.write(name))
+        return run
+
     def submit_two_nodes(self, name: str, **slurm: Any) -> "Run":
         """Submit the run that all disturbances are compared on: EP2, one rank on each node."""
         (run,) = self.submit(self.write(name, ep=2, nodes=2, **slurm))
@@ -95,7 +106,7 @@ class Run:
         self.desk, self.submission, self.task = desk, submission, task
         self.job = job if task is None else f"{job}_{task}"
         described = json.loads((submission / "job.json").read_text())
-        self.run_dir = Path(described["tasks"][task or 0]["run_dir"])
+        self.run_dir = Path(described["tasks"][task or 0]["run_dir"] or "")
 
     # --- what is done to it
 
@@ -106,13 +117,13 @@ class Run:
         disturbed nor has to be a long one.
         """
         self.wait_until(lambda: any(row["step"] >= step for row in self.rows()), pause_s=0.01)
-        for pid in self._ranks():
+        for pid in self.ranks():
             os.kill(pid, signal.SIGSTOP)
         assert self.rows()[-1]["step"] < TRAIN["steps"], "frozen too late"
 
     def thaw(self) -> None:
         """Let them go on."""
-        for pid in self._ranks():
+        for pid in self.ranks():
             os.kill(pid, signal.SIGCONT)
 
     def disturb(self, how: Callable[[], object], step: int = 30) -> None:
@@ -199,7 +210,7 @@ class Run:
     def _task_dir(self) -> Path:
         return self.submission / "tasks" / str(self.task or 0)
 
-    def _ranks(self) -> list[int]:
+    def ranks(self) -> list[int]:
         """Return the process ids of the newest attempt's ranks."""
         attempt = self._task_dir / f"attempt-{len(self.attempts())}"
         found = []

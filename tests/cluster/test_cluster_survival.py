@@ -10,11 +10,11 @@ from real_cluster import Cluster
 
 @pytest.fixture(scope="session")
 def limited(desk: Desk) -> Iterator[Future[Run]]:
-    """A run with SLURM's shortest time limit, a minute: it waits while others are tested."""
+    """A run with a time limit of two minutes: it waits while others are tested."""
 
     def watch() -> Run:
         run = desk.submit_two_nodes(
-            "limited", time="00:01:00", partition="urgent", extra=["--nodelist=n3,n4"]
+            "limited", time="00:02:00", partition="urgent", extra=["--nodelist=n3,n4"]
         )
         run.disturb(lambda: None, step=1)
         run.wait()
@@ -85,14 +85,6 @@ def test_preemption_with_a_grace_time(desk: Desk, cluster: Cluster, calm: Run) -
     assert_same(run, calm)
 
 
-def test_time_limit_shorter_than_the_run(limited: Future[Run], calm: Run) -> None:
-    run = limited.result()
-    *earlier, last = run.outcomes()
-    assert last == "finished"
-    assert set(earlier) == {"time_limit"}
-    assert_same(run, calm)
-
-
 def test_power_cut_of_a_node(desk: Desk, cluster: Cluster, calm: Run) -> None:
     """SLURM has not noticed yet: the batch shell finds out itself, and goes on elsewhere."""
     run = desk.submit_two_nodes("cut", max_error_restarts=0)
@@ -105,3 +97,11 @@ def test_power_cut_of_a_node(desk: Desk, cluster: Cluster, calm: Run) -> None:
     assert run.shown("ExcNodeList") == "n2"
     assert_same(run, calm)
     cluster.start_node("n2")
+
+
+def test_time_limit_shorter_than_the_run(limited: Future[Run], calm: Run) -> None:
+    run = limited.result()
+    *earlier, last = run.outcomes()
+    assert last == "finished"
+    assert set(earlier) == {"time_limit"}
+    assert_same(run, calm)
