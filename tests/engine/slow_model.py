@@ -49,12 +49,15 @@ class SlowModel:
         self.training, self.load_history = True, {}
         self.loads = {}
         losses, objective = torch.zeros(()), torch.zeros(())
+        learned = sum(float(b["loss_mask"].sum()) for b in batches)
+        share = learned / sum(b["tokens"].numel() for b in batches)
         for batch in batches:
             self.router_loss = torch.zeros(())
             main, later = self._losses(batch)
             losses = losses + main
-            # The engine weighs router losses by all tokens of a micro-batch.
-            objective = objective + main + later + self.router_loss * batch["tokens"].numel()
+            # Router losses are of all tokens, and weigh as the mean of those that are learned.
+            tokens = share * batch["tokens"].numel()
+            objective = objective + main + later + self.router_loss * tokens
         self.training = False
         return Step(losses, objective, self.loads)
 
