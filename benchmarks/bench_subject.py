@@ -69,7 +69,7 @@ class MeasuredTrainer:
         elapsed = time.perf_counter() - begin
         self._next += 1
         self.trainer.router_losses()
-        load = self.trainer.expert_load.take().double()
+        load = self.trainer.routing.take().counts.double()
         self.last_load = float((load.amax(1) / load.mean(1)).max()) if load.numel() else None
         return elapsed
 

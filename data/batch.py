@@ -28,6 +28,8 @@ class Batch:
     cu_seqlens: torch.Tensor | None
     """Under `document_mask`: borders of the documents in the B * S tokens laid end to end, int32
     [documents + 1], first 0 and last B * S; a border lies at every start of a sequence."""
+    sources: torch.Tensor
+    """Source of each sequence, by its place in `Loader.sources`; int64 [B], on the CPU."""
 
     @classmethod
     def empty(cls, num_rows: int, seq_len: int, pin_memory: bool) -> Self:
@@ -41,6 +43,7 @@ class Batch:
             loss_mask=torch.ones(shape, dtype=torch.float32, pin_memory=pin_memory),
             position_ids=positions,
             cu_seqlens=None,
+            sources=torch.zeros(num_rows, dtype=torch.int64),
         )
 
     def checksum(self) -> int:

@@ -72,7 +72,8 @@ class DaliFeed:
     def _start(self, step: int) -> None:
         self._first_step, self._step_places = step, self._places(step)
         self._batches_a_step = len(self._step_places)
-        self._borders: deque[torch.Tensor | None] = deque()
+        self._beside: deque[dict[str, Any]] = deque()
+        """Fields of coming batches that stay outside the pipeline."""
         self._fault: DataError | None = None
         types = self._dali.types
         rows = Rows.narrow(1, self._seq_len, self._samples.dtype)
@@ -110,7 +111,12 @@ class DaliFeed:
         except DataError as error:  # reading ahead past the end: told when that step is asked for
             self._fault = error
             raise StopIteration from None
-        self._borders.append(None if borders is None else torch.from_numpy(borders))
+        self._beside.append(
+            {
+                "cu_seqlens": None if borders is None else torch.from_numpy(borders),
+                "sources": torch.from_numpy(sources),
+            }
+        )
         return [getattr(rows, name) for name in OUTPUTS]
 
     def _next_batch(self) -> Batch:
@@ -120,7 +126,7 @@ class DaliFeed:
             self._next_step = -1
             raise self._fault or DataError("the DALI pipeline ended early") from None
         fields = dict(zip(OUTPUTS, outputs, strict=True))
-        return Batch(**fields, cu_seqlens=self._borders.popleft())
+        return Batch(**fields, **self._beside.popleft())
 
     def _to_torch(self, output: Any) -> torch.Tensor:
         """Copy an output, whose memory DALI uses again."""

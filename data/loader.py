@@ -101,6 +101,11 @@ class Loader:
         return len(self._samples)
 
     @property
+    def sources(self) -> list[str]:
+        """Names of the sources."""
+        return [source.name for source in self._samples.sources]
+
+    @property
     def stall_seconds(self) -> float:
         """Seconds the caller has waited for batches in all."""
         return self._stall_seconds
@@ -191,4 +196,8 @@ class Loader:
     def _collate(self, sources: NDArray[np.int64], samples: NDArray[np.int64]) -> Batch:
         batch = Batch.empty(samples.size, self._seq_len, self._pin_memory)
         borders = self._samples.fill(sources, samples, batch.rows())
-        return replace(batch, cu_seqlens=None if borders is None else torch.from_numpy(borders))
+        return replace(
+            batch,
+            cu_seqlens=None if borders is None else torch.from_numpy(borders),
+            sources=torch.from_numpy(sources),
+        )

@@ -183,7 +183,7 @@ def open_samples(
     sources = [
         source
         for index, store in enumerate(stores)
-        for source in _open_sources(store, config, seq_len, split, examples, is_first=index == 0)
+        for source in open_sources(store, config, seq_len, split, examples, is_first=index == 0)
     ]
     kind = PairSamples if examples == "pairs" else Samples
     names = [source.name for source in sources]
@@ -263,15 +263,16 @@ def _open_stores(config: DataConfig, vocab_size: int | None) -> list[Store]:
     return stores
 
 
-def _open_sources(
+def open_sources(
     store: Store,
     config: DataConfig,
     seq_len: int,
     split: SplitName,
     examples: Examples,
     *,
-    is_first: bool,
+    is_first: bool = True,
 ) -> list[SequenceSource]:
+    """Open the sources of one store's split; those of a further store bear its name."""
     eos_id = store.manifest.tokenizer.eos_id if config.document_mask else None
     sources: list[SequenceSource] = []
     for stream in store.split(split).streams:

@@ -3,13 +3,16 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of `moe train`.")]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="Run of `moe train`, a checkpoint, or a converted model."),
+]
 StepOption = Annotated[
     int | None,
     typer.Option(help="Step of the checkpoint.  [default: the newest]", show_default=False),
@@ -29,7 +32,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(generate)
 
 
-def evaluate(  # noqa: PLR0913 - a command's options
+def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
     run: RunArgument,
     split: Annotated[
         Literal["held_out", "train"], typer.Option(help="Part of the store.")
@@ -41,19 +44,42 @@ def evaluate(  # noqa: PLR0913 - a command's options
     step: StepOption = None,
     store: StoreOption = None,
     device: DeviceOption = "auto",
+    routing: Annotated[
+        bool, typer.Option("--routing", help="Say which experts each source meets.")
+    ] = False,
+    record_routing: Annotated[
+        Path | None, typer.Option(help="Write every routing decision to this file.")
+    ] = None,
+    replay_routing: Annotated[
+        Path | None, typer.Option(help="Take the experts of this file instead of choosing.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure loss and perplexity of a run's newest checkpoint, as a whole and by source."""
     from parallel.engine import quieten_engine
 
     quieten_engine()
-    from moe.evaluate import evaluate as measure
-    from moe.evaluate import open_store
+    from moe.evaluate import Evaluator, open_store
     from moe.loaded_model import loaded_model
+    from moe.routing_replay import RoutingRecord, recording, replaying
 
-    with loaded_model(run, step=step, device=device) as model, _progress() as advance:
+    record = None if replay_routing is None else RoutingRecord.load(replay_routing)
+    with (
+        loaded_model(run, step=step, device=device) as model,
+        _progress() as advance,
+        ExitStack() as stack,
+    ):
         opened = open_store(model, store)
-        found = measure(model, opened, split, max_sequences=sequences, advance=advance)
+        evaluator = Evaluator(model, opened, split, max_sequences=sequences)
+        maps = evaluator.maps() if routing else None
+        if maps is not None:
+            stack.enter_context(maps.mapping())
+        if record is not None:
+            stack.enter_context(replaying([model.chunk], record))
+        taken = None
+        if record_routing is not None:
+            taken = stack.enter_context(recording([model.chunk]))
+        found = evaluator.run(advance)
         document = {
             "run_dir": str(run),
             "checkpoint": str(model.checkpoint),
@@ -64,7 +90,10 @@ def evaluate(  # noqa: PLR0913 - a command's options
             "split": found.split,
             **{k: v for k, v in found.total.as_json().items() if k != "source"},
             "sources": [source.as_json() for source in found.sources],
+            "routing": None if maps is None else maps.take(),
         }
+    if taken is not None and record_routing is not None:
+        taken.save(record_routing)
     if as_json:
         typer.echo(json.dumps(document))
     else:
@@ -87,6 +116,9 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
         typer.Option(help="Sample from the likeliest tokens of this probability.", min=1e-6, max=1),
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of sampling.", min=0)] = 0,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Put each text into the chat template, and answer it.")
+    ] = False,
     step: StepOption = None,
     store: StoreOption = None,
     device: DeviceOption = "auto",
@@ -97,29 +129,30 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
     from parallel.engine import quieten_engine
 
     quieten_engine()
-    from moe.evaluate import open_store
     from moe.generate import Sampling
     from moe.generate import generate as continue_prompts
     from moe.loaded_model import loaded_model
+    from moe.prompts import language_of
 
     sampling = Sampling(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
     )
     with loaded_model(run, step=step, device=device, dropless=True) as model:
-        tokenizer = open_store(model, store).tokenizer
+        language = language_of(run, store)
+        encode = language.encode_questions if chat else language.encode
         found = continue_prompts(
             model.chunk,
-            [ids.tolist() for ids in tokenizer.encode_batch(texts)],
+            encode(texts),
             sampling,
-            stop_ids=frozenset({tokenizer.info.eos_id}),
+            stop_ids=language.stop_ids,
             max_seq_len=model.config.max_seq_len,
-            vocab_size=tokenizer.info.vocab_size,
+            vocab_size=min(language.tokenizer.info.vocab_size, model.config.vocab_size),
         )
         place: dict[str, Any] = {"run_dir": str(run), "step": model.step, "dtype": model.dtype}
     rows = [
         {
             "prompt": text,
-            "text": tokenizer.decode(one.tokens),
+            "text": language.tokenizer.decode(one.tokens),
             "tokens": len(one.tokens),
             "stopped": one.stopped,
         }
@@ -129,7 +162,7 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
         typer.echo(json.dumps(place | {"seed": seed, "continuations": rows}))
         return
     for row in rows:
-        typer.echo(f"{row['prompt']}{row['text']}")
+        typer.echo(row["text"] if chat else f"{row['prompt']}{row['text']}")
 
 
 @contextmanager

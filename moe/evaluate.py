@@ -1,18 +1,23 @@
 """Loss of a trained model on a store's split, as a whole and by source."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data.batch import Batch
+from data.config import DataConfig
 from data.manifest import SplitName
-from data.store import Store, TokenStream
+from data.samples import SequenceSource, open_sources
+from data.store import Store
 from moe.errors import ConfigError
 from moe.evaluation import Evaluation, loss_of
 from moe.loaded_model import LoadedModel
 from moe.model import document_inputs
+from moe.routing import RoutingMaps
 from parallel.precision import Precision
 
 
@@ -30,9 +35,9 @@ def open_store(model: LoadedModel, path: Any = None) -> Store:
         ConfigError: Neither is named, or the tokeniser has more ids than the model.
         DataError: It is missing or damaged.
     """
-    place = path or model.experiment.data.store
+    place = path or model.data.store
     if place is None:
-        raise ConfigError(f"{model.run}: its experiment names no data.store: give one with --store")
+        raise ConfigError(f"{model.run}: it names no data.store: give one with --store")
     store = Store.open(place)
     ids, rows = store.manifest.tokenizer.vocab_size, model.config.vocab_size
     if ids > rows:
@@ -40,7 +45,103 @@ def open_store(model: LoadedModel, path: Any = None) -> Store:
     return store
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class _Part:
+    """Sequences that are counted together."""
+
+    name: str
+    source: SequenceSource
+    places: NDArray[np.int64]
+    losses: list[NDArray[np.float64]] = field(default_factory=list)
+    """[B, 2] of each batch: loss sums and tokens."""
+
+
+class Evaluator:
+    """The sequences of a store's split, as a model was trained to see such."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        store: Store,
+        split: SplitName = "held_out",
+        *,
+        max_sequences: int | None = None,
+    ) -> None:
+        """Choose the sequences.
+
+        Text lies end to end, or packed, and is cut as in training; of conversations only answers
+        count; of pairs the chosen and the rejected answers are counted apart. The remainder of a
+        source that fills no sequence is left out.
+
+        Args:
+            model: The model.
+            store: Its tokeniser must be the model's.
+            split: Which split.
+            max_sequences: Most sequences of each source, evenly spaced; None: all.
+
+        Raises:
+            ConfigError: The split is too small for one sequence.
+            DataError: The store lacks an index that packing needs.
+        """
+        self.model, self.split = model, split
+        chat = store.manifest.chat
+        self._data = _data_for(model.data, chat is not None)
+        sources = open_sources(
+            store, self._data, model.seq_len, split, "text" if chat is None else chat.kind
+        )
+        self.parts = [part for source in sources for part in _parts(source, chat, max_sequences)]
+        if not any(part.places.size for part in self.parts):
+            raise ConfigError(
+                f"{store.path}: split {split} has {store.split(split).num_tokens} tokens, too few"
+                f" for one sequence of {model.seq_len + 1}: evaluate on another with --store or"
+                " --split"
+            )
+        self.current_sources = torch.zeros(1, dtype=torch.int64)
+        """Sources of the sequences that are running, int64 [B]."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the sources."""
+        return [part.name for part in self.parts]
+
+    def maps(self) -> RoutingMaps:
+        """Return routing maps that know the sources of what runs here."""
+        model = self.model
+        return RoutingMaps(model.config, [model.chunk], self.names, lambda: self.current_sources)
+
+    @torch.no_grad()
+    def run(self, advance: Advance | None = None) -> Evaluation:
+        """Measure the loss; `advance` is told about progress."""
+        total, done = sum(part.places.size for part in self.parts), 0
+        for number, part in enumerate(self.parts):
+            part.losses.clear()
+            for batch in self._batches(part):
+                self.current_sources = torch.full((len(batch.tokens),), number)
+                part.losses.append(sequence_losses(self.model, batch))
+                done += len(batch.tokens)
+                if advance is not None:
+                    advance(done, total)
+        found = {part.name: np.concatenate(part.losses) for part in self.parts if part.losses}
+        return Evaluation(
+            split=self.split,
+            total=loss_of(None, np.concatenate(list(found.values()))),
+            sources=tuple(loss_of(name, rows) for name, rows in found.items()),
+        )
+
+    def _batches(self, part: _Part) -> Iterator[Batch]:
+        size = self.model.micro_batch_size
+        for start in range(0, part.places.size, size):
+            places = part.places[start : start + size]
+            batch = Batch.empty(places.size, self.model.seq_len, False)
+            rows = batch.rows()
+            for row, place in enumerate(places.tolist()):
+                part.source.fill(place, rows, row)
+            if self._data.document_mask:
+                borders = torch.from_numpy(rows.restart_positions())
+                batch = Batch(**{**batch.__dict__, "cu_seqlens": borders})
+            yield batch
+
+
 def evaluate(
     model: LoadedModel,
     store: Store,
@@ -49,87 +150,41 @@ def evaluate(
     max_sequences: int | None = None,
     advance: Advance | None = None,
 ) -> Evaluation:
-    """Measure the loss over a split, in sequences of the length the model was trained with.
-
-    Documents lie end to end and are cut as in training. The remainder of each source that fills
-    no sequence is left out.
-
-    Args:
-        model: The model.
-        store: Its tokeniser must be the model's.
-        split: Which split.
-        max_sequences: Most sequences of each source, evenly spaced; None: all.
-        advance: Told about progress.
-
-    Raises:
-        ConfigError: The split is too small for one sequence.
-    """
-    train = model.experiment.train
-    streams = store.split(split).streams
-    wanted = {s.name: _places(s, train.seq_len, max_sequences) for s in streams}
-    total, done = sum(map(len, wanted.values())), 0
-    if not total:
-        raise ConfigError(
-            f"{store.path}: split {split} has {store.split(split).num_tokens} tokens, too few for"
-            f" one sequence of {train.seq_len + 1}: evaluate on another with --store or --split"
-        )
-    sums: dict[str, list[NDArray[np.float64]]] = {stream.name: [] for stream in streams}
-    eos_id = store.manifest.tokenizer.eos_id if model.experiment.data.document_mask else None
-    for stream in streams:
-        for batch in _batches(stream, wanted[stream.name], train.seq_len, train.micro_batch_size):
-            sums[stream.name].append(sequence_losses(model, batch, eos_id))
-            done += len(batch)
-            if advance is not None:
-                advance(done, total)
-    found = {name: np.concatenate(parts) for name, parts in sums.items() if parts}
-    return Evaluation(
-        split=split,
-        total=loss_of(None, np.concatenate(list(found.values()))),
-        sources=tuple(loss_of(name, rows) for name, rows in found.items()),
-    )
+    """Measure the loss over a split; see `Evaluator`."""
+    return Evaluator(model, store, split, max_sequences=max_sequences).run(advance)
 
 
-def _places(stream: TokenStream, seq_len: int, most: int | None) -> NDArray[np.int64]:
-    """Return the first token of each sequence to read."""
-    count = max(0, (stream.num_tokens - 1) // seq_len)
+def _data_for(data: DataConfig, is_chat: bool) -> DataConfig:
+    """Return how documents lie in sequences: as in training, where that was of the same kind."""
+    if is_chat:
+        return data.model_copy(update={"packing": "best_fit", "document_mask": True})
+    return data
+
+
+def _parts(source: SequenceSource, chat: Any, most: int | None) -> list[_Part]:
+    if chat is None or chat.kind == "conversations":
+        return [_Part(source.name, source, _spaced(len(source), most))]
+    pairs = _spaced(len(source), most)
+    return [
+        _Part(f"{source.name}/{name}", source, 2 * pairs + member)
+        for member, name in enumerate(("chosen", "rejected"))
+    ]
+
+
+def _spaced(count: int, most: int | None) -> NDArray[np.int64]:
     kept = count if most is None else min(count, most)
-    return np.arange(kept, dtype=np.int64) * count // max(1, kept) * seq_len
+    return np.arange(kept, dtype=np.int64) * count // max(1, kept)
 
 
-def _batches(
-    stream: TokenStream, places: NDArray[np.int64], seq_len: int, size: int
-) -> Iterator[NDArray[np.int64]]:
-    """Yield tokens [B, S + 1]: S inputs and, one further, their labels."""
-    for start in range(0, len(places), size):
-        rows = [stream.read(int(p), seq_len + 1) for p in places[start : start + size]]
-        yield np.stack(rows).astype(np.int64)
-
-
-def sequence_losses(
-    model: LoadedModel, tokens: NDArray[np.int64], eos_id: int | None = None
-) -> NDArray[np.float64]:
-    """Return each sequence's loss sum (nats) and counted tokens, [B, 2], for tokens [B, S + 1].
-
-    With `eos_id` documents see only themselves, and the step from one to the next is not counted.
-    """
-    inputs, labels = tokens[:, :-1], tokens[:, 1:]
-    counted = np.ones(inputs.shape) if eos_id is None else (inputs != eos_id).astype(np.float64)
-    borders = None if eos_id is None else torch.from_numpy(_borders(inputs == eos_id))
+def sequence_losses(model: LoadedModel, batch: Batch) -> NDArray[np.float64]:
+    """Return each sequence's loss sum (nats) and counted tokens, [B, 2]."""
     device = model.device
-    positions = torch.arange(inputs.shape[1], device=device).expand(inputs.shape)
     losses: torch.Tensor = model.chunk(
-        torch.from_numpy(inputs).to(device),
-        positions,
-        labels=torch.from_numpy(labels).to(device),
-        **document_inputs(borders, Precision()),
+        batch.tokens.to(device),
+        batch.position_ids.to(device),
+        labels=batch.labels.to(device),
+        **document_inputs(batch.cu_seqlens, Precision()),
     )
+    counted = batch.loss_mask.double().numpy()
     sums = (losses.double().cpu().numpy() * counted).sum(axis=1)
     return np.stack([sums, counted.sum(axis=1)], axis=1)
-
-
-def _borders(is_end: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Return documents' borders in rows laid end to end, given where documents end, [B, S]."""
-    starts = np.zeros(is_end.size + 1, dtype=bool)
-    starts[1:] = is_end.reshape(-1)
-    starts[:: is_end.shape[1]] = True
-    return np.flatnonzero(starts).astype(np.int32)

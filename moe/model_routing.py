@@ -70,6 +70,12 @@ def _even_choice(tokens: int, rule: MoeConfig, device: torch.device) -> Tensor:
     return (turns % rule.num_experts).view(tokens, rule.top_k)
 
 
+def router_probabilities(logits: Tensor, rule: MoeConfig) -> Tensor:
+    """Return what a token's routing may be read as, a distribution over experts, [T, E]."""
+    scores = _scores(logits, rule)
+    return scores / scores.sum(dim=-1, keepdim=True)
+
+
 def _chosen(scores: Tensor, rule: MoeConfig) -> Tensor:
     """Return the K best experts, [T, K], of the best groups where groups limit the choice.
 

@@ -28,6 +28,8 @@ class MicroBatches:
         self._experiment, self._device = experiment, device
         self.progressed: Callable[[], None] = lambda: None
         """Called at every micro-batch."""
+        self.current: Batch | None = None
+        """The micro-batch whose forward pass runs, or ran last."""
 
     def run(
         self, chunks: Sequence[Any], items: Sequence[Item], measure: Measure, *, forward_only: bool
@@ -45,10 +47,16 @@ class MicroBatches:
         )
         return [output["sums"] for output in outputs]
 
+    def current_sources(self) -> Tensor:
+        """Return the sources of the sequences that are running, int64 [B]."""
+        assert self.current is not None
+        return self.current.sources
+
     def _forward_step(self, measure: Measure, items: Iterator[Item], model: Any) -> tuple[Any, Any]:
         """Run one micro-batch, as megatron-core's schedules ask for it."""
         self.progressed()
         batch, reference = next(items)
+        self.current = batch
         documents = document_inputs(batch.cu_seqlens, self._experiment.precision)
         fields = [batch.tokens, batch.labels, batch.loss_mask, batch.position_ids]
         cp = parallel_state.get_context_parallel_world_size()

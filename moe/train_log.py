@@ -1,5 +1,6 @@
 """What a run writes down as it goes: metrics rows, expert load, trackers; a row an interval."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from data.manifest import HELD_OUT
+from moe.files import write_text
 from moe.goodput import process_age_s
 from moe.ledger import Ledger
 from moe.observe import Observer, Tracker
+from moe.routing import Routing
 from moe.run import RunDirectory
 from moe.tensorboard import TensorBoard
 from moe.train_step import StepResult, Trainer
@@ -68,21 +72,24 @@ class StepLog:
         }
         for observer in self.observers:
             row |= observer.step(step, tokens)
-        load = self.trainer.expert_load.take()
+        routing = self.trainer.routing.take()
         if self.run is not None:
             self.run.append("metrics", row)
-            if load.numel():
-                layers = self.trainer.expert_load.layers
-                self.run.append(
-                    "expert_load", {"step": step, "layers": layers, "counts": load.tolist()}
-                )
-            self._show(step, row, load)
+            if routing.layers:
+                counts = {"layers": routing.layers, "counts": routing.counts.tolist()}
+                self.run.append("expert_load", {"step": step, **counts})
+                self.run.append("routing", {"step": step, **routing.as_json()})
+            self._show(step, row, routing)
         self._restart()
         return row
 
     def evaluated(self, step: int, tokens: int, found: Mapping[str, float | None]) -> None:
-        """Write the held-out loss, and the mode's further means."""
+        """Write the held-out loss, the mode's further means, and the routing maps; collective."""
+        maps = self.trainer.routing_maps.take()
         if self.run is not None:
+            if maps is not None and found["loss"] is not None:
+                values = {"step": step, "split": HELD_OUT, **maps}
+                write_text(self.run.path / "routing_maps.json", json.dumps(values) + "\n")
             self.run.append("evaluations", {"step": step, "tokens": tokens, **found})
             known = {f"held_out/{name}": x for name, x in found.items() if x is not None}
             for tracker in self.trackers if known else ():
@@ -105,14 +112,15 @@ class StepLog:
         self.interval_tokens = self.interval_steps = 0
         self.interval_stall_s = self.trainer.loader.stall_seconds
 
-    def _show(self, step: int, row: Mapping[str, Any], load: torch.Tensor) -> None:
+    def _show(self, step: int, row: Mapping[str, Any], routing: Routing) -> None:
         numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and k != "step"}
         scalars = {f"train/{name}": float(value) for name, value in numbers.items()}
-        layers = self.trainer.expert_load.layers
-        for layer, counts in zip(layers, load.float(), strict=True):
-            busiest = float(counts.max() / counts.mean())
-            scalars[f"expert_load/max_over_mean_layer_{layer}"] = busiest
+        measures = routing.as_json() if routing.layers else {}
+        for name, values in measures.items():
+            if name != "layers":
+                by_layer = zip(routing.layers, values, strict=True)
+                scalars |= {f"routing/{name}_layer_{layer}": value for layer, value in by_layer}
         for tracker in self.trackers:
             tracker.scalars(step, scalars)
-            for layer, counts in zip(layers, load.tolist(), strict=True):
+            for layer, counts in zip(routing.layers, routing.counts.tolist(), strict=True):
                 tracker.expert_load(step, layer, counts)

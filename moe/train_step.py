@@ -19,7 +19,7 @@ from moe.config.experiment import Experiment
 from moe.feed import open_loader
 from moe.model import build_model
 from moe.model_config import weigh_router_losses
-from moe.routing import ExpertLoad
+from moe.routing import RoutingCounter, RoutingMaps
 from moe.schedule import learning_rate
 from moe.train_forward import MicroBatches
 from moe.train_init import freeze, load_initial_weights
@@ -78,8 +78,11 @@ class Trainer:
             train, experiment.parallel, experiment.precision, self.chunks
         )
         self._connect(chunks[0].config)
-        self.expert_load = ExpertLoad(experiment.model, chunks)
+        self.routing = RoutingCounter(experiment.model, chunks)
         self.forward = MicroBatches(experiment, engine.device)
+        self.routing_maps = RoutingMaps(
+            experiment.model, chunks, self.held_out.sources, self.forward.current_sources
+        )
         self.objective = self._make_objective()
 
     def _make_objective(self) -> Objective:
@@ -143,7 +146,7 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.zero_grad()
         batches = self.loader.step(index)
-        with self.expert_load.counting():
+        with self.routing.counting():
             total = self.forward_backward(batches, forward_only=False)
         _success, grad_norm, _zeros = self.optimizer.step()
         # Exact in float64 up to 2^21 sequences a step; one rank counts for its replica.
@@ -177,8 +180,9 @@ class Trainer:
         if steps == 0:
             return {"loss": None}
         total = torch.zeros(3 + len(self.objective.extras), dtype=torch.float64)
-        for index in range(steps):
-            total += self.forward_backward(self.held_out.step(index), forward_only=True)
+        with self.routing_maps.mapping():
+            for index in range(steps):
+                total += self.forward_backward(self.held_out.step(index), forward_only=True)
         dist.all_reduce(total)
         sums = total.tolist()
         return {"loss": sums[0] / sums[1], **self._extras(sums)}

@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from moe.routing_measures import source_load, specialisation
+
 
 def print_evaluation(document: Mapping[str, Any]) -> None:
     """Print the loss as a whole and by source."""
@@ -23,4 +25,24 @@ def print_evaluation(document: Mapping[str, Any]) -> None:
             f"{row['loss']:.4f}{spread}",
             f"{row['perplexity']:.2f}",
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if document["routing"] is not None:
+        console.print(_routing_table(document["routing"]))
+
+
+def _routing_table(maps: Mapping[str, Any]) -> Table:
+    """Return each layer's specialisation, and every source's favourite experts."""
+    table = Table(title="experts by source (load, times the even share)", title_justify="left")
+    for name in ("layer", "specialisation", *maps["sources"]):
+        table.add_column(name, justify="right" if name == "specialisation" else "left")
+    for layer, counts in zip(maps["layers"], maps["counts"], strict=True):
+        share = specialisation(counts)
+        favourites = [_favourites(load) for load in source_load(counts)]
+        table.add_row(str(layer), "" if share is None else f"{share:.3f}", *favourites)
+    return table
+
+
+def _favourites(load: list[float], most: int = 3) -> str:
+    best = sorted(range(len(load)), key=lambda expert: -load[expert])[:most]
+    return ", ".join(f"{expert}: {load[expert]:.1f}" for expert in best)

@@ -78,7 +78,7 @@ def _slow_losses(run: Path, documents: bool) -> dict[str, float]:
     found = {}
     with loaded_model(run, device="cpu") as model, torch.no_grad():
         store = open_store(model)
-        length, eos = model.experiment.train.seq_len, store.manifest.tokenizer.eos_id
+        length, eos = model.seq_len, store.manifest.tokenizer.eos_id
         for stream in store.split("held_out").streams:
             values = []
             for start in range(0, (stream.num_tokens - 1) // length * length, length):
