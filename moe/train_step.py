@@ -181,7 +181,8 @@ class Trainer:
             return {"loss": None}
         total = torch.zeros(3 + len(self.objective.extras), dtype=torch.float64)
         with self.routing_maps.mapping():
-            for index in range(steps):
+            for number in range(steps):
+                index = number * available // steps  # spread over all sources
                 total += self.forward_backward(self.held_out.step(index), forward_only=True)
         dist.all_reduce(total)
         sums = total.tolist()

@@ -57,7 +57,7 @@ def _routed(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str, Any
         return rows, trainer.routing_maps.take(), (trained, seen[len(trained) :])
 
 
-TRAIN = {"train": {"steps": 2, "warmup_steps": 0, "eval_sequences": 16}}
+TRAIN = {"train": {"steps": 2, "warmup_steps": 0, "eval_sequences": 48}}
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "tp2_ep2": (2, {"tp": 2, "ep": 2}),
     "pp2": (2, {"pp": 2}),
@@ -105,7 +105,7 @@ def test_tokens_are_counted_at_their_source(sources: Path, alone: Any) -> None:
     assert maps["sources"] == ["letters", "digits"]
     tokens = np.array(maps["counts"]).sum(2) / 2  # two experts a token
     assert (tokens == tokens[0]).all() and (tokens % 32 == 0).all()
-    assert tokens[0].sum() == 16 * 32
+    assert tokens[0].sum() == 48 * 32
     assert max(specialisation(counts) or 0 for counts in maps["counts"]) > 0.02
 
 
