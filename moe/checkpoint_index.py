@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from moe.errors import ConfigError
 from moe.files import fsync_file, write_json
+from moe.tensor_file import TensorReader
 
 FORMAT = 1
 INDEX = "index.json"
@@ -41,7 +42,7 @@ class StoredTensors:
             }
             part = Part(**values)
             self.parts.setdefault(part.key, {})[part.offset, part.shape] = part
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, TensorReader] = {}
 
     def whole(self, key: str) -> tuple[int, ...]:
         """Return a tensor's shape.
@@ -54,12 +55,11 @@ class StoredTensors:
     def dtype(self, key: str) -> str:
         """Return what a tensor's numbers are stored in, in safetensors' words (`F32`, `BF16`)."""
         part = self._parts_of(key)[0]
-        return str(self._file(part.file).get_slice(part.name).get_dtype())
+        return self._file(part.file).dtypes[part.name]
 
     def get(self, part: Part) -> torch.Tensor:
         """Return one stored part."""
-        tensor: torch.Tensor = self._file(part.file).get_tensor(part.name)
-        return tensor
+        return self._file(part.file).read(part.name)
 
     def read_block(
         self, target: torch.Tensor, key: str, offset: tuple[int, ...], shape: tuple[int, ...]
@@ -75,7 +75,7 @@ class StoredTensors:
             common = _overlap(offset, shape, part)
             if common is not None:
                 mine, theirs = common
-                block = self._file(part.file).get_slice(part.name)[theirs[lead:]]
+                block = self._file(part.file).read(part.name, theirs[lead:])
                 target[mine[lead:]] = block.to(target.device)
                 filled += block.numel()
         return filled == target.numel()
@@ -86,9 +86,9 @@ class StoredTensors:
             raise ConfigError(f"{self.directory}: the checkpoint has no tensor {key}")
         return list(parts.values())
 
-    def _file(self, name: str) -> Any:
+    def _file(self, name: str) -> TensorReader:
         if name not in self._files:
-            self._files[name] = safe_open(self.directory / name, framework="pt")
+            self._files[name] = TensorReader(self.directory / name)
         return self._files[name]
 
 

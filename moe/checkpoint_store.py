@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from moe.checkpoint_index import file_sha256, verify_files, write_index
+from moe.checkpoint_index import INDEX, file_sha256, verify_files, write_index
 from moe.errors import ConfigError
 from moe.files import fsync_directory, write_json, write_text
 
@@ -71,6 +71,24 @@ def latest_checkpoint(root: Path) -> Path | None:
     """Return the newest complete checkpoint of a run, or None where there is none."""
     found = complete_checkpoints(root)
     return found[-1] if found else None
+
+
+def find_checkpoint(path: Path, step: int | None = None) -> Path:
+    """Return a run directory's newest checkpoint, or that of `step`, or `path` if it is one.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if step is None and (path / INDEX).is_file():
+        return path
+    root = path / "checkpoints"
+    found = latest_checkpoint(root) if step is None else root / checkpoint_name(step)
+    if found is None:
+        raise ConfigError(f"{path}: no complete checkpoint: train the run, or resume it")
+    if not (found / INDEX).is_file():
+        kept = ", ".join(str(step_of(p)) for p in complete_checkpoints(root)) or "none"
+        raise ConfigError(f"{path}: no checkpoint of step {step}: there are {kept}")
+    return found
 
 
 def checkpoint_to_resume(root: Path, step: int | None = None) -> Path | None:

@@ -4,34 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from moe.checkpoint_format import INDEX, read_sharded, verify_files
-from moe.checkpoint_store import (
-    checkpoint_name,
-    complete_checkpoints,
-    latest_checkpoint,
-    read_state,
-    step_of,
-)
-from moe.errors import ConfigError
+from moe.checkpoint_format import read_sharded, verify_files
+from moe.checkpoint_store import read_state
 from moe.model import SHARDING
-
-
-def find_checkpoint(path: Path, step: int | None = None) -> Path:
-    """Return a run directory's newest checkpoint, or that of `step`, or `path` if it is one.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if step is None and (path / INDEX).is_file():
-        return path
-    root = path / "checkpoints"
-    found = latest_checkpoint(root) if step is None else root / checkpoint_name(step)
-    if found is None:
-        raise ConfigError(f"{path}: no complete checkpoint: train the run, or resume it")
-    if not (found / INDEX).is_file():
-        kept = ", ".join(str(step_of(p)) for p in complete_checkpoints(root)) or "none"
-        raise ConfigError(f"{path}: no checkpoint of step {step}: there are {kept}")
-    return found
 
 
 def load_weights(checkpoint: Path, chunks: Sequence[Any]) -> int:

@@ -40,7 +40,9 @@ def from_hf(
 
 @app.command("to-hf")
 def to_hf(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint directory.", metavar="CKPT")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint, or a run: its newest.", metavar="CKPT")
+    ],
     out: OutOption,
     family: Annotated[
         str | None,
@@ -62,7 +64,8 @@ def to_hf(
 @app.command()
 def upcycle(  # noqa: PLR0913, PLR0917 - the command's options
     source: Annotated[
-        Path, typer.Argument(help="Dense checkpoint, or Hugging Face directory.", metavar="SRC")
+        Path,
+        typer.Argument(help="Dense checkpoint, run, or Hugging Face model.", metavar="SRC"),
     ],
     out: OutOption,
     experts: Annotated[int, typer.Option(help="Experts a sparse layer.", min=2)],

@@ -16,21 +16,24 @@ import tomli_w
 import torch
 
 from moe.checkpoint_index import FORMAT, Part, StoredTensors, read_index, write_index
+from moe.checkpoint_store import STATE, find_checkpoint
 from moe.config.experiment import load_experiment, load_model
 from moe.config.model import ModelConfig
 from moe.convert_families import family_for, family_of
-from moe.convert_files import DTYPES, HubDirectory, TensorFile, batched, tensor_bytes
-from moe.convert_map import Piece, Shape, TensorMap, Where, tensor_map
+from moe.convert_files import HubDirectory, batched
+from moe.convert_map import Piece, TensorMap, tensor_map
 from moe.errors import ConfigError
 from moe.files import fsync_directory, write_json, write_text
+from moe.tensor_file import DTYPES, Shape, TensorWriter, Where, tensor_bytes
 
 FILE_BYTES = 4 * 2**30
-STATE = "state.json"
 MODEL = "model.toml"
 HUB = "hub"
 KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
 """Small files kept with a model: tokeniser, chat template, generation defaults."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+SCALES = ("_scale_inv", "_scales", "_blocks")
+"""Endings of tensors that belong to quantised weights (DeepSeek-V3, GPT-OSS)."""
 IGNORED = (".rotary_emb.inv_freq",)
 """Endings of tensors that old files keep and that follow from the configuration."""
 
@@ -85,7 +88,7 @@ def to_hub(
     """Convert a checkpoint into a Hugging Face model directory `out`.
 
     Args:
-        checkpoint: A checkpoint of a run or of `from_hub`.
+        checkpoint: A checkpoint of a run or of `from_hub`, or a run (its newest).
         out: The directory to make.
         family: `model_type` to write; none: the one it came from, else the first that fits.
         dtype: `F32` or `BF16`; none: as stored.
@@ -96,6 +99,7 @@ def to_hub(
     """
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype}: there are {', '.join(DTYPES)}")
+    checkpoint = find_checkpoint(checkpoint)
     model = checkpoint_model(checkpoint)
     kept = _kept_config(checkpoint)
     chosen, values = family_for(model, family or kept.get("model_type"))
@@ -171,7 +175,7 @@ def write_checkpoint(  # noqa: PLR0913 - one format, two sources
         file = f"part-{number:05d}.safetensors"
         pieces = {name: mapping.pieces[int(name)] for name in names}
         headers = {name: (dtype(piece), piece.shape) for name, piece in pieces.items()}
-        target = TensorFile(directory / file, headers)
+        target = TensorWriter(directory / file, headers)
         for name, piece in pieces.items():
             target.write(name, read(piece))
             whole = mapping.ours[piece.ours]
@@ -210,7 +214,7 @@ def _write_hub(
     for number, names in enumerate(batches, start=1):
         file = f"model-{number:05d}-of-{len(batches):05d}.safetensors"
         file = "model.safetensors" if len(batches) == 1 else file
-        target = TensorFile(directory / file, {name: headers[name] for name in names})
+        target = TensorWriter(directory / file, {name: headers[name] for name in names})
         for name in names:
             kind, shape = headers[name]
             target.write(name, _assembled(stored, pieces[sources[name]], kind, shape))
@@ -271,16 +275,27 @@ def _check_tensors(source: HubDirectory, mapping: TensorMap) -> None:
             for name, shape in wanted.items()
             if name in found and found[name] != shape
         ],
-        "not of weights (quantised?)": [
-            f"{name} {source.dtypes[name]}"
-            for name in wanted
-            if name in found and source.dtypes[name] not in DTYPES
-        ],
     }
+    _check_number_formats(source)
     _raise_faults(source.directory, faults)
     for name, of in copies.items():
         if not torch.equal(source.read(name), source.read(of)):
             raise ConfigError(f"{source.directory}: tensor {name} is not the same as {of}")
+
+
+def _check_number_formats(source: HubDirectory) -> None:
+    """Refuse quantised files: by their numbers, or by the scales beside them."""
+    quantised = [
+        f"{name} {kind}"
+        for name, kind in source.dtypes.items()
+        if kind not in DTYPES or name.endswith(SCALES)
+    ]
+    if quantised:
+        raise ConfigError(
+            f"{source.directory}: the weights are quantised ({', '.join(quantised[:2])}, ...):"
+            " de-quantise them first (GPT-OSS: transformers' Mxfp4Config(dequantize=True), then"
+            " save_pretrained; DeepSeek-V3: fp8_cast_bf16.py of its repository)"
+        )
 
 
 def _check_checkpoint(stored: StoredTensors, mapping: TensorMap) -> None:
@@ -290,7 +305,14 @@ def _check_checkpoint(stored: StoredTensors, mapping: TensorMap) -> None:
         if key in stored.parts and stored.whole(key) != shape
     ]
     missing = [key for key in mapping.ours if key not in stored.parts]
-    _raise_faults(stored.directory, {"missing": missing, "misshapen": wrong})
+    unknown = [key for key in stored.parts if key not in mapping.ours and _is_weight(key)]
+    faults = {"missing": missing, "unknown": unknown, "misshapen": wrong}
+    _raise_faults(stored.directory, faults)
+
+
+def _is_weight(key: str) -> bool:
+    """Whether a tensor of a checkpoint is the model's: not an optimizer's, no random state."""
+    return key.startswith(("embedding.", "decoder.", "mtp.", "output_layer."))
 
 
 def _raise_faults(origin: Path, faults: dict[str, list[str]]) -> None:

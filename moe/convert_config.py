@@ -42,8 +42,12 @@ class HubConfig:
             raise ConfigError(f"{self.origin}: {key} = {value!r} cannot be converted: {why}")
 
 
-def common_model(config: HubConfig) -> dict[str, Any]:
-    """Return the `[model]` values that every family states alike."""
+def common_model(config: HubConfig, *, rotated: float | None = None) -> dict[str, Any]:
+    """Return the `[model]` values that every family states alike.
+
+    `rotated` is the share of a head that the family rotates unless told otherwise; none: it
+    always rotates whole heads.
+    """
     config.only("hidden_act", "silu", why="feed-forward networks here are SwiGLU")
     values = {
         "num_layers": config.need("num_hidden_layers"),
@@ -54,7 +58,7 @@ def common_model(config: HubConfig) -> dict[str, Any]:
         "norm_epsilon": config.need("rms_norm_eps"),
         "tie_embeddings": config.get("tie_word_embeddings", False),
         "init_std": config.get("initializer_range", 0.02),
-        "rope": _rope_model(config),
+        "rope": _rope_model(config, rotated),
     }
     return values
 
@@ -67,23 +71,29 @@ def grouped_queries(config: HubConfig) -> dict[str, Any]:
     }
 
 
-def _rope_model(config: HubConfig) -> dict[str, Any]:
+def _rope_model(config: HubConfig, rotated: float | None) -> dict[str, Any]:
     """Read `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (4)."""
     stated = config.get("rope_parameters") or config.get("rope_scaling") or {}
     rope = HubConfig(f"{config.origin}: rope", stated)
     kind = rope.get("rope_type", rope.get("type", "default"))
-    rope.only("partial_rotary_factor", 1, 1.0)
-    config.only("partial_rotary_factor", 1, 1.0)
-    theta = rope.get("rope_theta", config.get("rope_theta", 10_000.0))
+    values = {"theta": rope.get("rope_theta", config.get("rope_theta", 10_000.0))}
+    if rotated is None:
+        for stated in (rope, config):
+            stated.only("partial_rotary_factor", 1, why="this family rotates whole heads")
+    else:
+        default = config.get("partial_rotary_factor", rotated)
+        values["fraction"] = rope.get("partial_rotary_factor", default)
     if kind == "default":
-        return {"theta": theta}
+        return values
     if kind not in {"llama3", "yarn"}:
-        raise ConfigError(f"{rope.origin}: rope_type = {kind!r} cannot be converted")
+        raise ConfigError(
+            f"{rope.origin}: rope_type = {kind!r} cannot be converted: there are default, llama3"
+            " and yarn"
+        )
     original = rope.get(
         "original_max_position_embeddings", config.get("original_max_position_embeddings")
     )
-    values = {
-        "theta": theta,
+    values |= {
         "scaling": kind,
         "factor": rope.need("factor"),
         "original_max_seq_len": original or config.need("max_position_embeddings"),

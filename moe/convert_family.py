@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from moe.config.explain import explain
-from moe.config.model import ModelConfig
+from moe.config.model import ModelConfig, MoeConfig
 from moe.convert_config import HubConfig, common_hub
 from moe.convert_map import Names
 from moe.errors import ConfigError
@@ -37,7 +37,8 @@ class Family:
 
     model_type: str
     architecture: str
-    names: Names
+    """The class in transformers, without `ForCausalLM`."""
+    names: Names = Names()
     read: Callable[[HubConfig], dict[str, Any]]
     """`config.json` to `[model]` values, without multi-token prediction."""
     write: Callable[[ModelConfig], dict[str, Any]]
@@ -63,7 +64,7 @@ class Family:
             ConfigError: This family computes something else; names what.
         """
         values = {
-            "architectures": [self.architecture],
+            "architectures": [f"{self.architecture}ForCausalLM"],
             "model_type": self.model_type,
             **common_hub(model),
             **self.write(model),
@@ -106,3 +107,14 @@ def _differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -
             is_table = isinstance(value, dict)
             found.append(f"[model.{prefix}{key}]" if is_table else f"{prefix}{key} = {value!r}")
     return found
+
+
+def need_experts(model: ModelConfig) -> MoeConfig:
+    """Return a model's experts.
+
+    Raises:
+        MisfitError: It is dense.
+    """
+    if model.moe is None:
+        raise MisfitError("a sparse family", ["model without [model.moe]"])
+    return model.moe

@@ -1,73 +1,15 @@
-"""Safetensors files, read and written block by block: no tensor set is ever whole in memory."""
+"""Hugging Face's model directories, and names dealt over files."""
 
-import hashlib
 import json
-import os
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from moe.convert_config import HubConfig
-from moe.convert_map import Shape, Where
 from moe.errors import ConfigError
-
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-}  # fmt: skip
-"""Number formats of weights that can be converted, in safetensors' words."""
-
-
-class TensorFile:
-    """A safetensors file being written, tensor after tensor in the order announced.
-
-    The format: eight bytes with the header's length, the header (JSON), the numbers
-    (https://github.com/huggingface/safetensors).
-    """
-
-    def __init__(self, path: Path, tensors: Mapping[str, tuple[str, Shape]]) -> None:
-        """Write the header; `tensors` are (number format, shape) by name."""
-        self.path = path
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-        end = 0
-        for name, (dtype, shape) in tensors.items():
-            size = tensor_bytes(dtype, shape)
-            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
-            end += size
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)
-        self._waiting = list(tensors)
-        self._hash = hashlib.sha256()
-        self._file = path.open("wb")
-        self._write(struct.pack("<Q", len(text)) + text)
-
-    def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Append the next tensor's numbers."""
-        assert name == self._waiting.pop(0)
-        self._write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-
-    def _write(self, data: Any) -> None:
-        self._file.write(data)
-        self._hash.update(data)
-
-    def close(self) -> str:
-        """Force the file to disk; returns its SHA-256."""
-        assert not self._waiting
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        return self._hash.hexdigest()
-
-
-def tensor_bytes(dtype: str, shape: Shape) -> int:
-    """Return a tensor's size."""
-    size = DTYPES[dtype].itemsize
-    for extent in shape:
-        size *= extent
-    return size
+from moe.tensor_file import Shape, TensorReader, Where
 
 
 class HubDirectory:
@@ -84,7 +26,7 @@ class HubDirectory:
         self.config = HubConfig(str(path), _read_json(path))
         self.shapes: dict[str, Shape] = {}
         self.dtypes: dict[str, str] = {}
-        self._places: dict[str, Any] = {}
+        self._places: dict[str, TensorReader] = {}
         for path in self._files():
             self._open(path)
 
@@ -101,28 +43,17 @@ class HubDirectory:
         return [self.directory / name for name in sorted(names)]
 
     def _open(self, path: Path) -> None:
-        try:
-            file: Any = safe_open(path, framework="pt")
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(f"{path}: missing or damaged: {error}") from None
-        for name in file.keys():  # noqa: SIM118 - not a dictionary
+        file = TensorReader(path)
+        for name in file.shapes:
             if name in self._places:
                 raise ConfigError(f"{path}: tensor {name} is in two files")
-            stored = file.get_slice(name)
             self._places[name] = file
-            self.shapes[name] = tuple(stored.get_shape())
-            self.dtypes[name] = stored.get_dtype()
+        self.shapes |= file.shapes
+        self.dtypes |= file.dtypes
 
-    def read(self, name: str, where: Where | None = None) -> torch.Tensor:
+    def read(self, name: str, where: Where = ()) -> torch.Tensor:
         """Return a tensor or the block of it that slices name; only that is read."""
-        stored = self._places[name].get_slice(name)
-        if where is None:
-            where = tuple(slice(None) for _ in self.shapes[name])
-        # safetensors cuts contiguous ranges; strides are taken afterwards.
-        ranges = tuple(slice(None) if cut.step else cut for cut in where)
-        strides = tuple(cut if cut.step else slice(None) for cut in where)
-        block: torch.Tensor = stored[ranges]
-        return block[strides]
+        return self._places[name].read(name, where)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

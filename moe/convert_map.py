@@ -7,9 +7,7 @@ Our tensors are those of a checkpoint of the torch kernel set (`sharded_state_di
 from dataclasses import dataclass, field
 
 from moe.config.model import ModelConfig
-
-Shape = tuple[int, ...]
-Where = tuple[slice, ...]
+from moe.tensor_file import Shape, Where
 
 
 @dataclass(frozen=True, kw_only=True)

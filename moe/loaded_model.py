@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 
 from data.config import DataConfig
-from moe.checkpoint_weights import find_checkpoint, load_weights
+from moe.checkpoint_store import find_checkpoint
+from moe.checkpoint_weights import load_weights
 from moe.config.experiment import load_experiment, load_model, model_file
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError

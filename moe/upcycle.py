@@ -18,6 +18,7 @@ import torch
 from pydantic import ValidationError
 
 from moe.checkpoint_index import StoredTensors, read_index
+from moe.checkpoint_store import find_checkpoint
 from moe.config.explain import explain
 from moe.config.model import ModelConfig
 from moe.convert import (
@@ -28,9 +29,9 @@ from moe.convert import (
     new_directory,
     write_checkpoint,
 )
-from moe.convert_files import DTYPES
-from moe.convert_map import Names, Piece, Shape, TensorMap, tensor_map
+from moe.convert_map import Names, Piece, TensorMap, tensor_map
 from moe.errors import ConfigError
+from moe.tensor_file import DTYPES, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ def upcycle(
     """Write the sparse checkpoint `out`; returns its model.
 
     Args:
-        source: A dense checkpoint of ours, or a Hugging Face model directory.
+        source: A dense checkpoint of ours, a run (its newest), or a Hugging Face directory.
         out: The checkpoint directory to make.
         how: Experts and layers.
         progress: Told of bytes written.
@@ -97,6 +98,7 @@ def upcycle(
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
             from_hub(source, Path(folder, "dense"))
             return upcycle(Path(folder, "dense"), out, how, progress)
+    source = find_checkpoint(source)
     dense = checkpoint_model(source)
     sparse = upcycled_model(dense, how)
     stored = StoredTensors(source, read_index(source))

@@ -87,6 +87,18 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 0.8},
         },
     ),
+    "glm4_moe": (
+        "Glm4Moe",
+        {
+            "head_dim": 16,
+            "attention_bias": True,
+            "use_qk_norm": True,
+            "moe_intermediate_size": 16,
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 3,
+            "routed_scaling_factor": 1.5,
+        },
+    ),
     "gpt_oss": (
         "GptOss",
         {
@@ -110,6 +122,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             }
         },
     ),
+    "mistral": ("Mistral", {"sliding_window": 24}),
+    "qwen2": ("Qwen2", {}),
     "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
 }
 LENGTH, PADDING = 160, 37
@@ -129,13 +143,13 @@ class Reference:
     """Of the mean cross-entropy, by the names of the files."""
 
 
-def make_model(kind: str, directory: Path) -> Any:
-    """Save a random model; returns it."""
+def make_model(kind: str, directory: Path, **changes: Any) -> Any:
+    """Save a random model, with values of its configuration changed; returns it."""
     import transformers
 
     stem, values = MODELS[kind]
     torch.manual_seed(sum(map(ord, kind)))
-    config = getattr(transformers, f"{stem}Config")(**COMMON | values)
+    config = getattr(transformers, f"{stem}Config")(**COMMON | values | changes)
     config._attn_implementation = "eager"
     model = getattr(transformers, f"{stem}ForCausalLM")(config).eval()
     with torch.no_grad():
