@@ -9,7 +9,8 @@ from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factor
 from torch import nn
 
 from moe.checkpoint_format import read_index
-from moe.checkpoint_weights import find_checkpoint, load_weights
+from moe.checkpoint_store import find_checkpoint
+from moe.checkpoint_weights import load_weights
 from moe.config.experiment import Experiment
 from moe.errors import ConfigError
 from moe.model import SHARDING
