@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from data.clean import Cleaner, Tally
 from data.contamination import EvaluationRuns
 from data.readers import read_unit
@@ -10,7 +12,8 @@ from data.sources import InputFile
 from data.units import plan_units
 from data.writer import is_held_out
 
-SAMPLE_BYTES = 64 << 20
+SAMPLE_CHARACTERS = 64 << 20
+NUM_PARTS = 256
 
 
 def sample_texts(
@@ -18,18 +21,28 @@ def sample_texts(
 ) -> Iterator[str]:
     """Yield cleaned texts of every source, spread over its files; a pure function of both.
 
-    Held-out documents and equal texts are left out; each source gives at most an even share of
-    64 MiB, and each of its files an even share of that.
+    Held-out documents and equal texts are left out. Each source gives at most an even share of
+    64 Mi characters, spread over its files in proportion to their size.
     """
     cleaner = Cleaner(recipe.clean, recipe.max_document_mib << 20, (), evaluations)
-    share = SAMPLE_BYTES // len(recipe.source)
+    share = SAMPLE_CHARACTERS // len(recipe.source)
     seen: set[bytes] = set()
     for source in range(len(recipe.source)):
         mine = [file for file in files if file.source == source]
-        stride = max(1, sum(file.num_bytes for file in mine) // share)
-        chosen = mine[::stride]
-        for file in chosen:
-            yield from _file_texts(recipe, file, cleaner, seen, share // len(chosen))
+        for file, characters in zip(mine, _quotas(mine, share), strict=True):
+            if characters:
+                yield from _file_texts(recipe, file, cleaner, seen, characters)
+
+
+def _quotas(files: list[InputFile], share: int) -> list[int]:
+    """Return the characters to take of each file: all of a small source, else by size."""
+    ends = np.cumsum([file.num_bytes for file in files])
+    if not files or ends[-1] <= share:
+        return [share] * len(files)
+    # Even places in the source's bytes; each file gives one part for every place that it holds.
+    places = (np.arange(NUM_PARTS) + 0.5) * ends[-1] / NUM_PARTS
+    parts = np.bincount(np.searchsorted(ends, places, side="right"), minlength=len(files))
+    return [int(count) * share // NUM_PARTS for count in parts]
 
 
 def _file_texts(

@@ -14,7 +14,7 @@ from loading import GLOBAL_BATCH, S, build_sources, make, restarted, rows, strea
 
 from data.blend import Blend
 from data.errors import DataError
-from data.manifest import HELD_OUT, TRAIN, SplitName
+from data.manifest import HELD_OUT, TRAIN
 from data.order import permuted
 from data.samples import _source_seed
 from data.store import Store
@@ -202,29 +202,6 @@ def test_a_moved_store_continues(store: Path, tmp_path: Path) -> None:
     other = restarted(loader, tmp_path / "moved")
     assert np.array_equal(rows(other.step(1)), read(store, 2)[GLOBAL_BATCH:])
     other.close()
-
-
-def split_texts(store: Path, split: SplitName) -> set[bytes]:
-    eos = Store.open(store).manifest.tokenizer.eos_id
-    texts: set[bytes] = set()
-    for stream in Store.open(store).split(split).streams:
-        tokens = stream.read(0, stream.num_tokens) if stream.num_tokens else np.zeros(0, np.int64)
-        ends = np.flatnonzero(tokens == eos)
-        texts |= {part[part != eos].astype(np.uint8).tobytes() for part in np.split(tokens, ends)}
-    return texts - {b""}
-
-
-def test_a_growing_corpus_keeps_its_held_out_documents(tmp_path: Path) -> None:
-    first = [f"document {i} of the corpus" for i in range(120)]
-    more = [f"addition {i} to the corpus" for i in range(120)]
-    small = build_sources(tmp_path / "a", {"text": first}, held_out_fraction=0.2)
-    large = build_sources(tmp_path / "b", {"new": more, "text": first}, held_out_fraction=0.2)
-    known = {text.encode() for text in first}
-    for split in (TRAIN, HELD_OUT):
-        assert split_texts(small, split) == split_texts(large, split) & known
-    assert 10 < len(split_texts(small, HELD_OUT)) < 40
-    wider = build_sources(tmp_path / "c", {"text": first}, held_out_fraction=0.4)
-    assert split_texts(small, HELD_OUT) < split_texts(wider, HELD_OUT)
 
 
 @settings(max_examples=200)
