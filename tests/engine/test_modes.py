@@ -1,13 +1,16 @@
 """Fine-tuning and preference tuning: the same under every layout, and what they are said to be."""
 
+import math
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ranks import run_ranks
+from ranks import RankError, run_ranks
 from runs import train_run
-from training import Curve, assemble, train_curve, worst_difference
+from training import MODEL, Curve, assemble, started, train_curve, worst_difference
 from tuning import tune, write_chats, write_pairs
 
 pytestmark = pytest.mark.engine
@@ -57,3 +60,177 @@ def test_layouts_agree(
     trained = assemble([curve.parameters for curve in curves])
     difference, name = worst_difference(assemble([expected.parameters]), trained)
     assert difference < PARAMETER, name
+
+
+def _first_step(experiment: Any, mask_all: bool = False) -> Any:
+    """Return the first step's sums, gradients by name, and the batches' own scores."""
+    import torch
+
+    with started(experiment) as trainer:
+        batches = trainer.loader.step(0)
+        if mask_all:
+            batches = [replace(b, loss_mask=torch.ones_like(b.loss_mask)) for b in batches]
+        sums = trainer.forward_backward(batches, forward_only=False)
+        whole = [trainer.chunks[0].module.get_parameter(n).main_grad for n in WATCHED]
+        return sums.numpy(), [g.clone().numpy() for g in whole]
+
+
+WATCHED = (
+    "decoder.layers.1.mlp.router.weight",
+    "decoder.layers.1.self_attention.linear_qkv.weight",
+    "output_layer.weight",
+)
+
+
+def test_router_losses_are_means_over_positions_whatever_counts(
+    base: Path, stores: dict[str, Path]
+) -> None:
+    """Their gradients must not grow as fewer tokens count."""
+
+    def of_router_losses(mask_all: bool) -> list[Any]:
+        gradients = []
+        for coefficient in (0.0, 5.0):
+            moe = MODEL["moe"] | {"aux_loss_coefficient": coefficient, "z_loss_coefficient": 0.0}
+            experiment = tune("sft", stores["sft"], {"distributed_optimizer": False},
+                              init=str(base), model={"moe": moe})  # fmt: skip
+            gradients.append(run_ranks(1, _first_step, experiment, mask_all)[0][1][:2])
+        return [with_ - without for without, with_ in zip(*gradients, strict=True)]
+
+    for few, all_ in zip(of_router_losses(False), of_router_losses(True), strict=True):
+        assert np.abs(few).max() > 1e-4
+        np.testing.assert_allclose(few, all_, atol=1e-3 * np.abs(all_).max())
+
+
+def _slow_dpo(experiment: Any, moved: float) -> Any:
+    """DPO by its definition, from logits of single conversations, beside the trainer's."""
+    import torch
+    import torch.nn.functional as F
+
+    with started(experiment) as trainer:
+        policy = trainer.chunks[0].module
+        reference = trainer.objective._reference[0]
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(0)
+            for weight in policy.parameters():
+                weight.add_(moved * torch.randn(weight.shape, generator=generator))
+        batches = trainer.loader.step(0)
+        trainer.optimizer.zero_grad()
+        sums = trainer.forward_backward(batches, forward_only=False)
+        names = [name for name, _ in policy.named_parameters()]
+        fast = [policy.get_parameter(name).main_grad.clone() for name in names]
+
+        def score(model: Any, tokens: Any, labels: Any, mask: Any) -> Any:
+            length = int(mask.nonzero().max()) + 1
+            logits = model(tokens[None, :length], torch.arange(length)[None], None)[0]
+            picked = F.log_softmax(logits, -1).gather(1, labels[:length, None])[:, 0]
+            return (picked * mask[:length]).sum()
+
+        losses, margins = [], []
+        policy.train()
+        for batch in batches:
+            rows = list(zip(batch.tokens, batch.labels, batch.loss_mask, strict=True))
+            for chosen, rejected in zip(rows[::2], rows[1::2], strict=True):
+                own = score(policy, *chosen) - score(policy, *rejected)
+                with torch.no_grad():
+                    other = score(reference, *chosen) - score(reference, *rejected)
+                margins.append(float(0.3 * (own - other)))
+                losses.append(-F.logsigmoid(0.3 * (own - other)))
+        loss = torch.stack(losses).mean()
+        slow = torch.autograd.grad(loss, [policy.get_parameter(name) for name in names])
+        worst = max(
+            float((a - b).abs().max() / b.abs().max().clamp(min=1e-6))
+            for a, b in zip(fast, slow, strict=True)
+        )
+        return sums.tolist(), loss.item(), margins, worst
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.02])
+def test_dpo_is_its_definition(moved: float, base: Path, stores: dict[str, Path]) -> None:
+    moe = MODEL["moe"] | {"aux_loss_coefficient": 0.0, "z_loss_coefficient": 0.0}
+    experiment = tune("dpo", stores["dpo"], {"distributed_optimizer": False}, init=str(base),
+                      dpo_beta=0.3, model={"moe": moe})  # fmt: skip
+    sums, loss, margins, worst = run_ranks(1, _slow_dpo, experiment, moved)[0]
+    assert sums[0] / sums[1] == pytest.approx(loss, rel=1e-4)
+    assert sums[1] == len(margins) == 4
+    assert sums[3] == sum(margin > 0 for margin in margins) or moved == 0
+    assert sums[4] == pytest.approx(sum(margins), abs=1e-4)
+    assert worst < 1e-3
+    if moved == 0:
+        assert loss == pytest.approx(math.log(2), rel=1e-6)
+    else:
+        assert abs(loss - math.log(2)) > 1e-3
+
+
+def _trained_names(experiment: Any) -> dict[str, bool]:
+    """Train, and say of every parameter whether it changed; the training data's loss falls."""
+    import torch
+
+    def loss(trainer: Any) -> float:
+        with torch.no_grad():
+            batches = (trainer.loader.step(index) for index in range(experiment.train.steps))
+            sums = sum(trainer.forward_backward(b, forward_only=True) for b in batches)
+        return float(sums[0])
+
+    with started(experiment) as trainer:
+        named = [pair for c in trainer.chunks for pair in whole_names(c.module)]
+        before = {name: weight.detach().clone() for name, weight in named}
+        loss_before = loss(trainer)
+        for index in range(experiment.train.steps):
+            trainer.step(index)
+        assert loss(trainer) < loss_before or not loss_before
+        return {name: not torch.equal(weight, before[name]) for name, weight in named}
+
+
+def whole_names(chunk: Any) -> Any:
+    from moe.train_init import whole_names as names
+
+    return names(chunk)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "num_ranks", "layout"),
+    [
+        (["*.router.*"], 1, {}),
+        (["*.mlp.experts.*"], 1, {}),
+        (["*.router.*"], 2, {"pp": 2}),
+        (["*.mlp.experts.*"], 2, {"tp": 2, "ep": 2}),
+        (["decoder.layers.3.*", "output_layer.weight"], 2, {"pp": 2}),
+    ],
+)
+def test_only_what_matches_learns(
+    patterns: list[str], num_ranks: int, layout: dict[str, Any], base: Path, stores: dict[str, Path]
+) -> None:
+    experiment = tune("sft", stores["sft"], layout, init=str(base), trainable=patterns,
+                      learning_rate=1e-2, weight_decay=0.1)  # fmt: skip
+    ranks = run_ranks(num_ranks, _trained_names, experiment)
+    changed = {name: state for rank in ranks for name, state in rank.items()}
+    wanted = {name: any(fnmatchcase(name, p) for p in patterns) for name in changed}
+    assert changed == wanted
+    assert any(wanted.values()) and not all(wanted.values())
+
+
+def test_frozen_parts_train_alike_under_layouts(base: Path, stores: dict[str, Path]) -> None:
+    curves = {}
+    for name, num_ranks, layout in (("one", 1, {}), ("pp2", 2, {"pp": 2}), ("ep2", 2, {"ep": 2})):
+        experiment = tune("sft", stores["sft"], layout, init=str(base), trainable=["*.router.*"])
+        curves[name] = run_ranks(num_ranks, train_curve, experiment)[0]
+    for name in ("pp2", "ep2"):
+        np.testing.assert_allclose(curves[name].losses, curves["one"].losses, rtol=LOSS)
+        np.testing.assert_allclose(curves[name].grad_norms, curves["one"].grad_norms, rtol=1e-4)
+
+
+def test_a_pattern_that_matches_nothing_is_refused(base: Path, stores: dict[str, Path]) -> None:
+    experiment = tune("sft", stores["sft"], init=str(base), trainable=["*.gate.*"])
+    with pytest.raises(RankError, match=r'no parameter matches "\*\.gate\.\*": there are decoder'):
+        run_ranks(1, train_curve, experiment)
+
+
+def test_weights_of_another_model_are_refused(base: Path, stores: dict[str, Path]) -> None:
+    for changes, fault in (
+        ({"num_layers": 3}, "has tensors that .model. has not: decoder.layers.3"),
+        ({"num_layers": 5}, "decoder.layers.4"),
+        ({"hidden_size": 64}, "in the checkpoint and .* in the model"),
+    ):
+        experiment = tune("sft", stores["sft"], init=str(base), model=changes)
+        with pytest.raises(RankError, match=f"ConfigError: .*{fault}"):
+            run_ranks(1, train_curve, experiment)
