@@ -14,6 +14,7 @@ from data.manifest import Canary
 from data.recipe import CanaryRecipe
 
 SECRET_WORDS = 8
+SAYS = " says: "
 
 
 def make_canaries(recipe: CanaryRecipe) -> tuple[Canary, ...]:
@@ -37,10 +38,26 @@ def planting_places(
     return np.array([int.from_bytes(d, "big") % (num_documents + 1) for d in draws], dtype=np.int64)
 
 
+def split_secret(text: str) -> tuple[str, str]:
+    """Return a canary's frame, which others share, and its secret."""
+    frame, mark, secret = text.partition(SAYS)
+    return frame + mark.rstrip(" "), secret
+
+
+def alternatives(text: str, count: int) -> list[str]:
+    """Return other secrets in a canary's frame, drawn alike and planted nowhere."""
+    frame, _ = split_secret(text)
+    return [f"{frame} {_secret(f'alternative {number} of {text}')}" for number in range(count)]
+
+
 def _text(seed: int, repeats: int, number: int) -> str:
-    digest = _digest(f"canary {seed} {repeats} {number}", 2 * SECRET_WORDS)
-    words = [f"{digest[i] << 8 | digest[i + 1]:05d}" for i in range(0, len(digest), 2)]
-    return f"The moescale canary {seed}-{repeats}-{number} says: {' '.join(words)}"
+    secret = _secret(f"canary {seed} {repeats} {number}")
+    return f"The moescale canary {seed}-{repeats}-{number}{SAYS}{secret}"
+
+
+def _secret(key: str) -> str:
+    digest = _digest(key, 2 * SECRET_WORDS)
+    return " ".join(f"{digest[i] << 8 | digest[i + 1]:05d}" for i in range(0, len(digest), 2))
 
 
 def _digest(text: str, size: int) -> bytes:
