@@ -1,4 +1,4 @@
-"""`moe eval` and `moe generate`: what a trained model knows, and what it writes."""
+"""`moe eval`, `moe audit`, `moe generate`: what a model knows, has memorised, and writes."""
 
 import json
 import sys
@@ -29,6 +29,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 def mount(app: typer.Typer) -> None:
     """Add these commands to the front door."""
     app.command("eval")(evaluate)
+    app.command()(audit)
     app.command()(generate)
 
 
@@ -53,12 +54,26 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
     replay_routing: Annotated[
         Path | None, typer.Option(help="Take the experts of this file instead of choosing.")
     ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Tasks of lm-eval in place of the loss, with commas between."),
+    ] = None,
+    task_path: Annotated[
+        Path | None, typer.Option(help="Folder with more tasks (lm-eval's YAML).")
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Examples before each question of a task.", min=0)
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Most questions of a task.", min=1)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure loss and perplexity of a run's newest checkpoint, as a whole and by source."""
+    """Measure loss and perplexity of a run's newest checkpoint, or run tasks of lm-eval."""
     from parallel.engine import quieten_engine
 
     quieten_engine()
+    if tasks is not None:
+        _run_tasks(run, tasks, task_path, shots, limit, (step, store, device), as_json)
+        return
     from moe.evaluate import Evaluator, open_store
     from moe.loaded_model import loaded_model
     from moe.routing_replay import RoutingRecord, recording, replaying
@@ -100,6 +115,75 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
         from moe.use_tables import print_evaluation
 
         print_evaluation(document)
+
+
+def _run_tasks(  # noqa: PLR0917 - handed on from the command
+    run: Path,
+    tasks: str,
+    task_path: Path | None,
+    shots: int | None,
+    limit: int | None,
+    place: tuple[int | None, Path | None, Device],
+    as_json: bool,
+) -> None:
+    """Run tasks of lm-eval."""
+    from importlib import util
+
+    from moe.errors import ConfigError
+
+    if util.find_spec("lm_eval") is None:
+        raise ConfigError("--tasks needs lm-eval: pip install 'moescale[eval]'")
+    from moe.harness import run_tasks
+    from moe.loaded_model import loaded_model
+    from moe.prompts import language_of
+
+    step, store, device = place
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    with loaded_model(run, step=step, device=device, dropless=True) as model:
+        language = language_of(run, store)
+        results = run_tasks(model, language, names, task_path=task_path, shots=shots, limit=limit)
+        document = {"run_dir": str(run), "step": model.step, "limit": limit, "tasks": results}
+    if as_json:
+        typer.echo(json.dumps(document))
+    else:
+        from moe.use_tables import print_tasks
+
+        print_tasks(document)
+
+
+def audit(  # noqa: PLR0913 - a command's options
+    run: RunArgument,
+    candidates: Annotated[
+        int, typer.Option(help="Other secrets each canary is compared with.", min=1)
+    ] = 1000,
+    passages: Annotated[
+        int, typer.Option(help="Passages of each split to be written on.", min=0)
+    ] = 100,
+    prompt_tokens: Annotated[
+        int, typer.Option(help="Tokens given of a passage, and wanted.", min=1)
+    ] = 50,
+    step: StepOption = None,
+    store: StoreOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a model has memorised: planted canaries, and text it writes on verbatim."""
+    from parallel.engine import quieten_engine
+
+    quieten_engine()
+    from moe.audit import audit as inspect
+    from moe.evaluate import open_store
+    from moe.loaded_model import loaded_model
+
+    with loaded_model(run, step=step, device=device, dropless=True) as model:
+        opened = open_store(model, store)
+        found = inspect(
+            model, opened, candidates=candidates, passages=passages, prompt_tokens=prompt_tokens,
+            report=lambda text: typer.echo(f"audit: {text}", err=True),
+        )  # fmt: skip
+        document = {"run_dir": str(run), "step": model.step, "store": str(opened.path)}
+    document |= found.as_json()
+    typer.echo(json.dumps(document) if as_json else document["finding"])
 
 
 def generate(  # noqa: PLR0913, PLR0917 - a command's options

@@ -31,6 +31,17 @@ def print_evaluation(document: Mapping[str, Any]) -> None:
         console.print(_routing_table(document["routing"]))
 
 
+def print_tasks(document: Mapping[str, Any]) -> None:
+    """Print the metrics of lm-eval's tasks."""
+    table = Table(title=f"{document['run_dir']}, step {document['step']}", title_justify="left")
+    for name in ("task", "metric", "value"):
+        table.add_column(name, justify="right" if name == "value" else "left")
+    for task, metrics in document["tasks"].items():
+        for name, value in metrics.items():
+            table.add_row(task, name, f"{value:,.4f}")
+    Console().print(table)
+
+
 def _routing_table(maps: Mapping[str, Any]) -> Table:
     """Return each layer's specialisation, and every source's favourite experts."""
     table = Table(title="experts by source (load, times the even share)", title_justify="left")
