@@ -91,6 +91,7 @@ continue_run() { # [OUTCOME]: see that the run goes on
   local tried
   mkdir "$attempt_dir/continued" 2>/dev/null || return 0
   classify_stop
+  count_restarts # anew: moe slurm requeue may have reset it
   mapfile -t failed < <(find_failed_nodes)
   if ((${#failed[@]})) && [[ $outcome != cancelled ]]; then
     outcome=node_failure
@@ -313,7 +314,7 @@ judge() { # EXIT_CODE of srun: end this shell, the run continued if it is not do
   if ((code == 0)) && [[ ! -e $attempt_dir/stopped && ! -e $attempt_dir/continued ]]; then
     end_attempt finished 0
     exit 0
-  elif grep -qsx 2 "$attempt_dir"/exit-*; then
+  elif ((restarts == 0)) && grep -qsx 2 "$attempt_dir"/exit-*; then # input that ran once is right
     end_attempt rejected 2
     exit 2
   elif ((stopping)) || { [[ -e $attempt_dir/stopped ]] && ! compgen -G "$attempt_dir/exit-*" >/dev/null; }; then

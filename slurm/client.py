@@ -36,6 +36,7 @@ REMEDIES = {
     "submit limit": "the queue is full for you: wait, or submit fewer",
     "submitjoblimit": "the queue is full for you: wait, or submit fewer",
     "submitjobper": "the queue is full for you: wait, or submit fewer",
+    "operation is presently disabled": 'slurm.continue_by = "requeue" lets a job be requeued',
     "invalid job array": "more tasks than MaxArraySize: submit them in parts",
 }
 """What mends a refusal, by a part of the answer in lower case; the first match counts."""
@@ -146,6 +147,10 @@ class Client:
     def cancel(self, jobs: Sequence[str]) -> None:
         """Cancel jobs or array tasks."""
         self._patiently(["scancel", *jobs])
+
+    def tell_batch_shell(self, job: str) -> None:
+        """Have a running job stop and go on, as before its time limit."""
+        self._patiently(["scancel", "--batch", "--signal=USR2", job])
 
     def requeue(self, job: str) -> None:
         """Put a running or ended job back into the queue."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from slurm.client import Client
 from slurm.errors import JobError
 from slurm.submission import Submission, Task
-from slurm.submit import ENDED, is_finished, submit_tasks
+from slurm.submit import ENDED, forgive, is_finished, submit_tasks
 
 
 def cancel_tasks(submission: Submission, only: int | None, client: Client) -> list[str]:
@@ -30,15 +30,20 @@ def cancel_tasks(submission: Submission, only: int | None, client: Client) -> li
 def requeue_tasks(submission: Submission, only: int | None, client: Client) -> dict[str, list[str]]:
     """Requeue running tasks, submit again those that ended unfinished; returns what was done.
 
+    Their restarts count from 0.
+
     Raises:
         JobError: There is no such task.
     """
     active = _active_ids(submission, client, state="RUNNING")
     waiting = _active_ids(submission, client)
     tasks = _tasks(submission, only)
-    running = [active[task.index] for task in tasks if task.index in active]
-    for job in running:
-        client.requeue(job)
+    running = {task.index: active[task.index] for task in tasks if task.index in active}
+    # Where the job may not be requeued, its batch shell submits the next one.
+    by_shell = submission.details["slurm"].get("continue_by") == "submit"
+    for index, job in running.items():
+        forgive(submission, index)
+        (client.tell_batch_shell if by_shell else client.requeue)(job)
     ended = [
         task for task in tasks if task.index not in waiting and not is_finished(task, submission)
     ]
@@ -46,7 +51,7 @@ def requeue_tasks(submission: Submission, only: int | None, client: Client) -> d
     submitted = (
         [submit_tasks(submission, ended, client, profile.get("secrets", ()))] if ended else []
     )
-    return {"requeued": running, "submitted": submitted}
+    return {"requeued": list(running.values()), "submitted": submitted}
 
 
 def _active_ids(submission: Submission, client: Client, state: str | None = None) -> dict[int, str]:

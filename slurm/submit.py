@@ -91,7 +91,7 @@ def submit_tasks(
         limit = submission.details["slurm"].get("max_parallel")
         options = [f"--array={array_text(indices)}" + (f"%{limit}" if limit else "")]
     for index in indices:
-        _forgive(submission, index)
+        forgive(submission, index)
     began_s = time.time()
     job = client.submit(submission.script, options=options, known_jobs=known, secrets=secrets)
     submission.record_job(job, array_text(indices), began_s)
@@ -178,18 +178,24 @@ def _write(plan: Plan, snapshot: Snapshot) -> Submission:
                 },
             ),
         )
-        work.rename(path)
+        try:
+            work.rename(path)
+        except OSError:
+            if path.exists():
+                raise JobError(f"{path}: another command submits it right now") from None
+            raise
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
     return read_submission(path)
 
 
-def _forgive(submission: Submission, index: int) -> None:
-    """Start counting a task's restarts anew, and forget that it was cancelled."""
+def forgive(submission: Submission, index: int) -> None:
+    """Start counting a task's restarts anew; forget failed nodes, and that it was cancelled."""
     folder = submission.task_dir(index)
     if folder.exists():
-        (folder / "cancelled").unlink(missing_ok=True)
+        for mark in ("cancelled", "excluded"):
+            (folder / mark).unlink(missing_ok=True)
         attempts = submission.attempts(index)
         (folder / "since").write_text(f"{attempts[-1].number if attempts else 0}\n")
 

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "mariadb-install-db", "sbatch")
@@ -139,7 +139,8 @@ class Cluster:
 
     def start_node(self, name: str) -> None:
         """Start the daemon of one node."""
-        self._start(f"slurmd-{name}", "slurmd", "-D", "-N", name)
+        # Step daemons inherit the variable, so that they are known by it as ranks are.
+        self._start(f"slurmd-{name}", "slurmd", "-D", "-N", name, SLURMD_NODENAME=name)
 
     def cut_power(self, name: str) -> None:
         """Kill a node's daemon and all that it runs, without a word to anyone."""
@@ -179,19 +180,17 @@ class Cluster:
         return dict(line.split() for line in text.splitlines())
 
     def processes_of(self, name: str) -> list[int]:
-        """Return what runs for jobs on a node: step daemons and their descendants."""
+        """Return what runs on a node: its daemon, step daemons, ranks."""
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             try:
                 env = (entry / "environ").read_bytes().split(b"\0")
-                words = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
             mine = f"SLURM_CONF={self.env['SLURM_CONF']}".encode() in env
-            step = words.startswith(b"slurmstepd") and f"SLURMD_NODENAME={name}".encode() in env
-            if mine and (step or f"SLURMD_NODENAME={name}".encode() in env):
+            if mine and f"SLURMD_NODENAME={name}".encode() in env:
                 found.append(int(entry.name))
         return found
 
@@ -237,10 +236,12 @@ class Cluster:
         )  # fmt: skip
         self.wait_until((self.folder / "database.socket").exists)
 
-    def _start(self, name: str, *argv: str, env: Mapping[str, str] | None = None) -> None:
+    def _start(self, name: str, *argv: str, **variables: str) -> None:
+        """Start a daemon that ends with us, even if we are killed."""
         with (self.folder / f"{name}.out").open("ab") as out:
             self._running[name] = subprocess.Popen(
-                argv, env=env or self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                ["setpriv", "--pdeathsig", "KILL", *argv],
+                env=self.env | variables, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 start_new_session=True,
             )  # fmt: skip
 

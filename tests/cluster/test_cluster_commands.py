@@ -93,7 +93,7 @@ def test_run_goes_on_on_one_node_in_a_new_job(desk: Desk, cluster: Cluster) -> N
 
     def tell() -> None:
         cluster.run("scontrol", "update", "NodeName=n2", "State=DRAIN", "Reason=test")
-        cluster.run("scancel", "--batch", "--signal=USR2", run.job)
+        assert desk.moe_json("slurm", "requeue", "elastic")["requeued"] == [run.job]
 
     run.disturb(tell)
     run.wait()
@@ -106,6 +106,7 @@ def test_run_goes_on_on_one_node_in_a_new_job(desk: Desk, cluster: Cluster) -> N
     plain = desk.submit_one("plain-stream")
     plain.wait()
     assert run.record()["stream_hash"] == plain.record()["stream_hash"]
+    assert run.record()["goodput"]["lost_tokens"] == 0
     assert run.record()["final_loss"] == pytest.approx(plain.record()["final_loss"], rel=1e-3)
 
 

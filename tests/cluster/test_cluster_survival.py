@@ -41,6 +41,12 @@ def assert_same(run: Run, calm: Run) -> None:
     assert run.record()["hardware"]["ranks"] == 2
 
 
+def assert_nothing_lost(run: Run, calm: Run) -> None:
+    """The same, and every step was trained once only."""
+    assert_same(run, calm)
+    assert run.record()["goodput"]["lost_tokens"] == 0
+
+
 def submit_urgent(cluster: Cluster) -> None:
     """Want nodes 1 and 2 whole, with a higher priority."""
     where = ("--partition=urgent", "--nodelist=n1,n2", "--exclusive", "--nodes=2")
@@ -60,7 +66,7 @@ def test_requeue_by_scontrol(desk: Desk, cluster: Cluster, calm: Run) -> None:
     run.wait()
     assert run.outcomes() == ["requeued", "finished"]
     assert run.shown("Restarts") == "1"
-    assert_same(run, calm)
+    assert_nothing_lost(run, calm)
 
 
 def test_job_of_higher_priority(desk: Desk, cluster: Cluster, calm: Run) -> None:
@@ -68,7 +74,7 @@ def test_job_of_higher_priority(desk: Desk, cluster: Cluster, calm: Run) -> None
     run.disturb(lambda: submit_urgent(cluster))
     run.wait()
     assert run.outcomes() == ["requeued", "finished"]
-    assert_same(run, calm)
+    assert_nothing_lost(run, calm)
 
 
 def test_preemption_with_a_grace_time(desk: Desk, cluster: Cluster, calm: Run) -> None:
@@ -82,20 +88,30 @@ def test_preemption_with_a_grace_time(desk: Desk, cluster: Cluster, calm: Run) -
     assert run.outcomes() == ["preempted", "preempted", "finished"]
     assert "attempt 1: SIG" not in run.log()
     assert "attempt 2: SIGUSR2" in run.log()
-    assert_same(run, calm)
+    assert_nothing_lost(run, calm)
 
 
 def test_power_cut_of_a_node(desk: Desk, cluster: Cluster, calm: Run) -> None:
-    """SLURM has not noticed yet: the batch shell finds out itself, and goes on elsewhere."""
-    run = desk.submit_two_nodes("cut", max_error_restarts=0)
-    run.freeze()
+    """It ends a rank of one run, and rank 0 with the batch shell of another."""
+    bereft = desk.submit_two_nodes("bereft", max_error_restarts=0)
+    headless = desk.submit_two_nodes("headless", exclude=["n1"])
+    for run in (bereft, headless):
+        run.freeze()
+    assert [run.attempts()[0]["nodes"] for run in (bereft, headless)] == ["n[1-2]", "n[2-3]"]
     cluster.cut_power("n2")
-    run.thaw()
-    run.wait()
-    assert run.outcomes() == ["node_failure", "finished"]
-    assert run.attempts()[1]["nodes"] == "n[1,3]"
-    assert run.shown("ExcNodeList") == "n2"
-    assert_same(run, calm)
+    for run in (bereft, headless):
+        run.thaw()
+    for run in (bereft, headless):
+        run.wait()
+        assert "n2" not in cluster.run("scontrol", "show", "hostnames", run.attempts()[1]["nodes"])
+        assert run.record()["starts"][1]["first_step"] % TRAIN["checkpoint_interval"] == 0
+        assert run.record()["goodput"]["lost_tokens"] > 0
+        assert_same(run, calm)
+    # The one batch shell asks the nodes before SLURM notices; the other's job SLURM takes back.
+    assert bereft.outcomes() == ["node_failure", "finished"]
+    assert bereft.shown("ExcNodeList") == "n2"
+    assert headless.outcomes() == [None, "finished"]
+    assert headless.shown("Restarts") == "1"
     cluster.start_node("n2")
 
 
@@ -104,4 +120,4 @@ def test_time_limit_shorter_than_the_run(limited: Future[Run], calm: Run) -> Non
     *earlier, last = run.outcomes()
     assert last == "finished"
     assert set(earlier) == {"time_limit"}
-    assert_same(run, calm)
+    assert_nothing_lost(run, calm)

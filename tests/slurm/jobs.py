@@ -94,6 +94,35 @@ def array_job() -> Job:
     )
 
 
+def shards_job() -> Job:
+    """Return a command's array in a uv project on plain Ethernet, on whole nodes."""
+    build = ("data", "build", "my docs", "-o", "/shared/store", "--shard")
+    return make_job(
+        name="data-build",
+        config=SlurmConfig(
+            partition="cpu",
+            qos="low",
+            reservation="maintenance",
+            dependency="afterok:1234",
+            memory="480G",
+            exclusive=True,
+            gpus_per_node=4,
+            processes_per_node=1,
+            continue_by="none",
+        ),
+        node_counts=(1,),
+        commands=tuple((*build, f"{task}/8") for task in range(1, 9)),
+        is_array=True,
+        profile=Profile(
+            environment=EnvironmentConfig(kind="uv", path="/shared/moescale"),
+            gpu_request="none",
+            network="ethernet",
+            interface="eno1",
+        ),
+    )
+
+
 def forms() -> dict[str, Job]:
     """Return every form whose script is kept in golden/."""
-    return {"small": make_job(), "large": large_job(), "array": array_job()}
+    jobs = {"small": make_job(), "large": large_job(), "array": array_job()}
+    return jobs | {"shards": shards_job()}

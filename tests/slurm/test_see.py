@@ -226,6 +226,15 @@ def test_cancel_and_requeue_answer_in_json(desk: Desk) -> None:
     assert desk.json("requeue", "sweep", "--task", "0") == {"requeued": ["17_0"], "submitted": []}
 
 
+def test_job_that_may_not_be_requeued_is_told_to_go_on(desk: Desk) -> None:
+    path = desk.submission / "job.json"
+    path.write_text(path.read_text().replace('"slurm": {}', '"slurm": {"continue_by": "submit"}'))
+    assert desk.json("requeue", "17_0") == {"requeued": ["17_0"], "submitted": []}
+    assert desk.fake.calls("scancel") == [["--batch", "--signal=USR2", "17_0"]]
+    assert not desk.fake.calls("scontrol")
+    assert (desk.submission / "tasks/0/since").read_text() == "2\n"
+
+
 def test_controller_that_is_down_is_one_line(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(Client.__init__.__kwdefaults__, "pauses_s", ())
     desk.fake.answer("squeue", stderr="slurm_load_jobs error: Unable to contact slurm controller\n",

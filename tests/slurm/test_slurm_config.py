@@ -1,5 +1,7 @@
 """The [slurm] section and site profiles: what is accepted, what is derived, what is refused."""
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,6 @@ def test_time_is_read_as_sbatch_reads_it(time: str, seconds: int) -> None:
 
 def test_time_may_be_written_without_quotes(tmp_path: Path) -> None:
     """TOML reads 04:00:00 as a time of day and 90 as a number: both mean what they say."""
-    import tomllib
-
     assert SlurmConfig(**tomllib.loads("time = 04:00:00")).time_limit_s == 14_400
     assert SlurmConfig(**tomllib.loads("time = 90")).time_limit_s == 5400
 
@@ -158,3 +158,12 @@ def test_container_brings_its_own_python() -> None:
     assert profile.python_environment.kind == "path"
     with pytest.raises(ValidationError, match="outside the container"):
         Profile.model_validate({"container": contained, "environment": {"kind": "current"}})
+
+
+def test_readme_profile_is_valid() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    tables = [tomllib.loads(one) for one in re.findall(r"^```toml\n(.*?)^```", text, re.M | re.S)]
+    (values,) = [table for table in tables if "profiles" in table]
+    config, profile = resolve(SlurmConfig(nodes=2), SiteFile(**values))
+    assert (config.account, config.num_processes_per_node) == ("g123", 8)
+    assert profile.container.runtime == "pyxis"

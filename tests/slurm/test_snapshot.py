@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,15 @@ def test_equal_code_is_kept_once(checkout: Path, tmp_path: Path) -> None:
     (checkout / "moe" / "__init__.py").write_text("other = 1\n")
     (tmp_path / "c").mkdir()
     assert read_code(tmp_path / "c", checkout).tree != kept[0].tree
+
+
+def test_submissions_at_the_same_moment_share_code(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    snapshot, store = read_code(tmp_path / "a", checkout), tmp_path / "store"
+    with ThreadPoolExecutor(8) as pool:
+        kept = list(pool.map(lambda _: keep_code(snapshot, store), range(8)))
+    assert {one.path for one in kept} == {store / snapshot.tree}
+    assert [path.name for path in store.iterdir()] == [snapshot.tree]
 
 
 def test_code_outside_a_checkout_is_copied_and_says_so(checkout: Path, tmp_path: Path) -> None:

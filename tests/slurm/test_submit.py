@@ -1,7 +1,10 @@
 """From files to jobs: what is planned, what is written, what is submitted again."""
 
 import json
+import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -316,6 +319,22 @@ def test_requeue_goes_on_with_what_ended_and_forgives_it(desk: Desk) -> None:
     assert desk.fake.calls("sbatch")[-1][1] == "--array=3"
     assert (submission.task_dir(3) / "since").read_text() == "2\n"
     assert not (submission.task_dir(3) / "cancelled").exists()
+
+
+def test_login_node_needs_no_torch(desk: Desk) -> None:
+    """Nor what else only compute nodes have: importing any of it fails here."""
+    desk.write("tiny")
+    absent = ("torch", "megatron", "numpy", "pyarrow", "tokenizers", "safetensors")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent})); import moescale; moescale.main()"
+    )
+    argv = [sys.executable, "-c", code, "slurm", "submit", "tiny.toml", "--dry-run"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        argv, cwd=desk.folder, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("#!/bin/bash\n#SBATCH --job-name=tiny\n")
 
 
 def test_submission_is_found_by_id_folder_or_name(desk: Desk) -> None:

@@ -293,6 +293,25 @@ def test_wrong_input_is_not_tried_again(simulate: Simulate) -> None:
     assert job.outcomes() == ["rejected"]
 
 
+def test_refusal_of_what_ran_before_is_tried_again(
+    simulate: Simulate, undisturbed: dict[str, object]
+) -> None:
+    """A run directory may still be locked by a node that was lost."""
+    job = simulate()
+    job.start()
+    job.wait_for_step(5)
+    killed(job)
+    job.wait()
+    (job.folder / "experiment.toml").write_text("exit_code = 2")
+    assert job.restarted()
+    job.wait()
+    assert job.outcomes() == [None, "error"]
+    (job.folder / "experiment.toml").write_text("")
+    assert job.restarted()
+    assert job.run_to_end() == 0
+    assert_whole(job, undisturbed)
+
+
 @pytest.mark.parametrize("seen", [False, True], ids=["unnoticed", "noticed"])
 def test_failed_node_is_excluded(
     simulate: Simulate, undisturbed: dict[str, object], seen: bool
