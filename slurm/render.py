@@ -69,17 +69,13 @@ def _options(job: Job) -> list[str]:
     log = str(job.job_dir / "logs").replace("%", "%%") + (
         "/%A_%a.log" if job.is_array else "/%j.log"
     )
-    fewest, most = job.node_counts[0], job.node_counts[-1]
     lines = [
         _option("job-name", job.name),
         _option("output", log),
         _option("chdir", str(job.work_dir)),
-        _option("nodes", str(most) if fewest == most else f"{fewest}-{most}"),
-        _option("ntasks-per-node", str(job.tasks_per_node)),
+        *_node_options(job),
+        *_gpu_options(job),
     ]
-    if job.cpus_per_task is not None:
-        lines.append(_option("cpus-per-task", str(job.cpus_per_task)))
-    lines += _gpu_options(job)
     lines += [_option(name, value) for name, value in named.items() if value is not None]
     if config.exclusive:
         lines.append("--exclusive")
@@ -92,6 +88,17 @@ def _options(job: Job) -> list[str]:
         f"--signal=B:USR2@{config.checkpoint_lead_s}",
     ]
     return lines + [_option(*_split(extra)) for extra in config.extra]
+
+
+def _node_options(job: Job) -> list[str]:
+    fewest, most, tasks = job.node_counts[0], job.node_counts[-1], job.tasks_per_node
+    cpus = job.cpus_per_task
+    per_task = [] if cpus is None else [_option("cpus-per-task", str(cpus))]
+    if fewest == most:
+        return [_option("nodes", str(most)), _option("ntasks-per-node", str(tasks)), *per_task]
+    # With a number of tasks SLURM gives the fewest nodes that hold them, else the most it has.
+    size = _option("mincpus", str(tasks * (cpus or 1)))
+    return [_option("nodes", f"{fewest}-{most}"), size, *per_task]
 
 
 def _gpu_options(job: Job) -> list[str]:

@@ -143,6 +143,14 @@ def test_gpus_are_asked_for_as_the_cluster_wants() -> None:
         assert re.findall(r"--g(?:pus|res)\S*(?==)\S*", text.split("set -uo")[0]) == options
 
 
+def test_elastic_job_wants_as_many_nodes_as_there_are() -> None:
+    """With --ntasks-per-node=1, `--nodes=1-4` gave one node of four idle ones (SLURM 22.05)."""
+    config = SlurmConfig(nodes=4, min_nodes=1, processes_per_node=2, cpus_per_process=3)
+    text = render(make_job(config=config, node_counts=(1, 2, 4))).split("set -uo")[0]
+    assert "#SBATCH --nodes=1-4\n#SBATCH --mincpus=6\n#SBATCH --cpus-per-task=3\n" in text
+    assert "ntasks" not in text
+
+
 def test_torchrun_is_one_task_with_all_cores_of_a_node() -> None:
     config = SlurmConfig(launch="torchrun", processes_per_node=4, cpus_per_process=8)
     text = render(make_job(config=config, node_counts=(1,)))

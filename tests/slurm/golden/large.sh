@@ -3,7 +3,7 @@
 #SBATCH --output=/shared/runs/slurm/tiny-0123abcd/logs/%j.log
 #SBATCH --chdir=/shared/work
 #SBATCH --nodes=16-32
-#SBATCH --ntasks-per-node=8
+#SBATCH --mincpus=96
 #SBATCH --cpus-per-task=12
 #SBATCH --gpus-per-node=h100:8
 #SBATCH --partition=h100
