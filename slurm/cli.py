@@ -9,8 +9,6 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.table import Table
-
     from slurm.plan import Place, Plan
     from slurm.submission import Submission
 
@@ -119,23 +117,23 @@ def status(
 ) -> None:
     """Show queue, progress, tokens/s, loss, time left and joules."""
     from slurm.client import Client
-    from slurm.show import show_live, status_json, status_table, watch_status
+    from slurm.show import console, show_live, status_json, status_tables
+    from slurm.status import standings
     from slurm.submission import all_submissions
 
     def chosen() -> list["Submission"]:
         return [_find(runs_dir, job)] if job else all_submissions(runs_dir.resolve())
 
-    client = Client()
+    updates = standings(chosen, Client(), watch or 0)
     if watch is None and as_json:
-        _print_json({"submissions": [status_json(one, client) for one in chosen()]})
+        _print_json(status_json(next(updates)))
     elif watch is None:
-        _print_tables([status_table(one, client) for one in chosen()])
+        console().print(status_tables(next(updates)))
     elif as_json:
-        for submissions in watch_status(chosen, client, watch):
-            shown = [status_json(one, client) for one in submissions]
-            typer.echo(json.dumps({"submissions": shown}))
+        for update in updates:
+            typer.echo(json.dumps(status_json(update)))
     else:
-        show_live(watch_status(chosen, client, watch), client)
+        show_live(updates)
 
 
 @app.command()
@@ -209,13 +207,13 @@ def accounting(job: JobArgument, runs_dir: RunsOption = RUNS, as_json: JsonOptio
     """Show what a submission used: time, ends, energy by sacct beside the run's own meter."""
     from slurm.accounting import usages
     from slurm.client import Client
-    from slurm.show import usage_table
+    from slurm.show import console, usage_table
 
     source, found = usages(_find(runs_dir, job), Client())
     if as_json:
         _print_json({"source": source, "tasks": [usage.to_json() for usage in found]})
     else:
-        _print_tables([usage_table(source, found)])
+        console().print(usage_table(source, found))
 
 
 def _submit(
@@ -277,10 +275,3 @@ def _tell(values: dict[str, Any], text: str, as_json: bool) -> None:
 
 def _print_json(values: dict[str, Any]) -> None:
     typer.echo(json.dumps(values, indent=1))
-
-
-def _print_tables(tables: "list[Table]") -> None:
-    from slurm.show import console
-
-    for table in tables:
-        console().print(table)

@@ -1,8 +1,7 @@
 """Answers for people and for programs: tables, texts, JSON values."""
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from slurm.accounting import Usage
 from slurm.client import Client
 from slurm.logs import batch_log, choose_attempt, follow, rank_errors, rank_log, ranks, tail
-from slurm.status import TaskStatus, counts, task_statuses
-from slurm.submission import Submission
+from slurm.status import Standing, TaskStatus, counts
+from slurm.submission import Attempt, Submission
 from slurm.submit import ENDED, Receipt
 
 MAX_TASK_ROWS = 40
@@ -44,21 +44,32 @@ def receipt_text(receipt: Receipt) -> str:
     return f"job {receipt.job}: {summary}; {receipt.submission}"
 
 
-def status_json(submission: Submission, client: Client) -> dict[str, Any]:
-    """Return a submission's state as JSON values."""
-    statuses = task_statuses(submission, client)
+def status_json(standings: Sequence[Standing]) -> dict[str, Any]:
+    """Return where submissions stand as JSON values."""
     return {
-        "name": submission.name,
-        "path": str(submission.path),
-        "jobs": [job for job, _ in submission.submitted_jobs()],
-        "counts": counts(statuses),
-        "tasks": [status.to_json() for status in statuses],
+        "submissions": [
+            {
+                "name": submission.name,
+                "path": str(submission.path),
+                "jobs": [job for job, _ in submission.submitted_jobs()],
+                "counts": counts(statuses),
+                "tasks": [status.to_json() for status in statuses],
+            }
+            for submission, statuses in standings
+        ]
     }
 
 
-def status_table(submission: Submission, client: Client) -> Table:
-    """Return a submission's state as a table."""
-    statuses = task_statuses(submission, client)
+def status_tables(standings: Sequence[Standing]) -> Group:
+    """Return where submissions stand: a table each, one line for several that are finished."""
+    done = [one for one, statuses in standings if set(counts(statuses)) == {"finished"}]
+    brief = done if len(standings) > 1 else []
+    tables = [_status_table(*one) for one in standings if one[0] not in brief]
+    names = ", ".join(submission.path.name for submission in brief)
+    return Group(*tables, *([Text(f"finished: {names}")] if brief else []))
+
+
+def _status_table(submission: Submission, statuses: Sequence[TaskStatus]) -> Table:
     summary = ", ".join(f"{count} {state}" for state, count in counts(statuses).items())
     table = _table(f"{submission.path.name}: {summary}")
     table.add_column("job", no_wrap=True)
@@ -75,23 +86,11 @@ def status_table(submission: Submission, client: Client) -> Table:
     return table
 
 
-def watch_status(
-    chosen: Callable[[], Sequence[Submission]], client: Client, interval_s: float
-) -> Iterator[Sequence[Submission]]:
-    """Yield submissions again and again, until nothing is left in the queue."""
-    while True:
-        submissions = chosen()
-        yield submissions
-        if not any(_is_active(one, client) for one in submissions):
-            return
-        time.sleep(interval_s)
-
-
-def show_live(updates: Iterator[Sequence[Submission]], client: Client) -> None:
+def show_live(updates: Iterable[Sequence[Standing]]) -> None:
     """Show tables in place of each other; an interrupt ends it."""
     with suppress(KeyboardInterrupt), Live(console=console(), auto_refresh=False) as live:
-        for submissions in updates:
-            live.update(Group(*(status_table(one, client) for one in submissions)), refresh=True)
+        for standings in updates:
+            live.update(status_tables(standings), refresh=True)
 
 
 def logs_json(
@@ -107,7 +106,7 @@ def logs_json(
         "rank_logs": {str(one): str(rank_log(chosen, one)) for one in ranks(chosen)},
         "errors": [asdict(error) for error in rank_errors(chosen)],
         "rank": rank,
-        "lines": tail(rank_log(chosen, rank), lines),
+        "lines": tail(_chosen_log(submission, chosen, rank), lines),
     }
 
 
@@ -118,12 +117,9 @@ def logs_text(submission: Submission, task: int, attempt: int | None, rank: int,
     for error in rank_errors(chosen):
         ended = "" if error.exit_code is None else f", exit code {error.exit_code}"
         parts += [f"== error of rank {error.rank}{ended}: {error.log}", error.text]
-    if rank in ranks(chosen):
-        path = rank_log(chosen, rank)
-        parts += [f"== rank {rank}, attempt {chosen.number}: {path}", *tail(path, lines)]
-    else:
-        path = batch_log(submission, chosen)
-        parts += [f"== no rank has written yet; batch shell: {path}", *tail(path, lines)]
+    path = _chosen_log(submission, chosen, rank)
+    whose = f"rank {rank}" if ranks(chosen) else "no rank has written yet; batch shell"
+    parts += [f"== {whose}, attempt {chosen.number}: {path}", *tail(path, lines)]
     return "\n".join(parts)
 
 
@@ -207,11 +203,13 @@ def _status_cells(status: TaskStatus) -> list[str]:
     ]
 
 
-def _is_active(submission: Submission, client: Client, task: int | None = None) -> bool:
-    """Tell whether a submission, or one of its tasks, is in the queue."""
+def _is_active(submission: Submission, client: Client, task: int) -> bool:
+    """Tell whether a task is in the queue."""
     queue = client.queue({job for job, _ in submission.submitted_jobs()})
-    wanted = None if task is None else set(submission.job_ids(task))
-    return any(
-        entry.state not in ENDED and (wanted is None or entry.job in wanted)
-        for entry in queue.values()
-    )
+    wanted = set(submission.job_ids(task))
+    return any(entry.state not in ENDED and entry.job in wanted for entry in queue.values())
+
+
+def _chosen_log(submission: Submission, attempt: Attempt, rank: int) -> Path:
+    """Return one rank's log, or the batch shell's where no rank has written yet."""
+    return rank_log(attempt, rank) if ranks(attempt) else batch_log(submission, attempt)

@@ -1,7 +1,8 @@
 """Where submitted tasks stand: the queue's word, the attempts on disk, the runs' own progress."""
 
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,31 @@ class TaskStatus:
         return values | progress
 
 
-def task_statuses(submission: Submission, client: Client) -> list[TaskStatus]:
-    """Ask the queue once and return every task of a submission."""
-    queue = client.queue({job for job, _ in submission.submitted_jobs()})
+Standing = tuple[Submission, list[TaskStatus]]
+"""A submission and where its tasks stand."""
+
+
+def standings(
+    chosen: Callable[[], Sequence[Submission]],
+    client: Client,
+    interval_s: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[list[Standing]]:
+    """Yield where submissions stand, again and again until none of them is in the queue.
+
+    The queue is asked once each time, whatever the number of submissions.
+    """
+    while True:
+        submissions = chosen()
+        queue = client.queue({job for one in submissions for job, _ in one.submitted_jobs()})
+        yield [(one, task_statuses(one, queue)) for one in submissions]
+        if all(entry.state in ENDED for entry in queue.values()):
+            return
+        sleep(interval_s)
+
+
+def task_statuses(submission: Submission, queue: Mapping[str, QueueEntry]) -> list[TaskStatus]:
+    """Return every task of a submission."""
     ids: dict[int, list[str]] = {task.index: [] for task in submission.tasks}
     for job, indices in submission.submitted_jobs():
         for index in indices:
@@ -63,7 +86,7 @@ def counts(statuses: Iterable[TaskStatus]) -> dict[str, int]:
 
 
 def _status(
-    submission: Submission, task: Task, ids: list[str], queue: dict[str, QueueEntry]
+    submission: Submission, task: Task, ids: list[str], queue: Mapping[str, QueueEntry]
 ) -> TaskStatus:
     entries = [queue[job] for job in ids if job in queue]
     active = next((entry for entry in reversed(entries) if entry.state not in ENDED), None)

@@ -86,7 +86,9 @@ def _command_line(pid: str) -> bytes:
         return b""
 
 
-def test_run_goes_on_on_one_node_in_a_new_job(desk: Desk, cluster: Cluster) -> None:
+def test_run_goes_on_on_one_node_in_a_new_job(
+    desk: Desk, cluster: Cluster, array: list[Run]
+) -> None:
     """Where requeueing is forbidden, and a node is drained meanwhile: the very same samples."""
     nodes = {"nodes": 2, "min_nodes": 1, "exclude": ["n3", "n4"], "continue_by": "submit"}
     (run,) = desk.submit(desk.write("elastic", **nodes))
@@ -103,8 +105,7 @@ def test_run_goes_on_on_one_node_in_a_new_job(desk: Desk, cluster: Cluster) -> N
     assert first == run.job != second
     assert run.outcomes() == ["preempted", "finished"]
     assert [row["step"] for row in run.rows()] == list(range(1, TRAIN["steps"] + 1))
-    plain = desk.submit_one("plain-stream")
-    plain.wait()
+    plain = array[0]
     assert run.record()["stream_hash"] == plain.record()["stream_hash"]
     assert run.record()["goodput"]["lost_tokens"] == 0
     assert run.record()["final_loss"] == pytest.approx(plain.record()["final_loss"], rel=1e-3)

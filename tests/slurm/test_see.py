@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,26 @@ def test_table_has_what_runs_first(desk: Desk) -> None:
     assert "01:00:00" in lines[2]
     assert "120.0 J" in lines[2]
     assert "pending (Priority)" in "\n".join(lines)
+
+
+def test_submissions_that_are_done_are_one_line(desk: Desk) -> None:
+    other = desk.runs / "slurm" / "older-89abcdef"
+    shutil.copytree(desk.submission, other)
+    description = json.loads((other / "job.json").read_text())
+    description["tasks"] = [{**description["tasks"][2], "index": 0}]
+    (other / "job.json").write_text(json.dumps(description))
+    (other / "jobs").write_text('{"job": "9", "tasks": "0", "submitted": 5}\n')
+    text = desk.run("status")
+    assert text.splitlines()[-1].strip() == "finished: older-89abcdef"
+    assert "100/100" not in desk.run("status").split("finished: ")[-1]
+    assert "100/100" in desk.run("status", "older")
+    assert "--jobs=17,9" in desk.fake.calls("squeue")[0]
+
+
+def test_batch_shell_is_shown_until_a_rank_has_written(desk: Desk) -> None:
+    (desk.submission / "logs" / "17_0.log").write_text("starts on n[1-2]\n")
+    assert desk.json("logs", "17_0")["lines"] == ["starts on n[1-2]"]
+    assert "no rank has written yet" in desk.run("logs", "17_0")
 
 
 def test_watching_ends_with_the_queue(desk: Desk) -> None:
