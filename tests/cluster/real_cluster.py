@@ -47,6 +47,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=1
 MaxArraySize=1201
+EnforcePartLimits=ALL
 MpiDefault=none
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE

@@ -135,7 +135,8 @@ def test_commands_are_submitted_in_shares(desk: Desk) -> None:
     runs = [Run(desk, Path(receipt["submission"]), receipt["job"], task) for task in range(2)]
     for run in runs:
         run.wait_until(lambda run=run: run.outcomes() == ["finished"])
-    desk.moe("data", "merge", "shared")
+    shards = [f"shared.shard-{number}-of-2" for number in (1, 2)]
+    desk.moe("data", "merge", *shards, "-o", "shared")
     desk.moe("data", "verify", "shared")
 
 
