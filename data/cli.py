@@ -296,7 +296,9 @@ def _recipe(
         )
     if source:
         raise DataError("--text-column and --separator: set them in the recipe, at each source")
-    return make_recipe(read_recipe(file).model_dump() | changes, str(file), overrides)
+    return make_recipe(
+        read_recipe(file).model_dump(exclude_none=True) | changes, str(file), overrides
+    )
 
 
 def _share(text: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ Hashes = NDArray[np.uint64]
 _UNSPACED = "\\u3040-\\u30ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\uf900-\\ufaff\\uac00-\\ud7a3"
 WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
 """A run of letters and digits; each kana, Han or Hangul character on its own."""
-MAX_CACHED_WORDS = 1 << 18
+MAX_CACHED_WORDS = 1 << 17
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
 

@@ -5,11 +5,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from data.clean import Tally
-from data.contamination import EvaluationRuns, read_evaluations
+from data.contamination import read_evaluations
 from data.errors import DataError
 from data.files import file_sha256, locked, write_text
 from data.manifest import TOKENIZER
@@ -17,7 +18,8 @@ from data.recipe import Recipe
 from data.sampling import sample_texts
 from data.sources import InputFile, Inputs, walk_files
 from data.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
-from data.units import Share
+from data.units import UNIT_BYTES, Share
+from data.workers import in_own_process
 
 STATE = "work.json"
 BPE = "bpe:"
@@ -121,12 +123,11 @@ def _continued(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> Work
 
 
 def _begun(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> WorkFolder:
-    evaluations = None
     notes = {f"ignored.{suffix}": count for suffix, count in sorted(inputs.ignored.items())}
     if recipe.clean.decontaminate:
         evaluations = read_evaluations(recipe.clean.decontaminate)
         notes |= {"evaluation.texts": evaluations.texts, "evaluation.short": evaluations.unchecked}
-    tokenizer = _make_tokenizer(recipe, inputs.files, evaluations)
+    tokenizer = _make_tokenizer(recipe, inputs.files)
     work = WorkFolder(path, recipe, tokenizer, shard, _sha256(recipe, inputs), notes)
     work.parts.mkdir(exist_ok=True)
     write_text(path / TOKENIZER, tokenizer.text)
@@ -146,18 +147,25 @@ def _write_state(work: WorkFolder) -> None:
     write_text(work.path / STATE, json.dumps(state, indent=1))
 
 
-def _make_tokenizer(
-    recipe: Recipe, files: list[InputFile], evaluations: EvaluationRuns | None
-) -> Tokenizer:
+def _make_tokenizer(recipe: Recipe, files: list[InputFile]) -> Tokenizer:
     spec = recipe.tokenizer
     if spec == "bytes":
         return byte_tokenizer(recipe.eos_token)
     if not spec.startswith(BPE):
         return local_tokenizer(Path(spec), recipe.eos_token)
-    size = spec.removeprefix(BPE)
-    if not size.isdecimal():
+    if not spec.removeprefix(BPE).isdecimal():
         raise DataError(f"tokenizer {spec!r}: write bpe:SIZE with a number, for example bpe:4096")
-    return train_bpe(sample_texts(recipe, files, evaluations), int(size), recipe.eos_token)
+    is_small = sum(file.num_bytes for file in files) <= UNIT_BYTES
+    train = _trained if is_small else partial(in_own_process, _trained)
+    return Tokenizer(train(recipe, files), spec, recipe.eos_token)
+
+
+def _trained(recipe: Recipe, files: list[InputFile]) -> str:
+    """Train a BPE on a sample of the sources; returns its `tokenizer.json`."""
+    paths = recipe.clean.decontaminate
+    texts = sample_texts(recipe, files, read_evaluations(paths) if paths else None)
+    size = int(recipe.tokenizer.removeprefix(BPE))
+    return train_bpe(texts, size, recipe.eos_token).text
 
 
 def _difference(old: Recipe, new: Recipe) -> str | None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
 from data.clean import Tally
 from data.errors import WorkerError
@@ -15,6 +16,7 @@ from data.units import UNIT_BYTES, Unit
 
 UNITS_AHEAD = 2
 
+Result = TypeVar("Result")
 Done = Callable[[Unit, Tally, int], None]
 """Called with each finished unit, its counts and its tokens."""
 
@@ -53,6 +55,21 @@ def run_units(
         pool.shutdown(cancel_futures=True)
 
 
+def in_own_process(work: Callable[..., Result], *args: Any) -> Result:
+    """Return what `work` returns, from a process that takes its memory with it.
+
+    Raises:
+        DataError: As `work` does.
+        WorkerError: The process died.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, initializer=_follow_parent) as pool:
+        try:
+            return pool.submit(work, *args).result()
+        except BrokenProcessPool:
+            raise WorkerError("a worker process died (out of memory?): start again") from None
+
+
 def _feed(pool: ProcessPoolExecutor, units: Iterator[Unit], ahead: int, done: Done) -> None:
     running: dict[Future[tuple[Tally, int]], Unit] = {}
     for unit in units:
@@ -72,9 +89,13 @@ def _collect(running: dict[Future[tuple[Tally, int]], Unit], done: Done) -> None
 def _start_worker(job: Job) -> None:
     global _maker  # noqa: PLW0603  (one a process)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _follow_parent()
+    _maker = PartMaker(job)
+
+
+def _follow_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends the pool
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _maker = PartMaker(job)
 
 
 def _end_with_parent() -> None:
