@@ -69,8 +69,6 @@ class Experiment(Section):
                 'train.mode = "dpo" does not train multi-token-prediction layers: set'
                 " model.mtp_layers = 0"
             )
-        if mode != "pretrain" and data.feed == "dali":
-            raise ValueError(f'data.feed = "dali" does not read for train.mode = "{mode}"')
         if mode == "pretrain" and data.too_long != "refuse":
             raise ValueError("data.too_long belongs to train.mode sft and dpo: remove it")
         return self

@@ -1,5 +1,6 @@
 """The DALI feed gives the plain loader's batches to the bit; without a GPU too."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 from loading import GLOBAL_BATCH, build_sources, make, restarted, stream_hash
 
+from data.chat import build_chat_store
 from data.loader import Batch
 from data.manifest import HELD_OUT
 from data.packing import pack_store
@@ -59,6 +61,27 @@ def test_dali_is_here_where_it_must_be() -> None:
 def test_batches_are_the_plain_loaders(store: Path, changes: dict[str, Any]) -> None:
     dali, plain = make(store, feed="dali", **changes), make(store, **changes)
     for step in range(6):
+        assert_equal(plain.step(step), dali.step(step))
+    plain.close()
+
+
+@needs_dali
+@pytest.mark.parametrize("examples", ["conversations", "pairs"])
+def test_what_tuning_learns_is_fed_as_well(examples: str, tmp_path: Path) -> None:
+    turns = [("user", "why"), ("assistant", "so")]
+    rows: dict[str, Any] = {
+        "conversations": {"messages": [{"role": r, "content": t} for r, t in turns]},
+        "pairs": {"prompt": "why", "chosen": "so", "rejected": "no"},
+    }
+    lines = [json.dumps(rows[examples]).replace("why", f"why {i}") for i in range(40)]
+    (tmp_path / "chat.jsonl").write_text("\n".join(lines))
+    store = tmp_path / "store"
+    build_chat_store([tmp_path / "chat.jsonl"], store, tokenizer="bytes", held_out_fraction=0.0)
+    changes: dict[str, Any] = {"examples": examples, "seq_len": 96, "micro_batch_size": 4}
+    if examples == "conversations":
+        changes |= {"packing": "best_fit", "document_mask": True}
+    dali, plain = make(store, feed="dali", **changes), make(store, **changes)
+    for step in range(3):
         assert_equal(plain.step(step), dali.step(step))
     plain.close()
 

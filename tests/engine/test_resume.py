@@ -5,13 +5,16 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ranks import RankError, run_ranks
-from training import Block, blocks, make
+from training import TRAIN, Block, blocks, make
 
+from data.build import build_recipe
+from data.recipe import Recipe
 from moe.config.experiment import Experiment
 
 pytestmark = pytest.mark.engine
@@ -110,6 +113,56 @@ def test_resumed_equals_uninterrupted(
     assert _rows(cut, "expert_load") == _rows(whole, "expert_load")
     assert _rows(cut, "evaluations") == _rows(whole, "evaluations")
     _assert_same_parameters(resumed, uninterrupted)
+
+
+FEEDS = ("torch", "dali") if find_spec("nvidia") and find_spec("nvidia.dali") else ("torch",)
+
+
+def test_a_blend_may_be_changed_on_the_way_whoever_feeds(tmp_path: Path) -> None:
+    """Stopped after 5 steps and continued with a change from the ninth on, by another feed."""
+    sources = []
+    for name in ("plain", "other"):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            text = " ".join(f"{name}{number}x{i}" for i in range(30))
+            (tmp_path / name / f"{number}.txt").write_text(text)
+        sources.append({"name": name, "paths": [tmp_path / name]})
+    recipe = {"source": sources, "tokenizer": "bytes", "held_out_fraction": 0.1}
+    build_recipe(Recipe.model_validate(recipe), tmp_path / "store")
+    data = {"store": str(tmp_path / "store"), "weights": {"plain": 3, "other": 1}}
+    changed = {**data, "changes": [{"step": 8, "weights": {"other": 1}}]}
+
+    def experiment(**keys: Any) -> Experiment:
+        return make(tmp_path / "store", train=INTERVALS, data=keys)
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    uninterrupted = run_ranks(1, _train, experiment(**changed), whole, False, None)
+    stopped = run_ranks(1, _train, experiment(**data, feed=FEEDS[-1]), cut, False, SignalAfter(5))
+    assert stopped[0][0] == "stopped"
+    too_late = {**data, "changes": [{"step": 2, "weights": {"other": 1}}]}
+    with pytest.raises(RankError, match="another sample stream: up to sample"):
+        run_ranks(1, _train, experiment(**too_late), cut, True, None)
+    moved = (tmp_path / "store").rename(tmp_path / "moved")
+    resumed = run_ranks(
+        1,
+        _train,
+        experiment(**{**changed, "store": str(moved), "feed": FEEDS[-1]}),
+        cut,
+        True,
+        None,
+    )
+    assert resumed[0][0] == "finished"
+    for name in ("metrics", "evaluations"):
+        assert _rows(cut, name) == _rows(whole, name)
+    _assert_same_parameters(resumed, uninterrupted)
+    told = json.loads((cut / "record.json").read_text())["data"]
+    samples = INTERVALS["steps"] * TRAIN["global_batch_size"]
+    read = {name: source["epochs"] * source["sequences"] for name, source in told.items()}
+    assert read == pytest.approx({"plain": samples / 2, "other": samples / 2})
+    for line in (cut / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert 0 <= row["data_stall_share"] <= 1
+        assert row["data_stall_s"] <= row["step_time_s"]
 
 
 def test_a_second_start_is_refused(store: Path, tmp_path: Path) -> None:
