@@ -14,8 +14,8 @@ EQUAL_SHARE = 0.1
 # A budget this near to a run's whole is its whole.
 AT_END = 0.999
 # Per-token and per-parameter costs shown for both, by quantity.
-COSTS = ("total_parameters", "active_parameters", "bytes_per_active", "flops_per_token",
-         "energy_per_token", "money_per_token", "carbon_per_token")  # fmt: skip
+COSTS = ("total_parameters", "active_parameters", "weight_bytes", "bytes_per_active",
+         "flops_per_token", "energy_per_token", "money_per_token", "carbon_per_token")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -69,39 +69,44 @@ def settle(device: Any) -> None:
 Told = Callable[[str], None]
 
 
-def run_cases(
+def run_cases(  # noqa: PLR0913 - what one run of a benchmark needs
     bench: str,
     cases: Sequence[Case],
     conditions: Mapping[str, Any],
     *,
     out: Path | None = None,
     tell: Told = lambda _line: None,
+    share: Callable[[Any], Any] = lambda found: found,
 ) -> list[dict[str, Any]]:
     """Measure all cases; with `out` (JSON lines) keep each and pass over those kept before.
 
-    A case measured on other hardware, versions or another commit is measured again.
+    A case measured on other hardware, versions or another commit is measured again. Of several
+    ranks the one with `out` decides; `share` gives every rank what rank 0 found.
 
     Raises:
         BenchmarkError: `out` is damaged or cannot be written.
     """
-    kept = {_identity(record): record for record in _read(out)}
-    records = []
-    for number, case in enumerate(cases, 1):
-        label = f"{bench} {number}/{len(cases)}: " + ", ".join(
-            f"{k} {v}" for k, v in case.key.items()
-        )
-        record = {"format": FORMAT, "bench": bench, "case": dict(case.key),
-                  "conditions": dict(conditions)}  # fmt: skip
-        earlier = kept.get(_identity(record))
-        if earlier is not None:
-            tell(f"{label}: kept from {out}")
-            records.append(earlier)
+    kept = {_identity(record): record for record in read_records(out)}
+    records: list[dict[str, Any]] = [
+        {"format": FORMAT, "bench": bench, "case": dict(case.key), "conditions": dict(conditions)}
+        for case in cases
+    ]
+    earlier = share([kept.get(_identity(record)) for record in records])
+    for number, case in enumerate(cases):
+        label = f"{bench} {number + 1}/{len(cases)}: {_label(case)}"
+        if earlier[number] is not None:
+            tell(f"{label}: kept from an earlier run")
+            records[number] = earlier[number]
             continue
         tell(label)
-        record["result"] = dict(case.run())
-        records.append(record)
-        _append(out, record)
+        records[number]["result"] = dict(case.run())
+        _append(out, records[number])
     return records
+
+
+def _label(case: Case) -> str:
+    plain = {k: v for k, v in case.key.items() if not isinstance(v, list | dict)}
+    return ", ".join(f"{name} {value}" for name, value in plain.items() if value is not None)
 
 
 def as_json(value: Spread) -> dict[str, float]:
@@ -115,7 +120,12 @@ def _identity(record: Mapping[str, Any]) -> str:
     return json.dumps([record.get("bench"), record.get("case"), same], sort_keys=True)
 
 
-def _read(path: Path | None) -> list[dict[str, Any]]:
+def read_records(path: Path | None) -> list[dict[str, Any]]:
+    """Return a results file's records, none of a file that is not there; a torn end is left out.
+
+    Raises:
+        BenchmarkError: A line is damaged; names it.
+    """
     if path is None or not path.exists():
         return []
     records = []
@@ -135,7 +145,7 @@ def _append(path: Path | None, record: Mapping[str, Any]) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = [json.dumps(earlier) for earlier in _read(path)]
+        whole = [json.dumps(earlier) for earlier in read_records(path)]
         write_text(path, "".join(f"{line}\n" for line in [*whole, json.dumps(record)]))
     except OSError as error:
         raise BenchmarkError(f"{path}: {error.strerror or error}") from None

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Case, as_json, spread
-from benchmarks.bench_session import Session, bench_session
-from benchmarks.bench_step import cut_layers
+from benchmarks.bench_fit import fitted, free_bytes
+from benchmarks.bench_session import Session, bench_session, say
 from benchmarks.bench_subject import MeasuredTrainer, bench_experiment, bench_store
 from moe.checkpoint import load_checkpoint, save_checkpoint
 from moe.config.experiment import Experiment, load_model
+from moe.config.model import ModelConfig
+from moe.ledger import ledger
 from parallel.engine import all_gather_objects
 
 
@@ -30,7 +32,10 @@ def run(
     with bench_session(overrides) as session, bench_store(None) as store:
         cases = []
         for name in models:
-            model = cut_layers(load_model(name), layers)
+            full = load_model(name)
+            model, word = fitted(name, full, layers, free_bytes(session.engine), _bytes)
+            if word is not None and session.engine.is_main:
+                say(word)
             experiment = bench_experiment(
                 model.model_dump(mode="json", exclude_none=True),
                 store,
@@ -39,10 +44,15 @@ def run(
                 global_batch_size=session.engine.dp,
                 sections=dict(session.sections),
             )
-            key = {"model": name, "layers": model.num_layers, "repeats": repeats,
-                   **session.sections}  # fmt: skip
+            key = {"model": name, "layers": model.num_layers, "of_layers": full.num_layers,
+                   "repeats": repeats, **session.sections}  # fmt: skip
             cases.append(Case(key, partial(measure, experiment, session, folder, repeats, warmup)))
         return session.run("checkpoint", cases, out)
+
+
+def _bytes(model: ModelConfig) -> float:
+    """Return weights, gradients and moments in FP32, and a copy that is being written."""
+    return 32.0 * ledger(model, 1).total_parameters
 
 
 def measure(

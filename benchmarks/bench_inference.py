@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from benchmarks.bench import Case, as_json, settle, spread
-from benchmarks.bench_session import Session, bench_session
-from benchmarks.bench_step import cut_layers
+from benchmarks.bench_fit import fitted, free_bytes
+from benchmarks.bench_session import Session, bench_session, say
 from benchmarks.bench_subject import rank_meter
 from benchmarks.measurement import Measurement
 from moe.config.experiment import load_model
@@ -44,10 +44,24 @@ def run(
     with bench_session(overrides) as session:
         cases = []
         for name in models:
-            model = cut_layers(load_model(name), layers)
-            key = {"model": name, "layers": model.num_layers, **vars(plan), **session.sections}
+            full = load_model(name)
+            needed = partial(_bytes, plan, session)
+            model, word = fitted(name, full, layers, free_bytes(session.engine), needed)
+            if word is not None:
+                say(word)
+            key = {"model": name, "layers": model.num_layers, "of_layers": full.num_layers,
+                   **vars(plan), **session.sections}  # fmt: skip
             cases.append(Case(key, partial(measure, model, plan, session)))
         return session.run("inference", cases, out)
+
+
+def _bytes(plan: InferencePlan, session: Session, model: ModelConfig) -> float:
+    """Return what the weights and caches of all variants take, bytes."""
+    wide = 2 if session.probe.precision.dtype == "bf16" else 4
+    tokens = plan.batch_size * (plan.prompt_len + plan.new_tokens)
+    costs = [ledger(variant, plan.prompt_len) for variant in variants(model).values()]
+    numbers = sum(c.total_parameters + tokens * c.kv_cache_elements_per_token for c in costs)
+    return float(wide * numbers)
 
 
 def measure(model: ModelConfig, plan: InferencePlan, session: Session) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from benchmarks.bench import Case, run_cases
 from benchmarks.errors import BenchmarkError
 from moe.config.experiment import Experiment, apply_override, make_experiment
 from moe.run import describe_start
-from parallel.engine import Engine, start_engine, stop_engine
+from parallel.engine import Engine, all_gather_objects, start_engine, stop_engine
 from parallel.hardware import describe_device
 
 SECTIONS = ("parallel", "precision", "energy")
@@ -35,9 +35,12 @@ class Session:
             bench,
             cases,
             self.conditions(),
-            out=out if self.engine.world_size == 1 else None,
-            tell=tell if main else lambda _line: None,
+            out=out if main else None,
+            tell=say if main else lambda _line: None,
+            share=lambda found: all_gather_objects(found)[0],
         )
+        if main and sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
         return records if main else []
 
     def conditions(self) -> dict[str, Any]:
@@ -89,6 +92,12 @@ def bench_session(overrides: Sequence[str]) -> Iterator[Session]:
 
 
 def tell(line: str) -> None:
-    """Show progress on standard error: over one line on a terminal, else only whole cases."""
+    """Show what a case is doing, over one line; only a terminal shows it."""
     if sys.stderr.isatty():
         print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+
+
+def say(line: str) -> None:
+    """Show a line that stays: the cases, and what was cut."""
+    clear = "\r\033[K" if sys.stderr.isatty() else ""
+    print(f"{clear}{line}", file=sys.stderr, flush=True)

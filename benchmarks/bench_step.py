@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Case, as_json, spread
-from benchmarks.bench_session import Session, bench_session, tell
+from benchmarks.bench_fit import fitted, free_bytes
+from benchmarks.bench_session import Session, bench_session, say, tell
 from benchmarks.bench_subject import (
     MeasuredTrainer,
     bench_experiment,
@@ -25,9 +26,13 @@ from benchmarks.peer_transformers import MeasuredPeer
 from benchmarks.time_split import time_split
 from moe.config.experiment import Experiment, load_model
 from moe.config.model import ModelConfig
+from moe.config.train import TrainConfig
 from moe.ledger import ledger
+from moe.shape import batch_of, shape_of
 from parallel.engine import Engine, all_gather_objects
 from parallel.hardware import describe_device
+from parallel.layout_check import checked_placement
+from parallel.memory import peak_memory
 
 
 def run(
@@ -63,7 +68,12 @@ class StepPlan:
 def step_case(name: str, layers: int | None, plan: StepPlan, store: Path, session: Session) -> Case:
     """Return the case of one model, cut to `layers` layers where given."""
     full = load_model(name)
-    model = cut_layers(full, layers)
+    model, word = fitted(
+        name, full, layers, free_bytes(session.engine),
+        partial(_step_bytes, plan, session), session.probe.parallel.pp,
+    )  # fmt: skip
+    if word is not None and session.engine.is_main:
+        say(word)
     global_batch_size = plan.global_batch_size or plan.micro_batch_size * session.engine.dp
     key = {
         "model": name,
@@ -88,12 +98,18 @@ def step_case(name: str, layers: int | None, plan: StepPlan, store: Path, sessio
     return Case(key, partial(measure, experiment, plan, session.engine))
 
 
-def cut_layers(model: ModelConfig, layers: int | None) -> ModelConfig:
-    """Return the model with its first `layers` layers: all widths stay, the depth does not."""
-    if layers is None or layers >= model.num_layers:
-        return model
-    values = model.model_dump(exclude_none=True)
-    return ModelConfig.model_validate({**values, "num_layers": layers})
+def _step_bytes(plan: StepPlan, session: Session, model: ModelConfig) -> float:
+    """Return the modelled peak of one rank; a peer beside it takes as much again."""
+    train = TrainConfig(
+        steps=1,
+        seq_len=plan.seq_len,
+        micro_batch_size=plan.micro_batch_size,
+        global_batch_size=plan.global_batch_size or plan.micro_batch_size * session.engine.dp,
+    )
+    shape, batch = shape_of(model), batch_of(train)
+    placement = checked_placement(session.probe.parallel, shape, batch, session.engine.world_size)
+    ours = peak_memory(shape, placement, batch, session.probe.precision).total_bytes
+    return 2.0 * ours if plan.peer else float(ours)
 
 
 def measure(experiment: Experiment, plan: StepPlan, engine: Engine) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
+from benchmarks.text_table import TextTable
 from benchmarks.units import readable, significant
 
 
-def step_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
+def step_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     """Return speed by routing, then the time split and memory, for each model."""
     return [
         table
@@ -17,7 +16,7 @@ def step_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
     ]
 
 
-def layer_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
+def layer_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     """Return one table of all layers and profiles."""
     table = plain_table(
         "MoE layer alone",
@@ -40,10 +39,23 @@ def layer_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
                 readable(row["share_of_measured_peak"], "share"),
                 _number(row["time_over_forced"]),
             )
+        for row in record["result"].get("published", []):
+            table.add_row(
+                f"{row['hidden_size']} x {row['expert_ffn_hidden_size']}",
+                row["num_experts"],
+                row["top_k"],
+                row["seq_len"],
+                row["routing"],
+                "",
+                f"{row['forward_ms']} ms",
+                f"{row['backward_ms']} ms",
+                f"published: {row['gpus']} x H100, EP{row['ep']}, {row['dispatcher']},"
+                f" {row['precision']}",
+            )
     return [table]
 
 
-def inference_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
+def inference_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     """Return one table a model, with its dense equals."""
     tables = []
     for record in records:
@@ -51,7 +63,7 @@ def inference_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
         table = plain_table(
             f"{case['model']}, {case['layers']} layers, {case['batch_size']} prompts of"
             f" {case['prompt_len']} tokens, {case['new_tokens']} new",
-            ("", "total", "active", "prefill tokens/s", "decode tokens/s", "one step",
+            ("model", "total", "active", "prefill tokens/s", "decode tokens/s", "one step",
              "prefill time/model", "decode time/model", "energy/generated token"),
         )  # fmt: skip
         for name, row in record["result"]["variants"].items():
@@ -71,9 +83,11 @@ def inference_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
     return tables
 
 
-def checkpoint_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
+def checkpoint_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     """Return one table of all models."""
-    table = plain_table("checkpoints", ("model", "layers", "size", "save", "load", "", ""))
+    table = plain_table(
+        "checkpoints", ("model", "layers", "size", "save", "load", "saving", "loading")
+    )
     for record in records:
         case, result = record["case"], record["result"]
         table.add_row(
@@ -88,7 +102,7 @@ def checkpoint_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
     return [table]
 
 
-def collective_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
+def collective_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     """Return one table of all operations and sizes."""
     table = plain_table("collectives", ("operation", "ranks", "size", "time", "on the wire"))
     for record in records:
@@ -109,12 +123,9 @@ def interval(spread: Mapping[str, Any], unit: str = "s", scale: float = 1.0) -> 
     return f"{readable(median, unit)} ({significant(low)} to {significant(high)})"
 
 
-def plain_table(title: str, columns: Sequence[str]) -> Table:
+def plain_table(title: str, columns: Sequence[str]) -> TextTable:
     """Return an empty table in the house's style."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
-    return table
+    return TextTable(title, columns)
 
 
 def _title(record: Mapping[str, Any]) -> str:
@@ -126,11 +137,11 @@ def _title(record: Mapping[str, Any]) -> str:
     )
 
 
-def _speed_table(record: Mapping[str, Any]) -> Table:
+def _speed_table(record: Mapping[str, Any]) -> TextTable:
     table = plain_table(
         _title(record),
         ("routing", "implementation", "step", "tokens/s", "FLOP/s", "MFU measured", "MFU sheet",
-         "busiest/even", "energy/token"),
+         "busiest/even", "data stall", "energy/token"),
     )  # fmt: skip
     for row in record["result"]["routing"]:
         energy = row["energy_per_token"]
@@ -138,11 +149,11 @@ def _speed_table(record: Mapping[str, Any]) -> Table:
         text += f" {energy['kind']}" if energy["value"] is not None else ""
         table.add_row(
             row["routing"], "moescale", *_speed_cells(row["moescale"]),
-            _number(row["busiest_over_even"]), text,
+            _number(row["busiest_over_even"]), readable(row["data_stall_share"], "share"), text,
         )  # fmt: skip
         if "peer" in row:
             peer = row["peer"]
-            table.add_row(row["routing"], peer["name"], *_speed_cells(peer), "", "")
+            table.add_row(row["routing"], peer["name"], *_speed_cells(peer), "", "", "")
             table.add_row("", "speed over peer", interval(row["speed_over_peer"], "x"))
     return table
 
@@ -157,9 +168,11 @@ def _speed_cells(speed: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _split_table(record: Mapping[str, Any]) -> Table:
+def _split_table(record: Mapping[str, Any]) -> TextTable:
     split = record["result"]["split_s"]
-    table = plain_table("time split (steps of their own, forward and backward)", ("part", "", ""))
+    table = plain_table(
+        "time split (steps of their own, forward and backward)", ("part", "time", "share")
+    )
     for name, seconds in split.items():
         if name not in ("step", "communication"):
             table.add_row(name, readable(seconds, "s"), readable(seconds / split["step"], "share"))
@@ -169,9 +182,9 @@ def _split_table(record: Mapping[str, Any]) -> Table:
     return table
 
 
-def _memory_table(record: Mapping[str, Any]) -> Table:
+def _memory_table(record: Mapping[str, Any]) -> TextTable:
     memory = record["result"]["memory"]
-    table = plain_table("memory of a rank", ("kind", ""))
+    table = plain_table("memory of a rank", ("kind", "bytes"))
     for name, value in memory.items():
         if name.endswith("_bytes"):
             label = name.removesuffix("_bytes").replace("_", " ")

@@ -105,17 +105,17 @@ def layer(  # noqa: PLR0913 - a command's options
 ) -> None:
     """Measure an MoE layer alone, forward and backward, over tokens, experts and top-k."""
     _quieten()
-    from benchmarks import bench_layer, bench_tables
+    from benchmarks import bench_layer, bench_tables, layer_shape
     from benchmarks.imbalance import parse_profile
 
-    base = bench_layer.LayerShape(
+    base = layer_shape.LayerShape(
         hidden_size=hidden, expert_ffn_hidden_size=ffn, num_experts=8, top_k=2, tokens=1024
     )
     if shape is not None:
-        base = bench_layer.published_shape(shape, shrink)
+        base = layer_shape.published_shape(shape, shrink)
     records = bench_layer.run(
         "layer",
-        bench_layer.layer_shapes(base, tokens or [], experts or [], top_k or [], granularity or []),
+        layer_shape.layer_shapes(base, tokens or [], experts or [], top_k or [], granularity or []),
         [parse_profile(text) for text in routing or ("natural", "forced")],
         repeats=repeats,
         warmup=warmup,
@@ -145,10 +145,10 @@ def routing(  # noqa: PLR0913 - a command's options
 ) -> None:
     """Measure what an imbalance costs: one layer under even, Zipf and hot-expert routing."""
     _quieten()
-    from benchmarks import bench_layer, bench_tables
+    from benchmarks import bench_layer, bench_tables, layer_shape
     from benchmarks.imbalance import parse_profile
 
-    shape = bench_layer.LayerShape(
+    shape = layer_shape.LayerShape(
         hidden_size=hidden,
         expert_ffn_hidden_size=ffn,
         num_experts=experts,
@@ -158,7 +158,7 @@ def routing(  # noqa: PLR0913 - a command's options
     wanted = profile or ["natural", "forced", "zipf:1", "hot:0.5", "hot:1"]
     records = bench_layer.run(
         "routing",
-        bench_layer.layer_shapes(shape, [], [], [], []),
+        layer_shape.layer_shapes(shape, [], [], [], []),
         [parse_profile(text) for text in wanted],
         repeats=repeats,
         warmup=warmup,

@@ -30,6 +30,10 @@ def report(  # noqa: PLR0913 - a command's options
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write the report.")
     ] = Path("report"),
+    bench: Annotated[
+        list[Path] | None,
+        typer.Option("--bench", metavar="FILE", help="Results of `moe bench -o FILE` to show."),
+    ] = None,
     region: Region = None,
     intensity: Intensity = None,
     pue: Pue = None,
@@ -42,7 +46,7 @@ def report(  # noqa: PLR0913 - a command's options
     from benchmarks.report import write_report
 
     changes = _changes(region, intensity, pue, price, power_price, currency)
-    paths = write_report(runs, out, changes)
+    paths = write_report(runs, out, changes, bench or ())
     if as_json:
         typer.echo(paths.json.read_text(encoding="utf-8"))
         return

@@ -49,6 +49,37 @@ def _routing(run: Run) -> str | None:
     return "natural" if not forced else "forced random" if forced == "random" else "forced even"
 
 
+def _dispatcher(run: Run) -> Any:
+    ran = _at("execution", "dispatcher")(run)
+    if ran:
+        return str(ran).rpartition(".")[2]
+    return None if run.sparse else "none (dense model)"
+
+
+def _fabric(run: Run) -> str | None:
+    """Name what joins the ranks: as recorded, or that one rank needs nothing."""
+    fabric, ranks = _at("hardware", "fabric")(run), _at("hardware", "ranks")(run)
+    if fabric:
+        return str(fabric)
+    if ranks == 1:
+        return "none (one rank)"
+    backends = {"cpu": "gloo", "cuda": "NCCL"}
+    backend = backends.get(str(_at("hardware", "device")(run)))
+    return f"{backend}; network not recorded" if backend else None
+
+
+def _recomputation(run: Run) -> str | None:
+    """Name what the backward pass computes again: the parts that `[train]` or the layout ask."""
+    ran = _at("execution", "recompute")(run)
+    if ran:
+        return str(ran)
+    for section in ("train", "parallel", "precision"):
+        asked = run.experiment.get(section, {}).get("recompute")
+        if asked:
+            return str(asked)
+    return "none" if run.experiment else None
+
+
 def _peak(run: Run) -> str | None:
     peak = run.record.get("peak") or {}
     if not peak.get("flops_per_s"):
@@ -86,13 +117,13 @@ FIELDS: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("Platform", _at("environment", "platform")),
     ("Device", _at("hardware", "name")),
     ("Ranks", _at("hardware", "ranks")),
-    ("Fabric", _at("hardware", "fabric")),
+    ("Fabric", _fabric),
     ("Layout", _layout),
     ("Precision", _at("execution", "dtype")),
     ("Kernels", _at("execution", "kernels")),
-    ("Dispatcher", _at("execution", "dispatcher")),
+    ("Dispatcher", _dispatcher),
     ("Optimizer", _at("execution", "optimizer")),
-    ("Recomputation", _at("execution", "recompute")),
+    ("Recomputation", _recomputation),
     ("Routing", _routing),
     ("Peak for MFU", _peak),
     ("Energy meter", _meter),

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
 from benchmarks.bench_tables import plain_table
 from benchmarks.measurement import Measurement
+from benchmarks.text_table import TextTable
 from benchmarks.units import readable, significant
 
 
-def phase_table(energy: Mapping[str, Any]) -> Table:
+def phase_table(energy: Mapping[str, Any]) -> TextTable:
     """Return time and joules by phase, and their sum."""
     table = plain_table("", ("phase", "time", "energy", "mean power"))
     for name, phase in (energy.get("phases") or {}).items():

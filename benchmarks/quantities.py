@@ -69,6 +69,18 @@ def _device_hours(run: Run) -> Measurement:
     return _known(footprint.device_hours(run), "device-hours", CLOCK, "measured")
 
 
+def _metering(run: Run) -> Measurement:
+    """What reading the meters took between training steps."""
+    overhead = (run.record.get("energy") or {}).get("overhead") or {}
+    return _known(overhead.get("share_of_train_time"), "share", CLOCK, "measured")
+
+
+def _useful_time(run: Run) -> Measurement:
+    """Training steps that stayed, over all the time the run was allocated (moe/goodput.py)."""
+    share = (run.record.get("goodput") or {}).get("useful_share_of_time")
+    return _known(share, "share", CLOCK, "measured")
+
+
 def _per_token(total: Getter) -> Getter:
     return lambda run: footprint.per_token(total(run), run)
 
@@ -117,6 +129,7 @@ _SPECIFICATION: tuple[tuple[str, tuple[tuple[str, str, str, Better, Getter], ...
              _clock("flops_per_s", "FLOP/s", _RATE)),
             ("mfu", "MFU", "share", "higher", _clock("mfu", "share", _RATE)),
             ("wall_time_s", "Time in training steps", "s", "lower", _clock("wall_time_s", "s")),
+            ("useful_time", "Goodput, share of allocated time", "share", "higher", _useful_time),
             ("device_hours", "Device-hours", "device-hours", "lower", _device_hours),
         ),
     ),
@@ -129,6 +142,7 @@ _SPECIFICATION: tuple[tuple[str, tuple[tuple[str, str, str, Better, Getter], ...
             ("energy_per_nat", "Energy per nat learned", "J/nat", "lower",
              _per_nat(_energy("total", "J"))),
             ("mean_power", "Mean power in training", "W", "neither", _energy("mean_power", "W")),
+            ("metering", "Metering, share of training time", "share", "lower", _metering),
             ("idle_power", "Idle power before", "W", "neither", _energy("idle_power", "W")),
         ),
     ),

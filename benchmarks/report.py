@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.active_cost import COSTS as ACTIVE_COSTS
+from benchmarks.bench_report import read_bench_files, step_splits
 from benchmarks.errors import BenchmarkError
 from benchmarks.flop_convention import refuse_unlike_conventions
 from benchmarks.footprint import assumptions, stated
@@ -36,11 +37,15 @@ class ReportPaths:
 
 
 def write_report(
-    run_dirs: Sequence[Path], out_dir: Path, changes: Mapping[str, Any] | None = None
+    run_dirs: Sequence[Path],
+    out_dir: Path,
+    changes: Mapping[str, Any] | None = None,
+    bench_files: Sequence[Path] = (),
 ) -> ReportPaths:
     """Compare 1 to 200 runs and write the report; an older one there is replaced.
 
-    `changes` are keys of `[energy]` (region, pue, prices, ...) to state in place of the runs' own.
+    `changes` are keys of `[energy]` (region, pue, prices, ...) to state in place of the runs' own;
+    `bench_files` are results of `moe bench -o FILE` to show beside the runs.
 
     Raises:
         BenchmarkError: A run cannot be read, is given twice, counts FLOPs or money unlike the
@@ -50,7 +55,8 @@ def write_report(
     refuse_unlike_conventions(runs)
     _refuse_unlike_currencies(runs)
     groups = group_runs(runs)
-    content = report_content(runs, groups)
+    bench = read_bench_files(bench_files)
+    content = report_content(runs, groups, bench)
     tables = report_tables(runs, groups)
     paths = ReportPaths(
         html=out_dir / "report.html",
@@ -61,7 +67,7 @@ def write_report(
     texts = {
         paths.json: json.dumps(content, indent=1, allow_nan=False),
         paths.markdown: _render("report.md.j2", content),
-        paths.html: _page(content, groups),
+        paths.html: _page(content, groups, step_splits(bench)),
     }
     try:
         paths.figures.mkdir(parents=True, exist_ok=True)
@@ -102,7 +108,9 @@ def _refuse_unlike_currencies(runs: Sequence[Run]) -> None:
         raise BenchmarkError(f"prices in unlike currencies: {named}: state one with --currency")
 
 
-def _page(content: dict[str, Any], groups: Sequence[Group]) -> str:
+def _page(
+    content: dict[str, Any], groups: Sequence[Group], splits: Mapping[str, Mapping[str, float]]
+) -> str:
     from plotly.offline import get_plotlyjs
 
     data = {
@@ -110,7 +118,7 @@ def _page(content: dict[str, Any], groups: Sequence[Group]) -> str:
             {"key": g.key, "label": g.label, "sparse": g.sparse, "runs": len(g.runs)}
             for g in groups
         ],
-        "figures": report_figures(groups),
+        "figures": report_figures(groups, splits),
         "pareto": pareto_figures(groups) if len(groups) > 2 else [],
         "load": load_figures(groups),
     }

@@ -1,12 +1,14 @@
 """What a report says, as JSON values: the page, its Markdown twin and `report.json` share it."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
 from benchmarks.active_cost import COSTS as ACTIVE_COSTS
 from benchmarks.active_cost import Comparison, Side, comparisons
+from benchmarks.bench_report import bench_content
 from benchmarks.conditions import conditions
 from benchmarks.finding import finding
 from benchmarks.groups import Group, difference
@@ -17,12 +19,17 @@ from benchmarks.published_data import published_rows
 from benchmarks.quantities import BY_KEY, QUANTITIES, Quantity
 from benchmarks.report_figures import load_figures
 from benchmarks.runs import Run
+from benchmarks.summary import summary
 from benchmarks.units import readable, short
 
 FORMAT = 1
+# The peak that publications' MFU is of (dense BF16).
+H100_TFLOPS = 989.5
 
 
-def report_content(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, Any]:
+def report_content(
+    runs: Sequence[Run], groups: Sequence[Group], bench: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Return what `report.json` holds: everything a reader of the page sees in words."""
     group_of = {run.path: group.key for group in groups for run in group.runs}
     known = [q for q in QUANTITIES if any(g.measurement(q.key).value is not None for g in groups)]
@@ -32,6 +39,7 @@ def report_content(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, An
         "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "title": _title(groups),
         "finding": finding(runs),
+        "summary": summary(groups),
         "groups": [_group_content(group) for group in groups],
         "runs": [
             {"id": run.run_id, "name": run.name, "seed": run.seed, "group": group_of[run.path]}
@@ -47,7 +55,9 @@ def report_content(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, An
         "comparisons": [_comparison_content(c) for c in comparisons(groups)],
         "unknown": _unknown(groups),
         "load": [{k: f[k] for k in ("run", "name", "summary")} for f in load_figures(groups)],
+        "bench": bench_content(bench),
         "published": _published(),
+        "published_speed": published_speed(),
         "conditions": conditions(runs),
     }  # fmt: skip
 
@@ -174,3 +184,48 @@ def _published() -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def published_speed() -> list[dict[str, str]]:
+    """Return the fastest published training run of each model, precision and routing mode."""
+    fastest: dict[tuple[str, ...], tuple[float, dict[str, str]]] = {}
+    for row in published_rows("training_speed"):
+        key = (_plain_name(row["model"]), row["precision"][:3], row["routing"])
+        rate = _printed_rate(row)
+        if rate is not None and rate > fastest.get(key, (0.0, {}))[0]:
+            fastest[key] = rate, row
+    ordered = [row for _, (_, row) in sorted(fastest.items(), key=lambda pair: pair[0])]
+    return [
+        {
+            "model": row["model"],
+            "devices": f"{row['gpus']} x {row['gpu']}",
+            "layout": _published_layout(row),
+            "seq_len": row["seq_len"],
+            "precision": row["precision"],
+            "routing": row["routing"] or "not stated",
+            "flops_per_s": f"{row['tflops_per_gpu']} TFLOP/s"
+            if row["tflops_per_gpu"]
+            else f"{row['mfu_pct']}% MFU",
+            "tokens_per_s": row["tokens_per_s_per_gpu"],
+            "source": row["source"],
+        }
+        for row in ordered
+    ]
+
+
+def _printed_rate(row: Mapping[str, str]) -> float | None:
+    """Return TFLOP/s a device as a number: the first printed, or the printed share of the peak."""
+    for name, scale in (("tflops_per_gpu", 1.0), ("mfu_pct", H100_TFLOPS / 100)):
+        if number := re.search(r"[0-9.]+", row[name]):
+            return float(number[0]) * scale
+    return None
+
+
+def _plain_name(model: str) -> str:
+    """Return a model's name without the marks in which publications differ."""
+    return "".join(c for c in model.partition("(")[0].lower() if c.isalnum())
+
+
+def _published_layout(row: Mapping[str, str]) -> str:
+    sizes = ((name, row[name]) for name in ("tp", "pp", "vpp", "cp", "ep", "etp"))
+    return " ".join(f"{name}={n}" for name, n in sizes if n not in ("", "1", "n/a")) or "dp only"

@@ -1,18 +1,25 @@
 """The report's plots as plotly traces; colours and layout belong to the page's script."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any, TypeVar
 
 from benchmarks.expert_load import LoadMaps, load_maps
 from benchmarks.groups import Group
+from benchmarks.measurement import Measurement
 from benchmarks.pareto import COSTS
 from benchmarks.published_data import published_rows
 from benchmarks.quantities import BY_KEY
+from benchmarks.runs import Run
+from benchmarks.time_figures import phase_figure, step_figure
 from benchmarks.units import readable, short
 
 Trace = dict[str, Any]
 Figure = dict[str, Any]
+Point = TypeVar("Point")
 MAX_POINTS = 400
+# A training-loss curve is smoothed to so many means.
+MEAN_POINTS = 100
 # Points that one line plot can hold and still move smoothly.
 MAX_PLOT_POINTS = 16_000
 MAX_BARS = 30
@@ -26,19 +33,26 @@ _BARS = (
 )
 
 
-def report_figures(groups: Sequence[Group]) -> list[Figure]:
+def report_figures(
+    groups: Sequence[Group], splits: Mapping[str, Mapping[str, float]] | None = None
+) -> list[Figure]:
     """Return figures in the page's order: `id`, `title`, `caption`, axes and traces.
+
+    `splits` are shares of a training step by model and part, as a benchmark measured them.
 
     A trace names its group in `meta`, by which the page colours and filters it.
     """
     figures = [
         _loss_figure(groups, "tokens", "Equal training seen from the data's side."),
         _loss_figure(groups, "training_flops", "Equal training seen from the arithmetic's side."),
+        _training_loss(groups),
+        _published_energy(groups),
         *(_bars(groups, key, caption) for key, caption in _BARS),
         _parameter_bars(groups),
-        _published_energy(groups),
     ]
-    return [figure for figure in figures if any("group" in t["meta"] for t in figure["traces"])]
+    drawn = [figure for figure in figures if any("group" in t["meta"] for t in figure["traces"])]
+    times = [phase_figure(groups), step_figure(splits or {})]
+    return [*drawn, *(figure for figure in times if figure is not None)]
 
 
 def pareto_figures(groups: Sequence[Group]) -> list[Figure]:
@@ -109,35 +123,59 @@ def _figure(name: str, title: str, caption: str, x_title: str, traces: list[Trac
 
 
 def _loss_figure(groups: Sequence[Group], axis: str, caption: str) -> Figure:
-    quantity = BY_KEY[axis]
+    def curve(run: Run) -> list[tuple[float, float]]:
+        scale = run.flops_per_token if axis == "training_flops" else 1
+        known = (row for row in run.evaluations if row["loss"] is not None)
+        return [(row["tokens"] * scale, row["loss"]) for row in known]
+
+    title = f"Held-out loss against {'tokens' if axis == 'tokens' else 'FLOPs'}"
+    traces = _curves(groups, curve, BY_KEY[axis].unit)
+    figure = _figure(f"loss-{axis}", title, caption, BY_KEY[axis].label, traces)
+    return figure | {"y": {"title": "Held-out loss, nats/token", "si": False}, "logs": ["x", "y"]}
+
+
+def _training_loss(groups: Sequence[Group]) -> Figure:
+    def curve(run: Run) -> list[tuple[float, float]]:
+        known = [row for row in run.metrics if row.get("loss") is not None]
+        size = max(1, -(-len(known) // MEAN_POINTS))
+        windows = [known[i : i + size] for i in range(0, len(known), size)]
+        return [(w[-1]["tokens"], fmean(row["loss"] for row in w)) for w in windows]
+
+    caption = f"Means over at least a {MEAN_POINTS}th of training each."
+    traces = _curves(groups, curve, "tokens")
+    figure = _figure("training-loss", "Training loss against tokens", caption,
+                     BY_KEY["tokens"].label, traces)  # fmt: skip
+    return figure | {"y": {"title": "Training loss, nats/token", "si": False}, "logs": ["x", "y"]}
+
+
+def _curves(
+    groups: Sequence[Group], curve: Callable[[Run], list[tuple[float, float]]], unit: str
+) -> list[Trace]:
+    """Return a line a run, of at most so many points that the plot still moves smoothly."""
     num_runs = sum(len(group.runs) for group in groups)
+    most = min(MAX_POINTS, MAX_PLOT_POINTS // num_runs)
     traces = []
     for group in groups:
         for number, run in enumerate(group.runs):
-            known = [row for row in run.evaluations if row["loss"] is not None]
-            rows = thinned(known, min(MAX_POINTS, MAX_PLOT_POINTS // num_runs))
-            scale = run.flops_per_token if axis == "training_flops" else 1
-            if not rows:
+            points = thinned(curve(run), most)
+            if not points:
                 continue
-            x = [row["tokens"] * scale for row in rows]
             traces.append(
                 {
                     "type": "scatter",
-                    "mode": "lines+markers" if len(rows) <= 40 and num_runs <= 6 else "lines",
+                    "mode": "lines+markers" if len(points) <= 40 and num_runs <= 6 else "lines",
                     "name": group.label,
                     "legendgroup": group.key,
                     "showlegend": number == 0,
                     "meta": {"group": group.key},
-                    "x": x,
-                    "y": [row["loss"] for row in rows],
-                    "customdata": [[run.name, readable(value, quantity.unit)] for value in x],
+                    "x": [x for x, _ in points],
+                    "y": [y for _, y in points],
+                    "customdata": [[run.name, readable(x, unit)] for x, _ in points],
                     "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}"
                     "<br>loss %{y:.3f} nats/token<extra></extra>",
                 }
             )
-    title = f"Held-out loss against {'tokens' if axis == 'tokens' else 'FLOPs'}"
-    figure = _figure(f"loss-{axis}", title, caption, quantity.label, traces)
-    return figure | {"y": {"title": "Held-out loss, nats/token", "si": False}, "logs": ["x", "y"]}
+    return traces
 
 
 def _bars(groups: Sequence[Group], key: str, caption: str) -> Figure:
@@ -153,7 +191,7 @@ def _bars(groups: Sequence[Group], key: str, caption: str) -> Figure:
         traces.append(
             _bar(group, measurement.value)
             | {
-                "error_x": _error(measurement.uncertainty),
+                "error_x": _error(measurement),
                 "text": [f"{short(measurement.value, measurement.unit)} · {measurement.kind}"],
                 "hovertemplate": f"<b>{group.label}</b><br>{text} ({measurement.kind}:"
                 f" {measurement.source})<extra></extra>",
@@ -205,8 +243,8 @@ def _pareto_point(group: Group, cost: str) -> Trace | None:
         "meta": {"group": group.key},
         "x": [price.value],
         "y": [loss.value],
-        "error_x": _error(price.uncertainty),
-        "error_y": _error(loss.uncertainty),
+        "error_x": _error(price),
+        "error_y": _error(loss),
         "hovertemplate": f"<b>{group.label}</b><br>{readable(price.value, price.unit)}"
         f" ({price.kind})<br>loss {loss.value:.3f} nats/token<extra></extra>",
     }
@@ -272,13 +310,17 @@ def _load_summary(maps: LoadMaps) -> str:
     )
 
 
-def _error(uncertainty: float | None) -> dict[str, Any]:
-    return {"type": "data", "array": [uncertainty]} if uncertainty else {"visible": False}
+def _error(measurement: Measurement) -> dict[str, Any]:
+    """Return an error bar that stops at zero: no quantity here can be less."""
+    value, half = measurement.value, measurement.uncertainty
+    if not half or value is None:
+        return {"visible": False}
+    return {"type": "data", "symmetric": False, "array": [half], "arrayminus": [min(half, value)]}
 
 
-def thinned(rows: list[dict[str, Any]], most: int = MAX_POINTS) -> list[dict[str, Any]]:
-    """Return at most `most` rows, evenly spaced, with the first and the last."""
-    if len(rows) <= most:
-        return rows
-    last = len(rows) - 1
-    return [rows[round(i * last / (most - 1))] for i in range(most)]
+def thinned(points: list[Point], most: int = MAX_POINTS) -> list[Point]:
+    """Return at most `most` points, evenly spaced, with the first and the last."""
+    if len(points) <= most:
+        return points
+    last = len(points) - 1
+    return [points[round(i * last / (most - 1))] for i in range(most)]

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.groups import Group
 from benchmarks.quantities import QUANTITIES
 from benchmarks.runs import Run
+from benchmarks.time_figures import phase_seconds
 
 Row = dict[str, Any]
 
@@ -37,6 +38,7 @@ def report_tables(runs: Sequence[Run], groups: Sequence[Group]) -> list[Table]:
         Table("runs", [row for run in runs for row in _quantity_rows(run)]),
         Table("held_out_loss", [row for run in runs for row in _evaluation_rows(run)]),
         Table("training", [row for run in runs for row in _training_rows(run)]),
+        Table("time", [row for run in runs for row in _time_rows(run)]),
         Table("energy_phases", [row for run in runs for row in _phase_rows(run)]),
         Table("expert_load", [row for run in runs for row in _load_rows(run)]),
     ]
@@ -93,6 +95,11 @@ def _phase_rows(run: Run) -> Iterable[Row]:
             "kind": phase["kind"],
             "source": phase["source"],
         }
+
+
+def _time_rows(run: Run) -> Iterable[Row]:
+    for name, seconds in phase_seconds(run).items():
+        yield {"run": run.run_id, "part": name, "seconds": seconds}
 
 
 def _load_rows(run: Run) -> Iterable[Row]:

@@ -79,7 +79,9 @@ def _parts(
         parts["dispatch"] = inclusive["sparse FFN"] - inner
     layers = get("decoder", 0.0) + get("decoder backward", 0.0)
     parts["norms and residuals"] = layers - sum(parts.values())
-    parts["head and loss"] = get("model", 0.0) - get("decoder", 0.0) + get("loss backward", 0.0)
+    has_head = any(chunk.module.post_process for chunk in subject.trainer.chunks)
+    last = "head and loss" if has_head else "waiting for later stages"
+    parts[last] = get("model", 0.0) - get("decoder", 0.0) + get("loss backward", 0.0)
     parts["optimizer"] = get("optimizer", 0.0)
     parts["data"] = get("data", 0.0)
     parts["other"] = step_s - sum(parts.values())

@@ -1,8 +1,9 @@
 """LM head and cross-entropy in chunks of tokens: the logits [S, B, V] never exist whole.
 
 For each chunk the forward pass keeps the logarithm of the softmax's denominator alone; the
-backward pass computes the chunk's logits again. The vocabulary may be cut over tensor-parallel
-ranks (arXiv:1909.08053, section 3).
+backward pass computes the chunk's logits again. Where one chunk holds all tokens, its softmax is
+kept instead: no more memory than the bound allows, and a product less. The vocabulary may be cut
+over tensor-parallel ranks (arXiv:1909.08053, section 3).
 
 Shapes: T tokens, C tokens of a chunk, H hidden, V vocabulary rows on this rank.
 """
@@ -51,11 +52,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         largest, denominator, target = (
             torch.empty(labels.shape, dtype=torch.float32, device=hidden.device) for _ in range(3)
         )
+        exponential_cv = None
         for part in _chunks(labels.numel(), chunk):
             logits_cv = (hidden[part] @ weight.T).float()
             largest[part] = logits_cv.amax(dim=-1)
             target[part] = logits_cv.gather(1, local[part, None])[:, 0] * is_here[part]
-            denominator[part] = logits_cv.sub_(largest[part, None]).exp_().sum(dim=-1)
+            exponential_cv = logits_cv.sub_(largest[part, None]).exp_()
+            denominator[part] = exponential_cv.sum(dim=-1)
+        own_largest = largest
         if group.size() > 1:
             own_largest = largest.clone()
             dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
@@ -63,18 +67,24 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             dist.all_reduce(both, group=group)
             denominator, target = both
         log_denominator = denominator.log() + largest
-        ctx.save_for_backward(hidden, weight, local, is_here, log_denominator)
+        softmax = None
+        if exponential_cv is not None and labels.numel() <= chunk:
+            softmax = exponential_cv.mul_((own_largest - log_denominator).exp_()[:, None])
+        ctx.save_for_backward(hidden, weight, local, is_here, log_denominator, softmax)
         ctx.chunk = chunk
         return log_denominator - target
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, local, is_here, log_denominator = ctx.saved_tensors
+        hidden, weight, local, is_here, log_denominator, softmax = ctx.saved_tensors
         by_hidden = torch.empty_like(hidden)
         by_weight = torch.zeros_like(weight, dtype=torch.float32)
         for part in _chunks(local.numel(), ctx.chunk):
-            logits_cv = (hidden[part] @ weight.T).float()
-            slope_cv = logits_cv.sub_(log_denominator[part, None]).exp_()
+            if softmax is not None:
+                slope_cv = softmax.clone()
+            else:
+                logits_cv = (hidden[part] @ weight.T).float()
+                slope_cv = logits_cv.sub_(log_denominator[part, None]).exp_()
             slope_cv.scatter_add_(1, local[part, None], -is_here[part, None].float())
             slope = slope_cv.mul_(gradients[0][part, None]).to(weight.dtype)
             by_hidden[part] = slope @ weight

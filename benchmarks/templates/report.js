@@ -22,7 +22,7 @@ function axis(spec, log) {
   return { title: { text: spec.title, font: { size: 13 } }, type: spec.category ? "category" : log ? "log" : "linear",
     gridcolor: css("--line"), linecolor: css("--line"), zerolinecolor: css("--line"),
     tickfont: { size: 12 }, tickangle: 0, automargin: true, nticks: narrow() ? 4 : 6,
-    ...(spec.si ? { tickformat: "~s" } : {}) };
+    ...(spec.si ? { tickformat: "~s" } : {}), ...(spec.percent ? { tickformat: ".0%", range: [0, 1] } : {}) };
 }
 function layout(figure, legend) {
   const bars = Boolean(figure.bars);
@@ -38,7 +38,15 @@ function layout(figure, legend) {
     yaxis: { ...axis(bars ? { ...figure.y, category: true } : figure.y, state.y),
       ...(bars ? { autorange: "reversed", showgrid: false, tickmode: "linear", dtick: 1 } : {}) } };
 }
-function styled(trace, widest) {
+// A part of every model's bar: hidden models drop out of it.
+function stackedPart(trace) {
+  const kept = trace.x.map((_, i) => i).filter((i) => !hidden.has(trace.meta.groups[i]));
+  const pick = (list) => kept.map((i) => list[i]);
+  return { ...trace, x: pick(trace.x), y: pick(trace.y), customdata: pick(trace.customdata),
+    marker: { color: PALETTE[trace.meta.part % PALETTE.length] } };
+}
+function styled(trace, labelsInside) {
+  if (trace.meta.part !== undefined) return stackedPart(trace);
   if (trace.meta.published) {
     return { ...trace, marker: { color: css("--soft"), size: 8, symbol: "diamond-open" } };
   }
@@ -53,23 +61,49 @@ function styled(trace, widest) {
     return { ...common, line: { color, width: trace.mode === "lines" ? 1.5 : 2.5, dash: dashes.get(trace.meta.group) },
       marker: { color, size: 6 } };
   }
-  const inside = trace.meta.faint !== undefined || trace.x[0] >= widest / 2;
-  return { ...common, textposition: inside ? "inside" : "outside",
-    insidetextanchor: "start", cliponaxis: false, constraintext: "none",
+  const inside = trace.meta.faint !== undefined || labelsInside;
+  return { ...common, text: inside ? trace.text : [""], textposition: "inside",
+    insidetextanchor: "start", cliponaxis: false, constraintext: "none", textfont: { size: 12 },
     insidetextfont: { color: trace.meta.faint ? css("--ink") : "#ffffff" },
-    outsidetextfont: { color: css("--ink") }, textfont: { size: 12 },
     marker: { color, opacity: trace.meta.faint ? 0.28 : 1 },
     error_x: { ...trace.error_x, color: css("--ink"), thickness: 1.5 } };
 }
+const half = (trace, side) => trace.error_x?.[side]?.[0] ?? 0;
+// Labels are inside the bars where all fit there, before the error bars; else after both.
+const LETTER = 7;
+const plotWidth = (node) => Math.max(160, (onPaper ? PAPER_WIDTH : node.clientWidth) - 130);
+const fits = (trace, widest, width) =>
+  (trace.x[0] - half(trace, "arrayminus")) / widest * width > LETTER * trace.text[0].length;
+function labelAfter(trace) {
+  return { type: "scatter", mode: "text", x: [trace.x[0] + half(trace, "array")], y: trace.y,
+    text: trace.text.map((words) => ` ${words}`), textposition: "middle right", cliponaxis: false,
+    textfont: { size: 12, color: css("--ink") }, hoverinfo: "skip", showlegend: false,
+    visible: !hidden.has(trace.meta.group) };
+}
+// Where the axis ends, so that labels after the bars are not cut off.
+function roomFor(labels, widest, node) {
+  const ends = labels.map((t) => t.x[0] / (1 - Math.min(0.75, LETTER * t.text[0].length / plotWidth(node))));
+  return 1.03 * Math.max(widest, ...ends);
+}
 function draw(figure) {
   const node = document.getElementById(`plot-${figure.id}`);
-  const widest = Math.max(...figure.traces.map((t) => (figure.bars ? t.x[0] : 0)));
-  const traces = figure.traces.map((trace) => styled(trace, widest));
+  const ends = figure.traces.map((t) => (figure.bars ? t.x[0] + half(t, "array") : 0));
+  const widest = Math.max(...ends);
+  const shownBars = figure.traces.filter((t) => figure.bars && !figure.stacked && !hidden.has(t.meta.group));
+  const inside = shownBars.every((t) => fits(t, widest, plotWidth(node)));
+  const traces = figure.traces.map((trace) => styled(trace, inside));
+  const parts = figure.traces.some((t) => t.meta.part !== undefined);
+  if (!inside) traces.push(...figure.traces.map(labelAfter));
   if (figure.bars) {
-    const shown = new Set(traces.filter((t) => t.visible).map((t) => t.y[0])).size;
-    node.style.setProperty("--bars-height", `${Math.max(150, 70 + (shown > 12 ? 26 : 46) * shown)}px`);
+    const shown = new Set(traces.filter((t) => t.visible !== false).flatMap((t) => t.y)).size;
+    const key = parts ? 40 + 24 * Math.ceil(traces.length / (narrow() ? 1 : 2)) : 0;
+    node.style.setProperty("--bars-height", `${Math.max(150, 70 + key + (shown > 12 ? 26 : 46) * shown)}px`);
   }
-  return Plotly.react(node, traces, layout(figure, !figure.bars && data.groups.length > 1 && data.groups.length <= 12), CONFIG);
+  const look = layout(figure, parts || (!figure.bars && data.groups.length > 1 && data.groups.length <= 6));
+  if (parts) look.legend = { ...look.legend, traceorder: "normal", yref: "container", y: 0, yanchor: "bottom" };
+  const labels = traces.filter((t) => t.mode === "text" && t.visible);
+  if (labels.length && look.xaxis.type !== "log") look.xaxis.range = [0, roomFor(labels, widest, node)];
+  return Plotly.react(node, traces, look, CONFIG);
 }
 // The line through the visible models that no visible model beats.
 function drawPareto() {
@@ -86,7 +120,7 @@ function drawPareto() {
     line: { color: css("--soft"), width: 1.5, dash: "dot", shape: "hv" } };
   const few = data.groups.length <= 12;
   return [Plotly.react(document.getElementById("plot-pareto"),
-    [line, ...figure.traces.map((t) => styled(t, 0))], layout(figure, few), CONFIG)];
+    [line, ...figure.traces.map((t) => styled(t, true))], layout(figure, few), CONFIG)];
 }
 // An even share is the panel's colour; starved experts are blue, overloaded ones orange.
 function drawHeat(id, trace, xTitle) {

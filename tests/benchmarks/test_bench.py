@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from benchmarks.bench import Case, run_cases, spread
+from benchmarks.bench_fit import cut_layers, fewest_layers, fitted
 from benchmarks.datasheet import datasheet_peak
 from benchmarks.errors import BenchmarkError
 from benchmarks.imbalance import RoutingProfile, max_over_mean, parse_profile
+from benchmarks.layer_shape import published_layers, published_shape
 from benchmarks.peer_transformers import parse_peer
+from moe.config.experiment import load_model
 
 CONDITIONS = {"hardware": {"name": "a"}, "packages": {}, "python": "3.11", "commit": {}}
 
@@ -60,12 +63,65 @@ def test_results_are_kept_and_not_measured_twice(tmp_path: Path) -> None:
     records = run_cases("b", cases(range(3)), CONDITIONS, out=out, tell=told.append)
     assert runs == [0, 1, 2]
     assert [record["result"]["value"] for record in records] == [0, 1, 2]
-    assert "kept from" in told[0]
+    assert told[0] == "b 1/3: n 0: kept from an earlier run"
+    assert told[2] == "b 3/3: n 2"
     assert [json.loads(line)["case"]["n"] for line in out.read_text().splitlines()] == [0, 1, 2]
     other = {**CONDITIONS, "commit": {"commit": "new"}}
     run_cases("b", cases(range(1)), other, out=out)
     run_cases("c", cases(range(1)), CONDITIONS, out=out)
     assert runs == [0, 1, 2, 0, 0]
+
+
+def test_ranks_without_the_file_pass_over_what_rank_0_kept(tmp_path: Path) -> None:
+    """A rank that measured alone what another passes over would wait for it for ever."""
+    out, shared, runs = tmp_path / "bench.jsonl", [], []
+
+    def case(number: int) -> Case:
+        return Case({"n": number}, lambda: runs.append(number) or {"value": number})
+
+    def give(found: Any) -> Any:
+        shared.append(found)
+        return found
+
+    run_cases("b", [case(0)], CONDITIONS, out=out)
+    both = [case(0), case(1)]
+    run_cases("b", both, CONDITIONS, out=out, share=give)
+    others = run_cases("b", both, CONDITIONS, share=lambda _nothing: shared[0])
+    assert runs == [0, 1, 1]
+    assert [record["result"]["value"] for record in others] == [0, 1]
+
+
+def test_a_large_model_is_cut_to_what_fits_and_says_so() -> None:
+    model = load_model("qwen3-30b-a3b")
+    per_layer = 1e9
+    cut, word = fitted("m", model, None, 5.5e9, lambda m: m.num_layers * per_layer)
+    assert cut.num_layers == 5
+    assert word is not None
+    assert word.startswith("m: only the first 5 of 48 layers are measured: all would need 48.0 GB")
+    even, _ = fitted("m", model, None, 5.5e9, lambda m: m.num_layers * per_layer, step=2)
+    assert even.num_layers == 4
+    whole, word = fitted("m", model, None, 50e9, lambda m: m.num_layers * per_layer)
+    assert (whole, word) == (model, None)
+    with pytest.raises(BenchmarkError, match="1 of 48 layers need 1.0 GB, and 0.5 GB"):
+        fitted("m", model, None, 0.5e9, lambda m: m.num_layers * per_layer)
+
+
+def test_a_cut_model_keeps_a_sparse_layer() -> None:
+    model = load_model("deepseek-v3")
+    assert fewest_layers(model) == 4
+    cut, word = fitted("d", model, 4, 0, lambda _model: 1)
+    assert list(cut.sparse_layers) == [False, False, False, True]
+    assert word == "d: only the first 4 of 61 layers are measured"
+    with pytest.raises(BenchmarkError, match="first sparse layer is number 4"):
+        cut_layers(model, 3)
+
+
+def test_published_layers_stand_beside_the_same_shape_only() -> None:
+    rows = published_layers(published_shape("mixtral", 1))
+    assert len(rows) == 6
+    assert {row["dispatcher"] for row in rows} == {"alltoall", "DeepEP", "HybridEP"}
+    assert all(row["source"] for row in rows)
+    assert published_layers(published_shape("mixtral", 2)) == []
 
 
 def test_a_damaged_results_file_is_named(tmp_path: Path) -> None:

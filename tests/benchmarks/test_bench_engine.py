@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +158,13 @@ def test_mistakes_are_one_line(results: dict[str, Any]) -> None:
     assert "parallel, precision, energy only" in results["other section"]["error"]
 
 
-def test_collectives_between_two_processes(tmp_path: Path) -> None:
+def test_collectives_between_two_processes_are_kept(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "moescale", "bench", "collectives", "--nproc", "2", "--size",
-               "4096", "--repeats", "2", "--warmup", "1", "--json"]  # fmt: skip
+               "4096", "--repeats", "2", "--warmup", "1", "--json",
+               "--out", str(tmp_path / "kept.jsonl")]  # fmt: skip
     done = run(command)
     assert done.returncode == 0, done.stderr[-3000:]
-    records = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("[")))
+    records = json.loads(done.stdout)
     found = {record["case"]["operation"]: record for record in records}
     assert set(found) == {"all_reduce", "all_gather", "reduce_scatter", "all_to_all"}
     reduced = found["all_reduce"]["result"]
@@ -171,3 +173,39 @@ def test_collectives_between_two_processes(tmp_path: Path) -> None:
     gathered = found["all_gather"]["result"]
     assert gathered["bus_bytes_per_s"] == pytest.approx(gathered["algorithm_bytes_per_s"] / 2)
     assert reduced["algorithm_bytes_per_s"] == pytest.approx(4096 / reduced["time_s"]["median"])
+    again = run(command)
+    assert again.stderr.count("kept from an earlier run") == 4
+    assert json.loads(again.stdout) == records
+
+
+def test_a_killed_benchmark_goes_on_where_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "layers.jsonl"
+    command = [sys.executable, "-m", "moescale", "bench", "layer", "--hidden", "64", "--ffn", "64",
+               "--tokens", "64", "--tokens", "256", "--repeats", "2", "--warmup", "0",
+               "--out", str(out), "--json"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ENVIRONMENT) as process:
+        while not out.exists() and process.poll() is None:
+            time.sleep(0.02)
+        process.kill()
+    first = json.loads(out.read_text().splitlines()[0])
+    done = run(command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = json.loads(done.stdout)
+    assert [record["case"]["tokens"] for record in records] == [64, 256]
+    assert records[0] == first
+    assert "kept from an earlier run" in done.stderr
+
+
+def test_pipeline_stages_name_their_waiting(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "moescale", "bench", "step", "tiny", "--nproc", "2", "--set",
+               "parallel.pp=2", "--seq-len", "32", "--micro-batch", "1", "--global-batch", "2",
+               "--routing", "natural", "--repeats", "2", "--warmup", "0", "--json"]  # fmt: skip
+    done = run(command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    [record] = json.loads(done.stdout)
+    split = dict(record["result"]["split_s"])
+    whole, waiting = split.pop("step"), split.pop("communication")
+    assert sum(split.values()) == pytest.approx(whole)
+    assert waiting > 0
+    assert "waiting for later stages" in split
+    assert "head and loss" not in split

@@ -2,18 +2,23 @@
 
 import csv
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from synthetic import load_row, make_run, write_rows
 from typer.testing import CliRunner
 
+from benchmarks.bench_report import step_splits
 from benchmarks.errors import BenchmarkError
 from benchmarks.expert_load import load_maps
+from benchmarks.groups import group_runs
 from benchmarks.report import ReportPaths, write_report
-from benchmarks.report_figures import MAX_POINTS, thinned
+from benchmarks.report_figures import MAX_POINTS, report_figures, thinned
 from benchmarks.runs import read_run
+from benchmarks.time_figures import phase_figure, phase_seconds, step_figure
 from benchmarks.units import ratio, readable, short
 from moescale import app
 
@@ -52,8 +57,7 @@ def test_best_needs_every_value(report: ReportPaths) -> None:
 def test_page_is_offline_and_names_are_escaped(report: ReportPaths) -> None:
     page = report.html.read_text()
     without_plotly = page.replace(_plotly(), "")
-    assert "http://" not in without_plotly
-    assert "https://" not in without_plotly
+    assert re.findall(r"""(?:src|href|url|@import)\W{1,3}(?:https?:)?//""", without_plotly) == []
     assert page.count(_plotly()) == 1
     assert "sparse <b>" not in without_plotly
     assert "sparse &lt;b&gt;" in without_plotly
@@ -72,12 +76,20 @@ def test_markdown_tables_have_equal_columns(report: ReportPaths) -> None:
         if line.startswith("|"):
             tables += [] if before.startswith("|") else [set()]
             tables[-1].add(line.replace("\\|", "").count("|"))
-    assert len(tables) == 2
+    assert len(tables) == 4
     assert all(len(columns) == 1 for columns in tables)
 
 
 def test_csv_and_parquet_hold_the_same(report: ReportPaths) -> None:
-    for name in ("summary", "runs", "held_out_loss", "training", "energy_phases", "expert_load"):
+    for name in (
+        "summary",
+        "runs",
+        "held_out_loss",
+        "training",
+        "time",
+        "energy_phases",
+        "expert_load",
+    ):
         with (report.figures / f"{name}.csv").open() as file:
             rows = list(csv.DictReader(file))
         table = pq.read_table(report.figures / f"{name}.parquet")
@@ -112,9 +124,109 @@ def test_conditions_name_every_mandatory_field(report: ReportPaths) -> None:
     for label in ("Dispatcher", "Fabric", "Routing", "Recomputation", "Precision", "Kernels",
                   "Versions", "Commit"):  # fmt: skip
         assert len(rows[label]["texts"]) == 2
-    assert rows["Fabric"]["texts"] == ["not recorded", "not recorded"]
+    assert rows["Fabric"]["texts"] == ["none (one rank)"] * 2
+    assert rows["Dispatcher"]["texts"] == ["none (dense model)", "alltoall"]
     assert rows["Kernels"]["same"]
     assert rows["Routing"]["texts"] == ["dense model", "natural"]
+
+
+def test_published_numbers_are_shown_as_published_with_their_source(report: ReportPaths) -> None:
+    content = json.loads(report.json.read_text())
+    speeds = content["published_speed"]
+    assert all(row["source"] and row["flops_per_s"] for row in speeds)
+    moonlight = [row for row in speeds if row["model"] == "Moonlight-16B"]
+    assert [row["flops_per_s"] for row in moonlight] == ["77.5 TFLOP/s"]
+    # The fastest of the same model, precision and routing stands for all, whatever its spelling.
+    qwen = [r for r in speeds if "30B" in r["model"] and r["routing"] == "forced-balance"]
+    rates = {row["precision"][:3]: row["flops_per_s"] for row in qwen}
+    assert rates == {"BF1": "287.305 TFLOP/s", "FP8": "232.4 TFLOP/s"}
+    assert {row["routing"] for row in speeds} >= {"forced-balance", "natural dropless"}
+    page = report.html.read_text()
+    assert page.count('<span class="kind published">published</span>') >= len(speeds) + 10
+
+
+def test_the_summary_says_who_leads_and_what_noise_leaves_open(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / f"a-seed{s}", sparse=False, seed=s, final_loss=4 + s / 9)
+            for s in range(2)]  # fmt: skip
+    runs.append(make_run(tmp_path / "b", sparse=True, final_loss=3.9, joules=None))
+    runs.append(make_run(tmp_path / "c", sparse=True, steps=99, tokens_per_s=12_000))
+    lines = json.loads(write_report(runs, tmp_path / "out").json.read_text())["summary"]
+    assert (
+        lines[0] == "Lowest held-out loss: b (3.900, measured), before c (4.000, measured)."
+    )
+    assert lines[1].startswith("Fastest: c (12.0 k tokens/s, measured), before ")
+    assert lines[2].endswith("; known of 2 of 3.")
+    assert "One seed only: b, c." in " ".join(lines)
+    assert "modelled, not measured" in lines[-1]
+
+
+def test_time_by_phase_splits_training_into_computing_and_waiting(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "a", sparse=False, steps=10))
+    for row in run.metrics:
+        row["data_stall_s"] = 0.1
+    seconds = phase_seconds(run)
+    assert seconds["waiting"] == pytest.approx(1.0)
+    assert sum(seconds.values()) == pytest.approx(
+        run.record["energy"]["phases"]["train"]["seconds"]
+    )
+    figure = phase_figure(group_runs([run]))
+    assert figure is not None
+    assert sum(trace["x"][0] for trace in figure["traces"]) == pytest.approx(1)
+    assert figure["traces"][0]["meta"]["groups"] == [run.run_id]
+
+
+def bench_line(bench: str, case: dict[str, Any], result: dict[str, Any]) -> str:
+    conditions = {
+        "hardware": {"name": "AMD EPYC", "ranks": 1},
+        "load_average": 0.2,
+        "cores": 2,
+        "commit": {"commit": "3e898e9aa0b1c2d3"},
+        "measured_at": "2026-11-25",
+    }
+    record = {"format": 1, "bench": bench, "case": case, "conditions": conditions}
+    return json.dumps({**record, "result": result}) + "\n"
+
+
+def test_benchmarks_stand_beside_the_runs(tmp_path: Path) -> None:
+    spread = {"median": 0.5, "low": 0.4, "high": 0.6}
+    file = tmp_path / "bench.jsonl"
+    case = {"operation": "all_reduce", "ranks": 2, "bytes": 4096}
+    file.write_text(bench_line("collectives", case, {"time_s": spread, "bus_bytes_per_s": 1e9}))
+    run = make_run(tmp_path / "a", sparse=False, steps=4)
+    paths = write_report([run], tmp_path / "out", bench_files=[file])
+    [bench] = json.loads(paths.json.read_text())["bench"]
+    [table] = bench["tables"]
+    assert table["rows"] == [["all_reduce", "2", "4.10 kB", "500 ms (400 to 600)", "1.00 GB/s"]]
+    assert "AMD EPYC, 1 rank(s); load 0.2 on 2 cores" in bench["conditions"][0]
+    for text in (paths.html.read_text(), paths.markdown.read_text()):
+        assert "500 ms (400 to 600)" in text
+    file.write_text('{"bench": "knitting"}\n')
+    with pytest.raises(BenchmarkError, match="no table for knitting"):
+        write_report([run], tmp_path / "out", bench_files=[file])
+    with pytest.raises(BenchmarkError, match="no such file"):
+        write_report([run], tmp_path / "out", bench_files=[tmp_path / "none"])
+
+
+def test_a_steps_time_is_a_stacked_bar() -> None:
+    split = {"attention": 1.0, "experts": 2.0, "other": 1.0, "step": 4.0, "communication": None}
+    case = {"model": "m", "layers": 1, "of_layers": 4}
+    splits = step_splits([{"bench": "step", "case": case, "result": {"split_s": split}}])
+    assert splits == {"m (1 layers)": {"attention": 0.25, "experts": 0.5, "other": 0.25}}
+    figure = step_figure(splits)
+    assert figure is not None
+    assert [trace["x"] for trace in figure["traces"]] == [[0.25], [0.5], [0.25]]
+
+
+def test_error_bars_stop_at_zero(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / f"a-seed{s}", sparse=False, seed=s, tokens_per_s=100 + 9000 * s)
+            for s in range(2)]  # fmt: skip
+    figures = {
+        figure["id"]: figure
+        for figure in report_figures(group_runs([read_run(run) for run in runs]))
+    }
+    [trace] = figures["tokens-per-s"]["traces"]
+    assert trace["error_x"]["arrayminus"] == trace["x"]
+    assert trace["error_x"]["array"][0] > trace["x"][0]
 
 
 def test_load_maps_by_hand(tmp_path: Path) -> None:

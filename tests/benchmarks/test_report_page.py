@@ -59,7 +59,10 @@ def opened(browser: Any, page: Path) -> Any:
 
 
 def media(browser: Any, scheme: str = "light", kind: str = "") -> None:
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    features = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": kind, "features": features})
 
 
@@ -75,7 +78,7 @@ def bars(browser: Any, plot: str) -> int:
 
 def test_plots_are_drawn_and_the_console_is_silent(opened: Any) -> None:
     plots = opened.find_elements(By.CSS_SELECTOR, ".plot")
-    assert len(plots) == 9
+    assert len(plots) == 11
     for plot in plots:
         assert plot.find_elements(By.CSS_SELECTOR, "svg.main-svg"), plot.get_attribute("id")
     lines = opened.find_elements(By.CSS_SELECTOR, "#plot-loss-tokens .scatterlayer .js-line")
@@ -92,6 +95,8 @@ def test_a_filter_hides_a_model_everywhere(opened: Any) -> None:
     WebDriverWait(opened, 10).until(lambda b: bars(b, "tokens-per-s") == 1)
     lines = opened.find_elements(By.CSS_SELECTOR, "#plot-loss-tokens .scatterlayer .js-line")
     assert len(lines) == 3
+    parts = "return [...document.querySelectorAll('#plot-phases .bars .point path')].length"
+    assert opened.execute_script(parts) == 1
     heads = opened.find_elements(By.CSS_SELECTOR, "#table ~ .scroll thead th[data-group]")
     assert [head.is_displayed() for head in heads[:2]] == [False, True]
     button.click()
@@ -100,7 +105,9 @@ def test_a_filter_hides_a_model_everywhere(opened: Any) -> None:
 
 def test_hover_shows_the_number_with_its_kind(opened: Any) -> None:
     bar = opened.find_element(By.CSS_SELECTOR, "#plot-energy-per-token .bars .point path")
-    opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", bar)
+    opened.execute_script(
+        "arguments[0].scrollIntoView({block: 'center'})", bar
+    )
     ActionChains(opened).move_to_element(bar).pause(0.3).perform()
     label = WebDriverWait(opened, 10).until(
         lambda b: b.find_element(By.CSS_SELECTOR, "#plot-energy-per-token .hovertext")
@@ -139,6 +146,22 @@ def test_a_phone_needs_no_sideways_scrolling(opened: Any, page: Path) -> None:
         assert all(300 <= width <= 390 for width in widths)
     finally:
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_labels_of_bars_are_whole(opened: Any, page: Path) -> None:
+    """A label that does not fit into its bar stands after it, and the axis makes room."""
+    for width in (1280, 390):
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        try:
+            opened.get(page.as_uri())
+            drawn(opened)
+            for plot in opened.find_elements(By.CSS_SELECTOR, ".plot.bars"):
+                right = plot.rect["x"] + plot.rect["width"]
+                for label in plot.find_elements(By.CSS_SELECTOR, ".textpoint text, .bartext"):
+                    assert label.rect["x"] + label.rect["width"] <= right + 1, label.text
+        finally:
+            opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_print_is_light_and_a_few_pages(opened: Any, page: Path) -> None:
