@@ -151,9 +151,7 @@ def test_the_summary_says_who_leads_and_what_noise_leaves_open(tmp_path: Path) -
     runs.append(make_run(tmp_path / "b", sparse=True, final_loss=3.9, joules=None))
     runs.append(make_run(tmp_path / "c", sparse=True, steps=99, tokens_per_s=12_000))
     lines = json.loads(write_report(runs, tmp_path / "out").json.read_text())["summary"]
-    assert (
-        lines[0] == "Lowest held-out loss: b (3.900, measured), before c (4.000, measured)."
-    )
+    assert lines[0] == "Lowest held-out loss: b (3.900, measured), before c (4.000, measured)."
     assert lines[1].startswith("Fastest: c (12.0 k tokens/s, measured), before ")
     assert lines[2].endswith("; known of 2 of 3.")
     assert "One seed only: b, c." in " ".join(lines)

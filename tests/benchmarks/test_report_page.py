@@ -105,9 +105,7 @@ def test_a_filter_hides_a_model_everywhere(opened: Any) -> None:
 
 def test_hover_shows_the_number_with_its_kind(opened: Any) -> None:
     bar = opened.find_element(By.CSS_SELECTOR, "#plot-energy-per-token .bars .point path")
-    opened.execute_script(
-        "arguments[0].scrollIntoView({block: 'center'})", bar
-    )
+    opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", bar)
     ActionChains(opened).move_to_element(bar).pause(0.3).perform()
     label = WebDriverWait(opened, 10).until(
         lambda b: b.find_element(By.CSS_SELECTOR, "#plot-energy-per-token .hovertext")
