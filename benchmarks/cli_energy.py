@@ -34,7 +34,7 @@ def energy(
     found = read_run(run)
     section = found.record.get("energy")
     if keep and power_csv is None:
-        raise typer.BadParameter("--keep goes with --power-csv")
+        raise BenchmarkError("--keep goes with --power-csv FILE: name the logger's file")
     if power_csv is not None:
         section = energy_by_samples(run, found.record, power_csv)
         if keep:

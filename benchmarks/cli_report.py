@@ -79,11 +79,12 @@ def carbon(  # noqa: PLR0913 - a command's options
 ) -> None:
     """Show the emissions of runs, under any grid, and what starting later would have saved."""
     from benchmarks import carbon_tables
+    from benchmarks.errors import BenchmarkError
 
     if zones:
         rows = carbon_tables.zone_rows()
     elif not runs:
-        raise typer.BadParameter("name one or more run directories, or ask for --zones")
+        raise BenchmarkError("name one or more run directories, or ask for --zones")
     else:
         changes = _changes(region, intensity, pue)
         rows = carbon_tables.run_rows(runs, changes, hourly, within)

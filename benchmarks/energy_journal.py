@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.energy_totals import Totals
-from moe.files import write_json
 
 TOTALS, PHASES = "energy.json", "phases.csv"
 # Age at which the totals on disk are renewed; so much a kill can leave unmetered.
@@ -25,8 +24,13 @@ def read_totals(run_dir: Path) -> Totals | None:
 
 
 def write_totals(run_dir: Path, totals: Totals, *, closed: bool = False) -> None:
-    """Renew the totals on disk, atomically; `closed` where this start ends in order."""
-    write_json(run_dir / TOTALS, {**totals.to_state(), "closed": closed})
+    """Renew the totals on disk; `closed` where this start ends in order.
+
+    Renamed but not synced: a killed process loses nothing by that, and training waits for no disk.
+    """
+    temporary = run_dir / f".{TOTALS}.partial"
+    temporary.write_text(json.dumps({**totals.to_state(), "closed": closed}), encoding="utf-8")
+    temporary.replace(run_dir / TOTALS)
 
 
 def taken_up(checkpoint: Totals, newest: Totals | None) -> Totals:
