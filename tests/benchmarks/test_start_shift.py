@@ -88,4 +88,6 @@ def test_command_lists_zones() -> None:
     assert {"zone": "FRA", "name": "France"}.items() <= rows[
         [r["zone"] for r in rows].index("FRA")
     ].items()
-    assert CliRunner().invoke(app, ["carbon"]).exit_code == 2
+    refused = CliRunner().invoke(app, ["carbon"]).exception
+    assert getattr(refused, "exit_code", None) == 2
+    assert "--zones" in str(refused)
