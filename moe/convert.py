@@ -17,7 +17,7 @@ import torch
 
 from moe.checkpoint_index import FORMAT, Part, StoredTensors, read_index, write_index
 from moe.checkpoint_store import STATE, find_checkpoint
-from moe.config.experiment import load_experiment, load_model
+from moe.config.experiment import load_model, model_file, tokenizer_file
 from moe.config.model import ModelConfig
 from moe.convert_families import family_for, family_of
 from moe.convert_files import HubDirectory, batched
@@ -110,7 +110,7 @@ def to_hub(
     values["torch_dtype"] = str(DTYPES[number_format]).removeprefix("torch.")
     with new_directory(out) as partial:
         _write_hub(partial, mapping, stored, dtype, progress)
-        _copy_files(checkpoint / HUB, partial)
+        _copy_small_files(checkpoint, partial)
         values |= {key: kept[key] for key in TOKEN_IDS if key in kept}
         write_json(partial / "config.json", values)
     return _conversion(out, chosen.model_type, mapping)
@@ -122,15 +122,13 @@ def checkpoint_model(checkpoint: Path) -> ModelConfig:
     Raises:
         ConfigError: Neither is there.
     """
-    if (checkpoint / MODEL).is_file():
-        return load_model(str(checkpoint / MODEL))
-    experiment = checkpoint.resolve().parent.parent / "experiment.toml"
-    if not experiment.is_file():
+    file = model_file(checkpoint)
+    if file is None:
         raise ConfigError(
             f"{checkpoint}: neither {MODEL} nor a run's experiment.toml two folders up:"
             " give a checkpoint directory"
         )
-    return load_experiment(experiment).model
+    return load_model(str(file))
 
 
 @contextmanager
@@ -332,9 +330,12 @@ def _keep_small_files(source: Path, target: Path) -> None:
         shutil.copyfile(source / name, target / name)
 
 
-def _copy_files(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
+def _copy_small_files(checkpoint: Path, target: Path) -> None:
+    """Give a model what came with it, or the tokeniser of the store it was trained on."""
+    if (checkpoint / HUB).is_dir():
+        shutil.copytree(checkpoint / HUB, target, dirs_exist_ok=True)
+    elif (tokenizer := tokenizer_file(checkpoint)) is not None:
+        shutil.copyfile(tokenizer, target / "tokenizer.json")
 
 
 def _kept_config(checkpoint: Path) -> dict[str, Any]:

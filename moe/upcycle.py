@@ -61,6 +61,11 @@ def upcycled_model(dense: ModelConfig, how: Upcycling) -> ModelConfig:
     for name, value in (("experts", how.num_experts), ("top-k", how.top_k)):
         if shards < 1 or value % shards:
             raise ConfigError(f"--{name} {value} is not a multiple of --granularity {shards}")
+    if how.top_k == shards == 1:
+        raise ConfigError(
+            "--top-k 1: one expert's normalised weight is always 1, and the router would learn"
+            " nothing: choose 2 or more"
+        )
     if inner % shards:
         raise ConfigError(f"ffn_hidden_size={inner} is not a multiple of --granularity {shards}")
     moe = {

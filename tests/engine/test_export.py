@@ -28,6 +28,9 @@ def test_a_run_of_any_layout_becomes_transformers_model(store: Path, tmp_path: P
     run_ranks(2, train_one_step, run, experiment)
     done = to_hub(run, tmp_path / "run-hub")
     assert done.family == "deepseek_v3"
+    assert (tmp_path / "run-hub/tokenizer.json").read_text() == (
+        store / "tokenizer.json"
+    ).read_text()
     back = AutoModelForCausalLM.from_pretrained(
         tmp_path / "run-hub", dtype=torch.float32, attn_implementation="eager"
     )
