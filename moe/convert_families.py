@@ -9,6 +9,7 @@ from moe.convert_dense import DENSE_FAMILIES
 from moe.convert_family import Family, MisfitError
 from moe.convert_sparse import SPARSE_FAMILIES
 from moe.errors import ConfigError
+from moe.presets import why_not
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family for family in (*DENSE_FAMILIES, *SPARSE_FAMILIES, *DEEPSEEK_FAMILIES)
@@ -26,6 +27,8 @@ def family_of(config: HubConfig) -> Family:
     name = config.need("model_type")
     family = FAMILIES.get(ALIASES.get(name, name))
     if family is None:
+        if reason := why_not(name):
+            raise ConfigError(f"{config.origin}: model_type = {name!r}: {reason}")
         known = ", ".join((*FAMILIES, *ALIASES))
         raise ConfigError(f"{config.origin}: model_type = {name!r} is not one of {known}")
     return family

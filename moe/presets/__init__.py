@@ -9,6 +9,13 @@ from typing import Any, Literal
 from moe.config.base import Section
 from moe.errors import ConfigError
 
+NOT_EXPRESSIBLE = {
+    "qwen3-next": "three of four layers are gated DeltaNet (linear attention), which megatron-core"
+    " builds only where flash-linear-attention's GPU kernels are installed, and its softmax"
+    " attention has an output gate: [model] expresses neither"
+}
+"""Models that people ask for by name, and why they are not shipped."""
+
 _UNITS = {"M": 10**6, "B": 10**9, "T": 10**12}
 
 
@@ -58,9 +65,17 @@ def resolve_preset(name: str) -> str:
     known |= {_key(alias): preset for preset in names for alias in read_card(preset).aliases}
     if preset := known.get(_key(name)):
         return preset
+    if reason := why_not(name):
+        raise ConfigError(f"no preset {name!r}: {reason}; the nearest shipped is qwen3-30b-a3b")
     near = difflib.get_close_matches(_key(name), known, n=1, cutoff=0.4)
     hint = f"did you mean {known[near[0]]}?" if near else f"there are {', '.join(names)}"
     raise ConfigError(f"no preset {name!r}: {hint} (a file needs the ending .toml)")
+
+
+def why_not(name: str) -> str | None:
+    """Return why a model cannot be expressed, where that is known; `name` as anyone writes it."""
+    found = (why for model, why in NOT_EXPRESSIBLE.items() if _key(name).startswith(_key(model)))
+    return next(found, None)
 
 
 def preset_model(name: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ WANTED = {
     "tiny", "small", "olmoe-1b-7b", "mixtral-8x7b", "mixtral-8x22b", "qwen3-30b-a3b",
     "qwen3-235b-a22b", "deepseek-v3", "llama3-8b", "llama3-70b", "llama3.1-405b",
     "qwen2-57b-a14b", "deepseek-v2-lite", "kimi-k2", "moonlight-16b-a3b", "gpt-oss-20b",
-    "gpt-oss-120b",
+    "gpt-oss-120b", "glm-4.5-air",
 }  # fmt: skip
 
 
@@ -91,6 +91,12 @@ def test_no_name_means_two_models() -> None:
 def test_unknown_model_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="no preset 'qwen3-30b': did you mean qwen3-30b-a3b"):
         load_model("qwen3-30b")
+
+
+@pytest.mark.parametrize("name", ["qwen3-next", "Qwen3-Next-80B-A3B-Instruct", "qwen3_next"])
+def test_a_model_that_cannot_be_expressed_is_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"gated DeltaNet.*nearest shipped is qwen3-30b-a3b"):
+        load_model(name)
 
 
 def test_listing_holds_every_preset() -> None:
