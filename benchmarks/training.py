@@ -31,11 +31,6 @@ def is_rank_of_a_group() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def is_restart() -> bool:
-    """Whether torchrun started this rank again after a failure."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 def run_training(  # noqa: PLR0913 - the command's options
     file: Path,
     overrides: Sequence[str],
@@ -91,9 +86,9 @@ def train_rank(
     A rank that torchrun started again resumes by itself, from the newest checkpoint.
     Returns the run's record on rank 0, {} elsewhere.
     """
-    from parallel.engine import quieten_engine, start_engine, stop_engine
+    from parallel.engine import quieten_engine, restart_count, start_engine, stop_engine
 
-    if is_restart():
+    if restart_count():
         resume, from_step = True, None
         _refuse_to_restart_what_was_stopped(run_dir)
     check_before_start(experiment, int(os.environ.get("WORLD_SIZE", "1")))

@@ -96,7 +96,12 @@ def start_engine(layout: Layout, *, seed: int) -> Engine:
         store = torch._C._distributed_c10d.HashStore()
         dist.init_process_group(backend, timeout=limit, store=store, rank=0, world_size=1)
     else:
-        dist.init_process_group(backend, timeout=limit)
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=limit))
+        # torchrun's own store outlives a restart, and gloo's old addresses are still in it.
+        store = dist.PrefixStore(f"start-{restart_count()}", store)
+        dist.init_process_group(
+            backend, timeout=limit, store=store, rank=rank, world_size=world_size
+        )
     _lay_out_groups(layout, timeout_s)
     _seed_everything(seed)
     from megatron.core import parallel_state
@@ -111,6 +116,11 @@ def start_engine(layout: Layout, *, seed: int) -> Engine:
         dp_rank=parallel_state.get_data_parallel_rank(),
         hostname=socket.gethostname(),
     )
+
+
+def restart_count() -> int:
+    """Return how often torchrun has started this rank again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def stop_engine() -> None:

@@ -5,11 +5,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ranks import run_ranks
 from training import Block, blocks
 
 from moe.config.experiment import Experiment
@@ -37,27 +39,45 @@ class At:
 
 @dataclass(frozen=True)
 class Kill:
-    """A `kill -9` of some ranks, a while after a step began on each."""
+    """A `kill -9` of some ranks once a step has begun: after a while, or inside a save."""
 
     ranks: tuple[int, ...]
     step: int
-    after_s: float
+    after_s: float = 0.0
+    at_sync: int | None = None
+    """Instead: when so many files have been forced to disk since then."""
+
+    def arm(self) -> None:
+        """Set the trap in this process."""
+        if self.at_sync is None:
+            threading.Timer(self.after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            return
+        left, sync = [self.at_sync], os.fsync
+
+        def counted(file: Any) -> None:
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            sync(file)
+
+        os.fsync = counted
 
 
 def train_rank(
     experiment: Experiment,
     run_dir: Path,
     *,
-    resume: bool = False,
+    prepare: Callable[[], None] = lambda: None,
     kill: Kill | None = None,
     progress: At | None = None,
-    from_step: int | None = None,
+    **how: Any,
 ) -> list[Block]:
-    """Train one rank of a run; returns its parts of the parameters."""
+    """Train one rank of a run, whose process is prepared first; returns its parameters' parts."""
     from moe import train as training
     from moe.train_step import Trainer
     from parallel.engine import start_engine, stop_engine
 
+    prepare()
     made: list[Trainer] = []
 
     class Watched(Trainer):
@@ -67,22 +87,21 @@ def train_rank(
 
         def step(self, index: int, **more: Any) -> Any:
             if kill is not None and index == kill.step and self.engine.rank in kill.ranks:
-                threading.Timer(kill.after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+                kill.arm()
             return super().step(index, **more)
 
     training.Trainer = Watched  # type: ignore[misc]
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
-    training.train(
-        experiment,
-        engine,
-        run_dir,
-        resume=resume,
-        from_step=from_step,
-        progress=progress if engine.is_main else None,
-    )
+    watcher = progress if engine.is_main else None
+    training.train(experiment, engine, run_dir, progress=watcher, **how)
     parts = blocks(made[0].chunks)
     stop_engine()
     return parts
+
+
+def run(num_ranks: int, experiment: Experiment, run_dir: Path, **how: Any) -> list[list[Block]]:
+    """Train in `num_ranks` processes; returns their parameters' parts."""
+    return run_ranks(num_ranks, partial(train_rank, experiment, run_dir, **how))
 
 
 def rows(run_dir: Path, name: str = "metrics") -> list[dict[str, Any]]:
