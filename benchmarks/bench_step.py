@@ -29,6 +29,7 @@ from moe.config.model import ModelConfig
 from moe.config.train import TrainConfig
 from moe.ledger import ledger
 from moe.shape import batch_of, shape_of
+from moe.train_proof import execution
 from parallel.engine import Engine, all_gather_objects
 from parallel.hardware import describe_device
 from parallel.layout_check import checked_placement
@@ -137,7 +138,7 @@ def measure(experiment: Experiment, plan: StepPlan, engine: Engine) -> dict[str,
         return {
             "parameters": ledger(experiment.model, experiment.train.seq_len).as_json(),
             "tokens_per_step": ours.tokens_per_step,
-            "execution": ours.trainer.describe(),
+            "execution": execution(ours.trainer),
             "layout": experiment.parallel.model_dump(mode="json"),
             "routing": rows,
             "split_s": time_split(ours),

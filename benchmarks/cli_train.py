@@ -33,6 +33,14 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options
     max_restarts: Annotated[
         int, typer.Option(help="Times to resume by itself after a process failed.", min=0)
     ] = 0,
+    replay: Annotated[
+        int | None,
+        typer.Option(
+            help="Train a step that a guard refused once more, from its dump.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show experiment, layout, cost and memory; do not start."),
@@ -51,6 +59,11 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options
     from benchmarks.training import is_rank_of_a_group, run_directory, run_training
 
     place = run_directory(wanted, run_dir)
+    if replay is not None:
+        from benchmarks.training import replay_step
+
+        typer.echo(json.dumps(replay_step(wanted, place, replay)))
+        return
     record = run_training(
         experiment,
         overrides or [],

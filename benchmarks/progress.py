@@ -19,6 +19,10 @@ LOG_EVERY_S = 30.0
 """Seconds between lines where no terminal can show a moving one."""
 
 
+def _shown(loss: float | None) -> str:
+    return "not finite" if loss is None else f"{loss:.3f}"
+
+
 class TrainingProgress:
     """Shows steps, loss, speed and time left: a moving line, or in a log one line now and then."""
 
@@ -49,7 +53,7 @@ class TrainingProgress:
     def row(self, row: Mapping[str, Any]) -> None:
         """Move to a metrics row's step."""
         step = row["step"]
-        note = f"loss {row['loss']:.3f}  {row['tokens_per_s']:,.0f} tokens/s{self.held_out}"
+        note = f"loss {_shown(row['loss'])}  {row['tokens_per_s']:,.0f} tokens/s{self.held_out}"
         if self.task is not None:
             self.bar.update(self.task, completed=step, note=note)
         elif step == self.steps or time.monotonic() - self.last_line_at > LOG_EVERY_S:

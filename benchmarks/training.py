@@ -17,6 +17,7 @@ from benchmarks.trackers import open_trackers
 from moe.config.experiment import Experiment, load_experiment
 from moe.errors import ConfigError, RankError, StoppedError
 from moe.preflight import check_before_start
+from parallel.layout import Layout
 
 RUNS = Path("runs")
 
@@ -112,6 +113,26 @@ def train_rank(
     finally:
         if watcher is not None:
             watcher.end()
+        stop_engine()
+
+
+def replay_step(experiment: Experiment, run_dir: Path, step: int) -> dict[str, Any]:
+    """Train a step that the guard refused once more, from its dump, in this process.
+
+    Dumps are read under any layout, so one process serves (as one rank of a group: that group).
+    """
+    from parallel.engine import quieten_engine, start_engine, stop_engine
+
+    if not is_rank_of_a_group():
+        alone = Layout(device=experiment.parallel.device)
+        experiment = experiment.model_copy(update={"parallel": alone})
+    quieten_engine()
+    from moe.train_replay import replay
+
+    engine = start_engine(experiment.parallel, seed=experiment.train.seed)
+    try:
+        return replay(experiment, engine, run_dir, step)
+    finally:
         stop_engine()
 
 

@@ -19,6 +19,18 @@ class StorageError(RuntimeError):
     exit_code = 1
 
 
+class ExecutionError(RuntimeError):
+    """The built model is not what was asked for."""
+
+    exit_code = 1
+
+
+class GuardError(RuntimeError):
+    """A step's loss or gradient was refused; the run ended with a dump of the step."""
+
+    exit_code = 1
+
+
 class RankError(RuntimeError):
     """A rank of this run failed or was killed; the run can be resumed."""
 

@@ -8,6 +8,7 @@ from megatron.core.fusions.fused_bias_geglu import quick_gelu
 from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
 
 from moe.config.model import ModelConfig
+from moe.errors import ConfigError
 from parallel.engine import router_loss_factor
 from parallel.layout import Layout
 from parallel.precision import Precision
@@ -66,9 +67,13 @@ def transformer_config(
         "transformer_impl": "transformer_engine" if precision.kernels == "te" else "local",
     }
     values |= _activation_values(model) | _window_values(model) | _moe_values(model, layout)
-    if model.mla is not None:
-        return MLATransformerConfig(**values, **_mla_values(model))
-    config = TransformerConfig(**values)
+    values |= _stage_values(model, layout) | _recompute_values(layout) | _fp8_values(precision)
+    try:
+        if model.mla is not None:
+            return MLATransformerConfig(**values, **_mla_values(model))
+        config = TransformerConfig(**values)
+    except (ValueError, AssertionError) as error:
+        raise ConfigError(f"megatron-core refuses this model in this layout: {error}") from None
     if model.rope.scaling == "yarn":
         _set_yarn(config, model)
     return config
@@ -76,6 +81,46 @@ def transformer_config(
 
 def _leave(weight: torch.Tensor) -> torch.Tensor:
     return weight
+
+
+def _stage_values(model: ModelConfig, layout: Layout) -> dict[str, Any]:
+    """Name what each chunk holds, in the model's order, where layers are dealt unevenly."""
+    if layout.stage_layers is None or layout.pp == 1:
+        return {}
+    chunks = [["decoder"] * count for count in layout.stage_layers]
+    chunks[0].insert(0, "embedding")
+    chunks[-1] += ["mtp"] * model.mtp_layers + ["loss"]
+    return {"pipeline_model_parallel_layout": chunks}
+
+
+def _recompute_values(layout: Layout) -> dict[str, Any]:
+    if layout.recompute == "none":
+        return {}
+    if layout.recompute == "selective":
+        return {
+            "recompute_granularity": "selective",
+            "recompute_modules": list(layout.recompute_modules),
+        }
+    return {
+        "recompute_granularity": "full",
+        "recompute_method": "uniform",
+        "recompute_num_layers": 1,
+    }
+
+
+def _fp8_values(precision: Precision) -> dict[str, Any]:
+    """FP8 of Transformer Engine; emulated FP8 replaces products in the built model instead."""
+    if not precision.is_native_fp8:
+        return {}
+    kept = precision.fp8_keep_first + precision.fp8_keep_last > 0
+    return {
+        "fp8": precision.formats,
+        "fp8_recipe": "tensorwise" if precision.fp8 == "current" else precision.fp8,
+        "fp8_param": precision.fp8_parameters,
+        "first_last_layers_bf16": kept,
+        "num_layers_at_start_in_bf16": precision.fp8_keep_first,
+        "num_layers_at_end_in_bf16": precision.fp8_keep_last,
+    }
 
 
 def _activation_values(model: ModelConfig) -> dict[str, Any]:
@@ -123,6 +168,8 @@ def _moe_values(model: ModelConfig, layout: Layout) -> dict[str, Any]:
         "moe_router_dtype": None if moe.router_dtype == "model" else moe.router_dtype,
         "moe_grouped_gemm": True,
         "moe_token_dispatcher_type": layout.dispatcher,
+        "moe_flex_dispatcher_backend": layout.flex_backend,
+        "overlap_moe_expert_parallel_comm": layout.overlap_experts,
     }
 
 

@@ -3,6 +3,7 @@
 Shapes: T routed tokens, E experts on this rank, F an expert's inner size on this rank, H hidden.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 
 INNER_DIM = {"gate_up": 2, "gate_up_bias": 2, "down": 2, "down_bias": 1}
 """The dimension of each weight that is cut over expert-tensor-parallel ranks."""
+
+
+Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class GroupedExperts(nn.Module):
@@ -41,6 +45,8 @@ class GroupedExperts(nn.Module):
         super().__init__()
         assert pg_collection is not None
         self.groups = pg_collection
+        self.products: dict[str, Product] = {"gate_up": _grouped_mm, "down": _grouped_mm}
+        """How tokens [T, K] are multiplied by weights [E, N, K]; emulated FP8 replaces them."""
         self.clamp: float | None = config.activation_func_clamp_value
         shards = pg_collection.expt_tp.size()
         experts, width = num_local_experts, config.hidden_size
@@ -64,12 +70,12 @@ class GroupedExperts(nn.Module):
             return tokens_th + nothing, None
         counts = tokens_per_expert.to(tokens_th.device)
         ends = counts.cumsum(0).to(torch.int32)
-        inner = _grouped_mm(tokens_th, self.gate_up.flatten(1, 2), ends)
+        inner = self.products["gate_up"](tokens_th, self.gate_up.flatten(1, 2), ends)
         if self.gate_up_bias is not None:
             inner = inner + self.gate_up_bias.flatten(1).repeat_interleave(counts, dim=0)
         gate, up = inner.chunk(2, dim=-1)
         activated = (self._activate(gate, up) * probs_t.unsqueeze(-1)).to(tokens_th.dtype)
-        output = _grouped_mm(activated, self.down, ends)
+        output = self.products["down"](activated, self.down, ends)
         if self.down_bias is not None:
             bias_th = self._whole_down_bias().repeat_interleave(counts, dim=0)
             output = output + (bias_th * probs_t.unsqueeze(-1)).to(output.dtype)

@@ -1,6 +1,6 @@
 """What must hold before a run starts, checked where one process can say it in one line."""
 
-from importlib import util
+from importlib import import_module, util
 from pathlib import Path
 
 from moe.config.experiment import Experiment, tokenizer_file
@@ -23,6 +23,7 @@ def check_before_start(experiment: Experiment, num_ranks: int) -> Placement:
         experiment.parallel, shape_of(experiment.model), batch_of(experiment.train), num_ranks
     )
     _check_kernels(experiment)
+    _check_dispatcher(experiment)
     _check_data(experiment, placement.dp)
     if experiment.train.init is not None:
         _check_init(experiment, experiment.train.init)
@@ -67,6 +68,44 @@ def _check_init(experiment: Experiment, init: Path) -> None:
             f"{experiment.data.store}: made with another tokenizer than train.init's: build it"
             f" again with --tokenizer {file.parent if file.name == TOKENIZER else file}"
         )
+
+
+def _check_dispatcher(experiment: Experiment) -> None:
+    """Refuse what needs a GPU, Transformer Engine or a library that is not here."""
+    from parallel.engine import choose_device
+
+    layout = experiment.parallel
+    if layout.overlap_experts and experiment.precision.kernels != "te":
+        raise ConfigError(
+            'parallel.overlap_experts = true needs precision.kernels = "te": set it to false'
+        )
+    if layout.recompute == "selective" and experiment.precision.kernels == "torch":
+        for name in {"moe_act"}.intersection(layout.recompute_modules):
+            raise ConfigError(
+                f'parallel.recompute_modules: "{name}" needs precision.kernels = "te": recompute'
+                ' "moe" instead'
+            )
+    if layout.dispatcher != "flex" or experiment.model.moe is None:
+        return
+    if choose_device(layout.device) == "cpu":
+        raise ConfigError(
+            'parallel.dispatcher = "flex" needs GPUs, and this run would use the CPU: set'
+            ' parallel.dispatcher = "alltoall"'
+        )
+    if not _has_flex_backend(layout.flex_backend):
+        raise ConfigError(
+            f'parallel.flex_backend = "{layout.flex_backend}" needs the Python module deep_ep'
+            " (https://github.com/deepseek-ai/DeepEP; HybridEP is its branch hybrid-ep), which is"
+            ' not here: build it, or set parallel.dispatcher = "alltoall"'
+        )
+
+
+def _has_flex_backend(backend: str) -> bool:
+    """Detect the library by the class that megatron-core takes from it."""
+    if util.find_spec("deep_ep") is None:
+        return False
+    names = {"deepep": "Buffer", "hybridep": "HybridEPBuffer"}
+    return hasattr(import_module("deep_ep"), names[backend])
 
 
 def _check_data(experiment: Experiment, dp: int) -> None:

@@ -67,8 +67,13 @@ class RoutingCounter:
         with watching(self._routers, self._count):
             yield
 
-    @torch.no_grad()
     def _count(self, layer_number: int, decision: Decision) -> None:
+        # What is recomputed passes twice, the first time without gradients.
+        if torch.is_grad_enabled():
+            self._add(layer_number, decision)
+
+    @torch.no_grad()
+    def _add(self, layer_number: int, decision: Decision) -> None:
         assert self._rule is not None
         logits = decision.logits.float()
         self._totals = self._totals.to(logits.device)

@@ -16,17 +16,22 @@ from moe.checkpoint import load_checkpoint, snapshot
 from moe.checkpoint_store import checkpoint_to_resume, set_aside_after
 from moe.checkpoint_writer import Checkpointer
 from moe.config.experiment import Experiment
-from moe.errors import ConfigError, StoppedError, StorageError
+from moe.errors import ConfigError, GuardError, StoppedError, StorageError
 from moe.goodput import begun, goodput, process_age_s
 from moe.ledger import ledger
 from moe.observe import Observer, Phase, RunPlace, Tracker
 from moe.run import RunDirectory, describe_start, now
-from moe.train_log import StepLog
+from moe.train_guard import Fault
+from moe.train_log import StepLog, finite
+from moe.train_proof import check_execution, execution
+from moe.train_replay import DUMPS
 from moe.train_step import StepResult, Trainer
 from parallel.engine import ENGINE_VERSION, Engine, gather_objects
 from parallel.hardware import describe_device, measure_matmul_rate
 from parallel.watchdog import Watchdog
 
+MAX_DUMPS = 3
+"""Newest refused steps whose dumps stay."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
@@ -168,6 +173,8 @@ class Session:
         dtype = torch.bfloat16 if experiment.precision.dtype == "bf16" else torch.float32
         self.peak = measure_matmul_rate(engine.device, dtype)
         self.ledger = ledger(experiment.model, experiment.train.seq_len)
+        self.execution = execution(trainer)
+        check_execution(experiment, self.execution)
         self.log = StepLog(run, trainer, observers, trackers, self.ledger, self.peak)
 
     def run_to_end(self, run_dir: Path, checkpoint: Path | None) -> dict[str, Any]:
@@ -200,7 +207,7 @@ class Session:
         if checkpoint is not None:
             trainer = self.trainer
             state = load_checkpoint(checkpoint, trainer.chunks, trainer.optimizer, verified=True)
-            trainer.loader.load_state_dict(state["data"])
+            trainer.load_state(state)
             self.step, self.tokens = state["step"], state["tokens"]
             self.stream_hash = state["stream_hash"]
             self.train_time_s = state["train_time_s"]
@@ -223,6 +230,7 @@ class Session:
         self.checkpointer = Checkpointer(
             run_dir / "checkpoints", keep=train.keep_checkpoints, keep_every=train.keep_every
         )
+        self.dumps = Checkpointer(run_dir / DUMPS, keep=MAX_DUMPS)
         place = run_place(engine, run_dir)
         kept = state.get("observers", [None] * len(self.observers))
         for observer, observer_state in zip(self.observers, kept, strict=True):
@@ -244,7 +252,7 @@ class Session:
         )
         return {
             "hardware": describe_device(engine.device) | {"ranks": engine.world_size},
-            "execution": self.trainer.describe() | {"megatron_core": ENGINE_VERSION},
+            "execution": self.execution | {"megatron_core": ENGINE_VERSION},
             "layout": layout | {"dp": engine.dp},
             "data": self.trainer.loader.describe(experiment.train.steps),
             "ledger": self.ledger.as_json(),
@@ -256,12 +264,14 @@ class Session:
         begin = time.perf_counter()
         result = self.trainer.step(self.step, stop=stop)
         elapsed_s = time.perf_counter() - begin
+        if result.fault is not None:
+            self._refuse(result, result.fault)
         self.train_time_s += elapsed_s
         self.step += 1
         self.tokens += result.tokens
         seen = f"{self.stream_hash} {self.step} {result.checksum}"
         self.stream_hash = hashlib.sha256(seen.encode()).hexdigest()[:16]
-        self.last_loss = result.loss
+        self.last_loss = finite(result.loss)
         self.log.add(result, elapsed_s)
         train = self.experiment.train
         if self.step % train.log_interval == 0 or result.stop or self.step == train.steps:
@@ -269,6 +279,33 @@ class Session:
             if self.progress is not None:
                 self.progress.row(row)
         return result
+
+    def _refuse(self, result: StepResult, fault: Fault) -> None:
+        """Keep a step whose update was not made: a row, and a dump that replays it.
+
+        Raises:
+            GuardError: The run is to end.
+        """
+        step, batch = self.step + 1, self.experiment.train.global_batch_size
+        found = {
+            "fault": fault.reason,
+            "action": fault.action,
+            "samples": [self.step * batch, step * batch],
+            "loss": finite(result.loss),
+            "grad_norm": finite(result.grad_norm),
+        }
+        self.watchdog.beat(f"dumping step {step}")
+        copy = snapshot(self.trainer.chunks, self.trainer.optimizer)
+        self.dumps.save(step, copy, self.trainer.state() | found)
+        self.dumps.wait()
+        if self.run is not None:
+            self.run.append("refused", {"step": step, **found})
+        if fault.action == "stop":
+            raise GuardError(
+                f"step {step} (samples {self.step * batch} to {step * batch - 1}): {fault.reason};"
+                f" look into it with --replay {step}, or go on with --resume and"
+                ' --set train.on_nonfinite="skip" (or on_spike)'
+            )
 
     def _at_intervals(self) -> None:
         train = self.experiment.train
@@ -297,9 +334,10 @@ class Session:
             "tokens": self.tokens,
             "stream_hash": self.stream_hash,
             "train_time_s": self.train_time_s,
-            "data": self.trainer.loader.state_dict(),
+            **self.trainer.state(),
             "observers": [observer.state() for observer in self.observers],
         }
+        self.trainer.settle_parameters()
         copy = snapshot(self.trainer.chunks, self.trainer.optimizer)
         self.checkpointer.save(self.step, copy, state)
         if is_last:

@@ -1,6 +1,7 @@
 """What a run writes down as it goes: metrics rows, expert load, trackers; a row an interval."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from moe.routing import Routing
 from moe.run import RunDirectory
 from moe.tensorboard import TensorBoard
 from moe.train_step import StepResult, Trainer
+
+
+def finite(value: float) -> float | None:
+    """Return a number, or None where it is infinite or none: JSON has no word for that."""
+    return value if math.isfinite(value) else None
 
 
 class StepLog:
@@ -57,10 +63,10 @@ class StepLog:
             "step": step,
             "tokens": tokens,
             "stream_hash": stream_hash,
-            "loss": result.loss,
+            "loss": finite(result.loss),
             **result.extras,
             **self.trainer.router_losses(self.interval_steps),
-            "grad_norm": result.grad_norm,
+            "grad_norm": finite(result.grad_norm),
             "learning_rate": result.learning_rate,
             "step_time_s": self.interval_s / self.interval_steps,
             "tokens_per_s": rate,

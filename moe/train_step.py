@@ -1,6 +1,7 @@
 """One rank's part of a training step: megatron-core's schedules, DDP and optimizer."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,11 @@ from moe.config.experiment import Experiment
 from moe.feed import open_loader
 from moe.model import build_model
 from moe.model_config import weigh_router_losses
+from moe.model_fp8 import emulate_fp8
 from moe.routing import RoutingCounter, RoutingMaps
 from moe.schedule import learning_rate
 from moe.train_forward import MicroBatches
+from moe.train_guard import Fault, Guard, RefusedUpdate
 from moe.train_init import freeze, load_initial_weights
 from moe.train_objective import Objective, TokenObjective
 from moe.train_optimizer import build_optimizer
@@ -46,6 +49,8 @@ class StepResult:
     learning_rate: float
     stop: bool
     """Some rank was asked to stop."""
+    fault: Fault | None = None
+    """Why no update was made; none: it was."""
 
 
 class Trainer:
@@ -74,9 +79,14 @@ class Trainer:
             load_initial_weights(experiment, chunks)
         freeze(train.trainable, chunks)
         self.chunks = [self._wrap(chunk, i) for i, chunk in enumerate(chunks)]
+        self.fp8 = None
+        if experiment.precision.fp8 == "emulated":
+            self.fp8 = emulate_fp8(chunks, experiment.precision)
         self.optimizer = build_optimizer(
             train, experiment.parallel, experiment.precision, self.chunks
         )
+        self.guard = Guard(train)
+        self._judge_gradients()
         self._connect(chunks[0].config)
         self.routing = RoutingCounter(experiment.model, chunks)
         self.forward = MicroBatches(experiment, engine.device)
@@ -90,10 +100,23 @@ class Trainer:
             return PreferenceObjective(self.experiment, self.forward)
         return TokenObjective(every_position=self.experiment.train.mode == "sft")
 
+    def _judge_gradients(self) -> None:
+        """Let the guard see the gradient norm between gradients and update."""
+        norm_of = self.optimizer.get_grad_norm
+
+        def judged() -> float:
+            norm = float(norm_of())
+            self.guard.judge_norm(norm)
+            return norm
+
+        self.optimizer.get_grad_norm = judged
+
     def _wrap(self, chunk: Any, index: int) -> DistributedDataParallel:
         config = DistributedDataParallelConfig(
             grad_reduce_in_fp32=True,
             use_distributed_optimizer=self.experiment.parallel.distributed_optimizer,
+            overlap_grad_reduce=self.experiment.parallel.overlap_grad_reduce,
+            overlap_param_gather=self.experiment.parallel.overlap_param_gather,
         )
         return DistributedDataParallel(chunk.config, config, chunk, disable_bucketing=index > 0)
 
@@ -145,25 +168,68 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
+        biases = [bias.clone() for bias in self._expert_biases()]
         batches = self.loader.step(index)
         with self.routing.counting():
             total = self.forward_backward(batches, forward_only=False)
-        _success, grad_norm, _zeros = self.optimizer.step()
         # Exact in float64 up to 2^21 sequences a step; one rank counts for its replica.
         checksum = sum(batch.checksum() for batch in batches) if _leads_replica() else 0
         own = torch.tensor([float(stop), float(checksum)], dtype=torch.float64)
         shared = torch.cat([total, own])
         dist.all_reduce(shared)
         *sums, stops, checksum_sum = shared.tolist()
+        loss = sums[0] / sums[1]
+        grad_norm, fault = self._update(loss)
+        if fault is not None:
+            for bias, before in zip(self._expert_biases(), biases, strict=True):
+                bias.copy_(before)
         return StepResult(
-            loss=sums[0] / sums[1],
+            loss=loss,
             tokens=int(sums[2]),
             extras=self._extras(sums),
             checksum=int(checksum_sum),
-            grad_norm=float(grad_norm),
+            grad_norm=grad_norm,
             learning_rate=rate,
             stop=stops > 0,
+            fault=fault,
         )
+
+    def _update(self, loss: float) -> tuple[float, Fault | None]:
+        """Update the parameters unless the guard refuses; returns the gradient norm and why."""
+        fault = self.guard.judge_loss(loss)
+        if fault is not None:
+            return math.nan, fault
+        try:
+            _success, grad_norm, _zeros = self.optimizer.step()
+        except RefusedUpdate as refused:
+            return refused.grad_norm, refused.fault
+        self.guard.accept(loss)
+        if self.fp8 is not None:
+            self.fp8.end_step()
+        return float(grad_norm), None
+
+    def _expert_biases(self) -> list[torch.Tensor]:
+        """Return what auxiliary-loss-free balancing changes as gradients are completed."""
+        found = (getattr(m, "expert_bias", None) for c in self.chunks for m in c.module.modules())
+        return [bias for bias in found if bias is not None]
+
+    def state(self) -> dict[str, Any]:
+        """Return what later steps depend on beside parameters and optimizer, as JSON values."""
+        fp8 = None if self.fp8 is None else self.fp8.state()
+        return {"data": self.loader.state_dict(), "guard": self.guard.state(), "fp8": fp8}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.loader.load_state_dict(state["data"])
+        self.guard.load(state.get("guard", ()))
+        if self.fp8 is not None and state.get("fp8"):
+            self.fp8.load(state["fp8"])
+
+    def settle_parameters(self) -> None:
+        """Wait for parameters whose gathering overlaps with the next step; a collective call."""
+        if self.experiment.parallel.overlap_param_gather:
+            for chunk in self.chunks:
+                chunk.start_param_sync(force_sync=True)
 
     def _extras(self, sums: Sequence[float]) -> dict[str, float]:
         return {n: x / sums[1] for n, x in zip(self.objective.extras, sums[3:], strict=True)}
@@ -205,29 +271,6 @@ class Trainer:
             names[key] = float(values.sum()) / sparse / self.micro_batches / steps
         return names
 
-    def describe(self) -> dict[str, Any]:
-        """Return what was built: modules, dispatcher, optimizer and number formats in use."""
-        layer = next(
-            (x for c in self.chunks for x in c.module.decoder.layers if hasattr(x.mlp, "router")),
-            None,
-        )
-        parts = [type(m) for chunk in self.chunks for m in chunk.module.modules()]
-        attention = next(m for m in parts if m.__name__.endswith("Attention") and m.__name__ not in
-                         ("SelfAttention", "MLASelfAttention"))  # fmt: skip
-        return {
-            "kernels": self.experiment.precision.kernels,
-            "attention": _path(attention),
-            "experts": None if layer is None else _path(type(layer.mlp.experts)),
-            "dispatcher": None if layer is None else _path(type(layer.mlp.token_dispatcher)),
-            "optimizer": _path(type(self._inner_optimizer())),
-            "dtype": str(next(self.chunks[0].parameters()).dtype).removeprefix("torch."),
-            "device": self.engine.device.type,
-        }
-
-    def _inner_optimizer(self) -> Any:
-        chained = getattr(self.optimizer, "chained_optimizers", [self.optimizer])
-        return chained[0].optimizer
-
     def close(self) -> None:
         """Stop background work."""
         self.loader.close()
@@ -241,7 +284,3 @@ def _leads_replica() -> bool:
         or parallel_state.get_pipeline_model_parallel_rank()
         or parallel_state.get_context_parallel_rank()
     )
-
-
-def _path(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"

@@ -4,8 +4,9 @@ Counts the tensors that autograd saves, after Korthikanti et al., "Reducing Acti
 Recomputation in Large Transformer Models" (arXiv:2205.05198, section 4, table 2), for what these
 models do otherwise: no dropout (no masks), attention that keeps a log-sum-exp in place of the
 score matrix (FlashAttention, arXiv:2205.14135), grouped keys and values, gated feed-forward
-networks, latent attention, dropless experts under even routing times an imbalance. Nothing is
-recomputed.
+networks, latent attention, dropless experts under even routing times an imbalance. Of what is
+recomputed only the input is kept; recomputing the attention core, an expert's activation or shared
+experts is counted as saving nothing.
 
 Per token and layer, in elements (h hidden, q, k, v, o widths of queries, keys, values and
 attention's output, f inner size): two norms' inputs and outputs 4h, attention q + k + v + o, the
@@ -64,22 +65,62 @@ def layer_bytes(  # noqa: PLR0913
     sparse: bool,
     imbalance: float = 1.0,
 ) -> int:
-    """Return what one layer keeps of one micro-batch."""
+    """Return what one layer keeps of one micro-batch until its backward pass."""
+    hidden = rank_tokens(layout, batch).residual * shape.hidden_size * precision.element_bytes
+    if layout.recompute == "full":
+        return hidden
+    attention, network = _part_bytes(shape, layout, batch, precision, sparse, imbalance)
+    modules = layout.recompute_modules if layout.recompute == "selective" else ()
+    norms = (2 if "layernorm" in modules else 4) * hidden
+    return norms + attention + (0 if _network(sparse) in modules else network)
+
+
+def recomputed_bytes(  # noqa: PLR0913
+    shape: Shape,
+    layout: Layout,
+    batch: Batch,
+    precision: Precision,
+    sparse: bool,
+    imbalance: float = 1.0,
+) -> int:
+    """Return what one layer's backward pass computes again, and holds for as long as it runs."""
+    if layout.recompute == "none":
+        return 0
+    hidden = rank_tokens(layout, batch).residual * shape.hidden_size * precision.element_bytes
+    attention, network = _part_bytes(shape, layout, batch, precision, sparse, imbalance)
+    if layout.recompute == "full":
+        return 4 * hidden + attention + network
+    return network if _network(sparse) in layout.recompute_modules else 0
+
+
+def _network(sparse: bool) -> str:
+    return "moe" if sparse else "mlp"
+
+
+def _part_bytes(  # noqa: PLR0913
+    shape: Shape,
+    layout: Layout,
+    batch: Batch,
+    precision: Precision,
+    sparse: bool,
+    imbalance: float,
+) -> tuple[int, int]:
+    """Return what attention and feed-forward network of one layer keep, without the norms."""
     tokens = rank_tokens(layout, batch)
     width = precision.element_bytes
-    elements = 4 * tokens.residual * shape.hidden_size + _attention_elements(shape, layout, tokens)
-    fixed = LOG_SUM_EXP_BYTES * tokens.sequence * shape.num_heads // layout.tp
+    attention = width * _attention_elements(shape, layout, tokens)
+    attention += LOG_SUM_EXP_BYTES * tokens.sequence * shape.num_heads // layout.tp
     dense_widths, routed_widths = _GATED_WIDTHS[precision.kernels]
     if not sparse:
         inner = shape.ffn_hidden_size // layout.tp
-        return width * (elements + dense_widths * tokens.sequence * inner) + fixed
+        return attention, width * dense_widths * tokens.sequence * inner
     shared = shape.shared_expert_ffn_hidden_size // layout.tp
-    elements += dense_widths * tokens.sequence * shared
+    elements = dense_widths * tokens.sequence * shared
     routed = routed_tokens(shape, layout, batch, imbalance)
     inner = shape.expert_ffn_hidden_size // layout.expert_tp
     elements += routed * (shape.hidden_size + routed_widths * inner)
-    fixed += ROUTER_BYTES_PER_EXPERT * tokens.residual * shape.num_experts
-    return width * elements + fixed + ROUTED_COPY_BYTES * routed
+    fixed = ROUTER_BYTES_PER_EXPERT * tokens.residual * shape.num_experts
+    return attention, width * elements + fixed + ROUTED_COPY_BYTES * routed
 
 
 def logits_bytes(shape: Shape, layout: Layout, batch: Batch, precision: Precision) -> int:

@@ -10,12 +10,14 @@ import socket
 import warnings
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib import metadata
+from importlib import metadata, util
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from parallel.errors import ParallelError
 from parallel.host import install_cpu_host
@@ -96,12 +98,13 @@ def start_engine(layout: Layout, *, seed: int) -> Engine:
         store = torch._C._distributed_c10d.HashStore()
         dist.init_process_group(backend, timeout=limit, store=store, rank=0, world_size=1)
     else:
-        store, rank, world_size = next(dist.rendezvous("env://", timeout=limit))
+        shared, rank, world_size = next(rendezvous("env://", timeout=limit))
         # torchrun's own store outlives a restart, and gloo's old addresses are still in it.
-        store = dist.PrefixStore(f"start-{restart_count()}", store)
+        fresh = PrefixStore(f"start-{restart_count()}", shared)
         dist.init_process_group(
-            backend, timeout=limit, store=store, rank=rank, world_size=world_size
+            backend, timeout=limit, store=fresh, rank=rank, world_size=world_size
         )
+    _recompute_without_fp8()
     _lay_out_groups(layout, timeout_s)
     _seed_everything(seed)
     from megatron.core import parallel_state
@@ -131,6 +134,18 @@ def stop_engine() -> None:
     parallel_state.destroy_model_parallel()
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _recompute_without_fp8() -> None:
+    """Let parts of layers be recomputed without Transformer Engine.
+
+    In 0.16 to 0.19 `CheckpointWithoutOutput(fp8=False)` takes False for "FP8 is on" and asks
+    Transformer Engine for its state; None means off.
+    """
+    from megatron.core.tensor_parallel.random import CheckpointWithoutOutput
+
+    if util.find_spec("transformer_engine") is None:
+        CheckpointWithoutOutput.__init__.__defaults__ = (None,)
 
 
 def _lay_out_groups(layout: Layout, timeout_s: float) -> None:

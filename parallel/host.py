@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 CPU = torch.device("cpu")
 
@@ -158,6 +159,34 @@ def _convert_split_sizes() -> None:
     token_dispatcher.maybe_move_tensor_to_cpu = to_host
 
 
+def _gather_uneven_parts() -> None:
+    gather, scatter = dist.all_gather, dist.reduce_scatter
+
+    def all_gather(
+        parts: list[torch.Tensor], mine: torch.Tensor, group: Any = None, async_op: bool = False
+    ) -> Any:
+        if len({part.shape for part in parts}) == 1:
+            return gather(parts, mine, group=group, async_op=async_op)
+        parts[dist.get_rank(group)].copy_(mine)
+        for rank, part in enumerate(parts):
+            dist.broadcast(part, group=group, group_src=rank)
+        return None
+
+    def reduce_scatter(mine: torch.Tensor, parts: list[torch.Tensor], **how: Any) -> Any:
+        group = how.get("group")
+        if len({part.shape for part in parts}) == 1:
+            return scatter(mine, parts, **how)
+        for rank, part in enumerate(parts):
+            total = part.contiguous()
+            dist.reduce(total, group=group, group_dst=rank)
+            if rank == dist.get_rank(group):
+                mine.copy_(total)
+        return None
+
+    setattr(dist, "all_gather", all_gather)  # noqa: B010
+    setattr(dist, "reduce_scatter", reduce_scatter)  # noqa: B010
+
+
 def _define_missing_gemm() -> None:
     from megatron.core.transformer.moe import moe_utils
 
@@ -192,6 +221,8 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
                _keep_random_state_on_cpu),
     Adaptation("all-to-all split sizes become lists only when they were CUDA tensors",
                "0.16-0.19", _convert_split_sizes),
+    Adaptation("gloo gathers parts of one size only; expert-TP ranks get tokens unevenly",
+               "0.16-0.19", _gather_uneven_parts),
     Adaptation("te_general_gemm is an undefined name without Transformer Engine", "0.16",
                _define_missing_gemm),
 )  # fmt: skip

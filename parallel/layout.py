@@ -1,8 +1,13 @@
 """Parallel layouts as pure arithmetic: which products must match, and what to change if not."""
 
+from itertools import accumulate
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+RecomputeModule = Literal[
+    "core_attn", "layernorm", "mlp", "moe", "moe_act", "mla_up_proj", "shared_experts"
+]
 
 
 class Layout(BaseModel):
@@ -25,6 +30,14 @@ class Layout(BaseModel):
     ends_count_as_layers: bool = False
     """Count input embedding and LM head as one layer each when layers are dealt over stages: the
     first and the last chunk hold one layer fewer. For depths like Llama 3.1 405B's 126."""
+    stage_layers: tuple[PositiveInt, ...] | None = None
+    """Layers of each stage, where they are not dealt evenly; with `vpp`, of each of the pp * vpp
+    chunks in the model's order (chunk c of stage s is number c * pp + s)."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Activations computed again in the backward pass: those of `recompute_modules`, or whole
+    layers, of which only the input is kept (arXiv:2205.05198)."""
+    recompute_modules: tuple[RecomputeModule, ...] = ("core_attn",)
+    """With `selective`: parts of a layer, in megatron-core's words."""
     ep: int = Field(default=1, ge=1)
     """Expert-parallel ranks."""
     etp: int | None = Field(default=None, ge=1)
@@ -33,6 +46,14 @@ class Layout(BaseModel):
     """Context-parallel ranks: one sequence is cut into this many parts."""
     dispatcher: Literal["allgather", "alltoall", "flex"] = "alltoall"
     """Token dispatcher of the expert layers."""
+    flex_backend: Literal["deepep", "hybridep"] = "deepep"
+    """Library behind `dispatcher = "flex"`; needs GPUs."""
+    overlap_grad_reduce: bool = False
+    """Reduce gradients of finished layers while the backward pass goes on."""
+    overlap_param_gather: bool = False
+    """Gather updated parameters while the next forward pass begins (distributed optimizer)."""
+    overlap_experts: bool = False
+    """Overlap one micro-batch's expert communication with another's compute (kernel set te)."""
     distributed_optimizer: bool = True
     """Shard optimizer states over data-parallel ranks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -60,7 +81,30 @@ class Layout(BaseModel):
             raise ValueError("sp=true needs tp >= 2: sequence parallelism shards over tp ranks")
         if self.ends_count_as_layers and self.pp == 1:
             raise ValueError("ends_count_as_layers=true needs pp >= 2: one stage holds all layers")
+        self._check_stage_layers()
+        self._check_overlap()
         return self
+
+    def _check_stage_layers(self) -> None:
+        if self.stage_layers is None:
+            return
+        chunks = self.pp * self.vpp
+        if len(self.stage_layers) != chunks:
+            raise ValueError(
+                f"stage_layers has {len(self.stage_layers)} numbers, but there are pp*vpp ="
+                f" {self.pp}*{self.vpp} = {chunks} chunks: give one number for each"
+            )
+        if self.ends_count_as_layers:
+            raise ValueError("stage_layers says it all: remove ends_count_as_layers")
+
+    def _check_overlap(self) -> None:
+        if self.overlap_param_gather and not (
+            self.overlap_grad_reduce and self.distributed_optimizer
+        ):
+            raise ValueError(
+                "overlap_param_gather=true needs overlap_grad_reduce=true and"
+                " distributed_optimizer=true"
+            )
 
     @property
     def expert_tp(self) -> int:
@@ -74,17 +118,25 @@ class Layout(BaseModel):
         interleaved schedule (arXiv:2104.04473, section 2.2).
 
         Raises:
-            ValueError: The layers cannot be dealt evenly; `layout_faults` says it to users.
+            ValueError: The layers cannot be dealt so; `layout_faults` says it to users.
         """
-        chunks, ends = self.pp * self.vpp, 2 * self.ends_count_as_layers
-        per_chunk, rest = divmod(num_layers + ends, chunks)
-        if rest:
-            raise ValueError(f"{num_layers} layers (+{ends}) over {chunks} chunks")
-        offset = 1 if self.ends_count_as_layers else 0
-        bounds = [max(0, min(i * per_chunk - offset, num_layers)) for i in range(chunks + 1)]
+        bounds = self._chunk_bounds(num_layers)
         return tuple(
             tuple(
                 range(bounds[c * self.pp + s], bounds[c * self.pp + s + 1]) for c in range(self.vpp)
             )
             for s in range(self.pp)
         )
+
+    def _chunk_bounds(self, num_layers: int) -> list[int]:
+        """Return the first layer of each chunk in the model's order, and the end."""
+        if self.stage_layers is not None:
+            if sum(self.stage_layers) != num_layers:
+                raise ValueError(f"{num_layers} layers as {self.stage_layers}")
+            return list(accumulate(self.stage_layers, initial=0))
+        chunks, ends = self.pp * self.vpp, 2 * self.ends_count_as_layers
+        per_chunk, rest = divmod(num_layers + ends, chunks)
+        if rest:
+            raise ValueError(f"{num_layers} layers (+{ends}) over {chunks} chunks")
+        offset = 1 if self.ends_count_as_layers else 0
+        return [max(0, min(i * per_chunk - offset, num_layers)) for i in range(chunks + 1)]

@@ -43,6 +43,7 @@ def layout_faults(layout: Layout, shape: Shape, batch: Batch, num_ranks: int) ->
         _depth_fault(layout, shape),
         _tie_fault(layout, shape),
         *_expert_faults(layout, shape),
+        *_recompute_faults(layout, shape),
         _schedule_fault(layout, batch, num_ranks),
     ]
     return [fault for fault in found if fault]
@@ -92,12 +93,22 @@ def _sequence_faults(layout: Layout, shape: Shape, batch: Batch) -> list[str | N
 
 def _depth_fault(layout: Layout, shape: Shape) -> str | None:
     chunks, ends = layout.pp * layout.vpp, 2 * layout.ends_count_as_layers
+    if layout.stage_layers is not None:
+        total = sum(layout.stage_layers)
+        if total == shape.num_layers:
+            return None
+        return (
+            f"stage_layers = {list(layout.stage_layers)} adds up to {total}, not to num_layers ="
+            f" {shape.num_layers}: change one of its numbers"
+        )
     if (shape.num_layers + ends) % chunks == 0:
         return None
     counted = f"num_layers={shape.num_layers}" + (" + 2 ends" if ends else "")
     remedy = f"choose pp*vpp from {_choices(shape.num_layers + ends)}"
     if not ends and layout.pp > 1 and (shape.num_layers + 2) % chunks == 0:
         remedy += ", or set ends_count_as_layers=true"
+    if layout.pp > 1:
+        remedy += f", or deal them unevenly with stage_layers ({chunks} numbers)"
     return f"pp*vpp = {layout.pp}*{layout.vpp} = {chunks} does not divide {counted}: {remedy}"
 
 
@@ -123,6 +134,24 @@ def _expert_faults(layout: Layout, shape: Shape) -> list[str | None]:
     if layout.dispatcher == "flex" and ep * etp == 1:
         faults.append('dispatcher="flex" needs ep*etp > 1: raise ep, or use "alltoall"')
     return faults
+
+
+def _recompute_faults(layout: Layout, shape: Shape) -> list[str | None]:
+    """Refuse to recompute parts that the model does not have."""
+    if layout.recompute != "selective":
+        return []
+    present = {
+        "mlp": not all(shape.sparse_layers),
+        "moe": any(shape.sparse_layers),
+        "moe_act": any(shape.sparse_layers),
+        "mla_up_proj": shape.kv_lora_rank > 0,
+        "shared_experts": shape.shared_expert_ffn_hidden_size > 0,
+    }
+    return [
+        f'recompute_modules: the model has no "{name}" to recompute: remove it'
+        for name in layout.recompute_modules
+        if not present.get(name, True)
+    ]
 
 
 def _schedule_fault(layout: Layout, batch: Batch, num_ranks: int) -> str | None:

@@ -11,7 +11,13 @@ published runs (`tests/moe/test_shape.py`) the sum is within 7%.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from parallel.activations import layer_bytes, layer_gradient_bytes, logits_bytes, rank_tokens
+from parallel.activations import (
+    layer_bytes,
+    layer_gradient_bytes,
+    logits_bytes,
+    rank_tokens,
+    recomputed_bytes,
+)
 from parallel.layout import Layout
 from parallel.layout_check import num_micro_batches
 from parallel.placement import Placement
@@ -23,7 +29,6 @@ EXCLUDED = (
     "NCCL and dispatcher buffers",
     "allocator fragmentation and cached blocks",
     "padding of gradient buffers",
-    "recomputation (none is assumed)",
 )
 """What the model leaves out; a plan keeps a margin for it."""
 
@@ -56,7 +61,8 @@ class RankMemory:
     logits_bytes: int
     """Logits, their FP32 softmax and gradient (last stage)."""
     transient_bytes: int
-    """Gradients inside the widest layer, beyond the memory that the logits leave behind."""
+    """Gradients and recomputed activations inside the widest layer, beyond the memory that the
+    logits leave behind."""
 
     @property
     def total_bytes(self) -> int:
@@ -153,12 +159,16 @@ def stage_memory(  # noqa: PLR0913
         kept += shape.mtp_layers * 6 * tokens.residual * shape.hidden_size * width
         logits = (1 + shape.mtp_layers) * logits_bytes(shape, layout, batch, precision)
     inside = layer_gradient_bytes(shape, layout, batch, precision, expert_imbalance)
+    inside += max(
+        recomputed_bytes(shape, layout, batch, precision, sparse, expert_imbalance)
+        for sparse in each
+    )
     return RankMemory(
         stage=stage,
         parameter_bytes=width * parameters.total,
         gradient_bytes=state.gradient * parameters.total,
         optimizer_bytes=_optimizer_bytes(parameters, placement, precision, state),
-        fp8_weight_bytes=0 if precision.fp8 == "none" else FP8_COPY_BYTES * parameters.fp8,
+        fp8_weight_bytes=FP8_COPY_BYTES * parameters.fp8 if precision.is_native_fp8 else 0,
         activation_bytes=kept,
         logits_bytes=logits,
         transient_bytes=max(0, inside - logits),

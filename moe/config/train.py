@@ -49,6 +49,17 @@ class TrainConfig(Section):
     adam_epsilon: float = Field(default=1e-8, gt=0)
     clip_grad: float = Field(default=1.0, ge=0)
     """Global gradient norm is clipped to this; 0: not clipped."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """When a loss or gradient norm is infinite or not a number: end the run, or go on without this
+    step's update. Both keep a dump that replays the step (`--replay`)."""
+    on_spike: Literal["ignore", "stop", "skip"] = "ignore"
+    """The same when a loss exceeds `spike_factor` times the median of `spike_window` steps."""
+    spike_factor: float = Field(default=2.0, gt=1)
+    """Loss over the median loss that counts as a spike."""
+    spike_window: PositiveInt = 64
+    """Steps that the median is taken of."""
+    max_skipped: PositiveInt = 10
+    """Most steps in a row that are skipped; the next one ends the run."""
     log_interval: PositiveInt = 1
     """Steps between metric rows."""
     eval_interval: PositiveInt | None = None

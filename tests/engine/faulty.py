@@ -81,8 +81,8 @@ def train_rank(
     made: list[Trainer] = []
 
     class Watched(Trainer):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
             made.append(self)
 
         def step(self, index: int, **more: Any) -> Any:
@@ -106,7 +106,8 @@ def run(num_ranks: int, experiment: Experiment, run_dir: Path, **how: Any) -> li
 
 def rows(run_dir: Path, name: str = "metrics") -> list[dict[str, Any]]:
     """Return a run's rows without what is timed."""
-    lines = (run_dir / f"{name}.jsonl").read_text().splitlines()
+    path = run_dir / f"{name}.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
     return [{k: v for k, v in json.loads(line).items() if k not in TIMED} for line in lines]
 
 

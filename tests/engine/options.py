@@ -151,7 +151,7 @@ def _compute(trainer: Any) -> Computed:
     if trainer.engine.world_size == 1:
         logits = _logits(trainer.chunks[0].module.eval(), batches[0])
     trainer.optimizer.zero_grad()
-    with trainer.expert_load.counting():
+    with trainer.routing.counting():
         total = trainer.forward_backward(batches, forward_only=False)
     with torch.no_grad():
         for chunk in trainer.chunks:
@@ -164,7 +164,7 @@ def _compute(trainer: Any) -> Computed:
         tokens=float(total[1]),
         batches=[{k: v.numpy() for k, v in vars(b).items() if v is not None} for b in batches],
         logits=logits,
-        load=trainer.expert_load.counts.numpy(),
+        load=trainer.routing.take().counts.numpy(),
     )
 
 

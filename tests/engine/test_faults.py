@@ -68,7 +68,9 @@ def test_a_damaged_checkpoint_is_named_and_an_earlier_one_used_when_asked(
     newest = latest_checkpoint(run_dir / "checkpoints")
     assert newest is not None
     damage(newest / "rank-00000.safetensors")
-    message = "step-00000008/rank-00000.safetensors: missing or damaged.*resume from it with --step 6"
+    message = (
+        "step-00000008/rank-00000.safetensors: missing or damaged.*resume from it with --step 6"
+    )
     with pytest.raises(RankError, match=message):
         run(1, experiment, run_dir, resume=True)
     assert _steps(run_dir) == [2, 4, 6, 8]
@@ -190,9 +192,7 @@ def test_clock_jumps_change_nothing(
     assert 0 < found["wall_time_s"] < found["goodput"]["allocated_s"] < 3600
 
 
-def test_a_store_that_changed_is_refused(
-    store: Path, undisturbed: Any, tmp_path: Path
-) -> None:
+def test_a_store_that_changed_is_refused(store: Path, undisturbed: Any, tmp_path: Path) -> None:
     shutil.copytree(undisturbed[0], tmp_path / "run")
     (tmp_path / "other.txt").write_text("another text altogether " * 400)
     build_store([tmp_path / "other.txt"], tmp_path / "store", tokenizer="bytes")

@@ -41,6 +41,62 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
+SHORT = {"steps": 5, "warmup_steps": 1}
+MORE_LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "etp2": (2, {"tp": 2, "etp": 2}),
+    "ep2_allgather": (2, {"ep": 2, "dispatcher": "allgather"}),
+    "dp2_overlapped": (2, {"overlap_grad_reduce": True, "overlap_param_gather": True}),
+    "dp2_whole_optimizer": (2, {"distributed_optimizer": False}),
+    "pp2_uneven": (2, {"pp": 2, "stage_layers": [3, 1]}),
+    "pp2_ends_count": (2, {"pp": 2, "vpp": 3, "ends_count_as_layers": True}),
+    "recompute_full": (1, {"recompute": "full"}),
+    "pp2_vpp2_recompute_full": (2, {"pp": 2, "vpp": 2, "recompute": "full"}),
+    "tp2_recompute_parts": (
+        2,
+        {
+            "tp": 2,
+            "recompute": "selective",
+            "recompute_modules": ["core_attn", "layernorm", "mlp", "moe"],
+        },
+    ),
+    "recompute_shared_experts": (
+        1, {"recompute": "selective", "recompute_modules": ["shared_experts"]}
+    ),
+    "ep2_etp2": (4, {"tp": 2, "ep": 2, "etp": 2}),
+    "folded_cp2_tp2_in_ep4": (4, {"tp": 2, "cp": 2, "ep": 4}),
+    "pp4": (4, {"pp": 4}),
+    "tp2_pp2_ep4": (8, {"tp": 2, "pp": 2, "ep": 4}),
+    "tp2_cp2_ep2_etp2_allgather": (
+        8, {"tp": 2, "cp": 2, "ep": 2, "etp": 2, "dispatcher": "allgather"}
+    ),
+}  # fmt: skip
+"""Shorter runs of more combinations: expert-TP, folding, uneven stages, recomputation, overlap."""
+
+
+@pytest.fixture(scope="module")
+def short_run(store: Path) -> Curve:
+    curve: Curve = run_ranks(1, train_curve, make(store, train=SHORT))[0]
+    return curve
+
+
+@pytest.mark.parametrize("name", MORE_LAYOUTS)
+def test_short_curve(name: str, store: Path, short_run: Curve) -> None:
+    num_ranks, parallel = MORE_LAYOUTS[name]
+    curves = run_ranks(num_ranks, train_curve, make(store, parallel, train=SHORT))
+    for curve in curves:
+        _assert_same_curve(curve, short_run)
+    trained = assemble([curve.parameters for curve in curves])
+    difference, tensor = worst_difference(assemble([short_run.parameters]), trained)
+    assert difference < PARAMETER, tensor
+
+
+def _assert_same_curve(curve: Curve, expected: Curve) -> None:
+    np.testing.assert_allclose(curve.losses, expected.losses, rtol=LOSS)
+    np.testing.assert_allclose(curve.grad_norms, expected.grad_norms, rtol=LOSS)
+    for row, wanted in zip(curve.router_losses, expected.router_losses, strict=True):
+        assert row == pytest.approx(wanted, rel=1e-4)
+
+
 @pytest.fixture(params=LAYOUTS)
 def layout(request: pytest.FixtureRequest) -> tuple[int, dict[str, Any]]:
     return LAYOUTS[request.param]
@@ -50,10 +106,7 @@ def test_curve(layout: tuple[int, dict[str, Any]], store: Path, one_process: Cur
     num_ranks, parallel = layout
     curves = run_ranks(num_ranks, train_curve, make(store, parallel))
     for curve in curves:
-        np.testing.assert_allclose(curve.losses, one_process.losses, rtol=LOSS)
-        np.testing.assert_allclose(curve.grad_norms, one_process.grad_norms, rtol=LOSS)
-        for row, expected in zip(curve.router_losses, one_process.router_losses, strict=True):
-            assert row == pytest.approx(expected, rel=1e-4)
+        _assert_same_curve(curve, one_process)
     trained = assemble([curve.parameters for curve in curves])
     difference, name = worst_difference(assemble([one_process.parameters]), trained)
     assert difference < PARAMETER, name

@@ -80,6 +80,7 @@ def train_curve(experiment: Experiment, without: str | None = None) -> Curve:
         for index in range(experiment.train.steps):
             results.append(trainer.step(index))
             router_losses.append(trainer.router_losses())
+        trainer.settle_parameters()
         return Curve(
             losses=[result.loss for result in results],
             grad_norms=[result.grad_norm for result in results],

@@ -73,11 +73,21 @@ def faults(num_ranks: int = 8, shape: Any = SPARSE, batch: Any = BATCH, **layout
         (
             {"num_ranks": 6, "pp": 3, "batch": replace(BATCH, global_batch_size=4)},
             "pp*vpp = 3*1 = 3 does not divide num_layers=4: choose pp*vpp from 1, 2, 4,"
-            " or set ends_count_as_layers=true",
+            " or set ends_count_as_layers=true, or deal them unevenly with stage_layers"
+            " (3 numbers)",
         ),
         (
             {"pp": 4, "ends_count_as_layers": True},
-            "pp*vpp = 4*1 = 4 does not divide num_layers=4 + 2 ends: choose pp*vpp from 1, 2, 3, 6",
+            "pp*vpp = 4*1 = 4 does not divide num_layers=4 + 2 ends: choose pp*vpp from 1, 2, 3, 6,"
+            " or deal them unevenly with stage_layers (4 numbers)",
+        ),
+        (
+            {"pp": 2, "stage_layers": (2, 3)},
+            "stage_layers = [2, 3] adds up to 5, not to num_layers = 4: change one of its numbers",
+        ),
+        (
+            {"shape": DENSE, "recompute": "selective", "recompute_modules": ("moe",)},
+            'recompute_modules: the model has no "moe" to recompute: remove it',
         ),
         (
             {"pp": 2, "shape": replace(SPARSE, tie_embeddings=True, mtp_layers=1)},
@@ -125,6 +135,8 @@ def test_each_fault_says_which_product_and_what_to_change(
         {"cp": 2, "ep": 4, "pp": 2},
         {"pp": 2, "vpp": 2, "ep": 4},
         {"num_ranks": 3, "pp": 3, "ends_count_as_layers": True},
+        {"num_ranks": 3, "pp": 3, "stage_layers": (1, 1, 2)},
+        {"recompute": "full"},
         {"tp": 2, "sp": False, "shape": DENSE},
         {"num_ranks": 2, "ep": 2, "dispatcher": "flex"},
     ],
