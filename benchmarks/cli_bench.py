@@ -231,6 +231,28 @@ def loader(  # noqa: PLR0913 - a command's options
 
 
 @app.command()
+def build(  # noqa: PLR0913 - a command's options
+    text: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files and folders.  [default: installed packages]", metavar="SRC..."),
+    ] = None,
+    *,
+    megabytes: Annotated[float, typer.Option(help="Text to tokenise, MB.", min=0.1)] = 64.0,
+    vocab_size: Annotated[int, typer.Option(help="Ids of the BPE trained here.", min=300)] = 16384,
+    workers: Annotated[int | None, typer.Option(help="Processes.  [default: cores]", min=1)] = None,
+    repeats: Repeats = 5,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure building of a store beside datasets.map and Megatron's preprocessing."""
+    _quieten()
+    from benchmarks import bench_build
+
+    plan = bench_build.default_plan(megabytes, vocab_size, workers, repeats)
+    _print(bench_build.run(text or [], plan, out), bench_build.build_tables, as_json)
+
+
+@app.command()
 def checkpoint(  # noqa: PLR0913 - a command's options
     models: Models,
     *,
