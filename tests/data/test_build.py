@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -336,6 +337,15 @@ weight = 1
 unicode = "nfc"
 decontaminate = ["eval.txt"]
 """
+
+
+def test_the_readme_s_recipe_is_valid(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (text,) = (t for t in re.findall(r"^```toml\n(.*?)^```", readme, re.M | re.S) if "[clean]" in t)
+    (tmp_path / "r.toml").write_text(text)
+    wanted = read_recipe(tmp_path / "r.toml")
+    assert [source.name for source in wanted.source] == ["web", "books"]
+    assert wanted.clean.near_duplicates == 0.8 and wanted.canaries is not None
 
 
 def test_a_recipe_file_starts_paths_at_its_own_folder(tmp_path: Path) -> None:
