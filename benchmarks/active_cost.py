@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
+from statistics import fmean
 
 from benchmarks.groups import Group
 from benchmarks.measurement import Measurement
@@ -92,7 +93,9 @@ def _at_budget(
     for group, total in zip(best, totals, strict=True):
         assert total is not None
         share = budget / total.mean if total.mean else 1.0
-        loss = loss_at_share(group.first, share)
+        losses = [loss_at_share(run, share) for run in group.runs]
+        known = [loss for loss in losses if loss is not None]
+        loss = fmean(known) if len(known) == len(losses) else None
         note = "at its end" if share > AT_END else f"after {share:.0%} of its training"
         sides.append(Side(group, loss, note))
     return Comparison(basis, sides[0], sides[1], None)

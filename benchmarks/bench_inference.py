@@ -154,12 +154,14 @@ class _Subject:
     def _energy(self, generated: int) -> Measurement:
         if self.meter is None or self.meter.lost:
             return Measurement.missing("J/token", "none", "no meter works here")
-        info = self.meter.source.info
+        info, total = self.meter.source.info, self.meter.phases["evaluate"]
+        quantum = self.meter.report()["quantum_joules"]
         joules = Measurement(
-            value=self.meter.phases["evaluate"].joules,
+            value=total.joules,
             unit="J",
             source=info.name,
             boundary=info.boundary,
             kind=info.kind,
+            uncertainty=quantum * total.segments if quantum else None,
         )
         return joules.over(generated * self.plan.repeats, "J/token")

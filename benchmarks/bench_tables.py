@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.measurement import Measurement, shown
 from benchmarks.text_table import TextTable
 from benchmarks.units import readable, significant
 
@@ -67,7 +68,7 @@ def inference_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
              "prefill time/model", "decode time/model", "energy/generated token"),
         )  # fmt: skip
         for name, row in record["result"]["variants"].items():
-            energy = row["energy_per_generated_token"]
+            energy = Measurement.from_json(row["energy_per_generated_token"])
             table.add_row(
                 name,
                 readable(row["total_parameters"], ""),
@@ -77,7 +78,7 @@ def inference_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
                 readable(1e3 * row["decode_step_s"], "ms"),
                 _number(row["prefill_time_over_model"]),
                 _number(row["decode_time_over_model"]),
-                f"{readable(energy['value'], 'J/token')} {energy['kind'] or ''}".strip(),
+                shown(energy) if energy.value is not None else "–",
             )
         tables.append(table)
     return tables
@@ -144,9 +145,8 @@ def _speed_table(record: Mapping[str, Any]) -> TextTable:
          "busiest/even", "data stall", "energy/token"),
     )  # fmt: skip
     for row in record["result"]["routing"]:
-        energy = row["energy_per_token"]
-        text = readable(energy["value"], "J/token")
-        text += f" {energy['kind']}" if energy["value"] is not None else ""
+        energy = Measurement.from_json(row["energy_per_token"])
+        text = shown(energy) if energy.value is not None else "–"
         table.add_row(
             row["routing"], "moescale", *_speed_cells(row["moescale"]),
             _number(row["busiest_over_even"]), readable(row["data_stall_share"], "share"), text,

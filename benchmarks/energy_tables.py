@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.bench_tables import plain_table
-from benchmarks.measurement import Measurement
+from benchmarks.measurement import Measurement, shown
 from benchmarks.text_table import TextTable
 from benchmarks.units import readable, significant
 
@@ -44,16 +44,6 @@ def energy_lines(energy: Mapping[str, Any]) -> list[str]:
     limit = (energy.get("total") or {}).get("reason")
     lines += [f"limit: {limit}"] if limit else []
     return lines
-
-
-def shown(measurement: Measurement) -> str:
-    """Return a measurement with its half-width and kind, or the reason why it is unknown."""
-    if measurement.value is None:
-        return f"unknown: {measurement.reason}"
-    text = readable(measurement.value, measurement.unit)
-    if measurement.uncertainty:
-        text += f" ± {readable(measurement.uncertainty, measurement.unit)}"
-    return f"{text} {measurement.kind}"
 
 
 def _meter(energy: Mapping[str, Any]) -> list[Any]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from benchmarks.units import readable
+
 Kind = Literal["measured", "modelled", "published"]
 
 
@@ -54,3 +56,13 @@ class Measurement:
         spread = None if self.uncertainty is None else self.uncertainty / divisor
         changes = {"value": self.value / divisor, "unit": unit, "uncertainty": spread}
         return Measurement(**{**asdict(self), **changes})
+
+
+def shown(measurement: Measurement) -> str:
+    """Return a measurement with its half-width and kind, or the reason why it is unknown."""
+    if measurement.value is None:
+        return f"unknown: {measurement.reason}"
+    text = readable(measurement.value, measurement.unit)
+    if measurement.uncertainty:
+        text += f" ± {readable(measurement.uncertainty, measurement.unit)}"
+    return f"{text} {measurement.kind}"

@@ -184,9 +184,11 @@ for (const button of document.querySelectorAll("button[data-kind]")) {
   const kind = button.dataset.kind;
   button.addEventListener("click", () => show((g) => kind === "all" || g.sparse === (kind === "sparse")));
 }
-document.getElementById("search")?.addEventListener("change", (event) => {
+let typing = 0;
+document.getElementById("search")?.addEventListener("input", (event) => {
   const text = event.target.value.toLowerCase();
-  show((g) => g.label.toLowerCase().includes(text));
+  clearTimeout(typing);
+  typing = setTimeout(() => show((g) => g.label.toLowerCase().includes(text)), 250);
 });
 document.getElementById("pareto-cost")?.addEventListener("change", drawPareto);
 for (const button of document.querySelectorAll("table.sortable thead button")) {

@@ -88,6 +88,14 @@ def test_equal_footing(tmp_path: Path) -> None:
     assert flops.sparse.note == "after 99% of its training"
 
 
+def test_every_row_of_a_model_speaks_of_all_its_seeds(tmp_path: Path) -> None:
+    plans = [{"sparse": False, "seed": n, "final_loss": 4.0 + n / 10} for n in range(3)]
+    groups = groups_of(tmp_path, *plans, {"sparse": True, "final_loss": 4.0})
+    for comparison in comparisons(groups)[:2]:
+        assert comparison.dense is not None
+        assert comparison.dense.loss == pytest.approx(4.1)
+
+
 def test_loss_before_the_first_evaluation_is_unknown(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "a", sparse=False, steps=20))
     write_rows(run.path / "evaluations.jsonl", [{"step": 10, "tokens": 40960, "loss": 5.0}])

@@ -146,6 +146,20 @@ def test_a_phone_needs_no_sideways_scrolling(opened: Any, page: Path) -> None:
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_typing_a_name_filters_many_models(browser: Any, tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / f"m{n}", sparse=n % 2 > 0, steps=40 + n) for n in range(8)]
+    browser.get(write_report(runs, tmp_path / "report").html.as_uri())
+    drawn(browser)
+    assert bars(browser, "tokens-per-s") == 8
+    browser.find_element(By.ID, "search").send_keys("m3")
+    WebDriverWait(browser, 10).until(lambda b: bars(b, "tokens-per-s") == 1)
+    browser.find_element(By.CSS_SELECTOR, "[data-kind='dense']").click()
+    WebDriverWait(browser, 10).until(lambda b: bars(b, "tokens-per-s") == 4)
+    front = "return document.getElementById('plot-pareto').data[0].x.length"
+    assert 1 <= browser.execute_script(front) <= 4
+    assert browser.get_log("browser") == []
+
+
 def test_labels_of_bars_are_whole(opened: Any, page: Path) -> None:
     """A label that does not fit into its bar stands after it, and the axis makes room."""
     for width in (1280, 390):
