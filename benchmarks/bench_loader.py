@@ -175,7 +175,7 @@ def measure_starts(plan: LoaderPlan) -> dict[str, Any]:
         store = Path(name) / "store"
         tokens = sparse_store(store, plan.corpus_tokens)
         often, samples = min(plan.repeats, MAX_STARTS), plan.order_samples
-        order = f"{samples:.0e} samples"
+        order = f"{samples:,} samples"
         batch = f"{FIRST_SEQUENCES} x {SEQ_LEN} of {tokens:.3g} tokens"
         rows = [
             _start(f"open the store, first batch: {batch}", "first_batch", store, often),

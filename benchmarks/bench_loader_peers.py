@@ -106,8 +106,9 @@ def _windows(corpus: Corpus) -> NDArray[Any]:
 
 def _prepare_datasets(corpus: Corpus) -> None:
     import pyarrow as pa
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
 
+    disable_progress_bars()
     values = pa.array(np.ascontiguousarray(_windows(corpus)).reshape(-1))
     offsets = pa.array(np.arange(corpus.num_windows + 1, dtype=np.int32) * (corpus.seq_len + 1))
     table = pa.table({"input_ids": pa.ListArray.from_arrays(offsets, values)})

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.bench_tables import interval, plain_table
-from benchmarks.units import readable
+from benchmarks.units import readable, significant
 
 
 def loader_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
@@ -24,8 +24,8 @@ def _reads(case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
         table.add_row(
             row["reader"],
             readable(1e3 * row["open_s"], "ms"),
-            interval(row["tokens_per_s"], "", 1e-6),
-            interval(row["over_memmap"], ""),
+            _plain(row["tokens_per_s"], 1e-6),
+            _plain(row["over_memmap"]),
         )
     for name, missing in result["absent"].items():
         table.add_row(name, f"absent: {', '.join(missing)} not installed", "–", "–")
@@ -35,10 +35,16 @@ def _reads(case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
 def _batches(case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
     table = plain_table(f"whole batches of {case['seq_len']} tokens", ("feed", "M tokens/s"))
     for row in result["feeds"]:
-        table.add_row(row["feed"], interval(row["tokens_per_s"], "", 1e-6))
+        table.add_row(row["feed"], _plain(row["tokens_per_s"], 1e-6))
     for name, reason in result["absent"].items():
         table.add_row(name, f"absent: {reason}")
     return table
+
+
+def _plain(spread: Mapping[str, Any], scale: float = 1.0) -> str:
+    """Return `median (low to high)` without unit prefixes, to be compared down a column."""
+    median, low, high = (significant(spread[name] * scale) for name in ("median", "low", "high"))
+    return f"{median} ({low} to {high})"
 
 
 def _starts(_case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
