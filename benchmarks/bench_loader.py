@@ -30,6 +30,7 @@ from data.order import shuffled
 HASHED_STEPS = 12
 BATCH = 8
 MAX_STARTS = 5
+NOTE = "files in the page cache; int64 out; Megatron's samples come with labels, masks, positions"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def measure_reads(corpus: Corpus, plan: LoaderPlan) -> dict[str, Any]:
         }
         for name, rate in rates.items()
     ]
-    return {"readers": rows, "absent": absent, "note": "files in the page cache; int64 out"}
+    return {"readers": rows, "absent": absent, "note": NOTE}
 
 
 def _check_same(corpus: Corpus, name: str, read: Read) -> None:

@@ -29,6 +29,7 @@ def _reads(case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
         )
     for name, missing in result["absent"].items():
         table.add_row(name, f"absent: {', '.join(missing)} not installed", "–", "–")
+    table.caption = result["note"]
     return table
 
 
