@@ -11,12 +11,21 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.text_table import TextTable
 
 Record = Mapping[str, Any]
+
+
+def _build_tables(records: Sequence[Record]) -> Sequence[Any]:
+    from benchmarks.bench_build import build_tables  # brings the engine with it
+
+    return build_tables(records)
+
+
 TABLES: dict[str, Callable[[Sequence[Record]], Sequence[Any]]] = {
     "step": bench_tables.step_tables,
     "layer": bench_tables.layer_tables,
     "routing": bench_tables.layer_tables,
     "inference": bench_tables.inference_tables,
     "loader": loader_tables,
+    "build": _build_tables,
     "checkpoint": bench_tables.checkpoint_tables,
     "collectives": bench_tables.collective_tables,
 }
