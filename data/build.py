@@ -143,8 +143,11 @@ def _ended_just_after_naming(out: Path, recipe: Recipe) -> bool:
     folder = out.with_name(out.name + BUILDING)
     if not out.exists() or not folder.exists() or (folder / STORE).exists():
         return False
-    with locked(folder):
-        return WorkFolder.read(folder).recipe == recipe
+    try:
+        with locked(folder):
+            return WorkFolder.read(folder).recipe == recipe
+    except DataError:
+        return False
 
 
 @contextmanager

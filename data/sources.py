@@ -108,9 +108,9 @@ def walk_files(root: Path, ignored: Counter[str] | None = None) -> Iterator[Path
     Raises:
         DataError: Nothing is there, a folder cannot be read, or it is of another command.
     """
-    if root.suffix in MEGATRON_SUFFIXES:
-        raise DataError(f"{root}: Megatron's format: use `moe data import` on the pair")
     if not root.is_dir():
+        if root.suffix in MEGATRON_SUFFIXES:
+            raise DataError(f"{root}: Megatron's format: use `moe data import` on the pair")
         if not root.exists():
             raise DataError(f"{root}: no such file or folder")
         yield root
