@@ -41,7 +41,14 @@ from moe.model_init import SHARDING, initialize_weights
 from moe.model_language import LanguageModel
 from moe.model_rope import set_frequencies
 from moe.model_router import Router
-from moe.model_torch import FullKeyNorm, FullQkNorm, LatentAttention, RMSNorm, TorchBackend
+from moe.model_torch import (
+    FullKeyNorm,
+    FullQkNorm,
+    LatentAttention,
+    NamedLatentAttention,
+    RMSNorm,
+    TorchBackend,
+)
 from parallel.layout import Layout
 from parallel.precision import Precision
 
@@ -140,6 +147,8 @@ def _te_block_specs(
     block = get_gpt_decoder_block_spec(config, use_transformer_engine=True, vp_stage=stage)
     for layer in block.layer_specs:
         _set_router(layer.submodules.mlp, model)
+        if model.mla is not None:
+            layer.submodules.self_attention.module = NamedLatentAttention
     if not config.mtp_num_layers:
         return block, None
     mtp = get_gpt_mtp_block_spec(config, block, use_transformer_engine=True, vp_stage=stage)

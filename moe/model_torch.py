@@ -23,20 +23,31 @@ __all__ = [
     "FullQkNorm",
     "GroupedExperts",
     "LatentAttention",
+    "NamedLatentAttention",
     "RMSNorm",
     "TorchBackend",
     "sequence_positions",
 ]
 
 
-class LatentAttention(MLASelfAttention):  # type: ignore[misc]
+class NamedLatentAttention(MLASelfAttention):  # type: ignore[misc]
     """Multi-head latent attention with the norms and projections that its spec names.
 
     Where queries are not compressed, 0.19 would put a norm of its own before their projection,
     fused by Transformer Engine; DeepSeek-V2-Lite has none there (arXiv:2405.04434, appendix B).
+    """
+
+    def _resolve_qk_norm_config(self, submodules: Any) -> dict[str, Any]:
+        names = ("linear_q_proj", "linear_q_up_proj", "linear_kv_up_proj")
+        norms = ("q_layernorm", "kv_layernorm")
+        return {name: getattr(submodules, name) for name in (*names, *norms)}
+
+
+class LatentAttention(NamedLatentAttention):
+    """That of this kernel set, whose down-projections are cut over tensor-parallel ranks.
 
     The rotated key is one for all heads: its gradient is the sum over the tensor-parallel ranks
-    that hold them. Both versions leave that sum out where the down-projection is cut over ranks.
+    that hold them. Both versions of the engine leave that sum out where the down-projection is cut.
     """
 
     def __init__(self, config: Any, *args: Any, **values: Any) -> None:
@@ -61,11 +72,6 @@ class LatentAttention(MLASelfAttention):  # type: ignore[misc]
         # The engine's sum returns a gradient that is not contiguous as it came.
         key = contiguous_gradient(copy_to_tensor_model_parallel_region(key))
         return torch.cat([latent, key], dim=-1), output[1]
-
-    def _resolve_qk_norm_config(self, submodules: Any) -> dict[str, Any]:
-        names = ("linear_q_proj", "linear_q_up_proj", "linear_kv_up_proj")
-        norms = ("q_layernorm", "kv_layernorm")
-        return {name: getattr(submodules, name) for name in (*names, *norms)}
 
 
 class TorchBackend(LocalSpecProvider):  # type: ignore[misc]

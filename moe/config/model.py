@@ -93,7 +93,9 @@ class MoeConfig(Section):
     load_balancing: Literal["aux_loss", "seq_aux_loss", "global_aux_loss", "sinkhorn", "none"] = (
         "aux_loss"
     )
-    """Load-balancing loss: per micro-batch, per sequence, or over the global batch."""
+    """Load-balancing loss: per micro-batch, per sequence, or over the global batch (the shares of
+    tokens are those of all ranks' micro-batches of the step so far); or Sinkhorn's even choice in
+    training (S-BASE), with the scores as weights."""
     aux_loss_coefficient: float = Field(default=0.01, ge=0)
     """Weight of the load-balancing loss (Switch, arXiv:2101.03961, eq. 4)."""
     z_loss_coefficient: float = Field(default=0.0, ge=0)

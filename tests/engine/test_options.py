@@ -24,6 +24,8 @@ pytestmark = pytest.mark.engine
 TRAIN = {"seq_len": 24, "micro_batch_size": 2, "global_batch_size": 4}
 
 
+DOCUMENTS = ("sparse", "window", "sinks_window", "latent_yarn", "predicting_twice")
+"""Options that meet documents' borders."""
 LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2": {"tp": 2}, "ep2": {"ep": 2}, "cp2": {"cp": 2}, "pp2": {"pp": 2},
 }  # fmt: skip
@@ -87,6 +89,30 @@ def test_option_computes_what_the_slow_model_does(name: str, alone: dict[str, Co
         assert np.abs(gradients[key] - expected.numpy()).max() / largest < 1e-4, key
     loads = [load.numpy() for at, load in step.loads.items() if at.startswith("decoder")]
     assert np.array_equal(found.load, np.array(loads).reshape(found.load.shape))
+
+
+def test_documents_see_only_themselves(store: Path) -> None:
+    data = {"store": str(store), "prefetch_steps": 0, "document_mask": True}
+    plain, halves = (
+        {
+            name: make(
+                store, layout, model=CONFIGS[name].model_dump(), data=data,
+                train=TRAIN | {"seq_len": 64},
+            )
+            for name in DOCUMENTS
+        }
+        for layout in ({"distributed_optimizer": False}, {"cp": 2, "distributed_optimizer": False})
+    )  # fmt: skip
+    alone, apart = run_ranks(1, compute, plain)[0], run_ranks(2, compute, halves)
+    for name, found in alone.items():
+        borders = [len(batch["cu_seqlens"]) for batch in found.batches]
+        assert sum(borders) > 2 * 3
+        _, step, weights = _slow(name, found)
+        (step.objective / found.tokens).backward()
+        assert found.loss_sum == pytest.approx(step.losses.item(), rel=1e-5)
+        expected = {key: weight.grad.numpy() for key, weight in weights.items()}
+        for parts in ([found], [rank[name] for rank in apart]):
+            assert worst_difference(expected, _gradients(parts))[0] < 1e-4, name
 
 
 def _updated_bias(name: str, bias: torch.Tensor, load: torch.Tensor) -> torch.Tensor:
