@@ -1,13 +1,14 @@
 """The `moe slurm` commands; heavy imports wait inside them."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from slurm.plan import Place, Plan
     from slurm.submission import Submission
@@ -70,6 +71,7 @@ def submit(
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def run(  # noqa: PLR0913, PLR0917 - one parameter an option
+    context: typer.Context,
     command: Annotated[
         list[str],
         typer.Argument(help="A moe command after `--`; {task} becomes 1 to N, {tasks} N."),
@@ -95,8 +97,14 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     from slurm.site import load_site
 
     section, site = slurm_section(config, overrides or []), load_site()
+
+    def plan(place: "Place") -> "Plan":
+        planned = plan_command(command, tasks, section, site, place)
+        _check_command(context.find_root().command, planned.job.commands[0])
+        return planned
+
     _submit(
-        lambda place: plan_command(command, tasks, section, site, place),
+        plan,
         runs_dir,
         name,
         dry_run=dry_run,
@@ -128,7 +136,8 @@ def status(
     if watch is None and as_json:
         _print_json(status_json(next(updates)))
     elif watch is None:
-        console().print(status_tables(next(updates)))
+        found = next(updates)
+        console().print(status_tables(found) if found else f"nothing submitted in {runs_dir}")
     elif as_json:
         for update in updates:
             typer.echo(json.dumps(status_json(update)))
@@ -228,6 +237,7 @@ def _submit(
     import tempfile
 
     from slurm.client import Client
+    from slurm.errors import JobError
     from slurm.plan import Place
     from slurm.render import render
     from slurm.show import receipt_json, receipt_text
@@ -248,9 +258,34 @@ def _submit(
             answer = test_plan(plan, Client())
             _tell({"answer": answer}, answer, as_json)
         else:
-            snapshot = keep_code(snapshot, place.submissions / "code")
-            receipt = submit_plan(plan, snapshot, Client())
+            try:
+                snapshot = keep_code(snapshot, place.submissions / "code")
+                receipt = submit_plan(plan, snapshot, Client())
+            except OSError as error:
+                raise JobError(f"--runs-dir {runs_dir}: {error.strerror or error}") from None
             _tell(receipt_json(receipt), receipt_text(receipt), as_json)
+
+
+def _check_command(command: Any, words: "Sequence[str]") -> None:
+    """Have a `moe` command read its arguments, without running it.
+
+    Raises:
+        JobError: It does not take them; says why.
+    """
+    from slurm.errors import JobError
+
+    called, left = f"moe {shlex.join(words)}", list(words)
+    while commands := getattr(command, "commands", None):
+        name = left.pop(0) if left else ""
+        if name not in commands:
+            raise JobError(f"{called}: no command {name!r} (there: {', '.join(commands)})")
+        command = commands[name]
+    try:
+        command.make_context(called, left)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # no complaint about usage
+            raise
+        raise JobError(f"{called}: {error.format_message()}") from None
 
 
 def _find(runs_dir: Path, job: str) -> "Submission":

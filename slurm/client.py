@@ -36,6 +36,7 @@ REMEDIES = {
     "submit limit": "the queue is full for you: wait, or submit fewer",
     "submitjoblimit": "the queue is full for you: wait, or submit fewer",
     "submitjobper": "the queue is full for you: wait, or submit fewer",
+    "configuration source": "SLURM is not set up on this machine: run this on a login node",
     "operation is presently disabled": 'slurm.continue_by = "requeue" lets a job be requeued',
     "invalid job array": "more tasks than MaxArraySize: submit them in parts",
 }

@@ -150,7 +150,7 @@ def load_site(path: Path | None = None) -> SiteFile:
         ConfigError: The file breaks a rule, or is missing though `$MOESCALE_SLURM_FILE` names it.
     """
     where = path or site_file_path()
-    if path is None and "MOESCALE_SLURM_FILE" not in os.environ and not where.exists():
+    if path is None and not os.environ.get("MOESCALE_SLURM_FILE") and not where.exists():
         return SiteFile()
     return validated(SiteFile, read_toml(where), str(where))
 

@@ -148,6 +148,7 @@ class Run:
     def wait(self) -> None:
         """Wait until the run is whole and its job has left its nodes."""
         self.wait_until(lambda: self.record().get("status") == "finished")
+        self.wait_until(lambda: self.outcomes()[-1] is not None)
         self.wait_until(lambda: self.state() in {"", "COMPLETED"})
 
     def wait_until(self, condition: Callable[[], bool], pause_s: float = 0.05) -> None:

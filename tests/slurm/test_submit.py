@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from fake_commands import FakeCommands
+from typer.testing import CliRunner
 
+import moescale
 from moe.config.slurm import SlurmConfig
 from slurm.client import Client
 from slurm.control import cancel_tasks, requeue_tasks
@@ -271,6 +273,40 @@ def test_commands_are_arrays_too(desk: Desk) -> None:
     (end / "begin").write_text('{"job": "17_1", "restart": 0, "nodes": "n1", "began": 5}')
     (end / "end").write_text('{"outcome": "finished", "exit_code": 0, "ended": 9}')
     assert list(desk.submit(plan).states.values()) == ["submitted", "finished", "submitted"]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("dta build", "no command 'dta' (there: "),
+        ("data", "no command '' (there: build, "),
+        ("data build docs -o s --shrd {task}/{tasks}", "No such option: --shrd"),
+        ("data build docs -o", "Option '-o' requires an argument"),
+        ("data build docs -o s --workers {task}x", "Invalid value for '--workers'"),
+    ],
+)
+def test_command_is_checked_before_it_is_queued(desk: Desk, words: str, complaint: str) -> None:
+    done = CliRunner().invoke(moescale.app, ["slurm", "run", "--dry-run", "--", *words.split()])
+    assert isinstance(done.exception, JobError)
+    assert complaint in str(done.exception)
+
+
+def test_right_command_passes_unrun(desk: Desk) -> None:
+    words = "data build docs -o s --shard {task}/{tasks}"
+    argv = ["slurm", "run", "--tasks", "3", "--dry-run", "--", *words.split()]
+    done = CliRunner().invoke(moescale.app, argv)
+    assert done.exception is None
+    assert "#SBATCH --array=0-2\n" in done.stdout
+
+
+def test_folder_that_cannot_be_written_is_one_line(desk: Desk) -> None:
+    desk.runs.write_text("a file")
+    done = CliRunner().invoke(
+        moescale.app,
+        ["slurm", "submit", str(desk.write("tiny")), "--runs-dir", str(desk.runs)],
+    )
+    assert isinstance(done.exception, JobError)
+    assert "Not a directory" in str(done.exception)
 
 
 def test_slurm_section_of_a_command(desk: Desk) -> None:
