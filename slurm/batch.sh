@@ -204,6 +204,12 @@ find_master() { # sets where rank 0 listens; the port differs between jobs and a
   export MOESCALE_MASTER_ADDR MOESCALE_MASTER_PORT
 }
 
+prepare_by() { # COMMAND of the profile
+  eval "$1" && return
+  say "failed: $1"
+  return 1
+}
+
 check_health() {
   local sick
   [[ -n $health_check ]] || return 0
@@ -321,14 +327,19 @@ judge() { # EXIT_CODE of srun: end this shell, the run continued if it is not do
     continue_run
   else
     say "ranks failed with exit code $code"
-    mapfile -t failed < <(find_failed_nodes)
-    if ((${#failed[@]} == 0 && error_restarts >= max_error_restarts)); then
-      end_attempt error "$code"
-      say "not continued: slurm.max_error_restarts=$max_error_restarts; see moe slurm logs"
-      exit "$code"
-    fi
-    continue_run error
+    fail "$code"
   fi
+  leave
+}
+
+fail() { # EXIT_CODE: end this shell, or try once more where it may help
+  mapfile -t failed < <(find_failed_nodes)
+  if ((${#failed[@]} == 0 && error_restarts >= max_error_restarts)); then
+    end_attempt error "$1"
+    say "not continued: slurm.max_error_restarts=$max_error_restarts; see moe slurm logs"
+    exit "$1"
+  fi
+  continue_run error
   leave
 }
 
@@ -354,7 +365,7 @@ if ((${#command[@]} == 0)); then # an array's tasks: line N + 1 belongs to task 
   mapfile -t -s "$task" -n 1 line <"$job_dir/commands"
   eval "command=(${line[0]})"
 fi
-prepare
+prepare || fail 1
 choose_nodes
 find_master
 if ! check_health; then

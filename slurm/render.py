@@ -220,4 +220,10 @@ def _prepare(job: Job) -> list[str]:
     lines += job.profile.setup
     if not lines:
         return ["prepare() { :; }"]
-    return ["prepare() {", "  set +u", *(f"  {line}" for line in lines), "  set -u", "}"]
+    return [
+        "prepare() {",
+        "  set +u",
+        *(f"  prepare_by {shlex.quote(line)} || return" for line in lines),
+        "  set -u",
+        "}",
+    ]

@@ -84,7 +84,7 @@ class Profile(Section):
     modules: tuple[Line, ...] = ()
     """Environment modules that the batch shell loads."""
     setup: tuple[Line, ...] = ()
-    """Shell lines that the batch shell runs before the ranks start."""
+    """Shell lines that the batch shell runs before the ranks start; each must succeed."""
     env: dict[VariableName, str] = Field(default_factory=dict)
     """Environment variables of every rank. Not for secrets: they stand in the script."""
     secrets: tuple[VariableName, ...] = ()

@@ -247,6 +247,9 @@ class Simulator:
             f'if [ "$2" = torch.distributed.run ]; then exec {sys.executable} "$@"; fi\n'
             f'exec {sys.executable} -S "{toy}" "$@"'
         )
+        scripts["python3"] = scripts["python"]
+        # apptainer exec --bind A:B --pwd C IMAGE COMMAND...
+        scripts["apptainer"] = 'shift 6; exec "$@"'
         for name, line in scripts.items():
             (folder / name).write_text(f"#!/bin/bash\n{line}\n")
             (folder / name).chmod(0o755 | stat.S_IEXEC)

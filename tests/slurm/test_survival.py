@@ -3,11 +3,12 @@
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from simulator import STEPS, Simulator
 
-from slurm.site import Profile
+from slurm.site import ContainerConfig, EnvironmentConfig, Profile
 
 Simulate = Callable[..., Simulator]
 
@@ -339,6 +340,50 @@ def test_requeue_by_slurm_after_node_failure_excludes_the_node(simulate: Simulat
     assert job.outcomes() == ["node_failure"]
     assert job.state()["excluded"] == "n2"
     assert not job.calls("scontrol", "requeue")
+
+
+def test_run_in_a_container_is_survived(simulate: Simulate, undisturbed: dict[str, object]) -> None:
+    """The batch shell stays outside: it needs scontrol; the signal reaches the ranks inside."""
+    container = ContainerConfig(runtime="apptainer", image="/images/a b.sif")
+    job = simulate(profile=Profile(container=container))
+    job.start()
+    job.wait_for_step(5)
+    user_signal(job)
+    assert job.run_to_end() == 0, job.log()
+    assert job.outcomes() == ["preempted", "finished"]
+    inside = [call[call.index("apptainer") :] for call in job.calls("srun")]
+    assert [call[6:8] for call in inside] == [["/images/a b.sif", "bash"]] * 2
+    assert_whole(job, undisturbed)
+
+
+def test_environment_is_made_before_the_ranks(
+    simulate: Simulate, undisturbed: dict[str, object], tmp_path: Path
+) -> None:
+    venv = tmp_path / "my env"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "activate").write_text('echo "activated $UNSET_VARIABLE" >>"$SEEN"\n')
+    profile = Profile(
+        environment=EnvironmentConfig(kind="venv", path=str(venv)),
+        modules=("cuda/12.8",),
+        setup=(f"export SEEN='{tmp_path}/seen' # where", "[ -n x ]"),
+    )
+    job = simulate(profile=profile)
+    script = job.job_dir / "job.sh"
+    # What the cluster's login scripts define.
+    script.write_text(script.read_text().replace("prepare()", "module() { :; }\nprepare()", 1))
+    job.start()
+    assert job.run_to_end() == 0, job.log()
+    assert (tmp_path / "seen").read_text() == "activated \n" * 4
+    assert_whole(job, undisturbed)
+
+
+def test_failed_preparation_is_told_and_tried_once_more(simulate: Simulate) -> None:
+    job = simulate(profile=Profile(modules=("cuda/99",)))
+    job.start()
+    assert job.run_to_end() == 1
+    assert job.outcomes() == ["error", "error"]
+    assert "failed: module load cuda/99" in job.log()
+    assert not job.calls("srun")
 
 
 def test_sick_node_is_found_before_training(simulate: Simulate) -> None:

@@ -44,9 +44,9 @@ export FI_EFA_FORK_SAFE=1
 export OMP_NUM_THREADS=8
 prepare() {
   set +u
-  module load cuda/12.8
-  module load gcc
-  ulimit -n 65536
+  prepare_by 'module load cuda/12.8' || return
+  prepare_by 'module load gcc' || return
+  prepare_by 'ulimit -n 65536' || return
   set -u
 }
 

@@ -6,6 +6,7 @@ order of effects are those seen on a real SLURM 22.05 (tests/cluster).
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -85,8 +86,8 @@ def sbatch(arguments: list[str]) -> int:
 
 
 def srun(arguments: list[str]) -> int:
-    options = [word for word in arguments if word.startswith("--")]
-    command = arguments[next(i for i, word in enumerate(arguments) if word == "bash") :]
+    options = list(itertools.takewhile(lambda word: word.startswith("--"), arguments))
+    command = arguments[len(options) :]
     per_node = int(next(o for o in options if o.startswith("--ntasks-per-node=")).split("=")[1])
     total = int(next(o for o in options if o.startswith("--ntasks=")).split("=")[1])
     nodes = os.environ["SLURM_JOB_NODELIST"].split(",")
