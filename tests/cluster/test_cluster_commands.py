@@ -169,7 +169,7 @@ def test_question_whether_it_could_run(desk: Desk) -> None:
     [
         ("slurm.partition=nowhere", "slurm.partition"),
         ("slurm.time=999", "slurm.time"),
-        ("slurm.cpus_per_process=99", "ask for less"),
+        ("slurm.cpus_per_process=99", "lower slurm.cpus_per_process"),
     ],
 )
 def test_refusal_is_one_line(desk: Desk, key: str, remedy: str) -> None:
