@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,7 @@ from megatron.core.dist_checkpointing.mapping import (
     ShardedObject,
     ShardedStateDict,
     ShardedTensor,
+    apply_factories,
     apply_factory_merges,
     is_main_replica,
 )
@@ -44,7 +45,9 @@ from moe.errors import ConfigError
 
 __all__ = [
     "INDEX",
+    "Block",
     "Snapshot",
+    "blocks_of",
     "index_of",
     "read_index",
     "read_sharded",
@@ -52,6 +55,15 @@ __all__ = [
     "verify_files",
     "write_parts",
 ]
+
+
+class Block(NamedTuple):
+    """A block of a whole tensor; `whole`, `offset` and `shape` in elements."""
+
+    key: str
+    whole: tuple[int, ...]
+    offset: tuple[int, ...]
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,13 @@ def index_of(
         "files": {name: digest for digests, _ in ranks for name, digest in digests.items()},
         "parts": [asdict(part) for _, parts in ranks for part in parts],
     }
+
+
+def blocks_of(state: ShardedStateDict) -> list[Block]:
+    """Return the blocks of whole tensors that a rank holds: key, whole, offset, shape."""
+    apply_factories(state)
+    shards = (value for value in nested_values(state) if isinstance(value, ShardedTensor))
+    return [Block(s.key, tuple(s.global_shape), tuple(s.global_offset), _shape(s)) for s in shards]
 
 
 def _part(value: ShardedTensor | ShardedObject, data: torch.Tensor, file: str, name: str) -> Part:

@@ -107,6 +107,34 @@ def upcycle(  # noqa: PLR0913, PLR0917 - the command's options
     _say(values, as_json)
 
 
+@app.command()
+def reshard(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Run (its newest checkpoint), or a checkpoint.", metavar="CKPT")
+    ],
+    out: OutOption,
+    ranks: Annotated[int, typer.Option(help="Ranks of the new layout.", min=1)] = 1,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="The new layout, e.g. parallel.tp=2."),
+    ] = None,
+    step: Annotated[int | None, typer.Option(help="Step of the checkpoint.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Cut a checkpoint's files for another layout; the optimizer's state comes along."""
+    from moe.checkpoint_reshard import reshard
+    from moe.config.experiment import apply_override, validated
+    from parallel.layout import Layout
+
+    values: dict[str, Any] = {}
+    for override in overrides or ():
+        apply_override(values, override)
+    layout = validated(Layout, values.get("parallel", {}), "--set", ("parallel",))
+    with _progress("Resharding") as progress:
+        done = reshard(checkpoint, out, layout, ranks, step=step, progress=progress)
+    _say(asdict(done), as_json)
+
+
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show bytes done on stderr."""

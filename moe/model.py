@@ -56,12 +56,12 @@ __all__ = ["SHARDING", "build_model", "document_inputs", "transformer_config"]
 
 
 def build_model(
-    model: ModelConfig, layout: Layout, precision: Precision, *, seed: int
+    model: ModelConfig, layout: Layout, precision: Precision, *, seed: int | None
 ) -> list[LanguageModel]:
     """Build this rank's part of a model: one chunk, or `vpp` chunks of an interleaved pipeline.
 
     Initial weights depend on the seed and on each weight's place in the whole model, not on the
-    layout. The engine must have been started.
+    layout; without a seed they are left unset. The engine must have been started.
 
     Raises:
         ConfigError: The engine or the kernel set cannot do what the model asks for.
@@ -71,8 +71,9 @@ def build_model(
     config = transformer_config(model, layout, precision)
     stages = range(layout.vpp) if layout.vpp > 1 else [None]
     chunks = [_build_chunk(model, config, precision, stage) for stage in stages]
-    for chunk in chunks:
-        initialize_weights(chunk, model, seed)
+    if seed is not None:
+        for chunk in chunks:
+            initialize_weights(chunk, model, seed)
     return chunks
 
 

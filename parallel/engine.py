@@ -8,6 +8,8 @@ import os
 import random
 import socket
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import metadata, util
@@ -121,6 +123,23 @@ def start_engine(layout: Layout, *, seed: int) -> Engine:
     )
 
 
+@contextmanager
+def pretended_rank(layout: Layout, rank: int, num_ranks: int) -> Iterator[None]:
+    """Be one rank of many that are not there: what it would hold can be asked, nothing be sent."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    quieten_engine()
+    install_cpu_host()
+    # torch's backend "fake" answers every collective at once, with nothing.
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=num_ranks)
+    try:
+        _lay_out_groups(layout, 60.0, gloo=False)
+        _seed_everything(0)
+        yield
+    finally:
+        stop_engine()
+
+
 def restart_count() -> int:
     """Return how often torchrun has started this rank again after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
@@ -148,7 +167,7 @@ def _recompute_without_fp8() -> None:
         CheckpointWithoutOutput.__init__.__defaults__ = (None,)
 
 
-def _lay_out_groups(layout: Layout, timeout_s: float) -> None:
+def _lay_out_groups(layout: Layout, timeout_s: float, *, gloo: bool = True) -> None:
     from megatron.core import parallel_state
 
     parallel_state.initialize_model_parallel(
@@ -160,6 +179,7 @@ def _lay_out_groups(layout: Layout, timeout_s: float) -> None:
         expert_tensor_parallel_size=layout.etp,
         distributed_timeout_minutes=max(1, round(timeout_s / 60)),
         order="tp-cp-ep-dp-pp",
+        create_gloo_process_groups=gloo,
     )
 
 

@@ -67,6 +67,7 @@ def _replay(experiment: Experiment, run_dir: Path, step: int) -> dict[str, Any]:
     return replay(experiment, start_engine(experiment.parallel, seed=0), run_dir, step)
 
 
+@pytest.mark.engine
 def test_a_skipped_step_changes_nothing_but_the_place_in_the_data(
     store: Path, tmp_path: Path
 ) -> None:
