@@ -4,8 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS ?= test
 # What megatron-core itself decides: layouts, kernels, optimizer, checkpoints, resume, commands.
-ENGINE_TESTS ?= $(addprefix tests/,$(patsubst %,engine/test_%.py,checkpoint counts documents kernels \
-  layouts optimizer resume) test_train_command.py)
+ENGINE_TESTS ?= $(addprefix tests/,$(patsubst %,engine/test_%.py,checkpoint counts documents fp8 guards \
+  kernels layouts optimizer reshard resume) test_train_command.py)
 STAMP := $(VENV)/.installed-$(EXTRAS)
 
 .PHONY: demo test lint engine-test env clean
