@@ -50,6 +50,8 @@ Message = dict[str, Any]
 class TemplateError(ValueError):
     """A conversation that its template refuses, or whose answers cannot be told."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class Part:
@@ -135,8 +137,11 @@ class ChatFormat:
         stops = {self._tokenizer.info.eos_id}
         asked: list[Message] = [{"role": "user", "content": "x"}]
         answered = [*asked, {"role": ANSWERER, "content": "y"}]
-        ending = re.sub(f"[{OPEN}{CLOSE}]", "", self.render(answered))
-        ending = ending[len(self.render(asked, ask=True)) :].partition("y")[2]
+        try:
+            ending = re.sub(f"[{OPEN}{CLOSE}]", "", self.render(answered))
+            ending = ending[len(self.render(asked, ask=True)) :].partition("y")[2]
+        except TemplateError:  # a template that wants other turns: its end is not known
+            return frozenset(stops)
         found = self._special and self._special.match(ending)
         if found:
             stops.add(self._tokenizer.info.special_tokens[found[0]])

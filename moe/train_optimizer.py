@@ -1,6 +1,7 @@
 """AdamW for every device, in the form megatron-core expects of apex's and TE's FusedAdam."""
 
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -90,7 +91,22 @@ def build_optimizer(
         params_dtype=torch.bfloat16 if precision.dtype == "bf16" else torch.float32,
         use_distributed_optimizer=layout.distributed_optimizer,
     )
-    return get_megatron_optimizer(config, chunks)
+    optimizer = get_megatron_optimizer(config, chunks)
+    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+        if getattr(part, "is_stub_optimizer", False):
+            _let_stub_be_saved(part)
+    return optimizer
+
+
+def _let_stub_be_saved(stub: Any) -> None:
+    """Let an optimizer that has no parameter on this rank have no state either.
+
+    megatron-core keeps it for collective calls, but asks it for steps and state when a checkpoint
+    is saved (0.16 to 0.19). It occurs where parameters are frozen, or a pipeline stage is dense.
+    """
+    stub.optimizer = SimpleNamespace(param_groups=[])
+    stub.sharded_state_dict = lambda *_, **__: {}
+    stub.load_state_dict = lambda *_, **__: None
 
 
 def _use_group_step_adamw() -> None:

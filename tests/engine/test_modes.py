@@ -219,6 +219,46 @@ def test_frozen_parts_train_alike_under_layouts(base: Path, stores: dict[str, Pa
         np.testing.assert_allclose(curves[name].grad_norms, curves["one"].grad_norms, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("patterns", "num_ranks", "layout"),
+    [
+        (["*.mlp.experts.*"], 1, {}),
+        (["*.router.*", "output_layer.*"], 2, {"ep": 2}),
+        (["decoder.layers.3.*"], 2, {"pp": 2}),
+    ],
+)
+def test_frozen_runs_resume_to_the_same(
+    patterns: list[str],
+    num_ranks: int,
+    layout: dict[str, Any],
+    base: Path,
+    stores: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    experiment = tune("sft", stores["sft"], layout, init=str(base), trainable=patterns, steps=4)
+    first = run_ranks(num_ranks, _steps, experiment, range(4), tmp_path)[0]
+    after = run_ranks(num_ranks, _steps, experiment, range(2, 4), tmp_path)[0]
+    assert after == first[2:]
+
+
+def _steps(experiment: Any, steps: range, place: Path) -> list[float]:
+    """Train; writes a checkpoint after step 2, or goes on from there."""
+    from moe.checkpoint import load_checkpoint, snapshot
+    from moe.checkpoint_writer import Checkpointer
+
+    losses = []
+    with started(experiment) as trainer:
+        if steps.start:
+            load_checkpoint(next(place.glob("step-*")), trainer.chunks, trainer.optimizer)
+        for index in steps:
+            losses.append(trainer.step(index).loss)
+            if index == 1:
+                writer = Checkpointer(place, keep=1, keep_every=None)
+                writer.save(2, snapshot(trainer.chunks, trainer.optimizer), {})
+                writer.wait()
+    return losses
+
+
 def test_a_pattern_that_matches_nothing_is_refused(base: Path, stores: dict[str, Path]) -> None:
     experiment = tune("sft", stores["sft"], init=str(base), trainable=["*.gate.*"])
     with pytest.raises(RankError, match=r'no parameter matches "\*\.gate\.\*": there are decoder'):
