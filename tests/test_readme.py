@@ -40,7 +40,7 @@ def test_experiment_is_valid() -> None:
     assert experiments
     for table in experiments:
         # Where `init` is set, the model is that of a run that is not here.
-        model = {"model": {"preset": "tiny"}} if "init" in table["train"] else {}
+        model = {"model": {"preset": "small"}} if "init" in table["train"] else {}
         assert make_experiment(table | model).train.steps > 0
 
 

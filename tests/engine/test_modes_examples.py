@@ -159,7 +159,7 @@ def test_wrong_experiments(changes: dict[str, Any], fault: str, tmp_path: Path) 
     ],
 )
 def test_wrong_data(data: dict[str, Any], fault: str) -> None:
-    values = readme_example() | {"model": MODEL}
+    values = readme_example() | {"model": MODEL | {"max_seq_len": 256}}
     with pytest.raises(ValueError, match=fault):
         make_experiment(values | {"data": data})
 
