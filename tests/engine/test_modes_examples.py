@@ -155,7 +155,6 @@ def test_wrong_experiments(changes: dict[str, Any], fault: str, tmp_path: Path) 
     [
         ({"packing": "concatenate"}, "keeps conversations whole and apart"),
         ({"document_mask": False}, "keeps conversations whole and apart"),
-        ({"feed": "dali"}, "does not read"),
     ],
 )
 def test_wrong_data(data: dict[str, Any], fault: str) -> None:
