@@ -23,7 +23,8 @@ def cancel_tasks(submission: Submission, only: int | None, client: Client) -> li
             (folder / "cancelled").touch()
             ids.append(job)
     if ids:
-        client.cancel(ids)
+        # A whole array by its one id: SLURM cancels a thousand tasks at once.
+        client.cancel(ids if only is not None else sorted({job.partition("_")[0] for job in ids}))
     return ids
 
 

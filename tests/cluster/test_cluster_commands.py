@@ -140,6 +140,20 @@ def test_commands_are_submitted_in_shares(desk: Desk) -> None:
     desk.moe("data", "verify", "shared")
 
 
+def test_thousand_experiments_are_one_array(desk: Desk) -> None:
+    text = desk.write("many/0", extra=["--hold"]).read_text()
+    for seed in range(1000):
+        (desk.folder / f"many/{seed}.toml").write_text(text.replace("seed = 0", f"seed = {seed}"))
+    receipt = desk.moe_json("slurm", "submit", "many")
+    assert {task["state"] for task in receipt["tasks"]} == {"submitted"}
+    (shown,) = desk.moe_json("slurm", "status", receipt["job"])["submissions"]
+    assert shown["counts"] == {"pending": 1000}
+    assert "1000 queued" in desk.moe("slurm", "submit", "many")
+    assert len(desk.moe_json("slurm", "cancel", receipt["job"])["cancelled"]) == 1000
+    (shown,) = desk.moe_json("slurm", "status", receipt["job"])["submissions"]
+    assert shown["counts"] == {"cancelled": 1000}
+
+
 def test_names_and_comments_arrive_as_they_are(desk: Desk) -> None:
     name = 'it\'s "all" $HOME `x` #1 \\ 50% %j'
     comment = 'JobState=DONE "quoted" \\ $x'

@@ -247,6 +247,11 @@ def test_cancel_and_requeue_answer_in_json(desk: Desk) -> None:
     assert desk.json("requeue", "sweep", "--task", "0") == {"requeued": ["17_0"], "submitted": []}
 
 
+def test_whole_array_is_cancelled_at_once(desk: Desk) -> None:
+    assert desk.json("cancel", "sweep") == {"cancelled": ["17_0", "17_1"]}
+    assert desk.fake.calls("scancel") == [["17"]]
+
+
 def test_job_that_may_not_be_requeued_is_told_to_go_on(desk: Desk) -> None:
     path = desk.submission / "job.json"
     path.write_text(path.read_text().replace('"slurm": {}', '"slurm": {"continue_by": "submit"}'))
