@@ -51,20 +51,29 @@ class Group:
         return self.first.sparse
 
     def interval(self, key: str) -> Interval | None:
-        """Return a quantity's mean over seeds; `None` where any run lacks it."""
-        values = [BY_KEY[key].of(run).value for run in self.runs]
-        known = [value for value in values if value is not None]
-        return mean_interval(known) if len(known) == len(values) else None
+        """Return a quantity's mean over seeds; `None` where a run lacks it or knows it unlike."""
+        parts = [BY_KEY[key].of(run) for run in self.runs]
+        known = [part.value for part in parts if part.value is not None]
+        return mean_interval(known) if len(known) == len(parts) and alike(parts) else None
 
     def measurement(self, key: str) -> Measurement:
         """Return a quantity's mean over seeds with the origin of its first value."""
         parts = [BY_KEY[key].of(run) for run in self.runs]
         interval = self.interval(key)
         if interval is None:
-            return next(part for part in parts if part.value is None)
+            lacking = (part for part in parts if part.value is None)
+            sources = ", ".join(dict.fromkeys(part.source for part in parts))
+            reason = f"its runs know it in unlike ways: {sources}"
+            return next(lacking, Measurement.missing(parts[0].unit, "none", reason))
         spread = interval.half_width if len(parts) > 1 else parts[0].uncertainty
         first = parts[0].to_json()
         return Measurement.from_json({**first, "value": interval.mean, "uncertainty": spread})
+
+
+def alike(measurements: Sequence[Measurement]) -> bool:
+    """Whether known numbers are measured or modelled alike, so that they may be compared."""
+    known = [m for m in measurements if m.value is not None]
+    return len({(m.kind, m.source, m.boundary) for m in known}) <= 1
 
 
 def mean_interval(values: Sequence[float]) -> Interval:

@@ -11,7 +11,7 @@ from benchmarks.active_cost import Comparison, Side, comparisons
 from benchmarks.bench_report import bench_content
 from benchmarks.conditions import conditions
 from benchmarks.finding import finding
-from benchmarks.groups import Group, difference
+from benchmarks.groups import Group, alike, difference
 from benchmarks.measurement import Measurement
 from benchmarks.pareto import COSTS as PARETO_COSTS
 from benchmarks.pareto import front
@@ -95,12 +95,14 @@ def _shown(measurement: Measurement) -> dict[str, Any]:
 def _best(quantity: Quantity, groups: Sequence[Group]) -> list[str]:
     """Return the best groups, with those that noise over seeds does not tell from the best.
 
-    Empty where the quantity has no direction, a group lacks it, or all are equally good.
+    Empty where the quantity has no direction, a group lacks it, meters are unlike, or all are
+    equally good.
     """
     values = {group.key: [quantity.of(run).value for run in group.runs] for group in groups}
     lists = {key: [v for v in found if v is not None] for key, found in values.items()}
     complete = all(len(lists[key]) == len(values[key]) for key in values)
-    if quantity.better == "neither" or len(groups) < 2 or not complete:
+    same_way = alike([quantity.of(run) for group in groups for run in group.runs])
+    if quantity.better == "neither" or len(groups) < 2 or not complete or not same_way:
         return []
     sign = 1 if quantity.better == "lower" else -1
     best = min(lists, key=lambda key: sign * sum(lists[key]) / len(lists[key]))

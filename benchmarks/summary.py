@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.groups import Group
+from benchmarks.groups import Group, alike
 from benchmarks.measurement import Measurement
 from benchmarks.pareto import front
 from benchmarks.quantities import BY_KEY
@@ -29,7 +29,7 @@ def summary(groups: Sequence[Group]) -> list[str]:
 def _extreme(groups: Sequence[Group], key: str, words: str) -> str | None:
     """Name the best of a quantity; nothing where there is no choice."""
     known = [(m, g) for g in groups if (m := g.measurement(key)).value is not None]
-    if len(known) < 2:
+    if len(known) < 2 or not alike([measurement for measurement, _ in known]):
         return None
     sign = 1 if BY_KEY[key].better == "lower" else -1
     ordered = sorted(known, key=lambda pair: sign * (pair[0].value or 0.0))

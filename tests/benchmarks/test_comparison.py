@@ -1,5 +1,6 @@
 """Fronts, equal footing and FLOP conventions."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,27 @@ def test_every_row_of_a_model_speaks_of_all_its_seeds(tmp_path: Path) -> None:
     for comparison in comparisons(groups)[:2]:
         assert comparison.dense is not None
         assert comparison.dense.loss == pytest.approx(4.1)
+
+
+def test_unlike_meters_are_neither_averaged_nor_ranked(tmp_path: Path) -> None:
+    """A processor's model and a whole machine's meter differ by more than the models do."""
+    runs = [make_run(tmp_path / f"a{n}", sparse=False, seed=n) for n in range(2)]
+    runs.append(make_run(tmp_path / "b", sparse=True))
+    section = json.loads((runs[0] / "record.json").read_text())
+    for part in ("total", "train", "per_token"):
+        section["energy"][part] |= {"kind": "measured", "source": "nvml", "boundary": "GPU board"}
+    (runs[0] / "record.json").write_text(json.dumps(section))
+    dense, sparse = groups = group_runs([read_run(run) for run in runs])
+    mixed = dense.measurement("energy_per_token")
+    assert mixed.value is None
+    assert mixed.reason == "its runs know it in unlike ways: nvml, model"
+    assert dense.measurement("loss").value is not None
+    assert dense not in front(groups, "energy")
+    assert sparse in front(groups, "energy")
+    alone = [read_run(run) for run in (runs[0], runs[2])]
+    content = report_content(alone, group_runs(alone))
+    assert content["best"]["energy_per_token"] == []
+    assert not any("Least energy" in line for line in content["summary"])
 
 
 def test_loss_before_the_first_evaluation_is_unknown(tmp_path: Path) -> None:
