@@ -379,6 +379,20 @@ def test_a_wrong_recipe_is_one_line(tmp_path: Path, change: Any, message: str) -
     assert "\n" not in str(caught.value) and "r.toml" in str(caught.value)
 
 
+def test_a_tokenizer_trained_in_a_process_of_its_own_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = recipe(write_corpus(tmp_path / "in", num_files=2), tokenizer="bpe:300")
+    build_recipe(wanted, tmp_path / "here", workers=1)
+    monkeypatch.setattr("data.work.UNIT_BYTES", 0)
+    build_recipe(wanted, tmp_path / "apart", workers=1)
+    assert contents(tmp_path / "here") == contents(tmp_path / "apart")
+    small = recipe(tmp_path / "in", tokenizer="bpe:9")
+    with pytest.raises(DataError, match="bpe:9: needs at least 257 ids"):
+        build_recipe(small, tmp_path / "none", workers=1)
+    assert not (tmp_path / "none.building").exists()
+
+
 def test_a_store_is_a_pure_function_of_recipe_and_sources(tmp_path: Path) -> None:
     source = write_corpus(tmp_path / "in")
     for name in ("a", "b"):
