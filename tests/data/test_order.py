@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,10 +36,23 @@ def test_frozen_values() -> None:
     """A run's order must never change between releases: these values stay for ever."""
     assert permuted(np.arange(8), 10, seed=0).tolist() == GOLDEN_10
     assert permuted(np.arange(4), 10**12, seed=7, epoch=3).tolist() == GOLDEN_BIG
+    for (num_samples, seed, epoch), expected in GOLDEN.items():
+        assert permuted(np.arange(3), num_samples, seed, epoch).tolist() == expected
 
 
+GOLDEN = {
+    (2**16 + 1, 1, 0): [31873, 29943, 59625],
+    (2**32 + 1, 5, 9): [3340341530, 2614291881, 3432036194],
+    (2**62 - 1, 2**40, 3): [4602708923180916115, 897120859578440981, 3584959090980305769],
+}
 GOLDEN_10 = [3, 6, 5, 8, 9, 7, 2, 4]
 GOLDEN_BIG = [90559411083, 12256964556, 512250167102, 442879862230]
+
+
+def test_small_orders_are_all_met() -> None:
+    for num_samples in (2, 3, 4):
+        found = {tuple(permuted(np.arange(num_samples), num_samples, seed)) for seed in range(999)}
+        assert len(found) == math.factorial(num_samples)
 
 
 def test_positions_of_an_epoch_are_uniform() -> None:
