@@ -100,7 +100,7 @@ function draw(figure) {
     node.style.setProperty("--bars-height", `${Math.max(150, 70 + key + (shown > 12 ? 26 : 46) * shown)}px`);
   }
   const look = layout(figure, parts || (!figure.bars && data.groups.length > 1 && data.groups.length <= 6));
-  if (parts) look.legend = { ...look.legend, traceorder: "normal", yref: "container", y: 0, yanchor: "bottom" };
+  if (parts) look.legend = { ...look.legend, traceorder: "normal", yref: "container", y: 0, yanchor: "bottom", maxheight: 0.9 };
   const labels = traces.filter((t) => t.mode === "text" && t.visible);
   if (labels.length && look.xaxis.type !== "log") look.xaxis.range = [0, roomFor(labels, widest, node)];
   return Plotly.react(node, traces, look, CONFIG);
