@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_equal(one: list[Batch], other: list[Batch]) -> None:
     assert len(one) == len(other)
     for mine, theirs in zip(one, other, strict=True):
-        for name in ("tokens", "labels", "loss_mask", "position_ids", "cu_seqlens"):
+        for name in (field.name for field in fields(Batch)):
             a, b = getattr(mine, name), getattr(theirs, name)
             if a is None:
                 assert b is None, name
