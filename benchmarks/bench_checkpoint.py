@@ -11,7 +11,7 @@ from benchmarks.bench import Case, as_json, spread
 from benchmarks.bench_fit import fitted, free_bytes
 from benchmarks.bench_session import Session, bench_session, say
 from benchmarks.bench_subject import MeasuredTrainer, bench_experiment, bench_store
-from moe.checkpoint import load_checkpoint, save_checkpoint
+from moe.checkpoint import load_checkpoint, save_checkpoint, snapshot
 from moe.config.experiment import Experiment, load_model
 from moe.config.model import ModelConfig
 from moe.ledger import ledger
@@ -58,15 +58,20 @@ def _bytes(model: ModelConfig) -> float:
 def measure(
     experiment: Experiment, session: Session, folder: Path | None, repeats: int, warmup: int
 ) -> dict[str, Any]:
-    """Save and load in turn; a save counts until every file is on disk."""
+    """Save and load in turn; a save counts until every file is on disk.
+
+    `pause_s` is what training waits for: the copy in memory; the rest is written beside it.
+    """
     subject = MeasuredTrainer(experiment, session.engine)
     subject.step()
-    trainer, saves, loads = subject.trainer, [], []
+    trainer, pauses, saves, loads = subject.trainer, [], [], []
     with tempfile.TemporaryDirectory(prefix="moescale-checkpoint-", dir=folder) as name:
         # Every rank writes where rank 0 says.
         root = Path(all_gather_objects(name)[0])
         size = 0
         for number in range(warmup + repeats):
+            start = time.perf_counter()
+            snapshot(trainer.chunks, trainer.optimizer)
             begin = time.perf_counter()
             path = save_checkpoint(root, number, trainer.chunks, trainer.optimizer, {}, keep=1)
             middle = time.perf_counter()
@@ -74,6 +79,7 @@ def measure(
             end = time.perf_counter()
             size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
             if number >= warmup:
+                pauses.append(begin - start)
                 saves.append(middle - begin)
                 loads.append(end - middle)
         all_gather_objects(None)
@@ -81,6 +87,7 @@ def measure(
     save, load = spread(saves), spread(loads)
     return {
         "bytes": size,
+        "pause_s": as_json(spread(pauses)),
         "save_s": as_json(save),
         "load_s": as_json(load),
         "save_bytes_per_s": size / save.median,

@@ -87,7 +87,8 @@ def inference_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
 def checkpoint_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     """Return one table of all models."""
     table = plain_table(
-        "checkpoints", ("model", "layers", "size", "save", "load", "saving", "loading")
+        "checkpoints",
+        ("model", "layers", "size", "pause", "save", "load", "saving", "loading"),
     )
     for record in records:
         case, result = record["case"], record["result"]
@@ -95,6 +96,7 @@ def checkpoint_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
             case["model"],
             str(case["layers"]),
             readable(result["bytes"], "B"),
+            interval(result["pause_s"]),
             interval(result["save_s"]),
             interval(result["load_s"]),
             f"{readable(result['save_bytes_per_s'], 'B')}/s",

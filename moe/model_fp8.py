@@ -133,6 +133,10 @@ class Recipe:
             dist.all_reduce(self.now, dist.ReduceOp.MAX)
             self.last, self.now = self.now, torch.zeros_like(self.now)
 
+    def forget_step(self) -> None:
+        """Drop what this step has seen: its update is not made."""
+        self.now.zero_()
+
     def state(self) -> list[Any]:
         """Return what the next step depends on, as JSON values."""
         values: list[Any] = self.last.tolist()

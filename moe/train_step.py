@@ -181,8 +181,7 @@ class Trainer:
         loss = sums[0] / sums[1]
         grad_norm, fault = self._update(loss)
         if fault is not None:
-            for bias, before in zip(self._expert_biases(), biases, strict=True):
-                bias.copy_(before)
+            self._forget_step(biases)
         return StepResult(
             loss=loss,
             tokens=int(sums[2]),
@@ -207,6 +206,13 @@ class Trainer:
         if self.fp8 is not None:
             self.fp8.end_step()
         return float(grad_norm), None
+
+    def _forget_step(self, biases: Sequence[torch.Tensor]) -> None:
+        """Undo what gradients alone have changed."""
+        for bias, before in zip(self._expert_biases(), biases, strict=True):
+            bias.copy_(before)
+        if self.fp8 is not None:
+            self.fp8.forget_step()
 
     def _expert_biases(self) -> list[torch.Tensor]:
         """Return what auxiliary-loss-free balancing changes as gradients are completed."""

@@ -154,6 +154,20 @@ BAD_INPUT = {
     "kernels without Transformer Engine": (
         ['precision.kernels="te"'], "Transformer Engine is not installed"
     ),
+    "dispatcher of GPUs": (
+        ['parallel.dispatcher="flex"', "parallel.ep=2", "parallel.etp=1"],
+        'set parallel.dispatcher = "alltoall"',
+    ),
+    "overlap of another kernel set": (
+        ["parallel.overlap_experts=true"], 'needs precision.kernels = "te": set it to false'
+    ),
+    "part that cannot be recomputed": (
+        ['parallel.recompute="selective"', 'parallel.recompute_modules=["moe_act"]'],
+        'recompute "moe" instead',
+    ),
+    "FP8 without Transformer Engine": (
+        ['precision.fp8="mxfp8"'], 'fp8 = "emulated" with fp8_scaling = "mxfp8" gives its losses'
+    ),
     "batch that does not divide": (["train.global_batch_size=5"], "5"),
 }  # fmt: skip
 

@@ -87,26 +87,32 @@ def test_a_hanging_rank_ends_the_run(store: Path, tmp_path: Path) -> None:
         assert not any(rank.is_running() for rank in ranks)
 
 
-def test_torchrun_restarts_and_the_run_resumes(store: Path, tmp_path: Path) -> None:
+def test_a_killed_rank_is_started_again_and_the_run_resumes(store: Path, tmp_path: Path) -> None:
     experiment = _write(tmp_path, store, steps=24)
-    run_dirs = [tmp_path / "whole", tmp_path / "killed"]
-    for run_dir in run_dirs:
-        with _started([*TORCHRUN, experiment, "--run-dir", run_dir]) as process:
-            if run_dir.name == "killed":
-                wait_until(lambda: _saved(tmp_path / "killed"))
-                _rank(process, 1).send_signal(signal.SIGKILL)
-            _, said = process.communicate(timeout=300)
-            assert process.returncode == 0, said
-    whole, killed = map(record, run_dirs)
-    assert killed["final_loss"] == whole["final_loss"]
-    assert killed["train_loss"] == whole["train_loss"]
-    first, second = killed["starts"]
-    assert first["ended"] in {"killed", "failed"}
-    assert second["ended"] == "finished"
-    assert second["first_step"] > 0
-    assert killed["goodput"]["useful_tokens"] == whole["tokens"]
-    rows = (run_dirs[1] / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(row)["step"] for row in rows] == list(range(1, 25))
+    whole = _finished([*MOE, experiment, "--nproc", 2], tmp_path / "whole")
+    by_torchrun = _finished([*TORCHRUN, experiment], tmp_path / "torchrun", kill=1)
+    own = [*MOE, experiment, "--nproc", 2, "--max-restarts", 1]
+    for killed in (by_torchrun, _finished(own, tmp_path / "own", kill=0)):
+        assert killed["final_loss"] == whole["final_loss"]
+        assert killed["train_loss"] == whole["train_loss"]
+        first, second = killed["starts"]
+        assert first["ended"] in {"killed", "failed"}
+        assert second["ended"] == "finished"
+        assert second["first_step"] > 0
+        assert killed["goodput"]["useful_tokens"] == whole["tokens"]
+        rows = (Path(killed["run_dir"]) / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(row)["step"] for row in rows] == list(range(1, 25))
+
+
+def _finished(command: list[Any], run_dir: Path, kill: int | None = None) -> dict[str, Any]:
+    """Run to the end, one rank killed after the first checkpoint; returns the record."""
+    with _started([*command, "--run-dir", run_dir]) as process:
+        if kill is not None:
+            wait_until(lambda: _saved(run_dir), 120)
+            _rank(process, kill).send_signal(signal.SIGKILL)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    return record(run_dir)
 
 
 def test_a_watchdog_says_where_a_rank_is_without_a_collective() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel.activations import layer_bytes, rank_tokens, routed_tokens
+from parallel.activations import layer_bytes, rank_tokens, recomputed_bytes, routed_tokens
 from parallel.layout import Layout
 from parallel.memory import (
     RankMemory,
@@ -139,6 +139,36 @@ def test_one_sparse_layer_worked_by_hand() -> None:
     fixed = 4 * 32 * 4 // 2 + 17 * 16 * 4 + 20 * 32
     found = layer_bytes(SPARSE, layout, BATCH, BF16, sparse=True)
     assert found == 2 * (between + attention + shared + routed) + fixed
+
+
+def test_full_recomputation_keeps_each_layers_input_and_one_layer_at_a_time() -> None:
+    kept, again = memory(), memory(recompute="full")
+    width = BATCH.seq_len * SPARSE.hidden_size * 2
+    last = 2 * width  # the final norm's input and output
+    assert again.activation_bytes == SPARSE.num_layers * width + last
+    largest = max(
+        layer_bytes(SPARSE, Layout(), BATCH, BF16, sparse=sparse) for sparse in (True, False)
+    )
+    assert largest < kept.activation_bytes
+    layout = Layout(recompute="full")
+    assert recomputed_bytes(SPARSE, layout, BATCH, BF16, sparse=True) == layer_bytes(
+        SPARSE, Layout(), BATCH, BF16, sparse=True
+    )
+
+
+def test_selective_recomputation_leaves_out_what_it_names() -> None:
+    def kept(*modules: str, sparse: bool = True) -> int:
+        layout = Layout(recompute="selective", recompute_modules=modules)
+        return layer_bytes(SPARSE, layout, BATCH, BF16, sparse=sparse)
+
+    whole = layer_bytes(SPARSE, Layout(), BATCH, BF16, sparse=True)
+    norms = 2 * BATCH.seq_len * SPARSE.hidden_size * 2
+    assert kept("core_attn") == whole
+    assert kept("layernorm") == whole - norms
+    layout = Layout(recompute="selective", recompute_modules=("moe",))
+    network = recomputed_bytes(SPARSE, layout, BATCH, BF16, sparse=True)
+    assert kept("moe") == whole - network
+    assert kept("moe", sparse=False) == layer_bytes(SPARSE, Layout(), BATCH, BF16, sparse=False)
 
 
 def test_capacity_and_imbalance_scale_routed_tokens() -> None:
