@@ -13,31 +13,43 @@ from moe.convert_map import Names
 from moe.errors import ConfigError
 
 
+def _experts(config: HubConfig, inner: str) -> dict[str, Any]:
+    """Return the `[model.moe]` values that all of these state alike; `inner` names the size."""
+    return {
+        # The key of some families changed between transformers 4 and 5.
+        "num_experts": config.get("num_experts") or config.need("num_local_experts"),
+        "top_k": config.need("num_experts_per_tok"),
+        "expert_ffn_hidden_size": config.need(inner),
+        "aux_loss_coefficient": config.get("router_aux_loss_coef", 0.001),
+    }
+
+
+def _experts_hub(model: ModelConfig, count: str, inner: str) -> dict[str, Any]:
+    """Return their `config.json` values; `count` and `inner` name experts and their size."""
+    moe = need_experts(model)
+    return {
+        count: moe.num_experts,
+        "num_experts_per_tok": moe.top_k,
+        inner: moe.expert_ffn_hidden_size,
+        "router_aux_loss_coef": moe.aux_loss_coefficient,
+    }
+
+
 def _read_mixtral(config: HubConfig) -> dict[str, Any]:
     return (
         common_model(config)
         | grouped_queries(config)
         | {
             "sliding_window": config.get("sliding_window"),
-            "moe": {
-                "num_experts": config.need("num_local_experts"),
-                "top_k": config.need("num_experts_per_tok"),
-                "expert_ffn_hidden_size": config.need("intermediate_size"),
-                "aux_loss_coefficient": config.get("router_aux_loss_coef", 0.001),
-            },
+            "moe": _experts(config, "intermediate_size"),
         }
     )
 
 
 def _write_mixtral(model: ModelConfig) -> dict[str, Any]:
-    moe = need_experts(model)
-    return {
-        "num_local_experts": moe.num_experts,
-        "num_experts_per_tok": moe.top_k,
-        "intermediate_size": moe.expert_ffn_hidden_size,
+    return _experts_hub(model, "num_local_experts", "intermediate_size") | {
         "head_dim": model.query_head_dim,
         "sliding_window": model.sliding_window,
-        "router_aux_loss_coef": moe.aux_loss_coefficient,
     }
 
 
@@ -47,34 +59,17 @@ def _read_olmoe(config: HubConfig) -> dict[str, Any]:
     return (
         common_model(config)
         | {"num_kv_heads": config.get("num_key_value_heads"), "qk_norm": "full"}
-        | {"moe": _softmax_experts(config, config.need("intermediate_size"))}
+        | {"moe": _experts(config, "intermediate_size") | _normalized(config)}
     )
 
 
 def _write_olmoe(model: ModelConfig) -> dict[str, Any]:
-    moe = need_experts(model)
-    return _softmax_hub(model) | {"intermediate_size": moe.expert_ffn_hidden_size}
+    normalized = {"norm_topk_prob": need_experts(model).normalize_top_k}
+    return _experts_hub(model, "num_experts", "intermediate_size") | normalized
 
 
-def _softmax_experts(config: HubConfig, inner: int) -> dict[str, Any]:
-    return {
-        # Qwen3-MoE's key is `num_local_experts` in transformers 5.
-        "num_experts": config.get("num_experts") or config.need("num_local_experts"),
-        "top_k": config.need("num_experts_per_tok"),
-        "expert_ffn_hidden_size": inner,
-        "normalize_top_k": config.get("norm_topk_prob", False),
-        "aux_loss_coefficient": config.get("router_aux_loss_coef", 0.001),
-    }
-
-
-def _softmax_hub(model: ModelConfig) -> dict[str, Any]:
-    moe = need_experts(model)
-    return {
-        "num_experts": moe.num_experts,
-        "num_experts_per_tok": moe.top_k,
-        "norm_topk_prob": moe.normalize_top_k,
-        "router_aux_loss_coef": moe.aux_loss_coefficient,
-    }
+def _normalized(config: HubConfig) -> dict[str, bool]:
+    return {"normalize_top_k": config.get("norm_topk_prob", False)}
 
 
 def _read_qwen_moe(config: HubConfig) -> dict[str, Any]:
@@ -83,15 +78,15 @@ def _read_qwen_moe(config: HubConfig) -> dict[str, Any]:
     sparse = [
         i not in dense and (i + 1) % step == 0 for i in range(config.need("num_hidden_layers"))
     ]
-    moe = _softmax_experts(config, config.need("moe_intermediate_size"))
+    moe = _experts(config, "moe_intermediate_size") | _normalized(config)
     return dense_model(config) | {"moe": moe | sparse_pattern(config, sparse)}
 
 
 def _write_qwen_moe(model: ModelConfig) -> dict[str, Any]:
     moe = need_experts(model)
     dense = [i for i, sparse in enumerate(model.sparse_layers) if not sparse]
-    return _softmax_hub(model) | {
-        "moe_intermediate_size": moe.expert_ffn_hidden_size,
+    return _experts_hub(model, "num_experts", "moe_intermediate_size") | {
+        "norm_topk_prob": moe.normalize_top_k,
         "intermediate_size": model.ffn_hidden_size or moe.expert_ffn_hidden_size,
         "decoder_sparse_step": 1,
         "mlp_only_layers": dense,
@@ -132,12 +127,6 @@ def _read_gpt_oss(config: HubConfig) -> dict[str, Any]:
     default = ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)]
     if config.get("layer_types", default) != default:
         raise ConfigError(f"{config.origin}: layer_types do not alternate sliding and full")
-    moe = {
-        "num_experts": config.get("num_local_experts") or config.need("num_experts"),
-        "top_k": config.need("num_experts_per_tok"),
-        "expert_ffn_hidden_size": config.need("intermediate_size"),
-        "aux_loss_coefficient": config.get("router_aux_loss_coef", 0.001),
-    }
     return (
         common_model(config)
         | grouped_queries(config)
@@ -147,24 +136,19 @@ def _read_gpt_oss(config: HubConfig) -> dict[str, Any]:
             "sliding_window": config.need("sliding_window"),
             "full_attention_interval": 2,
             "attention_sinks": True,
-            "moe": moe,
+            "moe": _experts(config, "intermediate_size"),
         }
     )
 
 
 def _write_gpt_oss(model: ModelConfig) -> dict[str, Any]:
-    moe = need_experts(model)
     types = ["full_attention" if w is None else "sliding_attention" for w in model.layer_windows]
-    return {
-        "num_local_experts": moe.num_experts,
-        "num_experts_per_tok": moe.top_k,
-        "intermediate_size": moe.expert_ffn_hidden_size,
+    return _experts_hub(model, "num_local_experts", "intermediate_size") | {
         "head_dim": model.query_head_dim,
         "sliding_window": model.sliding_window,
         "layer_types": types,
         "attention_bias": True,
         "swiglu_limit": 7.0,
-        "router_aux_loss_coef": moe.aux_loss_coefficient,
     }
 
 
