@@ -74,7 +74,7 @@ def build_recipe(
         WorkerError: A worker process died; the same call continues.
     """
     if _ended_just_after_naming(out, recipe):
-        shutil.rmtree(out.with_name(out.name + BUILDING))
+        shutil.rmtree(out.parent / f"{out.name}{BUILDING}")
         return Manifest.read(out)
     folder = _scratch(out, BUILDING)
     with _finished_work(folder, recipe, (1, 1), workers, strict, progress) as work:
@@ -135,12 +135,12 @@ def _scratch(out: Path, ending: str) -> Path:
     """Return the folder beside a store in which it is made, refusing a store that is there."""
     if out.exists():
         raise DataError(f"{out}: exists already: remove it or choose another name")
-    return out.with_name(out.name + ending)
+    return out.parent / f"{out.name}{ending}"
 
 
 def _ended_just_after_naming(out: Path, recipe: Recipe) -> bool:
     """Tell whether `out` is of this very build, killed when only its parts were left to remove."""
-    folder = out.with_name(out.name + BUILDING)
+    folder = out.parent / f"{out.name}{BUILDING}"
     if not out.exists() or not folder.exists() or (folder / STORE).exists():
         return False
     try:

@@ -118,6 +118,7 @@ def test_import_and_export(source: Path, tmp_path: Path) -> None:
         (["build", "-o", "OUT"], r"name SRC\.\.\. or --recipe FILE: one of them"),
         (["build", "IN", "--recipe", "r.toml", "-o", "OUT"], "one of them"),
         (["build", "IN", "-o", "IN"], "exists already: remove it or choose another name"),
+        (["build", "IN", "-o", "."], "exists already: remove it or choose another name"),
         (["build", "IN", "-o", "OUT", "--shard", "1"], "write I/N, for example 1/4"),
         (["build", "IN", "-o", "OUT", "--set", "clean"], "write KEY=VALUE"),
         (["build", "IN", "-o", "OUT", "--set", "clean.x=1"], r"unknown key clean\.x"),
