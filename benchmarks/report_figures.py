@@ -10,6 +10,7 @@ from benchmarks.measurement import Measurement
 from benchmarks.pareto import COSTS
 from benchmarks.published_data import published_rows
 from benchmarks.quantities import BY_KEY
+from benchmarks.report_routing import map_figures, measure_figures
 from benchmarks.runs import Run
 from benchmarks.time_figures import phase_figure, step_figure
 from benchmarks.units import readable, short
@@ -49,6 +50,7 @@ def report_figures(
         _published_energy(groups),
         *(_bars(groups, key, caption) for key, caption in _BARS),
         _parameter_bars(groups),
+        *measure_figures(groups),
     ]
     drawn = [figure for figure in figures if any("group" in t["meta"] for t in figure["traces"])]
     times = [phase_figure(groups), step_figure(splits or {})]
@@ -98,6 +100,7 @@ def _load_figure(group: Group) -> dict[str, Any]:
             maps.busiest,
             place + "step %{x}: busiest %{z:.2f} of the even share<extra></extra>",
         ),
+        **map_figures(group.first),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.groups import Group
 from benchmarks.quantities import QUANTITIES
+from benchmarks.report_routing import routing_rows, source_rows
 from benchmarks.runs import Run
 from benchmarks.time_figures import phase_seconds
 
@@ -41,6 +42,8 @@ def report_tables(runs: Sequence[Run], groups: Sequence[Group]) -> list[Table]:
         Table("time", [row for run in runs for row in _time_rows(run)]),
         Table("energy_phases", [row for run in runs for row in _phase_rows(run)]),
         Table("expert_load", [row for run in runs for row in _load_rows(run)]),
+        Table("routing", [row for run in runs for row in routing_rows(run)]),
+        Table("routing_sources", [row for run in runs for row in source_rows(run)]),
     ]
 
 

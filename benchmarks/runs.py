@@ -30,6 +30,10 @@ class Run:
     """Rows of `evaluations.jsonl`: step, tokens, loss (nats/token)."""
     expert_load: list[dict[str, Any]] = field(default_factory=list)
     """Rows of `expert_load.jsonl`: step, layers, counts."""
+    routing: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of `routing.jsonl`: step, layers, and one number a layer for each measure."""
+    routing_maps: Mapping[str, Any] = field(default_factory=dict)
+    """`routing_maps.json`: layers, sources, counts, together; empty where it is not there."""
 
     @property
     def name(self) -> str:
@@ -120,6 +124,8 @@ def read_run(path: Path) -> Run:
         metrics=_read_rows(path / "metrics.jsonl", ("step", "tokens")),
         evaluations=_read_rows(path / "evaluations.jsonl", ("step", "tokens", "loss")),
         expert_load=_read_rows(path / "expert_load.jsonl", ("step", "layers", "counts")),
+        routing=_read_rows(path / "routing.jsonl", ("step", "layers")),
+        routing_maps=_read_maps(path / "routing_maps.json"),
     )
 
 
@@ -156,6 +162,16 @@ def _read_experiment(file: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{file}: damaged, not TOML: {error}") from None
+
+
+def _read_maps(file: Path) -> dict[str, Any]:
+    try:
+        maps: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return maps
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{file}: damaged, not JSON: {error}") from None
 
 
 def _read_rows(file: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:

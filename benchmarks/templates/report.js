@@ -123,13 +123,16 @@ function drawPareto() {
     [line, ...figure.traces.map((t) => styled(t, true))], layout(figure, few), CONFIG)];
 }
 // An even share is the panel's colour; starved experts are blue, overloaded ones orange.
-function drawHeat(id, trace, xTitle) {
+function drawHeat(id, trace, xTitle, yTitle = "layer") {
+  const node = document.getElementById(id);
+  node.parentElement.hidden = !trace;
+  if (!trace) return null;
   const top = Math.max(2, ...trace.z.flat());
   const gap = trace.x.length <= 64 ? 1 : 0;
   const heat = { ...trace, zmin: 0, zmax: top, xgap: gap, ygap: 1,
     colorscale: [[0, "#4477aa"], [1 / top, css("--panel")], [1, "#d1601a"]],
     colorbar: { thickness: 10, outlinewidth: 0, title: { text: "× even", font: { size: 12 } }, tickfont: { size: 11 } } };
-  const spec = { id, x: { title: xTitle }, y: { title: "layer" } };
+  const spec = { id, x: { title: xTitle }, y: { title: yTitle, category: typeof trace.y[0] === "string" } };
   const look = layout(spec, false);
   look.yaxis = { ...look.yaxis, showgrid: false, dtick: trace.y.length <= 16 ? 1 : undefined, autorange: "reversed" };
   look.xaxis.showgrid = false;
@@ -140,8 +143,11 @@ function drawLoad() {
   if (!choice) return [];
   const load = data.load[choice.selectedIndex];
   document.getElementById("load-summary").textContent = load.summary;
+  for (const note of document.querySelectorAll(".load-note")) note.textContent = load.note;
   return [drawHeat("plot-load-experts", load.experts, "expert"),
-    drawHeat("plot-load-time", load.time, "step")];
+    drawHeat("plot-load-time", load.time, "step"),
+    drawHeat("plot-load-sources", load.sources, "expert", ""),
+    drawHeat("plot-load-together", load.together, "expert", "expert")];
 }
 const drawAll = () => Promise.all([...data.figures.map(draw), ...drawPareto(), ...drawLoad()]);
 

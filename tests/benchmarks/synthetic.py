@@ -147,6 +147,8 @@ def make_run(
     )
     if sparse:
         write_rows(path / "expert_load.jsonl", [load_row(step, steps, rng) for step in every])
+        write_rows(path / "routing.jsonl", [routing_row(step, steps) for step in every])
+        (path / "routing_maps.json").write_text(json.dumps(routing_maps(steps)))
     return path
 
 
@@ -158,3 +160,23 @@ def load_row(step: int, steps: int, rng: random.Random) -> dict[str, Any]:
 
     layers = list(range(1, LAYERS))
     return {"step": step, "layers": layers, "counts": [counts(layer) for layer in layers]}
+
+
+def routing_row(step: int, steps: int) -> dict[str, Any]:
+    layers = list(range(1, LAYERS))
+    measures = ("load_entropy", "max_over_mean", "token_entropy", "drop_rate", "router_z")
+    numbers = {name: [0.5 + 0.1 * step / steps for _ in layers] for name in measures}
+    return {"step": step, "layers": layers, **numbers, "drop_rate": [0.0 for _ in layers]}
+
+
+def routing_maps(step: int) -> dict[str, Any]:
+    """Two sources: the first prefers even experts, more so in later layers."""
+    layers = list(range(1, LAYERS))
+    even = [[100 + 20 * layer * (1 - e % 2) for e in range(EXPERTS)] for layer in layers]
+    odd = [[100 + 20 * layer * (e % 2) for e in range(EXPERTS)] for layer in layers]
+    together = [[[300 if i == j else 40 for j in range(EXPERTS)] for i in range(EXPERTS)]] * len(
+        layers
+    )
+    counts = [list(pair) for pair in zip(even, odd, strict=True)]
+    return {"step": step, "split": "held_out", "layers": layers, "sources": ["prose", "code"],
+            "counts": counts, "together": together}  # fmt: skip

@@ -78,13 +78,14 @@ def bars(browser: Any, plot: str) -> int:
 
 def test_plots_are_drawn_and_the_console_is_silent(opened: Any) -> None:
     plots = opened.find_elements(By.CSS_SELECTOR, ".plot")
-    assert len(plots) == 11
+    assert len(plots) == 16
     for plot in plots:
         assert plot.find_elements(By.CSS_SELECTOR, "svg.main-svg"), plot.get_attribute("id")
     lines = opened.find_elements(By.CSS_SELECTOR, "#plot-loss-tokens .scatterlayer .js-line")
     assert len(lines) == 4
     assert bars(opened, "tokens-per-s") == 2
-    assert opened.find_elements(By.CSS_SELECTOR, "#plot-load-experts .heatmaplayer image")
+    for name in ("experts", "sources", "together"):
+        assert opened.find_elements(By.CSS_SELECTOR, f"#plot-load-{name} .heatmaplayer image")
     assert opened.get_log("browser") == []
 
 
