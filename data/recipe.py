@@ -21,7 +21,7 @@ class SourceRecipe(_Section):
     """One named source: files, folders, or Hugging Face datasets saved to disk."""
 
     name: str = Field(default="text", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name in the store and in `data.blend`."""
+    """Name in the store and in `data.weights`."""
     paths: tuple[Path, ...] = Field(min_length=1)
     """Files and folders; a recipe's relative paths start at the recipe's folder."""
     text_column: str = "text"
