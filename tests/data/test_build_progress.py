@@ -42,9 +42,10 @@ from pathlib import Path
 from data.build import build_store
 if __name__ == "__main__":
     build_store([Path(sys.argv[1])], Path(sys.argv[2]), tokenizer=sys.argv[3])
-    here, children = (resource.getrusage(who).ru_maxrss for who in
-                      (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(here, children)
+    status = Path("/proc/self/status").read_text()
+    # Not ru_maxrss, which begins with the size of the process that started this one.
+    here = status.split("VmHWM:")[1].split()[0]
+    print(here, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
