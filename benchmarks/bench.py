@@ -49,6 +49,15 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median(ordered), ordered[rank - 1], ordered[n - rank], n, confidence)
 
 
+def process_bytes(key: str) -> int:
+    """Return memory of this process from `/proc/self/status`, such as `VmRSS` or its peak `VmHWM`.
+
+    The peak that `getrusage` gives is no measure: it begins with the size of the parent process.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
+
+
 @dataclass(frozen=True)
 class Case:
     """One point of a benchmark: what is measured, and how."""

@@ -164,10 +164,12 @@ def _table(case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
             f": {ratios['by_wall_time']:.2f} times the best other by the clock,"
             f" {ratios['by_processor_time']:.2f} times by processor time"
         )
-    table = plain_table(title, ("tool", "M tokens/s a core", "M tokens a processor second"))
+    table = plain_table(title, ("tool", "tokens/s a core", "tokens a processor second"))
     for row in result["tools"]:
-        per_core = interval(row["tokens_per_s"], "", 1e-6 / case["workers"])
-        table.add_row(row["tool"], per_core, interval(row["tokens_per_cpu_s"], "", 1e-6))
+        per_core = {
+            name: row["tokens_per_s"][name] / case["workers"] for name in ("median", "low", "high")
+        }
+        table.add_row(row["tool"], interval(per_core, ""), interval(row["tokens_per_cpu_s"], ""))
     for name in result["absent"]:
         table.add_row(name, "absent: not installed", "–")
     return table

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.bench import process_bytes
 from benchmarks.errors import BenchmarkError
 from data.config import DataConfig
 from data.loader import Loader
@@ -70,17 +71,12 @@ def measure_apart(case: str, argument: str | Path | int) -> dict[str, Any]:
 
 def _measure_here(case: str, argument: str) -> dict[str, Any]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak of memory counts from here
-    before = _status_bytes("VmRSS")
+    before = process_bytes("VmRSS")
     begin, begin_cpu = time.perf_counter(), time.process_time()
     CASES[case](argument)
     seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - begin_cpu
-    grown = _status_bytes("VmHWM") - before
+    grown = process_bytes("VmHWM") - before
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "grown_bytes": grown}
-
-
-def _status_bytes(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
 
 
 def stream_hashes(store: Path, *, seq_len: int, steps: int) -> list[dict[str, str]]:

@@ -53,7 +53,7 @@ def _starts(_case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
         "starts, in processes of their own", ("", "time", "of it on the processor", "grown by")
     )
     for row in result["starts"]:
-        times = (interval(row[name], "ms", 1e3) for name in ("seconds", "cpu_seconds"))
+        times = (interval(row[name]) for name in ("seconds", "cpu_seconds"))
         table.add_row(row["what"], *times, readable(row["grown_bytes"], "B"))
     return table
 

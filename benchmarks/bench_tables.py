@@ -34,8 +34,8 @@ def layer_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
                 str(case["tokens"]),
                 row["routing"],
                 _number(row["busiest_over_even"]),
-                interval(row["forward_s"], "ms", 1e3),
-                interval(row["backward_s"], "ms", 1e3),
+                interval(row["forward_s"]),
+                interval(row["backward_s"]),
                 readable(row["tokens_per_s"], ""),
                 readable(row["share_of_measured_peak"], "share"),
                 _number(row["time_over_forced"]),
@@ -114,16 +114,16 @@ def collective_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
             case["operation"],
             str(case["ranks"]),
             readable(case["bytes"], "B"),
-            interval(result["time_s"], "ms", 1e3),
+            interval(result["time_s"]),
             f"{readable(result['bus_bytes_per_s'], 'B')}/s",
         )
     return [table]
 
 
-def interval(spread: Mapping[str, Any], unit: str = "s", scale: float = 1.0) -> str:
-    """Return `median (low to high)`."""
-    median, low, high = (spread[name] * scale for name in ("median", "low", "high"))
-    return f"{readable(median, unit)} ({significant(low)} to {significant(high)})"
+def interval(spread: Mapping[str, Any], unit: str = "s") -> str:
+    """Return `median (low to high)`, each with its unit."""
+    median, low, high = (readable(spread[name], unit) for name in ("median", "low", "high"))
+    return f"{median} ({low} to {high})"
 
 
 def plain_table(title: str, columns: Sequence[str]) -> TextTable:

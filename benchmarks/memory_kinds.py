@@ -1,12 +1,12 @@
 """What a training step keeps in memory, counted from the tensors themselves."""
 
-import resource
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.bench import process_bytes
 from benchmarks.bench_subject import MeasuredTrainer
 
 
@@ -36,9 +36,7 @@ def memory_by_kind(subject: MeasuredTrainer) -> dict[str, Any]:
     known = _storages(weights)
     on_gpu = subject.engine.device.type == "cuda"
     peak = (
-        torch.cuda.max_memory_allocated(subject.engine.device)
-        if on_gpu
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        torch.cuda.max_memory_allocated(subject.engine.device) if on_gpu else process_bytes("VmHWM")
     )
     return {
         "parameters_bytes": sum(known.values()),

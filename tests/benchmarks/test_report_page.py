@@ -1,27 +1,16 @@
 """The report in a real browser: plots drawn, filter and hover work, nothing on the console."""
 
 import base64
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from synthetic import make_run
 
 from benchmarks.report import write_report
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-REQUIRED = "chromium" in os.environ.get("MOESCALE_REQUIRE", "").split(",")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER) and not REQUIRED,
-    reason="needs Debian's chromium and chromium-driver",
-)
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +22,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in range(3)
     ]
     return write_report(runs, root / "report").html
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    assert CHROMIUM, "MOESCALE_REQUIRE names chromium: apt-get install chromium chromium-driver"
-    assert DRIVER, "MOESCALE_REQUIRE names chromium: apt-get install chromium-driver"
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

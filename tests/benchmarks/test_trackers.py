@@ -4,19 +4,17 @@ import os
 import sqlite3
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import need
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.trackers import final_figures, open_trackers
 from moe.config.experiment import make_experiment
 
 ROOT = Path(__file__).parents[2]
-REQUIRED = "trackers" in os.environ.get("MOESCALE_REQUIRE", "").split(",")
-BOTH = all(find_spec(name) for name in ("wandb", "mlflow", "sqlalchemy"))
 RESUME = """
 import sys
 from pathlib import Path
@@ -60,8 +58,7 @@ def run_python(*arguments: str | Path) -> Any:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not BOTH and not REQUIRED:
-        pytest.skip("needs the extras wandb and mlflow")
+    need("trackers")
     from data.build import build_store
 
     root = tmp_path_factory.mktemp("tracked")

@@ -7,7 +7,6 @@ systemd, and end with `stop`.
 
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,10 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "mariadb-install-db", "sbatch")
-PACKAGES = "munge slurm-wlm slurmdbd mariadb-server"
+from needs import SEARCH_PATH
+
 NODES = ("n1", "n2", "n3", "n4")
-SEARCH_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 WAIT_S = 300.0
 
 SLURM_CONF = """\
@@ -78,11 +76,6 @@ StoragePort={database}
 StorageUser=root
 StorageLoc=slurm
 """
-
-
-def missing_programs() -> list[str]:
-    """Return what a cluster needs and this machine lacks."""
-    return [name for name in PROGRAMS if shutil.which(name, path=SEARCH_PATH) is None]
 
 
 class Cluster:

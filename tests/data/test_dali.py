@@ -1,11 +1,9 @@
 """The DALI feed gives the plain loader's batches to the bit; without a GPU too."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,7 @@ from data.manifest import HELD_OUT
 from data.packing import pack_store
 from data.store import Store
 
-REQUIRED = "dali" in os.environ.get("MOESCALE_REQUIRE", "").split(",")
-INSTALLED = find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
-needs_dali = pytest.mark.skipif(not INSTALLED and not REQUIRED, reason="DALI is not installed")
+needs_dali = pytest.mark.needs("dali")
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"micro_batch_size": 4},
@@ -51,10 +47,6 @@ def assert_equal(one: list[Batch], other: list[Batch]) -> None:
                 assert b is None, name
             else:
                 assert a.dtype == b.dtype and torch.equal(a, b), name
-
-
-def test_dali_is_here_where_it_must_be() -> None:
-    assert INSTALLED or not REQUIRED, "MOESCALE_REQUIRE names dali: pip install 'moescale[dali]'"
 
 
 @needs_dali

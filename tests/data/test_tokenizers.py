@@ -124,8 +124,8 @@ def test_the_folder_s_own_end_token_is_taken(tmp_path: Path) -> None:
         local_tokenizer(tmp_path)
 
 
+@pytest.mark.needs("hub")
 def test_a_folder_of_vocabulary_and_merges_is_converted(tmp_path: Path) -> None:
-    pytest.importorskip("transformers", reason="extra hub")
     MODELS["gpt2"].model.save(str(tmp_path))
     settings_ = {"tokenizer_class": "GPT2Tokenizer", "eos_token": "<|endoftext|>"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings_))

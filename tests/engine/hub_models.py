@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from needs import need
 from torch import Tensor
 
 COMMON: dict[str, Any] = {
@@ -145,6 +146,7 @@ class Reference:
 
 def make_model(kind: str, directory: Path, **changes: Any) -> Any:
     """Save a random model, with values of its configuration changed; returns it."""
+    need("hub")
     import transformers
 
     stem, values = MODELS[kind]

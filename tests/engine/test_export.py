@@ -16,6 +16,7 @@ from moe.convert import checkpoint_model, from_hub, to_hub
 pytestmark = pytest.mark.engine
 
 
+@pytest.mark.needs("hub")
 def test_a_run_of_any_layout_becomes_transformers_model(store: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -8,7 +8,7 @@ import pytest
 from ranks import run_ranks
 from runs import command, train_run
 
-pytest.importorskip("lm_eval", reason="extra eval")
+pytestmark = pytest.mark.needs("eval")
 
 QUESTIONS = [
     {"text": "a model learns which", "choices": ["expert", "q z"], "gold": 0},

@@ -18,6 +18,9 @@ DEFAULTS = {
 """Classes of transformers whose defaults are a published model, but for its context."""
 
 
+pytestmark = pytest.mark.needs("hub")
+
+
 @pytest.mark.parametrize("preset", [name for name in preset_names() if name not in OURS])
 def test_transformers_counts_the_same_parameters(preset: str) -> None:
     import transformers
