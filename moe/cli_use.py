@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -67,7 +67,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
     limit: Annotated[int | None, typer.Option(help="Most questions of a task.", min=1)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure loss and perplexity of a run's newest checkpoint, or run tasks of lm-eval."""
+    """Measure loss and perplexity of a run's newest checkpoint, or run tasks of lm-eval.
+
+    The loss is computed with the emulated FP8 a run was trained with, tasks without any FP8.
+    """
     from parallel.engine import quieten_engine
 
     quieten_engine()
@@ -100,13 +103,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
             "checkpoint": str(model.checkpoint),
             "step": model.step,
             "device": model.device.type,
-            "dtype": model.dtype,
+            **model.numerics(),
             "store": str(opened.path),
             "split": found.split,
             **{k: v for k, v in found.total.as_json().items() if k != "source"},
             "sources": [source.as_json() for source in found.sources],
             "routing": None if maps is None else maps.take(),
         }
+    _note_other_numerics(document)
     if taken is not None and record_routing is not None:
         taken.save(record_routing)
     if as_json:
@@ -139,10 +143,12 @@ def _run_tasks(  # noqa: PLR0917 - handed on from the command
 
     step, store, device = place
     names = [name.strip() for name in tasks.split(",") if name.strip()]
-    with loaded_model(run, step=step, device=device, dropless=True) as model:
+    with loaded_model(run, step=step, device=device, each_alone=True) as model:
         language = language_of(run, store)
         results = run_tasks(model, language, names, task_path=task_path, shots=shots, limit=limit)
-        document = {"run_dir": str(run), "step": model.step, "limit": limit, "tasks": results}
+        document: dict[str, Any] = {"run_dir": str(run), "step": model.step, **model.numerics()}
+    document |= {"limit": limit, "tasks": results}
+    _note_other_numerics(document)
     if as_json:
         typer.echo(json.dumps(document))
     else:
@@ -167,7 +173,10 @@ def audit(  # noqa: PLR0913 - a command's options
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a model has memorised: planted canaries, and text it writes on verbatim."""
+    """Say what a model has memorised: planted canaries, and text it writes on verbatim.
+
+    Computes without FP8, also where a run was trained with it.
+    """
     from parallel.engine import quieten_engine
 
     quieten_engine()
@@ -175,14 +184,15 @@ def audit(  # noqa: PLR0913 - a command's options
     from moe.evaluate import open_store
     from moe.loaded_model import loaded_model
 
-    with loaded_model(run, step=step, device=device, dropless=True) as model:
+    with loaded_model(run, step=step, device=device, each_alone=True) as model:
         opened = open_store(model, store)
         found = inspect(
             model, opened, candidates=candidates, passages=passages, prompt_tokens=prompt_tokens,
             report=lambda text: typer.echo(f"audit: {text}", err=True),
         )  # fmt: skip
-        document = {"run_dir": str(run), "step": model.step, "store": str(opened.path)}
-    document |= found.as_json()
+        document: dict[str, Any] = {"run_dir": str(run), "step": model.step, **model.numerics()}
+    document |= {"store": str(opened.path), **found.as_json()}
+    _note_other_numerics(document)
     typer.echo(json.dumps(document) if as_json else document["finding"])
 
 
@@ -208,7 +218,10 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Continue texts with a run's newest checkpoint."""
+    """Continue texts with a run's newest checkpoint.
+
+    Computes without FP8, also where a run was trained with it.
+    """
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     from parallel.engine import quieten_engine
 
@@ -221,7 +234,7 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
     sampling = Sampling(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
     )
-    with loaded_model(run, step=step, device=device, dropless=True) as model:
+    with loaded_model(run, step=step, device=device, each_alone=True) as model:
         language = language_of(run, store)
         encode = language.encode_questions if chat else language.encode
         found = continue_prompts(
@@ -232,7 +245,8 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
             max_seq_len=model.config.max_seq_len,
             vocab_size=min(language.tokenizer.info.vocab_size, model.config.vocab_size),
         )
-        place: dict[str, Any] = {"run_dir": str(run), "step": model.step, "dtype": model.dtype}
+        place: dict[str, Any] = {"run_dir": str(run), "step": model.step, **model.numerics()}
+    _note_other_numerics(place)
     rows = [
         {
             "prompt": text,
@@ -247,6 +261,17 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
         return
     for row in rows:
         typer.echo(row["text"] if chat else f"{row['prompt']}{row['text']}")
+
+
+def _note_other_numerics(document: Mapping[str, Any]) -> None:
+    """Say on standard error that a run trained with FP8 was computed without."""
+    trained, computed = document["trained_fp8"], document["fp8"]
+    if trained != computed:
+        typer.echo(
+            f"moe: computed in {document['dtype']} without FP8; the run was trained with FP8"
+            f" ({trained})",
+            err=True,
+        )
 
 
 @contextmanager

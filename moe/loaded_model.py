@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 
 from data.config import DataConfig
-from moe.checkpoint_store import find_checkpoint
+from moe.checkpoint_store import find_checkpoint, read_state
 from moe.checkpoint_weights import load_weights
 from moe.config.experiment import load_experiment, load_model, model_file
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
 from moe.model import build_model
+from moe.model_fp8 import emulate_fp8
 from parallel.engine import start_engine, stop_engine
 from parallel.layout import Layout
 from parallel.precision import Precision
@@ -44,42 +45,62 @@ class LoadedModel:
     chunk: Any
     """megatron-core's GPTModel: tokens [B, S] to logits [B, S, V], or with labels to losses."""
     device: torch.device
+    precision: Precision
+    """What it computes with here."""
+    trained_precision: Precision
 
     @property
     def dtype(self) -> str:
         """What the model computes in."""
         return str(next(self.chunk.parameters()).dtype).removeprefix("torch.")
 
+    def numerics(self) -> dict[str, str | None]:
+        """Return number format and FP8 scaling (None: no FP8) of what is computed, for records."""
+        return {
+            "dtype": self.dtype,
+            "fp8": self.precision.scaling,
+            "trained_fp8": self.trained_precision.scaling,
+        }
+
 
 @contextmanager
 def loaded_model(
-    run: Path, *, step: int | None = None, device: DeviceChoice = "auto", dropless: bool = False
+    run: Path,
+    *,
+    step: int | None = None,
+    device: DeviceChoice = "auto",
+    each_alone: bool = False,
 ) -> Iterator[LoadedModel]:
     """Build the model of a run with the weights of its newest checkpoint (or that of `step`).
 
-    Whatever layout, kernels and precision the run was trained with, the model is built in one
-    piece from the torch kernel set: in FP32 on a CPU, in the run's number format on a GPU.
-    Multi-token-prediction layers are left out. Starts the engine, and stops it on leaving.
+    Whatever layout and kernels the run was trained with, the model is built in one piece from the
+    torch kernel set: in FP32 on a CPU, in the run's number format on a GPU. Emulated FP8 is
+    emulated here too; that of Transformer Engine is left out, as are multi-token-prediction
+    layers. Starts the engine, and stops it on leaving.
 
     Args:
         run: Run directory, a checkpoint in one, or what `moe convert` made.
         step: Step of the checkpoint. Default: the newest.
         device: Where to run.
-        dropless: Ignore the expert capacity a model was trained with.
+        each_alone: Leave out what makes a sequence depend on others in its batch: the expert
+            capacity a model was trained with, and FP8, whose scales look at all of them.
 
     Raises:
         ConfigError: Neither of these, or no such or a damaged checkpoint.
     """
     trained = _read(run)
     checkpoint = find_checkpoint(run, step)
-    config = _config_for_use(trained.model, dropless=dropless)
+    config = _config_for_use(trained.model, dropless=each_alone)
     layout = Layout(device=device)
     engine = start_engine(layout, seed=0)
     try:
         on_cpu = engine.device.type == "cpu"
-        precision = Precision(dtype="fp32" if on_cpu else trained.dtype)
+        dtype: Literal["fp32", "bf16"] = "fp32" if on_cpu else trained.precision.dtype
+        precision = _precision_for_use(trained.precision, dtype, with_fp8=not each_alone)
         chunk = build_model(config, layout, precision, seed=0)[0]
         found = load_weights(checkpoint, [chunk])
+        if precision.fp8 == "emulated":
+            emulate_fp8([chunk], precision).load(read_state(checkpoint)["fp8"])
         chunk.eval()
         yield LoadedModel(
             run=run,
@@ -91,6 +112,8 @@ def loaded_model(
             micro_batch_size=trained.micro_batch_size,
             chunk=chunk,
             device=engine.device,
+            precision=precision,
+            trained_precision=trained.precision,
         )
     finally:
         stop_engine()
@@ -104,7 +127,7 @@ class _Trained:
     data: DataConfig
     seq_len: int
     micro_batch_size: int
-    dtype: Literal["fp32", "bf16"]
+    precision: Precision
 
 
 def _read(place: Path) -> _Trained:
@@ -118,7 +141,11 @@ def _read(place: Path) -> _Trained:
         model = load_model(str(file))
         length = min(model.max_seq_len, CONVERTED_SEQ_LEN)
         return _Trained(
-            model=model, data=DataConfig(), seq_len=length, micro_batch_size=1, dtype="bf16"
+            model=model,
+            data=DataConfig(),
+            seq_len=length,
+            micro_batch_size=1,
+            precision=Precision(dtype="bf16"),
         )
     experiment = load_experiment(file)
     return _Trained(
@@ -126,7 +153,7 @@ def _read(place: Path) -> _Trained:
         data=experiment.data,
         seq_len=experiment.train.seq_len,
         micro_batch_size=experiment.train.micro_batch_size,
-        dtype=experiment.precision.dtype,
+        precision=experiment.precision,
     )
 
 
@@ -135,3 +162,11 @@ def _config_for_use(model: ModelConfig, *, dropless: bool) -> ModelConfig:
     if dropless and model.moe is not None:
         changes["moe"] = model.moe.model_copy(update={"capacity_factor": None})
     return model.model_copy(update=changes)
+
+
+def _precision_for_use(
+    trained: Precision, dtype: Literal["fp32", "bf16"], *, with_fp8: bool
+) -> Precision:
+    if with_fp8 and trained.fp8 == "emulated":
+        return trained.model_copy(update={"dtype": dtype})
+    return Precision(dtype=dtype)

@@ -12,6 +12,8 @@ from moe.routing_measures import source_load, specialisation
 def print_evaluation(document: Mapping[str, Any]) -> None:
     """Print the loss as a whole and by source."""
     title = f"{document['run_dir']}, step {document['step']}: {document['split']}"
+    if document["fp8"] is not None:
+        title += f", in emulated FP8 ({document['fp8']})"
     table = Table(title=title, title_justify="left")
     for name in ("source", "sequences", "tokens", "loss (nats/token)", "perplexity"):
         table.add_column(name, justify="left" if name == "source" else "right")

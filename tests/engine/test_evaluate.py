@@ -120,6 +120,27 @@ def test_documents_see_only_themselves(run: Path, tmp_path: Path) -> None:
     assert {s.source: s.loss for s in found.sources} == pytest.approx(slow, rel=1e-5)
 
 
+@pytest.mark.parametrize("scaling", ["current", "delayed"])
+def test_emulated_fp8_is_computed_as_in_training(
+    scaling: str, sources: Path, tmp_path: Path
+) -> None:
+    run, precision = tmp_path / "run", {"fp8": "emulated", "fp8_scaling": scaling}
+    measured = train_run(sources, run, train=WHOLE | {"global_batch_size": 1}, precision=precision)
+    code, out, err = command("eval", str(run), "--json", "--device", "cpu")
+    assert (code, err.strip()) == (0, "")
+    found = json.loads(out)
+    assert found["loss"] == pytest.approx(measured["final_loss"], rel=1e-6)
+    assert (found["dtype"], found["fp8"], found["trained_fp8"]) == ("float32", scaling, scaling)
+    code, out, err = command("generate", str(run), "a model", "--json", "--max-new-tokens", "2")
+    assert (code, json.loads(out)["fp8"], json.loads(out)["trained_fp8"]) == (0, None, scaling)
+    assert f"without FP8; the run was trained with FP8 ({scaling})" in err
+    lines = (run / "experiment.toml").read_text().splitlines()
+    plain = [line for line in lines if not line.startswith("fp8")]
+    (run / "experiment.toml").write_text("\n".join(plain))
+    without = json.loads(command("eval", str(run), "--json", "--device", "cpu")[1])
+    assert abs(without["loss"] / measured["final_loss"] - 1) > 1e-5
+
+
 def test_standard_error_covers_the_truth() -> None:
     chance = np.random.default_rng(0)
     covered = 0

@@ -34,7 +34,7 @@ def _ours(checkpoint: Path) -> list[list[int]]:
     from moe.generate import Sampling, generate
     from moe.loaded_model import loaded_model
 
-    with loaded_model(checkpoint, device="cpu", dropless=True) as model:
+    with loaded_model(checkpoint, device="cpu", each_alone=True) as model:
         found = generate(
             model.chunk,
             PROMPTS,
