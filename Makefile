@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS ?= test
+# Two workers, a file at a time: half the tests wait for processes of their own.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # What megatron-core itself decides: layouts, kernels, optimizer, checkpoints, resume, commands.
 ENGINE_TESTS ?= $(addprefix tests/,$(patsubst %,engine/test_%.py,checkpoint counts documents fp8 guards \
   kernels layouts optimizer reshard resume) test_train_command.py)
@@ -13,7 +15,7 @@ demo: env
 	$(BIN)/moe demo
 
 test: env lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 lint: env
 	$(BIN)/ruff check .
@@ -23,7 +25,7 @@ lint: env
 
 # The engine's tests alone: CI runs them on the other supported megatron-core as well.
 engine-test: env
-	$(BIN)/python -m pytest -m engine $(ENGINE_TESTS) $(PYTEST_ARGS)
+	$(PYTEST) -m engine $(ENGINE_TESTS) $(PYTEST_ARGS)
 
 env: $(STAMP)
 

@@ -23,6 +23,8 @@ Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Presets o
 Layers = Annotated[
     int | None, typer.Option(help="Keep only the first layers, so that it fits.", min=1)
 ]
+Hidden = Annotated[int, typer.Option(help="Hidden size.", min=1)]
+ExpertFfn = Annotated[int, typer.Option(help="Inner size of one expert.", min=1)]
 Routing = Annotated[
     list[str] | None,
     typer.Option(help="natural, forced, zipf:S or hot:SHARE; may be given several times."),
@@ -88,8 +90,8 @@ def layer(  # noqa: PLR0913 - a command's options
     *,
     shape: Annotated[str | None, typer.Option(help="Published shape: mixtral or deepseek.")] = None,
     shrink: Annotated[int, typer.Option(help="Divide a published shape's widths.", min=1)] = 1,
-    hidden: Annotated[int, typer.Option(help="Hidden size.", min=1)] = 512,
-    ffn: Annotated[int, typer.Option(help="Inner size of one expert.", min=1)] = 512,
+    hidden: Hidden = 512,
+    ffn: ExpertFfn = 512,
     tokens: Annotated[list[int] | None, typer.Option(help="Tokens; several.")] = None,
     experts: Annotated[list[int] | None, typer.Option(help="Experts; several.")] = None,
     top_k: Annotated[list[int] | None, typer.Option(help="Experts a token; several.")] = None,
@@ -128,8 +130,8 @@ def layer(  # noqa: PLR0913 - a command's options
 @app.command()
 def routing(  # noqa: PLR0913 - a command's options
     *,
-    hidden: Annotated[int, typer.Option(help="Hidden size.", min=1)] = 512,
-    ffn: Annotated[int, typer.Option(help="Inner size of one expert.", min=1)] = 512,
+    hidden: Hidden = 512,
+    ffn: ExpertFfn = 512,
     tokens: Annotated[int, typer.Option(help="Tokens.", min=1)] = 1024,
     experts: Annotated[int, typer.Option(help="Experts.", min=2)] = 16,
     top_k: Annotated[int, typer.Option(help="Experts a token.", min=1)] = 2,
