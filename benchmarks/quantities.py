@@ -51,7 +51,8 @@ def _loss(run: Run) -> Measurement:
 
 
 def _training_flops(run: Run) -> Measurement:
-    return _known(run.tokens * run.flops_per_token, "FLOP", LEDGER, "modelled")
+    flops = run.training_flops(run.record) if run.tokens else None
+    return _known(flops, "FLOP", LEDGER, "modelled")
 
 
 def _bytes_per_active(run: Run) -> Measurement:

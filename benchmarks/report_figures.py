@@ -127,9 +127,9 @@ def _figure(name: str, title: str, caption: str, x_title: str, traces: list[Trac
 
 def _loss_figure(groups: Sequence[Group], axis: str, caption: str) -> Figure:
     def curve(run: Run) -> list[tuple[float, float]]:
-        scale = run.flops_per_token if axis == "training_flops" else 1
         known = (row for row in run.evaluations if row["loss"] is not None)
-        return [(row["tokens"] * scale, row["loss"]) for row in known]
+        flops = axis == "training_flops"
+        return [(run.training_flops(row) if flops else row["tokens"], row["loss"]) for row in known]
 
     title = f"Held-out loss against {'tokens' if axis == 'tokens' else 'FLOPs'}"
     traces = _curves(groups, curve, BY_KEY[axis].unit)

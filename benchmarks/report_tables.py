@@ -73,7 +73,7 @@ def _evaluation_rows(run: Run) -> Iterable[Row]:
             "run": run.run_id,
             "step": row["step"],
             "tokens": row["tokens"],
-            "training_flops": row["tokens"] * run.flops_per_token,
+            "training_flops": run.training_flops(row),
             "loss": row["loss"],
         }
 

@@ -88,6 +88,13 @@ class Run:
         """Tokens trained on."""
         return int(self.record.get("tokens") or 0)
 
+    def training_flops(self, counts: Mapping[str, Any]) -> float:
+        """Return the training FLOPs behind a row, or the record: of padding too.
+
+        A run recorded before `positions` were counted as padding tokens.
+        """
+        return float(counts.get("positions", counts["tokens"])) * self.flops_per_token
+
     @cached_property
     def final_loss(self) -> float | None:
         """Held-out loss at the end, nats/token."""

@@ -28,6 +28,8 @@ class Batch:
     cu_seqlens: torch.Tensor | None
     """Under `document_mask`: borders of the documents in the B * S tokens laid end to end, int32
     [documents + 1], first 0 and last B * S; a border lies at every start of a sequence."""
+    lengths: torch.Tensor
+    """Positions of each sequence that hold tokens, the rest is padding; int64 [B], on the CPU."""
     sources: torch.Tensor
     """Source of each sequence, by its place in `Loader.sources`; int64 [B], on the CPU."""
 
@@ -43,6 +45,7 @@ class Batch:
             loss_mask=torch.ones(shape, dtype=torch.float32, pin_memory=pin_memory),
             position_ids=positions,
             cu_seqlens=None,
+            lengths=torch.full((num_rows,), seq_len),
             sources=torch.zeros(num_rows, dtype=torch.int64),
         )
 
@@ -58,4 +61,5 @@ class Batch:
             self.loss_mask.numpy(),
             self.position_ids.numpy(),
             np.zeros(self.tokens.shape, dtype=np.bool_),
+            self.lengths.numpy(),
         )

@@ -73,12 +73,6 @@ class _Documents:
             mask[max(start - first, 0) : stop - first] = 1.0
         return mask
 
-    def _pad(self, rows: Rows, row: int, filled: int) -> None:
-        """Fill the rest of a row with end tokens outside the loss, a document of their own."""
-        rows.tokens[row, filled:] = rows.labels[row, filled:] = self._eos_id
-        rows.loss_mask[row, filled:] = 0.0
-        rows.starts[row, filled : filled + 1] = True
-
 
 class Conversations(_Documents):
     """Sequences of whole conversations, packed by best fit (arXiv:2404.10830)."""
@@ -102,7 +96,7 @@ class Conversations(_Documents):
         filled = 0
         for document in self._documents[self._borders[sample] : self._borders[sample + 1]]:
             filled = self._place(document, rows, row, filled)
-        self._pad(rows, row, filled)
+        rows.pad(filled, self._eos_id, row)
 
 
 class Pairs(_Documents):
@@ -122,7 +116,7 @@ class Pairs(_Documents):
     def fill(self, sample: int, rows: Rows, row: int) -> None:
         """Fill a row with conversation `sample % 2` of pair `sample // 2`."""
         document = 2 * self._pairs[sample // 2] + sample % 2
-        self._pad(rows, row, self._place(document, rows, row, 0))
+        rows.pad(self._place(document, rows, row, 0), self._eos_id, row)
 
 
 def open_conversations(

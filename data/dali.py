@@ -114,6 +114,7 @@ class DaliFeed:
         self._beside.append(
             {
                 "cu_seqlens": None if borders is None else torch.from_numpy(borders),
+                "lengths": torch.from_numpy(rows.lengths),
                 "sources": torch.from_numpy(sources),
             }
         )

@@ -226,7 +226,7 @@ class PackedStream:
         return self._starts[-1]
 
     def fill(self, sample: int, rows: Rows, row: int) -> None:
-        """Fill a row with whole documents; padding is end tokens outside the loss."""
+        """Fill a row with whole documents, and pad it."""
         index = bisect_right(self._starts, sample) - 1
         place = sample - self._starts[index]
         starts, lengths = (column[place].values for column in self._batches[index].columns)
@@ -238,6 +238,4 @@ class PackedStream:
             rows.labels[row, filled : filled + length] = window[1:]
             rows.starts[row, filled] = True
             filled += length
-        rows.tokens[row, filled:] = rows.labels[row, filled:] = self._eos_id
-        rows.loss_mask[row, filled:] = 0
-        rows.starts[row, filled : filled + 1] = True
+        rows.pad(filled, self._eos_id, row)

@@ -19,6 +19,8 @@ class Rows:
     """Comes as the position in the row."""
     starts: NDArray[np.bool_]
     """Where a document begins inside a row; comes as False, read under `document_mask` only."""
+    lengths: NDArray[np.int64]
+    """Positions of each row that hold tokens [B], the rest is padding; comes as S."""
 
     @classmethod
     def narrow(cls, num_rows: int, seq_len: int, dtype: str) -> Self:
@@ -30,12 +32,20 @@ class Rows:
             loss_mask=np.ones(shape, dtype=np.uint8),
             position_ids=np.tile(np.arange(seq_len, dtype=np.int32), (num_rows, 1)),
             starts=np.zeros(shape, dtype=np.bool_),
+            lengths=np.full(num_rows, seq_len, dtype=np.int64),
         )
 
     def mark_ends(self, ends: NDArray[np.bool_], row: int) -> None:
         """Mark where documents end in a row [S]: outside the loss, the next position a start."""
         self.loss_mask[row, ends] = 0
         self.starts[row, 1:] = ends[:-1]
+
+    def pad(self, filled: int, eos_id: int, row: int) -> None:
+        """Fill a row from `filled` on with end tokens outside the loss, a document of their own."""
+        self.tokens[row, filled:] = self.labels[row, filled:] = eos_id
+        self.loss_mask[row, filled:] = 0
+        self.starts[row, filled : filled + 1] = True
+        self.lengths[row] = filled
 
     def restart_positions(self) -> NDArray[np.int32]:
         """Restart positions at each document; returns the borders, int32 [documents + 1].

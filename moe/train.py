@@ -365,9 +365,9 @@ class Session:
             sections |= observer.finish()
         if self.run is None:
             return {}
-        rate = self.tokens / self.train_time_s if self.train_time_s else None
-        flops = rate * self.ledger.training_flops_per_token if rate else None
-        flops_per_rank = flops / self.engine.world_size if flops else None
+        positions = self.step * self.experiment.train.positions_per_step
+        flops = positions * self.ledger.training_flops_per_token
+        flops_per_s = flops / self.train_time_s / self.engine.world_size
         step, loss = self.last_evaluation
         self.starts[-1] |= {
             "tokens": self.tokens - self.first_tokens,
@@ -381,11 +381,12 @@ class Session:
                 "run_dir": str(self.run.path),
                 "steps": self.step,
                 "tokens": self.tokens,
+                "positions": positions,
                 "stream_hash": self.stream_hash,
                 "wall_time_s": self.train_time_s,
-                "tokens_per_s": rate,
-                "flops_per_s": flops_per_rank,
-                "mfu": flops_per_rank / self.peak["flops_per_s"] if flops_per_rank else None,
+                "tokens_per_s": self.tokens / self.train_time_s,
+                "flops_per_s": flops_per_s,
+                "mfu": flops_per_s / self.peak["flops_per_s"],
                 "final_loss": loss if step == self.step else None,
                 "train_loss": self.last_loss,
                 "starts": self.starts,

@@ -39,6 +39,7 @@ class StepLog:
     ) -> None:
         self.run, self.trainer, self.observers = run, trainer, observers
         self.ledger, self.peak = ledger, peak
+        self.positions_per_step = trainer.experiment.train.positions_per_step
         self.trackers: list[Tracker] = [TensorBoard(), *trackers]
 
     def start(self, run_dir: Path, step: int) -> None:
@@ -58,10 +59,13 @@ class StepLog:
         """Write a row for the steps since the last one; returns it. A collective call."""
         rate = self.interval_tokens / self.interval_s
         stall_s = self._longest_stall_s()
-        flops_per_s = rate * self.ledger.training_flops_per_token / self.trainer.engine.world_size
+        positions = self.interval_steps * self.positions_per_step
+        flops = positions * self.ledger.training_flops_per_token
+        flops_per_s = flops / self.interval_s / self.trainer.engine.world_size
         row: dict[str, Any] = {
             "step": step,
             "tokens": tokens,
+            "positions": step * self.positions_per_step,
             "stream_hash": stream_hash,
             "loss": finite(result.loss),
             **result.extras,
@@ -96,7 +100,8 @@ class StepLog:
             if maps is not None and found["loss"] is not None:
                 values = {"step": step, "split": HELD_OUT, **maps}
                 write_text(self.run.path / "routing_maps.json", json.dumps(values) + "\n")
-            self.run.append("evaluations", {"step": step, "tokens": tokens, **found})
+            counts = {"tokens": tokens, "positions": step * self.positions_per_step}
+            self.run.append("evaluations", {"step": step, **counts, **found})
             known = {f"held_out/{name}": x for name, x in found.items() if x is not None}
             for tracker in self.trackers if known else ():
                 tracker.scalars(step, known)

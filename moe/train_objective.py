@@ -24,7 +24,7 @@ class Measured:
     count: Tensor
     """What that sum is divided by, summed over the step: tokens, or pairs."""
     sums: Tensor
-    """For the record, FP32: loss, count, tokens, and then one for each of the `extras`."""
+    """For the record, FP32: loss, count, and then one for each of the `extras`."""
 
 
 class Objective(Protocol):
@@ -48,10 +48,6 @@ class TokenObjective:
 
     extras: tuple[str, ...] = ()
 
-    def __init__(self, *, every_position: bool) -> None:
-        """Choose what `tokens` means: every position, or only those that count in the loss."""
-        self._every_position = every_position
-
     def count(self, batch: Batch) -> float:
         """Return the tokens that count."""
         return float(batch.loss_mask.sum())
@@ -64,8 +60,7 @@ class TokenObjective:
         """Sum the losses of tokens that count."""
         assert reference is None
         loss, count = (losses_bs.float() * mask_bs).sum(), mask_bs.sum()
-        tokens = torch.full_like(count, mask_bs.numel()) if self._every_position else count
-        return Measured(loss=loss, count=count, sums=torch.stack([loss.detach(), count, tokens]))
+        return Measured(loss=loss, count=count, sums=torch.stack([loss.detach(), count]))
 
 
 def answer_scores(losses_bs: Tensor, mask_bs: Tensor) -> Tensor:
@@ -91,9 +86,6 @@ def preference(losses_bs: Tensor, mask_bs: Tensor, reference_b: Tensor, beta: fl
         [
             -F.logsigmoid(gap_p).sum(),
             torch.full_like(gap_p[0], gap_p.numel()),
-            torch.full_like(
-                gap_p[0], mask_bs.numel() * parallel_state.get_context_parallel_world_size()
-            ),
             (gap_p > 0).float().sum(),
             gap_p.sum(),
             rewards_p2[:, 0].sum(),

@@ -39,7 +39,7 @@ class StepResult:
     loss: float
     """Mean training loss: nats a token, in mode dpo nats a pair."""
     tokens: int
-    """Tokens that counted in the loss; in modes sft and dpo all positions, padding included."""
+    """Tokens that were read, prompts among them and padding not."""
     extras: dict[str, float]
     """Further means of the mode, by name."""
     checksum: int
@@ -98,7 +98,7 @@ class Trainer:
     def _make_objective(self) -> Objective:
         if self.experiment.train.mode == "dpo":
             return PreferenceObjective(self.experiment, self.forward)
-        return TokenObjective(every_position=self.experiment.train.mode == "sft")
+        return TokenObjective()
 
     def _judge_gradients(self) -> None:
         """Let the guard see the gradient norm between gradients and update."""
@@ -147,7 +147,7 @@ class Trainer:
         outputs = self.forward.run(
             self.chunks, items, self.objective.measure, forward_only=forward_only
         )
-        total = torch.zeros(3 + len(self.objective.extras), dtype=torch.float64)
+        total = torch.zeros(2 + len(self.objective.extras), dtype=torch.float64)
         if parallel_state.get_tensor_model_parallel_rank() == 0:
             for sums in outputs:
                 total += sums.double().cpu()
@@ -173,18 +173,20 @@ class Trainer:
         with self.routing.counting():
             total = self.forward_backward(batches, forward_only=False)
         # Exact in float64 up to 2^21 sequences a step; one rank counts for its replica.
-        checksum = sum(batch.checksum() for batch in batches) if _leads_replica() else 0
-        own = torch.tensor([float(stop), float(checksum)], dtype=torch.float64)
+        counted = batches if _leads_replica() else []
+        checksum = sum(batch.checksum() for batch in counted)
+        tokens = sum(int(batch.lengths.sum()) for batch in counted)
+        own = torch.tensor([float(stop), float(checksum), float(tokens)], dtype=torch.float64)
         shared = torch.cat([total, own])
         dist.all_reduce(shared)
-        *sums, stops, checksum_sum = shared.tolist()
+        *sums, stops, checksum_sum, tokens_sum = shared.tolist()
         loss = sums[0] / sums[1]
         grad_norm, fault = self._update(loss)
         if fault is not None:
             self._forget_step(biases)
         return StepResult(
             loss=loss,
-            tokens=int(sums[2]),
+            tokens=int(tokens_sum),
             extras=self._extras(sums),
             checksum=int(checksum_sum),
             grad_norm=grad_norm,
@@ -238,7 +240,7 @@ class Trainer:
                 chunk.start_param_sync(force_sync=True)
 
     def _extras(self, sums: Sequence[float]) -> dict[str, float]:
-        return {n: x / sums[1] for n, x in zip(self.objective.extras, sums[3:], strict=True)}
+        return {n: x / sums[1] for n, x in zip(self.objective.extras, sums[2:], strict=True)}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float | None]:
@@ -251,7 +253,7 @@ class Trainer:
         steps = min(available, max(1, train.eval_sequences // train.global_batch_size))
         if steps == 0:
             return {"loss": None}
-        total = torch.zeros(3 + len(self.objective.extras), dtype=torch.float64)
+        total = torch.zeros(2 + len(self.objective.extras), dtype=torch.float64)
         with self.routing_maps.mapping():
             for number in range(steps):
                 index = number * available // steps  # spread over all sources

@@ -81,6 +81,11 @@ class TrainConfig(Section):
         return "conversations" if self.mode == "sft" else "pairs"
 
     @property
+    def positions_per_step(self) -> int:
+        """Positions that one optimizer step computes, padding among them."""
+        return self.global_batch_size * self.seq_len
+
+    @property
     def preference_beta(self) -> float:
         """`dpo_beta`, resolved."""
         return self.dpo_beta or 0.1

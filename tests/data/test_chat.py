@@ -171,6 +171,7 @@ def test_every_conversation_once_whole_and_apart(conversations: Path) -> None:
             assert answer == text.split("<|assistant|>\n")[1]
             assert batch.position_ids[0, first:end].tolist() == list(range(end - first))
             found.append(text)
+        assert batch.lengths.tolist() == [int((batch.tokens != EOS).sum())]
     assert len(found) == len(expected) > 20
     assert set(found) == expected
     assert loader.num_sequences < len(found) / 2

@@ -88,6 +88,7 @@ def test_every_pair_is_learned_once_and_whole_documents_stay_whole(
         tokens, labels = batch.tokens[0].tolist(), batch.labels[0].tolist()
         mask, place = batch.loss_mask[0].tolist(), batch.position_ids[0].tolist()
         learned += int(sum(mask))
+        assert batch.lengths.tolist() == [int(sum(mask))]
         assert batch.cu_seqlens is not None
         borders = batch.cu_seqlens.tolist()
         assert borders[0] == 0 and borders[-1] == S

@@ -38,12 +38,13 @@ ATTENTION_KINDS: dict[str, dict[str, Any]] = {
 def train_run(store: Path, run_dir: Path, num_ranks: int = 1, **sections: Any) -> dict[str, Any]:
     """Train the tests' experiment into a run directory; returns its record."""
     layout = sections.pop("layout", {})
-    run_ranks(num_ranks, _train, make(store, layout, **sections), run_dir)
+    run_ranks(num_ranks, train_here, make(store, layout, **sections), run_dir)
     record: dict[str, Any] = json.loads((run_dir / "record.json").read_text())
     return record
 
 
-def _train(experiment: Experiment, run_dir: Path) -> None:
+def train_here(experiment: Experiment, run_dir: Path) -> None:
+    """Train an experiment as a rank."""
     from moe.train import train
     from parallel.engine import start_engine, stop_engine
 

@@ -1,5 +1,6 @@
 """Fine-tuning and preference tuning: the same under every layout, and what they are said to be."""
 
+import json
 import math
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -9,13 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 from ranks import RankError, run_ranks
-from runs import train_run
+from runs import train_here, train_run
 from training import MODEL, Curve, assemble, started, train_curve, worst_difference
 from tuning import tune, write_chats, write_pairs
+
+from data.manifest import TRAIN
+from moe.config.experiment import Experiment
+from moe.feed import open_loader
 
 pytestmark = pytest.mark.engine
 
 LOSS, PARAMETER = 1e-5, 1e-4
+EOS = 256
+"""Of the stores' bytes."""
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "tp2_ep2": (2, {"tp": 2, "ep": 2}),
     "pp2": (2, {"pp": 2}),
@@ -44,6 +51,32 @@ def alone(request: pytest.FixtureRequest, base: Path, stores: dict[str, Path]) -
     return mode, run_ranks(1, train_curve, tune(mode, stores[mode], init=str(base)))[0]
 
 
+def _text_positions(experiment: Experiment) -> list[int]:
+    """Count each step's positions that are more than an end token after an end token."""
+    loader = open_loader(experiment, TRAIN, rank=0, ranks=1)
+    steps = [loader.step(index) for index in range(experiment.train.steps)]
+    return [sum(int(((b.tokens != EOS) | (b.labels != EOS)).sum()) for b in step) for step in steps]
+
+
+def test_tokens_leave_out_padding_and_positions_do_not(
+    alone: tuple[str, Curve], base: Path, stores: dict[str, Path], tmp_path: Path
+) -> None:
+    mode, curve = alone
+    experiment = tune(mode, stores[mode], init=str(base), steps=4)
+    assert curve.tokens == _text_positions(tune(mode, stores[mode], init=str(base)))
+    run_ranks(1, train_here, experiment, tmp_path / "run")
+    record = json.loads((tmp_path / "run/record.json").read_text())
+    row = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
+    computed = 4 * experiment.train.global_batch_size * experiment.train.seq_len
+    for counts in (record, row):
+        assert (counts["tokens"], counts["positions"]) == (sum(curve.tokens[:4]), computed)
+        assert counts["tokens"] < 0.9 * computed
+    assert record["tokens_per_s"] * record["wall_time_s"] == pytest.approx(record["tokens"])
+    flops = computed * record["ledger"]["training_flops_per_token"]
+    assert record["flops_per_s"] * record["wall_time_s"] == pytest.approx(flops)
+    assert record["goodput"]["useful_tokens"] == record["tokens"]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_agree(
     layout: str, alone: tuple[str, Curve], base: Path, stores: dict[str, Path]
@@ -53,6 +86,7 @@ def test_layouts_agree(
     experiment = tune(mode, stores[mode], parallel, init=str(base))
     curves = run_ranks(num_ranks, train_curve, experiment)
     for curve in curves:
+        assert curve.tokens == expected.tokens
         np.testing.assert_allclose(curve.losses, expected.losses, rtol=LOSS)
         np.testing.assert_allclose(curve.grad_norms, expected.grad_norms, rtol=10 * LOSS)
         for row, other in zip(curve.router_losses, expected.router_losses, strict=True):
@@ -152,8 +186,8 @@ def test_dpo_is_its_definition(moved: float, base: Path, stores: dict[str, Path]
     sums, loss, margins, worst = run_ranks(1, _slow_dpo, experiment, moved)[0]
     assert sums[0] / sums[1] == pytest.approx(loss, rel=1e-4)
     assert sums[1] == len(margins) == 4
-    assert sums[3] == sum(margin > 0 for margin in margins) or moved == 0
-    assert sums[4] == pytest.approx(sum(margins), abs=1e-4)
+    assert sums[2] == sum(margin > 0 for margin in margins) or moved == 0
+    assert sums[3] == pytest.approx(sum(margins), abs=1e-4)
     assert worst < 1e-3
     if moved == 0:
         assert loss == pytest.approx(math.log(2), rel=1e-6)

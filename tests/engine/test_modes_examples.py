@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from ranks import run_ranks
-from runs import _train as train_rank
-from runs import command
+from runs import command, train_here
 from tuning import write_chats, write_pairs
 
 from moe.config.experiment import make_experiment
@@ -38,7 +37,7 @@ def run(folder: Path, name: str, store: Path, **train: Any) -> list[float]:
     values |= {"name": name, "parallel": {"device": "cpu"}, "data": {"store": str(store)}}
     values |= {} if model is None else {"model": model}
     values["train"] |= {} if init is None else {"init": str(folder / init)}
-    run_ranks(1, train_rank, make_experiment(values), folder / name)
+    run_ranks(1, train_here, make_experiment(values), folder / name)
     lines = (folder / name / "evaluations.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines]
     print(f"{name}: held-out loss {losses[0]:.4f} after 10 steps, {losses[-1]:.4f} at the end")

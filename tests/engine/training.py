@@ -59,6 +59,7 @@ class Curve:
     losses: list[float]
     grad_norms: list[float]
     router_losses: list[dict[str, float | None]]
+    tokens: list[int]
     parameters: list[Block]
 
 
@@ -85,6 +86,7 @@ def train_curve(experiment: Experiment, without: str | None = None) -> Curve:
             losses=[result.loss for result in results],
             grad_norms=[result.grad_norm for result in results],
             router_losses=router_losses,
+            tokens=[result.tokens for result in results],
             parameters=blocks(trainer.chunks),
         )
 
