@@ -68,8 +68,8 @@ class RoutingCounter:
             yield
 
     def _count(self, layer_number: int, decision: Decision) -> None:
-        # What is recomputed passes twice, the first time without gradients.
-        if torch.is_grad_enabled():
+        # What is recomputed passes again inside the backward pass, where that reaches it at all.
+        if torch._C._current_graph_task_id() < 0:
             self._add(layer_number, decision)
 
     @torch.no_grad()

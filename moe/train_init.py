@@ -64,6 +64,19 @@ def freeze(patterns: Sequence[str], chunks: Sequence[Any]) -> None:
             raise ConfigError(
                 f'train.trainable: no parameter matches "{pattern}": there are {", ".join(every)}'
             )
+    for chunk in chunks:
+        _reach_recomputed_layers(chunk)
+
+
+def _reach_recomputed_layers(chunk: Any) -> None:
+    """Let gradients reach layers that are recomputed behind a frozen embedding.
+
+    megatron-core's checkpoint, like torch's reentrant one, passes gradients on to parameters only
+    where its input asks for one, too; what other stages send always does.
+    """
+    learns = any(weight.requires_grad for weight in chunk.decoder.parameters())
+    if learns and chunk.pre_process and chunk.config.recompute_granularity is not None:
+        chunk.embedding.register_forward_hook(lambda _, __, output: output.requires_grad_())
 
 
 def whole_names(chunk: Any) -> list[tuple[str, nn.Parameter]]:

@@ -243,12 +243,21 @@ def test_only_what_matches_learns(
     assert any(wanted.values()) and not all(wanted.values())
 
 
+FROZEN_LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "pp2": (2, {"pp": 2}),
+    "ep2": (2, {"ep": 2}),
+    "full": (1, {"recompute": "full"}),
+    "pp2_full": (2, {"pp": 2, "recompute": "full"}),
+    "experts": (1, {"recompute": "selective", "recompute_modules": ["moe", "mlp"]}),
+}
+
+
 def test_frozen_parts_train_alike_under_layouts(base: Path, stores: dict[str, Path]) -> None:
     curves = {}
-    for name, num_ranks, layout in (("one", 1, {}), ("pp2", 2, {"pp": 2}), ("ep2", 2, {"ep": 2})):
+    for name, (num_ranks, layout) in {"one": (1, {}), **FROZEN_LAYOUTS}.items():
         experiment = tune("sft", stores["sft"], layout, init=str(base), trainable=["*.router.*"])
         curves[name] = run_ranks(num_ranks, train_curve, experiment)[0]
-    for name in ("pp2", "ep2"):
+    for name in FROZEN_LAYOUTS:
         np.testing.assert_allclose(curves[name].losses, curves["one"].losses, rtol=LOSS)
         np.testing.assert_allclose(curves[name].grad_norms, curves["one"].grad_norms, rtol=1e-4)
 

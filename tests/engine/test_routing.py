@@ -120,6 +120,36 @@ def test_layouts_agree(layout: str, sources: Path, alone: Any) -> None:
         assert maps["together"] == alone[1]["together"]
 
 
+def _counted(experiment: Experiment) -> tuple[Any, Any, Any]:
+    """Train one step and evaluate; returns choices by layer and expert, tokens by layer, maps."""
+    with started(experiment) as trainer:
+        trainer.step(0)
+        routing = trainer.routing.take()
+        trainer.evaluate()
+        return routing.counts.tolist(), routing.sums[:, 0].tolist(), trainer.routing_maps.take()
+
+
+RECOMPUTED: dict[str, tuple[int, dict[str, Any]]] = {
+    "full": (1, {"recompute": "full"}),
+    "experts": (1, {"recompute": "selective", "recompute_modules": ["moe"]}),
+    "full_pp2_vpp2": (2, {"pp": 2, "vpp": 2, "recompute": "full"}),
+    "experts_tp2_ep2": (
+        2, {"tp": 2, "ep": 2, "recompute": "selective", "recompute_modules": ["moe", "core_attn"]}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trainable", ["*", "*.router.*", "output_layer.*"])
+def test_what_is_recomputed_counts_once(trainable: str, sources: Path) -> None:
+    train = TRAIN["train"] | {"trainable": [trainable]}
+    expected = run_ranks(1, _counted, make(sources, train=train))[0]
+    assert expected[1] == [8 * 32] * 3
+    assert [sum(layer) for layer in expected[0]] == [2 * 8 * 32] * 3
+    for name, (num_ranks, layout) in RECOMPUTED.items():
+        for found in run_ranks(num_ranks, _counted, make(sources, layout, train=train)):
+            assert found == expected, name
+
+
 def test_drop_rate(sources: Path) -> None:
     moe = {"num_experts": 8, "top_k": 2, "expert_ffn_hidden_size": 32, "capacity_factor": 0.5}
     experiment = make(sources, model={"moe": moe}, **TRAIN)
