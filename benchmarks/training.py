@@ -69,9 +69,8 @@ def run_training(  # noqa: PLR0913 - the command's options
     os.environ.setdefault(
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(math.ceil(experiment.parallel.timeout_s))
     )
-    _train_processes([*arguments, *overrides], nproc, max_restarts)
-    record: dict[str, Any] = json.loads((run_dir / "record.json").read_text())
-    return record
+    _train_processes([*arguments, *overrides], run_dir, nproc, max_restarts)
+    return _read_record(run_dir)
 
 
 def train_rank(
@@ -138,12 +137,28 @@ def replay_step(experiment: Experiment, run_dir: Path, step: int) -> dict[str, A
 
 def _refuse_to_restart_what_was_stopped(run_dir: Path) -> None:
     """End a restart of a run that ended because a signal asked it to."""
-    record = run_dir / "record.json"
-    if record.is_file() and json.loads(record.read_text()).get("status") == "stopped":
-        raise StoppedError("stopped by a signal: continue with --resume")
+    if _read_record(run_dir).get("status") == "stopped":
+        raise _stopped(run_dir)
 
 
-def _train_processes(arguments: Sequence[str], nproc: int, max_restarts: int) -> None:
+def _stopped(run_dir: Path) -> StoppedError:
+    """Return how the run ended, as far as its record tells."""
+    record = _read_record(run_dir)
+    if record.get("status") == "stopped":
+        return StoppedError.after(record["steps"])
+    return StoppedError("stopped by a signal: continue with --resume")
+
+
+def _read_record(run_dir: Path) -> dict[str, Any]:
+    """Return a run's record; {} where it has none yet."""
+    file = run_dir / "record.json"
+    record: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return record
+
+
+def _train_processes(
+    arguments: Sequence[str], run_dir: Path, nproc: int, max_restarts: int
+) -> None:
     """Train with `nproc` processes of this machine under torchrun.
 
     Raises:
@@ -157,11 +172,11 @@ def _train_processes(arguments: Sequence[str], nproc: int, max_restarts: int) ->
     try:
         launch_ranks(arguments, nproc, max_restarts)
     except SignalException:
-        raise StoppedError("stopped by a signal: continue with --resume") from None
+        raise _stopped(run_dir) from None
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         if StoppedError.exit_code in codes.values():
-            raise StoppedError("stopped by a signal: continue with --resume") from None
+            raise _stopped(run_dir) from None
         if ConfigError.exit_code in codes.values():
             raise SystemExit(ConfigError.exit_code) from None  # the rank has said why
         rank, failure = error.get_first_failure()
@@ -214,7 +229,8 @@ def main() -> None:
         code = getattr(error, "exit_code", None)
         if code is None:
             raise
-        if os.environ.get("RANK", "0") == "0":
+        # How a stop ended is for the launcher to say.
+        if os.environ.get("RANK", "0") == "0" and not isinstance(error, StoppedError):
             print(f"moe: {error}", file=sys.stderr)
         sys.exit(code)
 

@@ -1,5 +1,7 @@
 """Errors and outcomes that the command line turns into one line and an exit code."""
 
+from typing import Self
+
 
 class ConfigError(ValueError):
     """A wrong experiment, model or run directory; the message says how to mend it."""
@@ -11,6 +13,14 @@ class StoppedError(RuntimeError):
     """Training was stopped by a signal after its checkpoint was written; resume it."""
 
     exit_code = 75
+
+    @classmethod
+    def after(cls, step: int) -> Self:
+        """Return how a run ended whose newest checkpoint is that of `step`."""
+        return cls(
+            f"stopped by a signal after step {step}; the checkpoint is written: continue with"
+            " --resume"
+        )
 
 
 class StorageError(RuntimeError):

@@ -191,10 +191,7 @@ class Session:
                 if result.stop and self.step < steps:
                     self._save(is_last=True)
                     self._finish("stopped")
-                    raise StoppedError(
-                        f"stopped by a signal after step {self.step}; the checkpoint is written:"
-                        " continue with --resume"
-                    )
+                    raise StoppedError.after(self.step)
                 self._at_intervals()
             self._evaluate()
             self._save(is_last=True)

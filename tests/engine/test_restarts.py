@@ -104,6 +104,26 @@ def test_a_killed_rank_is_started_again_and_the_run_resumes(store: Path, tmp_pat
         assert [json.loads(row)["step"] for row in rows] == list(range(1, 25))
 
 
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_stop_is_told_once(whole_group: bool, store: Path, tmp_path: Path) -> None:
+    """By the launcher, whether the signal reached it alone or, as Ctrl-C, its ranks too."""
+    run_dir, experiment = tmp_path / "run", _write(tmp_path, store, steps=100_000)
+    with _started([*MOE, experiment, "--run-dir", run_dir, "--nproc", 2]) as process:
+        wait_until(lambda: _saved(run_dir), 120)
+        if whole_group:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 75, said
+    step = record(run_dir)["steps"]
+    told = [line for line in said.splitlines() if "stopped by a signal" in line]
+    assert told == [
+        f"moe: stopped by a signal after step {step}; the checkpoint is written: continue with"
+        " --resume"
+    ]
+
+
 def _finished(command: list[Any], run_dir: Path, kill: int | None = None) -> dict[str, Any]:
     """Run to the end, one rank killed after the first checkpoint; returns the record."""
     with _started([*command, "--run-dir", run_dir]) as process:
@@ -139,7 +159,7 @@ def test_a_start_that_was_stopped_is_not_restarted(
     from benchmarks.training import train_rank
     from moe.errors import StoppedError
 
-    (tmp_path / "record.json").write_text('{"status": "stopped"}')
+    (tmp_path / "record.json").write_text('{"status": "stopped", "steps": 3}')
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     with pytest.raises(StoppedError, match="continue with --resume"):
         train_rank(None, tmp_path)  # type: ignore[arg-type]
