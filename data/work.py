@@ -18,11 +18,13 @@ from data.recipe import Recipe
 from data.sampling import sample_texts
 from data.sources import InputFile, Inputs, walk_files
 from data.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
-from data.units import UNIT_BYTES, Share
+from data.units import Share
 from data.workers import in_own_process
 
 STATE = "work.json"
 BPE = "bpe:"
+TRAINED_HERE_BYTES = 1 << 20
+"""Most input that a BPE is trained on in this process, where no signal is heard meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def _make_tokenizer(recipe: Recipe, files: list[InputFile]) -> Tokenizer:
         return local_tokenizer(Path(spec), recipe.eos_token)
     if not spec.removeprefix(BPE).isdecimal():
         raise DataError(f"tokenizer {spec!r}: write bpe:SIZE with a number, for example bpe:4096")
-    is_small = sum(file.num_bytes for file in files) <= UNIT_BYTES
+    is_small = sum(file.num_bytes for file in files) <= TRAINED_HERE_BYTES
     train = _trained if is_small else partial(in_own_process, _trained)
     return Tokenizer(train(recipe, files), spec, recipe.eos_token)
 

@@ -7,10 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from data.clean import Tally
-from data.errors import WorkerError
+from data.errors import DataError, WorkerError
 from data.part import Job, PartMaker
 from data.units import UNIT_BYTES, Unit
 
@@ -58,16 +59,36 @@ def run_units(
 def in_own_process(work: Callable[..., Result], *args: Any) -> Result:
     """Return what `work` returns, from a process that takes its memory with it.
 
+    A signal ends that process at once, whatever library it is in.
+
     Raises:
         DataError: As `work` does.
         WorkerError: The process died.
     """
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, initializer=_follow_parent) as pool:
-        try:
-            return pool.submit(work, *args).result()
-        except BrokenProcessPool:
-            raise WorkerError("a worker process died (out of memory?): start again") from None
+    mine, its = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_answer, args=(its, work, args))
+    process.start()
+    its.close()
+    try:
+        result, fault = mine.recv()
+    except EOFError:
+        raise WorkerError("a worker process died (out of memory?): start again") from None
+    finally:
+        process.kill()
+        process.join()
+    if fault is not None:
+        raise fault
+    answer: Result = result
+    return answer
+
+
+def _answer(asker: Connection, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    _follow_parent()
+    try:
+        asker.send((work(*args), None))
+    except DataError as fault:
+        asker.send((None, fault))
 
 
 def _feed(pool: ProcessPoolExecutor, units: Iterator[Unit], ahead: int, done: Done) -> None:

@@ -194,7 +194,8 @@ def test_benchmarks_stand_beside_the_runs(tmp_path: Path) -> None:
     paths = write_report([run], tmp_path / "out", bench_files=[file])
     [bench] = json.loads(paths.json.read_text())["bench"]
     [table] = bench["tables"]
-    assert table["rows"] == [["all_reduce", "2", "4.10 kB", "0.500 s (0.400 s to 0.600 s)", "1.00 GB/s"]]
+    time = "0.500 s (0.400 s to 0.600 s)"
+    assert table["rows"] == [["all_reduce", "2", "4.10 kB", time, "1.00 GB/s"]]
     assert "AMD EPYC, 1 rank(s); load 0.2 on 2 cores" in bench["conditions"][0]
     for text in (paths.html.read_text(), paths.markdown.read_text()):
         assert "0.500 s (0.400 s to 0.600 s)" in text

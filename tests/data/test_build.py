@@ -384,7 +384,7 @@ def test_a_tokenizer_trained_in_a_process_of_its_own_is_the_same(
 ) -> None:
     wanted = recipe(write_corpus(tmp_path / "in", num_files=2), tokenizer="bpe:300")
     build_recipe(wanted, tmp_path / "here", workers=1)
-    monkeypatch.setattr("data.work.UNIT_BYTES", 0)
+    monkeypatch.setattr("data.work.TRAINED_HERE_BYTES", 0)
     build_recipe(wanted, tmp_path / "apart", workers=1)
     assert contents(tmp_path / "here") == contents(tmp_path / "apart")
     small = recipe(tmp_path / "in", tokenizer="bpe:9")

@@ -159,6 +159,32 @@ def test_progress_goes_to_stderr_and_a_signal_ends_with_75(tmp_path: Path) -> No
     assert (tmp_path / "out.building").is_dir() and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_training_of_a_tokenizer(number: signal.Signals, tmp_path: Path) -> None:
+    text, fifo, out = tmp_path / "text.txt", tmp_path / "z.txt", tmp_path / "out"
+    text.write_text("too much to be trained on in the command's own process " * (1 << 15))
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "moescale", "data", "build", str(text), str(fifo), "-o"]
+    process = subprocess.Popen(
+        [*command, str(out), "--tokenizer", "bpe:300"],
+        cwd=HERE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    writer = os.open(fifo, os.O_WRONLY)  # waits until the training reads
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert error.splitlines()[-1] == f"moe: {out}: stopped: the same command continues"
+    with pytest.raises(BrokenPipeError):
+        os.write(writer, b"nobody reads any more")
+    os.close(writer)
+    assert not out.exists()
+    found = moe_data("build", text, "-o", out, "--tokenizer", "bpe:300", "--json")
+    assert json.loads(found)["documents"] == 1
+
+
 def test_a_full_disk_is_one_line(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
