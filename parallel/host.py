@@ -187,6 +187,47 @@ def _gather_uneven_parts() -> None:
     setattr(dist, "reduce_scatter", reduce_scatter)  # noqa: B010
 
 
+def _spare_lone_ranks_copies() -> None:
+    from megatron.core.distributed import param_and_grad_buffer as buffers
+    from megatron.core.transformer.moe import token_dispatcher
+
+    buffers.dist_all_gather_func = _unless_alone(dist.all_gather_into_tensor)
+    buffers.dist_reduce_scatter_func = _unless_alone(dist.reduce_scatter_tensor)
+    sort_chunks = token_dispatcher.sort_chunks_by_idxs
+
+    def sorted_chunks(
+        tokens: torch.Tensor, sizes: Any, order: torch.Tensor, probs: Any = None, **how: Any
+    ) -> Any:
+        if torch.equal(order, torch.arange(len(order))):
+            return tokens, probs
+        return sort_chunks(tokens, sizes, order, probs=probs, **how)
+
+    token_dispatcher.sort_chunks_by_idxs = sorted_chunks
+
+
+def _unless_alone(collective: Callable[..., Any]) -> Callable[..., Any]:
+    """Leave out a collective from and to the same place."""
+
+    def call(
+        output: torch.Tensor, mine: torch.Tensor, *, async_op: bool = False, **how: Any
+    ) -> Any:
+        if not async_op and output.data_ptr() == mine.data_ptr() and how["group"].size() == 1:
+            return None
+        return collective(output, mine, async_op=async_op, **how)
+
+    return call
+
+
+def _scale_gradients_in_place() -> None:
+    from megatron.core.optimizer import clip_grads
+
+    def scale(_chunk: int, _flag: Any, lists: list[list[torch.Tensor]], factor: float) -> None:
+        assert lists[0] is lists[1]
+        torch._foreach_mul_(lists[0], factor)
+
+    clip_grads.multi_tensor_scale_impl = scale
+
+
 def _define_missing_gemm() -> None:
     from megatron.core.transformer.moe import moe_utils
 
@@ -223,6 +264,10 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
                "0.16-0.19", _convert_split_sizes),
     Adaptation("gloo gathers parts of one size only; expert-TP ranks get tokens unevenly",
                "0.16-0.19", _gather_uneven_parts),
+    Adaptation("gloo copies a rank's tensors to itself; chunks in order are split and joined",
+               "0.16-0.19", _spare_lone_ranks_copies),
+    Adaptation("without apex, clipping scales a copy of each gradient and copies it back",
+               "0.16-0.19", _scale_gradients_in_place),
     Adaptation("te_general_gemm is an undefined name without Transformer Engine", "0.16",
                _define_missing_gemm),
 )  # fmt: skip

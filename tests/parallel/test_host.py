@@ -70,3 +70,56 @@ print(x.device, x.type(), event.query(), torch.equal(a, torch.rand(3)))
 print(torch.empty(2, device=torch.device("cuda", 0)).device, torch.cuda.current_device())
 """
     assert _run(code).splitlines() == ["cpu torch.cuda.FloatTensor True True", "cpu cpu"]
+
+
+def test_a_lone_rank_sends_itself_nothing() -> None:
+    code = """
+import torch, torch.distributed as dist
+sent = []
+dist.all_gather_into_tensor = lambda *_, **__: sent.append("gather")
+dist.reduce_scatter_tensor = lambda *_, **__: sent.append("reduce")
+from parallel.host import install_cpu_host
+install_cpu_host()
+from megatron.core.distributed import param_and_grad_buffer as buffers
+class Group:
+    def __init__(self, ranks): self.size = lambda: ranks
+x = torch.ones(4)
+for call in (buffers.dist_all_gather_func, buffers.dist_reduce_scatter_func):
+    call(x, x, group=Group(1), async_op=False)
+print(sent)
+for call in (buffers.dist_all_gather_func, buffers.dist_reduce_scatter_func):
+    call(x, x[:2], group=Group(2), async_op=False)
+    call(x, x, group=Group(1), async_op=True)
+    call(x, x.clone(), group=Group(1), async_op=False)
+print(sent == ["gather"] * 3 + ["reduce"] * 3)
+"""
+    assert _run(code).splitlines() == ["[]", "True"]
+
+
+def test_chunks_are_moved_only_out_of_order() -> None:
+    code = """
+import torch
+from parallel.host import install_cpu_host
+install_cpu_host()
+from megatron.core.transformer.moe.token_dispatcher import sort_chunks_by_idxs as sort
+x, sizes = torch.arange(3.), torch.tensor([1, 2])
+same, weights = sort(x, sizes, torch.tensor([0, 1]), probs=x)
+print(same is x and weights is x)
+turned, weights = sort(x, sizes, torch.tensor([1, 0]), probs=-x)
+print(turned.tolist(), weights.tolist())
+"""
+    assert _run(code).splitlines() == ["True", "[1.0, 2.0, 0.0] [-1.0, -2.0, -0.0]"]
+
+
+def test_clipping_scales_gradients_where_they_are() -> None:
+    code = """
+import torch
+from parallel.host import install_cpu_host
+install_cpu_host()
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
+weight = torch.nn.Parameter(torch.zeros(2))
+weight.grad = gradient = torch.tensor([3.0, 4.0])
+clip_grad_by_total_norm_fp32([weight], 1.0, 5.0)
+print(weight.grad is gradient, torch.allclose(gradient, torch.tensor([0.6, 0.8])))
+"""
+    assert _run(code) == "True True"
