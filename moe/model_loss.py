@@ -1,8 +1,8 @@
 """LM head and cross-entropy in chunks of tokens: the logits [S, B, V] never exist whole.
 
 For each chunk the forward pass keeps the logarithm of the softmax's denominator alone; the
-backward pass computes the chunk's logits again. Where one chunk holds all tokens, its softmax is
-kept instead: no more memory than the bound allows, and a product less. The vocabulary may be cut
+backward pass computes the chunk's logits again. Where one chunk holds all tokens, the loss's slope
+is kept instead: no more memory than the bound allows, and a product less. The vocabulary may be cut
 over tensor-parallel ranks (arXiv:1909.08053, section 3).
 
 Shapes: T tokens, C tokens of a chunk, H hidden, V vocabulary rows on this rank.
@@ -67,29 +67,35 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             dist.all_reduce(both, group=group)
             denominator, target = both
         log_denominator = denominator.log() + largest
-        softmax = None
+        slope_cv = None
         if exponential_cv is not None and labels.numel() <= chunk:
-            softmax = exponential_cv.mul_((own_largest - log_denominator).exp_()[:, None])
-        ctx.save_for_backward(hidden, weight, local, is_here, log_denominator, softmax)
+            softmax_cv = exponential_cv.mul_((own_largest - log_denominator).exp_()[:, None])
+            slope_cv = _less_target(softmax_cv, local, is_here)
+        ctx.save_for_backward(hidden, weight, local, is_here, log_denominator, slope_cv)
         ctx.chunk = chunk
         return log_denominator - target
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, local, is_here, log_denominator, softmax = ctx.saved_tensors
+        hidden, weight, local, is_here, log_denominator, kept_cv = ctx.saved_tensors
         by_hidden = torch.empty_like(hidden)
         by_weight = torch.zeros_like(weight, dtype=torch.float32)
         for part in _chunks(local.numel(), ctx.chunk):
-            if softmax is not None:
-                slope_cv = softmax.clone()
-            else:
+            slope_cv = kept_cv
+            if slope_cv is None:
                 logits_cv = (hidden[part] @ weight.T).float()
-                slope_cv = logits_cv.sub_(log_denominator[part, None]).exp_()
-            slope_cv.scatter_add_(1, local[part, None], -is_here[part, None].float())
-            slope = slope_cv.mul_(gradients[0][part, None]).to(weight.dtype)
-            by_hidden[part] = slope @ weight
-            by_weight += slope.T @ hidden[part]
+                softmax_cv = logits_cv.sub_(log_denominator[part, None]).exp_()
+                slope_cv = _less_target(softmax_cv, local[part], is_here[part])
+            slope_cv, share_c1 = slope_cv.to(weight.dtype), gradients[0][part, None]
+            # Tokens are weighed where they are short: V is far longer than H.
+            by_hidden[part] = (slope_cv @ weight) * share_c1
+            by_weight += slope_cv.T @ (hidden[part] * share_c1).to(weight.dtype)
         return by_hidden, by_weight.to(weight.dtype), None, None, None
+
+
+def _less_target(softmax_cv: Tensor, local_c: Tensor, is_here_c: Tensor) -> Tensor:
+    """Make a softmax, in place, the slope of the cross-entropy by the logits."""
+    return softmax_cv.scatter_add_(1, local_c[:, None], -is_here_c[:, None].float())
 
 
 def _local_labels(labels: Tensor, rows: int, group: Any) -> tuple[Tensor, Tensor]:
