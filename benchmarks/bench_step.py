@@ -159,30 +159,30 @@ def _measure_profile(
             subject.route(profile)
     mine: list[float] = []
     theirs: list[float] = []
+    stalls: list[float] = []
     meter = rank_meter(ours.experiment, ours.engine)
-    stall = ours.trainer.loader.stall_seconds
     for number in range(plan.warmup + plan.repeats):
         if ours.engine.is_main:
             tell(f"routing {profile}: step {number + 1} of {plan.warmup + plan.repeats}")
         if number == plan.warmup:
-            mine, theirs, stall = [], [], ours.trainer.loader.stall_seconds
+            mine, theirs, stalls = [], [], []
         warm = number >= plan.warmup
         if meter is not None and warm:
             meter.enter("train")
         mine.append(ours.step())
+        stalls.append(ours.last_stall_s)
         if peer is not None:
             # The peer's joules are not ours. Without one the counter runs through.
             if meter is not None:
                 meter.enter("idle")
-            theirs.append(peer.step(ours.trainer.loader.step(number)))
+            theirs.append(peer.step(ours.last_batches()))
     if meter is not None:
         meter.enter("idle")
-    stall = ours.trainer.loader.stall_seconds - stall
     row = {
         "routing": str(profile),
         "busiest_over_even": ours.last_load,
         "moescale": {"step_s": as_json(spread(mine))},
-        "data_stall_share": stall / sum(mine),
+        "data_stall_share": sum(stalls) / sum(mine),
         "energy_per_token": _energy_per_token(ours, meter, plan.repeats).to_json(),
     }
     if peer is not None:

@@ -14,6 +14,7 @@ from benchmarks.bench import settle
 from benchmarks.energy_choice import choose_source
 from benchmarks.energy_meter import PhaseMeter
 from benchmarks.imbalance import RoutingProfile
+from data.batch import Batch
 from data.build import build_store
 from moe.config.experiment import Experiment, make_experiment
 from moe.train import run_place
@@ -35,6 +36,8 @@ class MeasuredTrainer:
         self._next = 0
         self.last_load: float | None = None
         """Busiest expert of any layer over the even share, in the last step."""
+        self.last_stall_s = 0.0
+        """Seconds the last step waited for data."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -63,15 +66,21 @@ class MeasuredTrainer:
     def step(self) -> float:
         """Run one training step; returns its duration, s."""
         settle(self.engine.device)
+        stalled = self.trainer.loader.stall_seconds
         begin = time.perf_counter()
         self.trainer.step(self._next)
         settle(self.engine.device)
         elapsed = time.perf_counter() - begin
+        self.last_stall_s = self.trainer.loader.stall_seconds - stalled
         self._next += 1
         self.trainer.router_losses()
         load = self.trainer.routing.take().counts.double()
         self.last_load = float((load.amax(1) / load.mean(1)).max()) if load.numel() else None
         return elapsed
+
+    def last_batches(self) -> list[Batch]:
+        """Return the last step's batches once more; those made ahead stay."""
+        return self.trainer.loader.step(self._next - 1)
 
     def close(self) -> None:
         """Stop the loaders."""
