@@ -108,18 +108,22 @@ def walk_files(root: Path, ignored: Counter[str] | None = None) -> Iterator[Path
     Raises:
         DataError: Nothing is there, a folder cannot be read, or it is of another command.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):
         if root.suffix in MEGATRON_SUFFIXES:
             raise DataError(f"{root}: Megatron's format: use `moe data import` on the pair")
-        if not root.exists():
-            raise DataError(f"{root}: no such file or folder")
+        try:
+            root.stat()
+        except FileNotFoundError:
+            raise DataError(f"{root}: no such file or folder") from None
+        except OSError as error:
+            raise _unreadable(error) from None
         yield root
-    elif (root / "dataset_dict.json").is_file():
+    elif os.path.isfile(root / "dataset_dict.json"):
         splits = _saved_names(root / "dataset_dict.json", "splits")
         if "train" not in splits:
             raise DataError(f"{root}: a dataset with splits {', '.join(splits)}: name one's folder")
         yield from walk_files(root / "train", ignored)
-    elif (root / "state.json").is_file():
+    elif os.path.isfile(root / "state.json"):
         yield from (root / name for name in _saved_names(root / "state.json", "_data_files"))
     else:
         for path in _below(root):
@@ -142,7 +146,7 @@ def _below(root: Path) -> list[Path]:
     """Return the files below a folder, in the order of their names; links are followed once."""
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: {error.strerror}: make it readable or name others")
+        raise _unreadable(error)
 
     found: list[Path] = []
     seen: set[str] = set()
@@ -155,9 +159,16 @@ def _below(root: Path) -> list[Path]:
     return sorted(found)
 
 
+def _unreadable(error: OSError) -> DataError:
+    return DataError(f"{error.filename}: {error.strerror}: make it readable or name others")
+
+
 def _is_known(path: Path) -> bool:
-    """Tell whether a file in a folder is an input; plain `.json` there is mostly settings."""
-    if not (path.is_file() or path.is_symlink()):
+    """Tell whether a file in a folder is an input; plain `.json` there is mostly settings.
+
+    What cannot be looked at is taken for what its name says; reading will report it.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
         return False
     suffix = _inner_suffix(path)
     known = suffix in TEXT_SUFFIXES or suffix in JSON_SUFFIXES or suffix in TABLE_SUFFIXES
