@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.cutting import READ_BYTES, Fault, cut_stream
@@ -40,7 +41,7 @@ def read_unit(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator
     elif unit.kind == "json":
         yield from _json_lines(unit, text_column, max_document_bytes)
     else:
-        yield from _table(unit, text_column)
+        yield from _table(unit, text_column, max_document_bytes)
 
 
 def _stream(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
@@ -122,16 +123,18 @@ def _skip_line(file: BinaryIO) -> int:
     return skipped
 
 
-def _table(unit: Unit, text_column: str) -> Iterator[Document]:
+def _table(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
     file = str(unit.paths[0])
     row = unit.first_row
     try:
         for array in _table_columns(unit, text_column):
             for first in range(0, len(array), ROWS_AT_ONCE):
-                for content in _row_bytes(array.slice(first, ROWS_AT_ONCE)):
+                for content in _rows(array.slice(first, ROWS_AT_ONCE), max_document_bytes):
                     if content is None:
                         detail = f"{text_column} is null"
                         yield Document(file, row, reason="no_text", detail=detail)
+                    elif isinstance(content, int):
+                        yield Document(file, row, reason="too_large", detail=f"{content} bytes")
                     else:
                         yield _from_bytes(file, row, content)
                     row += 1
@@ -140,15 +143,27 @@ def _table(unit: Unit, text_column: str) -> Iterator[Document]:
         yield Document(file, row, reason="unreadable", detail=f"{detail} (with what follows it)")
 
 
-def _row_bytes(array: Any) -> list[bytes | None]:
-    """Return each row's bytes; Arrow does not promise that a file's strings are UTF-8."""
+def _rows(array: Any, max_bytes: int) -> Iterator[bytes | int | None]:
+    """Yield each row's bytes, of one longer than `max_bytes` its length; None for null."""
+    indices = None
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        indices, array = array.indices, array.dictionary
+    values = _as_binary(array)
+    lengths = pc.binary_length(values)
+    if (pc.max(lengths).as_py() or 0) <= max_bytes:
+        yield from (values if indices is None else values.take(indices)).to_pylist()
+        return
+    for place in range(len(values)) if indices is None else indices.to_pylist():
+        length = None if place is None else lengths[place].as_py()
+        yield length if length is None or length > max_bytes else values[place].as_py()
+
+
+def _as_binary(array: Any) -> Any:
+    """Return strings as bytes: Arrow does not promise that a file's are UTF-8."""
     if pa.types.is_string_view(array.type):
         array = array.cast(pa.large_string())
     wide = pa.types.is_large_string(array.type)
-    rows: list[bytes | None] = array.view(pa.large_binary() if wide else pa.binary()).to_pylist()
-    return rows
+    return array.view(pa.large_binary() if wide else pa.binary())
 
 
 def _table_columns(unit: Unit, column: str) -> Iterator[Any]:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data.progress import Progress, Rate, duration_text
@@ -76,6 +78,26 @@ def write(source: Path, num_bytes: int, line_bytes: int) -> Path:
             file.write("y" * (1 << 20))
         file.write('"}\n{"text": "after the long line"}\n')
     return source
+
+
+def write_table(source: Path, value_bytes: int) -> Path:
+    source.mkdir()
+    rows = pa.table({"text": ["before", "z" * value_bytes, "after"]})
+    if source.name == "parquet":
+        pq.write_table(rows, source / "a.parquet", use_dictionary=False)
+    else:
+        with pa.ipc.new_file(source / "a.arrow", rows.schema) as writer:
+            writer.write_table(rows)
+    return source
+
+
+@pytest.mark.parametrize(("form", "most_mib"), [("arrow", 200), ("parquet", 450)])
+def test_a_long_value_of_a_table_is_not_copied(form: str, most_mib: int, tmp_path: Path) -> None:
+    """Arrow's is not even read; Parquet's lies in its page and beside it, once each."""
+    assert peak_mib(tmp_path, write_table(tmp_path / form, 128 << 20)) < most_mib
+    manifest = json.loads((tmp_path / f"{form}.out" / "manifest.json").read_text())
+    assert manifest["dropped"] == {"too_large": 1}
+    assert manifest["counts"]["read"] == 3
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:

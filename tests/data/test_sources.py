@@ -22,6 +22,14 @@ DOCUMENTS = [f"document {i}: " + "à la carte, \u4f60\u597d. " * (i % 7 + 1) for
 NOISE = [random.Random(i).randbytes(2000).hex() for i in range(300)]
 
 
+STRINGS = {
+    "string": pa.string(),
+    "large_string": pa.large_string(),
+    "string_view": pa.string_view(),
+    "codes": pa.dictionary(pa.int32(), pa.string()),
+}
+
+
 def json_lines(documents: list[str], key: str = "text") -> bytes:
     return b"".join(json.dumps({"id": 1, key: text}).encode() + b"\n" for text in documents)
 
@@ -179,6 +187,10 @@ def broken_inputs(root: Path) -> dict[str, str]:
         (root / name).write_bytes(content)
     (root / "gone.txt").symlink_to(root / "nowhere")
     table = pa.table({"text": ["row", None]})
+    for name, kind in STRINGS.items():
+        column = pa.array([f"before {name}", "z" * (2 << 20), None, f"after {name}"], kind)
+        with pa.ipc.new_file(root / f"long_{name}.arrow", pa.schema({"text": kind})) as writer:
+            writer.write_table(pa.table({"text": column}))
     invalid = pa.array([b"fine", b"\xff"], pa.binary()).view(pa.string())
     pq.write_table(pa.concat_tables([table, pa.table({"text": invalid})]), root / "rows.parquet")
     return {
@@ -202,6 +214,8 @@ def broken_inputs(root: Path) -> dict[str, str]:
         "gone.txt:0": "unreadable",
         "rows.parquet:1": "no_text",
         "rows.parquet:3": "bad_utf8",
+        **{f"long_{name}.arrow:1": "too_large" for name in STRINGS},
+        **{f"long_{name}.arrow:2": "no_text" for name in STRINGS},
     }
 
 
@@ -218,7 +232,9 @@ def test_bad_input_is_counted_and_named(tmp_path: Path) -> None:
     kept = texts(store)
     whole = [text for text in kept if text in NOISE]
     assert 250 < len(whole) < 300 and whole == NOISE[: len(whole)]
-    assert set(kept) - set(whole) == {"good line", "another", "after", "row", "fine"}
+    around = {f"{place} {name}" for name in STRINGS for place in ("before", "after")}
+    expected_texts = {"good line", "another", "after", "row", "fine"} | around
+    assert set(kept) - set(whole) == expected_texts
 
 
 def test_strict_refuses_each(tmp_path: Path) -> None:
