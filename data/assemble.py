@@ -207,7 +207,11 @@ class _SourceWriter:
         num_train: int,
     ) -> None:
         info = tokenizer.info
-        form = StreamFormat(dtype=dtype_for(info.vocab_size), tokenizer_sha256=info.sha256)
+        form = StreamFormat(
+            dtype=dtype_for(info.vocab_size),
+            tokenizer_sha256=info.sha256,
+            tells_language=work.recipe.clean.needs_language,
+        )
         self._tally = work.tally
         self._streams: dict[SplitName, StreamWriter] = {
             split: StreamWriter(work.root, f"{name}/{split}", form) for split in (TRAIN, HELD_OUT)
@@ -228,15 +232,17 @@ class _SourceWriter:
         tokens = column.values.to_numpy()
         ends = column.offsets.to_numpy()
         hashes = batch.column("hash")
+        languages = batch.column("language") if "language" in batch.schema.names else None
         for row in np.flatnonzero(fates != DROPPED).tolist():
             document = tokens[ends[row] : ends[row + 1]]
             content_hash = hashes[row].as_py()
+            language = None if languages is None else languages[row].as_py()
             self._tally.add_to_histogram("tokens", 2 ** (document.size.bit_length() - 1))
             if fates[row] == IN_HELD_OUT:
-                self._streams[HELD_OUT].append(document, content_hash)
+                self._streams[HELD_OUT].append(document, content_hash, language)
             else:
                 self._plant()
-                self._streams[TRAIN].append(document, content_hash)
+                self._streams[TRAIN].append(document, content_hash, language)
                 self._train_documents += 1
 
     def close(self) -> dict[SplitName, StreamInfo]:

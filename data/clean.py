@@ -69,6 +69,8 @@ class Cleaned:
     detail: str | None = None
     words: Hashes | None = None
     """Hashed words, where a later step needs them."""
+    language: str | None = None
+    """ISO 639-1 code, where the recipe has it told."""
 
 
 class _Fault(NamedTuple):
@@ -109,18 +111,22 @@ class Cleaner:
             detail = f"{len(document.text)} characters"
             return Cleaned(document, reason="too_large", detail=detail)
         text = self._normalised(document.text, tally)
+        language = None
         fault = self._length_fault(text)
         if fault is None:
             text, fault = self._quality(text, tally)
         if fault is None and self._identify is not None:
-            fault = self._language_fault(text, tally)
+            language = self._identify(text[:LANGUAGE_CHARACTERS])
+            fault = self._language_fault(language, tally)
         if fault is None and self._recipe.personal_data != "keep":
             text, fault = self._personal(text, tally)
         if fault is not None:
             return Cleaned(document, reason=fault.reason, detail=fault.detail)
-        return self._finished(document, text, tally)
+        return self._finished(document, text, language, tally)
 
-    def _finished(self, document: Document, text: str, tally: Tally) -> Cleaned:
+    def _finished(
+        self, document: Document, text: str, language: str | None, tally: Tally
+    ) -> Cleaned:
         try:
             content = text.encode()
         except UnicodeEncodeError:
@@ -141,7 +147,7 @@ class Cleaner:
         digest = hashlib.blake2b(content, digest_size=HASH_BYTES).digest()
         if words is not None and not words.size:  # only marks: near to nothing but itself
             words = np.frombuffer(digest, dtype=np.uint64)
-        return Cleaned(document, text, digest, words=words)
+        return Cleaned(document, text, digest, words=words, language=language)
 
     def _normalised(self, text: str, tally: Tally) -> str:
         if self._recipe.unicode == "none":
@@ -178,8 +184,7 @@ class Cleaner:
                 return before, _Fault(f"{rules}.{broken}")
         return text, None
 
-    def _language_fault(self, text: str, tally: Tally) -> _Fault | None:
-        language = self._identify(text[:LANGUAGE_CHARACTERS])  # type: ignore[misc]
+    def _language_fault(self, language: str, tally: Tally) -> _Fault | None:
         tally.counts[f"language.{language}"] += 1
         if not self._recipe.languages or language in self._recipe.languages:
             return None

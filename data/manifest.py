@@ -40,7 +40,8 @@ class StreamInfo(_Part):
     documents: int
     shards: tuple[FileInfo, ...]
     document_table: FileInfo
-    """Arrow table with each document's end (exclusive token position) and content hash."""
+    """Arrow table with each document's end (exclusive token position), content hash and, where
+    the recipe had it told, language."""
     answers: FileInfo | None = None
     """Conversations: Arrow table with first and one past the last token of each answer."""
 

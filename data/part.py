@@ -65,7 +65,8 @@ class PartMaker:
         similarity = clean.near_duplicates
         self._bands = None if similarity is None else bands_for(similarity)
         self._dtype = dtype_for(self._tokenizer.info.vocab_size)
-        self._schema = part_schema(self._dtype, self._bands)
+        self._tells_language = clean.needs_language
+        self._schema = part_schema(self._dtype, self._bands, self._tells_language)
 
     def make(self, unit: Unit) -> tuple[Tally, int]:
         """Write the part of `unit`; returns its counts and its tokens.
@@ -110,10 +111,12 @@ class PartMaker:
         ]
         if self._bands is not None:
             columns += _near_columns(cleaned, self._bands)
+        if self._tells_language:
+            columns.append(pa.array([c.language for c in cleaned], type=pa.string()))
         return pa.record_batch(columns, schema=self._schema)
 
 
-def part_schema(dtype: str, bands: Bands | None) -> pa.Schema:
+def part_schema(dtype: str, bands: Bands | None, tells_language: bool) -> pa.Schema:
     """Return the columns of a part file."""
     fields = [
         ("file", pa.string()),
@@ -126,6 +129,8 @@ def part_schema(dtype: str, bands: Bands | None) -> pa.Schema:
     if bands is not None:
         fields.append(("signature", pa.binary(4 * NUM_HASHES)))
         fields += [(f"band_{band}", pa.uint64()) for band in range(bands.count)]
+    if tells_language:
+        fields.append(("language", pa.string()))
     return pa.schema(fields)
 
 

@@ -47,7 +47,8 @@ class CleanRecipe(_Section):
     languages: tuple[str, ...] = ()
     """Keep only these ISO 639-1 languages, as py3langid tells them."""
     tag_language: bool = False
-    """Tell every document's language with py3langid and count it, dropping none."""
+    """Tell every document's language with py3langid, count it and keep it in the store, dropping
+    none."""
     personal_data: Literal["keep", "mask", "drop"] = "keep"
     """What happens to e-mail addresses, phone, IP, credit card and bank account numbers."""
     decontaminate: tuple[Path, ...] = ()

@@ -26,7 +26,7 @@ from data.manifest import (
     manifest_is_intact,
 )
 from data.tokenizer import Tokenizer
-from data.writer import TOKENIZER_KEY
+from data.writer import LANGUAGE, TOKENIZER_KEY
 
 
 class TokenStream:
@@ -70,6 +70,14 @@ class TokenStream:
     def ends(self) -> NDArray[np.int64]:
         """End of each document (exclusive token position), in order; int64 [num_documents]."""
         return _column(self._root / self._info.document_table.file, "end")
+
+    @property
+    def languages(self) -> list[str | None] | None:
+        """ISO 639-1 code of each document (None: a canary); None where the build told none."""
+        table = open_arrow(self._root / self._info.document_table.file).read_all()
+        told = LANGUAGE.name in table.column_names
+        found: list[str | None] | None = table[LANGUAGE.name].to_pylist() if told else None
+        return found
 
     @cached_property
     def answers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -34,20 +34,30 @@ DOCUMENT_SCHEMA = pa.schema(
 )
 
 
+LANGUAGE = pa.field("language", pa.string())
+"""ISO 639-1 code; a further column of the table of documents where languages were told."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StreamFormat:
-    """How token shards are written."""
+    """How token shards and the table of documents are written."""
 
     dtype: DtypeName
     tokenizer_sha256: str
     batch_tokens: int = BATCH_TOKENS
     shard_tokens: int = SHARD_TOKENS
+    tells_language: bool = False
 
     @property
     def schema(self) -> pa.Schema:
         """Arrow schema of a token shard."""
         field = pa.field("tokens", pa.type_for_alias(self.dtype), nullable=False)
         return pa.schema([field], metadata={TOKENIZER_KEY: self.tokenizer_sha256})
+
+    @property
+    def document_schema(self) -> pa.Schema:
+        """Arrow schema of the table of documents."""
+        return DOCUMENT_SCHEMA.append(LANGUAGE) if self.tells_language else DOCUMENT_SCHEMA
 
 
 def dtype_for(vocab_size: int) -> DtypeName:
@@ -105,12 +115,15 @@ class StreamWriter:
         self._filled = 0
         self._shard: ArrowFileWriter | None = None
         self._shards: list[FileInfo] = []
-        self._table = ArrowFileWriter(root, f"{prefix}-documents.arrow", DOCUMENT_SCHEMA)
+        self._table = ArrowFileWriter(root, f"{prefix}-documents.arrow", form.document_schema)
         self._ends: list[int] = []
         self._hashes: list[bytes] = []
+        self._languages: list[str | None] = []
         self._tokens = 0
 
-    def append(self, tokens: NDArray[Any], content_hash: bytes) -> None:
+    def append(
+        self, tokens: NDArray[Any], content_hash: bytes, language: str | None = None
+    ) -> None:
         """Append one document, its end-of-document token included."""
         rest = tokens
         while rest.size:
@@ -123,6 +136,7 @@ class StreamWriter:
         self._tokens += tokens.size
         self._ends.append(self._tokens)
         self._hashes.append(content_hash)
+        self._languages.append(language)
         if len(self._ends) == TABLE_BATCH_ROWS:
             self._flush_table()
 
@@ -157,5 +171,6 @@ class StreamWriter:
 
     def _flush_table(self) -> None:
         hashes = pa.array(self._hashes, type=pa.binary(HASH_BYTES))
-        self._table.write(pa.array(self._ends, type=pa.int64()), hashes)
-        self._ends, self._hashes = [], []
+        languages = [pa.array(self._languages, LANGUAGE.type)] * self._form.tells_language
+        self._table.write(pa.array(self._ends, type=pa.int64()), hashes, *languages)
+        self._ends, self._hashes, self._languages = [], [], []

@@ -6,7 +6,7 @@ from typing import Any
 from data.build import build_recipe
 from data.inspect import dropped_documents
 from data.recipe import Recipe, make_recipe
-from data.store import Store
+from data.store import Store, TokenStream
 
 
 def recipe(*paths: Path, source: dict[str, Any] | None = None, **values: Any) -> Recipe:
@@ -27,10 +27,17 @@ def texts(store: Store) -> list[str]:
     found = []
     for name in ("train", "held_out"):
         for stream in store.split(name).streams:  # type: ignore[arg-type]
-            ends = stream.ends.tolist()
-            for start, end in zip([0, *ends], ends, strict=False):
-                found.append(store.tokenizer.decode(stream.read(start, end - start).tolist()))
+            found += stream_texts(store, stream)
     return found
+
+
+def stream_texts(store: Store, stream: TokenStream) -> list[str]:
+    """Every document of one stream, in order."""
+    ends = stream.ends.tolist()
+    return [
+        store.tokenizer.decode(stream.read(start, end - start).tolist())
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]
 
 
 def dropped(store: Store) -> dict[str, str]:

@@ -75,7 +75,12 @@ def full_recipe(source: Path, **values: Any) -> Recipe:
     keys: dict[str, Any] = {
         "tokenizer": "bpe:300",
         "held_out_fraction": 0.1,
-        "clean": {"unicode": "nfc", "near_duplicates": 0.7, "personal_data": "mask"},
+        "clean": {
+            "unicode": "nfc",
+            "near_duplicates": 0.7,
+            "personal_data": "mask",
+            "tag_language": True,
+        },
         "canaries": {"count": 2, "repeats": (0, 1, 3)},
     }
     return recipe(source, **{**keys, **values})

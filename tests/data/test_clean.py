@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from building import build, dropped, recipe, texts
+from building import build, dropped, recipe, stream_texts, texts
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +15,7 @@ from data.contamination import read_evaluations
 from data.errors import DataError
 from data.inspect import dropped_documents
 from data.quality import c4_text, gopher_quality, gopher_repetition
+from data.store import Store
 from data.words import ngram_hashes, word_hashes
 
 PROSE = (
@@ -148,6 +149,28 @@ def test_language_is_told_kept_and_counted(tmp_path: Path) -> None:
     assert store.manifest.counts["language.de"] == store.manifest.counts["language.en"] == 1
     kept, store = cleaned(tmp_path / "b", [PROSE, german], tag_language=True)
     assert kept == [PROSE, german] and store.manifest.counts["language.en"] == 1
+
+
+def test_languages_lie_beside_the_documents(tmp_path: Path) -> None:
+    german = "Der Bauer ging vor Sonnenaufgang auf das Feld, und seine Söhne folgten ihm."
+    documents = [f"{number}. {text}" for number in range(40) for text in (PROSE, german)]
+    wanted = recipe(
+        corpus(tmp_path, documents), clean={"tag_language": True}, held_out_fraction=0.3,
+        canaries={"count": 2, "repeats": [3]},
+    )  # fmt: skip
+    build_recipe(wanted, tmp_path / "out", workers=1)
+    store = Store.open(tmp_path / "out")
+    found: list[tuple[str | None, str]] = []
+    for split in (store.split("train"), store.split("held_out")):
+        (stream,) = split.streams
+        assert stream.languages is not None
+        found += zip(stream.languages, stream_texts(store, stream), strict=True)
+    assert len(found) == len(documents) + 2 * 3
+    for language, text in found:
+        expected = "en" if PROSE in text else "de" if german in text else None
+        assert language == expected
+    untold = cleaned(tmp_path / "b", documents)[1].split("train").streams[0]
+    assert untold.languages is None and untold.num_documents == len(documents)
 
 
 def test_personal_data_masked_or_dropped(tmp_path: Path) -> None:
