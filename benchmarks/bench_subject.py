@@ -42,7 +42,7 @@ class MeasuredTrainer:
     @property
     def tokens_per_step(self) -> int:
         """Tokens of one step over all ranks."""
-        return self.experiment.train.global_batch_size * self.experiment.train.seq_len
+        return self.experiment.train.positions_per_step
 
     def route(self, profile: RoutingProfile) -> None:
         """Impose a profile on every router; each layer draws its own choice."""

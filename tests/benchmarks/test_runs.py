@@ -8,6 +8,7 @@ from synthetic import make_run
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.groups import difference, group_runs, mean_interval
+from benchmarks.quantities import BY_KEY
 from benchmarks.runs import read_run
 
 
@@ -21,6 +22,17 @@ def test_a_run_is_read_whole(tmp_path: Path) -> None:
     assert len(run.evaluations) == 20
     assert run.expert_load[0]["layers"] == [1, 2, 3]
     assert run.energy("per_token", "J/token").kind == "modelled"
+
+
+def test_training_flops_are_of_padding_too(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "a", sparse=False, steps=10)
+    whole = BY_KEY["training_flops"].of(read_run(path)).value
+    assert whole == read_run(path).tokens * 13.1e6  # recorded before positions were
+    record = json.loads((path / "record.json").read_text())
+    record["positions"] = 2 * record["tokens"]
+    (path / "record.json").write_text(json.dumps(record))
+    assert BY_KEY["training_flops"].of(read_run(path)).value == 2 * whole
+    assert read_run(path).training_flops({"tokens": 3, "positions": 4}) == 4 * 13.1e6
 
 
 def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
