@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from megatron.core import parallel_state
 from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler
 from torch import Tensor
 
 from data.batch import Batch
@@ -30,6 +31,8 @@ class MicroBatches:
         """Called at every micro-batch."""
         self.current: Batch | None = None
         """The micro-batch whose forward pass runs, or ran last."""
+        # A layer that ran alone in this process leaves a scale of a shape the schedules can't set.
+        MoEAuxLossAutoScaler.main_loss_backward_scale = None
 
     def run(
         self, chunks: Sequence[Any], items: Sequence[Item], measure: Measure, *, forward_only: bool

@@ -8,11 +8,14 @@ from typer.testing import CliRunner
 from moescale import app
 
 COMMANDS = {
-    "step": "bench step small --layers 1 --seq-len 64 --micro-batch 2 --repeats 2 --warmup 1"
-    " --peer transformers --routing natural --routing forced --routing hot:1 --json",
-    "dense": "bench step {dense} --seq-len 32 --repeats 2 --warmup 0 --json",
+    # First: what a lone layer leaves behind must not be in the way of a step.
     "layer": "bench layer --hidden 64 --ffn 64 --tokens 64 --granularity 1 --granularity 4"
     " --repeats 2 --warmup 0 --json",
+    "step": "bench step small --layers 1 --seq-len 64 --micro-batch 2 --repeats 2 --warmup 1"
+    " --routing natural --routing forced --routing hot:1 --json",
+    "peer": "bench step small --layers 1 --seq-len 64 --micro-batch 2 --repeats 2 --warmup 1"
+    " --peer transformers --routing natural --json",
+    "dense": "bench step {dense} --seq-len 32 --repeats 2 --warmup 0 --json",
     "routing": "bench routing --hidden 64 --ffn 64 --tokens 128 --experts 8 --repeats 2 --json",
     "inference": "bench inference tiny --prompt 16 --new-tokens 4 --repeats 2 --warmup 0 --json",
     "checkpoint": "bench checkpoint tiny --repeats 2 --warmup 0 --json",
