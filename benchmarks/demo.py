@@ -37,6 +37,8 @@ MODELS: dict[str, dict[str, Any]] = {
             "num_experts": 8,
             "top_k": _TOP_K,
             "expert_ffn_hidden_size": _EXPERT_WIDTH,
+            # Their weights sum to one: without a factor they average where the dense halves add.
+            "scaling_factor": _TOP_K,
             "aux_loss_coefficient": 0.01,
             "z_loss_coefficient": 0.001,
         }
