@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS ?= test
-# Two workers (tests/conftest.py says which tests stay together): half the tests wait for processes of their own.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Two workers, a file at a time: half the tests wait for processes of their own.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 STAMP := $(VENV)/.installed-$(EXTRAS)
 
 .PHONY: demo test lint engine-test env clean

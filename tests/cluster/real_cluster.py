@@ -45,6 +45,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=1
 MaxArraySize=1201
+FirstJobId={first_job}
 EnforcePartLimits=ALL
 MpiDefault=none
 PreemptType=preempt/partition_prio
@@ -92,6 +93,8 @@ class Cluster:
             "dbd": first[1],
             "database": first[2],
             "nodes": ",".join(map(str, first[3:])),
+            # Jobs listen on ports that follow from their numbers: clusters side by side must differ.
+            "first_job": 1 + 700 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]),
         }
         self.env = {
             **os.environ,
