@@ -93,7 +93,7 @@ class Cluster:
             "dbd": first[1],
             "database": first[2],
             "nodes": ",".join(map(str, first[3:])),
-            # Jobs listen on ports that follow from their numbers: clusters side by side must differ.
+            # A job's port follows from its number: clusters side by side must differ.
             "first_job": 1 + 700 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]),
         }
         self.env = {
