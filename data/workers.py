@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from data.clean import Tally
-from data.errors import DataError, WorkerError
+from data.errors import WorkerError
 from data.part import Job, PartMaker
 from data.units import UNIT_BYTES, Unit
 
@@ -62,7 +62,7 @@ def in_own_process(work: Callable[..., Result], *args: Any) -> Result:
     A signal ends that process at once, whatever library it is in.
 
     Raises:
-        DataError: As `work` does.
+        Exception: As `work` does.
         WorkerError: The process died.
     """
     spawn = multiprocessing.get_context("spawn")
@@ -87,7 +87,7 @@ def _answer(asker: Connection, work: Callable[..., Any], args: tuple[Any, ...]) 
     _follow_parent()
     try:
         asker.send((work(*args), None))
-    except DataError as fault:
+    except Exception as fault:  # noqa: BLE001 - the asker raises it
         asker.send((None, fault))
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from importlib.util import find_spec
+from typing import NoReturn
 
 import pytest
 
@@ -13,7 +14,15 @@ SEARCH_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 PROGRAMS = {
     "chromium": ("chromium", "chromedriver"),
     "shellcheck": ("shellcheck",),
-    "slurm": ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "mariadb-install-db"),
+    "slurm": (
+        "munged",
+        "slurmctld",
+        "slurmd",
+        "slurmdbd",
+        "mariadbd",
+        "mariadb-install-db",
+        "sbatch",
+    ),
 }
 PACKAGES = {
     "chromium": "chromium chromium-driver",
@@ -35,7 +44,12 @@ def need(*names: str) -> None:
     for name in names:
         reason = _lacks(name)
         if reason is not None:
-            (pytest.fail if name in REQUIRED else pytest.skip)(f"needs {name}: {reason}")
+            lack(name, reason)
+
+
+def lack(name: str, reason: str) -> NoReturn:
+    """Skip the running test, or fail it, for a lack found on the way."""
+    (pytest.fail if name in REQUIRED else pytest.skip)(f"needs {name}: {reason}")
 
 
 def _lacks(name: str) -> str | None:

@@ -7,14 +7,16 @@ from typer.testing import CliRunner
 
 from moescale import app
 
+STEP = (
+    "bench step small --layers 1 --seq-len 64 --micro-batch 2 --repeats 2 --warmup 1"
+    " --routing natural --routing forced --routing hot:1"
+)
 COMMANDS = {
     # First: what a lone layer leaves behind must not be in the way of a step.
     "layer": "bench layer --hidden 64 --ffn 64 --tokens 64 --granularity 1 --granularity 4"
     " --repeats 2 --warmup 0 --json",
-    "step": "bench step small --layers 1 --seq-len 64 --micro-batch 2 --repeats 2 --warmup 1"
-    " --routing natural --routing forced --routing hot:1 --json",
-    "peer": "bench step small --layers 1 --seq-len 64 --micro-batch 2 --repeats 2 --warmup 1"
-    " --peer transformers --routing natural --json",
+    "step": f"{STEP} --json",
+    "peer": f"{STEP} --peer transformers --json",
     "dense": "bench step {dense} --seq-len 32 --repeats 2 --warmup 0 --json",
     "routing": "bench routing --hidden 64 --ffn 64 --tokens 128 --experts 8 --repeats 2 --json",
     "inference": "bench inference tiny --prompt 16 --new-tokens 4 --repeats 2 --warmup 0 --json",

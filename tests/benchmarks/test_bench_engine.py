@@ -76,10 +76,12 @@ def test_step_measures_every_routing(results: dict[str, Any]) -> None:
 
 
 @pytest.mark.needs("hub")
-def test_a_peer_runs_beside(results: dict[str, Any]) -> None:
-    [row] = record(results, "peer")["result"]["routing"]
-    assert row["peer"]["name"] == "transformers (grouped_mm)"
-    assert row["speed_over_peer"]["repeats"] == 2
+def test_a_peer_runs_beside_under_every_routing(results: dict[str, Any]) -> None:
+    rows = record(results, "peer")["result"]["routing"]
+    assert [row["routing"] for row in rows] == ["natural", "forced", "hot:1"]
+    for row in rows:
+        assert row["peer"]["name"] == "transformers (grouped_mm)"
+        assert row["speed_over_peer"]["repeats"] == 2
 
 
 def test_time_split_adds_up(results: dict[str, Any]) -> None:

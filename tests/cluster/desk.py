@@ -121,6 +121,13 @@ class Run:
             os.kill(pid, signal.SIGSTOP)
         assert self.rows()[-1]["step"] < TRAIN["steps"], "frozen too late"
 
+    def freeze_between_checkpoints(self) -> None:
+        """Freeze where some steps are in no checkpoint."""
+        self.freeze()
+        while self.rows()[-1]["step"] % TRAIN["checkpoint_interval"] == 0:
+            self.thaw()
+            self.freeze(self.rows()[-1]["step"] + 1)
+
     def thaw(self) -> None:
         """Let them go on."""
         for pid in self.ranks():

@@ -96,7 +96,7 @@ def test_power_cut_of_a_node(desk: Desk, cluster: Cluster, calm: Run) -> None:
     bereft = desk.submit_two_nodes("bereft", max_error_restarts=0)
     headless = desk.submit_two_nodes("headless", exclude=["n1"])
     for run in (bereft, headless):
-        run.freeze()
+        run.freeze_between_checkpoints()
     frozen_at = {run: run.rows()[-1]["step"] for run in (bereft, headless)}
     assert [run.attempts()[0]["nodes"] for run in (bereft, headless)] == ["n[1-2]", "n[2-3]"]
     cluster.cut_power("n2")
@@ -108,7 +108,7 @@ def test_power_cut_of_a_node(desk: Desk, cluster: Cluster, calm: Run) -> None:
         resumed_at = run.record()["starts"][1]["first_step"]
         assert resumed_at % TRAIN["checkpoint_interval"] == 0
         again = (frozen_at[run] - resumed_at) * TRAIN["seq_len"] * TRAIN["global_batch_size"]
-        assert run.record()["goodput"]["lost_tokens"] >= again >= 0
+        assert run.record()["goodput"]["lost_tokens"] >= again > 0
         assert_same(run, calm)
     # The one batch shell asks the nodes before SLURM notices; the other's job SLURM takes back.
     assert bereft.outcomes() == ["node_failure", "finished"]

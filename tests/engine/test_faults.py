@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from faulty import At, assert_same_parameters, record, rows, run
-from needs import need
+from needs import lack
 from ranks import RankError
 from training import Block, make
 
@@ -94,8 +94,8 @@ def small_disk(tmp_path: Path, undisturbed: Any) -> Iterator[Path]:
     checkpoint = undisturbed[0] / "checkpoints/step-00000002"
     size = sum(file.stat().st_size for file in checkpoint.iterdir())
     mount = ["mount", "-t", "tmpfs", "-o", f"size={3 * size // 2}", "tmpfs", str(disk)]
-    need("root")
-    subprocess.run(mount, check=True)
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        lack("root", "mounting a small disk")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
 

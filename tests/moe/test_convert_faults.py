@@ -222,7 +222,7 @@ def test_commands_convert_and_say_what_they_did(tmp_path: Path) -> None:
     assert "exists: give a new directory" in str(again.exception)
 
 
-SMALL = 80 * 2**20
+SMALL = 56 * 2**20
 LIMITED = """
 import resource, sys
 from pathlib import Path
@@ -248,7 +248,7 @@ def _limited(what: str, source: Path, target: Path) -> int:
 
 
 def test_a_model_larger_than_memory_converts(tmp_path: Path) -> None:
-    """Its memory: 80 MiB beside the program; the model: 224 MiB, its largest tensor 8."""
+    """Its memory: 56 MiB beside the program; the model: 224 MiB, its largest tensor 8."""
     hidden, inner, experts = 1024, 2048, 4
     sizes = {"hidden_size": hidden, "num_attention_heads": 8, "num_key_value_heads": 8,
              "intermediate_size": inner, "num_local_experts": experts}  # fmt: skip
@@ -270,7 +270,7 @@ def test_a_model_larger_than_memory_converts(tmp_path: Path) -> None:
             names[f"{moe}.experts.{e}.w2.weight"] = (hidden, inner)
     content = {name: torch.randn(shape) for name, shape in names.items()}
     hub = save(tmp_path / "hub", content, **sizes)
-    assert (hub / "model.safetensors").stat().st_size > 2 * SMALL
+    assert (hub / "model.safetensors").stat().st_size > 4 * SMALL
     assert _limited("whole", hub, tmp_path) != 0
     assert _limited("in", hub, tmp_path / "out") == 0
     assert _limited("out", tmp_path / "out", tmp_path / "back") == 0
