@@ -50,11 +50,13 @@ class RunDirectory:
         descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             os.close(descriptor)
+            problem, remedy = f"cannot be locked ({error.strerror})", "choose"
+            if isinstance(error, BlockingIOError):
+                problem, remedy = "is in use by another process", "wait for it, or choose"
             raise ConfigError(
-                f"run directory {self.path} is in use by another process: wait for it, or choose"
-                " another with --run-dir"
+                f"run directory {self.path} {problem}: {remedy} another with --run-dir"
             ) from None
         return descriptor
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from slurm.client import Client
 from slurm.errors import JobError
-from slurm.submission import Submission, Task
+from slurm.submission import Submission, Task, alone
 from slurm.submit import ENDED, forgive, is_finished, submit_tasks
 
 
@@ -36,6 +36,11 @@ def requeue_tasks(submission: Submission, only: int | None, client: Client) -> d
     Raises:
         JobError: There is no such task.
     """
+    with alone(submission.path.parent):
+        return _requeue(submission, only, client)
+
+
+def _requeue(submission: Submission, only: int | None, client: Client) -> dict[str, list[str]]:
     active = _active_ids(submission, client, state="RUNNING")
     waiting = _active_ids(submission, client)
     tasks = _tasks(submission, only)

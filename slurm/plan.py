@@ -164,14 +164,14 @@ def slurm_section(file: Path | None, overrides: Sequence[str]) -> SlurmConfig:
 
 
 def experiment_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files that are meant; a folder means its `*.toml`, sorted by name.
+    """Return the files that are meant; a folder means its visible `*.toml`, sorted by name.
 
     Raises:
         JobError: A folder has none.
     """
     found: list[Path] = []
     for path in paths:
-        inside = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+        inside = sorted(path.glob("[!.]*.toml")) if path.is_dir() else [path]
         if not inside:
             raise JobError(f"{path}: no *.toml experiments in this folder")
         found += inside

@@ -11,8 +11,10 @@
 The batch shell writes `jobs` (when it submits its own continuation) and `tasks`.
 """
 
+import fcntl
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -132,8 +134,16 @@ def read_submission(path: Path) -> Submission:
         JobError: It is none.
     """
     try:
-        values = json.loads((path / "job.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return _read(path)
+    except OSError as error:
+        raise JobError(f"{path}: no submission: job.json: {error.strerror}") from None
+
+
+def _read(path: Path) -> Submission:
+    text = (path / "job.json").read_text(encoding="utf-8")
+    try:
+        values = json.loads(text)
+    except ValueError as error:
         raise JobError(f"{path}: no submission: job.json: {error}") from None
     rows = values.pop("tasks")
     return Submission(
@@ -147,9 +157,30 @@ def read_submission(path: Path) -> Submission:
 
 def all_submissions(runs_dir: Path) -> list[Submission]:
     """Return every submission, oldest first."""
-    paths = (runs_dir / SUBMISSIONS).glob("*/job.json")
-    ordered = sorted(paths, key=lambda path: path.stat().st_mtime)
-    return [read_submission(path.parent) for path in ordered]
+    found = []
+    for path in (runs_dir / SUBMISSIONS).glob("[!.]*/job.json"):
+        with suppress(FileNotFoundError):  # the cluster refused it, and its folder goes right now
+            found.append((path.stat().st_mtime, _read(path.parent)))
+    return [submission for _, submission in sorted(found, key=lambda entry: entry[0])]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other command submits from a folder of submissions, and keep others waiting.
+
+    Raises:
+        JobError: The file system has no locks.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise JobError(
+                f"{folder}: cannot lock it against other commands ({error.strerror}):"
+                " choose a file system with locks with --runs-dir"
+            ) from None
+        yield
 
 
 def find_submission(runs_dir: Path, wanted: str) -> Submission:

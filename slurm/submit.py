@@ -17,7 +17,7 @@ from slurm.errors import JobError
 from slurm.plan import Plan
 from slurm.render import array_text, render, render_commands
 from slurm.snapshot import Snapshot
-from slurm.submission import Submission, Task, all_submissions, describe, read_submission
+from slurm.submission import Submission, Task, all_submissions, alone, describe, read_submission
 
 ENDED = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
@@ -60,6 +60,11 @@ def submit(
         SlurmError: The cluster does not answer.
     """
     secrets = _secret_lines(plan, environment)
+    with alone(plan.job.job_dir.parent):
+        return _submit(plan, snapshot, client, secrets)
+
+
+def _submit(plan: Plan, snapshot: Snapshot, client: Client, secrets: list[str]) -> Receipt:
     path = plan.job.job_dir
     states = task_states(plan, client)
     missing = [task for task in plan.tasks if states[task.name] == "submitted"]
@@ -178,12 +183,7 @@ def _write(plan: Plan, snapshot: Snapshot) -> Submission:
                 },
             ),
         )
-        try:
-            work.rename(path)
-        except OSError:
-            if path.exists():
-                raise JobError(f"{path}: another command submits it right now") from None
-            raise
+        work.rename(path)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -69,6 +73,19 @@ class Desk:
             (run_dir / "record.json").write_text('{"status": "finished"}')
 
 
+class SlowClient(Client):
+    """A cluster that takes its time to accept a job."""
+
+    def __init__(self) -> None:
+        super().__init__(pauses_s=())
+        self.was_asked, self.may_answer = Event(), Event()
+
+    def submit(self, *arguments: Any, **options: Any) -> str:
+        self.was_asked.set()
+        assert self.may_answer.wait(60)
+        return super().submit(*arguments, **options)
+
+
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     (tmp_path / "desk").mkdir()
@@ -95,6 +112,7 @@ def test_one_file_is_one_job(desk: Desk) -> None:
 
 def test_files_or_a_folder_are_one_array(desk: Desk) -> None:
     files = [desk.write(f"sweep/{name}", steps=steps) for name, steps in (("a", 3), ("b", 4))]
+    files[0].with_name(".#a.toml").symlink_to("an.editor's.lock")
     plan = desk.plan(files[0].parent)
     assert plan.job.is_array
     assert plan.job.name == "sweep"
@@ -174,7 +192,34 @@ def test_refused_job_leaves_nothing_behind(desk: Desk) -> None:
     desk.fake.answer("sbatch", stderr="sbatch: error: Invalid qos specification\n", code=1)
     with pytest.raises(JobError, match=r"slurm\.qos"):
         desk.submit(plan)
-    assert list((desk.runs / "slurm").iterdir()) == []
+    assert [path.name for path in (desk.runs / "slurm").iterdir()] == [".lock"]
+
+
+def test_half_written_submission_is_none(desk: Desk) -> None:
+    desk.fake.answer("sbatch", "17\n")
+    receipt = desk.submit(desk.plan(desk.write("tiny")))
+    shutil.copytree(receipt.submission, desk.runs / "slurm" / ".partial-abc")
+    (desk.runs / "slurm" / "gone").mkdir()
+    (desk.runs / "slurm" / "gone" / "job.json").symlink_to("deleted since it was listed")
+    assert [one.path for one in all_submissions(desk.runs)] == [receipt.submission]
+
+
+@pytest.mark.parametrize("paths", [("a", "a"), ("a", "a b")], ids=["equal", "overlapping"])
+def test_submissions_at_once_queue_each_run_once(desk: Desk, paths: tuple[str, str]) -> None:
+    """The other command comes while this one waits for the cluster's answer."""
+    plans = [desk.plan(*(desk.write(name) for name in names.split())) for names in paths]
+    desk.fake.answer("sbatch", "17\n")
+    desk.fake.answer("sbatch", "18\n")
+    desk.fake.answer("squeue", "17|PENDING|Priority|1:00|N/A|\n")
+    slow = SlowClient()
+    with ThreadPoolExecutor() as commands:
+        receipts = [commands.submit(submit, plans[0], SNAPSHOT, slow, {})]
+        assert slow.was_asked.wait(60)
+        receipts.append(commands.submit(desk.submit, plans[1]))
+        time.sleep(0.2)
+        slow.may_answer.set()
+        states = [list(receipt.result().states.values()) for receipt in receipts]
+    assert states == [["submitted"], ["queued", "submitted"][: len(plans[1].tasks)]]
 
 
 def test_refused_second_submission_keeps_the_first(desk: Desk) -> None:
