@@ -54,6 +54,19 @@ except Chosen as device:
     assert _run(code) == "cuda [] False"
 
 
+def test_garbage_collection_passes_over_what_imports_made() -> None:
+    code = """
+import gc
+import megatron.core.models.gpt
+from parallel.engine import start_engine, stop_engine
+from parallel.layout import Layout
+start_engine(Layout(), seed=0)
+stop_engine()
+print(len(gc.get_objects()) < gc.get_freeze_count() / 10)
+"""
+    assert _run(code) == "True"
+
+
 def test_cuda_is_answered_by_the_cpu() -> None:
     code = """
 import torch
