@@ -1,5 +1,6 @@
 """A full disk, a torn line, a command that was ended: no job is lost, none is queued twice."""
 
+import errno
 import fcntl
 import json
 import os
@@ -12,9 +13,12 @@ from typing import Any
 import pytest
 from simulator import Simulator
 from submit_desk import Desk
+from typer.testing import CliRunner
 
+import moescale
+from slurm import snapshot
 from slurm.control import requeue_tasks
-from slurm.errors import JobError, UnrecordedError
+from slurm.errors import JobError, SlurmError, UnrecordedError
 from slurm.status import task_statuses
 from slurm.submission import all_submissions, read_submission
 
@@ -95,6 +99,24 @@ def test_refusal_is_told_though_its_folder_cannot_be_removed(
     assert all_submissions(desk.runs) == []
     (plan.job.job_dir / "logs").mkdir(parents=True)  # as an earlier removal may have left it
     assert desk.submit(plan).job == "17"
+
+
+@pytest.mark.parametrize("of_files", [True, False])
+def test_code_that_the_disk_does_not_take_is_one_line(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, of_files: bool
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refuse(*_arguments: Any, **_options: Any) -> None:
+        raise shutil.Error([("a", "b", str(full)), ("c", "d", str(full))]) if of_files else full
+
+    monkeypatch.setattr(shutil, "copytree", refuse)
+    monkeypatch.setattr(snapshot, "_read_git", snapshot._read_plain)
+    monkeypatch.setattr(snapshot, "CODE", ("moescale.py",))
+    words = ["slurm", "submit", str(desk.write("tiny")), "--runs-dir", str(desk.runs)]
+    error = CliRunner().invoke(moescale.app, words).exception
+    assert isinstance(error, SlurmError)
+    assert str(error).count("No space left on device") == 1
 
 
 def add_command(job: Simulator, name: str, line: str) -> None:
