@@ -81,13 +81,13 @@ class Submission:
 
     def submitted_jobs(self) -> list[tuple[str, frozenset[int]]]:
         """Return every job of this submission with its tasks, oldest first."""
-        jobs = []
+        jobs = {}  # by id: the batch shell and whoever took its job up may both have noted it
         # A full disk may have torn a line, and the next one stand right behind it.
         for line in re.findall(r"\{[^{}]*\}", _text(self.path / "jobs")):
             with suppress(ValueError, KeyError):
                 row = json.loads(line)
-                jobs.append((str(row["job"]), parse_array(row["tasks"])))
-        return jobs
+                jobs[str(row["job"])] = parse_array(row["tasks"])
+        return list(jobs.items())
 
     def record_job(self, job: str, tasks: str, submitted_s: float) -> None:
         """Note that tasks were submitted as `job`; one short line, while no batch shell writes."""
