@@ -3,12 +3,14 @@
 The front door: mounts each room's commands, without loading what only they need.
 """
 
+import errno
 import sys
 from importlib import metadata, util
 from pathlib import Path
 from typing import Annotated
 
 ROOMS = ("moe", "parallel", "data", "benchmarks", "slurm")
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES}
 HERE = Path(__file__).resolve().parent
 
 
@@ -74,10 +76,12 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        code = getattr(error, "exit_code", None)
+        code, text = getattr(error, "exit_code", None), str(error)
+        if isinstance(error, OSError) and (error.filename or error.errno in DISK_ERRORS):
+            code, text = 1, f"{error.filename or 'disk'}: {error.strerror}"
         if not isinstance(code, int):
             raise
-        print(f"moe: {error}", file=sys.stderr)
+        print(f"moe: {text}", file=sys.stderr)
         sys.exit(code)
 
 

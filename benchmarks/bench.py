@@ -9,7 +9,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
-from moe.files import write_text
+from moe.errors import StorageError
+from moe.files import check_writable, locked, write_text
 
 FORMAT = 1
 # What must be equal for an earlier result to stand for this one.
@@ -94,7 +95,9 @@ def run_cases(  # noqa: PLR0913 - what one run of a benchmark needs
 
     Raises:
         BenchmarkError: `out` is damaged or cannot be written.
+        StorageError: The disk does not take a result.
     """
+    _check(out)
     kept = {_identity(record): record for record in read_records(out)}
     records: list[dict[str, Any]] = [
         {"format": FORMAT, "bench": bench, "case": dict(case.key), "conditions": dict(conditions)}
@@ -133,12 +136,15 @@ def read_records(path: Path | None) -> list[dict[str, Any]]:
     """Return a results file's records, none of a file that is not there; a torn end is left out.
 
     Raises:
-        BenchmarkError: A line is damaged; names it.
+        BenchmarkError: It cannot be read, or a line is damaged; names it.
     """
     if path is None or not path.exists():
         return []
     records = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchmarkError(f"{path}: no file of results: {error}") from None
     for number, line in enumerate(lines, 1):
         try:
             records.append(json.loads(line))
@@ -149,12 +155,25 @@ def read_records(path: Path | None) -> list[dict[str, Any]]:
     return records
 
 
-def _append(path: Path | None, record: Mapping[str, Any]) -> None:
+def _check(path: Path | None) -> None:
+    """Refuse a place that cannot be written before anything is measured."""
     if path is None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = [json.dumps(earlier) for earlier in read_records(path)]
-        write_text(path, "".join(f"{line}\n" for line in [*whole, json.dumps(record)]))
+        check_writable(path)
     except OSError as error:
-        raise BenchmarkError(f"{path}: {error.strerror or error}") from None
+        raise BenchmarkError(
+            f"{path}: {error.strerror or error}: choose another file with -o"
+        ) from None
+
+
+def _append(path: Path | None, record: Mapping[str, Any]) -> None:
+    if path is None:
+        return
+    try:
+        with locked(path.with_name(f".{path.name}.lock")):  # others may measure into it as well
+            whole = [json.dumps(earlier) for earlier in read_records(path)]
+            write_text(path, "".join(f"{line}\n" for line in [*whole, json.dumps(record)]))
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from None

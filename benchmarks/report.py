@@ -17,7 +17,7 @@ from benchmarks.report_content import report_content
 from benchmarks.report_figures import load_figures, pareto_figures, report_figures
 from benchmarks.report_tables import Table, report_tables
 from benchmarks.runs import Run, read_run
-from moe.files import write_text
+from moe.files import replacing, write_text
 
 MAX_RUNS = 200
 # Columns of the table where models are too many to be columns themselves.
@@ -162,6 +162,5 @@ def _write_table(path: Path, table: Table) -> None:
         twin.unlink(missing_ok=True)
         return
     write_text(path, table.to_csv())
-    temporary = twin.with_name(f".{twin.name}.tmp")
-    parquet.write_table(pa.Table.from_pylist(table.rows), temporary)
-    temporary.replace(twin)
+    with replacing(twin) as temporary:
+        parquet.write_table(pa.Table.from_pylist(table.rows), temporary)

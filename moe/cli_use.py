@@ -81,6 +81,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
     from moe.loaded_model import loaded_model
     from moe.routing_replay import RoutingRecord, recording, replaying
 
+    if record_routing is not None:
+        _check_writable(record_routing)
     record = None if replay_routing is None else RoutingRecord.load(replay_routing)
     with (
         loaded_model(run, step=step, device=device) as model,
@@ -155,6 +157,16 @@ def _run_tasks(  # noqa: PLR0917 - handed on from the command
         from moe.use_tables import print_tasks
 
         print_tasks(document)
+
+
+def _check_writable(path: Path) -> None:
+    from moe.errors import ConfigError
+    from moe.files import check_writable
+
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}: choose another file") from None
 
 
 def audit(  # noqa: PLR0913 - a command's options

@@ -1,28 +1,55 @@
 """Files that are whole or absent: written under another name, synced, renamed."""
 
+import errno
+import fcntl
 import json
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file's content atomically and durably."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a name to write to, then put that file in the place of `path`, durably."""
+    # Process ids are alike on other nodes and in containers.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        fsync_file(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_directory(path.parent)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's content atomically and durably."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON document atomically; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def check_writable(path: Path) -> None:
+    """Meet the OSError that writing a file would meet, before the work that leads there."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    tempfile.TemporaryFile(dir=path.parent).close()
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a lock file; without `wait`, BlockingIOError where another holds it."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
 
 
 def fsync_file(path: Path) -> None:

@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from moe.errors import ConfigError
+from moe.errors import ConfigError, StorageError
+from moe.files import replacing
 from moe.model_routing import Decision
 from moe.routing import routers_of, watching
 
@@ -33,18 +34,21 @@ class RoutingRecord:
         self.passes.setdefault(layer_number, []).append(experts)
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file; int16 tensors `layer.pass`."""
+        """Write a safetensors file; int16 tensors `layer.pass`.
+
+        Raises:
+            StorageError: The disk does not take it.
+        """
         tensors = {
             f"{layer}.{number}": experts.contiguous()
             for layer, passes in self.passes.items()
             for number, experts in enumerate(passes)
         }
-        temporary = path.with_name(f".{path.name}.partial")
         try:
-            save_file(tensors, temporary, metadata={"about": self.about})
-            temporary.replace(path)
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror or error}") from None
+            with replacing(path) as temporary:
+                save_file(tensors, temporary, metadata={"about": self.about})
+        except (OSError, SafetensorError) as error:
+            raise StorageError(f"{path}: {error}") from None
 
     @classmethod
     def load(cls, path: Path) -> "RoutingRecord":

@@ -34,9 +34,11 @@ class RunDirectory:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._claim()
         except OSError as error:
-            raise ConfigError(f"run directory {path}: {error.strerror or error}") from None
-        self._lock = self._claim()
+            raise ConfigError(
+                f"run directory {path}: {error.strerror or error}: choose another with --run-dir"
+            ) from None
         self._check_content(experiment, resume)
         write_text(path / "experiment.toml", experiment.to_toml())
         self.record: dict[str, Any] = self._read_record()
@@ -162,7 +164,10 @@ def _git_state() -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         done = subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=False
+            ["git", "--no-optional-locks", "-C", str(here), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return done.stdout.strip() if done.returncode == 0 else None
 

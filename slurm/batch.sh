@@ -9,16 +9,22 @@ say() { printf '%(%FT%T%z)T moescale %s attempt %s: %s\n' -1 "$job" "$attempt" "
 
 begin_attempt() {
   state_dir="$job_dir/tasks/$task" attempt=1
-  mkdir -p "$state_dir" || exit 1
+  mkdir -p "$state_dir" || refuse_disk "$state_dir"
   while ! mkdir "$state_dir/attempt-$attempt" 2>/dev/null; do
-    [[ -d $state_dir/attempt-$attempt ]] || { say "cannot write to $state_dir"; exit 1; }
+    [[ -d $state_dir/attempt-$attempt ]] || refuse_disk "$state_dir"
     attempt=$((attempt + 1))
   done
   attempt_dir="$state_dir/attempt-$attempt"
   printf '{"job": "%s", "restart": %d, "nodes": "%s", "began": %d}\n' "$job" \
-    "${SLURM_RESTART_COUNT:-0}" "$SLURM_JOB_NODELIST" "$EPOCHSECONDS" >"$attempt_dir/begin.part"
-  mv "$attempt_dir/begin.part" "$attempt_dir/begin"
+    "${SLURM_RESTART_COUNT:-0}" "$SLURM_JOB_NODELIST" "$EPOCHSECONDS" >"$attempt_dir/begin.part" ||
+    refuse_disk "$attempt_dir"
+  mv "$attempt_dir/begin.part" "$attempt_dir/begin" || refuse_disk "$attempt_dir"
   say "starts on $SLURM_JOB_NODELIST (SLURM restart ${SLURM_RESTART_COUNT:-0})"
+}
+
+refuse_disk() { # FOLDER
+  say "cannot write to $1: make room, then moe slurm requeue"
+  exit 1
 }
 
 end_attempt() { # OUTCOME EXIT_CODE: written once, the first outcome stays
@@ -89,7 +95,7 @@ classify_stop() { # sets outcome, and handled=1 where nothing is left to do
 
 continue_run() { # [OUTCOME]: see that the run goes on
   local tried
-  mkdir "$attempt_dir/continued" 2>/dev/null || return 0
+  ((asked++)) && return 0 # counted here and not on disk, which may be full
   classify_stop
   count_restarts # anew: moe slurm requeue may have reset it
   mapfile -t failed < <(find_failed_nodes)
@@ -133,9 +139,12 @@ submit_next() { # in a new job, which waits for the end of this one
   [[ -n ${SLURM_ARRAY_TASK_ID:-} ]] && options+=("--array=$task")
   [[ -n $excluded ]] && options+=("--exclude=$excluded")
   id=$(sbatch "${options[@]}" "$job_dir/job.sh") || return 1
-  printf '{"job": "%s", "tasks": "%s", "submitted": %d}\n' "${id%%;*}" "$task" "$EPOCHSECONDS" \
-    >>"$job_dir/jobs"
   say "continued by job ${id%%;*}"
+  { # alone, as other tasks and record_job of submission.py write here too
+    flock 9
+    printf '{"job": "%s", "tasks": "%s", "submitted": %d}\n' "${id%%;*}" "$task" "$EPOCHSECONDS" >&9
+  } 9>>"$job_dir/jobs" || say "job ${id%%;*} could not be added to $job_dir/jobs: moe slurm requeue does"
+  return 0
 }
 
 exclude_nodes() { # NODE...: remember them for every later attempt of this task
@@ -258,8 +267,7 @@ run_rank() {
   run "$MOESCALE_PYTHON" -m moescale "$@"
   code=$?
   if ((code == 75)) || { ((code && stopping)) && ! compgen -G "$MOESCALE_ATTEMPT/exit-*" >/dev/null; }; then
-    : >"$MOESCALE_ATTEMPT/stopped"
-    code=0
+    : >"$MOESCALE_ATTEMPT/stopped" && code=0
   elif ((code)); then
     echo "$code" >"$MOESCALE_ATTEMPT/exit-$RANK"
   fi
@@ -317,7 +325,7 @@ start_ranks() {
 
 judge() { # EXIT_CODE of srun: end this shell, the run continued if it is not done
   local code=$1
-  if ((code == 0)) && [[ ! -e $attempt_dir/stopped && ! -e $attempt_dir/continued ]]; then
+  if ((code == 0)) && [[ ! -e $attempt_dir/stopped ]] && ((asked == 0)); then
     end_attempt finished 0
     exit 0
   elif ((restarts == 0)) && grep -qsx 2 "$attempt_dir"/exit-*; then # input that ran once is right
@@ -349,7 +357,7 @@ leave() { # with 0 where the run goes on, else with 75: resume me
 
 job=$SLURM_JOB_ID task=${SLURM_ARRAY_TASK_ID:-0}
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then job="${SLURM_ARRAY_JOB_ID}_$task"; fi
-step='' stopping=0 continued=0
+step='' stopping=0 asked=0 continued=0
 export SLURM_TIME_FORMAT=standard # whatever the user likes to read
 begin_attempt
 trap 'on_signal TERM' TERM

@@ -234,10 +234,12 @@ def _submit(
     test_only: bool,
     as_json: bool,
 ) -> None:
+    import shutil
     import tempfile
+    from errno import EDQUOT, ENOSPC
 
     from slurm.client import Client
-    from slurm.errors import JobError
+    from slurm.errors import JobError, SlurmError
     from slurm.plan import Place
     from slurm.render import render
     from slurm.show import receipt_json, receipt_text
@@ -262,7 +264,11 @@ def _submit(
                 snapshot = keep_code(snapshot, place.submissions / "code")
                 receipt = submit_plan(plan, snapshot, Client())
             except OSError as error:
-                raise JobError(f"--runs-dir {runs_dir}: {error.strerror or error}") from None
+                is_full = isinstance(error, shutil.Error) or error.errno in {ENOSPC, EDQUOT}
+                # Of a folder's copy it tells each file; the first is enough.
+                why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+                kind = SlurmError if is_full else JobError
+                raise kind(f"--runs-dir {runs_dir}: {why or error}") from None
             _tell(receipt_json(receipt), receipt_text(receipt), as_json)
 
 

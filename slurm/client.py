@@ -118,7 +118,7 @@ class Client:
         env = submission_environment(os.environ, secrets)
 
         def taken() -> str | None:
-            found = self._jobs_of_script(script) - set(known_jobs)
+            found = self.jobs_of_script(script) - set(known_jobs)
             return max(found, key=int) if found else None
 
         return self._patiently(argv, env=env, instead=taken).strip().partition(";")[0]
@@ -177,7 +177,8 @@ class Client:
             raise
         return _accounting_entries(text.splitlines())
 
-    def _jobs_of_script(self, script: Path) -> set[str]:
+    def jobs_of_script(self, script: Path) -> set[str]:
+        """Return the ids of one's own queued jobs that a script made, without array index."""
         text = self._patiently(["squeue", "--noheader", "--me", "--format=%F|%o"])
         pairs = (line.strip().partition("|") for line in text.splitlines())
         return {job for job, _, command in pairs if command == str(script)}

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from slurm.client import Client
 from slurm.errors import JobError
 from slurm.submission import Submission, Task, alone
-from slurm.submit import ENDED, forgive, is_finished, submit_tasks
+from slurm.submit import ENDED, adopt_jobs, forgive, is_finished, submit_tasks
 
 
 def cancel_tasks(submission: Submission, only: int | None, client: Client) -> list[str]:
@@ -41,6 +41,7 @@ def requeue_tasks(submission: Submission, only: int | None, client: Client) -> d
 
 
 def _requeue(submission: Submission, only: int | None, client: Client) -> dict[str, list[str]]:
+    adopt_jobs(submission, client)
     active = _active_ids(submission, client, state="RUNNING")
     waiting = _active_ids(submission, client)
     tasks = _tasks(submission, only)

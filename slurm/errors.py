@@ -7,6 +7,12 @@ class SlurmError(RuntimeError):
     exit_code = 1
 
 
+class UnrecordedError(RuntimeError):
+    """A job is queued, but the disk did not take its id."""
+
+    exit_code = 1
+
+
 class JobError(ValueError):
     """The job, profile or name is wrong, or the cluster refuses it; the message says why."""
 

@@ -17,6 +17,8 @@ from slurm.errors import JobError
 
 CODE = ("moescale.py", "moe", "parallel", "data", "benchmarks", "slurm", "pyproject.toml")
 """What a run imports, relative to the checkout."""
+EDITOR_LOCKS = ".#*"
+"""Links to nowhere that an editor makes beside a file that it changes."""
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
@@ -58,7 +60,7 @@ def keep_code(snapshot: Snapshot, store: Path) -> Snapshot:
         store.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=store, prefix=".partial-") as work:
             copy = Path(work) / "code"
-            shutil.copytree(snapshot.path, copy)
+            shutil.copytree(snapshot.path, copy, symlinks=True)
             try:
                 copy.rename(final)
             except OSError:  # another submission was faster
@@ -81,12 +83,15 @@ def _read_git(checkout: Path, target: Path) -> tuple[str | None, bytes | None]:
     }
     there = [name for name in CODE if (checkout / name).exists()]
     _git(checkout, "read-tree", "HEAD", env=env)
-    _git(checkout, "add", "--all", "--", *there, env=env)
+    _git(checkout, "add", "--all", "--", *there, f":(exclude,glob)**/{EDITOR_LOCKS}", env=env)
     tree = _git(checkout, "write-tree", env=env).decode().strip()
     diff = _git(checkout, "diff", "--cached", "--binary", "HEAD", "--", *there, env=env)
     archive = _git(checkout, "archive", "--format=tar", tree, "--", *there, env=env)
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(target, filter="data")
+        try:
+            tar.extractall(target, filter="data")
+        except tarfile.FilterError as error:
+            raise JobError(f"code snapshot of {checkout}: {error}: remove it, or copy it") from None
     return _git(checkout, "rev-parse", "HEAD").decode().strip(), diff
 
 
@@ -95,7 +100,8 @@ def _read_plain(checkout: Path, target: Path) -> tuple[None, None]:
     for name in CODE:
         source = checkout / name
         if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+            ignore = shutil.ignore_patterns("__pycache__", EDITOR_LOCKS)
+            shutil.copytree(source, target / name, symlinks=True, ignore=ignore)
         elif source.exists():
             shutil.copy2(source, target / name)
     return None, None

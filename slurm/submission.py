@@ -13,6 +13,7 @@ The batch shell writes `jobs` (when it submits its own continuation) and `tasks`
 
 import fcntl
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -80,16 +81,19 @@ class Submission:
 
     def submitted_jobs(self) -> list[tuple[str, frozenset[int]]]:
         """Return every job of this submission with its tasks, oldest first."""
-        jobs = []
-        for line in _lines(self.path / "jobs"):
-            row = json.loads(line)
-            jobs.append((str(row["job"]), parse_array(row["tasks"])))
-        return jobs
+        jobs = {}  # by id: the batch shell and whoever took its job up may both have noted it
+        # A full disk may have torn a line, and the next one stand right behind it.
+        for line in re.findall(r"\{[^{}]*\}", _text(self.path / "jobs")):
+            with suppress(ValueError, KeyError):
+                row = json.loads(line)
+                jobs[str(row["job"])] = parse_array(row["tasks"])
+        return list(jobs.items())
 
     def record_job(self, job: str, tasks: str, submitted_s: float) -> None:
-        """Note that tasks were submitted as `job`; one short line, appended at once."""
+        """Note that tasks were submitted as `job`; one short line, while no batch shell writes."""
         row = {"job": job, "tasks": tasks, "submitted": int(submitted_s)}
         with (self.path / "jobs").open("a", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             file.write(json.dumps(row) + "\n")
 
     def task_dir(self, index: int) -> Path:
@@ -103,7 +107,8 @@ class Submission:
 
     def attempts(self, index: int) -> list[Attempt]:
         """Return a task's starts, oldest first."""
-        found = [_attempt(path) for path in self.task_dir(index).glob("attempt-*/begin")]
+        begins = self.task_dir(index).glob("attempt-*/begin")
+        found = [_attempt(path, first) for path in begins if (first := _values(path))]
         return sorted(found, key=lambda attempt: attempt.number)
 
 
@@ -204,10 +209,8 @@ def find_submission(runs_dir: Path, wanted: str) -> Submission:
     raise JobError(f"{wanted}: {problem} in {runs_dir / SUBMISSIONS} (there: {names})")
 
 
-def _attempt(begin: Path) -> Attempt:
-    first = json.loads(begin.read_text())
-    end = "".join(_lines(begin.with_name("end")))
-    last = json.loads(end) if end else {}
+def _attempt(begin: Path, first: dict[str, Any]) -> Attempt:
+    last = _values(begin.with_name("end"))
     return Attempt(
         number=int(begin.parent.name.removeprefix("attempt-")),
         path=begin.parent,
@@ -220,8 +223,17 @@ def _attempt(begin: Path) -> Attempt:
     )
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _values(path: Path) -> dict[str, Any]:
+    """Return what a mark of an attempt says; nothing where a full disk left it torn or empty."""
     try:
-        yield from path.read_text(encoding="utf-8").splitlines()
+        values: dict[str, Any] = json.loads(_text(path))
+    except ValueError:
+        return {}
+    return values
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        return
+        return ""

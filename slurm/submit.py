@@ -7,13 +7,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from moe.files import write_json
 from slurm.client import Client
-from slurm.errors import JobError
+from slurm.errors import JobError, UnrecordedError
 from slurm.plan import Plan
 from slurm.render import array_text, render, render_commands
 from slurm.snapshot import Snapshot
@@ -58,6 +59,7 @@ def submit(
     Raises:
         JobError: A secret is missing, the array is too long, or the cluster refuses the job.
         SlurmError: The cluster does not answer.
+        UnrecordedError: The job is queued, but the disk is full.
     """
     secrets = _secret_lines(plan, environment)
     with alone(plan.job.job_dir.parent):
@@ -66,21 +68,26 @@ def submit(
 
 def _submit(plan: Plan, snapshot: Snapshot, client: Client, secrets: list[str]) -> Receipt:
     path = plan.job.job_dir
+    is_new = not (path / "job.json").exists()
+    if not is_new:
+        adopt_jobs(read_submission(path), client)
     states = task_states(plan, client)
     missing = [task for task in plan.tasks if states[task.name] == "submitted"]
     if not missing:
         return Receipt(submission=path, job=None, states=states)
     if plan.job.is_array:
         _check_array_size(len(plan.tasks), client)
-    is_new = not path.exists()
     submission = _write(plan, snapshot) if is_new else read_submission(path)
     if secrets:
         _write_secrets(path / "secrets", secrets)
     try:
         job = submit_tasks(submission, missing, client, plan.job.profile.secrets)
+    except UnrecordedError:
+        raise
     except Exception:
         if is_new:
-            shutil.rmtree(path)
+            with suppress(OSError):  # why the cluster refused is what must be told
+                _discard(path)
         raise
     return Receipt(submission=path, job=job, states=states)
 
@@ -88,7 +95,11 @@ def _submit(plan: Plan, snapshot: Snapshot, client: Client, secrets: list[str]) 
 def submit_tasks(
     submission: Submission, tasks: Iterable[Task], client: Client, secrets: Iterable[str] = ()
 ) -> str:
-    """Submit some tasks of a submission that lies on disk; returns the job's id."""
+    """Submit some tasks of a submission that lies on disk; returns the job's id.
+
+    Raises:
+        UnrecordedError: The job is queued, but the disk is full.
+    """
     indices = [task.index for task in tasks]
     known = [job for job, _ in submission.submitted_jobs()]
     options = []
@@ -99,8 +110,26 @@ def submit_tasks(
         forgive(submission, index)
     began_s = time.time()
     job = client.submit(submission.script, options=options, known_jobs=known, secrets=secrets)
-    submission.record_job(job, array_text(indices), began_s)
+    _record(submission, job, indices, began_s)
     return job
+
+
+def adopt_jobs(submission: Submission, client: Client) -> None:
+    """Record queued jobs whose command was ended, or whose disk was full, before it could."""
+    known = {job for job, _ in submission.submitted_jobs()}
+    for job in sorted(client.jobs_of_script(submission.script) - known):
+        if ids := client.queue([job]):
+            _record(submission, job, {int(one.partition("_")[2] or 0) for one in ids}, time.time())
+
+
+def _record(submission: Submission, job: str, indices: Iterable[int], began_s: float) -> None:
+    try:
+        submission.record_job(job, array_text(indices), began_s)
+    except OSError as error:
+        raise UnrecordedError(
+            f"job {job} is queued but could not be recorded in {submission.path / 'jobs'}"
+            f" ({error.strerror}): make room and submit again, which records it, or scancel {job}"
+        ) from None
 
 
 def task_states(plan: Plan, client: Client) -> dict[str, TaskState]:
@@ -158,6 +187,8 @@ def _write(plan: Plan, snapshot: Snapshot) -> Submission:
     """Write the submission's folder under a temporary name, then rename it."""
     path = plan.job.job_dir
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():  # what is left of one that could not be removed whole
+        _discard(path)
     work = Path(tempfile.mkdtemp(dir=path.parent, prefix=".partial-"))
     try:
         work.chmod(0o755)
@@ -188,6 +219,13 @@ def _write(plan: Plan, snapshot: Snapshot) -> Submission:
         shutil.rmtree(work, ignore_errors=True)
         raise
     return read_submission(path)
+
+
+def _discard(path: Path) -> None:
+    """Take a folder out of sight first: what cannot be removed must not pass for a submission."""
+    hidden = Path(tempfile.mkdtemp(dir=path.parent, prefix=".refused-"))
+    path.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def forgive(submission: Submission, index: int) -> None:

@@ -1,5 +1,6 @@
 """The front door: fast, light, guarded, and one line for a user's mistake."""
 
+import errno
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,3 +69,35 @@ def test_completion_and_version_answer() -> None:
 def test_guard_names_the_intruder(tmp_path: Path) -> None:
     with pytest.raises(ImportError, match=rf"instead of .*moe: set PYTHONPATH={tmp_path}"):
         moescale.guard_rooms(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.EROFS, "Read-only file system", "runs/.lock"),
+            "runs/.lock: Read-only file system",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk: No space left on device"),
+    ],
+)
+def test_a_disk_that_refuses_is_one_line(
+    error: OSError, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr(moescale, "app", refuse)
+    with pytest.raises(SystemExit) as ended:
+        moescale.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"moe: {line}\n"
+
+
+def test_another_error_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise BlockingIOError(errno.EAGAIN, "a fault of ours")
+
+    monkeypatch.setattr(moescale, "app", fail)
+    with pytest.raises(BlockingIOError):
+        moescale.main()

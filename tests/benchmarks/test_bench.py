@@ -1,15 +1,20 @@
 """Statistics, resuming and imposed routing, without an engine."""
 
+import errno
 import json
+import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from math import comb
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.bench import Case, run_cases, spread
+from benchmarks import bench
+from benchmarks.bench import Case, read_records, run_cases, spread
 from benchmarks.bench_fit import cut_layers, fewest_layers, fitted
 from benchmarks.datasheet import datasheet_peak
 from benchmarks.errors import BenchmarkError
@@ -17,6 +22,7 @@ from benchmarks.imbalance import RoutingProfile, max_over_mean, parse_profile
 from benchmarks.layer_shape import published_layers, published_shape
 from benchmarks.peer_transformers import parse_peer
 from moe.config.experiment import load_model
+from moe.errors import StorageError
 
 CONDITIONS = {"hardware": {"name": "a"}, "packages": {}, "python": "3.11", "commit": {}}
 
@@ -129,6 +135,39 @@ def test_a_damaged_results_file_is_named(tmp_path: Path) -> None:
     path.write_text('nonsense\n{"bench": "b"}\n')
     with pytest.raises(BenchmarkError, match=r"r\.jsonl: line 1 is damaged"):
         run_cases("b", [], CONDITIONS, out=path)
+
+
+@pytest.mark.parametrize("name", ["folder", "latin-1.jsonl", "latin-1.jsonl/r.jsonl"])
+def test_a_place_without_results_is_refused_before_measuring(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "latin-1.jsonl").write_bytes(b'{"bench": "\xe9"}\n')
+    case = Case({"n": 1}, lambda: pytest.fail("measured"))
+    with pytest.raises(BenchmarkError, match=rf"{name}: "):
+        run_cases("b", [case], CONDITIONS, out=tmp_path / name)
+
+
+def test_benchmarks_at_once_keep_all_results(tmp_path: Path) -> None:
+    out, both = tmp_path / "r.jsonl", Barrier(2)
+
+    def measure(bench: str) -> None:
+        both.wait(60)
+        cases = [Case({"n": n}, lambda n=n: {"value": n}) for n in range(30)]
+        run_cases(bench, cases, CONDITIONS, out=out)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(measure, "ab"))
+    assert len(read_records(out)) == 60
+
+
+def test_a_full_disk_is_not_called_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(bench, "write_text", refuse)
+    with pytest.raises(StorageError, match=r"r\.jsonl: No space left on device"):
+        run_cases("b", [Case({}, dict)], CONDITIONS, out=tmp_path / "r.jsonl")
 
 
 @pytest.mark.parametrize("text", ["natural", "forced", "zipf:1.5", "hot:0.25"])

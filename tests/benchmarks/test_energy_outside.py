@@ -17,6 +17,7 @@ from benchmarks.energy_source import SourceLostError, SourceUnavailableError
 from benchmarks.errors import BenchmarkError
 from benchmarks.power_samples import PowerSamples, SampleFile
 from moe.config.energy import EnergyConfig
+from moe.files import locked
 from moescale import app
 
 CONFIG = "AcctGatherEnergyType    = acct_gather_energy/{plugin}\nAcctGatherNodeFreq      = 10 sec\n"
@@ -195,6 +196,19 @@ def test_a_finished_run_is_metered_by_a_log(run: Path, tmp_path: Path) -> None:
     assert record["energy_own"]["source"] == "model"
     moe("energy", run, "--power-csv", log, "--keep")
     assert json.loads((run / "record.json").read_text())["energy_own"]["source"] == "model"
+
+
+def test_a_run_on_its_way_is_not_written(run: Path, tmp_path: Path) -> None:
+    log = logged(tmp_path / "pdu.csv", *((t, 500, "pdu") for t in range(115)))
+    before = (run / "record.json").read_text()
+    with locked(run / ".lock"):
+        refused = moe("energy", run, "--power-csv", log, "--keep").exception
+        assert moe("energy", run, "--power-csv", log).exit_code == 0
+    assert getattr(refused, "exit_code", None) == 2
+    assert "still running: keep it when it has ended" in str(refused)
+    assert (run / "record.json").read_text() == before
+    refused = moe("energy", tmp_path, "--power-csv", log, "--keep").exception
+    assert "not a run directory" in str(refused)
 
 
 def test_a_log_that_ends_early_gives_null(run: Path, tmp_path: Path) -> None:

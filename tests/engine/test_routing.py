@@ -16,7 +16,9 @@ from training import make, started
 from data.build import build_recipe
 from data.recipe import read_recipe
 from moe.config.experiment import Experiment
+from moe.errors import StorageError
 from moe.routing_measures import affinity, source_load, specialisation
+from moe.routing_replay import RoutingRecord
 
 pytestmark = pytest.mark.engine
 
@@ -219,6 +221,19 @@ def test_record_and_replay(runs: tuple[Path, Path], tmp_path: Path) -> None:
     assert (code, out) == (2, "") and "the routing record does not fit" in err
     code, _, err = command("eval", str(one), "--replay-routing", str(one / "experiment.toml"))
     assert code == 2 and "no record of routing decisions" in err
+
+
+def test_place_for_the_record_is_checked_before_all_else(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "none" / "r.safetensors"):
+        code, out, err = command("eval", "no run", "--record-routing", str(place))
+        assert (code, out) == (2, "")
+        assert f"moe: {place}: " in err and "choose another file" in err
+
+
+def test_record_that_the_disk_does_not_take_is_one_line(tmp_path: Path) -> None:
+    record = RoutingRecord({1: [torch.zeros(2, 2, dtype=torch.int16)]})
+    with pytest.raises(StorageError, match=r"none/r: .*No such file"):
+        record.save(tmp_path / "none" / "r")
 
 
 def test_eval_says_which_experts(runs: tuple[Path, Path]) -> None:

@@ -1,11 +1,13 @@
-"""Simulated jobs that end with their test."""
+"""Simulated jobs that end with their test, and a desk to submit from."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_commands import FakeCommands
 from simulator import Simulator
+from submit_desk import Desk
 
 
 @pytest.fixture
@@ -20,3 +22,9 @@ def simulate(tmp_path: Path) -> Iterator[Callable[..., Simulator]]:
     yield make
     for simulator in made:
         simulator.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    (tmp_path / "desk").mkdir()
+    return Desk(tmp_path / "desk", FakeCommands(tmp_path, monkeypatch))

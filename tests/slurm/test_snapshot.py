@@ -117,3 +117,25 @@ def test_checkout_without_a_commit_is_told(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(JobError, match="code snapshot of .*empty: git read-tree"):
         read_code(tmp_path / "a", tmp_path / "empty")
+
+
+@pytest.mark.parametrize("in_git", [True, False])
+def test_links_are_kept_and_editors_locks_left_out(
+    checkout: Path, tmp_path: Path, in_git: bool
+) -> None:
+    (checkout / "moe" / ".#train.py").symlink_to("me@here.123:456")
+    (checkout / "moe" / "link.py").symlink_to("__init__.py")
+    (checkout / "moe" / "nowhere.py").symlink_to("not there")
+    if not in_git:
+        (checkout / ".git").rename(tmp_path / "elsewhere")
+    (tmp_path / "a").mkdir()
+    kept = keep_code(read_code(tmp_path / "a", checkout), tmp_path / "store").path / "moe"
+    assert {path.name for path in kept.iterdir()} == {"__init__.py", "link.py", "nowhere.py"}
+    assert (kept / "link.py").readlink() == Path("__init__.py")
+
+
+def test_link_out_of_the_checkout_is_named(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "moe" / "away.py").symlink_to("/etc/hostname")
+    (tmp_path / "a").mkdir()
+    with pytest.raises(JobError, match=r"moe/away\.py.*link to an absolute path.*remove it"):
+        read_code(tmp_path / "a", checkout)

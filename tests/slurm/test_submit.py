@@ -14,7 +14,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from fake_commands import FakeCommands
+from submit_desk import SNAPSHOT, Desk
 from typer.testing import CliRunner
 
 import moescale
@@ -22,55 +22,10 @@ from moe.config.slurm import SlurmConfig
 from slurm.client import Client
 from slurm.control import cancel_tasks, requeue_tasks
 from slurm.errors import JobError
-from slurm.plan import Place, Plan, plan_command, plan_training, slurm_section
+from slurm.plan import Plan, plan_command, slurm_section
 from slurm.site import Profile, SiteFile
-from slurm.snapshot import Snapshot
 from slurm.submission import all_submissions, find_submission, read_submission
-from slurm.submit import Receipt, submit
-
-EXPERIMENT = """
-name = "{name}"
-model.preset = "tiny"
-train = {{steps = {steps}, seq_len = 64, global_batch_size = 8}}
-"""
-SNAPSHOT = Snapshot(path=Path("/code"), tree="0123456789ab", commit="c0ffee", dirty=True)
-
-
-class Desk:
-    """A folder with experiments, a fake cluster, and what was submitted from here."""
-
-    def __init__(self, folder: Path, fake: FakeCommands) -> None:
-        self.folder, self.fake = folder, fake
-        self.client = Client(pauses_s=(), sleep=lambda _: None)
-        self.site = SiteFile()
-        self.environment: dict[str, str] = {}
-
-    @property
-    def runs(self) -> Path:
-        return self.folder / "runs"
-
-    def write(self, name: str, *, steps: int = 4, more: str = "") -> Path:
-        """Write an experiment file."""
-        path = self.folder / f"{name}.toml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(EXPERIMENT.format(name=Path(name).name, steps=steps) + more)
-        return path
-
-    def place(self, name: str | None = None) -> Place:
-        return Place(runs_dir=self.runs, work_dir=self.folder, code_tree=SNAPSHOT.tree, name=name)
-
-    def plan(self, *paths: Path, sets: tuple[str, ...] = (), name: str | None = None) -> Plan:
-        return plan_training(paths, sets, self.site, self.place(name))
-
-    def submit(self, plan: Plan) -> Receipt:
-        return submit(plan, SNAPSHOT, self.client, self.environment)
-
-    def finish(self, plan: Plan, *indices: int) -> None:
-        """Write the records of finished runs."""
-        for index in indices:
-            run_dir = Path(plan.tasks[index].run_dir or "")
-            run_dir.mkdir(parents=True)
-            (run_dir / "record.json").write_text('{"status": "finished"}')
+from slurm.submit import submit
 
 
 class SlowClient(Client):
@@ -84,12 +39,6 @@ class SlowClient(Client):
         self.was_asked.set()
         assert self.may_answer.wait(60)
         return super().submit(*arguments, **options)
-
-
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    (tmp_path / "desk").mkdir()
-    return Desk(tmp_path / "desk", FakeCommands(tmp_path, monkeypatch))
 
 
 def test_one_file_is_one_job(desk: Desk) -> None:
