@@ -13,6 +13,14 @@ settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
 
 
+# Files that wait long begin first, the clusters apart; then the rest by name.
+FIRST = ("test_cluster_survival", "test_train_command", "tests/data", "test_cluster_commands")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: [name not in item.nodeid for name in FIRST])
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("needs"):
         need(*mark.args)

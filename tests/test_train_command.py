@@ -50,7 +50,7 @@ def experiment(store: Path, tmp_path: Path) -> Path:
 def moe(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "moescale", *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=300, cwd=ROOT,
+        capture_output=True, text=True, check=False, timeout=600, cwd=ROOT,
     )  # fmt: skip
 
 

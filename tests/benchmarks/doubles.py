@@ -105,9 +105,9 @@ class Ranks:
     def place(self, rank: int) -> RunPlace:
         def gather(thing: Any) -> list[Any] | None:
             self.slots[rank] = None if rank in self.silent else thing
-            self.barrier.wait(10)
+            self.barrier.wait(60)
             found = list(self.slots) if rank == 0 else None
-            self.barrier.wait(10)
+            self.barrier.wait(60)
             return found
 
         return RunPlace(

@@ -26,7 +26,7 @@ max_seq_len = 128
 
 def run(command: list[str]) -> Any:
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=500, env=ENVIRONMENT
+        command, capture_output=True, text=True, check=False, timeout=600, env=ENVIRONMENT
     )
 
 

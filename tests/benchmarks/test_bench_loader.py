@@ -129,7 +129,7 @@ def test_the_command_as_a_user_runs_it(tmp_path: Path) -> None:
                "--out", str(tmp_path / "out.jsonl"), "--json"]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=500, env=environment, cwd=ROOT
+        command, capture_output=True, text=True, check=False, timeout=600, env=environment, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr[-3000:]
     records = json.loads(done.stdout)

@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from moe.config.experiment import make_experiment
 ROOT = Path(__file__).parents[2]
 RESUME = """
 import sys
+from contextlib import closing
 from pathlib import Path
 from benchmarks.trackers import Mlflow
 from moe.config.experiment import load_experiment
@@ -52,7 +54,7 @@ def run_python(*arguments: str | Path) -> Any:
     nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
     return subprocess.run(
         [sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False,
-        timeout=300, cwd=ROOT, env={**os.environ, **nowhere, "PYTHONPATH": str(ROOT)},
+        timeout=600, cwd=ROOT, env={**os.environ, **nowhere, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 
@@ -73,7 +75,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def metrics(run: Path) -> dict[str, dict[int, float]]:
-    with sqlite3.connect(run / "mlflow.db") as database:
+    with closing(sqlite3.connect(run / "mlflow.db")) as database:
         rows = database.execute("select key, step, value from metrics").fetchall()
     found: dict[str, dict[int, float]] = {}
     for key, step, value in rows:
@@ -87,7 +89,7 @@ def test_mlflow_holds_every_step_and_the_final_figures(run: Path) -> None:
     assert all(0 < loss < 8 for loss in found["train/loss"].values())
     assert found["final/loss"][4] == found["held_out/loss"][4]
     assert found["final/energy_joules"][4] > 0
-    with sqlite3.connect(run / "mlflow.db") as database:
+    with closing(sqlite3.connect(run / "mlflow.db")) as database:
         parameters = dict(database.execute("select key, value from params").fetchall())
         [project] = database.execute("select name from experiments where experiment_id != 0")
     assert parameters["train.seq_len"] == "32"
@@ -105,7 +107,7 @@ def test_wandb_is_offline_and_holds_the_run(run: Path) -> None:
 def test_a_resumed_run_stays_one_run_of_mlflow(run: Path) -> None:
     done = run_python("-c", RESUME, run)
     assert done.returncode == 0, done.stderr[-3000:]
-    with sqlite3.connect(run / "mlflow.db") as database:
+    with closing(sqlite3.connect(run / "mlflow.db")) as database:
         assert database.execute("select status from runs").fetchall() == [("FINISHED",)]
     assert metrics(run)["train/loss"][5] == 1.25
 

@@ -12,12 +12,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from needs import SEARCH_PATH
 
 NODES = ("n1", "n2", "n3", "n4")
-WAIT_S = 300.0
+WAIT_S = 900.0
 
 SLURM_CONF = """\
 ClusterName=moescale
@@ -27,7 +28,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 # A requeued job waits as long as credentials live: 120 s by default.
-AuthInfo=socket={folder}/munge.socket,cred_expire=5
+AuthInfo=socket={folder}/munge.socket,cred_expire=10
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -36,7 +37,9 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 {more}
 SlurmdParameters=config_overrides
-SlurmdTimeout=20
+SlurmdTimeout=30
+MessageTimeout=60
+BatchStartTimeout=120
 KillWait=60
 ReturnToService=2
 ProctrackType=proctrack/linuxproc
@@ -85,7 +88,8 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        first = _free_ports(7)
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+        first = _free_ports(11_000 + 1000 * worker, 7)
         self._names = {
             "folder": str(folder),
             "host": socket.gethostname().partition(".")[0],
@@ -94,7 +98,7 @@ class Cluster:
             "database": first[2],
             "nodes": ",".join(map(str, first[3:])),
             # A job's port follows from its number: clusters side by side must differ.
-            "first_job": 1 + 700 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]),
+            "first_job": 1 + 700 * worker,
         }
         self.env = {
             **os.environ,
@@ -247,14 +251,17 @@ class Cluster:
         return done.returncode == 0
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+def _free_ports(first: int, count: int) -> list[int]:
+    """Return free ports from `first` on, where the system gives none to whoever asks for any."""
+    return list(islice(filter(_is_free, range(first, first + 1000)), count))
+
+
+def _is_free(port: int) -> bool:
     try:
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _kill(pid: int) -> None:

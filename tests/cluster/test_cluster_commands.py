@@ -72,17 +72,25 @@ def test_secret_reaches_ranks_and_nothing_else(desk: Desk, cluster: Cluster) -> 
     run.thaw()
     run.wait()
     places = (desk.folder / "runs", cluster.folder)
-    files = [path for place in places for path in place.rglob("*") if path.is_file()]
-    assert run.submission / "logs" / f"{run.job}.log" in files
-    holders = [path for path in files if value in path.read_bytes()]
+    files = {path: _content(path) for place in places for path in place.rglob("*")}
+    assert files[run.submission / "logs" / f"{run.job}.log"]
+    holders = [path for path, content in files.items() if value in content]
     assert {path.name for path in holders} == {"secrets"}
     assert {path.stat().st_mode & 0o777 for path in holders} == {0o600}
+
+
+def _content(path: Path) -> bytes:
+    """A file's content; none of a folder, a socket, or what is gone since it was listed."""
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except FileNotFoundError:
+        return b""
 
 
 def _command_line(pid: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
+    except OSError:  # also: the process is gone
         return b""
 
 

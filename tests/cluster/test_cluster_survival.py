@@ -95,8 +95,8 @@ def test_power_cut_of_a_node(desk: Desk, cluster: Cluster, calm: Run) -> None:
     """It ends a rank of one run, and rank 0 with the batch shell of another."""
     bereft = desk.submit_two_nodes("bereft", max_error_restarts=0)
     headless = desk.submit_two_nodes("headless", exclude=["n1"])
-    for run in (bereft, headless):
-        run.freeze_between_checkpoints()
+    with ThreadPoolExecutor() as watchers:  # neither may end while the other is awaited
+        list(watchers.map(Run.freeze_between_checkpoints, (bereft, headless)))
     frozen_at = {run: run.rows()[-1]["step"] for run in (bereft, headless)}
     assert [run.attempts()[0]["nodes"] for run in (bereft, headless)] == ["n[1-2]", "n[2-3]"]
     cluster.cut_power("n2")

@@ -152,7 +152,7 @@ def test_progress_goes_to_stderr_and_a_signal_ends_with_75(tmp_path: Path) -> No
     while process.poll() is None and not list(tmp_path.glob("out.building/parts/*")):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    out, error = process.communicate(timeout=120)
+    out, error = process.communicate(timeout=600)
     assert (process.returncode, out) == (75, "")
     assert error.splitlines()[0] == "find files and make the tokenizer ..."
     assert error.splitlines()[-1] == f"moe: {tmp_path / 'out'}: stopped: the same command continues"
@@ -174,7 +174,7 @@ def test_a_signal_ends_the_training_of_a_tokenizer(number: signal.Signals, tmp_p
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == 75
     assert error.splitlines()[-1] == f"moe: {out}: stopped: the same command continues"
     with pytest.raises(BrokenPipeError):

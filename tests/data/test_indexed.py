@@ -90,7 +90,7 @@ def test_megatron_reads_what_is_exported_and_we_read_what_it_writes(tmp_path: Pa
     store = build(tmp_path / "store", tmp_path / "in.jsonl")
     export_indexed(store, "train", tmp_path / "ours")
     command = [sys.executable, "-c", MEGATRON, str(tmp_path / "ours"), str(tmp_path / "theirs")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [documents_of(store), [0, 1, 2]]
     import_indexed(tmp_path / "theirs", tmp_path / "out", byte_tokenizer())

@@ -125,7 +125,7 @@ def record(run_dir: Path) -> dict[str, Any]:
     return found
 
 
-def wait_until(condition: Any, timeout_s: float = 60.0) -> None:
+def wait_until(condition: Any, timeout_s: float = 600.0) -> None:
     """Wait for a condition to hold."""
     end = time.monotonic() + timeout_s
     while not condition():

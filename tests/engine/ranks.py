@@ -41,7 +41,7 @@ class Ranks:
             self.processes.append(process)
             self._connections.append(mine)
 
-    def results(self, timeout_s: float = 120.0) -> list[Any]:
+    def results(self, timeout_s: float = 600.0) -> list[Any]:
         """Wait for all ranks; returns what each gave, by rank.
 
         Raises:

@@ -58,4 +58,5 @@ def _check_goodput(killed: dict, whole: dict) -> None:  # type: ignore[type-arg]
     assert goodput["starts"] == MOMENTS + 1
     assert goodput["useful_tokens"] == whole["tokens"] == killed["tokens"]
     assert goodput["lost_tokens"] > 0 == whole["goodput"]["lost_tokens"]
-    assert 0 < goodput["useful_share_of_time"] < whole["goodput"]["useful_share_of_time"] < 1
+    assert goodput["allocated_s"] == pytest.approx(sum(s["allocated_s"] for s in killed["starts"]))
+    assert 0 < goodput["useful_share_of_time"] < 1

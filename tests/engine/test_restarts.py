@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_a_hanging_rank_ends_the_run(store: Path, tmp_path: Path) -> None:
         wait_until(lambda: _saved(run_dir))
         ranks = [_rank(process, rank) for rank in (0, 1)]
         ranks[1].suspend()
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=600)
         assert process.returncode == 1
         assert "moe: rank 0: no progress for" in said
         assert "waits in the collective" in said
@@ -109,12 +110,12 @@ def test_a_stop_is_told_once(whole_group: bool, store: Path, tmp_path: Path) -> 
     """By the launcher, whether the signal reached it alone or, as Ctrl-C, its ranks too."""
     run_dir, experiment = tmp_path / "run", _write(tmp_path, store, steps=100_000)
     with _started([*MOE, experiment, "--run-dir", run_dir, "--nproc", 2]) as process:
-        wait_until(lambda: _saved(run_dir), 120)
+        wait_until(lambda: _saved(run_dir))
         if whole_group:
             os.killpg(process.pid, signal.SIGINT)
         else:
             process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=600)
     assert process.returncode == 75, said
     step = record(run_dir)["steps"]
     told = [line for line in said.splitlines() if "stopped by a signal" in line]
@@ -128,9 +129,9 @@ def _finished(command: list[Any], run_dir: Path, kill: int | None = None) -> dic
     """Run to the end, one rank killed after the first checkpoint; returns the record."""
     with _started([*command, "--run-dir", run_dir]) as process:
         if kill is not None:
-            wait_until(lambda: _saved(run_dir), 120)
+            wait_until(lambda: _saved(run_dir))
             _rank(process, kill).send_signal(signal.SIGKILL)
-        _, said = process.communicate(timeout=300)
+        _, said = process.communicate(timeout=900)
         assert process.returncode == 0, said
     return record(run_dir)
 
@@ -138,7 +139,7 @@ def _finished(command: list[Any], run_dir: Path, kill: int | None = None) -> dic
 def test_a_watchdog_says_where_a_rank_is_without_a_collective() -> None:
     said: list[str] = []
     ended: list[int] = []
-    watchdog = Watchdog(3, 0.05, end=ended.append, say=said.append)
+    watchdog = Watchdog(3, 0.5, end=ended.append, say=said.append)
     watchdog.beat("reading data")
     wait_until(lambda: ended)
     assert ended == [1]
@@ -151,6 +152,27 @@ def test_a_watchdog_is_quiet_while_there_is_progress() -> None:
     watchdog = Watchdog(0, 3600.0, end=ended.append)
     watchdog.close()
     assert not ended
+
+
+BEATING = """
+import time
+from parallel.watchdog import Watchdog
+watchdog = Watchdog(0, 2.0)
+print("beats", flush=True)
+for _ in range(20):
+    time.sleep(0.1)
+    watchdog.beat()
+"""
+
+
+def test_a_machine_that_stood_still_is_no_rank_that_hangs() -> None:
+    with _started(["-c", BEATING]) as process:
+        assert process.stdout and process.stdout.readline() == "beats\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        process.send_signal(signal.SIGCONT)
+        _, said = process.communicate(timeout=600)
+    assert (process.returncode, said) == (0, "")
 
 
 def test_a_start_that_was_stopped_is_not_restarted(
