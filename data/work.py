@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any, Self
 from data.clean import Tally
 from data.contamination import read_evaluations
 from data.errors import DataError
-from data.files import file_sha256, locked, write_text
+from data.files import file_sha256, write_text
 from data.manifest import TOKENIZER
 from data.recipe import Recipe
 from data.sampling import sample_texts
@@ -96,19 +94,14 @@ class WorkFolder:
             ) from None
 
 
-@contextmanager
-def work_folder(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> Iterator[WorkFolder]:
-    """Begin or continue a build in `path`, alone.
+def begun_or_continued(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> WorkFolder:
+    """Begin or continue a build in `path`, which this process holds.
 
     Raises:
-        DataError: Another process builds there, or it was begun with another recipe or files.
+        DataError: It was begun with another recipe or files.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with locked(path):
-        if (path / STATE).is_file():
-            yield _continued(path, recipe, shard, inputs)
-        else:
-            yield _begun(path, recipe, shard, inputs)
+    how = _continued if (path / STATE).is_file() else _begun
+    return how(path, recipe, shard, inputs)
 
 
 def _continued(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> WorkFolder:
