@@ -1,8 +1,7 @@
 """From documents to a token store: parts on all cores, then one store; resumable.
 
-Everything unfinished lives in `STORE.building/` (a shard: `STORE.shard-I-of-N/`, a merge:
-`STORE.merging/`), and the store takes its name only when it is whole. A killed build continues when
-it is started again.
+Everything unfinished lives in `STORE.building/` (a shard: `STORE.shard-I-of-N/`), and the store
+takes its name only when it is whole. A killed build continues when it is started again.
 """
 
 import shutil
@@ -15,14 +14,14 @@ from data.assemble import assemble
 from data.clean import Tally, language_identifier
 from data.errors import DataError
 from data.files import give_name, locked, refuse_existing, whole_folder
-from data.manifest import Manifest
+from data.manifest import WORK, Manifest
 from data.near import minhash_library
 from data.part import Job, input_faults
 from data.progress import Progress, Report
 from data.recipe import Recipe, SourceRecipe
 from data.sources import Inputs, list_inputs
 from data.units import Share, Unit, plan_units
-from data.work import STATE, WorkFolder, begun_or_continued
+from data.work import WorkFolder, begun_or_continued
 from data.workers import available_cores, run_units
 
 BUILDING = ".building"
@@ -124,7 +123,7 @@ def merge_shards(shards: Sequence[Path], out: Path, progress: Report | None = No
     numbers = [work.shard[0] for work in works]
     if numbers != list(range(1, first.shard[1] + 1)):
         raise DataError(f"shards {numbers} of {first.shard[1]}: each is needed, once")
-    with whole_folder(out, ".merging") as root:
+    with whole_folder(out) as root:
         return _assembled(works, root, progress)
 
 
@@ -166,7 +165,7 @@ def _finished_work(  # noqa: PLR0913, PLR0917 - a build and its place
     inputs = list_inputs(recipe)
     folder = _scratch(out, ending)
     with locked(folder):
-        is_new = not (folder / STATE).is_file()
+        is_new = not (folder / WORK).is_file()
         try:
             refuse_existing(out)  # another process may have finished it meanwhile
             work = begun_or_continued(folder, recipe, shard, inputs)

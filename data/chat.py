@@ -98,7 +98,7 @@ def build_chat_store(
     folder = None if tokenizer == "bytes" else Path(tokenizer)
     model = byte_tokenizer() if folder is None else local_tokenizer(folder)
     form = read_template(template, model, folder if folder and folder.is_dir() else None)
-    with whole_folder(out, ".making") as root:
+    with whole_folder(out) as root:
         build = _Build(root, form, model, held_out_fraction, strict)
         sources = tuple(_write_source(build, file) for file in _named(files))
         manifest = _manifest(build, sources)

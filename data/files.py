@@ -126,16 +126,16 @@ def give_name(root: Path, out: Path) -> None:
 
 
 @contextmanager
-def whole_folder(out: Path, ending: str) -> Iterator[Path]:
+def whole_folder(out: Path) -> Iterator[Path]:
     """Give an empty folder that becomes `out` once it is complete, and else is gone.
 
-    It is made inside `OUT<ending>/`, by one process at a time.
+    It is made inside `.OUT.making/`, by one process at a time.
 
     Raises:
         DataError: `out` exists, or another process makes it.
     """
     refuse_existing(out)
-    scratch = out.with_name(out.name + ending)
+    scratch = out.with_name(f".{out.name}.making")
     with locked(scratch):
         try:
             refuse_existing(out)

@@ -100,7 +100,7 @@ def import_indexed(
     """
     refuse_existing(out)
     dataset = IndexedDataset.open(prefix)
-    with whole_folder(out, ".importing") as root:
+    with whole_folder(out) as root:
         return _imported(dataset, prefix, root, tokenizer, held_out_fraction, progress)
 
 
@@ -161,19 +161,19 @@ def export_indexed(
     code = CODES[store.manifest.dtype]
     lengths = np.concatenate([np.diff(stream.ends, prepend=0) for stream in streams])
     total, done = int(lengths.sum()), 0
-    with whole_file(token_file) as file:
+    itemsize = np.dtype(DTYPES[code]).itemsize
+    offsets = (np.cumsum(lengths) - lengths) * itemsize
+    with whole_file(index_file) as index, whole_file(token_file) as file:
+        index.write(HEADER.pack(MAGIC, 1, code, lengths.size, lengths.size + 1))
+        index.write(lengths.astype("<i4").tobytes())
+        index.write(offsets.astype("<i8").tobytes())
+        index.write(np.arange(lengths.size + 1, dtype="<i8").tobytes())
+        index.flush()  # neither file takes its name before both are written
         for tokens in (part for stream in streams for part in _slices(stream)):
             file.write(tokens.astype(DTYPES[code]).tobytes())
             done += tokens.size
             if progress is not None:
                 progress(Progress("export", done, total, tokens=done))
-    itemsize = np.dtype(DTYPES[code]).itemsize
-    offsets = (np.cumsum(lengths) - lengths) * itemsize
-    with whole_file(index_file) as file:
-        file.write(HEADER.pack(MAGIC, 1, code, lengths.size, lengths.size + 1))
-        file.write(lengths.astype("<i4").tobytes())
-        file.write(offsets.astype("<i8").tobytes())
-        file.write(np.arange(lengths.size + 1, dtype="<i8").tobytes())
     return {"documents": int(lengths.size), "tokens": total}
 
 

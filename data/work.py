@@ -11,7 +11,7 @@ from data.clean import Tally
 from data.contamination import read_evaluations
 from data.errors import DataError
 from data.files import file_sha256, write_text
-from data.manifest import TOKENIZER
+from data.manifest import TOKENIZER, WORK
 from data.recipe import Recipe
 from data.sampling import sample_texts
 from data.sources import InputFile, Inputs, walk_files
@@ -19,7 +19,6 @@ from data.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
 from data.units import Share
 from data.workers import in_own_process
 
-STATE = "work.json"
 BPE = "bpe:"
 TRAINED_HERE_BYTES = 1 << 20
 """Most input that a BPE is trained on in this process, where no signal is heard meanwhile."""
@@ -77,7 +76,7 @@ class WorkFolder:
             DataError: It is none, or it is damaged.
         """
         try:
-            state = json.loads((path / STATE).read_text(encoding="utf-8"))
+            state = json.loads((path / WORK).read_text(encoding="utf-8"))
             text = (path / TOKENIZER).read_text(encoding="utf-8")
             return cls(
                 path,
@@ -100,7 +99,7 @@ def begun_or_continued(path: Path, recipe: Recipe, shard: Share, inputs: Inputs)
     Raises:
         DataError: It was begun with another recipe or files.
     """
-    how = _continued if (path / STATE).is_file() else _begun
+    how = _continued if (path / WORK).is_file() else _begun
     return how(path, recipe, shard, inputs)
 
 
@@ -139,7 +138,7 @@ def _write_state(work: WorkFolder) -> None:
         "notes": work.notes,
         "num_units": work.num_units,
     }
-    write_text(work.path / STATE, json.dumps(state, indent=1))
+    write_text(work.path / WORK, json.dumps(state, indent=1))
 
 
 def _make_tokenizer(recipe: Recipe, files: list[InputFile]) -> Tokenizer:

@@ -18,7 +18,7 @@ def new_directory(out: Path) -> Iterator[Path]:
         StorageError: The disk is full or fails.
     """
     try:
-        with whole_folder(out, ".making") as partial:
+        with whole_folder(out) as partial:
             yield partial
     except DataError as error:
         raise ConfigError(str(error)) from None

@@ -333,7 +333,7 @@ def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_two_builds_of_one_store_do_not_meet(tmp_path: Path) -> None:
     files = [write(tmp_path / "a.jsonl", [ask("q", "a")])]
     with (
-        whole_folder(tmp_path / "out", ".making") as root,
+        whole_folder(tmp_path / "out") as root,
         pytest.raises(DataError, match="another process is building there"),
     ):
         build_chat_store(files, tmp_path / "out", tokenizer="bytes", held_out_fraction=0)

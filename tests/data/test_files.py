@@ -22,23 +22,23 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
 
 def test_a_folder_is_made_by_one_process_and_a_refusal_touches_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with whole_folder(out, ".making") as root:
+    with whole_folder(out) as root:
         (root / "file").write_text("whole")
         with (
             pytest.raises(DataError, match=r"out\.making: another process is building there"),
-            whole_folder(out, ".making"),
+            whole_folder(out),
         ):
             pass
     assert (out / "file").read_text() == "whole"
-    with pytest.raises(DataError, match="out: exists already"), whole_folder(out, ".making"):
+    with pytest.raises(DataError, match="out: exists already"), whole_folder(out):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_folder_left_by_a_killed_process_is_emptied(tmp_path: Path) -> None:
-    (tmp_path / "out.making" / "whole").mkdir(parents=True)
-    (tmp_path / "out.making" / "whole" / "half").touch()
-    with whole_folder(tmp_path / "out", ".making") as root:
+    (tmp_path / ".out.making" / "whole").mkdir(parents=True)
+    (tmp_path / ".out.making" / "whole" / "half").touch()
+    with whole_folder(tmp_path / "out") as root:
         assert not list(root.iterdir())
 
 

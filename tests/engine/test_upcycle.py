@@ -76,7 +76,7 @@ def test_the_dense_copy_lies_where_the_next_start_cleans(
 
     monkeypatch.setattr("moe.upcycle.from_hub", noted)
     upcycle(dense["tied"], tmp_path / "out", WAYS["plain"])
-    assert copies == [tmp_path / "out.making" / "whole" / "dense"]
+    assert copies == [tmp_path / ".out.making" / "whole" / "dense"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert not (tmp_path / "out" / "dense").exists()
 
