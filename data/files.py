@@ -90,6 +90,10 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _busy(folder) from None
+        except OSError as error:
+            raise DataError(
+                f"{folder}: cannot be locked ({error.strerror}): choose another file system"
+            ) from None
         # Whoever held it before may have removed the folder since the lock was opened.
         if not os.fstat(file.fileno()).st_nlink:
             raise _busy(folder)

@@ -46,6 +46,6 @@ def _refusal(run_dir: Path, error: ConfigError | OSError) -> Exception:
     if isinstance(error, ConfigError):
         return ConfigError(str(error))
     return StorageError(
-        f"{error.filename or run_dir}: {error.strerror or error}: make it writable, or choose"
-        " another with --run-dir"
+        f"{error.filename or run_dir}: {error.strerror or error}: make room or make it"
+        " writable, or choose another with --run-dir"
     )

@@ -89,9 +89,14 @@ def upcycle(
     Raises:
         ConfigError: The source is not a dense model, or `out` exists.
     """
+
+    def use(found: Path) -> ModelConfig:
+        with new_directory(out) as partial:
+            return _upcycled(found, partial, how, progress)
+
+    if not (source / "config.json").is_file():
+        return use_checkpoint(source, None, use)
     with new_directory(out) as partial:
-        if not (source / "config.json").is_file():
-            return use_checkpoint(source, None, lambda p: _upcycled(p, partial, how, progress))
         dense = partial / "dense"
         from_hub(source, dense)
         sparse = _upcycled(dense, partial, how, progress)

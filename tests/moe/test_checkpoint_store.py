@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from moe.checkpoint_index import read_index, write_index
+from moe.checkpoint_index import read_index, verify_files, write_index
 from moe.checkpoint_store import (
     begin,
     checkpoint_name,
@@ -94,6 +94,16 @@ def test_a_checkpoint_removed_meanwhile_is_the_newest_instead(root: Path) -> Non
         use_checkpoint(root.parent, None, use)
 
 
+def test_a_file_that_vanishes_while_it_is_verified_is_missing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / checkpoint_name(1)
+    write_index(path, read_index(path) | {"files": {"state.json": "0"}})
+    monkeypatch.setattr("moe.checkpoint_index.file_sha256", refuse)
+    with pytest.raises(ConfigError, match=r"state\.json: missing or damaged"):
+        verify_files(path)
+
+
 def refuse(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "rank-00000.safetensors")
 
@@ -116,6 +126,6 @@ def test_a_run_directory_that_fails_ends_every_rank_in_one_line(
     told: list[Any] = []
     monkeypatch.setattr(dist, "broadcast_object_list", told.extend)
     monkeypatch.setattr(place, refuse)
-    with pytest.raises(StorageError, match="No space left on device: make it writable") as caught:
+    with pytest.raises(StorageError, match="No space left on device: make room or") as caught:
         claim(tmp_path / "run", experiment(), Ranks(), False, None)  # type: ignore[arg-type]
     assert str(told[0]) == str(caught.value)
