@@ -128,6 +128,7 @@ def _build_store(sources: Sequence[Path], store: Path, say: Callable[[str], None
             )
         say(f"keep the token store made before: {store}")
     else:
+        write_text(named, names)  # first: a demo killed in between goes on
         say(f"tokenise {len(sources)} files and folders under {os.path.commonpath(sources)}")
         with shown_progress() as report:
             build_store(
@@ -137,6 +138,5 @@ def _build_store(sources: Sequence[Path], store: Path, say: Callable[[str], None
                 held_out_fraction=0.03,
                 progress=report,
             )
-        write_text(named, names)
     manifest = Store.open(store).manifest
     say(f"{manifest.tokens:,} tokens in {manifest.documents:,} documents")

@@ -1,8 +1,7 @@
 """From documents to a token store: parts on all cores, then one store; resumable.
 
-Everything unfinished lives in `STORE.building/` (a shard: `STORE.shard-I-of-N/`, a merge:
-`STORE.merging/`), and the store takes its name only when it is whole. A killed build continues when
-it is started again.
+Everything unfinished lives in `STORE.building/` (a shard: `STORE.shard-I-of-N/`), and the store
+takes its name only when it is whole. A killed build continues when it is started again.
 """
 
 import shutil
@@ -14,15 +13,15 @@ from pathlib import Path
 from data.assemble import assemble
 from data.clean import Tally, language_identifier
 from data.errors import DataError
-from data.files import locked, sync_folder
-from data.manifest import Manifest
+from data.files import give_name, locked, refuse_existing, whole_folder
+from data.manifest import WORK, Manifest
 from data.near import minhash_library
 from data.part import Job, input_faults
 from data.progress import Progress, Report
 from data.recipe import Recipe, SourceRecipe
 from data.sources import Inputs, list_inputs
 from data.units import Share, Unit, plan_units
-from data.work import WorkFolder, work_folder
+from data.work import WorkFolder, begun_or_continued
 from data.workers import available_cores, run_units
 
 BUILDING = ".building"
@@ -74,12 +73,13 @@ def build_recipe(
         WorkerError: A worker process died; the same call continues.
     """
     if _ended_just_after_naming(out, recipe):
-        shutil.rmtree(out.parent / f"{out.name}{BUILDING}")
+        shutil.rmtree(_scratch(out, BUILDING), ignore_errors=True)
         return Manifest.read(out)
-    folder = _scratch(out, BUILDING)
-    with _finished_work(folder, recipe, (1, 1), workers, strict, progress) as work:
-        manifest = _finish([work], out, folder, progress)
-        shutil.rmtree(folder)
+    with _finished_work(out, BUILDING, recipe, (1, 1), workers, strict, progress) as work:
+        root = work.path / STORE
+        manifest = _assembled([work], root, progress)
+        give_name(root, out)
+        shutil.rmtree(work.path, ignore_errors=True)
     return manifest
 
 
@@ -101,8 +101,8 @@ def build_shard(
     index, count = shard
     if not 1 <= index <= count:
         raise DataError(f"--shard {index}/{count}: write I/N with 1 <= I <= N")
-    folder = _scratch(out, f".shard-{index}-of-{count}")
-    with _finished_work(folder, recipe, shard, workers, strict, progress) as work:
+    ending = f".shard-{index}-of-{count}"
+    with _finished_work(out, ending, recipe, shard, workers, strict, progress) as work:
         return work.path
 
 
@@ -112,7 +112,7 @@ def merge_shards(shards: Sequence[Path], out: Path, progress: Report | None = No
     Raises:
         DataError: A shard is missing, unfinished, or from another recipe.
     """
-    folder = _scratch(out, ".merging")
+    refuse_existing(out)
     works = sorted((WorkFolder.read(path) for path in shards), key=lambda work: work.shard)
     first = works[0]
     for work in works:
@@ -123,24 +123,18 @@ def merge_shards(shards: Sequence[Path], out: Path, progress: Report | None = No
     numbers = [work.shard[0] for work in works]
     if numbers != list(range(1, first.shard[1] + 1)):
         raise DataError(f"shards {numbers} of {first.shard[1]}: each is needed, once")
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        try:
-            return _finish(works, out, folder, progress)
-        finally:
-            shutil.rmtree(folder)
+    with whole_folder(out) as root:
+        return _assembled(works, root, progress)
 
 
 def _scratch(out: Path, ending: str) -> Path:
-    """Return the folder beside a store in which it is made, refusing a store that is there."""
-    if out.exists():
-        raise DataError(f"{out}: exists already: remove it or choose another name")
+    """Return the folder beside a store in which it is made."""
     return out.parent / f"{out.name}{ending}"
 
 
 def _ended_just_after_naming(out: Path, recipe: Recipe) -> bool:
     """Tell whether `out` is of this very build, killed when only its parts were left to remove."""
-    folder = out.parent / f"{out.name}{BUILDING}"
+    folder = _scratch(out, BUILDING)
     if not out.exists() or not folder.exists() or (folder / STORE).exists():
         return False
     try:
@@ -151,8 +145,9 @@ def _ended_just_after_naming(out: Path, recipe: Recipe) -> bool:
 
 
 @contextmanager
-def _finished_work(
-    folder: Path,
+def _finished_work(  # noqa: PLR0913, PLR0917 - a build and its place
+    out: Path,
+    ending: str,
     recipe: Recipe,
     shard: Share,
     workers: int | None,
@@ -160,6 +155,7 @@ def _finished_work(
     progress: Report | None,
 ) -> Iterator[WorkFolder]:
     """Make every part of a share; gives its folder, held for this process alone."""
+    refuse_existing(out)
     if recipe.clean.near_duplicates is not None:
         minhash_library()
     if recipe.clean.needs_language:
@@ -167,14 +163,17 @@ def _finished_work(
     if progress is not None:
         progress(Progress("find files and make the tokenizer"))
     inputs = list_inputs(recipe)
-    is_new = not folder.exists()
-    try:
-        with work_folder(folder, recipe, shard, inputs) as work:
+    folder = _scratch(out, ending)
+    with locked(folder):
+        is_new = not (folder / WORK).is_file()
+        try:
+            refuse_existing(out)  # another process may have finished it meanwhile
+            work = begun_or_continued(folder, recipe, shard, inputs)
             yield _run(work, inputs, workers or available_cores(), strict, progress)
-    except DataError:
-        if is_new:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+        except DataError:
+            if is_new:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def _run(
@@ -214,10 +213,8 @@ def _run(
     return work.completed(num_units)
 
 
-def _finish(
-    works: Sequence[WorkFolder], out: Path, folder: Path, progress: Report | None
-) -> Manifest:
-    """Write the store inside `folder`, then give it its name."""
+def _assembled(works: Sequence[WorkFolder], root: Path, progress: Report | None) -> Manifest:
+    """Write the store of all shares' parts into `root`."""
     parts = []
     for work in works:
         mine = work.part_files()
@@ -227,9 +224,5 @@ def _finish(
             )
         parts += mine
     parts.sort(key=lambda path: path.name)
-    root = folder / STORE
     first = works[0]
-    manifest = assemble(parts, first.recipe, first.tokenizer, root, first.notes, progress)
-    root.rename(out)
-    sync_folder(out.parent)
-    return manifest
+    return assemble(parts, first.recipe, first.tokenizer, root, first.notes, progress)

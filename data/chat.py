@@ -6,7 +6,6 @@ A store holds conversations (`messages`, or ShareGPT's `conversations`) or pairs
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import pyarrow as pa
 
 from data.chat_format import ANSWERER, ChatFormat, Encoded, Message, TemplateError, read_template
 from data.errors import DataError
-from data.files import sync_folder, write_text
+from data.files import refuse_existing, whole_folder, write_text
 from data.manifest import (
     FORMAT_VERSION,
     HELD_OUT,
@@ -95,25 +94,16 @@ def build_chat_store(
     Raises:
         DataError: Wrong input; nothing is left at `out`.
     """
-    if out.exists():
-        raise DataError(f"{out} exists: give a new directory")
+    refuse_existing(out)
     folder = None if tokenizer == "bytes" else Path(tokenizer)
     model = byte_tokenizer() if folder is None else local_tokenizer(folder)
     form = read_template(template, model, folder if folder and folder.is_dir() else None)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        build = _Build(partial, form, model, held_out_fraction, strict)
+    with whole_folder(out) as root:
+        build = _Build(root, form, model, held_out_fraction, strict)
         sources = tuple(_write_source(build, file) for file in _named(files))
         manifest = _manifest(build, sources)
-        write_text(partial / TOKENIZER, model.text)
-        manifest.write(partial)
-        sync_folder(partial)
-        partial.rename(out)
-        sync_folder(out.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        write_text(root / TOKENIZER, model.text)
+        manifest.write(root)
     return manifest
 
 

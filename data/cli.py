@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
+AGAIN = "start it again"
+"""Said of a command that was stopped and does not continue."""
+
 StoreArgument = Annotated[Path, typer.Argument(help="A token store.", metavar="STORE")]
 OutOption = Annotated[
     Path, typer.Option("--out", "-o", help="The store to write.", metavar="STORE")
@@ -115,7 +118,7 @@ def merge(
     """Make one store of all shards of a build: what one process would have made."""
     from data.build import merge_shards
 
-    with _working(out) as report:
+    with _working(out, AGAIN) as report:
         manifest = merge_shards(shards, out, report)
     _show(out, manifest, as_json)
 
@@ -139,7 +142,7 @@ def import_(
 
     bytes_wanted = tokenizer == "bytes"
     made = byte_tokenizer(eos) if bytes_wanted else local_tokenizer(Path(tokenizer), eos)
-    with _working(out) as report:
+    with _working(out, AGAIN) as report:
         manifest = import_indexed(pair, out, made, held_out or 0.0, report)
     _show(out, manifest, as_json)
 
@@ -159,7 +162,7 @@ def export(
     from data.indexed import export_indexed
     from data.store import Store
 
-    with _working(prefix) as report:
+    with _working(prefix, AGAIN) as report:
         written = export_indexed(Store.open(store), split, prefix, report)
     if as_json:
         typer.echo(json.dumps(written))
@@ -190,14 +193,15 @@ def chat(
     """Turn chat JSONL into a conversation store, for fine-tuning and preference tuning."""
     from data.chat import build_chat_store
 
-    manifest = build_chat_store(
-        files,
-        out,
-        tokenizer=tokenizer,
-        template=template,
-        held_out_fraction=held_out,
-        strict=strict,
-    )
+    with _working(out, AGAIN):
+        manifest = build_chat_store(
+            files,
+            out,
+            tokenizer=tokenizer,
+            template=template,
+            held_out_fraction=held_out,
+            strict=strict,
+        )
     _show(out, manifest, as_json)
 
 
@@ -212,7 +216,8 @@ def pack(
     from data.packing import pack_store
     from data.store import Store
 
-    packed = pack_store(Store.open(store), seq_len)
+    with _working(store, AGAIN):
+        packed = pack_store(Store.open(store), seq_len)
     if as_json:
         typer.echo(json.dumps([info.model_dump(mode="json") for info in packed]))
     else:
@@ -234,7 +239,8 @@ def inspect(
     if html is not None:
         from data.inspect_page import write_page
 
-        write_page(store, manifest, html)
+        with _working(html, AGAIN):
+            write_page(store, manifest, html)
     _show(store, manifest, as_json)
 
 
@@ -318,7 +324,7 @@ def _show(store: Path, manifest: Any, as_json: bool) -> None:
 
 
 @contextmanager
-def _working(out: Path) -> Iterator["Report"]:
+def _working(out: Path, then: str = "the same command continues") -> Iterator["Report"]:
     """Show progress; turn signals and a failing disk into one line."""
     from data.errors import DiskError, StoppedError
     from data.progress import shown_progress
@@ -331,7 +337,7 @@ def _working(out: Path) -> Iterator["Report"]:
         with shown_progress() as report:
             yield report
     except KeyboardInterrupt:
-        raise StoppedError(f"{out}: stopped: the same command continues") from None
+        raise StoppedError(f"{out}: stopped: {then}") from None
     except OSError as error:
         raise DiskError(f"{error.filename or out}: {error.strerror or error}") from None
     finally:

@@ -20,6 +20,6 @@ class DiskError(RuntimeError):
 
 
 class StoppedError(RuntimeError):
-    """A signal stopped the work; what is done is kept, and the same command continues."""
+    """A signal stopped the work; the message says whether the same command continues."""
 
     exit_code = 75

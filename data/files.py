@@ -3,6 +3,8 @@
 import fcntl
 import hashlib
 import os
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,16 +24,16 @@ def write_text(path: Path, text: str) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes its name only once it is complete and on disk."""
-    temporary = path.with_name(path.name + ".partial")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    temporary.rename(path)
     sync_folder(path.parent)
 
 
@@ -77,14 +79,74 @@ class HashingFile:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone.
+    """Make a folder, or take the one that is there, for this process alone.
 
     Raises:
         DataError: Another process holds it.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DataError(f"{folder}: another process is building there: let it finish") from None
+            raise _busy(folder) from None
+        except OSError as error:
+            raise DataError(
+                f"{folder}: cannot be locked ({error.strerror}): choose another file system"
+            ) from None
+        # Whoever held it before may have removed the folder since the lock was opened.
+        if not os.fstat(file.fileno()).st_nlink:
+            raise _busy(folder)
         yield
+
+
+def _busy(folder: Path) -> DataError:
+    return DataError(f"{folder}: another process is building there: let it finish")
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuse to make what is there.
+
+    Raises:
+        DataError: It exists.
+    """
+    if out.exists():
+        raise DataError(f"{out}: exists already: remove it or choose another name")
+
+
+def give_name(root: Path, out: Path) -> None:
+    """Rename a complete folder, durably.
+
+    Raises:
+        DataError: The name was taken meanwhile.
+    """
+    sync_folder(root)
+    try:
+        root.rename(out)
+    except OSError:
+        refuse_existing(out)
+        raise
+    sync_folder(out.parent)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Give an empty folder that becomes `out` once it is complete, and else is gone.
+
+    It is made inside `.OUT.making/`, by one process at a time.
+
+    Raises:
+        DataError: `out` exists, or another process makes it.
+    """
+    refuse_existing(out)
+    scratch = out.with_name(f".{out.name}.making")
+    with locked(scratch):
+        try:
+            refuse_existing(out)
+            root = scratch / "whole"
+            shutil.rmtree(root, ignore_errors=True)
+            root.mkdir()
+            yield root
+            give_name(root, out)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)

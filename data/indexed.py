@@ -7,7 +7,6 @@ of sequences, beginning with 0.
 """
 
 import hashlib
-import shutil
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import DataError
-from data.files import locked, sync_folder, whole_file, write_text
+from data.files import refuse_existing, whole_file, whole_folder, write_text
 from data.manifest import (
     FORMAT_VERSION,
     HELD_OUT,
@@ -99,22 +98,10 @@ def import_indexed(
     Raises:
         DataError: `out` exists, the pair is damaged, or it holds ids the tokeniser lacks.
     """
-    if out.exists():
-        raise DataError(f"{out}: exists already: remove it or choose another name")
+    refuse_existing(out)
     dataset = IndexedDataset.open(prefix)
-    folder = out.with_name(out.name + ".importing")
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        try:
-            root = folder / "store"
-            shutil.rmtree(root, ignore_errors=True)
-            root.mkdir()
-            manifest = _imported(dataset, prefix, root, tokenizer, held_out_fraction, progress)
-            root.rename(out)
-        finally:
-            shutil.rmtree(folder)
-    sync_folder(out.parent)
-    return manifest
+    with whole_folder(out) as root:
+        return _imported(dataset, prefix, root, tokenizer, held_out_fraction, progress)
 
 
 def _imported(
@@ -169,25 +156,24 @@ def export_indexed(
         raise DataError(f"{store.path}: split {split} holds no documents")
     index_file, token_file = (prefix.with_name(prefix.name + end) for end in (".idx", ".bin"))
     for path in (index_file, token_file):
-        if path.exists():
-            raise DataError(f"{path}: exists already: remove it or choose another name")
+        refuse_existing(path)
     prefix.parent.mkdir(parents=True, exist_ok=True)
     code = CODES[store.manifest.dtype]
     lengths = np.concatenate([np.diff(stream.ends, prepend=0) for stream in streams])
     total, done = int(lengths.sum()), 0
-    with whole_file(token_file) as file:
+    itemsize = np.dtype(DTYPES[code]).itemsize
+    offsets = (np.cumsum(lengths) - lengths) * itemsize
+    with whole_file(index_file) as index, whole_file(token_file) as file:
+        index.write(HEADER.pack(MAGIC, 1, code, lengths.size, lengths.size + 1))
+        index.write(lengths.astype("<i4").tobytes())
+        index.write(offsets.astype("<i8").tobytes())
+        index.write(np.arange(lengths.size + 1, dtype="<i8").tobytes())
+        index.flush()  # neither file takes its name before both are written
         for tokens in (part for stream in streams for part in _slices(stream)):
             file.write(tokens.astype(DTYPES[code]).tobytes())
             done += tokens.size
             if progress is not None:
                 progress(Progress("export", done, total, tokens=done))
-    itemsize = np.dtype(DTYPES[code]).itemsize
-    offsets = (np.cumsum(lengths) - lengths) * itemsize
-    with whole_file(index_file) as file:
-        file.write(HEADER.pack(MAGIC, 1, code, lengths.size, lengths.size + 1))
-        file.write(lengths.astype("<i4").tobytes())
-        file.write(offsets.astype("<i8").tobytes())
-        file.write(np.arange(lengths.size + 1, dtype="<i8").tobytes())
     return {"documents": int(lengths.size), "tokens": total}
 
 

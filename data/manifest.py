@@ -13,6 +13,8 @@ from data.files import write_text
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+WORK = "work.json"
+"""Of an unfinished build, beside its tokeniser."""
 OWN_HASH = "manifest_sha256"
 
 SplitName = Literal["train", "held_out"]
@@ -152,8 +154,6 @@ class Manifest(_Part):
             DataError: No store there, an unfinished one, or a manifest of another format.
         """
         path = store / MANIFEST
-        if not path.is_file():
-            raise DataError(f"{store}: no {MANIFEST}: build the store with `moe data build`")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             version = values.get("format_version")
@@ -164,6 +164,12 @@ class Manifest(_Part):
                 )
             values.pop(OWN_HASH, None)
             return cls.model_validate(values)
+        except (FileNotFoundError, NotADirectoryError):
+            raise DataError(
+                f"{store}: no {MANIFEST}: build the store with `moe data build`"
+            ) from None
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}: make it readable") from None
         except (ValueError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise

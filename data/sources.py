@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from data.errors import DataError
+from data.manifest import MANIFEST, TOKENIZER, WORK
 from data.recipe import Recipe
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
@@ -102,8 +103,8 @@ def _inner_suffix(path: Path) -> str:
 def walk_files(root: Path, ignored: Counter[str] | None = None) -> Iterator[Path]:
     """Yield the files at or below a path, in order; of a saved dataset, its data files.
 
-    Hidden files are passed over, those in unknown formats counted in `ignored`; a file that is
-    named itself is taken whatever it is called.
+    Hidden files, stores and unfinished builds are passed over, files in unknown formats counted in
+    `ignored`; a file that is named itself is taken whatever it is called.
 
     Raises:
         DataError: Nothing is there, a folder cannot be read, or it is of another command.
@@ -152,11 +153,18 @@ def _below(root: Path) -> list[Path]:
     seen: set[str] = set()
     for parent, folders, names in os.walk(root, onerror=refuse, followlinks=True):
         place = os.path.realpath(parent)
-        folders[:] = [name for name in folders if not name.startswith(".") and place not in seen]
-        if place not in seen:
-            found += [Path(parent, name) for name in names if not name.startswith(".")]
+        if place in seen or _is_ours(names):
+            folders.clear()
+            continue
         seen.add(place)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+def _is_ours(names: list[str]) -> bool:
+    """Tell by the files in a folder whether it is a store, or one being built: no source."""
+    return TOKENIZER in names and (MANIFEST in names or WORK in names)
 
 
 def _unreadable(error: OSError) -> DataError:

@@ -188,10 +188,12 @@ class Store:
         expected.append((TOKENIZER, self.manifest.tokenizer.sha256))
         for name, sha256 in expected:
             path = self.path / name
-            found = file_sha256(path) if path.is_file() else None
-            if found is None:
-                faults.append(f"{path}: missing")
-            elif found != sha256:
+            try:
+                found = file_sha256(path)
+            except OSError as error:
+                faults.append(f"{path}: {error.strerror}")
+                continue
+            if found != sha256:
                 faults.append(f"{path}: damaged: SHA-256 is {found}, written as {sha256}")
         return faults
 

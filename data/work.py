@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any, Self
 from data.clean import Tally
 from data.contamination import read_evaluations
 from data.errors import DataError
-from data.files import file_sha256, locked, write_text
-from data.manifest import TOKENIZER
+from data.files import file_sha256, write_text
+from data.manifest import TOKENIZER, WORK
 from data.recipe import Recipe
 from data.sampling import sample_texts
 from data.sources import InputFile, Inputs, walk_files
@@ -21,7 +19,6 @@ from data.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
 from data.units import Share
 from data.workers import in_own_process
 
-STATE = "work.json"
 BPE = "bpe:"
 TRAINED_HERE_BYTES = 1 << 20
 """Most input that a BPE is trained on in this process, where no signal is heard meanwhile."""
@@ -79,7 +76,7 @@ class WorkFolder:
             DataError: It is none, or it is damaged.
         """
         try:
-            state = json.loads((path / STATE).read_text(encoding="utf-8"))
+            state = json.loads((path / WORK).read_text(encoding="utf-8"))
             text = (path / TOKENIZER).read_text(encoding="utf-8")
             return cls(
                 path,
@@ -96,19 +93,14 @@ class WorkFolder:
             ) from None
 
 
-@contextmanager
-def work_folder(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> Iterator[WorkFolder]:
-    """Begin or continue a build in `path`, alone.
+def begun_or_continued(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> WorkFolder:
+    """Begin or continue a build in `path`, which this process holds.
 
     Raises:
-        DataError: Another process builds there, or it was begun with another recipe or files.
+        DataError: It was begun with another recipe or files.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with locked(path):
-        if (path / STATE).is_file():
-            yield _continued(path, recipe, shard, inputs)
-        else:
-            yield _begun(path, recipe, shard, inputs)
+    how = _continued if (path / WORK).is_file() else _begun
+    return how(path, recipe, shard, inputs)
 
 
 def _continued(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> WorkFolder:
@@ -146,7 +138,7 @@ def _write_state(work: WorkFolder) -> None:
         "notes": work.notes,
         "num_units": work.num_units,
     }
-    write_text(work.path / STATE, json.dumps(state, indent=1))
+    write_text(work.path / WORK, json.dumps(state, indent=1))
 
 
 def _make_tokenizer(recipe: Recipe, files: list[InputFile]) -> Tokenizer:

@@ -24,12 +24,13 @@ from moe.checkpoint_index import (
     write_index,
     write_tensors,
 )
-from moe.checkpoint_store import STATE, checkpoint_name, find_checkpoint, read_state
+from moe.checkpoint_store import STATE, checkpoint_name, read_state, use_checkpoint
 from moe.config.experiment import load_experiment, load_model
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
-from moe.files import fsync_directory, write_text
+from moe.files import write_text
 from moe.model import SHARDING, build_model
+from moe.new_directory import new_directory
 from moe.shape import shape_of
 from parallel.engine import pretended_rank
 from parallel.layout import Layout
@@ -73,30 +74,37 @@ def reshard(  # noqa: PLR0913 - one command
     """
     if out.exists():
         raise ConfigError(f"{out} exists: choose another --out")
-    checkpoint = find_checkpoint(source, step)
+
+    def use(checkpoint: Path) -> Resharded:
+        return _resharded(source, checkpoint, out, layout, num_ranks, progress)
+
+    return use_checkpoint(source, step, use)
+
+
+def _resharded(  # noqa: PLR0913, PLR0917
+    source: Path,
+    checkpoint: Path,
+    out: Path,
+    layout: Layout,
+    num_ranks: int,
+    progress: Progress | None,
+) -> Resharded:
     verify_files(checkpoint)
     model = _model_of(source, checkpoint)
     # Batches do not matter here: one that divides everything.
     ranks = num_ranks * layout.vpp
     batch = Batch(seq_len=2 * layout.cp * layout.tp, micro_batch_size=1, global_batch_size=ranks)
     checked_placement(layout, shape_of(model), batch, num_ranks)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    experiment = source / "experiment.toml"
-    target = partial
-    if experiment.is_file():
-        target = partial / "checkpoints" / checkpoint_name(read_state(checkpoint)["step"])
-    target.mkdir(parents=True)
-    try:
-        done = _write(checkpoint, target, model, layout, num_ranks, progress)
+    experiment, step = source / "experiment.toml", int(read_state(checkpoint)["step"])
+    with new_directory(out) as made:
+        target = made
         if experiment.is_file():
             moved = load_experiment(experiment).model_copy(update={"parallel": layout})
-            write_text(partial / experiment.name, moved.to_toml())
-        partial.rename(out)
-        fsync_directory(out.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return Resharded(out, int(read_state(checkpoint)["step"]), num_ranks, done)
+            write_text(made / experiment.name, moved.to_toml())
+            target = made / "checkpoints" / checkpoint_name(step)
+            target.mkdir(parents=True)
+        done = _write(checkpoint, target, model, layout, num_ranks, progress)
+    return Resharded(out, step, num_ranks, done)
 
 
 def _model_of(source: Path, checkpoint: Path) -> ModelConfig:
@@ -146,7 +154,8 @@ def _write(  # noqa: PLR0913
     _check_complete(source, states, {part.key for _, parts in written for part in parts})
     for extra in source.iterdir():
         if extra.suffix != ".safetensors" and extra.name != INDEX:
-            shutil.copy2(extra, target / extra.name)
+            copy = shutil.copytree if extra.is_dir() else shutil.copy2
+            copy(extra, target / extra.name)
     made = index_of(index["common"], written)
     made["files"][STATE] = file_sha256(target / STATE)
     write_index(target, made)

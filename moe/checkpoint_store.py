@@ -1,17 +1,23 @@
 """The folder of a run's checkpoints: which are complete, which stay, which is read. No engine."""
 
 import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from moe.checkpoint_index import INDEX, file_sha256, verify_files, write_index
-from moe.errors import ConfigError
+from moe.errors import ConfigError, StorageError
 from moe.files import fsync_directory, write_json, write_text
 
 STATE = "state.json"
 LATEST = "latest"
+TRIES = 3
+"""Checkpoints that are taken up, each removed by its run meanwhile, before that is a fault."""
+T = TypeVar("T")
+_NAME = re.compile(r"step-\d+")
 
 
 def checkpoint_name(step: int) -> str:
@@ -29,11 +35,22 @@ def partial_path(root: Path, step: int) -> Path:
     return root / f".{checkpoint_name(step)}.partial"
 
 
+def tidy(root: Path) -> None:
+    """Remove what writers that were killed left; only the run's one writer may, between saves."""
+    for partial in root.glob(".step-*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+    for old in root.glob(".step-*.old"):
+        final = root / old.name.removeprefix(".").removesuffix(".old")
+        if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(final)
+
+
 def begin(root: Path, step: int) -> None:
     """Make the empty folder that ranks write into."""
-    partial = partial_path(root, step)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    tidy(root)
+    partial_path(root, step).mkdir(parents=True)
 
 
 def complete(root: Path, step: int, state: Mapping[str, Any], index: dict[str, Any]) -> None:
@@ -59,12 +76,15 @@ def remove_old(root: Path, keep: int, keep_every: int | None) -> None:
     """Keep the newest `keep`, and every multiple of `keep_every`; the rest goes."""
     for path in complete_checkpoints(root)[:-keep]:
         if keep_every is None or step_of(path) % keep_every:
-            shutil.rmtree(path, ignore_errors=True)
+            # Its name goes first: no reader finds half of it, or takes it up.
+            with suppress(OSError):
+                shutil.rmtree(path.rename(partial_path(root, step_of(path))), ignore_errors=True)
 
 
 def complete_checkpoints(root: Path) -> list[Path]:
-    """Return a run's complete checkpoints, oldest first."""
-    return sorted(path for path in root.glob("step-*") if (path / STATE).is_file())
+    """Return a run's complete checkpoints, oldest first; copies under other names are not."""
+    found = (path for path in root.glob("step-*") if _NAME.fullmatch(path.name))
+    return sorted(path for path in found if (path / STATE).is_file())
 
 
 def latest_checkpoint(root: Path) -> Path | None:
@@ -82,13 +102,28 @@ def find_checkpoint(path: Path, step: int | None = None) -> Path:
     if step is None and (path / INDEX).is_file():
         return path
     root = path / "checkpoints"
-    found = latest_checkpoint(root) if step is None else root / checkpoint_name(step)
-    if found is None:
-        raise ConfigError(f"{path}: no complete checkpoint: train the run, or resume it")
+    if step is None:
+        newest = latest_checkpoint(root)
+        if newest is None:
+            raise ConfigError(f"{path}: no complete checkpoint: train the run, or resume it")
+        return newest
+    found = root / checkpoint_name(step)
     if not (found / INDEX).is_file():
         kept = ", ".join(str(step_of(p)) for p in complete_checkpoints(root)) or "none"
         raise ConfigError(f"{path}: no checkpoint of step {step}: there are {kept}")
     return found
+
+
+def use_checkpoint(path: Path, step: int | None, use: Callable[[Path], T]) -> T:
+    """Use what `find_checkpoint` finds; found anew where the run has removed it meanwhile."""
+    for _ in range(TRIES - 1):
+        found = find_checkpoint(path, step)
+        try:
+            return use(found)
+        except (ConfigError, StorageError, OSError):
+            if found.exists():
+                raise
+    return use(find_checkpoint(path, step))
 
 
 def checkpoint_to_resume(root: Path, step: int | None = None) -> Path | None:
@@ -97,6 +132,7 @@ def checkpoint_to_resume(root: Path, step: int | None = None) -> Path | None:
     Raises:
         ConfigError: It is damaged, or there is none of that step; says which others are whole.
     """
+    tidy(root)
     found = latest_checkpoint(root)
     if step is not None:
         found = root / checkpoint_name(step)

@@ -1,6 +1,7 @@
 """Writes checkpoints in the background: training waits for a copy in memory, not for storage."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -68,9 +69,11 @@ class Checkpointer:
                     return
                 if pause is not None:
                     time.sleep(pause)
+            if dist.get_rank() == 0:
+                shutil.rmtree(partial_path(self.root, step), ignore_errors=True)
             raise StorageError(
                 f"the checkpoint of step {step} could not be written, tried"
-                f" {len(RETRY_AFTER_S) + 1} times: {fault}"
+                f" {len(RETRY_AFTER_S) + 1} times: {fault}: make room or repair it"
             )
         except Exception as error:
             self._error = error

@@ -6,8 +6,7 @@ A converted checkpoint is a directory with the files of every checkpoint (moe/ch
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,15 @@ import tomli_w
 import torch
 
 from moe.checkpoint_index import FORMAT, Part, StoredTensors, read_index, write_index
-from moe.checkpoint_store import STATE, find_checkpoint
+from moe.checkpoint_store import STATE, use_checkpoint
 from moe.config.experiment import load_model, model_file, tokenizer_file
 from moe.config.model import ModelConfig
 from moe.convert_families import family_for, family_of
 from moe.convert_files import HubDirectory, batched
 from moe.convert_map import Piece, TensorMap, tensor_map
 from moe.errors import ConfigError
-from moe.files import fsync_directory, write_json, write_text
+from moe.files import write_json, write_text
+from moe.new_directory import new_directory
 from moe.tensor_file import DTYPES, Shape, TensorWriter, Where, tensor_bytes
 
 FILE_BYTES = 4 * 2**30
@@ -99,7 +99,20 @@ def to_hub(
     """
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype}: there are {', '.join(DTYPES)}")
-    checkpoint = find_checkpoint(checkpoint)
+
+    def use(found: Path) -> Conversion:
+        return _to_hub(found, out, family, dtype, progress)
+
+    return use_checkpoint(checkpoint, None, use)
+
+
+def _to_hub(
+    checkpoint: Path,
+    out: Path,
+    family: str | None,
+    dtype: str | None,
+    progress: Progress | None,
+) -> Conversion:
     model = checkpoint_model(checkpoint)
     kept = _kept_config(checkpoint)
     chosen, values = family_for(model, family or kept.get("model_type"))
@@ -129,29 +142,6 @@ def checkpoint_model(checkpoint: Path) -> ModelConfig:
             " give a checkpoint directory"
         )
     return load_model(str(file))
-
-
-@contextmanager
-def new_directory(out: Path) -> Iterator[Path]:
-    """Make a directory that appears under its name only when complete.
-
-    Raises:
-        ConfigError: It exists.
-    """
-    if out.exists():
-        raise ConfigError(f"{out} exists: give a new directory")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        fsync_directory(partial)
-        partial.rename(out)
-        fsync_directory(out.parent)
-    except OSError as error:
-        raise ConfigError(f"{out}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_checkpoint(  # noqa: PLR0913 - one format, two sources

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from data.config import DataConfig
-from moe.checkpoint_store import find_checkpoint, read_state
+from moe.checkpoint_store import find_checkpoint, read_state, use_checkpoint
 from moe.checkpoint_weights import load_weights
 from moe.config.experiment import load_experiment, load_model, model_file
 from moe.config.model import ModelConfig
@@ -89,7 +89,7 @@ def loaded_model(
         ConfigError: Neither of these, or no such or a damaged checkpoint.
     """
     trained = _read(run)
-    checkpoint = find_checkpoint(run, step)
+    find_checkpoint(run, step)  # refuses before anything is built
     config = _config_for_use(trained.model, dropless=each_alone)
     layout = Layout(device=device)
     engine = start_engine(layout, seed=0)
@@ -98,14 +98,14 @@ def loaded_model(
         dtype: Literal["fp32", "bf16"] = "fp32" if on_cpu else trained.precision.dtype
         precision = _precision_for_use(trained.precision, dtype, with_fp8=not each_alone)
         chunk = build_model(config, layout, precision, seed=0)[0]
-        found = load_weights(checkpoint, [chunk])
+        checkpoint, state = use_checkpoint(run, step, lambda path: _loaded(path, chunk))
         if precision.fp8 == "emulated":
-            emulate_fp8([chunk], precision).load(read_state(checkpoint)["fp8"])
+            emulate_fp8([chunk], precision).load(state["fp8"])
         chunk.eval()
         yield LoadedModel(
             run=run,
             checkpoint=checkpoint,
-            step=found,
+            step=int(state["step"]),
             config=config,
             data=trained.data,
             seq_len=trained.seq_len,
@@ -117,6 +117,11 @@ def loaded_model(
         )
     finally:
         stop_engine()
+
+
+def _loaded(checkpoint: Path, chunk: Any) -> tuple[Path, dict[str, Any]]:
+    load_weights(checkpoint, [chunk])
+    return checkpoint, read_state(checkpoint)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 
 from moe.checkpoint import load_checkpoint, snapshot
-from moe.checkpoint_store import checkpoint_to_resume, set_aside_after
 from moe.checkpoint_writer import Checkpointer
 from moe.config.experiment import Experiment
-from moe.errors import ConfigError, GuardError, StoppedError, StorageError
+from moe.errors import GuardError, StoppedError, StorageError
 from moe.goodput import begun, goodput, process_age_s
 from moe.ledger import ledger
 from moe.observe import Observer, Phase, RunPlace, Tracker
 from moe.run import RunDirectory, describe_start, now
+from moe.train_claim import claim
 from moe.train_guard import Fault
 from moe.train_log import StepLog, finite
 from moe.train_proof import check_execution, execution
@@ -78,7 +77,7 @@ def train(  # noqa: PLR0913 - the one entry point of a run
         StorageError: The disk is full or fails; complete checkpoints are still there.
     """
     watchdog = Watchdog(engine.rank, experiment.parallel.timeout_s)
-    run, checkpoint = _claim(run_dir, experiment, engine, resume, from_step)
+    run, checkpoint = claim(run_dir, experiment, engine, resume, from_step)
     try:
         trainer = Trainer(experiment, engine, weights_follow=checkpoint is not None)
         trainer.forward.progressed = watchdog.beat
@@ -109,29 +108,6 @@ def _note_end(run: RunDirectory, status: str) -> None:
         run.update({"status": status, "finished_at": now()})
     except OSError as error:
         print(f"moe: {run.path}: its record could not be written: {error}", file=sys.stderr)
-
-
-def _claim(
-    run_dir: Path, experiment: Experiment, engine: Engine, resume: bool, from_step: int | None
-) -> tuple[RunDirectory | None, Path | None]:
-    """Claim the directory on rank 0 and find the checkpoint; a refusal there ends every rank."""
-    run = None
-    told: list[Any] = [None, None]
-    if engine.is_main:
-        try:
-            run = RunDirectory(run_dir, experiment, resume=resume or from_step is not None)
-            told[1] = checkpoint_to_resume(run.checkpoints, from_step)
-            if from_step is not None:
-                set_aside_after(run.checkpoints, from_step)
-        except ConfigError as error:
-            told[0] = str(error)
-            if run is not None:
-                run.release()
-    if engine.world_size > 1:
-        dist.broadcast_object_list(told)
-    if told[0] is not None:
-        raise ConfigError(told[0])
-    return run, told[1]
 
 
 def run_place(engine: Engine, run_dir: Path) -> RunPlace:
@@ -298,6 +274,7 @@ class Session:
         if self.run is not None:
             self.run.append("refused", {"step": step, **found})
         if fault.action == "stop":
+            self._wait_for_save("the run ends")
             raise GuardError(
                 f"step {step} (samples {self.step * batch} to {step * batch - 1}): {fault.reason};"
                 f" look into it with --replay {step}, or go on with --resume and"
@@ -338,16 +315,22 @@ class Session:
         copy = snapshot(self.trainer.chunks, self.trainer.optimizer)
         self.checkpointer.save(self.step, copy, state)
         if is_last:
-            self.checkpointer.wait()
+            self._wait_for_last_save()
         self._phase("train")
 
-    def _wait_for_save(self) -> None:
+    def _wait_for_last_save(self) -> None:
+        try:
+            self.checkpointer.wait()
+        except StorageError as error:
+            raise StorageError(f"{error}, then continue with --resume") from None
+
+    def _wait_for_save(self, then: str = "training goes on") -> None:
         """Wait for the save before; training outlives one that failed, and its record says so."""
         try:
             self.checkpointer.wait()
         except StorageError as error:
             if self.run is not None:
-                print(f"moe: {error}; training goes on", file=sys.stderr)
+                print(f"moe: {error}; {then}", file=sys.stderr)
                 failed = [*self.run.record.get("failed_saves", []), str(error)]
                 self.run.update({"failed_saves": failed})
 

@@ -10,7 +10,6 @@ Shapes: E experts, F inner size of the dense network, H hidden.
 
 import hashlib
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,19 +17,13 @@ import torch
 from pydantic import ValidationError
 
 from moe.checkpoint_index import StoredTensors, read_index
-from moe.checkpoint_store import find_checkpoint
+from moe.checkpoint_store import use_checkpoint
 from moe.config.explain import explain
 from moe.config.model import ModelConfig
-from moe.convert import (
-    HUB,
-    Progress,
-    checkpoint_model,
-    from_hub,
-    new_directory,
-    write_checkpoint,
-)
+from moe.convert import HUB, Progress, checkpoint_model, from_hub, write_checkpoint
 from moe.convert_map import Names, Piece, TensorMap, tensor_map
 from moe.errors import ConfigError
+from moe.new_directory import new_directory
 from moe.tensor_file import DTYPES, Shape
 
 
@@ -96,31 +89,39 @@ def upcycle(
     Raises:
         ConfigError: The source is not a dense model, or `out` exists.
     """
-    if out.exists():
-        raise ConfigError(f"{out} exists: give a new directory")
-    if (source / "config.json").is_file():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-            from_hub(source, Path(folder, "dense"))
-            return upcycle(Path(folder, "dense"), out, how, progress)
-    source = find_checkpoint(source)
+
+    def use(found: Path) -> ModelConfig:
+        with new_directory(out) as partial:
+            return _upcycled(found, partial, how, progress)
+
+    if not (source / "config.json").is_file():
+        return use_checkpoint(source, None, use)
+    with new_directory(out) as partial:
+        dense = partial / "dense"
+        from_hub(source, dense)
+        sparse = _upcycled(dense, partial, how, progress)
+        shutil.rmtree(dense)
+        return sparse
+
+
+def _upcycled(source: Path, target: Path, how: Upcycling, progress: Progress | None) -> ModelConfig:
+    """Write the sparse checkpoint of a dense one into `target`."""
     dense = checkpoint_model(source)
     sparse = upcycled_model(dense, how)
     stored = StoredTensors(source, read_index(source))
     reader = _Reader(stored, sparse, how)
-    with new_directory(out) as partial:
-        write_checkpoint(
-            partial,
-            _blocks(dense, sparse, how.granularity),
-            sparse,
-            dtype=reader.dtype,
-            read=reader.read,
-            progress=progress,
-        )
-        if (source / HUB).is_dir():
-            # The tokeniser stays; the dense model's configuration does not fit.
-            ignored = shutil.ignore_patterns("config.json")
-            shutil.copytree(source / HUB, partial / HUB, ignore=ignored)
+    write_checkpoint(
+        target,
+        _blocks(dense, sparse, how.granularity),
+        sparse,
+        dtype=reader.dtype,
+        read=reader.read,
+        progress=progress,
+    )
+    if (source / HUB).is_dir():
+        # The tokeniser stays; the dense model's configuration does not fit.
+        ignored = shutil.ignore_patterns("config.json")
+        shutil.copytree(source / HUB, target / HUB, ignore=ignored)
     return sparse
 
 

@@ -2,9 +2,11 @@
 
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -246,3 +248,24 @@ def test_demo_compares_two_models(tmp_path: Path) -> None:
     assert again.returncode == 0
     assert "At equal active parameters" in again.stdout
     assert "keep the token store" in again.stderr
+
+
+def test_a_demo_killed_just_after_its_store_goes_on(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.demo import run_demo
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    def stopped_after_building(*_: Any, **__: Any) -> None:
+        shutil.copytree(store, tmp_path / "store")
+        stopped()
+
+    monkeypatch.setattr("data.build.build_store", stopped_after_building)
+    monkeypatch.setattr("benchmarks.demo.demo_experiments", stopped)
+    said: list[str] = []
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_demo([tmp_path], tmp_path, steps=1, say=said.append)
+    assert any("keep the token store" in line for line in said)

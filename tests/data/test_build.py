@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +22,8 @@ from data.recipe import Recipe, make_recipe, read_recipe
 from data.store import Store
 from data.work import WorkFolder
 
-WORDS = [
-    "the",
-    "of",
-    "and",
-    "a",
-    "to",
-    "in",
-    "is",
-    "you",
-    "that",
-    "it",
-    "he",
-    "was",
-    "for",
-    "on",
-    "are",
-    "as",
-    "with",
-    "his",
-    "they",
-    "at",
-    "be",
-    "this",
-]
+WORDS = ["the", "of", "and", "a", "to", "in", "is", "you", "that", "it", "he", "was", "for",
+         "on", "are", "as", "with", "his", "they", "at", "be", "this"]  # fmt: skip
 
 
 def write_corpus(root: Path, num_files: int = 6, num_documents: int = 40, seed: int = 0) -> Path:
@@ -103,7 +83,7 @@ def test_shards_merged_equal_one_process(tmp_path: Path) -> None:
         manifest = merge_shards(shards, tmp_path / f"merged{count}")
         assert contents(tmp_path / f"merged{count}") == expected
         assert manifest.dropped["near_duplicate"] > 0 and manifest.dropped["bad_json"] == 6
-    assert not list(tmp_path.glob("*.merging"))
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.usefixtures("small_units")
@@ -131,7 +111,7 @@ def test_merge_refuses_what_is_not_one_build(tmp_path: Path) -> None:
     (shards[0] / "work.json").write_text(json.dumps({**state, "num_units": None}))
     with pytest.raises(DataError, match="unfinished: run its"):
         merge_shards(shards, tmp_path / "merged")
-    assert not (tmp_path / "merged").exists() and not (tmp_path / "merged.merging").exists()
+    assert not list(tmp_path.glob("*merged*"))
 
 
 @pytest.mark.parametrize("shard", [(0, 2), (3, 2)])
@@ -213,6 +193,41 @@ def test_two_builds_of_one_store_do_not_meet(tmp_path: Path) -> None:
 
     build_recipe(wanted, tmp_path / "out", workers=1, progress=report)
     assert set(calls) == {"clean and tokenise", "write"}
+
+
+def test_who_comes_second_leaves_the_first_one_s_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def busy(folder: Path) -> Iterator[None]:
+        (folder / "parts").mkdir(parents=True)
+        raise DataError("another process is building there")
+        yield
+
+    for module in ("build", "work"):
+        monkeypatch.setattr(f"data.{module}.locked", busy, raising=False)
+    with pytest.raises(DataError, match="another process"):
+        build_recipe(recipe(write_corpus(tmp_path / "in", num_files=1)), tmp_path / "out")
+    assert (tmp_path / "out.building" / "parts").is_dir()
+
+
+@pytest.mark.parametrize("stage", ["find files and make the tokenizer", "write"])
+def test_a_store_that_another_process_finished_is_kept(stage: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    seen = []
+
+    def report(progress: Any) -> None:
+        seen.append(progress.stage)
+        if progress.stage == stage:
+            out.mkdir(exist_ok=True)
+            (out / "theirs").touch()
+
+    wanted = recipe(write_corpus(tmp_path / "in", num_files=1))
+    with pytest.raises(DataError, match="out: exists already"):
+        build_recipe(wanted, out, workers=1, progress=report)
+    assert seen[-1] == stage, "no work is done in vain"
+    assert [path.name for path in out.iterdir()] == ["theirs"]
+    assert not (tmp_path / "out.building").exists()
 
 
 COMMAND = """

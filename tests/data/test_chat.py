@@ -14,6 +14,7 @@ from data.chat_format import BUILT_IN, ChatFormat, TemplateError
 from data.cli import app
 from data.config import DataConfig
 from data.errors import DataError
+from data.files import whole_folder
 from data.loader import Batch, Loader
 from data.store import Store
 from data.tokenizer import Tokenizer, byte_tokenizer, train_bpe
@@ -327,3 +328,13 @@ def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
         build_chat_store(
             [tmp_path / "a/t.jsonl", tmp_path / "b/t.jsonl"], tmp_path / "s", tokenizer="bytes"
         )
+
+
+def test_two_builds_of_one_store_do_not_meet(tmp_path: Path) -> None:
+    files = [write(tmp_path / "a.jsonl", [ask("q", "a")])]
+    with (
+        whole_folder(tmp_path / "out") as root,
+        pytest.raises(DataError, match="another process is building there"),
+    ):
+        build_chat_store(files, tmp_path / "out", tokenizer="bytes", held_out_fraction=0)
+    assert not root.exists() and (tmp_path / "out").is_dir()

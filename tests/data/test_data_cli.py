@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import moescale
 from data.cli import app
-from data.errors import DataError
+from data.errors import DataError, DiskError, StoppedError
 
 HERE = Path(moescale.__file__).parent
 
@@ -195,3 +195,57 @@ def test_a_full_disk_is_one_line(
     with pytest.raises(RuntimeError, match=r"part\.arrow: No space left on device") as caught:
         build(source, tmp_path / "out")
     assert getattr(caught.value, "exit_code", None) == 1
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise OSError(30, "Read-only file system", "place")
+
+
+@pytest.mark.parametrize(
+    ("place", "arguments"),
+    [
+        ("data.chat.whole_folder", ["chat", "CHAT", "-o", "OUT", "--tokenizer", "bytes"]),
+        ("data.packing.whole_file", ["pack", "STORE", "--seq-len", "8"]),
+        ("data.inspect_page.write_text", ["inspect", "STORE", "--html", "OUT"]),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_line(
+    place: str, arguments: list[str], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(source, tmp_path / "store")
+    places = {"CHAT": source / "a.jsonl", "OUT": tmp_path / "out", "STORE": tmp_path / "store"}
+    monkeypatch.setattr(place, refuse)
+    with pytest.raises(DiskError, match="place: Read-only file system"):
+        moe_data(*(places.get(argument, argument) for argument in arguments))
+
+
+def test_files_of_a_store_that_cannot_be_read_are_named(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    build(source, store)
+    with monkeypatch.context() as patch:
+        patch.setattr("data.store.file_sha256", refuse)
+        with pytest.raises(DataError, match=r"train-00000\.arrow: Read-only") as caught:
+            moe_data("verify", store)
+    assert "tokenizer.json: Read-only" in str(caught.value)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(DataError, match=r"manifest\.json: Read-only .*: make it readable"):
+        moe_data("inspect", store)
+
+
+@pytest.mark.parametrize("command", ["merge", "import", "export", "chat"])
+def test_a_stopped_command_that_does_not_continue_says_so(
+    command: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    build(source, tmp_path / "store")
+    for name in ("build.merge_shards", "indexed.import_indexed", "indexed.export_indexed"):
+        monkeypatch.setattr(f"data.{name}", stopped)
+    monkeypatch.setattr("data.chat.build_chat_store", stopped)
+    out = ["-o", tmp_path / "out"] if command != "export" else [tmp_path / "out"]
+    tokenizer = ["--tokenizer", "bytes"] if command in {"import", "chat"} else []
+    with pytest.raises(StoppedError, match="out: stopped: start it again"):
+        moe_data(command, tmp_path / "store", *out, *tokenizer)

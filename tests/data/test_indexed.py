@@ -1,6 +1,7 @@
 """Megatron's .bin and .idx: what its own reader sees, in and out without losing a token."""
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,14 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
         export_indexed(store, "held_out", tmp_path / "other")
     with pytest.raises(DataError, match="store: exists already"):
         import_indexed(tmp_path / "pair", tmp_path / "store", byte_tokenizer())
+
+
+def test_a_pair_takes_its_names_only_when_both_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in.txt").write_text("text")
+    store = build(tmp_path / "store", tmp_path / "in.txt")
+    monkeypatch.setattr("data.indexed.MAGIC", "no bytes: the index cannot be written")
+    with pytest.raises(struct.error):
+        export_indexed(store, "train", tmp_path / "pair")
+    assert not list(tmp_path.glob("*pair*"))

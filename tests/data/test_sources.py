@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from building import build, dropped, recipe, texts
+from building import build, contents, dropped, recipe, texts
 
-from data.build import build_recipe
+from data.build import build_recipe, build_shard, merge_shards
 from data.errors import DataError
 from data.sources import list_inputs
 from data.units import UNIT_BYTES, plan_units
@@ -146,6 +146,25 @@ def test_a_folder_tells_what_it_left_aside(tmp_path: Path) -> None:
     assert texts(store) == ["text of a.txt"]
     ignored = {k: n for k, n in store.manifest.counts.items() if k.startswith("ignored")}
     assert ignored == {"ignored.csv": 2, "ignored.json": 1, "ignored.no suffix": 1}
+
+
+def test_stores_and_builds_below_a_source_are_no_input(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a.txt").write_text("one")
+    wanted = recipe(source)
+    first = build(source / "first", source)
+    shards = [build_shard(wanted, source / "second", (n, 2), workers=1) for n in (1, 2)]
+    merge_shards(shards, source / "second")
+    assert contents(source / "second") == contents(source / "first")
+
+    def stop(progress: Any) -> None:
+        if progress.stage == "write":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_recipe(wanted, source / "third", workers=1, progress=stop)
+    assert build_recipe(wanted, source / "third", workers=1) == first.manifest
 
 
 def test_linked_folders_are_followed(tmp_path: Path) -> None:

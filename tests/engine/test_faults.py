@@ -147,6 +147,14 @@ def test_failing_storage_is_tried_again_and_training_goes_on(
     assert all("the checkpoint of step 2" in line and "Input/output" in line for line in failed)
 
 
+def test_a_run_whose_last_save_fails_says_what_to_do(store: Path, tmp_path: Path) -> None:
+    experiment = make(store, train=TRAIN | {"steps": 2})
+    remedy = "tried 2 times: .*: make room or repair it, then continue with --resume"
+    with pytest.raises(RankError, match=f"StorageError: .*{remedy}"):
+        run(1, experiment, tmp_path / "run", prepare=partial(_failing_storage, 2))
+    assert not list((tmp_path / "run/checkpoints").iterdir())
+
+
 _LATER = Event()
 
 

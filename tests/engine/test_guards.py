@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,29 @@ def _spoil(step: int, what: str) -> None:
     Trainer.forward_backward = spoiled  # type: ignore[method-assign]
 
 
+def _spoil_while_saving(what: str) -> None:
+    """Let storage be slow with the checkpoint before the spoilt step."""
+    from moe import checkpoint_format
+
+    _spoil(4, what)
+    write = checkpoint_format.write_tensors
+
+    def slow(path: Path, tensors: Any) -> None:
+        if "checkpoints" in path.parts:
+            time.sleep(3)
+        write(path, tensors)
+
+    checkpoint_format.write_tensors = slow
+
+
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_a_refused_step_stops_the_run_with_a_dump(what: str, store: Path, tmp_path: Path) -> None:
     run_dir, experiment = tmp_path / "run", make(store, train=TRAIN)
     named = r"GuardError: step 4 \(samples 12 to 15\): the (loss|gradient norm) is (nan|inf)"
     with pytest.raises(RankError, match=named):
-        run(1, experiment, run_dir, prepare=partial(_spoil, 4, what))
+        run(1, experiment, run_dir, prepare=partial(_spoil_while_saving, what))
     assert record(run_dir)["status"] == "failed"
+    assert [step_of(path) for path in complete_checkpoints(run_dir / "checkpoints")] == [2]
     (refused,) = rows(run_dir, "refused")
     assert (refused["step"], refused["action"], refused["samples"]) == (4, "stop", [12, 16])
     assert [step_of(path) for path in complete_checkpoints(run_dir / "dumps")] == [4]

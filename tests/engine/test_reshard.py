@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from faulty import rows, run
+from hub_models import make_model
 from runs import command
 from safetensors.numpy import load_file
 from training import Block, assemble, make
+
+from moe.convert import from_hub
 
 TRAIN = {"steps": 6, "warmup_steps": 1, "checkpoint_interval": 3}
 
@@ -64,6 +67,16 @@ def test_resharded_files_hold_the_same_state(
         losses = [row["loss"] for row in rows(out)]
         wanted = [row["loss"] for row in rows(source)][3:]
         np.testing.assert_allclose(losses, wanted, rtol=1e-5)
+
+
+def test_a_converted_model_is_resharded_with_what_came_with_it(tmp_path: Path) -> None:
+    make_model("qwen3", tmp_path / "hub")
+    from_hub(tmp_path / "hub", tmp_path / "ours")
+    arguments = ("-o", str(tmp_path / "out"), "--set", 'parallel.device="cpu"')
+    code, _, said = command("convert", "reshard", str(tmp_path / "ours"), *arguments)
+    assert code == 0, said
+    assert (tmp_path / "out" / "hub" / "config.json").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"hub", "ours", "out"}
 
 
 def test_bad_layouts_are_refused_and_nothing_is_written(source: Path, tmp_path: Path) -> None:

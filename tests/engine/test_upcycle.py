@@ -65,6 +65,22 @@ def test_sparse_models_start_at_the_dense_loss(dense: dict[str, Path], tmp_path:
         assert max(abs(loss - losses[name]) for loss in found.values()) < 1e-5, found
 
 
+def test_the_dense_copy_lies_where_the_next_start_cleans(
+    dense: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = []
+
+    def noted(source: Path, out: Path) -> None:
+        copies.append(out)
+        from_hub(source, out)
+
+    monkeypatch.setattr("moe.upcycle.from_hub", noted)
+    upcycle(dense["tied"], tmp_path / "out", WAYS["plain"])
+    assert copies == [tmp_path / ".out.making" / "whole" / "dense"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not (tmp_path / "out" / "dense").exists()
+
+
 def test_what_is_made_has_the_layers_asked_for(dense: dict[str, Path], tmp_path: Path) -> None:
     sparse = upcycle(dense["tied"], tmp_path / "out", WAYS["some_layers"])
     assert sparse.sparse_layers == (False, True, False)
@@ -151,7 +167,7 @@ def test_sources_that_are_not_dense_models_are_refused(
     upcycle(dense["tied"], tmp_path / "sparse", WAYS["plain"])
     with pytest.raises(ConfigError, match="has routed experts already"):
         upcycle(tmp_path / "sparse", tmp_path / "again", WAYS["plain"])
-    with pytest.raises(ConfigError, match="exists: give a new directory"):
+    with pytest.raises(ConfigError, match="exists already: remove it or choose another name"):
         upcycle(dense["tied"], tmp_path / "sparse", WAYS["plain"])
     shutil.rmtree(tmp_path / "sparse")
     with pytest.raises(ConfigError, match="no complete checkpoint"):

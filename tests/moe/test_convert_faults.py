@@ -1,7 +1,10 @@
 """Wrong files are refused in one line that names what is wrong; nothing is half-written."""
 
+import errno
 import json
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from moe.checkpoint_index import read_index, verify_files
 from moe.convert import from_hub, to_hub
-from moe.errors import ConfigError
+from moe.errors import ConfigError, StorageError
 from moescale import app
 
 LAYERS, HIDDEN, VOCABULARY = 2, 16, 32
@@ -219,7 +223,53 @@ def test_commands_convert_and_say_what_they_did(tmp_path: Path) -> None:
         "config.json", "model.safetensors", "tokenizer.json"
     ]  # fmt: skip
     again = run(app, ["convert", "from-hf", str(hub), "-o", out])
-    assert "exists: give a new directory" in str(again.exception)
+    assert "exists already: remove it or choose another name" in str(again.exception)
+
+
+def test_two_conversions_to_one_place_do_not_meet(tmp_path: Path) -> None:
+    hub, out = save(tmp_path / "hub", tensors()), tmp_path / "out"
+    refused = []
+
+    def second(_done: int, _total: int) -> None:
+        with pytest.raises(ConfigError, match="another process is building there") as caught:
+            from_hub(hub, out)
+        refused.append(caught)
+
+    from_hub(hub, out, second)
+    verify_files(out)
+    assert refused and sorted(path.name for path in tmp_path.iterdir()) == ["hub", "out"]
+
+
+def test_a_full_disk_is_no_mistake_of_the_user_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    hub = save(tmp_path / "hub", tensors())
+    from_hub(hub, tmp_path / "ours")
+    monkeypatch.setattr("moe.convert.TensorWriter", full)
+    for convert, source in ((from_hub, hub), (to_hub, tmp_path / "ours")):
+        with pytest.raises(StorageError, match="out: No space left on device: make room"):
+            convert(source, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hub", "ours"]
+
+
+def test_a_checkpoint_removed_meanwhile_is_the_newest_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run" / "checkpoints"
+    hub = save(tmp_path / "hub", tensors())
+    for step in (1, 2):
+        from_hub(hub, run / f"step-0000000{step}")
+
+    def removed(found: Path) -> Any:
+        monkeypatch.undo()
+        shutil.rmtree(run / "step-00000002")
+        return read_index(found)
+
+    monkeypatch.setattr("moe.convert.read_index", removed)
+    assert to_hub(tmp_path / "run", tmp_path / "out").family == "mixtral"
 
 
 SMALL = 56 * 2**20
