@@ -164,6 +164,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     except SafetensorError as error:
         # safetensors wraps what the system said.
         raise OSError(f"{path}: {error}") from None
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets only its owner read it
     fsync_file(path)
 
 

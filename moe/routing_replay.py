@@ -47,6 +47,7 @@ class RoutingRecord:
         try:
             with replacing(path) as temporary:
                 save_file(tensors, temporary, metadata={"about": self.about})
+                temporary.chmod(path.parent.stat().st_mode & 0o666)
         except (OSError, SafetensorError) as error:
             raise StorageError(f"{path}: {error}") from None
 

@@ -39,9 +39,13 @@ class RunDirectory:
             raise ConfigError(
                 f"run directory {path}: {error.strerror or error}: choose another with --run-dir"
             ) from None
-        self._check_content(experiment, resume)
-        write_text(path / "experiment.toml", experiment.to_toml())
-        self.record: dict[str, Any] = self._read_record()
+        try:
+            self._check_content(experiment, resume)
+            write_text(path / "experiment.toml", experiment.to_toml())
+            self.record: dict[str, Any] = self._read_record()
+        except BaseException:
+            self.release()
+            raise
 
     @property
     def checkpoints(self) -> Path:

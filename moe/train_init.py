@@ -29,7 +29,8 @@ def load_initial_weights(experiment: Experiment, chunks: Sequence[Any]) -> None:
             that the model does not.
     """
     assert experiment.train.init is not None
-    checkpoint = find_checkpoint(experiment.train.init)
+    # Its run may go on and make newer ones: every rank takes the first rank's choice.
+    checkpoint = all_gather_objects(find_checkpoint(experiment.train.init))[0]
     mine = {key for chunk in chunks for key in _keys(chunk)}
     ours = {key for keys in all_gather_objects(sorted(mine)) for key in keys}
     stored = {part["key"] for part in read_index(checkpoint)["parts"]}

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 
-from moe.checkpoint_index import read_index, verify_files, write_index
+from moe.checkpoint_index import read_index, verify_files, write_index, write_tensors
 from moe.checkpoint_store import (
     begin,
     checkpoint_name,
@@ -92,6 +93,13 @@ def test_a_checkpoint_removed_meanwhile_is_the_newest_instead(root: Path) -> Non
     gone_after = 1
     with pytest.raises(ConfigError, match=r"step-00000001/index\.json: missing"):
         use_checkpoint(root.parent, None, use)
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o700])
+def test_who_may_read_the_folder_may_read_its_tensors(mode: int, root: Path) -> None:
+    root.chmod(mode)
+    write_tensors(root / "rank-00000.safetensors", {"0": torch.zeros(1)})
+    assert (root / "rank-00000.safetensors").stat().st_mode & 0o777 == mode & 0o666
 
 
 def test_a_file_that_vanishes_while_it_is_verified_is_missing(
