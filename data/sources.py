@@ -73,7 +73,9 @@ def list_inputs(recipe: Recipe) -> Inputs:
         for root in source.paths:
             found = list(walk_files(root, ignored))
             if not found:
-                raise DataError(f"{root}: no text, JSONL, Parquet or Arrow files in it")
+                is_ours = root.is_dir() and _is_ours(os.listdir(root))
+                why = "a token store, not documents" if is_ours else "no documents in it"
+                raise DataError(f"{root}: {why}: give text, JSONL, Parquet or Arrow files")
             files += [_input_file(index, path) for path in found]
     return Inputs(files, ignored)
 

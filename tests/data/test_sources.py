@@ -157,6 +157,8 @@ def test_stores_and_builds_below_a_source_are_no_input(tmp_path: Path) -> None:
     shards = [build_shard(wanted, source / "second", (n, 2), workers=1) for n in (1, 2)]
     merge_shards(shards, source / "second")
     assert contents(source / "second") == contents(source / "first")
+    with pytest.raises(DataError, match="first: a token store, not documents"):
+        build(tmp_path / "out", source / "first")
 
     def stop(progress: Any) -> None:
         if progress.stage == "write":
@@ -296,7 +298,7 @@ def stopped(tmp_path: Path, wanted: Any) -> None:
     ("make", "message"),
     [
         (lambda root: root / "missing", "no such file or folder"),
-        (lambda root: root, "no text, JSONL, Parquet or Arrow files in it"),
+        (lambda root: root, "no documents in it: give text, JSONL, Parquet or Arrow files"),
         (lambda root: table(root, {"body": ["x"]}), "no column 'text'; it has body: choose one"),
         (lambda root: table(root, {"text": [1]}), "column 'text' is int64, not text"),
         (lambda root: root / "corpus.bin", "use `moe data import`"),
