@@ -239,6 +239,7 @@ read -r -d '' TASK <<'END_OF_TASK'
 set -uo pipefail
 main() {
   role=$1 child='' stopping=0
+  trap stop TERM USR2
   shift
   export PYTHONPATH="$MOESCALE_CODE" PYTHONUNBUFFERED=1
   export MASTER_ADDR="$MOESCALE_MASTER_ADDR" MASTER_PORT="$MOESCALE_MASTER_PORT"
@@ -264,8 +265,11 @@ run_rank() {
   exec >>"$MOESCALE_ATTEMPT/rank-$RANK.log" 2>&1
   echo "$BASHPID" >"$MOESCALE_ATTEMPT/pid-$RANK"
   if [ -n "$MOESCALE_SECRETS" ]; then . "$MOESCALE_SECRETS" || return 1; fi
-  run "$MOESCALE_PYTHON" -m moescale "$@"
-  code=$?
+  code=75 # where it is to stop before it began
+  if ((stopping == 0)) && [ ! -e "$MOESCALE_ATTEMPT/asked" ]; then
+    run "$MOESCALE_PYTHON" -m moescale "$@"
+    code=$?
+  fi
   if ((code == 75)) || { ((code && stopping)) && ! compgen -G "$MOESCALE_ATTEMPT/exit-*" >/dev/null; }; then
     : >"$MOESCALE_ATTEMPT/stopped" && code=0
   elif ((code)); then
@@ -274,19 +278,26 @@ run_rank() {
   rm -f "$MOESCALE_ATTEMPT/pid-$RANK"
   return "$code"
 }
-run_agent() { # torchrun gives ranks 30 s once it hears a signal, so it hears none
-  export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGINT
+run_agent() {
   export MOESCALE_TASK="$BASH_EXECUTION_STRING" MOESCALE_COMMAND
   MOESCALE_COMMAND=$(printf '%q ' "$@") # not as arguments: torchrun replaces $$ and ${...} there
-  trap '' TERM
-  run "$MOESCALE_PYTHON" -m torch.distributed.run --no-python --nnodes="$MOESCALE_NODES" \
+  run start_torchrun
+}
+# Some clusters signal every process of a step. torchrun kills the ranks 30 s after a signal that it
+# handles, and dies of others: it ignores them, by a handler, as its ranks would inherit a mere trap.
+start_torchrun() {
+  trap '' TERM USR2 # until Python is up
+  exec "$MOESCALE_PYTHON" -c 'import signal
+for number in signal.SIGTERM, signal.SIGUSR2:
+    signal.signal(number, lambda *_: None)
+from torch.distributed.run import main
+main()' --signals-to-handle=SIGINT --no-python --nnodes="$MOESCALE_NODES" \
     --nproc-per-node="$MOESCALE_PROCESSES" --node-rank="$SLURM_NODEID" \
     --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" \
     bash -c 'eval "$MOESCALE_TASK"' moescale rank
 }
 run() { # in a process group of its own, so that only this shell hears what SLURM sends
   set -m
-  trap stop TERM USR2
   "$@" </dev/null &
   child=$!
   set +m
@@ -305,9 +316,10 @@ stop() {
   stopping=1
   if [ -z "$child" ]; then return 0; fi
   if [ "$role" != torchrun ]; then kill -USR2 "$child" 2>/dev/null; return 0; fi
+  : >"$MOESCALE_ATTEMPT/asked" # for ranks that torchrun has yet to start
   first=$((SLURM_NODEID * MOESCALE_PROCESSES))
   for ((rank = first; rank < first + MOESCALE_PROCESSES; rank++)); do
-    kill -USR2 "$(cat "$MOESCALE_ATTEMPT/pid-$rank")" 2>/dev/null
+    kill -USR2 "$(cat "$MOESCALE_ATTEMPT/pid-$rank" 2>/dev/null)" 2>/dev/null
   done
 }
 main "$@"

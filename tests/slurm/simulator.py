@@ -253,7 +253,10 @@ class Simulator:
             for name in ("srun", "scontrol", "sbatch")
         }
         scripts["python"] = (
-            f'if [ "$2" = torch.distributed.run ]; then exec {sys.executable} "$@"; fi\n'
+            'if [ "$1" = -c ]; then\n'
+            ': >"$MOESCALE_ATTEMPT/torchrun-$SLURM_NODEID"\n'
+            'while [ "$TOY_HOLD_AT" = 0 -a ! -e "$MOESCALE_ATTEMPT/asked" ]; do sleep 0.05; done\n'
+            f'exec {sys.executable} "$@"\nfi\n'
             f'exec {sys.executable} -S "{toy}" "$@"'
         )
         scripts["python3"] = scripts["python"]
