@@ -79,7 +79,7 @@ class Simulator:
         nodes = {name: {"state": "ALLOCATED", "port": port} for name in NODES}
         self.set_state(
             JobState="RUNNING", Reason="None", Restarts=0, EndTime="Unknown", PreemptTime="None",
-            nodes=nodes, requeue_failures=0, excluded="", version="22.05.8",
+            nodes=nodes, requeue_failures=0, silence=0, excluded="", version="22.05.8",
         )  # fmt: skip
 
     # --- what slurmctld does

@@ -263,7 +263,7 @@ def test_submission_by_hand_counts_anew(simulate: Simulate) -> None:
 
 def test_busy_controller_is_asked_again(simulate: Simulate, undisturbed: dict[str, object]) -> None:
     job = simulate()
-    job.set_state(requeue_failures=1)
+    job.set_state(requeue_failures=1, silence=1)
     job.start(hold_at=5)
     job.signal_batch(signal.SIGUSR2)
     assert job.run_to_end() == 0
