@@ -57,7 +57,17 @@ query_job() { # sets job_state, job_reason, job_restarts, job_end; empty where s
   [[ $text =~ \ PreemptTime=[0-9] ]] && job_reason=Preempted
 }
 
-find_failed_nodes() { # prints nodes that SLURM calls failed, or whose slurmd does not answer
+ask_slurm() { # query_job until slurmctld answers: for a minute, or until give_up
+  local start=$SECONDS
+  while query_job; [[ -z $job_state ]]; do
+    ((SECONDS < ${give_up:-$((start + 60))})) || return 1
+    sleep 1
+  done
+}
+
+is_open() { timeout 8 bash -c ": </dev/tcp/$1" 2>/dev/null; } # ADDRESS/PORT
+
+find_failed_nodes() { # prints nodes that SLURM calls failed, or whose slurmd is silent twice
   local line name address port failed_state=' State=[A-Z_+]*(DOWN|FAIL|NOT_RESPONDING|[*])'
   while read -r line; do
     [[ $line =~ NodeName=([^ ]+) ]] || continue
@@ -67,7 +77,7 @@ find_failed_nodes() { # prints nodes that SLURM calls failed, or whose slurmd do
     if [[ $line =~ $failed_state ]]; then
       echo "$name"
     else
-      { timeout 10 bash -c ": </dev/tcp/$address/$port" 2>/dev/null || echo "$name"; } &
+      { is_open "$address/$port" || { sleep 1; is_open "$address/$port"; } || echo "$name"; } &
     fi
   done < <(scontrol show node -o "$SLURM_JOB_NODELIST" 2>/dev/null)
   wait
@@ -78,10 +88,13 @@ find_failed_nodes() { # prints nodes that SLURM calls failed, or whose slurmd do
 classify_stop() { # sets outcome, and handled=1 where nothing is left to do
   local deadline
   outcome=preempted handled=0
-  query_job
+  [[ -e $state_dir/cancelled ]] || ask_slurm
   deadline=$(date -d "${job_end:-9999-01-01}" +%s 2>/dev/null) || deadline=253370764800
   if [[ -e $state_dir/cancelled || $job_state == CANCELLED ]]; then
     outcome=cancelled handled=1
+  elif [[ -z $job_state && -n $give_up ]]; then
+    outcome=unknown handled=1
+    say "not continued: SLURM may have cancelled it, but does not answer; moe slurm requeue goes on"
   elif ((job_restarts > ${SLURM_RESTART_COUNT:-0})); then
     outcome=requeued handled=1 # SLURM did it: preemption, node failure or `scontrol requeue`
   elif [[ $job_reason == TimeLimit ]]; then
@@ -98,15 +111,15 @@ continue_run() { # [OUTCOME]: see that the run goes on
   ((asked++)) && return 0 # counted here and not on disk, which may be full
   classify_stop
   count_restarts # anew: moe slurm requeue may have reset it
-  mapfile -t failed < <(find_failed_nodes)
-  if ((${#failed[@]})) && [[ $outcome != cancelled ]]; then
+  [[ ${1:-} == error ]] || mapfile -t failed < <(find_failed_nodes) # else known
+  if ((${#failed[@]})) && [[ $outcome != @(cancelled|unknown) ]]; then
     outcome=node_failure
     exclude_nodes "${failed[@]}"
   elif [[ -n ${1:-} && $handled == 0 ]]; then
     outcome=$1
   fi
   end_attempt "$outcome" 75
-  if [[ $outcome == cancelled ]]; then
+  if [[ $outcome == @(cancelled|unknown) ]]; then
     return 0
   elif ((restarts >= max_restarts)); then
     say "not continued: $restarts restarts, slurm.max_restarts=$max_restarts"
@@ -129,6 +142,7 @@ continue_run() { # [OUTCOME]: see that the run goes on
 
 requeue() {
   query_job # it may have happened in the meantime
+  [[ -n $job_state ]] || return 1
   if ((job_restarts <= ${SLURM_RESTART_COUNT:-0})); then scontrol requeue "$job" || return 1; fi
   say "requeued"
   apply_exclusion
@@ -172,8 +186,10 @@ on_signal() { # NAME
   [[ -n $step ]] && kill -USR2 "$step" 2>/dev/null
   # SIGTERM on this shell means that SIGKILL follows: what must be done is done now.
   if [[ $1 == TERM ]]; then
-    query_job
-    [[ $job_state == RUNNING ]] || continue_run
+    give_up=${give_up:-$((SECONDS + answer_s))}
+    ((asked)) && return 0
+    ask_slurm || say "SLURM does not answer: asking again once the ranks have stopped"
+    if [[ $job_state == RUNNING ]]; then give_up=''; elif [[ -n $job_state ]]; then continue_run; fi
   fi
 }
 
@@ -239,6 +255,7 @@ read -r -d '' TASK <<'END_OF_TASK'
 set -uo pipefail
 main() {
   role=$1 child='' stopping=0
+  trap stop TERM USR2
   shift
   export PYTHONPATH="$MOESCALE_CODE" PYTHONUNBUFFERED=1
   export MASTER_ADDR="$MOESCALE_MASTER_ADDR" MASTER_PORT="$MOESCALE_MASTER_PORT"
@@ -264,8 +281,11 @@ run_rank() {
   exec >>"$MOESCALE_ATTEMPT/rank-$RANK.log" 2>&1
   echo "$BASHPID" >"$MOESCALE_ATTEMPT/pid-$RANK"
   if [ -n "$MOESCALE_SECRETS" ]; then . "$MOESCALE_SECRETS" || return 1; fi
-  run "$MOESCALE_PYTHON" -m moescale "$@"
-  code=$?
+  code=75 # where it is to stop before it began
+  if ((stopping == 0)) && [ ! -e "$MOESCALE_ATTEMPT/asked" ]; then
+    run "$MOESCALE_PYTHON" -m moescale "$@"
+    code=$?
+  fi
   if ((code == 75)) || { ((code && stopping)) && ! compgen -G "$MOESCALE_ATTEMPT/exit-*" >/dev/null; }; then
     : >"$MOESCALE_ATTEMPT/stopped" && code=0
   elif ((code)); then
@@ -274,19 +294,23 @@ run_rank() {
   rm -f "$MOESCALE_ATTEMPT/pid-$RANK"
   return "$code"
 }
-run_agent() { # torchrun gives ranks 30 s once it hears a signal, so it hears none
-  export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGINT
+run_agent() {
   export MOESCALE_TASK="$BASH_EXECUTION_STRING" MOESCALE_COMMAND
   MOESCALE_COMMAND=$(printf '%q ' "$@") # not as arguments: torchrun replaces $$ and ${...} there
-  trap '' TERM
-  run "$MOESCALE_PYTHON" -m torch.distributed.run --no-python --nnodes="$MOESCALE_NODES" \
+  run start_torchrun
+}
+# Some clusters signal every process of a step. torchrun kills the ranks 30 s after a signal that it
+# handles, and dies of others: it ignores them, by a handler, as its ranks would inherit a mere trap.
+start_torchrun() {
+  trap '' TERM USR2 # until Python is up
+  exec "$MOESCALE_PYTHON" -c 'from signal import *; [signal(n, lambda *_: 0) for n in (SIGTERM, SIGUSR2)]
+from torch.distributed.run import main; main()' --signals-to-handle=SIGINT --no-python --nnodes="$MOESCALE_NODES" \
     --nproc-per-node="$MOESCALE_PROCESSES" --node-rank="$SLURM_NODEID" \
     --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" \
     bash -c 'eval "$MOESCALE_TASK"' moescale rank
 }
 run() { # in a process group of its own, so that only this shell hears what SLURM sends
   set -m
-  trap stop TERM USR2
   "$@" </dev/null &
   child=$!
   set +m
@@ -305,9 +329,10 @@ stop() {
   stopping=1
   if [ -z "$child" ]; then return 0; fi
   if [ "$role" != torchrun ]; then kill -USR2 "$child" 2>/dev/null; return 0; fi
+  : >"$MOESCALE_ATTEMPT/asked" # for ranks that torchrun has yet to start
   first=$((SLURM_NODEID * MOESCALE_PROCESSES))
   for ((rank = first; rank < first + MOESCALE_PROCESSES; rank++)); do
-    kill -USR2 "$(cat "$MOESCALE_ATTEMPT/pid-$rank")" 2>/dev/null
+    kill -USR2 "$(cat "$MOESCALE_ATTEMPT/pid-$rank" 2>/dev/null)" 2>/dev/null
   done
 }
 main "$@"
@@ -358,6 +383,7 @@ leave() { # with 0 where the run goes on, else with 75: resume me
 job=$SLURM_JOB_ID task=${SLURM_ARRAY_TASK_ID:-0}
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then job="${SLURM_ARRAY_JOB_ID}_$task"; fi
 step='' stopping=0 asked=0 continued=0
+give_up='' answer_s=15 # SECONDS at which asking SLURM ends; from a SIGTERM on: half of usual KillWait
 export SLURM_TIME_FORMAT=standard # whatever the user likes to read
 begin_attempt
 trap 'on_signal TERM' TERM

@@ -15,7 +15,7 @@ from rich.text import Text
 from slurm.accounting import Usage
 from slurm.client import Client
 from slurm.logs import batch_log, choose_attempt, follow, rank_errors, rank_log, ranks, tail
-from slurm.status import Standing, TaskStatus, counts
+from slurm.status import FAILED, Standing, TaskStatus, counts
 from slurm.submission import Attempt, Submission
 from slurm.submit import ENDED, Receipt
 
@@ -77,7 +77,7 @@ def _status_table(submission: Submission, statuses: Sequence[TaskStatus]) -> Tab
     table.add_column("state", min_width=8)
     for column in ("starts", "step", "tokens/s", "loss", "time left", "limit in", "energy"):
         table.add_column(column, justify="right", no_wrap=True)
-    order = {"running": 0, "error": 1, "rejected": 1, "killed": 1, "restart_cap": 1}
+    order = {"running": 0} | dict.fromkeys(FAILED, 1)
     ranked = sorted(statuses, key=lambda status: (order.get(status.state, 2), status.index))
     for status in ranked[:MAX_TASK_ROWS]:
         table.add_row(*_status_cells(status))

@@ -12,7 +12,7 @@ from slurm.progress import Progress, read_progress
 from slurm.submission import Attempt, Submission, Task
 from slurm.submit import ENDED, is_finished
 
-FAILED = frozenset({"error", "rejected", "restart_cap", "killed"})
+FAILED = frozenset({"error", "rejected", "restart_cap", "killed", "unknown"})
 """States of tasks that want a look at their logs."""
 
 

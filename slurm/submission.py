@@ -60,7 +60,7 @@ class Attempt:
     """End; none while it runs, or when it was killed before it could say so."""
     outcome: str | None
     """`finished`, `time_limit`, `preempted`, `requeued`, `node_failure`, `error`, `rejected`,
-    `cancelled`, `restart_cap`, or none."""
+    `cancelled`, `restart_cap`, `unknown` (SLURM ended it and did not say why), or none."""
 
 
 @dataclass(frozen=True, kw_only=True)

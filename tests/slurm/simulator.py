@@ -7,6 +7,7 @@ stand-ins (stand_ins/cluster_commands.py), and training is stand_ins/toy_train.p
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -78,13 +79,15 @@ class Simulator:
         nodes = {name: {"state": "ALLOCATED", "port": port} for name in NODES}
         self.set_state(
             JobState="RUNNING", Reason="None", Restarts=0, EndTime="Unknown", PreemptTime="None",
-            nodes=nodes, requeue_failures=0, excluded="", version="22.05.8",
+            nodes=nodes, requeue_failures=0, silence=0, excluded="", version="22.05.8",
         )  # fmt: skip
 
     # --- what slurmctld does
 
-    def start(self, nodes: Sequence[str] = NODES, job_id: int = 100) -> None:
-        """Start the batch script on its first node."""
+    def start(
+        self, nodes: Sequence[str] = NODES, job_id: int = 100, hold_at: int | None = None
+    ) -> None:
+        """Start the batch script on its first node; `hold_at`: see it wait at this step."""
         self.set_state(JobState="RUNNING", Reason="None", PreemptTime="None")
         env = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
         env |= {
@@ -99,28 +102,32 @@ class Simulator:
             env["SLURM_RESTART_COUNT"] = str(self.restart)
         if self.array_task is not None:
             env |= {"SLURM_ARRAY_JOB_ID": "90", "SLURM_ARRAY_TASK_ID": str(self.array_task)}
+        if hold_at is not None:
+            env["TOY_HOLD_AT"] = str(hold_at)
         with (self.job_dir / "logs" / "batch.log").open("ab") as log:
             self.process = subprocess.Popen(
                 ["bash", str(self.job_dir / "job.sh")],
                 cwd=self.folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
+        if hold_at:
+            self.wait_until(lambda: any(row["step"] == hold_at for row in self.rows()))
 
-    def wait(self, timeout_s: float = 40) -> int:
+    def wait(self, timeout_s: float = 300) -> int:
         """Wait for the batch shell's end, and end what it left, as slurmd does."""
         assert self.process is not None
         code = self.process.wait(timeout_s)
         self.kill_all()
         return code
 
-    def restarted(self) -> bool:
+    def restarted(self, hold_at: int | None = None) -> bool:
         """Follow the queue: start again if the job was requeued; tell whether it was."""
         restarts = self.state()["Restarts"]
         if restarts == self.restart:
             return False
         assert restarts == self.restart + 1, "requeued twice"
         self.restart = restarts
-        self.start()
+        self.start(hold_at=hold_at)
         return True
 
     def run_to_end(self) -> int:
@@ -162,13 +169,9 @@ class Simulator:
 
     # --- what can be seen
 
-    def wait_for_step(self, step: int) -> None:
-        """Wait until the run's record has this step."""
-        self.wait_until(lambda: any(row["step"] >= step for row in self.rows()))
-
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Poll a condition."""
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while not condition():
             assert time.monotonic() < end, self.log()
             time.sleep(0.01)
@@ -217,6 +220,12 @@ class Simulator:
         """Return the batch shell's log."""
         return (self.job_dir / "logs" / "batch.log").read_text()
 
+    def add_command(self, name: str, line: str) -> None:
+        """Put a line before a command of the machine."""
+        path = self.folder / "bin" / name
+        path.write_text(f'#!/bin/bash\n{line}\nexec {shutil.which(name)} "$@"\n')
+        path.chmod(0o755)
+
     def close(self) -> None:
         """Leave no process and no socket behind."""
         if self.process is not None:
@@ -244,7 +253,10 @@ class Simulator:
             for name in ("srun", "scontrol", "sbatch")
         }
         scripts["python"] = (
-            f'if [ "$2" = torch.distributed.run ]; then exec {sys.executable} "$@"; fi\n'
+            'if [ "$1" = -c ]; then\n'
+            ': >"$MOESCALE_ATTEMPT/torchrun-$SLURM_NODEID"\n'
+            'while [ "$TOY_HOLD_AT" = 0 -a ! -e "$MOESCALE_ATTEMPT/asked" ]; do sleep 0.05; done\n'
+            f'exec {sys.executable} "$@"\nfi\n'
             f'exec {sys.executable} -S "{toy}" "$@"'
         )
         scripts["python3"] = scripts["python"]

@@ -120,17 +120,10 @@ def test_code_that_the_disk_does_not_take_is_one_line(
     assert str(error).count("No space left on device") == 1
 
 
-def add_command(job: Simulator, name: str, line: str) -> None:
-    """Put a command before the real one."""
-    path = job.folder / "bin" / name
-    path.write_text(f'#!/bin/bash\n{line}\nexec {shutil.which(name)} "$@"\n')
-    path.chmod(0o755)
-
-
 def test_start_on_a_full_disk_is_told_and_leaves_no_mark(simulate: Simulate) -> None:
     job = simulate()
     full = 'case $1 in *attempt-1) /bin/mkdir "$1" && exec ln -s /dev/full "$1/begin.part" ;; esac'
-    add_command(job, "mkdir", full)
+    job.add_command("mkdir", full)
     job.start()
     assert job.wait() == 1
     assert "attempt-1: make room, then moe slurm requeue" in job.log()
@@ -139,9 +132,8 @@ def test_start_on_a_full_disk_is_told_and_leaves_no_mark(simulate: Simulate) -> 
 
 def test_run_goes_on_where_nothing_can_be_written_of_it(simulate: Simulate) -> None:
     job = simulate()
-    add_command(job, "mkdir", "case $1 in */continued) exit 1 ;; esac")
-    job.start()
-    job.wait_for_step(5)
+    job.add_command("mkdir", "case $1 in */continued) exit 1 ;; esac")
+    job.start(hold_at=5)
     for mark in ("stopped", "end.part"):
         (job.job_dir / "tasks/0/attempt-1" / mark).symlink_to("/no/such/folder")
     job.signal_batch(signal.SIGUSR2)
@@ -153,8 +145,7 @@ def test_run_goes_on_where_nothing_can_be_written_of_it(simulate: Simulate) -> N
 def test_next_job_that_the_disk_does_not_take_is_told(simulate: Simulate) -> None:
     job = simulate(continue_by="submit")
     fill_disk(job.job_dir / "jobs")
-    job.start()
-    job.wait_for_step(5)
+    job.start(hold_at=5)
     job.signal_batch(signal.SIGUSR2)
     assert job.wait() == 0
     assert len(job.calls("sbatch")) == 1
@@ -166,8 +157,7 @@ def test_jobs_is_written_by_one_at_a_time(simulate: Simulate) -> None:
     job = simulate(continue_by="submit")
     with (job.job_dir / "jobs").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        job.start()
-        job.wait_for_step(5)
+        job.start(hold_at=5)
         job.signal_batch(signal.SIGUSR2)
         job.wait_until(lambda: "continued by job 4711" in job.log())
         assert os.stat(file.fileno()).st_size == 0

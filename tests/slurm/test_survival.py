@@ -67,20 +67,12 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("launch", "disturb"),
-    # torchrun takes seconds to start: the way that reaches every one of its processes is enough.
-    [*(("srun", way) for way in WAYS), ("torchrun", term_to_ranks)],
-)
+@pytest.mark.parametrize("disturb", WAYS)
 def test_interruption_is_survived(
-    simulate: Simulate,
-    undisturbed: dict[str, object],
-    launch: str,
-    disturb: Callable[[Simulator], None],
+    simulate: Simulate, undisturbed: dict[str, object], disturb: Callable[[Simulator], None]
 ) -> None:
-    job = simulate(launch=launch)
-    job.start()
-    job.wait_for_step(11)
+    job = simulate()
+    job.start(hold_at=11)
     disturb(job)
     assert job.run_to_end() == 0, job.log()
     assert job.outcomes() == [WAYS[disturb], "finished"], job.log()
@@ -90,38 +82,55 @@ def test_interruption_is_survived(
 
 def test_killed_run_goes_back_to_its_last_checkpoint_only(simulate: Simulate) -> None:
     job = simulate()
-    job.start()
-    job.wait_for_step(11)
+    job.start(hold_at=11)
     killed(job)
     job.wait()
-    steps_before = len(job.rows())
-    assert job.restarted()
-    job.wait_until(lambda: len(job.rows()) != steps_before)
-    assert job.run_to_end() == 0
-    assert steps_before >= 11
-    assert job.rows()[7]["step"] == 8  # the checkpoint's step is still the first attempt's
+    assert [row["step"] for row in job.rows()] == list(range(1, 12))
+    assert job.restarted(hold_at=12)
+    assert [row["restarts"] for row in job.rows()] == [0] * 8 + [1] * 4
 
 
 def test_signal_before_training_began_is_survived(
     simulate: Simulate, undisturbed: dict[str, object]
 ) -> None:
-    job = simulate(experiment="import_s = 1.0")
-    job.start()
-    job.wait_until((job.job_dir / "tasks/0/attempt-1/rank-0.log").exists)
+    job = simulate()
+    job.start(hold_at=0)
+    attempt = job.job_dir / "tasks/0/attempt-1"
+    job.wait_until(lambda: len(list(attempt.glob("rank-*.log"))) == 4)
     job.signal_all(signal.SIGTERM)
     assert job.run_to_end() == 0
     assert job.outcomes() == ["preempted", "finished"]
     assert_whole(job, undisturbed)
 
 
+def test_torchrun_hears_no_signal_but_its_ranks_do(
+    simulate: Simulate, undisturbed: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while it starts, nor while a checkpoint takes longer than it would give its ranks."""
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "1")
+    job = simulate(launch="torchrun", experiment="save_s = 3")
+    job.start(hold_at=0)
+    attempt = job.job_dir / "tasks/0/attempt-1"
+    job.wait_until(lambda: len(list(attempt.glob("torchrun-*"))) == 2)
+    job.signal_ranks(signal.SIGTERM)
+    job.wait()
+    assert job.restarted(hold_at=11), job.log()
+    job.signal_ranks(signal.SIGTERM)
+    job.signal_ranks(signal.SIGUSR2)
+    assert job.run_to_end() == 0, job.log()
+    assert job.outcomes() == ["preempted", "preempted", "finished"], job.log()
+    assert_whole(job, undisturbed)
+
+
 def test_every_start_of_several_counts(simulate: Simulate, undisturbed: dict[str, object]) -> None:
     job = simulate()
-    job.start()
-    for step, disturb in ((3, user_signal), (9, killed), (15, term_to_ranks), (21, taken_back)):
-        job.wait_for_step(step)
+    job.start(hold_at=3)
+    for disturb, next_hold in (
+        (user_signal, 9), (killed, 15), (term_to_ranks, 21), (taken_back, None)
+    ):  # fmt: skip
         disturb(job)
         job.wait()
-        assert job.restarted(), job.log()
+        assert job.restarted(next_hold), job.log()
     assert job.run_to_end() == 0
     assert job.outcomes() == ["preempted", None, "preempted", "requeued", "finished"]
     assert_whole(job, undisturbed)
@@ -131,8 +140,7 @@ def test_array_task_is_requeued_by_its_own_id(
     simulate: Simulate, undisturbed: dict[str, object]
 ) -> None:
     job = simulate(array_task=3)
-    job.start()
-    job.wait_for_step(5)
+    job.start(hold_at=5)
     job.signal_batch(signal.SIGUSR2)
     assert job.run_to_end() == 0, job.log()
     assert job.calls("scontrol", "requeue") == [["scontrol", "requeue", "90_3"]]
@@ -143,8 +151,7 @@ def test_time_limit_is_told_from_preemption(simulate: Simulate) -> None:
     end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 100))
     job = simulate(checkpoint_lead_s=60)
     job.set_state(EndTime=end)
-    job.start()
-    job.wait_for_step(5)
+    job.start(hold_at=5)
     job.signal_batch(signal.SIGUSR2)
     job.wait()
     assert job.outcomes() == ["time_limit"]
@@ -154,9 +161,8 @@ def test_time_limit_is_told_from_preemption(simulate: Simulate) -> None:
 def test_ranks_that_do_not_stop_in_time_are_requeued_as_the_limit_ends(
     simulate: Simulate, undisturbed: dict[str, object]
 ) -> None:
-    job = simulate(experiment="deaf = true\nstep_s = 0.1")
-    job.start()
-    job.wait_for_step(9)
+    job = simulate(experiment="deaf = true")
+    job.start(hold_at=9)
     job.signal_batch(signal.SIGUSR2)
     job.set_state(JobState="COMPLETING", Reason="TimeLimit")
     job.signal_all(signal.SIGTERM)
@@ -172,8 +178,7 @@ def test_ranks_that_do_not_stop_in_time_are_requeued_as_the_limit_ends(
 
 def test_cancelled_job_is_not_resurrected(simulate: Simulate) -> None:
     job = simulate()
-    job.start()
-    job.wait_for_step(5)
+    job.start(hold_at=5)
     job.set_state(JobState="COMPLETING")  # as scancel leaves it: no reason, no restart
     job.signal_all(signal.SIGTERM)
     assert job.wait() != 0
@@ -184,8 +189,7 @@ def test_cancelled_job_is_not_resurrected(simulate: Simulate) -> None:
 def test_preemption_that_cancels_is_undone(simulate: Simulate) -> None:
     """PreemptMode=CANCEL: SLURM ends the job for good, but says that it preempted it."""
     job = simulate()
-    job.start()
-    job.wait_for_step(5)
+    job.start(hold_at=5)
     job.set_state(JobState="COMPLETING", PreemptTime="2026-01-01T00:00:00")
     job.signal_all(signal.SIGTERM)
     job.wait()
@@ -197,8 +201,7 @@ def test_new_job_follows_where_requeueing_is_forbidden(
     simulate: Simulate, undisturbed: dict[str, object]
 ) -> None:
     job = simulate(continue_by="submit", array_task=2, exclude=("n9",))
-    job.start()
-    job.wait_for_step(5)
+    job.start(hold_at=5)
     job.signal_batch(signal.SIGUSR2)
     assert job.wait() == 0
     (call,) = job.calls("sbatch")
@@ -214,8 +217,7 @@ def test_new_job_follows_where_requeueing_is_forbidden(
 
 def test_nothing_follows_where_that_is_wanted(simulate: Simulate) -> None:
     job = simulate(continue_by="none")
-    job.start()
-    job.wait_for_step(5)
+    job.start(hold_at=5)
     job.signal_batch(signal.SIGUSR2)
     assert job.wait() == 75
     assert job.outcomes() == ["preempted"]
@@ -225,13 +227,12 @@ def test_nothing_follows_where_that_is_wanted(simulate: Simulate) -> None:
 
 def test_restarts_are_limited(simulate: Simulate) -> None:
     job = simulate(max_restarts=1)
-    job.start()
-    for step in (3, 6):
-        job.wait_for_step(step)
-        job.signal_batch(signal.SIGUSR2)
-        code = job.wait()
-        job.restarted()
-    assert code == 75
+    job.start(hold_at=3)
+    job.signal_batch(signal.SIGUSR2)
+    job.wait()
+    assert job.restarted(hold_at=6)
+    job.signal_batch(signal.SIGUSR2)
+    assert job.wait() == 75
     assert job.outcomes() == ["preempted", "preempted"]
     assert job.state()["Restarts"] == 1
     assert "slurm.max_restarts=1" in job.log()
@@ -240,8 +241,7 @@ def test_restarts_are_limited(simulate: Simulate) -> None:
 def test_restart_beyond_the_limit_does_not_train(simulate: Simulate) -> None:
     """SLURM requeues by itself, however often: the limit holds at the start too."""
     job = simulate(max_restarts=0)
-    job.start()
-    job.wait_for_step(3)
+    job.start(hold_at=3)
     killed(job)
     job.wait()
     assert job.restarted()
@@ -252,8 +252,7 @@ def test_restart_beyond_the_limit_does_not_train(simulate: Simulate) -> None:
 
 def test_submission_by_hand_counts_anew(simulate: Simulate) -> None:
     job = simulate(max_restarts=0)
-    job.start()
-    job.wait_for_step(3)
+    job.start(hold_at=3)
     job.signal_batch(signal.SIGUSR2)
     assert job.wait() == 75
     (job.job_dir / "tasks" / "0" / "since").write_text("1\n")
@@ -264,9 +263,8 @@ def test_submission_by_hand_counts_anew(simulate: Simulate) -> None:
 
 def test_busy_controller_is_asked_again(simulate: Simulate, undisturbed: dict[str, object]) -> None:
     job = simulate()
-    job.set_state(requeue_failures=1)
-    job.start()
-    job.wait_for_step(5)
+    job.set_state(requeue_failures=1, silence=1)
+    job.start(hold_at=5)
     job.signal_batch(signal.SIGUSR2)
     assert job.run_to_end() == 0
     assert len(job.calls("scontrol", "requeue")) == 2
@@ -299,8 +297,7 @@ def test_refusal_of_what_ran_before_is_tried_again(
 ) -> None:
     """A run directory may still be locked by a node that was lost."""
     job = simulate()
-    job.start()
-    job.wait_for_step(5)
+    job.start(hold_at=5)
     killed(job)
     job.wait()
     (job.folder / "experiment.toml").write_text("exit_code = 2")
@@ -319,9 +316,8 @@ def test_failed_node_is_excluded(
 ) -> None:
     """Before slurmctld notices, ranks only lose their peers; the node itself is asked."""
     job = simulate(experiment="die_at = 10", exclude=("n7",), max_error_restarts=0)
-    job.start()
-    job.wait_for_step(5)
     job.fail_node("n2", seen=seen)
+    job.start()
     job.wait()
     assert job.outcomes() == ["node_failure"], job.log()
     assert job.state()["excluded"] == "n2,n7"
@@ -332,8 +328,7 @@ def test_failed_node_is_excluded(
 
 def test_requeue_by_slurm_after_node_failure_excludes_the_node(simulate: Simulate) -> None:
     job = simulate()
-    job.start()
-    job.wait_for_step(5)
+    job.start(hold_at=5)
     job.fail_node("n2", seen=True)
     taken_back(job)
     job.wait()
@@ -346,8 +341,7 @@ def test_run_in_a_container_is_survived(simulate: Simulate, undisturbed: dict[st
     """The batch shell stays outside: it needs scontrol; the signal reaches the ranks inside."""
     container = ContainerConfig(runtime="apptainer", image="/images/a b.sif")
     job = simulate(profile=Profile(container=container))
-    job.start()
-    job.wait_for_step(5)
+    job.start(hold_at=5)
     user_signal(job)
     assert job.run_to_end() == 0, job.log()
     assert job.outcomes() == ["preempted", "finished"]
@@ -400,8 +394,7 @@ def test_run_goes_on_on_fewer_nodes_where_allowed(
     simulate: Simulate, undisturbed: dict[str, object]
 ) -> None:
     job = simulate(node_counts=(1, 2))
-    job.start()
-    job.wait_for_step(5)
+    job.start(hold_at=5)
     job.signal_batch(signal.SIGUSR2)
     job.wait()
     job.start(nodes=("n2",), job_id=101)

@@ -68,15 +68,16 @@ def show(state: dict[str, Any], words: list[str]) -> int:
                 f"NodeName={name} Arch=x86_64 NodeAddr=127.0.0.1 NodeHostName={name} Port="
                 f"{node['port']} Version={state['version']} State={node['state']} Reason=none"
             )
-    elif state["JobState"]:
+    elif state["silence"]:
+        write_state(state | {"silence": state["silence"] - 1})
+        print("slurm_load_jobs error: Unable to contact slurm controller", file=sys.stderr)
+        return 1
+    else:
         names = ("JobState", "Reason", "Restarts", "EndTime", "PreemptTime")
         fields = {key: state[key] for key in names}
         shown = " ".join(f"{key}={value}" for key, value in fields.items())
         name = os.environ["SLURM_JOB_NAME"]
         print(f"JobId=1 JobName={name} UserId=root(0) {shown} Comment= UserId=1 JobState=FAKED")
-    else:
-        print("slurm_load_jobs error: Unable to contact slurm controller", file=sys.stderr)
-        return 1
     return 0
 
 

@@ -1,8 +1,11 @@
-"""A trainer of a few milliseconds a step that keeps `moe train`'s promises, without torch.
+"""A trainer of two milliseconds a step that keeps `moe train`'s promises, without torch.
 
 Its stream is a pure function of the sample's index; `stream` is the hash of all samples in the
 order in which they were trained, so a lost, doubled or swapped sample shows. A stop signal on any
 rank makes all of them stop after the same step, with a checkpoint and exit code 75.
+
+Where TOY_HOLD_AT is set, training waits at that step until it is told to stop or killed: what the
+simulator does to it comes in time, however slow the machine is.
 """
 
 import contextlib
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 STEPS, INTERVAL, BATCH = 30, 8, 4
+FOREVER_S = 1000
 
 
 def main(arguments: list[str]) -> int:
@@ -25,7 +29,8 @@ def main(arguments: list[str]) -> int:
     run_dir = Path(arguments[arguments.index("--run-dir") + 1])
     assert "--resume" in arguments
     rank = int(os.environ["RANK"])
-    time.sleep(experiment.get("import_s", 0.05))  # signals kill, as while torch is imported
+    hold_at = int(os.environ.get("TOY_HOLD_AT", "-1"))
+    time.sleep(FOREVER_S if hold_at == 0 else 0.05)  # signals kill, as while torch is imported
     received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, lambda got, _frame: received.append(got))
@@ -34,13 +39,22 @@ def main(arguments: list[str]) -> int:
     if code := experiment.get("exit_code"):
         print("moe: the user was wrong", file=sys.stderr)
         return int(code)
-    attempt = os.environ["MOESCALE_ATTEMPT"]
+    attempt = Path(os.environ["MOESCALE_ATTEMPT"])
+    (attempt / f"toy-ready-{rank}").touch()
     train = lead if rank == 0 else follow
-    return train(run_dir, Path(attempt), received, experiment)
+    return train(run_dir, attempt, received, experiment, hold_at)
 
 
-def lead(run_dir: Path, attempt: Path, received: list[int], experiment: dict[str, Any]) -> int:
-    state = restore(run_dir)
+def lead(
+    run_dir: Path, attempt: Path, received: list[int], experiment: dict[str, Any], hold_at: int
+) -> int:
+    def told() -> bool:
+        heard = bool(received) or (attempt / "toy-stop").exists()
+        return heard and not experiment.get("deaf")
+
+    while not told() and len(list(attempt.glob("toy-ready-*"))) < int(os.environ["WORLD_SIZE"]):
+        time.sleep(0.005)
+    state, restarts = restore(run_dir), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     while state["step"] < STEPS:
         fail_if_told(run_dir, state["step"], experiment)
         samples = range(state["step"] * BATCH, (state["step"] + 1) * BATCH)
@@ -48,12 +62,14 @@ def lead(run_dir: Path, attempt: Path, received: list[int], experiment: dict[str
             sample = hashlib.sha256(f"seed 0 sample {index}".encode()).hexdigest()
             state["stream"] = hashlib.sha256((state["stream"] + sample).encode()).hexdigest()
         state["step"] += 1
-        time.sleep(experiment.get("step_s", 0.02))
-        row = {"step": state["step"], "tokens": state["step"] * BATCH, "loss": loss(state)}
+        time.sleep(0.002)
+        row = {"step": state["step"], "restarts": restarts, "loss": loss(state)}
         with (run_dir / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
-        stop = (received or (attempt / "toy-stop").exists()) and not experiment.get("deaf")
-        if stop and state["step"] < STEPS:
+        while state["step"] == hold_at and not told():
+            time.sleep(0.005)
+        if told() and state["step"] < STEPS:
+            time.sleep(experiment.get("save_s", 0))
             save(run_dir, state)
             return end(attempt, 75)
         if state["step"] % INTERVAL == 0 or state["step"] == STEPS:
@@ -63,7 +79,7 @@ def lead(run_dir: Path, attempt: Path, received: list[int], experiment: dict[str
     return end(attempt, 0)
 
 
-def follow(run_dir: Path, attempt: Path, received: list[int], experiment: dict[str, Any]) -> int:
+def follow(_run_dir: Path, attempt: Path, received: list[int], *_: Any) -> int:
     while not (attempt / "toy-end").exists():
         if received:
             (attempt / "toy-stop").touch()
