@@ -77,20 +77,6 @@ def test_job_of_higher_priority(desk: Desk, cluster: Cluster, calm: Run) -> None
     assert_nothing_lost(run, calm)
 
 
-def test_preemption_with_a_grace_time(desk: Desk, cluster: Cluster, calm: Run) -> None:
-    """SIGTERM to the ranks alone; then, where the cluster is set so, the job's own signal first."""
-    run = desk.submit_two_nodes("graceful", partition="graceful")
-    run.disturb(lambda: submit_urgent(cluster), step=20)
-    cluster.reconfigure("SlurmctldParameters=preempt_send_user_signal")
-    run.disturb(lambda: submit_urgent(cluster), step=60)
-    run.wait()
-    cluster.reconfigure()
-    assert run.outcomes() == ["preempted", "preempted", "finished"]
-    assert "attempt 1: SIG" not in run.log()
-    assert "attempt 2: SIGUSR2" in run.log()
-    assert_nothing_lost(run, calm)
-
-
 def test_power_cut_of_a_node(desk: Desk, cluster: Cluster, calm: Run) -> None:
     """It ends a rank of one run, and rank 0 with the batch shell of another."""
     bereft = desk.submit_two_nodes("bereft", max_error_restarts=0)
@@ -123,4 +109,23 @@ def test_time_limit_shorter_than_the_run(limited: Future[Run], calm: Run) -> Non
     *earlier, last = run.outcomes()
     assert last == "finished"
     assert set(earlier) == {"time_limit"}
+    assert_nothing_lost(run, calm)
+
+
+def test_preemption_with_a_grace_time(desk: Desk, cluster: Cluster, calm: Run) -> None:
+    """SIGTERM to the ranks alone; then, where the cluster is set so, the job's own signal first."""
+
+    def submit_urgent_with_signal() -> None:
+        # While no step is launched anywhere, which a daemon that reads its settings anew may fail.
+        cluster.reconfigure("SlurmctldParameters=preempt_send_user_signal")
+        submit_urgent(cluster)
+
+    run = desk.submit_two_nodes("graceful", partition="graceful")
+    run.disturb(lambda: submit_urgent(cluster), step=20)
+    run.disturb(submit_urgent_with_signal, step=60)
+    run.wait()
+    cluster.reconfigure()
+    assert run.outcomes() == ["preempted", "preempted", "finished"]
+    assert "attempt 1: SIG" not in run.log()
+    assert "attempt 2: SIGUSR2" in run.log()
     assert_nothing_lost(run, calm)
