@@ -36,8 +36,9 @@ def mount(app: typer.Typer) -> None:
 def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
     run: RunArgument,
     split: Annotated[
-        Literal["held_out", "train"], typer.Option(help="Part of the store.")
-    ] = "held_out",
+        Literal["held_out", "train"] | None,
+        typer.Option(help="Part of the store.  [default: held_out]", show_default=False),
+    ] = None,
     sequences: Annotated[
         int | None,
         typer.Option(help="Most sequences a source.  [default: all]", show_default=False, min=1),
@@ -74,6 +75,12 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
     from parallel.engine import quieten_engine
 
     quieten_engine()
+    _refuse_unused(
+        tasks is not None,
+        {"--split": split, "--sequences": sequences, "--routing": routing or None,
+         "--record-routing": record_routing, "--replay-routing": replay_routing},
+        {"--task-path": task_path, "--shots": shots, "--limit": limit},
+    )  # fmt: skip
     if tasks is not None:
         _run_tasks(run, tasks, task_path, shots, limit, (step, store, device), as_json)
         return
@@ -90,7 +97,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
         ExitStack() as stack,
     ):
         opened = open_store(model, store)
-        evaluator = Evaluator(model, opened, split, max_sequences=sequences)
+        evaluator = Evaluator(model, opened, split or "held_out", max_sequences=sequences)
         maps = evaluator.maps() if routing else None
         if maps is not None:
             stack.enter_context(maps.mapping())
@@ -121,6 +128,16 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
         from moe.use_tables import print_evaluation
 
         print_evaluation(document)
+
+
+def _refuse_unused(with_tasks: bool, of_loss: dict[str, Any], of_tasks: dict[str, Any]) -> None:
+    """Refuse an option that would change nothing."""
+    from moe.errors import ConfigError
+
+    for name, value in (of_loss if with_tasks else of_tasks).items():
+        if value is not None:
+            remedy = "is of the loss: leave --tasks out" if with_tasks else "goes with --tasks"
+            raise ConfigError(f"{name} {remedy}")
 
 
 def _run_tasks(  # noqa: PLR0917 - handed on from the command

@@ -154,3 +154,16 @@ def test_unknown_task_is_one_line(run: Path, tasks: Path) -> None:
     code, out, err = command("eval", str(run), "--tasks", "no_such_task")
     assert (code, out) == (2, "")
     assert "lm-eval knows no such task" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--tasks copa --split train", "--split is of the loss: leave --tasks out"),
+        ("--tasks copa --routing", "--routing is of the loss: leave --tasks out"),
+        ("--tasks copa --record-routing r", "--record-routing is of the loss: leave --tasks out"),
+        ("--shots 0", "--shots goes with --tasks"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(words: str, said: str) -> None:
+    assert command("eval", "a run", *words.split()) == (2, "", f"moe: {said}\n")
