@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from moe.errors import ConfigError
-from moe.files import fsync_file, write_json
+from moe.files import fsync_file, share_as_folder, write_json
 from moe.tensor_file import TensorReader
 
 FORMAT = 1
@@ -164,7 +164,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     except SafetensorError as error:
         # safetensors wraps what the system said.
         raise OSError(f"{path}: {error}") from None
-    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets only its owner read it
+    share_as_folder(path)
     fsync_file(path)
 
 

@@ -52,6 +52,11 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
 
 
+def share_as_folder(path: Path) -> None:
+    """Let whoever may read a file's folder read the file: safetensors lets only its owner."""
+    path.chmod(path.parent.stat().st_mode & 0o666)
+
+
 def fsync_file(path: Path) -> None:
     """Force a file's content to disk."""
     with path.open("rb") as file:

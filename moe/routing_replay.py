@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from moe.errors import ConfigError, StorageError
-from moe.files import replacing
+from moe.files import replacing, share_as_folder
 from moe.model_routing import Decision
 from moe.routing import routers_of, watching
 
@@ -47,7 +47,7 @@ class RoutingRecord:
         try:
             with replacing(path) as temporary:
                 save_file(tensors, temporary, metadata={"about": self.about})
-                temporary.chmod(path.parent.stat().st_mode & 0o666)
+                share_as_folder(temporary)
         except (OSError, SafetensorError) as error:
             raise StorageError(f"{path}: {error}") from None
 

@@ -68,16 +68,16 @@ def submit(
 
 def _submit(plan: Plan, snapshot: Snapshot, client: Client, secrets: list[str]) -> Receipt:
     path = plan.job.job_dir
-    is_new = not (path / "job.json").exists()
-    if not is_new:
-        adopt_jobs(read_submission(path), client)
+    earlier = read_submission(path) if (path / "job.json").exists() else None
+    if earlier is not None:
+        adopt_jobs(earlier, client)
     states = task_states(plan, client)
     missing = [task for task in plan.tasks if states[task.name] == "submitted"]
     if not missing:
         return Receipt(submission=path, job=None, states=states)
     if plan.job.is_array:
         _check_array_size(len(plan.tasks), client)
-    submission = _write(plan, snapshot) if is_new else read_submission(path)
+    submission = earlier or _write(plan, snapshot)
     if secrets:
         _write_secrets(path / "secrets", secrets)
     try:
@@ -85,7 +85,7 @@ def _submit(plan: Plan, snapshot: Snapshot, client: Client, secrets: list[str]) 
     except UnrecordedError:
         raise
     except Exception:
-        if is_new:
+        if earlier is None:
             with suppress(OSError):  # why the cluster refused is what must be told
                 _discard(path)
         raise

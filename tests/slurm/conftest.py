@@ -24,6 +24,16 @@ def simulate(tmp_path: Path) -> Iterator[Callable[..., Simulator]]:
         simulator.close()
 
 
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The record of a run that nothing disturbs."""
+    simulator = Simulator(tmp_path_factory.mktemp("undisturbed") / "job")
+    simulator.start()
+    assert simulator.run_to_end() == 0
+    simulator.close()
+    return simulator.record()
+
+
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     (tmp_path / "desk").mkdir()

@@ -13,16 +13,6 @@ from slurm.site import ContainerConfig, EnvironmentConfig, Profile
 Simulate = Callable[..., Simulator]
 
 
-@pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """The record of a run that nothing disturbs."""
-    simulator = Simulator(tmp_path_factory.mktemp("undisturbed") / "job")
-    simulator.start()
-    assert simulator.run_to_end() == 0
-    simulator.close()
-    return simulator.record()
-
-
 def assert_whole(simulator: Simulator, undisturbed: dict[str, object]) -> None:
     """The same samples in the same order, each step once in the record, to the same loss."""
     assert [row["step"] for row in simulator.rows()] == list(range(1, STEPS + 1)), simulator.log()
