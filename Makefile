@@ -7,7 +7,7 @@ EXTRAS ?= test
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed-$(EXTRAS)
 
-.PHONY: demo test lint engine-test env clean
+.PHONY: demo test lint engine-test docs picture env clean
 demo: env
 	$(BIN)/moe demo
 
@@ -24,11 +24,21 @@ lint: env
 engine-test: env
 	$(PYTEST) -m engine $(PYTEST_ARGS)
 
+# The documentation site, docs/_build/html/index.html. A warning is an error.
+docs:
+	@$(MAKE) --no-print-directory env EXTRAS=$(EXTRAS),docs
+	$(BIN)/python -m sphinx -W --keep-going --nitpicky -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# docs/images/report.png, from the report of `make demo`.
+picture: env
+	$(BIN)/python docs/make_picture.py
+
 env: $(STAMP)
 
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
-	  || { echo "moescale needs Python 3.11 to 3.13: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
+	  || { echo "moescale needs Python 3.11 or 3.12: make PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
 	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv; } \
 	  || { echo "venv is missing: apt-get install python3-venv" >&2; exit 2; }

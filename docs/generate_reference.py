@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,16 @@ DATA_RECIPE = ("data.recipe:DataRecipe", "data.recipe:Recipe")
 CLUSTER_FILE = ("slurm.job.site_profile:SiteFile", "slurm.site:SiteFile")
 """Where a model may be, newest place first."""
 
+SCALARS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false"}
+CONTAINERS = {"array": ("list", "items"), "object": ("table", "additionalProperties")}
+
 NOTE = "<!-- Written by docs/generate_reference.py at build time: do not edit. -->\n\n"
 
 
 def generate(reference: Path) -> None:
     """Write `commands/`, `config/` and `models.md` below `reference`."""
     write_pages(reference / "commands", command_pages())
-    write_pages(reference / "config", dict(config_pages()))
+    write_pages(reference / "config", config_pages())
     write_page(reference / "models.md", models_page())
 
 
@@ -54,14 +57,7 @@ def write_page(path: Path, text: str) -> None:
 # Commands
 
 
-def command_pages() -> dict[str, str]:
-    """Return one page for each top-level command, and their index."""
-    app, *parts = re.split(r"^## ", run("-m", "typer", "moescale", "utils", "docs", "--name", "moe"),
-                           flags=re.MULTILINE)  # fmt: skip
-    pages = {part.split("`")[1].removeprefix("moe "): raised(f"## {part}") for part in parts}
-    toctree = "\n".join(["```{toctree}", ":hidden:", "", *pages, "```"])
-    rows = "\n".join(f"| [`moe {name}`]({name}.md) | {summary(text)} |" for name, text in pages.items())
-    index = f"""# Commands
+COMMAND_INDEX = """# Commands
 
 Made from the code of this version. Every command also prints its options with `--help`. Commands
 that answer with data take `--json`: one JSON document on standard output and nothing else there;
@@ -71,8 +67,21 @@ progress and messages go to standard error. [Exit codes](../exit_codes.md) are t
 |---|---|
 {rows}
 
-{toctree}
+```{{toctree}}
+:hidden:
+
+{names}
+```
 """
+
+
+def command_pages() -> dict[str, str]:
+    """Return one page for each top-level command, and their index."""
+    text = run("-m", "typer", "moescale", "utils", "docs", "--name", "moe")
+    _, *parts = re.split(r"^## ", text, flags=re.MULTILINE)
+    pages = {part.split("`")[1].removeprefix("moe "): raised(f"## {part}") for part in parts}
+    rows = [f"| [`moe {name}`]({name}.md) | {summary(page)} |" for name, page in pages.items()]
+    index = COMMAND_INDEX.format(rows="\n".join(rows), names="\n".join(pages))
     return {"index": index, **pages}
 
 
@@ -98,33 +107,20 @@ def run(*arguments: str) -> str:
 # Configuration
 
 
-def config_pages() -> Iterator[tuple[str, str]]:
-    """Yield name and text of each configuration page."""
-    schema = json.loads(run("-m", "moescale", "schema"))
-    yield "experiment", page(
-        schema,
-        "The experiment file",
-        "One TOML file says everything a run depends on. `moe train FILE --dry-run` shows it with"
-        " every default filled in; `--set section.key=value` overrides a key for one command. Keys"
-        " that do not exist are refused with the nearest that does.",
-    )
-    yield "data_recipe", page(
-        first_of(DATA_RECIPE).model_json_schema(),
-        "The data recipe",
-        "`moe data build --recipe FILE` reads it. Every key also works on the command line, as"
-        " `--set clean.near_duplicates=0.8`. [Build a token store](../../guides/build_data.md)"
-        " has a worked example.",
-    )
-    yield "cluster", page(
-        first_of(CLUSTER_FILE).model_json_schema(),
-        "The cluster file",
-        "`~/.config/moescale/slurm.toml` (or the file that `$MOESCALE_SLURM_FILE` names) says what"
-        " is true of a cluster rather than of an experiment. [Run on SLURM](../../guides/slurm.md)"
-        " has a worked example. Keys of `[profiles.NAME.slurm]` are those of the experiment's"
-        " [`[slurm]`](experiment.md#slurm).",
-        known={"SlurmConfig"},
-    )
-    yield "index", """# Configuration
+EXPERIMENT = """One TOML file says everything a run depends on. `moe train FILE --dry-run` shows it
+with every default filled in; `--set section.key=value` overrides a key for one command. Keys that
+do not exist are refused with the nearest that does."""
+
+RECIPE = """`moe data build --recipe FILE` reads it. Every key also works on the command line, as
+`--set clean.near_duplicates=0.8`. [Build a token store](../../guides/build_data.md) has a worked
+example."""
+
+CLUSTER = """`~/.config/moescale/slurm.toml` (or the file that `$MOESCALE_SLURM_FILE` names) says
+what is true of a cluster rather than of an experiment. [Run on SLURM](../../guides/slurm.md) has a
+worked example. Keys of `[profiles.NAME.slurm]` are those of the experiment's
+[`[slurm]`](experiment.md#slurm)."""
+
+CONFIG_INDEX = """# Configuration
 
 Three kinds of TOML file, each strict: an unknown key is an error that names the nearest valid one.
 These pages are made from the code of this version. `moe schema -o experiment.schema.json` writes
@@ -136,6 +132,19 @@ data_recipe
 cluster
 ```
 """
+
+
+def config_pages() -> dict[str, str]:
+    """Return the configuration pages by name."""
+    experiment = json.loads(run("-m", "moescale", "schema"))
+    recipe = first_of(DATA_RECIPE).model_json_schema()
+    cluster = first_of(CLUSTER_FILE).model_json_schema()
+    return {
+        "index": CONFIG_INDEX,
+        "experiment": page(experiment, "The experiment file", EXPERIMENT),
+        "data_recipe": page(recipe, "The data recipe", RECIPE),
+        "cluster": page(cluster, "The cluster file", CLUSTER, known={"SlurmConfig"}),
+    }
 
 
 def first_of(places: tuple[str, ...]) -> Any:
@@ -150,7 +159,7 @@ def first_of(places: tuple[str, ...]) -> Any:
     raise RuntimeError(f"none of {', '.join(places)} exists: name its new place here")
 
 
-def page(schema: Schema, title: str, intro: str, known: frozenset[str] | set[str] = frozenset()) -> str:
+def page(schema: Schema, title: str, intro: str, known: Set[str] = frozenset()) -> str:
     """Return the page of a schema: a table of keys for each section, sections in file order.
 
     Args:
@@ -166,12 +175,16 @@ def page(schema: Schema, title: str, intro: str, known: frozenset[str] | set[str
             continue
         heading = f"## `{path}`" if path else "## Top level"
         text = section.get("description", "") if path else ""
-        parts += [heading, flow(text), "\n".join(["| Key | Value | Meaning |", "|---|---|---|", *keys])]
+        parts += [
+            heading,
+            flow(text),
+            "\n".join(["| Key | Value | Meaning |", "|---|---|---|", *keys]),
+        ]
     return "\n\n".join(part for part in parts if part)
 
 
 def sections(
-    section: Schema, root: Schema, path: str, known: frozenset[str] | set[str]
+    section: Schema, root: Schema, path: str, known: Set[str]
 ) -> Iterator[tuple[str, Schema]]:
     """Yield every table of a file with its TOML heading, depth first."""
     yield path, section
@@ -208,10 +221,11 @@ def table_of(value: Schema, root: Schema) -> tuple[str, Schema, str] | None:
 def row(name: str, value: Schema, section: Schema, root: Schema) -> str:
     """Return a key's line of the table."""
     kind = kind_of(value, root)
-    required = name in section.get("required", ())
     default = value.get("default")
-    if required:
+    if name in section.get("required", ()):
         kind += "; **required**"
+    elif any(name in choice.get("required", ()) for choice in section.get("anyOf", ())[1:]):
+        kind += "; **required** without `preset`"
     elif default not in (None, [], {}):
         kind += f"; default `{toml(default)}`"
     text = flow(value.get("description", "")).replace("|", "\\|")
@@ -227,16 +241,13 @@ def kind_of(value: Schema, root: Schema) -> str:
         return ", or ".join(dict.fromkeys(kinds))
     if "enum" in value or "const" in value:
         return ", ".join(f"`{toml(one)}`" for one in value.get("enum", [value.get("const")]))
-    if value.get("type") == "array":
-        inner = value.get("items") or {}
-        return f"list of {kind_of(inner, root)}" if inner else "list"
-    if value.get("type") == "object":
-        inner = value.get("additionalProperties")
-        return f"table of {kind_of(inner, root)}" if isinstance(inner, Mapping) else "table"
-    names = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false"}
-    if value.get("format") in ("path", "file-path", "directory-path"):
+    if value.get("format") == "path":
         return "path"
-    return names.get(value.get("type", ""), "value") + bounds(value)
+    if value["type"] in CONTAINERS:
+        word, inside = CONTAINERS[value["type"]]
+        inner = value.get(inside)
+        return f"{word} of {kind_of(inner, root)}" if isinstance(inner, Mapping) else word
+    return SCALARS[value["type"]] + bounds(value)
 
 
 def bounds(value: Schema) -> str:
@@ -265,6 +276,7 @@ def models_page() -> str:
     names = [card["name"] for card in cards]
     costs = json.loads(run("-m", "moescale", "cost", *names, "--json"))["models"]
     rows = [model_row(card, cost) for card, cost in zip(cards, costs, strict=True)]
+    listed = [f"- **{card['title']}** (`{card['name']}`): {sources(card)}" for card in cards]
     return f"""# Shipped models
 
 Each is one TOML file. Its name works as `[model] preset` in an experiment, and with `moe cost`,
@@ -279,7 +291,7 @@ columns may differ by the embeddings.
 
 ## Where the numbers come from
 
-{chr(10).join(f"- **{card['title']}** (`{card['name']}`): {sources(card)}" for card in cards)}
+{chr(10).join(listed)}
 """
 
 

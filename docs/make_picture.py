@@ -1,7 +1,7 @@
 """Make docs/images/report.png: the first screen of a report, as a headless Chromium shows it.
 
-    make demo                       # writes demo/report/report.html
-    make picture                    # or: python docs/make_picture.py [REPORT.html [PICTURE.png]]
+`make demo` writes the report; `make picture`, or `python docs/make_picture.py [REPORT.html
+[PICTURE.png]]`, makes the picture.
 """
 
 import shutil
