@@ -283,7 +283,7 @@ Each is one TOML file. Its name works as `[model] preset` in an experiment, and 
 `moe bench` and other commands; `moe presets` lists them. *Parameters* and *active* are counted by
 moescale; beside them stands what the model's publishers print. Publishers count active parameters
 in three ways (see [conventions](../explanation/conventions.md#active-parameters)), so the last two
-columns may differ by the embeddings.
+columns may differ by the embeddings, and by multi-token-prediction layers.
 
 | Preset | Model | Parameters | Active | Card: parameters | Card: active |
 |---|---|---:|---:|---:|---:|
@@ -310,7 +310,7 @@ def sources(card: Mapping[str, Any]) -> str:
 
 def billions(count: float) -> str:
     """Return a parameter count as people write it."""
-    return f"{count / 1e9:,.2f} B" if count >= 1e9 else f"{count / 1e6:,.2f} M"
+    return f"{count / 1e9:,.2f}\u00a0B" if count >= 1e9 else f"{count / 1e6:,.2f}\u00a0M"
 
 
 if __name__ == "__main__":
