@@ -7,7 +7,7 @@ from math import log
 from statistics import fmean
 
 from benchmarks.groups import Group
-from benchmarks.measurement import Measurement
+from parallel.measurement.measurement import Measurement
 from benchmarks.runs import Run
 
 # Sizes this close are equal; beyond it there is no pair to compare.

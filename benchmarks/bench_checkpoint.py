@@ -15,7 +15,7 @@ from moe.checkpoint import load_checkpoint, save_checkpoint, snapshot
 from moe.config.experiment import Experiment, load_model
 from moe.config.model import ModelConfig
 from moe.ledger import ledger
-from parallel.engine import all_gather_objects
+from parallel.engine.start import all_gather_objects
 
 
 def run(

@@ -13,7 +13,7 @@ from benchmarks.bench import Case, as_json, settle, spread
 from benchmarks.bench_fit import fitted, free_bytes
 from benchmarks.bench_session import Session, bench_session, say
 from benchmarks.bench_subject import rank_meter
-from benchmarks.measurement import Measurement
+from parallel.measurement.measurement import Measurement
 from moe.config.experiment import load_model
 from moe.config.model import ModelConfig
 from moe.ledger import ledger

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.bench_tables import interval, plain_table
-from benchmarks.units import readable, significant
+from parallel.measurement.units import readable, significant
 
 
 def loader_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:

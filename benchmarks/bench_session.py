@@ -12,8 +12,8 @@ from benchmarks.bench import Case, run_cases
 from benchmarks.errors import BenchmarkError
 from moe.config.experiment import Experiment, apply_override, make_experiment
 from moe.run import describe_start
-from parallel.engine import Engine, all_gather_objects, start_engine, stop_engine
-from parallel.hardware import describe_device
+from parallel.engine.start import Engine, all_gather_objects, start_engine, stop_engine
+from parallel.hardware.probe import describe_device
 
 SECTIONS = ("parallel", "precision", "energy")
 

@@ -16,11 +16,11 @@ from benchmarks.bench_subject import (
     peak_rate,
     rank_meter,
 )
-from benchmarks.datasheet import datasheet_peak
+from parallel.hardware.datasheet import datasheet_peak
 from benchmarks.energy_meter import PhaseMeter
 from benchmarks.errors import BenchmarkError
 from benchmarks.imbalance import RoutingProfile
-from benchmarks.measurement import Measurement
+from parallel.measurement.measurement import Measurement
 from benchmarks.memory_kinds import memory_by_kind
 from benchmarks.peer_transformers import MeasuredPeer
 from benchmarks.time_split import time_split
@@ -30,10 +30,10 @@ from moe.config.train import TrainConfig
 from moe.ledger import ledger
 from moe.shape import batch_of, shape_of
 from moe.train_proof import execution
-from parallel.engine import Engine, all_gather_objects
-from parallel.hardware import describe_device
-from parallel.layout_check import checked_placement
-from parallel.memory import peak_memory
+from parallel.engine.start import Engine, all_gather_objects
+from parallel.hardware.probe import describe_device
+from parallel.layout.validation import checked_placement
+from parallel.planner.memory import peak_memory
 
 
 def run(

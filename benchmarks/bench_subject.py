@@ -19,8 +19,8 @@ from data.build import build_store
 from moe.config.experiment import Experiment, make_experiment
 from moe.train import run_place
 from moe.train_step import Trainer
-from parallel.engine import Engine
-from parallel.hardware import measure_matmul_rate
+from parallel.engine.start import Engine
+from parallel.hardware.probe import measure_matmul_rate
 
 TEXT_BYTES = 1_500_000
 

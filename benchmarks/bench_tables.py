@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.measurement import Measurement, shown
+from parallel.measurement.measurement import Measurement, shown
 from benchmarks.text_table import TextTable
-from benchmarks.units import readable, significant
+from parallel.measurement.units import readable, significant
 
 
 def step_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:

@@ -11,7 +11,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.report import read_runs
 from benchmarks.runs import Run
 from benchmarks.start_shift import best_start, read_hourly
-from benchmarks.units import readable
+from parallel.measurement.units import readable
 
 Row = dict[str, Any]
 

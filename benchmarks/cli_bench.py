@@ -337,7 +337,7 @@ def _relaunched(nproc: int) -> bool:
 
 def _quieten() -> None:
     """Silence the engine's import; the records say which kernels ran."""
-    from parallel.engine import quieten_engine
+    from parallel.engine.start import quieten_engine
 
     quieten_engine()
 

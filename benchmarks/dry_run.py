@@ -11,8 +11,8 @@ from moe.feed import open_loader
 from moe.ledger import ledger
 from moe.preflight import check_before_start
 from moe.shape import batch_of, shape_of
-from parallel.memory import peak_memory
-from parallel.placement import Placement
+from parallel.planner.memory import peak_memory
+from parallel.layout.placement import Placement
 
 
 def show(experiment: Experiment, num_ranks: int, *, as_json: bool) -> None:

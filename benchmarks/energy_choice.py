@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.datasheet import rated_watts
+from parallel.hardware.datasheet import rated_watts
 from benchmarks.energy_external import open_codecarbon, open_zeus
 from benchmarks.energy_model import CpuModelSource, GpuModelSource
 from benchmarks.energy_nvml import open_nvml

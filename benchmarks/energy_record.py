@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.energy_choice import Choice
 from benchmarks.energy_totals import Totals, first_of_each_device
-from benchmarks.measurement import Measurement
+from parallel.measurement.measurement import Measurement
 from moe.config.energy import EnergyConfig
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.measurement import Kind
+from parallel.measurement.measurement import Kind
 
 Clock = Callable[[], float]
 

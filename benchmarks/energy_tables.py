@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.bench_tables import plain_table
-from benchmarks.measurement import Measurement, shown
+from parallel.measurement.measurement import Measurement, shown
 from benchmarks.text_table import TextTable
-from benchmarks.units import readable, significant
+from parallel.measurement.units import readable, significant
 
 
 def phase_table(energy: Mapping[str, Any]) -> TextTable:

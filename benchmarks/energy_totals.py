@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.measurement import Measurement
+from parallel.measurement.measurement import Measurement
 
 
 @dataclass

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from benchmarks.groups import Group, difference, group_runs
 from benchmarks.runs import Run
-from benchmarks.units import ratio, readable, significant
+from parallel.measurement.units import ratio, readable, significant
 
 # Parameters or tokens this close count as equal.
 EQUAL_SHARE = 0.05

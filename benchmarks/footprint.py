@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from benchmarks.carbon import zone
 from benchmarks.errors import BenchmarkError
-from benchmarks.measurement import Measurement
+from parallel.measurement.measurement import Measurement
 from benchmarks.runs import Run
 from moe.config.energy import EnergyConfig
 from moe.config.explain import explain

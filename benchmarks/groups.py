@@ -8,7 +8,7 @@ from functools import cached_property
 from os.path import commonprefix
 from statistics import fmean, stdev
 
-from benchmarks.measurement import Measurement
+from parallel.measurement.measurement import Measurement
 from benchmarks.quantities import BY_KEY
 from benchmarks.runs import Run
 

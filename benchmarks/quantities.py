@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks import footprint
-from benchmarks.measurement import Kind, Measurement
+from parallel.measurement.measurement import Kind, Measurement
 from benchmarks.runs import Run
 
 LEDGER = "cost ledger"

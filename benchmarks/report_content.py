@@ -12,7 +12,7 @@ from benchmarks.bench_report import bench_content
 from benchmarks.conditions import conditions
 from benchmarks.finding import finding
 from benchmarks.groups import Group, alike, difference
-from benchmarks.measurement import Measurement
+from parallel.measurement.measurement import Measurement
 from benchmarks.pareto import COSTS as PARETO_COSTS
 from benchmarks.pareto import front
 from benchmarks.published_data import published_rows
@@ -20,7 +20,7 @@ from benchmarks.quantities import BY_KEY, QUANTITIES, Quantity
 from benchmarks.report_figures import load_figures
 from benchmarks.runs import Run
 from benchmarks.summary import summary
-from benchmarks.units import readable, short
+from parallel.measurement.units import readable, short
 
 FORMAT = 1
 # The peak that publications' MFU is of (dense BF16).

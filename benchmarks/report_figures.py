@@ -6,14 +6,14 @@ from typing import Any, TypeVar
 
 from benchmarks.expert_load import LoadMaps, load_maps
 from benchmarks.groups import Group
-from benchmarks.measurement import Measurement
+from parallel.measurement.measurement import Measurement
 from benchmarks.pareto import COSTS
 from benchmarks.published_data import published_rows
 from benchmarks.quantities import BY_KEY
 from benchmarks.report_routing import map_figures, measure_figures
 from benchmarks.runs import Run
 from benchmarks.time_figures import phase_figure, step_figure
-from benchmarks.units import readable, short
+from parallel.measurement.units import readable, short
 
 Trace = dict[str, Any]
 Figure = dict[str, Any]

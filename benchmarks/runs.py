@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.measurement import Measurement
+from parallel.measurement.measurement import Measurement
 
 RECORD_FORMAT = 1
 LEDGER_KEYS = ("total_parameters", "active_parameters", "training_flops_per_token")

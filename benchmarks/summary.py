@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from benchmarks.groups import Group, alike
-from benchmarks.measurement import Measurement
+from parallel.measurement.measurement import Measurement
 from benchmarks.pareto import front
 from benchmarks.quantities import BY_KEY
-from benchmarks.units import readable
+from parallel.measurement.units import readable
 
 # How many names a sentence holds.
 MOST_NAMES = 4

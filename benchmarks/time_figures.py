@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.groups import Group
 from benchmarks.runs import Run
-from benchmarks.units import readable
+from parallel.measurement.units import readable
 
 MOST_BARS = 30
 PHASES = {

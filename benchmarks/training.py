@@ -17,7 +17,7 @@ from benchmarks.trackers import open_trackers
 from moe.config.experiment import Experiment, load_experiment
 from moe.errors import ConfigError, RankError, StoppedError
 from moe.preflight import check_before_start
-from parallel.layout import Layout
+from parallel.layout.layout import Layout
 
 RUNS = Path("runs")
 
@@ -86,7 +86,7 @@ def train_rank(
     A rank that torchrun started again resumes by itself, from the newest checkpoint.
     Returns the run's record on rank 0, {} elsewhere.
     """
-    from parallel.engine import quieten_engine, restart_count, start_engine, stop_engine
+    from parallel.engine.start import quieten_engine, restart_count, start_engine, stop_engine
 
     if restart_count():
         resume, from_step = True, None
@@ -120,7 +120,7 @@ def replay_step(experiment: Experiment, run_dir: Path, step: int) -> dict[str, A
 
     Dumps are read under any layout, so one process serves (as one rank of a group: that group).
     """
-    from parallel.engine import quieten_engine, start_engine, stop_engine
+    from parallel.engine.start import quieten_engine, start_engine, stop_engine
 
     if not is_rank_of_a_group():
         alone = Layout(device=experiment.parallel.device)

@@ -32,11 +32,11 @@ from moe.files import write_text
 from moe.model import SHARDING, build_model
 from moe.new_directory import new_directory
 from moe.shape import shape_of
-from parallel.engine import pretended_rank
-from parallel.layout import Layout
-from parallel.layout_check import checked_placement
-from parallel.precision import Precision
-from parallel.shape import Batch
+from parallel.engine.start import pretended_rank
+from parallel.layout.layout import Layout
+from parallel.layout.validation import checked_placement
+from parallel.precision.recipes import Precision
+from parallel.layout.model_shape import Batch
 
 Progress = Callable[[int, int], None]
 _OPTIMIZER = re.compile(r"^optimizer\.state\.\w+\.")

@@ -124,7 +124,7 @@ def reshard(
     """Cut a checkpoint's files for another layout; the optimizer's state comes along."""
     from moe.checkpoint_reshard import reshard
     from moe.config.experiment import apply_override, validated
-    from parallel.layout import Layout
+    from parallel.layout.layout import Layout
 
     values: dict[str, Any] = {}
     for override in overrides or ():

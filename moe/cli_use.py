@@ -72,7 +72,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
 
     The loss is computed with the emulated FP8 a run was trained with, tasks without any FP8.
     """
-    from parallel.engine import quieten_engine
+    from parallel.engine.start import quieten_engine
 
     quieten_engine()
     _refuse_unused(
@@ -206,7 +206,7 @@ def audit(  # noqa: PLR0913 - a command's options
 
     Computes without FP8, also where a run was trained with it.
     """
-    from parallel.engine import quieten_engine
+    from parallel.engine.start import quieten_engine
 
     quieten_engine()
     from moe.audit import audit as inspect
@@ -252,7 +252,7 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
     Computes without FP8, also where a run was trained with it.
     """
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
-    from parallel.engine import quieten_engine
+    from parallel.engine.start import quieten_engine
 
     quieten_engine()
     from moe.generate import Sampling

@@ -18,7 +18,7 @@ from moe.evaluation import Evaluation, loss_of
 from moe.loaded_model import LoadedModel
 from moe.model import document_inputs
 from moe.routing import RoutingMaps
-from parallel.precision import Precision
+from parallel.precision.recipes import Precision
 
 
 class Advance(Protocol):

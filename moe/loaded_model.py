@@ -16,9 +16,9 @@ from moe.config.model import ModelConfig
 from moe.errors import ConfigError
 from moe.model import build_model
 from moe.model_fp8 import emulate_fp8
-from parallel.engine import start_engine, stop_engine
-from parallel.layout import Layout
-from parallel.precision import Precision
+from parallel.engine.start import start_engine, stop_engine
+from parallel.layout.layout import Layout
+from parallel.precision.recipes import Precision
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 CONVERTED_SEQ_LEN = 4096

@@ -49,8 +49,8 @@ from moe.model_torch import (
     RMSNorm,
     TorchBackend,
 )
-from parallel.layout import Layout
-from parallel.precision import Precision
+from parallel.layout.layout import Layout
+from parallel.precision.recipes import Precision
 
 __all__ = ["SHARDING", "build_model", "document_inputs", "transformer_config"]
 

@@ -9,9 +9,9 @@ from megatron.core.transformer.transformer_config import MLATransformerConfig, T
 
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
-from parallel.engine import router_loss_factor
-from parallel.layout import Layout
-from parallel.precision import Precision
+from parallel.engine.start import router_loss_factor
+from parallel.layout.layout import Layout
+from parallel.precision.recipes import Precision
 
 
 def transformer_config(

@@ -30,7 +30,7 @@ from megatron.core.tensor_parallel.mappings import (
 from torch import Tensor
 
 from moe.model_experts import GroupedExperts
-from parallel.precision import Fp8Scaling, Precision
+from parallel.precision.recipes import Fp8Scaling, Precision
 
 FORMATS = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 LARGEST = {"e4m3": 448.0, "e5m2": 57344.0}

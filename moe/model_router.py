@@ -21,7 +21,7 @@ from torch import Tensor
 
 from moe.config.model import MoeConfig
 from moe.model_routing import Decision, decide
-from parallel.engine import BEFORE_BUILDERS
+from parallel.engine.start import BEFORE_BUILDERS
 
 Watcher = Callable[[int, Decision], None]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from moe.model_attention import Attention, sequence_positions
 from moe.model_experts import GroupedExperts, contiguous_gradient
 from moe.model_norm import FullKeyNorm, FullQkNorm, RMSNorm
-from parallel.engine import BEFORE_BUILDERS
+from parallel.engine.start import BEFORE_BUILDERS
 
 __all__ = [
     "Attention",

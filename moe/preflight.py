@@ -6,8 +6,8 @@ from pathlib import Path
 from moe.config.experiment import Experiment, tokenizer_file
 from moe.errors import ConfigError
 from moe.shape import batch_of, shape_of
-from parallel.layout_check import checked_placement
-from parallel.placement import Placement
+from parallel.layout.validation import checked_placement
+from parallel.layout.placement import Placement
 
 
 def check_before_start(experiment: Experiment, num_ranks: int) -> Placement:
@@ -31,7 +31,7 @@ def check_before_start(experiment: Experiment, num_ranks: int) -> Placement:
 
 
 def _check_kernels(experiment: Experiment) -> None:
-    from parallel.engine import choose_device
+    from parallel.engine.start import choose_device
 
     precision = experiment.precision
     device = choose_device(experiment.parallel.device)
@@ -72,7 +72,7 @@ def _check_init(experiment: Experiment, init: Path) -> None:
 
 def _check_dispatcher(experiment: Experiment) -> None:
     """Refuse what needs a GPU, Transformer Engine or a library that is not here."""
-    from parallel.engine import choose_device
+    from parallel.engine.start import choose_device
 
     layout = experiment.parallel
     if layout.overlap_experts and experiment.precision.kernels != "te":

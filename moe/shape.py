@@ -2,7 +2,7 @@
 
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.train import TrainConfig
-from parallel.shape import Batch, Shape, Weights
+from parallel.layout.model_shape import Batch, Shape, Weights
 
 
 def shape_of(model: ModelConfig) -> Shape:

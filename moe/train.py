@@ -25,9 +25,9 @@ from moe.train_log import StepLog, finite
 from moe.train_proof import check_execution, execution
 from moe.train_replay import DUMPS
 from moe.train_step import StepResult, Trainer
-from parallel.engine import ENGINE_VERSION, Engine, gather_objects
-from parallel.hardware import describe_device, measure_matmul_rate
-from parallel.watchdog import Watchdog
+from parallel.engine.start import ENGINE_VERSION, Engine, gather_objects
+from parallel.hardware.probe import describe_device, measure_matmul_rate
+from parallel.engine.watchdog import Watchdog
 
 MAX_DUMPS = 3
 """Newest refused steps whose dumps stay."""

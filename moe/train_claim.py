@@ -11,7 +11,7 @@ from moe.errors import ConfigError, StorageError
 from moe.run import RunDirectory
 
 if TYPE_CHECKING:
-    from parallel.engine import Engine
+    from parallel.engine.start import Engine
 
 
 def claim(

@@ -14,8 +14,8 @@ from megatron.core.optimizer import (
 )
 
 from moe.config.train import TrainConfig
-from parallel.layout import Layout
-from parallel.precision import Precision
+from parallel.layout.layout import Layout
+from parallel.precision.recipes import Precision
 
 
 class GroupStepAdamW(torch.optim.AdamW):

@@ -8,7 +8,7 @@ from moe.checkpoint_store import checkpoint_to_resume
 from moe.config.experiment import Experiment
 from moe.errors import ConfigError
 from moe.train_step import Trainer
-from parallel.engine import Engine
+from parallel.engine.start import Engine
 
 DUMPS = "dumps"
 

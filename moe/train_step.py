@@ -29,7 +29,7 @@ from moe.train_init import freeze, load_initial_weights
 from moe.train_objective import Objective, TokenObjective
 from moe.train_optimizer import build_optimizer
 from moe.train_preference import PreferenceObjective
-from parallel.engine import Engine, take_router_losses
+from parallel.engine.start import Engine, take_router_losses
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ from moe.config.track import TrackConfig
 from moe.config.train import TrainConfig
 from moe.errors import ConfigError
 from moe.presets import preset_model
-from parallel.layout import Layout
-from parallel.precision import Precision
+from parallel.layout.layout import Layout
+from parallel.precision.recipes import Precision
 
 Model = TypeVar("Model", bound=BaseModel)
 

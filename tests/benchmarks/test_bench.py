@@ -16,7 +16,7 @@ import torch
 from benchmarks import bench
 from benchmarks.bench import Case, read_records, run_cases, spread
 from benchmarks.bench_fit import cut_layers, fewest_layers, fitted
-from benchmarks.datasheet import datasheet_peak
+from parallel.hardware.datasheet import datasheet_peak
 from benchmarks.errors import BenchmarkError
 from benchmarks.imbalance import RoutingProfile, max_over_mean, parse_profile
 from benchmarks.layer_shape import published_layers, published_shape

@@ -19,7 +19,7 @@ from benchmarks.report import ReportPaths, write_report
 from benchmarks.report_figures import MAX_POINTS, report_figures, thinned
 from benchmarks.runs import read_run
 from benchmarks.time_figures import phase_figure, phase_seconds, step_figure
-from benchmarks.units import ratio, readable, short
+from parallel.measurement.units import ratio, readable, short
 from moescale import app
 
 

@@ -3,14 +3,14 @@
 from typing import Any
 
 from moe.config.model import ModelConfig
-from parallel.layout import Layout
-from parallel.precision import Precision
+from parallel.layout.layout import Layout
+from parallel.precision.recipes import Precision
 
 
 def count_parameters(layout: Layout, models: dict[str, ModelConfig]) -> dict[str, int]:
     """Build models on this rank; returns how many parameters each has here."""
     from moe.model import build_model
-    from parallel.engine import start_engine, stop_engine
+    from parallel.engine.start import start_engine, stop_engine
 
     start_engine(layout, seed=0)
     counts = {}

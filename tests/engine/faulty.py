@@ -75,7 +75,7 @@ def train_rank(
     """Train one rank of a run, whose process is prepared first; returns its parameters' parts."""
     from moe import train as training
     from moe.train_step import Trainer
-    from parallel.engine import start_engine, stop_engine
+    from parallel.engine.start import start_engine, stop_engine
 
     prepare()
     made: list[Trainer] = []

@@ -9,8 +9,8 @@ from training import Block, started
 
 from moe.config.experiment import Experiment
 from moe.convert import checkpoint_model
-from parallel.layout import Layout
-from parallel.precision import Precision
+from parallel.layout.layout import Layout
+from parallel.precision.recipes import Precision
 
 ALONE = Layout(device="cpu")
 
@@ -26,7 +26,7 @@ def load(checkpoint: Path, layout: Layout) -> Any:
 
 
 def start(layout: Layout) -> None:
-    from parallel.engine import start_engine
+    from parallel.engine.start import start_engine
 
     start_engine(layout, seed=0)
 

@@ -129,7 +129,7 @@ def compute(experiments: dict[str, Experiment]) -> dict[str, Computed]:
 
 def _trainers(experiments: dict[str, Experiment]) -> Iterator[tuple[str, Any]]:
     from moe.train_step import Trainer
-    from parallel.engine import start_engine, stop_engine
+    from parallel.engine.start import start_engine, stop_engine
 
     engine = start_engine(next(iter(experiments.values())).parallel, seed=0)
     for name, experiment in experiments.items():

@@ -46,7 +46,7 @@ def train_run(store: Path, run_dir: Path, num_ranks: int = 1, **sections: Any) -
 def train_here(experiment: Experiment, run_dir: Path) -> None:
     """Train an experiment as a rank."""
     from moe.train import train
-    from parallel.engine import start_engine, stop_engine
+    from parallel.engine.start import start_engine, stop_engine
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
     train(experiment, engine, run_dir)
@@ -57,9 +57,9 @@ def train_here(experiment: Experiment, run_dir: Path) -> None:
 def built(changes: dict[str, Any], seed: int = 5) -> Iterator[Any]:
     """Build the tests' model, changed, with weights large enough to tell tokens apart."""
     from moe.model import build_model
-    from parallel.engine import start_engine, stop_engine
-    from parallel.layout import Layout
-    from parallel.precision import Precision
+    from parallel.engine.start import start_engine, stop_engine
+    from parallel.layout.layout import Layout
+    from parallel.precision.recipes import Precision
 
     start_engine(Layout(device="cpu"), seed=0)
     chunk = build_model(model_config(changes), Layout(), Precision(), seed=seed)[0]

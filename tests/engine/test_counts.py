@@ -9,12 +9,12 @@ from ranks import run_ranks
 
 from moe.ledger import ledger
 from moe.shape import shape_of
-from parallel.layout import Layout
-from parallel.layout_check import layout_faults
-from parallel.memory import rank_parameters
-from parallel.placement import place
-from parallel.precision import Precision
-from parallel.shape import Batch
+from parallel.layout.layout import Layout
+from parallel.layout.validation import layout_faults
+from parallel.planner.memory import rank_parameters
+from parallel.layout.placement import place
+from parallel.precision.recipes import Precision
+from parallel.layout.model_shape import Batch
 
 pytestmark = pytest.mark.engine
 LAYOUT = Layout(tp=2, pp=2, ep=2, device="cpu")

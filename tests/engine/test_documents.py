@@ -102,7 +102,7 @@ def _given_to_te_model(experiment: Experiment, te: Experiment) -> list[dict[str,
     """Return what the training loop calls a model of kernel set `te` with."""
     from moe.feed import open_loader
     from moe.train_forward import MicroBatches
-    from parallel.engine import start_engine, stop_engine
+    from parallel.engine.start import start_engine, stop_engine
 
     start_engine(experiment.parallel, seed=0)
     loader = open_loader(te, "train", ranks=1)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ranks import RankError, run_ranks
 from training import make
 
-from parallel.fp8_check import fp8_faults
-from parallel.layout import Layout
-from parallel.precision import Precision
-from parallel.shape import Batch
+from parallel.precision.fp8_support import fp8_faults
+from parallel.layout.layout import Layout
+from parallel.precision.recipes import Precision
+from parallel.layout.model_shape import Batch
 from tests.parallel.shapes import SPARSE
 
 TRAIN = {"steps": 4, "warmup_steps": 1, "global_batch_size": 4, "checkpoint_interval": 2}
@@ -135,7 +135,7 @@ def test_all_three_products_take_quantised_inputs(scaling: str) -> None:
 
 def _delayed() -> list[float]:
     from moe.model_fp8 import Recipe, product
-    from parallel.engine import start_engine
+    from parallel.engine.start import start_engine
 
     start_engine(Layout(device="cpu"), seed=0)
     recipe = Recipe(Precision(fp8="emulated", fp8_scaling="delayed"), 1, ["only"])

@@ -79,7 +79,7 @@ def test_a_refused_step_stops_the_run_with_a_dump(what: str, store: Path, tmp_pa
 
 def _replay(experiment: Experiment, run_dir: Path, step: int) -> dict[str, Any]:
     from moe.train_replay import replay
-    from parallel.engine import start_engine
+    from parallel.engine.start import start_engine
 
     return replay(experiment, start_engine(experiment.parallel, seed=0), run_dir, step)
 

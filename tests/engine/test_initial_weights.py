@@ -9,8 +9,8 @@ from ranks import run_ranks
 from training import Whole, assemble, blocks
 
 from moe.config.model import ModelConfig
-from parallel.layout import Layout
-from parallel.precision import Precision
+from parallel.layout.layout import Layout
+from parallel.precision.recipes import Precision
 
 pytestmark = pytest.mark.engine
 SIZES = {"num_layers": 8, "hidden_size": 64, "init_std": 0.03}
@@ -22,7 +22,7 @@ OUTPUTS = ("linear_proj.weight", "linear_fc2.weight", "experts.down")
 
 def _initial(model: ModelConfig, seeds: list[int]) -> list[Any]:
     from moe.model import build_model
-    from parallel.engine import start_engine
+    from parallel.engine.start import start_engine
 
     layout = Layout(device="cpu")
     start_engine(layout, seed=0)

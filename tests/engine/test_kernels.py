@@ -16,8 +16,8 @@ SEQ, BATCH, HEADS, KV_HEADS, DIM = 16, 2, 4, 2, 8
 
 
 def _started(**layout: Any) -> Any:
-    from parallel.engine import start_engine
-    from parallel.layout import Layout
+    from parallel.engine.start import start_engine
+    from parallel.layout.layout import Layout
 
     return start_engine(Layout(device="cpu", **layout), seed=0)
 

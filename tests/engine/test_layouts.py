@@ -17,8 +17,8 @@ from training import (
     worst_difference,
 )
 
-from parallel.engine import router_loss_factor
-from parallel.layout import Layout
+from parallel.engine.start import router_loss_factor
+from parallel.layout.layout import Layout
 
 pytestmark = pytest.mark.engine
 

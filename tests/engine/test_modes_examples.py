@@ -124,7 +124,7 @@ def _rows(place: Path) -> list[tuple[Any, ...]]:
 
 def _resume(experiment: Any, run_dir: Path) -> None:
     from moe.train import train
-    from parallel.engine import start_engine, stop_engine
+    from parallel.engine.start import start_engine, stop_engine
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
     train(experiment, engine, run_dir, resume=True)

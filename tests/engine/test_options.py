@@ -16,9 +16,9 @@ from training import Whole, assemble, make, worst_difference
 
 from moe.config.experiment import Experiment
 from moe.shape import shape_of
-from parallel.layout import Layout
-from parallel.layout_check import layout_faults
-from parallel.shape import Batch
+from parallel.layout.layout import Layout
+from parallel.layout.validation import layout_faults
+from parallel.layout.model_shape import Batch
 
 pytestmark = pytest.mark.engine
 TRAIN = {"seq_len": 24, "micro_batch_size": 2, "global_batch_size": 4}

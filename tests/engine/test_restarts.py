@@ -15,7 +15,7 @@ import psutil
 import pytest
 from faulty import record, wait_until
 
-from parallel.watchdog import Watchdog
+from parallel.engine.watchdog import Watchdog
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = """
@@ -156,7 +156,7 @@ def test_a_watchdog_is_quiet_while_there_is_progress() -> None:
 
 BEATING = """
 import time
-from parallel.watchdog import Watchdog
+from parallel.engine.watchdog import Watchdog
 watchdog = Watchdog(0, 2.0)
 print("beats", flush=True)
 for _ in range(20):

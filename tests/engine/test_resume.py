@@ -45,7 +45,7 @@ def _train(
     from moe import train as training
     from moe.errors import StoppedError
     from moe.train_step import Trainer
-    from parallel.engine import start_engine, stop_engine
+    from parallel.engine.start import start_engine, stop_engine
 
     made: list[Trainer] = []
 

@@ -118,7 +118,7 @@ def initial_weights(experiment: Experiment) -> list[Block]:
 def started(experiment: Experiment, without: str | None = None) -> Iterator[Any]:
     """A trainer of this rank on a running engine."""
     from moe.train_step import Trainer
-    from parallel.engine import start_engine, stop_engine
+    from parallel.engine.start import start_engine, stop_engine
 
     if without is not None:
         _take_away(without)

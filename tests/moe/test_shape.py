@@ -9,12 +9,12 @@ from moe.config.model import ModelConfig
 from moe.ledger import ledger
 from moe.presets import preset_names
 from moe.shape import batch_of, shape_of
-from parallel.layout import Layout
-from parallel.layout_check import layout_faults
-from parallel.memory import RankMemory, StateBytes, peak_memory, rank_parameters
-from parallel.placement import place
-from parallel.precision import Precision
-from parallel.shape import Batch
+from parallel.layout.layout import Layout
+from parallel.layout.validation import layout_faults
+from parallel.planner.memory import RankMemory, StateBytes, peak_memory, rank_parameters
+from parallel.layout.placement import place
+from parallel.precision.recipes import Precision
+from parallel.layout.model_shape import Batch
 
 TE_BF16 = Precision(kernels="te", dtype="bf16")
 

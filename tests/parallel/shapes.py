@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from parallel.shape import Batch, Shape, Weights
+from parallel.layout.model_shape import Batch, Shape, Weights
 
 DENSE = Shape(
     hidden_size=8, vocab_size=48, num_heads=4, num_kv_heads=2, qk_head_dim=2, v_head_dim=2,

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from parallel.host import ADAPTATIONS
+from parallel.engine.cpu_host import ADAPTATIONS
 
 pytestmark = pytest.mark.engine
 
@@ -30,7 +30,7 @@ def test_every_adaptation_says_why_and_for_which_version() -> None:
 
 def test_importing_changes_nothing() -> None:
     names = "torch.cuda.current_device, torch.cuda.Stream, torch.Tensor.cuda, torch.empty"
-    code = f"import torch; before = ({names}); import parallel.host, parallel.engine; "
+    code = f"import torch; before = ({names}); import parallel.engine.cpu_host, parallel.engine.start; "
     assert _run(code + f"print(before == ({names}))") == "True"
 
 
@@ -38,16 +38,16 @@ def test_a_gpu_process_is_left_alone() -> None:
     """A process that finds a GPU never installs them (the GPU is pretended up to that choice)."""
     code = """
 import torch
-from parallel import engine
-from parallel.layout import Layout
+from parallel.engine import start
+from parallel.layout.layout import Layout
 installed = []
-engine.install_cpu_host = lambda: installed.append(1)
+start.install_cpu_host = lambda: installed.append(1)
 torch.cuda.is_available = lambda: True
 class Chosen(Exception): pass
 def chosen(device): raise Chosen(device.type)
 torch.cuda.set_device = chosen
 try:
-    engine.start_engine(Layout(), seed=0)
+    start.start_engine(Layout(), seed=0)
 except Chosen as device:
     print(device, installed, hasattr(torch, "_moescale_cpu_host"))
 """
@@ -58,8 +58,8 @@ def test_garbage_collection_passes_over_what_imports_made() -> None:
     code = """
 import gc
 import megatron.core.models.gpt
-from parallel.engine import start_engine, stop_engine
-from parallel.layout import Layout
+from parallel.engine.start import start_engine, stop_engine
+from parallel.layout.layout import Layout
 start_engine(Layout(), seed=0)
 stop_engine()
 print(len(gc.get_objects()) < gc.get_freeze_count() / 10)
@@ -70,7 +70,7 @@ print(len(gc.get_objects()) < gc.get_freeze_count() / 10)
 def test_cuda_is_answered_by_the_cpu() -> None:
     code = """
 import torch
-from parallel.host import install_cpu_host
+from parallel.engine.cpu_host import install_cpu_host
 install_cpu_host(); install_cpu_host()
 x = torch.zeros(2, device="cuda", pin_memory=True).cuda().to("cuda")
 event = torch.cuda.current_stream().record_event()
@@ -91,7 +91,7 @@ import torch, torch.distributed as dist
 sent = []
 dist.all_gather_into_tensor = lambda *_, **__: sent.append("gather")
 dist.reduce_scatter_tensor = lambda *_, **__: sent.append("reduce")
-from parallel.host import install_cpu_host
+from parallel.engine.cpu_host import install_cpu_host
 install_cpu_host()
 from megatron.core.distributed import param_and_grad_buffer as buffers
 class Group:
@@ -112,7 +112,7 @@ print(sent == ["gather"] * 3 + ["reduce"] * 3)
 def test_chunks_are_moved_only_out_of_order() -> None:
     code = """
 import torch
-from parallel.host import install_cpu_host
+from parallel.engine.cpu_host import install_cpu_host
 install_cpu_host()
 from megatron.core.transformer.moe.token_dispatcher import sort_chunks_by_idxs as sort
 x, sizes = torch.arange(3.), torch.tensor([1, 2])
@@ -127,7 +127,7 @@ print(turned.tolist(), weights.tolist())
 def test_clipping_scales_gradients_where_they_are() -> None:
     code = """
 import torch
-from parallel.host import install_cpu_host
+from parallel.engine.cpu_host import install_cpu_host
 install_cpu_host()
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 weight = torch.nn.Parameter(torch.zeros(2))

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallel.errors import ParallelError
-from parallel.layout import Layout
-from parallel.layout_check import checked_placement, layout_faults, num_micro_batches
-from parallel.placement import ATTENTION_DIMENSIONS, EXPERT_DIMENSIONS, Placement, place
-from parallel.shape import Batch
+from parallel.layout.layout import Layout
+from parallel.layout.validation import checked_placement, layout_faults, num_micro_batches
+from parallel.layout.placement import ATTENTION_DIMENSIONS, EXPERT_DIMENSIONS, Placement, place
+from parallel.layout.model_shape import Batch
 from tests.parallel.shapes import BATCH, DENSE, SPARSE
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel.activations import layer_bytes, rank_tokens, recomputed_bytes, routed_tokens
-from parallel.layout import Layout
-from parallel.memory import (
+from parallel.planner.activations import layer_bytes, rank_tokens, recomputed_bytes, routed_tokens
+from parallel.layout.layout import Layout
+from parallel.planner.memory import (
     RankMemory,
     StateBytes,
     chunks_in_flight,
@@ -17,9 +17,9 @@ from parallel.memory import (
     rank_parameters,
     stage_memory,
 )
-from parallel.placement import place
-from parallel.precision import Precision
-from parallel.shape import Shape, Weights
+from parallel.layout.placement import place
+from parallel.precision.recipes import Precision
+from parallel.layout.model_shape import Shape, Weights
 from tests.parallel.shapes import BATCH, DENSE, SPARSE
 
 BF16, FP32 = Precision(dtype="bf16"), Precision()

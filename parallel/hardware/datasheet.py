@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from benchmarks.measurement import Measurement
+from parallel.measurement.measurement import Measurement
 
 # NVIDIA's data sheets print the rate with structured sparsity; these are half of it.
 _BF16_DENSE = {

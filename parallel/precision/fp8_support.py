@@ -5,9 +5,9 @@ Sources: Transformer Engine's `check_fp8_support`, `check_mxfp8_support` and
 `assert_dim_for_fp8_exec`, and the block sizes of its quantizers.
 """
 
-from parallel.layout import Layout
-from parallel.precision import Fp8Scaling, Precision
-from parallel.shape import Batch, Shape
+from parallel.layout.layout import Layout
+from parallel.precision.recipes import Fp8Scaling, Precision
+from parallel.layout.model_shape import Batch, Shape
 
 CAPABILITY: dict[Fp8Scaling, tuple[int, int]] = {
     "delayed": (8, 9),

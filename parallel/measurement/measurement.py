@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
-from benchmarks.units import readable
+from parallel.measurement.units import readable
 
 Kind = Literal["measured", "modelled", "published"]
 

@@ -12,7 +12,7 @@ from itertools import product
 from math import prod
 
 from parallel.errors import ParallelError
-from parallel.layout import Layout
+from parallel.layout.layout import Layout
 
 ATTENTION_DIMENSIONS = ("tp", "cp", "dp", "pp")
 EXPERT_DIMENSIONS = ("etp", "ep", "edp", "pp")

@@ -24,8 +24,8 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from parallel.errors import ParallelError
-from parallel.host import install_cpu_host
-from parallel.layout import Layout
+from parallel.engine.cpu_host import install_cpu_host
+from parallel.layout.layout import Layout
 
 Device = Literal["cpu", "cuda"]
 ENGINE_VERSION: str = metadata.version("megatron-core")

@@ -16,9 +16,9 @@ their intermediate results too.
 
 from dataclasses import dataclass
 
-from parallel.layout import Layout
-from parallel.precision import Precision
-from parallel.shape import Batch, Shape
+from parallel.layout.layout import Layout
+from parallel.precision.recipes import Precision
+from parallel.layout.model_shape import Batch, Shape
 
 LOG_SUM_EXP_BYTES = 4
 ROUTER_BYTES_PER_EXPERT = 17
