@@ -19,9 +19,9 @@ from benchmarks.bench_build_tools import TOOLS
 from benchmarks.bench_session import bench_session, tell
 from benchmarks.bench_tables import interval, plain_table
 from benchmarks.errors import BenchmarkError
-from data.sources import walk_files
-from data.tokenizer import train_bpe
-from data.workers import available_cores
+from data.sources.discovery import walk_files
+from data.tokenization.tokenizer import train_bpe
+from data.build.worker_pool import available_cores
 
 OURS = "moescale"
 TRAINED_CHARACTERS = 16_000_000

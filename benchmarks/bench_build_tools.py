@@ -26,7 +26,7 @@ _tokenizer: Any
 
 def moescale_tool(source: Path, tokenizer: Path, out: Path, workers: int) -> int:
     """Build a store: read, check, drop equal texts, tokenise, write, hash, flush to disk."""
-    from data.build import build_recipe
+    from data.build.build import build_recipe
     from data.recipe import make_recipe
 
     values = {"source": [{"paths": [source]}], "tokenizer": str(tokenizer), "held_out_fraction": 0}
@@ -96,7 +96,7 @@ def _encode_line(line: str) -> list[int]:
 
 
 TOOLS: dict[str, tuple[Tool, str]] = {
-    "moescale": (moescale_tool, "data.build"),
+    "moescale": (moescale_tool, "data.build.build"),
     "datasets.map": (datasets_tool, "datasets"),
     "Megatron's shape": (megatron_tool, "megatron.core.datasets.indexed_dataset"),
 }

@@ -24,8 +24,8 @@ from benchmarks.bench_loader_store import Corpus, sparse_store, synthetic_store
 from benchmarks.bench_session import bench_session
 from benchmarks.errors import BenchmarkError
 from data.config import DataConfig
-from data.loader import Loader
-from data.order import shuffled
+from data.loading.loader import Loader
+from data.loading.order import shuffled
 
 HASHED_STEPS = 12
 BATCH = 8

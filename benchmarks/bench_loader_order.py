@@ -19,8 +19,8 @@ import numpy as np
 from benchmarks.bench import process_bytes
 from benchmarks.errors import BenchmarkError
 from data.config import DataConfig
-from data.loader import Loader
-from data.order import shuffled
+from data.loading.loader import Loader
+from data.loading.order import shuffled
 
 FIRST_INDICES = 4096
 FIRST_SEQUENCES = 8

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from data.files import write_text
-from data.indexed import export_indexed
-from data.manifest import (
+from data.storage.atomic import write_text
+from data.store.megatron_indexed import export_indexed
+from data.store.manifest import (
     FORMAT_VERSION,
     TOKENIZER,
     TRAIN,
@@ -21,9 +21,9 @@ from data.manifest import (
     SourceInfo,
     StreamInfo,
 )
-from data.store import Store, TokenStream
-from data.tokenizer import byte_tokenizer
-from data.writer import BATCH_TOKENS, HASH_BYTES, SHARD_TOKENS, StreamFormat, StreamWriter
+from data.store.reader import Store, TokenStream
+from data.tokenization.tokenizer import byte_tokenizer
+from data.store.writer import BATCH_TOKENS, HASH_BYTES, SHARD_TOKENS, StreamFormat, StreamWriter
 
 DOCUMENT_TOKENS = 900
 """Mean length of a synthetic document; lengths are log-normal, as web text's."""

@@ -14,8 +14,8 @@ from benchmarks.bench import settle
 from benchmarks.energy_choice import choose_source
 from benchmarks.energy_meter import PhaseMeter
 from benchmarks.imbalance import RoutingProfile
-from data.batch import Batch
-from data.build import build_store
+from data.loading.batch import Batch
+from data.build.build import build_store
 from moe.config.experiment import Experiment, make_experiment
 from moe.train import run_place
 from moe.train_step import Trainer

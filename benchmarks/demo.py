@@ -113,9 +113,9 @@ def standard_library() -> list[Path]:
 
 
 def _build_store(sources: Sequence[Path], store: Path, say: Callable[[str], None]) -> None:
-    from data.build import build_store
+    from data.build.build import build_store
     from data.progress import shown_progress
-    from data.store import Store
+    from data.store.reader import Store
 
     named = store.with_name("store.sources")
     names = "".join(f"{path.resolve()}\n" for path in sources)

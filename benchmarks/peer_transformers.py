@@ -8,7 +8,7 @@ import torch
 from benchmarks.bench import settle
 from benchmarks.errors import BenchmarkError
 from benchmarks.imbalance import RoutingProfile
-from data.loader import Batch
+from data.loading.loader import Batch
 from moe.config.experiment import Experiment
 from moe.config.model import ModelConfig
 

@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from data.manifest import Canary
+from data.store.manifest import Canary
 from data.recipe import CanaryRecipe
 
 SECRET_WORDS = 8

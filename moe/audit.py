@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from data.canaries import alternatives, split_secret
-from data.manifest import HELD_OUT, TRAIN, Canary, SplitName
-from data.store import Store
+from data.store.manifest import HELD_OUT, TRAIN, Canary, SplitName
+from data.store.reader import Store
 from moe.generate import Sampling, generate
 from moe.loaded_model import LoadedModel
 from moe.memorisation import Audit, CanaryGroup, Passages

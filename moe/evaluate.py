@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.batch import Batch
+from data.loading.batch import Batch
 from data.config import DataConfig
-from data.manifest import SplitName
-from data.samples import SequenceSource, open_sources
-from data.store import Store
+from data.store.manifest import SplitName
+from data.loading.samples import SequenceSource, open_sources
+from data.store.reader import Store
 from moe.errors import ConfigError
 from moe.evaluation import Evaluation, loss_of
 from moe.loaded_model import LoadedModel

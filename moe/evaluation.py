@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.manifest import SplitName
+from data.store.manifest import SplitName
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The loader that an experiment describes, as one data-parallel rank opens it."""
 
-from data.loader import Loader
-from data.manifest import SplitName
+from data.loading.loader import Loader
+from data.store.manifest import SplitName
 from moe.config.experiment import Experiment
 
 

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from data.manifest import SplitName
+from data.store.manifest import SplitName
 
 CHANCE_BITS = 1 / math.log(2)
 """Mean exposure of a secret that was never seen, bits: that of a uniform rank."""

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data.errors import DataError
-from data.files import whole_folder
+from data.storage.atomic import whole_folder
 from moe.errors import ConfigError, StorageError
 
 

@@ -50,9 +50,9 @@ def _check_kernels(experiment: Experiment) -> None:
 
 def _check_init(experiment: Experiment, init: Path) -> None:
     """Refuse a start from nothing, or from weights that know other tokens than the store's."""
-    from data.files import file_sha256
-    from data.manifest import TOKENIZER
-    from data.store import Store
+    from data.storage.atomic import file_sha256
+    from data.store.manifest import TOKENIZER
+    from data.store.reader import Store
     from moe.checkpoint_index import INDEX
 
     if not ((init / INDEX).is_file() or (init / "checkpoints").is_dir()):

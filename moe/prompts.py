@@ -7,9 +7,9 @@ from pathlib import Path
 
 import tokenizers
 
-from data.chat_format import ChatFormat, read_template
-from data.store import Store
-from data.tokenizer import Tokenizer, local_tokenizer
+from data.chat.template import ChatFormat, read_template
+from data.store.reader import Store
+from data.tokenization.tokenizer import Tokenizer, local_tokenizer
 from moe.config.experiment import tokenizer_file
 from moe.errors import ConfigError
 

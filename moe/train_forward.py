@@ -10,7 +10,7 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler
 from torch import Tensor
 
-from data.batch import Batch
+from data.loading.batch import Batch
 from moe.config.experiment import Experiment
 from moe.model import document_inputs
 from moe.model_torch import sequence_positions

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from data.manifest import HELD_OUT
+from data.store.manifest import HELD_OUT
 from moe.files import write_text
 from moe.goodput import process_age_s
 from moe.ledger import Ledger

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from megatron.core import parallel_state
 from torch import Tensor
 
-from data.batch import Batch
+from data.loading.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.batch import Batch
+from data.loading.batch import Batch
 from moe.config.experiment import Experiment
 from moe.model import build_model
 from moe.train_forward import MicroBatches

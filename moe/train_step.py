@@ -14,8 +14,8 @@ from megatron.core.distributed import (
     finalize_model_grads,
 )
 
-from data.batch import Batch
-from data.manifest import HELD_OUT, TRAIN
+from data.loading.batch import Batch
+from data.store.manifest import HELD_OUT, TRAIN
 from moe.config.experiment import Experiment
 from moe.feed import open_loader
 from moe.model import build_model

@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from data.build import build_store
+    from data.build.build import build_store
 
     folder = tmp_path_factory.mktemp("store")
     build_store([ROOT / "data"], folder / "store", tokenizer="bpe:512", held_out_fraction=0.2)
@@ -262,7 +262,7 @@ def test_a_demo_killed_just_after_its_store_goes_on(
         shutil.copytree(store, tmp_path / "store")
         stopped()
 
-    monkeypatch.setattr("data.build.build_store", stopped_after_building)
+    monkeypatch.setattr("data.build.build.build_store", stopped_after_building)
     monkeypatch.setattr("benchmarks.demo.demo_experiments", stopped)
     said: list[str] = []
     for _ in range(2):

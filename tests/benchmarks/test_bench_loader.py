@@ -17,9 +17,9 @@ from benchmarks.bench_loader_peers import READERS, Reader
 from benchmarks.bench_loader_store import Corpus, sparse_store, synthetic_store
 from benchmarks.bench_loader_tables import loader_tables
 from benchmarks.errors import BenchmarkError
-from data.loader import Loader
-from data.store import Store
-from data.writer import SHARD_TOKENS
+from data.loading.loader import Loader
+from data.store.reader import Store
+from data.store.writer import SHARD_TOKENS
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = bench_loader.LoaderPlan(

@@ -61,7 +61,7 @@ def run_python(*arguments: str | Path) -> Any:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need("trackers")
-    from data.build import build_store
+    from data.build.build import build_store
 
     root = tmp_path_factory.mktemp("tracked")
     build_store([ROOT / "data"], root / "store", tokenizer="bytes", held_out_fraction=0.2)

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from data.build import build_recipe
-from data.inspect import dropped_documents
+from data.build.build import build_recipe
+from data.inspection.summary import dropped_documents
 from data.recipe import Recipe, make_recipe
-from data.store import Store, TokenStream
+from data.store.reader import Store, TokenStream
 
 
 def recipe(*paths: Path, source: dict[str, Any] | None = None, **values: Any) -> Recipe:

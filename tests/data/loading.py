@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from data.build import build_recipe
+from data.build.build import build_recipe
 from data.config import DataConfig
-from data.loader import Batch, Loader
+from data.loading.loader import Batch, Loader
 from data.recipe import Recipe
 
 S = 32

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.blend import PERIOD, Blend, apportion, spread
+from data.loading.blend import PERIOD, Blend, apportion, spread
 from data.errors import DataError
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0.1, 50), min_size=1, max_size=8)

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from building import build, contents, recipe, texts
 
-from data.build import build_recipe, build_shard, merge_shards
+from data.build.build import build_recipe, build_shard, merge_shards
 from data.errors import DataError, WorkerError
 from data.recipe import Recipe, make_recipe, read_recipe
-from data.store import Store
-from data.work import WorkFolder
+from data.store.reader import Store
+from data.build.build_folder import WorkFolder
 
 WORDS = ["the", "of", "and", "a", "to", "in", "is", "you", "that", "it", "he", "was", "for",
          "on", "are", "as", "with", "his", "they", "at", "be", "this"]  # fmt: skip
@@ -66,7 +66,7 @@ def full_recipe(source: Path, **values: Any) -> Recipe:
 @pytest.fixture
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut the small corpora of these tests into many units."""
-    monkeypatch.setattr("data.units.UNIT_BYTES", 3000)
+    monkeypatch.setattr("data.sources.work_units.UNIT_BYTES", 3000)
 
 
 @pytest.mark.usefixtures("small_units")
@@ -232,9 +232,9 @@ def test_a_store_that_another_process_finished_is_kept(stage: str, tmp_path: Pat
 COMMAND = """
 import os, signal, sys
 from pathlib import Path
-import data.units, data.workers
-data.units.UNIT_BYTES = data.workers.UNIT_BYTES = 20_000
-from data.build import build_recipe
+import data.build.worker_pool, data.sources.work_units
+data.sources.work_units.UNIT_BYTES = data.build.worker_pool.UNIT_BYTES = 20_000
+from data.build.build import build_recipe
 from data.recipe import read_recipe
 
 parts_left = int(sys.argv[3])
@@ -284,7 +284,7 @@ def test_a_dead_worker_is_one_line_and_the_build_continues(
         raise WorkerError("a worker process died")
 
     with monkeypatch.context() as patch:
-        patch.setattr("data.build.run_units", die)
+        patch.setattr("data.build.build.run_units", die)
         with pytest.raises(WorkerError):
             build_recipe(wanted, tmp_path / "out")
     assert (tmp_path / "out.building").is_dir()
@@ -343,7 +343,7 @@ def test_a_tokenizer_trained_in_a_process_of_its_own_is_the_same(
 ) -> None:
     wanted = recipe(write_corpus(tmp_path / "in", num_files=2), tokenizer="bpe:300")
     build_recipe(wanted, tmp_path / "here", workers=1)
-    monkeypatch.setattr("data.work.TRAINED_HERE_BYTES", 0)
+    monkeypatch.setattr("data.build.build_folder.TRAINED_HERE_BYTES", 0)
     build_recipe(wanted, tmp_path / "apart", workers=1)
     assert contents(tmp_path / "here") == contents(tmp_path / "apart")
     small = recipe(tmp_path / "in", tokenizer="bpe:9")

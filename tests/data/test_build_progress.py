@@ -41,7 +41,7 @@ def test_durations(seconds: float, text: str) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from data.build import build_store
+from data.build.build import build_store
 if __name__ == "__main__":
     build_store([Path(sys.argv[1])], Path(sys.argv[2]), tokenizer=sys.argv[3])
     status = Path("/proc/self/status").read_text()

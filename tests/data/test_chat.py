@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from data.chat import build_chat_store
-from data.chat_format import BUILT_IN, ChatFormat, TemplateError
+from data.chat.build import build_chat_store
+from data.chat.template import BUILT_IN, ChatFormat, TemplateError
 from data.cli import app
 from data.config import DataConfig
 from data.errors import DataError
-from data.files import whole_folder
-from data.loader import Batch, Loader
-from data.store import Store
-from data.tokenizer import Tokenizer, byte_tokenizer, train_bpe
+from data.storage.atomic import whole_folder
+from data.loading.loader import Batch, Loader
+from data.store.reader import Store
+from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, train_bpe
 
 EOS = 256
 MARKED = (

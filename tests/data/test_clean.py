@@ -10,13 +10,13 @@ from building import build, dropped, recipe, stream_texts, texts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.build import build_recipe
-from data.contamination import read_evaluations
+from data.build.build import build_recipe
+from data.cleaning.decontamination import read_evaluations
 from data.errors import DataError
-from data.inspect import dropped_documents
-from data.quality import c4_text, gopher_quality, gopher_repetition
-from data.store import Store
-from data.words import ngram_hashes, word_hashes
+from data.inspection.summary import dropped_documents
+from data.cleaning.quality import c4_text, gopher_quality, gopher_repetition
+from data.store.reader import Store
+from data.cleaning.word_hashes import ngram_hashes, word_hashes
 
 PROSE = (
     "It was the best of days and the worst of days for those who have to work with their hands."

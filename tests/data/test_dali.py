@@ -11,11 +11,11 @@ import pytest
 import torch
 from loading import GLOBAL_BATCH, build_sources, make, restarted, stream_hash
 
-from data.chat import build_chat_store
-from data.loader import Batch
-from data.manifest import HELD_OUT
-from data.packing import pack_store
-from data.store import Store
+from data.chat.build import build_chat_store
+from data.loading.loader import Batch
+from data.store.manifest import HELD_OUT
+from data.loading.packing import pack_store
+from data.store.reader import Store
 
 needs_dali = pytest.mark.needs("dali")
 

@@ -191,7 +191,7 @@ def test_a_full_disk_is_one_line(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device", "part.arrow")
 
-    monkeypatch.setattr("data.part.PartMaker.make", full)
+    monkeypatch.setattr("data.build.shard_part.PartMaker.make", full)
     with pytest.raises(RuntimeError, match=r"part\.arrow: No space left on device") as caught:
         build(source, tmp_path / "out")
     assert getattr(caught.value, "exit_code", None) == 1
@@ -204,9 +204,9 @@ def refuse(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "arguments"),
     [
-        ("data.chat.whole_folder", ["chat", "CHAT", "-o", "OUT", "--tokenizer", "bytes"]),
-        ("data.packing.whole_file", ["pack", "STORE", "--seq-len", "8"]),
-        ("data.inspect_page.write_text", ["inspect", "STORE", "--html", "OUT"]),
+        ("data.chat.build.whole_folder", ["chat", "CHAT", "-o", "OUT", "--tokenizer", "bytes"]),
+        ("data.loading.packing.whole_file", ["pack", "STORE", "--seq-len", "8"]),
+        ("data.inspection.html.write_text", ["inspect", "STORE", "--html", "OUT"]),
     ],
 )
 def test_a_place_that_cannot_be_written_is_one_line(
@@ -225,7 +225,7 @@ def test_files_of_a_store_that_cannot_be_read_are_named(
     store = tmp_path / "store"
     build(source, store)
     with monkeypatch.context() as patch:
-        patch.setattr("data.store.file_sha256", refuse)
+        patch.setattr("data.store.reader.file_sha256", refuse)
         with pytest.raises(DataError, match=r"train-00000\.arrow: Read-only") as caught:
             moe_data("verify", store)
     assert "tokenizer.json: Read-only" in str(caught.value)
@@ -244,7 +244,7 @@ def test_a_stopped_command_that_does_not_continue_says_so(
     build(source, tmp_path / "store")
     for name in ("build.merge_shards", "indexed.import_indexed", "indexed.export_indexed"):
         monkeypatch.setattr(f"data.{name}", stopped)
-    monkeypatch.setattr("data.chat.build_chat_store", stopped)
+    monkeypatch.setattr("data.chat.build.build_chat_store", stopped)
     out = ["-o", tmp_path / "out"] if command != "export" else [tmp_path / "out"]
     tokenizer = ["--tokenizer", "bytes"] if command in {"import", "chat"} else []
     with pytest.raises(StoppedError, match="out: stopped: start it again"):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data.errors import DataError
-from data.files import give_name, locked, whole_file, whole_folder
+from data.storage.atomic import give_name, locked, whole_file, whole_folder
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:

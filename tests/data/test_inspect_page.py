@@ -9,9 +9,9 @@ import pytest
 from building import build
 from selenium.webdriver.common.by import By
 
-from data.inspect import summary
-from data.inspect_page import plots, write_page
-from data.store import Store
+from data.inspection.summary import summary
+from data.inspection.html import plots, write_page
+from data.store.reader import Store
 
 
 @pytest.fixture(scope="module")

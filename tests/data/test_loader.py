@@ -9,10 +9,10 @@ from loading import GLOBAL_BATCH, S, make, restarted, rows, stream_hash
 
 from data.config import DataConfig
 from data.errors import DataError
-from data.loader import Loader
-from data.manifest import HELD_OUT, TRAIN, Manifest
-from data.order import permuted
-from data.store import Store
+from data.loading.loader import Loader
+from data.store.manifest import HELD_OUT, TRAIN, Manifest
+from data.loading.order import permuted
+from data.store.reader import Store
 
 
 def slow_reference(store: Path, seed: int, count: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.order import permuted, shuffled
+from data.loading.order import permuted, shuffled
 
 BORDERS = [1, 2, 3, *(2**k + d for k in range(2, 19) for d in (-1, 0, 1)), 65_537, 99_991, 262_145]
 

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from loading import build_sources, make
 from typer.testing import CliRunner
 
-from data import cli, packing
+from data import cli
+
+from data.loading import packing
 from data.errors import DataError
-from data.manifest import HELD_OUT, TRAIN
-from data.packing import best_fit, pack_store
-from data.store import Store
+from data.store.manifest import HELD_OUT, TRAIN
+from data.loading.packing import best_fit, pack_store
+from data.store.reader import Store
 
 S = 32
 TEXTS = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.personal import find_personal, mask_personal, passes_luhn, passes_mod97
+from data.cleaning.personal_data import find_personal, mask_personal, passes_luhn, passes_mod97
 
 LABELLED = Path(__file__).with_name("personal_labelled.txt")
 MARK = re.compile(r"\[(email|phone|ip|card|iban):(.*?)(>?)\]")

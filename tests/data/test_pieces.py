@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from data import pieces
-from data.pieces import CUTTING_PATTERNS, PieceEncoder, cuts_before_spaces, library_ids
+from data.tokenization import piece_cache
+from data.tokenization.piece_cache import CUTTING_PATTERNS, PieceEncoder, cuts_before_spaces, library_ids
 
 TEXT = "the they then we'll I'M it's 1234 12 don't naïve naïveté 東京 über () :-) a.b.c"
 WORDS = [*TEXT.split(), "line\n\n\ttab"]
@@ -79,7 +79,7 @@ def test_ids_are_the_librarys(name: str, texts: list[str]) -> None:
 
 
 def test_the_cache_is_bounded_and_forgets_long_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "MAX_CACHED_PIECES", 50)
+    monkeypatch.setattr(piece_cache, "MAX_CACHED_PIECES", 50)
     encoder = PieceEncoder(MODELS["gpt2"])
     for number in range(40):
         text = " ".join(f"word{number}x{i}" for i in range(10)) + " " + "long" * 20
@@ -88,7 +88,7 @@ def test_the_cache_is_bounded_and_forgets_long_pieces(monkeypatch: pytest.Monkey
             == library_ids(MODELS["gpt2"], [text])[0].tolist()
         )
         assert len(encoder._cache) <= 50 + 10
-        assert all(len(piece) <= pieces.MAX_PIECE_CHARACTERS for piece in encoder._cache)
+        assert all(len(piece) <= piece_cache.MAX_PIECE_CHARACTERS for piece in encoder._cache)
 
 
 def changed(**values: Any) -> str:

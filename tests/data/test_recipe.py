@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from building import texts
 
-from data.build import build_recipe
+from data.build.build import build_recipe
 from data.errors import DataError
 from data.recipe import read_recipe
-from data.store import Store
+from data.store.reader import Store
 
 RECIPE = """
 tokenizer = "bytes"

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from data import sampling
-from data.build import build_recipe
-from data.manifest import TRAIN
+from data.build import tokenizer_sample
+from data.build.build import build_recipe
+from data.store.manifest import TRAIN
 from data.recipe import Recipe
-from data.sampling import sample_texts
-from data.sources import list_inputs
+from data.build.tokenizer_sample import sample_texts
+from data.sources.discovery import list_inputs
 
 
 def write(folder: Path, sizes: list[int]) -> None:
@@ -50,7 +50,7 @@ def test_a_large_corpus_is_bounded_and_spread_by_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A great file after many small ones gives most of the sample; sources share evenly."""
-    monkeypatch.setattr(sampling, "SAMPLE_CHARACTERS", 40_000)
+    monkeypatch.setattr(tokenizer_sample, "SAMPLE_CHARACTERS", 40_000)
     write(tmp_path / "a", [1] * 40 + [960])
     write(tmp_path / "b", [1000])
     found = sample(recipe(tmp_path))

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from building import build, contents, dropped, recipe, texts
 
-from data.build import build_recipe, build_shard, merge_shards
+from data.build.build import build_recipe, build_shard, merge_shards
 from data.errors import DataError
-from data.sources import list_inputs
-from data.units import UNIT_BYTES, plan_units
+from data.sources.discovery import list_inputs
+from data.sources.work_units import UNIT_BYTES, plan_units
 
 DOCUMENTS = [f"document {i}: " + "à la carte, \u4f60\u597d. " * (i % 7 + 1) for i in range(300)]
 
@@ -114,7 +114,7 @@ def test_every_format_gives_the_same_documents(tmp_path: Path, form: str) -> Non
 def test_many_small_units_give_the_same_documents(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("data.units.UNIT_BYTES", "data.units.STREAM_BYTES", "data.cutting.READ_BYTES"):
+    for name in ("data.sources.work_units.UNIT_BYTES", "data.sources.work_units.STREAM_BYTES", "data.sources.stream_splitter.READ_BYTES"):
         monkeypatch.setattr(name, 1000)
     source = {"separator": "<|end|>"} if form.startswith("separated") else {}
     (tmp_path / "in").mkdir()
@@ -334,7 +334,7 @@ def test_lines_are_cut_at_any_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     content = json_lines([f"{i}" for i in range(40)])
     (tmp_path / "a.jsonl").write_bytes(content)
     for size in (1, 7, 23, 24, 25, len(content) - 1, len(content)):
-        monkeypatch.setattr("data.units.UNIT_BYTES", size)
+        monkeypatch.setattr("data.sources.work_units.UNIT_BYTES", size)
         store = build(tmp_path / f"out{size}", tmp_path / "a.jsonl")
         assert texts(store) == [f"{i}" for i in range(40)]
     assert UNIT_BYTES == 1 << 24

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from data.errors import DataError
-from data.manifest import HELD_OUT, TRAIN, Manifest
-from data.store import Store, TokenStream
-from data.writer import StreamFormat, StreamWriter
+from data.store.manifest import HELD_OUT, TRAIN, Manifest
+from data.store.reader import Store, TokenStream
+from data.store.writer import StreamFormat, StreamWriter
 
 
 def write_stream(root: Path, documents: list[Any], **sizes: int) -> tuple[Any, StreamFormat]:

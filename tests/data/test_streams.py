@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loading import GLOBAL_BATCH, S, build_sources, make, restarted, rows, stream_hash
 
-from data.blend import Blend
+from data.loading.blend import Blend
 from data.errors import DataError
-from data.manifest import HELD_OUT, TRAIN
-from data.order import permuted
-from data.samples import _source_seed
-from data.store import Store
-from data.writer import is_held_out
+from data.store.manifest import HELD_OUT, TRAIN
+from data.loading.order import permuted
+from data.loading.samples import _source_seed
+from data.store.reader import Store
+from data.store.writer import is_held_out
 
 SOURCES = {
     name: [" ".join(f"{name}{i}.{j}" for j in range(20 + 2 * i)) for i in range(20)]
@@ -120,7 +120,7 @@ def test_state_stays_small_and_resuming_reads_nothing_before(
     state = json.dumps(loader.state_dict())
     assert len(state) <= 200
     reads: list[int] = []
-    from data.store import TokenStream
+    from data.store.reader import TokenStream
 
     kept = TokenStream.read
     monkeypatch.setattr(

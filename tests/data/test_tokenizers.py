@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from data.errors import DataError
-from data.pieces import CUTTING_PATTERNS, cuts_before_spaces
-from data.store import Store
-from data.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
+from data.tokenization.piece_cache import CUTTING_PATTERNS, cuts_before_spaces
+from data.store.reader import Store
+from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
 
 SAMPLE = [
     "The quick brown fox jumps over 13 lazy dogs; they're done.",

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from building import build, dropped, recipe, texts
 
-from data.build import build_recipe
+from data.build.build import build_recipe
 from data.errors import DataError
 from data.progress import Progress
-from data.readers import read_unit
-from data.sources import list_inputs
-from data.store import Store
-from data.units import plan_units
+from data.sources.readers import read_unit
+from data.sources.discovery import list_inputs
+from data.store.reader import Store
+from data.sources.work_units import plan_units
 
 NOBODY = 65534
 LINE = json.dumps({"text": "one line"}).encode() + b"\n"

@@ -7,7 +7,7 @@ import pytest
 from ranks import run_ranks, start_server
 from training import Curve, Whole, assemble, first_gradients, make, train_curve
 
-from data.build import build_store
+from data.build.build import build_store
 
 start_server()
 

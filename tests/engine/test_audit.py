@@ -11,7 +11,7 @@ import pytest
 from ranks import run_ranks
 from runs import command, train_run
 
-from data.build import build_recipe
+from data.build.build import build_recipe
 from data.canaries import alternatives, split_secret
 from data.recipe import read_recipe
 from moe.memorisation import Audit, CanaryGroup, Passages, finding

@@ -11,9 +11,9 @@ from ranks import run_ranks
 from slow_model import SlowModel
 from training import assemble, make, worst_difference
 
-from data.build import build_store
-from data.packing import pack_store
-from data.store import Store
+from data.build.build import build_store
+from data.loading.packing import pack_store
+from data.store.reader import Store
 from moe.config.experiment import Experiment
 from moe.errors import ConfigError
 

@@ -17,7 +17,7 @@ from needs import lack
 from ranks import RankError
 from training import Block, make
 
-from data.build import build_store
+from data.build.build import build_store
 from moe.checkpoint_store import complete_checkpoints, latest_checkpoint, step_of
 from moe.config.experiment import Experiment
 

@@ -14,7 +14,7 @@ from runs import train_here, train_run
 from training import MODEL, Curve, assemble, started, train_curve, worst_difference
 from tuning import tune, write_chats, write_pairs
 
-from data.manifest import TRAIN
+from data.store.manifest import TRAIN
 from moe.config.experiment import Experiment
 from moe.feed import open_loader
 

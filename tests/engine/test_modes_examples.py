@@ -163,7 +163,7 @@ def test_wrong_data(data: dict[str, Any], fault: str) -> None:
 
 
 def test_another_tokenizer_is_refused_before_the_start(folder: Path, tmp_path: Path) -> None:
-    from data.build import build_store
+    from data.build.build import build_store
 
     (tmp_path / "a.txt").write_text("a model learns " * 100)
     build_store([tmp_path / "a.txt"], tmp_path / "store", tokenizer="bpe:258", held_out_fraction=0)

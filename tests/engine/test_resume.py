@@ -13,7 +13,7 @@ import pytest
 from ranks import RankError, run_ranks
 from training import TRAIN, Block, blocks, make
 
-from data.build import build_recipe
+from data.build.build import build_recipe
 from data.recipe import Recipe
 from moe.config.experiment import Experiment
 

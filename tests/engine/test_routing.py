@@ -13,7 +13,7 @@ from ranks import RankError, run_ranks
 from runs import command, train_run
 from training import make, started
 
-from data.build import build_recipe
+from data.build.build import build_recipe
 from data.recipe import read_recipe
 from moe.config.experiment import Experiment
 from moe.errors import StorageError

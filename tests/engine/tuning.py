@@ -7,7 +7,7 @@ from typing import Any
 
 from training import MODEL, TRAIN
 
-from data.chat import build_chat_store
+from data.chat.build import build_chat_store
 from moe.config.experiment import Experiment, make_experiment
 
 WORDS = ["model", "learns", "which", "expert", "reads", "next", "token", "router", "sends", "it"]

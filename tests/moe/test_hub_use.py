@@ -9,8 +9,8 @@ from hub_models import make_model
 from ranks import run_ranks, start_server
 from runs import command
 
-from data.build import build_store
-from data.tokenizer import train_bpe
+from data.build.build import build_store
+from data.tokenization.tokenizer import train_bpe
 from moe.config.experiment import make_experiment
 from moe.convert import from_hub
 
@@ -160,7 +160,7 @@ def _losses(experiment: Any) -> Any:
 
 def _narrow(experiment: Any) -> Any:
     """The byte tokeniser has 257 ids, of which this text uses fewer than the model's rows."""
-    from data import samples
+    from data.loading import samples
 
     samples._open_stores = _any_vocabulary(samples._open_stores)
     return experiment.data
