@@ -8,7 +8,7 @@ from statistics import fmean
 
 from benchmarks.groups import Group
 from parallel.measurement.measurement import Measurement
-from benchmarks.runs import Run
+from moe.runs.reader import Run
 
 # Sizes this close are equal; beyond it there is no pair to compare.
 EQUAL_SHARE = 0.1

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.errors import BenchmarkError
 from moe.errors import StorageError
-from moe.files import check_writable, locked, write_text
+from moe.storage.atomic import check_writable, locked, write_text
 
 FORMAT = 1
 # What must be equal for an earlier result to stand for this one.

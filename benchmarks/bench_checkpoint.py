@@ -11,10 +11,10 @@ from benchmarks.bench import Case, as_json, spread
 from benchmarks.bench_fit import fitted, free_bytes
 from benchmarks.bench_session import Session, bench_session, say
 from benchmarks.bench_subject import MeasuredTrainer, bench_experiment, bench_store
-from moe.checkpoint import load_checkpoint, save_checkpoint, snapshot
+from moe.checkpoint.training_state import load_checkpoint, save_checkpoint, snapshot
 from moe.config.experiment import Experiment, load_model
 from moe.config.model import ModelConfig
-from moe.ledger import ledger
+from moe.cost.ledger import ledger
 from parallel.engine.start import all_gather_objects
 
 

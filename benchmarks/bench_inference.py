@@ -16,9 +16,9 @@ from benchmarks.bench_subject import rank_meter
 from parallel.measurement.measurement import Measurement
 from moe.config.experiment import load_model
 from moe.config.model import ModelConfig
-from moe.ledger import ledger
-from moe.model import build_model
-from moe.model_generate import cached_model
+from moe.cost.ledger import ledger
+from moe.model.build import build_model
+from moe.model.incremental_decoding import cached_model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from benchmarks.bench_session import Session, bench_session
 from benchmarks.bench_subject import peak_rate
 from benchmarks.imbalance import RoutingProfile, max_over_mean
 from benchmarks.layer_shape import LayerShape, published_layers
-from moe.model import build_model
+from moe.model.build import build_model
 
 
 def run(

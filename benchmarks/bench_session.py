@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.bench import Case, run_cases
 from benchmarks.errors import BenchmarkError
 from moe.config.experiment import Experiment, apply_override, make_experiment
-from moe.run import describe_start
+from moe.runs.directory import describe_start
 from parallel.engine.start import Engine, all_gather_objects, start_engine, stop_engine
 from parallel.hardware.probe import describe_device
 

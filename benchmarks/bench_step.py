@@ -27,9 +27,9 @@ from benchmarks.time_split import time_split
 from moe.config.experiment import Experiment, load_model
 from moe.config.model import ModelConfig
 from moe.config.train import TrainConfig
-from moe.ledger import ledger
-from moe.shape import batch_of, shape_of
-from moe.train_proof import execution
+from moe.cost.ledger import ledger
+from moe.cost.model_shape import batch_of, shape_of
+from moe.training.execution_report import execution
 from parallel.engine.start import Engine, all_gather_objects
 from parallel.hardware.probe import describe_device
 from parallel.layout.validation import checked_placement

@@ -17,8 +17,8 @@ from benchmarks.imbalance import RoutingProfile
 from data.loading.batch import Batch
 from data.build.build import build_store
 from moe.config.experiment import Experiment, make_experiment
-from moe.train import run_place
-from moe.train_step import Trainer
+from moe.training.loop import run_place
+from moe.training.trainer import Trainer
 from parallel.engine.start import Engine
 from parallel.hardware.probe import measure_matmul_rate
 

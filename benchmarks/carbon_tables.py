@@ -9,7 +9,7 @@ from benchmarks import footprint
 from benchmarks.carbon import zones
 from benchmarks.errors import BenchmarkError
 from benchmarks.report import read_runs
-from benchmarks.runs import Run
+from moe.runs.reader import Run
 from benchmarks.start_shift import best_start, read_hourly
 from parallel.measurement.units import readable
 

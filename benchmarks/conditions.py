@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.footprint import assumptions, intensity
-from benchmarks.runs import Run
+from moe.runs.reader import Run
 
 NOT_RECORDED = "not recorded"
 

@@ -13,7 +13,7 @@ from benchmarks.report import ReportPaths, read_runs, write_report
 from benchmarks.training import train_rank
 from moe.config.experiment import Experiment, make_experiment
 from moe.errors import ConfigError
-from moe.files import write_text
+from moe.storage.atomic import write_text
 
 VOCABULARY = 4096
 

@@ -7,10 +7,10 @@ from typing import Any
 import typer
 
 from moe.config.experiment import Experiment
-from moe.feed import open_loader
-from moe.ledger import ledger
-from moe.preflight import check_before_start
-from moe.shape import batch_of, shape_of
+from moe.training.loader import open_loader
+from moe.cost.ledger import ledger
+from moe.training.preflight import check_before_start
+from moe.cost.model_shape import batch_of, shape_of
 from parallel.planner.memory import peak_memory
 from parallel.layout.placement import Placement
 
@@ -38,7 +38,7 @@ def show(experiment: Experiment, num_ranks: int, *, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from moe.cost_tables import component_table, size, summary_line
+    from moe.cost.tables import component_table, size, summary_line
 
     console = Console()
     console.print(experiment.to_toml(), markup=False, highlight=False)

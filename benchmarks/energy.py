@@ -20,14 +20,14 @@ from benchmarks.energy_record import energy_record
 from benchmarks.energy_source import Clock, boot_id
 from benchmarks.energy_totals import Totals, add_reports, first_of_each_device
 from moe.config.energy import EnergyConfig
-from moe.observe import Phase, RunPlace
+from moe.runs.observers import Phase, RunPlace
 
 # With several ranks a row's joules need a collective: at every so many calls of `step`.
 GATHER_CALLS = 32
 
 
 class EnergyObserver:
-    """Joules by phase, summed over devices, with their origin (an `Observer` of moe/observe.py).
+    """Joules by phase, summed over devices, with their origin (an `Observer` of moe/runs/observers.py).
 
     Counters are read at step and phase boundaries without synchronising the device: a GPU's
     queued work falls into the next interval, never out of the total.

@@ -14,7 +14,7 @@ from benchmarks.energy_rapl import RaplSource
 from benchmarks.energy_source import EnergySource, SourceUnavailableError
 from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
-from moe.observe import RunPlace
+from moe.runs.observers import RunPlace
 
 Opener = Callable[[EnergyConfig, RunPlace], EnergySource]
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from benchmarks.groups import Group, difference, group_runs
-from benchmarks.runs import Run
+from moe.runs.reader import Run
 from parallel.measurement.units import ratio, readable, significant
 
 # Parameters or tokens this close count as equal.

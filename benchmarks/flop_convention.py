@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.runs import Run
+from moe.runs.reader import Run
 from moe.config.model import ModelConfig
-from moe.ledger import ledger
+from moe.cost.ledger import ledger
 
 OWN = "moescale"
 # The recorded number is an exact integer in our convention; floats round far below this.
@@ -18,7 +18,7 @@ def convention(run: Run) -> str:
     """Return the name of the convention behind the run's FLOPs.
 
     A ledger may name one (`flop_convention`). One that does not is checked: its model, counted
-    again by `moe.ledger`, must give the recorded number.
+    again by `moe.cost.ledger`, must give the recorded number.
     """
     named = run.ledger.get("flop_convention")
     if named is not None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from benchmarks.carbon import zone
 from benchmarks.errors import BenchmarkError
 from parallel.measurement.measurement import Measurement
-from benchmarks.runs import Run
+from moe.runs.reader import Run
 from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from benchmarks import footprint
 from parallel.measurement.measurement import Kind, Measurement
-from benchmarks.runs import Run
+from moe.runs.reader import Run
 
 LEDGER = "cost ledger"
 CLOCK = "wall clock"
@@ -77,7 +77,7 @@ def _metering(run: Run) -> Measurement:
 
 
 def _useful_time(run: Run) -> Measurement:
-    """Training steps that stayed, over all the time the run was allocated (moe/goodput.py)."""
+    """Training steps that stayed, over all the time the run was allocated (moe/runs/goodput.py)."""
     share = (run.record.get("goodput") or {}).get("useful_share_of_time")
     return _known(share, "share", CLOCK, "measured")
 

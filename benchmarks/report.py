@@ -16,8 +16,8 @@ from benchmarks.quantities import BY_KEY
 from benchmarks.report_content import report_content
 from benchmarks.report_figures import load_figures, pareto_figures, report_figures
 from benchmarks.report_tables import Table, report_tables
-from benchmarks.runs import Run, read_run
-from moe.files import replacing, write_text
+from moe.runs.reader import Run, read_run
+from moe.storage.atomic import replacing, write_text
 
 MAX_RUNS = 200
 # Columns of the table where models are too many to be columns themselves.

@@ -18,7 +18,7 @@ from benchmarks.pareto import front
 from benchmarks.published_data import published_rows
 from benchmarks.quantities import BY_KEY, QUANTITIES, Quantity
 from benchmarks.report_figures import load_figures
-from benchmarks.runs import Run
+from moe.runs.reader import Run
 from benchmarks.summary import summary
 from parallel.measurement.units import readable, short
 

@@ -11,7 +11,7 @@ from benchmarks.pareto import COSTS
 from benchmarks.published_data import published_rows
 from benchmarks.quantities import BY_KEY
 from benchmarks.report_routing import map_figures, measure_figures
-from benchmarks.runs import Run
+from moe.runs.reader import Run
 from benchmarks.time_figures import phase_figure, step_figure
 from parallel.measurement.units import readable, short
 

@@ -5,8 +5,8 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.groups import Group
-from benchmarks.runs import Run
-from moe.routing_measures import affinity, source_load, specialisation
+from moe.runs.reader import Run
+from moe.routing.specialization import affinity, source_load, specialisation
 
 MAX_POINTS = 400
 MEASURES = (

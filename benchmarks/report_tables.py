@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.groups import Group
 from benchmarks.quantities import QUANTITIES
 from benchmarks.report_routing import routing_rows, source_rows
-from benchmarks.runs import Run
+from moe.runs.reader import Run
 from benchmarks.time_figures import phase_seconds
 
 Row = dict[str, Any]

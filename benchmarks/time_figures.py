@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.groups import Group
-from benchmarks.runs import Run
+from moe.runs.reader import Run
 from parallel.measurement.units import readable
 
 MOST_BARS = 30

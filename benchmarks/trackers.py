@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.errors import BenchmarkError
 from moe.config.experiment import Experiment
-from moe.observe import Tracker
+from moe.runs.observers import Tracker
 
 FLUSH_S = 10.0
 FLUSH_METRICS = 500

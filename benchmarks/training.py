@@ -16,7 +16,7 @@ from benchmarks.progress import TrainingProgress
 from benchmarks.trackers import open_trackers
 from moe.config.experiment import Experiment, load_experiment
 from moe.errors import ConfigError, RankError, StoppedError
-from moe.preflight import check_before_start
+from moe.training.preflight import check_before_start
 from parallel.layout.layout import Layout
 
 RUNS = Path("runs")
@@ -94,7 +94,7 @@ def train_rank(
     check_before_start(experiment, int(os.environ.get("WORLD_SIZE", "1")))
     trackers = open_trackers(experiment)
     quieten_engine()
-    from moe.train import train
+    from moe.training.loop import train
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
     watcher = progress if engine.is_main else None
@@ -126,7 +126,7 @@ def replay_step(experiment: Experiment, run_dir: Path, step: int) -> dict[str, A
         alone = Layout(device=experiment.parallel.device)
         experiment = experiment.model_copy(update={"parallel": alone})
     quieten_engine()
-    from moe.train_replay import replay
+    from moe.training.replay import replay
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
     try:

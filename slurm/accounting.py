@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slurm.client import AccountingEntry, Client
-from slurm.progress import Progress, read_progress
+from moe.runs.progress import Progress, read_progress
 from slurm.submission import Submission, Task
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moe.config.experiment import Experiment
 from moe.config.slurm import SlurmConfig
-from moe.shape import batch_of, shape_of
+from moe.cost.model_shape import batch_of, shape_of
 from parallel.layout.validation import layout_faults
 from slurm.errors import JobError
 from slurm.site import Profile

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slurm.client import Client, QueueEntry
-from slurm.progress import Progress, read_progress
+from moe.runs.progress import Progress, read_progress
 from slurm.submission import Attempt, Submission, Task
 from slurm.submit import ENDED, is_finished
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from moe.files import write_json
+from moe.storage.atomic import write_json
 from slurm.client import Client
 from slurm.errors import JobError, UnrecordedError
 from slurm.plan import Plan

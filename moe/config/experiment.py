@@ -20,7 +20,7 @@ from moe.config.slurm import SlurmConfig
 from moe.config.track import TrackConfig
 from moe.config.train import TrainConfig
 from moe.errors import ConfigError
-from moe.presets import preset_model
+from moe.config.presets.catalog import preset_model
 from parallel.layout.layout import Layout
 from parallel.precision.recipes import Precision
 

@@ -9,7 +9,7 @@ from benchmarks.energy import EnergyObserver
 from benchmarks.energy_choice import Choice
 from benchmarks.energy_nvml import NvmlSource
 from moe.config.energy import EnergyConfig
-from moe.observe import RunPlace
+from moe.runs.observers import RunPlace
 
 
 class FakeClock:

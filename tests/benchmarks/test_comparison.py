@@ -16,9 +16,9 @@ from benchmarks.groups import Group, group_runs
 from benchmarks.pareto import front
 from benchmarks.report import write_report
 from benchmarks.report_content import report_content
-from benchmarks.runs import Run, read_run
+from moe.runs.reader import Run, read_run
 from moe.config.experiment import load_model
-from moe.ledger import ledger
+from moe.cost.ledger import ledger
 
 
 def groups_of(root: Path, *plans: dict[str, Any]) -> list[Group]:
@@ -136,7 +136,7 @@ def test_only_one_kind_has_nothing_to_compare(tmp_path: Path) -> None:
 
 
 def real_run(path: Path, factor: float = 1.0, **more: Any) -> Run:
-    """A run whose ledger is moe.ledger's own, times `factor`."""
+    """A run whose ledger is moe.cost.ledger's own, times `factor`."""
     model = load_model("tiny")
     counted = ledger(model, 128).as_json()
     counted["training_flops_per_token"] *= factor

@@ -17,7 +17,7 @@ from benchmarks.energy_source import SourceLostError, SourceUnavailableError
 from benchmarks.errors import BenchmarkError
 from benchmarks.power_samples import PowerSamples, SampleFile
 from moe.config.energy import EnergyConfig
-from moe.files import locked
+from moe.storage.atomic import locked
 from moescale import app
 
 CONFIG = "AcctGatherEnergyType    = acct_gather_energy/{plugin}\nAcctGatherNodeFreq      = 10 sec\n"

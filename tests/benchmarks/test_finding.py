@@ -7,7 +7,7 @@ import pytest
 from synthetic import make_run
 
 from benchmarks.finding import finding
-from benchmarks.runs import Run, read_run
+from moe.runs.reader import Run, read_run
 
 
 def runs_of(root: Path, *plans: dict[str, Any]) -> list[Run]:

@@ -11,7 +11,7 @@ from benchmarks.carbon import zone, zones
 from benchmarks.errors import BenchmarkError
 from benchmarks.published_data import published_rows
 from benchmarks.report import write_report
-from benchmarks.runs import Run, read_run
+from moe.runs.reader import Run, read_run
 
 
 def run_with(root: Path, **energy: Any) -> Run:

@@ -17,7 +17,7 @@ from benchmarks.expert_load import load_maps
 from benchmarks.groups import group_runs
 from benchmarks.report import ReportPaths, write_report
 from benchmarks.report_figures import MAX_POINTS, report_figures, thinned
-from benchmarks.runs import read_run
+from moe.runs.reader import read_run
 from benchmarks.time_figures import phase_figure, phase_seconds, step_figure
 from parallel.measurement.units import ratio, readable, short
 from moescale import app

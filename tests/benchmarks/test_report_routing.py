@@ -8,7 +8,7 @@ from synthetic import LAYERS, make_run
 
 from benchmarks.groups import group_runs
 from benchmarks.report_routing import map_figures, measure_figures, routing_rows, source_rows
-from benchmarks.runs import Run, read_run
+from moe.runs.reader import Run, read_run
 
 
 @pytest.fixture

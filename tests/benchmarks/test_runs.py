@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from synthetic import make_run
 
-from benchmarks.errors import BenchmarkError
+from moe.errors import ConfigError
 from benchmarks.groups import difference, group_runs, mean_interval
 from benchmarks.quantities import BY_KEY
-from benchmarks.runs import read_run
+from moe.runs.reader import read_run
 
 
 def test_a_run_is_read_whole(tmp_path: Path) -> None:
@@ -64,14 +64,14 @@ def test_a_step_logged_twice_counts_once_the_later(tmp_path: Path) -> None:
 def test_damage_is_named(tmp_path: Path, file: str, text: str, message: str) -> None:
     path = make_run(tmp_path / "a", sparse=False, steps=5)
     (path / file).write_text(text)
-    with pytest.raises(BenchmarkError, match=message) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         read_run(path)
     assert str(path / file) in str(error.value)
     assert error.value.exit_code == 2
 
 
 def test_not_a_run_directory(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match="not a run directory"):
+    with pytest.raises(ConfigError, match="not a run directory"):
         read_run(tmp_path)
 
 

@@ -9,7 +9,7 @@ from parallel.precision.recipes import Precision
 
 def count_parameters(layout: Layout, models: dict[str, ModelConfig]) -> dict[str, int]:
     """Build models on this rank; returns how many parameters each has here."""
-    from moe.model import build_model
+    from moe.model.build import build_model
     from parallel.engine.start import start_engine, stop_engine
 
     start_engine(layout, seed=0)
@@ -27,7 +27,7 @@ def engine_chunk_layers(layout: Layout, model: ModelConfig) -> list[list[range]]
     from megatron.core.transformer.transformer_block import get_num_layers_to_build
     from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 
-    from moe.model import transformer_config
+    from moe.model.build import transformer_config
 
     config = transformer_config(model, layout, Precision())
 

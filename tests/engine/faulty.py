@@ -73,8 +73,8 @@ def train_rank(
     **how: Any,
 ) -> list[Block]:
     """Train one rank of a run, whose process is prepared first; returns its parameters' parts."""
-    from moe import train as training
-    from moe.train_step import Trainer
+    from moe.training import loop as training
+    from moe.training.trainer import Trainer
     from parallel.engine.start import start_engine, stop_engine
 
     prepare()

@@ -8,7 +8,7 @@ import torch
 from training import Block, started
 
 from moe.config.experiment import Experiment
-from moe.convert import checkpoint_model
+from moe.convert.hugging_face import checkpoint_model
 from parallel.layout.layout import Layout
 from parallel.precision.recipes import Precision
 
@@ -17,8 +17,8 @@ ALONE = Layout(device="cpu")
 
 def load(checkpoint: Path, layout: Layout) -> Any:
     """Build a checkpoint's model in a started engine; returns this rank's part."""
-    from moe.checkpoint_weights import load_weights
-    from moe.model import build_model
+    from moe.checkpoint.weights import load_weights
+    from moe.model.build import build_model
 
     chunks = build_model(checkpoint_model(checkpoint), layout, Precision(), seed=9)
     load_weights(checkpoint, chunks)
@@ -97,7 +97,7 @@ def all_losses(checkpoints: dict[str, Path], tokens: torch.Tensor) -> dict[str, 
 
 def train_one_step(run: Path, experiment: Experiment) -> None:
     """Train a step and keep its checkpoint, as a run does."""
-    from moe.checkpoint import save_checkpoint
+    from moe.checkpoint.training_state import save_checkpoint
 
     with started(experiment) as trainer:
         trainer.step(0)

@@ -128,7 +128,7 @@ def compute(experiments: dict[str, Experiment]) -> dict[str, Computed]:
 
 
 def _trainers(experiments: dict[str, Experiment]) -> Iterator[tuple[str, Any]]:
-    from moe.train_step import Trainer
+    from moe.training.trainer import Trainer
     from parallel.engine.start import start_engine, stop_engine
 
     engine = start_engine(next(iter(experiments.values())).parallel, seed=0)
@@ -182,7 +182,7 @@ def randomize(chunk: Any) -> None:
     from megatron.core.dist_checkpointing.dict_utils import nested_values
     from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factories
 
-    from moe.model import SHARDING
+    from moe.model.build import SHARDING
 
     state = chunk.sharded_state_dict(metadata=SHARDING)
     apply_factories(state)

@@ -45,7 +45,7 @@ def train_run(store: Path, run_dir: Path, num_ranks: int = 1, **sections: Any) -
 
 def train_here(experiment: Experiment, run_dir: Path) -> None:
     """Train an experiment as a rank."""
-    from moe.train import train
+    from moe.training.loop import train
     from parallel.engine.start import start_engine, stop_engine
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
@@ -56,7 +56,7 @@ def train_here(experiment: Experiment, run_dir: Path) -> None:
 @contextmanager
 def built(changes: dict[str, Any], seed: int = 5) -> Iterator[Any]:
     """Build the tests' model, changed, with weights large enough to tell tokens apart."""
-    from moe.model import build_model
+    from moe.model.build import build_model
     from parallel.engine.start import start_engine, stop_engine
     from parallel.layout.layout import Layout
     from parallel.precision.recipes import Precision

@@ -14,7 +14,7 @@ from runs import command, train_run
 from data.build.build import build_recipe
 from data.canaries import alternatives, split_secret
 from data.recipe import read_recipe
-from moe.memorisation import Audit, CanaryGroup, Passages, finding
+from moe.evaluation.memorization_results import Audit, CanaryGroup, Passages, finding
 
 pytestmark = pytest.mark.engine
 
@@ -73,9 +73,9 @@ def _slow_exposure(run: Path) -> tuple[list[float], list[float]]:
     """Exposures from a forward pass for each text alone."""
     import torch
 
-    from moe.audit import _exposure
-    from moe.evaluate import open_store
-    from moe.loaded_model import loaded_model
+    from moe.evaluation.memorization_audit import _exposure
+    from moe.evaluation.loss import open_store
+    from moe.evaluation.loading import loaded_model
 
     with loaded_model(run, device="cpu") as model, torch.no_grad():
         store = open_store(model)
@@ -133,9 +133,9 @@ def test_finding_without_canaries() -> None:
 
 def _repeats(run: Path) -> Any:
     """Passages, by a stand-in that knows the split by heart."""
-    from moe import audit
-    from moe.evaluate import open_store
-    from moe.loaded_model import loaded_model
+    from moe.evaluation import memorization_audit
+    from moe.evaluation.loss import open_store
+    from moe.evaluation.loading import loaded_model
 
     with loaded_model(run, device="cpu") as model:
         store = open_store(model)
@@ -148,8 +148,8 @@ def _repeats(run: Path) -> Any:
             ]
             return [text[i + len(p) :][:new] for i, p in zip(places, prompts, strict=True)]
 
-        audit._written = know  # type: ignore[assignment]
-        return audit._passages(model, store, "held_out", 7, 60).as_json()
+        memorization_audit._written = know  # type: ignore[assignment]
+        return memorization_audit._passages(model, store, "held_out", 7, 60).as_json()
 
 
 def test_verbatim_passages_are_counted(run: Path) -> None:

@@ -11,7 +11,7 @@ from ranks import RankError, run_ranks
 from safetensors.numpy import load_file
 from training import Block, Whole, assemble, blocks, make, started
 
-from moe.checkpoint_index import write_index
+from moe.checkpoint.index import write_index
 from moe.config.experiment import Experiment
 
 pytestmark = pytest.mark.engine
@@ -33,7 +33,7 @@ TRAIN = {"steps": STEPS, "warmup_steps": 1}
 
 def _save(experiment: Experiment, root: Path, steps: int = SAVED_AT) -> list[float]:
     """Train `steps` steps, saving on the way; returns the losses after the save."""
-    from moe.checkpoint import save_checkpoint
+    from moe.checkpoint.training_state import save_checkpoint
 
     with started(experiment) as trainer:
         for index in range(SAVED_AT):
@@ -45,7 +45,7 @@ def _save(experiment: Experiment, root: Path, steps: int = SAVED_AT) -> list[flo
 
 def _load(experiment: Experiment, path: Path, copy: Path) -> tuple[list[Block], list[float]]:
     """Load and save again at once; returns parameters and the losses of later steps."""
-    from moe.checkpoint import load_checkpoint, save_checkpoint
+    from moe.checkpoint.training_state import load_checkpoint, save_checkpoint
 
     with started(experiment) as trainer:
         state = load_checkpoint(path, trainer.chunks, trainer.optimizer)

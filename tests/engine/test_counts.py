@@ -7,8 +7,8 @@ from counting import count_parameters, engine_chunk_layers
 from options import CONFIGS
 from ranks import run_ranks
 
-from moe.ledger import ledger
-from moe.shape import shape_of
+from moe.cost.ledger import ledger
+from moe.cost.model_shape import shape_of
 from parallel.layout.layout import Layout
 from parallel.layout.validation import layout_faults
 from parallel.planner.memory import rank_parameters

@@ -100,8 +100,8 @@ def test_layouts_see_the_same_documents(
 
 def _given_to_te_model(experiment: Experiment, te: Experiment) -> list[dict[str, Any]]:
     """Return what the training loop calls a model of kernel set `te` with."""
-    from moe.feed import open_loader
-    from moe.train_forward import MicroBatches
+    from moe.training.loader import open_loader
+    from moe.training.micro_batches import MicroBatches
     from parallel.engine.start import start_engine, stop_engine
 
     start_engine(experiment.parallel, seed=0)

@@ -11,7 +11,7 @@ from ranks import run_ranks
 from safetensors.torch import load_file
 from training import make
 
-from moe.convert import checkpoint_model, from_hub, to_hub
+from moe.convert.hugging_face import checkpoint_model, from_hub, to_hub
 
 pytestmark = pytest.mark.engine
 

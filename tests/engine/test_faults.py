@@ -18,7 +18,7 @@ from ranks import RankError
 from training import Block, make
 
 from data.build.build import build_store
-from moe.checkpoint_store import complete_checkpoints, latest_checkpoint, step_of
+from moe.checkpoint.directory import complete_checkpoints, latest_checkpoint, step_of
 from moe.config.experiment import Experiment
 
 TRAIN = {"steps": 8, "warmup_steps": 1, "checkpoint_interval": 2, "keep_checkpoints": 9,
@@ -101,9 +101,9 @@ def small_disk(tmp_path: Path, undisturbed: Any) -> Iterator[Path]:
 
 
 def _impatient() -> None:
-    from moe import checkpoint_writer
+    from moe.checkpoint import writer
 
-    checkpoint_writer.RETRY_AFTER_S = (0.0,)  # type: ignore[assignment]
+    writer.RETRY_AFTER_S = (0.0,)  # type: ignore[assignment]
 
 
 def test_a_full_disk_loses_nothing(
@@ -119,10 +119,10 @@ def test_a_full_disk_loses_nothing(
 
 def _failing_storage(times: int) -> None:
     """Let the first writes of tensors fail as a broken disk does."""
-    from moe import checkpoint_format
+    from moe.checkpoint import format
 
     _impatient()
-    write, left = checkpoint_format.write_tensors, [times]
+    write, left = format.write_tensors, [times]
 
     def failing(path: Path, tensors: Any) -> None:
         if left[0] > 0:
@@ -130,7 +130,7 @@ def _failing_storage(times: int) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         write(path, tensors)
 
-    checkpoint_format.write_tensors = failing
+    format.write_tensors = failing
 
 
 @pytest.mark.parametrize(("times", "kept"), [(1, [2, 4, 6, 8]), (2, [4, 6, 8])])
@@ -164,15 +164,15 @@ def _let_through() -> None:
 
 def _slow_storage() -> None:
     """Let storage take a checkpoint of step 2 only after step 3 has been trained."""
-    from moe import checkpoint_format
+    from moe.checkpoint import format
 
-    write = checkpoint_format.write_tensors
+    write = format.write_tensors
 
     def slow(path: Path, tensors: Any) -> None:
         assert _LATER.wait(60)
         write(path, tensors)
 
-    checkpoint_format.write_tensors = slow
+    format.write_tensors = slow
 
 
 def test_training_does_not_wait_for_slow_storage(

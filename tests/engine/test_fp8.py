@@ -71,7 +71,7 @@ def _written_out(
 
 
 def _quantised(x: NDArray[Any], *how: Any) -> NDArray[Any]:
-    from moe.model_fp8 import quantised
+    from moe.model.fp8_emulation import quantised
 
     number_format, scaling, dim, is_weight = how
     values: NDArray[Any] = quantised(
@@ -99,7 +99,7 @@ def test_quantisation_equals_the_written_out_one(scaling: str, number_format: st
 
 
 def _gradients(scaling: str) -> list[NDArray[Any]]:
-    from moe.model_fp8 import Recipe, product
+    from moe.model.fp8_emulation import Recipe, product
 
     recipe = Recipe(Precision(fp8="emulated", fp8_scaling=scaling), 1, ["only"])  # type: ignore[arg-type]
     x, weight, slope = _operands()
@@ -134,7 +134,7 @@ def test_all_three_products_take_quantised_inputs(scaling: str) -> None:
 
 
 def _delayed() -> list[float]:
-    from moe.model_fp8 import Recipe, product
+    from moe.model.fp8_emulation import Recipe, product
     from parallel.engine.start import start_engine
 
     start_engine(Layout(device="cpu"), seed=0)
@@ -180,10 +180,10 @@ def test_an_emulated_run_trains_near_fp32_and_resumes_bit_by_bit(
 
 
 def _build_other_dispatcher() -> None:
-    from moe import model_config
+    from moe.model import mcore_config
 
-    real = model_config._moe_values
-    model_config._moe_values = lambda model, layout: real(  # type: ignore[assignment]
+    real = mcore_config._moe_values
+    mcore_config._moe_values = lambda model, layout: real(  # type: ignore[assignment]
         model, layout.model_copy(update={"dispatcher": "alltoall"})
     )
 

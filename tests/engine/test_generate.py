@@ -20,7 +20,7 @@ def _greedy(changes: dict[str, Any]) -> tuple[list[list[int]], list[list[int]], 
     """Continue in one padded batch, one by one, and by whole forward passes without a cache."""
     import torch
 
-    from moe.generate import Sampling, generate
+    from moe.evaluation.generation import Sampling, generate
 
     never = {"stop_ids": frozenset[int](), "max_seq_len": 64}
     sampling = Sampling(max_new_tokens=NEW)
@@ -47,7 +47,7 @@ def test_cache_and_padding_change_nothing(kind: str) -> None:
 
 
 def _sampled() -> dict[str, Any]:
-    from moe.generate import Sampling, generate
+    from moe.evaluation.generation import Sampling, generate
 
     never = {"stop_ids": frozenset[int](), "max_seq_len": 64}
 
@@ -81,7 +81,7 @@ def test_sampling_is_seeded_and_independent_of_the_batch() -> None:
 def _draws(top_p: float, temperature: float) -> list[int]:
     import torch
 
-    from moe.generate import Sampling, _Chooser
+    from moe.evaluation.generation import Sampling, _Chooser
 
     logits = torch.tensor([0.4, 0.1, 0.3, 0.2, 0.0]).log()
     sampling = Sampling(temperature=temperature, top_p=top_p)
@@ -110,7 +110,7 @@ def test_nucleus_and_temperature(
 
 
 def _refuse(prompts: list[list[int]]) -> None:
-    from moe.generate import Sampling, generate
+    from moe.evaluation.generation import Sampling, generate
 
     generate(None, prompts, Sampling(max_new_tokens=8), stop_ids=frozenset(), max_seq_len=64)
 

@@ -12,16 +12,16 @@ from faulty import record, rows, run
 from ranks import RankError, run_ranks
 from training import Block, make
 
-from moe.checkpoint_store import complete_checkpoints, step_of
+from moe.checkpoint.directory import complete_checkpoints, step_of
 from moe.config.experiment import Experiment
-from moe.train_guard import Guard, RefusedUpdate
+from moe.training.guards import Guard, RefusedUpdate
 
 TRAIN = {"steps": 6, "warmup_steps": 1, "global_batch_size": 4, "checkpoint_interval": 2}
 
 
 def _spoil(step: int, what: str) -> None:
     """Make the loss, or only a gradient, of one step not a number."""
-    from moe.train_step import Trainer
+    from moe.training.trainer import Trainer
 
     real = Trainer.forward_backward
 
@@ -40,17 +40,17 @@ def _spoil(step: int, what: str) -> None:
 
 def _spoil_while_saving(what: str) -> None:
     """Let storage be slow with the checkpoint before the spoilt step."""
-    from moe import checkpoint_format
+    from moe.checkpoint import format
 
     _spoil(4, what)
-    write = checkpoint_format.write_tensors
+    write = format.write_tensors
 
     def slow(path: Path, tensors: Any) -> None:
         if "checkpoints" in path.parts:
             time.sleep(3)
         write(path, tensors)
 
-    checkpoint_format.write_tensors = slow
+    format.write_tensors = slow
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -78,7 +78,7 @@ def test_a_refused_step_stops_the_run_with_a_dump(what: str, store: Path, tmp_pa
 
 
 def _replay(experiment: Experiment, run_dir: Path, step: int) -> dict[str, Any]:
-    from moe.train_replay import replay
+    from moe.training.replay import replay
     from parallel.engine.start import start_engine
 
     return replay(experiment, start_engine(experiment.parallel, seed=0), run_dir, step)

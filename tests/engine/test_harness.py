@@ -97,7 +97,7 @@ def _alone(run: Path) -> tuple[list[list[float]], float]:
     """Every choice's log-probability, and the nats of all texts, from logits."""
     import torch
 
-    from moe.loaded_model import loaded_model
+    from moe.evaluation.loading import loaded_model
 
     def score(model: Any, context: str, text: str) -> float:
         ids = [256, *(context + text).encode()] if not context else [*(context + text).encode()]
@@ -127,9 +127,9 @@ def test_tasks_equal_what_logits_say(run: Path, tasks: Path) -> None:
 
 
 def _answers(run: Path) -> list[str]:
-    from moe.harness import HarnessModel
-    from moe.loaded_model import loaded_model
-    from moe.prompts import language_of
+    from moe.evaluation.lm_eval_adapter import HarnessModel
+    from moe.evaluation.loading import loaded_model
+    from moe.evaluation.text_interface import language_of
 
     def ask(text: str, **wanted: Any) -> Any:
         return type("Request", (), {"args": (text, wanted)})

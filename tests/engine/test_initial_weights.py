@@ -21,7 +21,7 @@ OUTPUTS = ("linear_proj.weight", "linear_fc2.weight", "experts.down")
 
 
 def _initial(model: ModelConfig, seeds: list[int]) -> list[Any]:
-    from moe.model import build_model
+    from moe.model.build import build_model
     from parallel.engine.start import start_engine
 
     layout = Layout(device="cpu")

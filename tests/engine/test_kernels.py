@@ -39,7 +39,7 @@ def _experts_against_loop(counts: list[int]) -> dict[str, float]:
     """Return the largest difference of output and gradients from a loop over experts."""
     from megatron.core.process_groups_config import ProcessGroupCollection
 
-    from moe.model_torch import GroupedExperts
+    from moe.model.torch_kernels import GroupedExperts
 
     _started()
     width, inner = HEADS * DIM, 12
@@ -86,7 +86,7 @@ def test_grouped_experts_equal_a_loop(counts: list[int]) -> None:
 def _experts_without_tokens() -> dict[str, tuple[int, float]]:
     from megatron.core.process_groups_config import ProcessGroupCollection
 
-    from moe.model_torch import GroupedExperts
+    from moe.model.torch_kernels import GroupedExperts
 
     _started()
     config = _config(moe_ffn_hidden_size=4, num_moe_experts=2, add_bias_linear=False)
@@ -110,7 +110,7 @@ def test_experts_without_tokens_get_zero_gradients() -> None:
 
 
 def _rms_norm() -> float:
-    from moe.model_torch import RMSNorm
+    from moe.model.torch_kernels import RMSNorm
 
     _started()
     norm = RMSNorm(_config(), 24, eps=1e-3)
@@ -126,7 +126,7 @@ def test_rms_norm_by_hand() -> None:
 
 def _full_norm(kind: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Normalise this rank's heads; returns output, input gradient and weight gradient."""
-    from moe import model_torch
+    from moe.model import torch_kernels
 
     engine = _started(tp=_world_size())
     norm = getattr(model_torch, kind)(_config(), DIM, eps=1e-5)
@@ -166,7 +166,7 @@ def _attention() -> list[NDArray[Any]]:
     """Attend over this rank's part of the sequence; returns output, gradients of q, k, v."""
     from megatron.core.transformer.enums import AttnMaskType
 
-    from moe.model_torch import Attention, sequence_positions
+    from moe.model.torch_kernels import Attention, sequence_positions
 
     engine = _started(cp=_world_size())
     attention = Attention(_config(), 1, AttnMaskType.causal)

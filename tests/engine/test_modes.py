@@ -16,7 +16,7 @@ from tuning import tune, write_chats, write_pairs
 
 from data.store.manifest import TRAIN
 from moe.config.experiment import Experiment
-from moe.feed import open_loader
+from moe.training.loader import open_loader
 
 pytestmark = pytest.mark.engine
 
@@ -216,7 +216,7 @@ def _trained_names(experiment: Any) -> dict[str, bool]:
 
 
 def whole_names(chunk: Any) -> Any:
-    from moe.train_init import whole_names as names
+    from moe.training.initial_weights import whole_names as names
 
     return names(chunk)
 
@@ -286,8 +286,8 @@ def test_frozen_runs_resume_to_the_same(
 
 def _steps(experiment: Any, steps: range, place: Path) -> list[float]:
     """Train; writes a checkpoint after step 2, or goes on from there."""
-    from moe.checkpoint import load_checkpoint, snapshot
-    from moe.checkpoint_writer import Checkpointer
+    from moe.checkpoint.training_state import load_checkpoint, snapshot
+    from moe.checkpoint.writer import Checkpointer
 
     losses = []
     with started(experiment) as trainer:

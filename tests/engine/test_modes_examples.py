@@ -123,7 +123,7 @@ def _rows(place: Path) -> list[tuple[Any, ...]]:
 
 
 def _resume(experiment: Any, run_dir: Path) -> None:
-    from moe.train import train
+    from moe.training.loop import train
     from parallel.engine.start import start_engine, stop_engine
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)

@@ -15,7 +15,7 @@ from slow_model import SlowModel, Step
 from training import Whole, assemble, make, worst_difference
 
 from moe.config.experiment import Experiment
-from moe.shape import shape_of
+from moe.cost.model_shape import shape_of
 from parallel.layout.layout import Layout
 from parallel.layout.validation import layout_faults
 from parallel.layout.model_shape import Batch

@@ -12,7 +12,7 @@ from runs import command
 from safetensors.numpy import load_file
 from training import Block, assemble, make
 
-from moe.convert import from_hub
+from moe.convert.hugging_face import from_hub
 
 TRAIN = {"steps": 6, "warmup_steps": 1, "checkpoint_interval": 3}
 

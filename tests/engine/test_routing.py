@@ -17,8 +17,8 @@ from data.build.build import build_recipe
 from data.recipe import read_recipe
 from moe.config.experiment import Experiment
 from moe.errors import StorageError
-from moe.routing_measures import affinity, source_load, specialisation
-from moe.routing_replay import RoutingRecord
+from moe.routing.specialization import affinity, source_load, specialisation
+from moe.routing.replay import RoutingRecord
 
 pytestmark = pytest.mark.engine
 
@@ -245,7 +245,7 @@ def test_eval_says_which_experts(runs: tuple[Path, Path]) -> None:
 
 
 def _replay_elsewhere(experiment: Experiment) -> None:
-    from moe.routing_replay import RoutingRecord, replaying
+    from moe.routing.replay import RoutingRecord, replaying
 
     with started(experiment) as trainer:
         chunks = [chunk.module for chunk in trainer.chunks]

@@ -14,11 +14,11 @@ from ranks import run_ranks
 from training import make
 from typer.testing import CliRunner
 
-from moe.checkpoint_index import StoredTensors, read_index
-from moe.convert import checkpoint_model, from_hub, to_hub
+from moe.checkpoint.index import StoredTensors, read_index
+from moe.convert.hugging_face import checkpoint_model, from_hub, to_hub
 from moe.errors import ConfigError
-from moe.ledger import ledger
-from moe.upcycle import Upcycling, upcycle
+from moe.cost.ledger import ledger
+from moe.convert.upcycle import Upcycling, upcycle
 from moescale import app
 
 pytestmark = pytest.mark.engine
@@ -74,7 +74,7 @@ def test_the_dense_copy_lies_where_the_next_start_cleans(
         copies.append(out)
         from_hub(source, out)
 
-    monkeypatch.setattr("moe.upcycle.from_hub", noted)
+    monkeypatch.setattr("moe.convert.upcycle.from_hub", noted)
     upcycle(dense["tied"], tmp_path / "out", WAYS["plain"])
     assert copies == [tmp_path / ".out.making" / "whole" / "dense"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

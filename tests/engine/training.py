@@ -117,7 +117,7 @@ def initial_weights(experiment: Experiment) -> list[Block]:
 @contextmanager
 def started(experiment: Experiment, without: str | None = None) -> Iterator[Any]:
     """A trainer of this rank on a running engine."""
-    from moe.train_step import Trainer
+    from moe.training.trainer import Trainer
     from parallel.engine.start import start_engine, stop_engine
 
     if without is not None:
@@ -133,35 +133,36 @@ def started(experiment: Experiment, without: str | None = None) -> Iterator[Any]
 
 def _take_away(correction: str) -> None:
     """Undo one correction in this process."""
-    from moe import model_config, model_torch
+    from moe.model import mcore_config
+    from moe.model import torch_kernels
 
     if correction == "router_loss_factor":
-        model_config.router_loss_factor = lambda _: 1
+        mcore_config.router_loss_factor = lambda _: 1
     elif correction == "expert_allreduce":
         _after_experts(model_torch, lambda weight: setattr(weight, "allreduce", True))
     elif correction == "expert_norm_mark":
         _after_experts(model_torch, lambda weight: setattr(weight, "tensor_model_parallel", False))
     elif correction == "norm_sequence_parallel":
-        made = model_torch.RMSNorm.__init__
+        made = torch_kernels.RMSNorm.__init__
 
         def init(self: Any, *args: Any, **kwargs: Any) -> None:
             made(self, *args, **kwargs)
             self.weight.sequence_parallel = False
 
-        model_torch.RMSNorm.__init__ = init
+        torch_kernels.RMSNorm.__init__ = init
     else:
         raise ValueError(correction)
 
 
 def _after_experts(model_torch: Any, change: Any) -> None:
-    made = model_torch.GroupedExperts.__init__
+    made = torch_kernels.GroupedExperts.__init__
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         made(self, *args, **kwargs)
         for weight in (self.gate_up, self.down):
             change(weight)
 
-    model_torch.GroupedExperts.__init__ = init
+    torch_kernels.GroupedExperts.__init__ = init
 
 
 def blocks(chunks: Sequence[Any]) -> list[Block]:
@@ -169,7 +170,7 @@ def blocks(chunks: Sequence[Any]) -> list[Block]:
     from megatron.core.dist_checkpointing.dict_utils import nested_values
     from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factories
 
-    from moe.model import SHARDING
+    from moe.model.build import SHARDING
 
     found = []
     for chunk in chunks:

@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from moe.checkpoint_index import read_index, verify_files, write_index, write_tensors
-from moe.checkpoint_store import (
+from moe.checkpoint.index import read_index, verify_files, write_index, write_tensors
+from moe.checkpoint.directory import (
     begin,
     checkpoint_name,
     complete_checkpoints,
@@ -24,7 +24,7 @@ from moe.checkpoint_store import (
 )
 from moe.config.experiment import Experiment, make_experiment
 from moe.errors import ConfigError, StorageError
-from moe.train_claim import claim
+from moe.training.claim import claim
 
 
 def checkpoint(path: Path) -> Path:
@@ -107,7 +107,7 @@ def test_a_file_that_vanishes_while_it_is_verified_is_missing(
 ) -> None:
     path = root / checkpoint_name(1)
     write_index(path, read_index(path) | {"files": {"state.json": "0"}})
-    monkeypatch.setattr("moe.checkpoint_index.file_sha256", refuse)
+    monkeypatch.setattr("moe.checkpoint.index.file_sha256", refuse)
     with pytest.raises(ConfigError, match=r"state\.json: missing or damaged"):
         verify_files(path)
 
@@ -127,7 +127,7 @@ def experiment() -> Experiment:
     return make_experiment({"model": {"preset": "tiny"}, "train": train})
 
 
-@pytest.mark.parametrize("place", ["moe.run.write_text", "moe.train_claim.checkpoint_to_resume"])
+@pytest.mark.parametrize("place", ["moe.runs.directory.write_text", "moe.training.claim.checkpoint_to_resume"])
 def test_a_run_directory_that_fails_ends_every_rank_in_one_line(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

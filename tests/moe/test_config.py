@@ -14,7 +14,7 @@ from moe.config.experiment import Experiment, load_experiment, load_model, make_
 from moe.config.model import ModelConfig
 from moe.config.schema import experiment_schema
 from moe.errors import ConfigError
-from moe.presets import preset_names
+from moe.config.presets.catalog import preset_names
 from moescale import app
 
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,9 @@ from ranks import run_ranks, start_server
 from safetensors.torch import load_file
 from training import assemble
 
-from moe.convert import checkpoint_model, from_hub, to_hub
-from moe.convert_families import FAMILIES
-from moe.convert_map import tensor_map
+from moe.convert.hugging_face import checkpoint_model, from_hub, to_hub
+from moe.convert.registry import FAMILIES
+from moe.convert.tensor_map import tensor_map
 
 pytestmark = pytest.mark.engine
 start_server()

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from moe.checkpoint_index import read_index, verify_files
-from moe.convert import from_hub, to_hub
+from moe.checkpoint.index import read_index, verify_files
+from moe.convert.hugging_face import from_hub, to_hub
 from moe.errors import ConfigError, StorageError
 from moescale import app
 
@@ -248,7 +248,7 @@ def test_a_full_disk_is_no_mistake_of_the_user_s(
 
     hub = save(tmp_path / "hub", tensors())
     from_hub(hub, tmp_path / "ours")
-    monkeypatch.setattr("moe.convert.TensorWriter", full)
+    monkeypatch.setattr("moe.convert.hugging_face.TensorWriter", full)
     for convert, source in ((from_hub, hub), (to_hub, tmp_path / "ours")):
         with pytest.raises(StorageError, match="out: No space left on device: make room"):
             convert(source, tmp_path / "out")
@@ -268,7 +268,7 @@ def test_a_checkpoint_removed_meanwhile_is_the_newest_instead(
         shutil.rmtree(run / "step-00000002")
         return read_index(found)
 
-    monkeypatch.setattr("moe.convert.read_index", removed)
+    monkeypatch.setattr("moe.convert.hugging_face.read_index", removed)
     assert to_hub(tmp_path / "run", tmp_path / "out").family == "mixtral"
 
 
@@ -277,7 +277,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import torch
-from moe.convert import from_hub, to_hub
+from moe.convert.hugging_face import from_hub, to_hub
 torch.set_num_threads(1)  # every thread would reserve an arena and a stack
 used = next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmData")) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + int(sys.argv[4]),) * 2)

@@ -12,7 +12,7 @@ from runs import command
 from data.build.build import build_store
 from data.tokenization.tokenizer import train_bpe
 from moe.config.experiment import make_experiment
-from moe.convert import from_hub
+from moe.convert.hugging_face import from_hub
 
 pytestmark = pytest.mark.engine
 start_server()
@@ -31,8 +31,8 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def _ours(checkpoint: Path) -> list[list[int]]:
-    from moe.generate import Sampling, generate
-    from moe.loaded_model import loaded_model
+    from moe.evaluation.generation import Sampling, generate
+    from moe.evaluation.loading import loaded_model
 
     with loaded_model(checkpoint, device="cpu", each_alone=True) as model:
         found = generate(
@@ -93,7 +93,7 @@ def with_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _language(checkpoint: Path) -> Any:
-    from moe.prompts import language_of
+    from moe.evaluation.text_interface import language_of
 
     language = language_of(checkpoint)
     tokenizer = language.tokenizer

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from moe.model_loss import chunked_cross_entropy
+from moe.model.cross_entropy import chunked_cross_entropy
 
 TOKENS, HIDDEN, VOCABULARY = 37, 16, 50
 

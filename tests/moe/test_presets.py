@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from moe.config.experiment import load_model
 from moe.errors import ConfigError
-from moe.ledger import ledger
-from moe.presets import preset_names, printed_count, read_card, resolve_preset
+from moe.cost.ledger import ledger
+from moe.config.presets.catalog import preset_names, printed_count, read_card, resolve_preset
 from moescale import app
 
 PUBLISHED = [name for name in preset_names() if read_card(name).total_parameters]

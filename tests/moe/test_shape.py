@@ -6,9 +6,9 @@ import pytest
 
 from moe.config.experiment import load_model, make_experiment
 from moe.config.model import ModelConfig
-from moe.ledger import ledger
-from moe.presets import preset_names
-from moe.shape import batch_of, shape_of
+from moe.cost.ledger import ledger
+from moe.config.presets.catalog import preset_names
+from moe.cost.model_shape import batch_of, shape_of
 from parallel.layout.layout import Layout
 from parallel.layout.validation import layout_faults
 from parallel.planner.memory import RankMemory, StateBytes, peak_memory, rank_parameters
