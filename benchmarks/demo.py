@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.finding import finding
-from benchmarks.progress import TrainingProgress
-from benchmarks.report import ReportPaths, read_runs, write_report
-from benchmarks.training import train_rank
+from benchmarks.comparison.finding import finding
+from benchmarks.launch.progress_bar import TrainingProgress
+from benchmarks.report.write import ReportPaths, read_runs, write_report
+from benchmarks.launch.training import train_rank
 from moe.config.experiment import Experiment, make_experiment
 from moe.errors import ConfigError
 from moe.storage.atomic import write_text

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.energy import EnergyObserver
-from benchmarks.energy_choice import Choice
-from benchmarks.energy_nvml import NvmlSource
+from benchmarks.energy.observer import EnergyObserver
+from benchmarks.energy.source_selection import Choice
+from benchmarks.energy.source_nvml import NvmlSource
 from moe.config.energy import EnergyConfig
 from moe.runs.observers import RunPlace
 

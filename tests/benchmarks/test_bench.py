@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import bench
-from benchmarks.bench import Case, read_records, run_cases, spread
-from benchmarks.bench_fit import cut_layers, fewest_layers, fitted
+from benchmarks.bench import cases
+from benchmarks.bench.cases import Case, read_records, run_cases, spread
+from benchmarks.bench.layer_fit import cut_layers, fewest_layers, fitted
 from parallel.hardware.datasheet import datasheet_peak
 from benchmarks.errors import BenchmarkError
-from benchmarks.imbalance import RoutingProfile, max_over_mean, parse_profile
-from benchmarks.layer_shape import published_layers, published_shape
-from benchmarks.peer_transformers import parse_peer
+from benchmarks.bench.forced_routing import RoutingProfile, max_over_mean, parse_profile
+from benchmarks.bench.layer_shape import published_layers, published_shape
+from benchmarks.bench.peer_transformers import parse_peer
 from moe.config.experiment import load_model
 from moe.errors import StorageError
 
@@ -165,7 +165,7 @@ def test_a_full_disk_is_not_called_a_mistake(
     def refuse(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(bench, "write_text", refuse)
+    monkeypatch.setattr(cases, "write_text", refuse)
     with pytest.raises(StorageError, match=r"r\.jsonl: No space left on device"):
         run_cases("b", [Case({}, dict)], CONDITIONS, out=tmp_path / "r.jsonl")
 

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import bench_loader
-from benchmarks.bench_loader_order import CASES, measure_apart
-from benchmarks.bench_loader_peers import READERS, Reader
-from benchmarks.bench_loader_store import Corpus, sparse_store, synthetic_store
-from benchmarks.bench_loader_tables import loader_tables
+from benchmarks.bench_data import loader
+from benchmarks.bench_data.loader_order import CASES, measure_apart
+from benchmarks.bench_data.loader_peers import READERS, Reader
+from benchmarks.bench_data.loader_stores import Corpus, sparse_store, synthetic_store
+from benchmarks.bench_data.loader_tables import loader_tables
 from benchmarks.errors import BenchmarkError
 from data.loading.loader import Loader
 from data.store.reader import Store
 from data.store.writer import SHARD_TOKENS
 
 ROOT = Path(__file__).resolve().parents[2]
-PLAN = bench_loader.LoaderPlan(
+PLAN = loader.LoaderPlan(
     seq_len=64, num_tokens=30_000, samples=20, repeats=2, warmup=0, order_samples=10_000,
     corpus_tokens=2 * SHARD_TOKENS,
 )  # fmt: skip
@@ -63,15 +63,15 @@ def test_a_reader_of_other_tokens_is_refused(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = Reader("wrong", (), lambda _: None, lambda _: lambda _i: np.zeros(65, np.int64))
-    monkeypatch.setattr(bench_loader, "READERS", (READERS[0], wrong))
+    monkeypatch.setattr(loader, "READERS", (READERS[0], wrong))
     with pytest.raises(BenchmarkError, match="wrong: sample 0 is not the corpus's"):
-        bench_loader.measure_reads(corpus, PLAN)
+        loader.measure_reads(corpus, PLAN)
 
 
 def test_absent_peers_are_named(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = Reader("gone", ("no_such_package",), lambda _: None, READERS[0].open)
-    monkeypatch.setattr(bench_loader, "READERS", (READERS[0], gone))
-    result = bench_loader.measure_reads(corpus, PLAN)
+    monkeypatch.setattr(loader, "READERS", (READERS[0], gone))
+    result = loader.measure_reads(corpus, PLAN)
     assert result["absent"] == {"gone": ["no_such_package"]}
     assert [row["reader"] for row in result["readers"]] == ["numpy memmap"]
     (table,) = loader_tables(
@@ -81,7 +81,7 @@ def test_absent_peers_are_named(corpus: Corpus, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_streams_are_equal_however_they_are_read(corpus: Corpus) -> None:
-    result = bench_loader.measure_streams(corpus)
+    result = loader.measure_streams(corpus)
     assert result["equal"]
     names = [row["read_by"] for row in result["streams"]]
     assert {"1 rank", "8 ranks", "no worker", "restart at step 4"} <= set(names)
@@ -90,7 +90,7 @@ def test_streams_are_equal_however_they_are_read(corpus: Corpus) -> None:
 def test_unequal_streams_are_seen(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loader whose ranks all read the same share is found out."""
     monkeypatch.setattr(Loader, "step", lambda self, index: self._make(index + self._rank))
-    assert not bench_loader.measure_streams(corpus)["equal"]
+    assert not loader.measure_streams(corpus)["equal"]
 
 
 @pytest.fixture(scope="module")

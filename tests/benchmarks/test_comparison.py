@@ -9,13 +9,13 @@ import pytest
 import tomli_w
 from synthetic import make_run, write_rows
 
-from benchmarks.active_cost import comparisons, loss_at_share
+from benchmarks.comparison.dense_vs_sparse import comparisons, loss_at_share
 from benchmarks.errors import BenchmarkError
-from benchmarks.flop_convention import OWN, convention
-from benchmarks.groups import Group, group_runs
-from benchmarks.pareto import front
-from benchmarks.report import write_report
-from benchmarks.report_content import report_content
+from benchmarks.comparison.flop_convention import OWN, convention
+from benchmarks.comparison.seed_groups import Group, group_runs
+from benchmarks.comparison.pareto import front
+from benchmarks.report.write import write_report
+from benchmarks.report.content import report_content
 from moe.runs.reader import Run, read_run
 from moe.config.experiment import load_model
 from moe.cost.ledger import ledger

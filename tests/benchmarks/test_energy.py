@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from doubles import FakeClock, FakeGpu, FakeNvml, Rank, Ranks, nvml_rank
 
-from benchmarks import energy_meter
-from benchmarks.energy_choice import choose_source
-from benchmarks.energy_journal import PhaseRow, read_phases, stretches
-from benchmarks.energy_meter import PhaseMeter
-from benchmarks.energy_model import WATTS_PER_CORE, CpuModelSource, processor_seconds
-from benchmarks.energy_nvml import NvmlSource, current_gpu_uuid
-from benchmarks.energy_source import SourceInfo, SourceUnavailableError
+from benchmarks.energy import phase_meter
+from benchmarks.energy.source_selection import choose_source
+from benchmarks.energy.phase_log import PhaseRow, read_phases, stretches
+from benchmarks.energy.phase_meter import PhaseMeter
+from benchmarks.energy.source_model import WATTS_PER_CORE, CpuModelSource, processor_seconds
+from benchmarks.energy.source_nvml import NvmlSource, current_gpu_uuid
+from benchmarks.energy.source import SourceInfo, SourceUnavailableError
 from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
 
@@ -60,7 +60,7 @@ def test_idle_power_is_measured_before_the_run(
     clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu, nvml = one_gpu(clock, watts=70.0)
-    monkeypatch.setattr(energy_meter.time, "sleep", clock.advance)
+    monkeypatch.setattr(phase_meter.time, "sleep", clock.advance)
     ranks = Ranks([nvml_rank(nvml, "GPU-a", clock, idle_seconds=5.0)], tmp_path)
     ranks.start()
     gpu.watts, gpu.start_mj, gpu.born = 600.0, gpu.energy_mj, clock.now
@@ -294,7 +294,7 @@ def test_readings_take_less_than_a_thousandth_of_the_time(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A counter that takes 5 ms to read, steps of 10 ms: most steps go unread, none is lost."""
-    monkeypatch.setattr(energy_meter.time, "perf_counter", clock)
+    monkeypatch.setattr(phase_meter.time, "perf_counter", clock)
     gpu, nvml = one_gpu(clock)
     source = NvmlSource("GPU-a", nvml, clock)
     read = source.read_joules

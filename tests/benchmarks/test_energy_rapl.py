@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from doubles import FakeClock, Rank, Ranks
 
-from benchmarks import energy_choice, energy_rapl
-from benchmarks.energy_choice import choose_source
-from benchmarks.energy_rapl import RaplSource
-from benchmarks.energy_source import SourceLostError, SourceUnavailableError
+from benchmarks.energy import source_selection
+
+from benchmarks.energy import source_rapl
+from benchmarks.energy.source_selection import choose_source
+from benchmarks.energy.source_rapl import RaplSource
+from benchmarks.energy.source import SourceLostError, SourceUnavailableError
 from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
 from moe.runs.observers import RunPlace
@@ -101,7 +103,7 @@ def test_the_poll_fills_the_silence(tree: Path, monkeypatch: pytest.MonkeyPatch)
         polled.release()
         turn.acquire()
 
-    monkeypatch.setattr(energy_rapl.time, "sleep", sleep)
+    monkeypatch.setattr(source_rapl.time, "sleep", sleep)
     source.keep_alive()
     for _ in range(8):
         assert polled.acquire(timeout=60)
@@ -118,7 +120,7 @@ def test_unreadable_counter_says_how_to_mend_it(
     def refuse(_zone: Path) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(energy_rapl, "_read_count", refuse)
+    monkeypatch.setattr(source_rapl, "_read_count", refuse)
     with pytest.raises(SourceUnavailableError, match="root only.*Platypus.*chmod"):
         RaplSource("node", tree)
 
@@ -137,7 +139,7 @@ def test_auto_takes_the_counter_and_names_what_it_passed_over(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(
-        energy_choice.OPENERS, "rapl", lambda _c, place: RaplSource(place.hostname, tree)
+        source_selection.OPENERS, "rapl", lambda _c, place: RaplSource(place.hostname, tree)
     )
     choice = choose_source(EnergyConfig(), cpu_place(tmp_path))
     assert choice.source is not None
@@ -150,7 +152,7 @@ def test_auto_falls_back_to_the_model_and_says_why(
 ) -> None:
     empty = tmp_path / "powercap"
     monkeypatch.setitem(
-        energy_choice.OPENERS, "rapl", lambda _c, place: RaplSource(place.hostname, empty)
+        source_selection.OPENERS, "rapl", lambda _c, place: RaplSource(place.hostname, empty)
     )
     choice = choose_source(EnergyConfig(), cpu_place(tmp_path))
     assert choice.source is not None
@@ -160,7 +162,7 @@ def test_auto_falls_back_to_the_model_and_says_why(
 
 def test_asked_for_by_name_and_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
-        energy_choice.OPENERS, "rapl", lambda _c, place: RaplSource("node", tmp_path / "none")
+        source_selection.OPENERS, "rapl", lambda _c, place: RaplSource("node", tmp_path / "none")
     )
     with pytest.raises(BenchmarkError, match='energy.source = "rapl".*no RAPL zones'):
         choose_source(EnergyConfig(source="rapl"), cpu_place(tmp_path))

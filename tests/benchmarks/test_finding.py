@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from synthetic import make_run
 
-from benchmarks.finding import finding
+from benchmarks.comparison.finding import finding
 from moe.runs.reader import Run, read_run
 
 

@@ -11,14 +11,14 @@ import pytest
 from synthetic import load_row, make_run, write_rows
 from typer.testing import CliRunner
 
-from benchmarks.bench_report import step_splits
+from benchmarks.report.bench_results import step_splits
 from benchmarks.errors import BenchmarkError
-from benchmarks.expert_load import load_maps
-from benchmarks.groups import group_runs
-from benchmarks.report import ReportPaths, write_report
-from benchmarks.report_figures import MAX_POINTS, report_figures, thinned
+from benchmarks.comparison.expert_load import load_maps
+from benchmarks.comparison.seed_groups import group_runs
+from benchmarks.report.write import ReportPaths, write_report
+from benchmarks.report.figures import MAX_POINTS, report_figures, thinned
 from moe.runs.reader import read_run
-from benchmarks.time_figures import phase_figure, phase_seconds, step_figure
+from benchmarks.report.figures_time import phase_figure, phase_seconds, step_figure
 from parallel.measurement.units import ratio, readable, short
 from moescale import app
 

@@ -10,7 +10,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from synthetic import make_run
 
-from benchmarks.report import write_report
+from benchmarks.report.write import write_report
 
 
 @pytest.fixture(scope="module")

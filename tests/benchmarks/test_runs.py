@@ -7,8 +7,8 @@ import pytest
 from synthetic import make_run
 
 from moe.errors import ConfigError
-from benchmarks.groups import difference, group_runs, mean_interval
-from benchmarks.quantities import BY_KEY
+from benchmarks.comparison.seed_groups import difference, group_runs, mean_interval
+from benchmarks.comparison.quantities import BY_KEY
 from moe.runs.reader import read_run
 
 

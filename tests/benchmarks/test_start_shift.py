@@ -9,7 +9,7 @@ from synthetic import make_run
 from typer.testing import CliRunner
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.start_shift import best_start, read_hourly
+from benchmarks.footprint.start_time import best_start, read_hourly
 from moescale import app
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -12,7 +12,7 @@ import pytest
 from needs import need
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.trackers import final_figures, open_trackers
+from benchmarks.launch.trackers import final_figures, open_trackers
 from moe.config.experiment import make_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ RESUME = """
 import sys
 from contextlib import closing
 from pathlib import Path
-from benchmarks.trackers import Mlflow
+from benchmarks.launch.trackers import Mlflow
 from moe.config.experiment import load_experiment
 run = Path(sys.argv[1])
 tracker = Mlflow(load_experiment(run / "experiment.toml"))
@@ -113,7 +113,7 @@ def test_a_resumed_run_stays_one_run_of_mlflow(run: Path) -> None:
 
 
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.trackers.find_spec", lambda _name: None)
+    monkeypatch.setattr("benchmarks.launch.trackers.find_spec", lambda _name: None)
     assert open_trackers(experiment()) == []
     with pytest.raises(BenchmarkError, match=r"moescale\[mlflow\]") as error:
         open_trackers(experiment(use=["mlflow"]))

@@ -178,7 +178,7 @@ def test_a_machine_that_stood_still_is_no_rank_that_hangs() -> None:
 def test_a_start_that_was_stopped_is_not_restarted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmarks.training import train_rank
+    from benchmarks.launch.training import train_rank
     from moe.errors import StoppedError
 
     (tmp_path / "record.json").write_text('{"status": "stopped", "steps": 3}')
