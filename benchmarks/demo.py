@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmarks.comparison.finding import finding
 from benchmarks.launch.progress_bar import TrainingProgress
-from benchmarks.report.write import ReportPaths, read_runs, write_report
 from benchmarks.launch.training import train_rank
+from benchmarks.report.write import ReportPaths, read_runs, write_report
 from moe.config.experiment import Experiment, make_experiment
 from moe.errors import ConfigError
 from moe.storage.atomic import write_text

@@ -13,12 +13,12 @@ from benchmarks.bench.cases import Case, as_json, settle, spread
 from benchmarks.bench.layer_fit import fitted, free_bytes
 from benchmarks.bench.session import Session, bench_session, say
 from benchmarks.bench.trainer import rank_meter
-from parallel.measurement.measurement import Measurement
 from moe.config.experiment import load_model
 from moe.config.model import ModelConfig
 from moe.cost.ledger import ledger
 from moe.model.build import build_model
 from moe.model.incremental_decoding import cached_model
+from parallel.measurement.measurement import Measurement
 
 
 @dataclass(frozen=True, kw_only=True)

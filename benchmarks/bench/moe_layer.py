@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from benchmarks.bench.cases import Case, as_json, settle, spread
-from benchmarks.bench.session import Session, bench_session
-from benchmarks.bench.trainer import peak_rate
 from benchmarks.bench.forced_routing import RoutingProfile, max_over_mean
 from benchmarks.bench.layer_shape import LayerShape, published_layers
+from benchmarks.bench.session import Session, bench_session
+from benchmarks.bench.trainer import peak_rate
 from moe.model.build import build_model
 
 

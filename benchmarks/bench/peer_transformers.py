@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from benchmarks.bench.cases import settle
-from benchmarks.errors import BenchmarkError
 from benchmarks.bench.forced_routing import RoutingProfile
+from benchmarks.errors import BenchmarkError
 from data.loading.loader import Batch
 from moe.config.experiment import Experiment
 from moe.config.model import ModelConfig

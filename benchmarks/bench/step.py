@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench.cases import Case, as_json, spread
+from benchmarks.bench.forced_routing import RoutingProfile
 from benchmarks.bench.layer_fit import fitted, free_bytes
+from benchmarks.bench.memory_breakdown import memory_by_kind
+from benchmarks.bench.peer_transformers import MeasuredPeer
 from benchmarks.bench.session import Session, bench_session, say, tell
+from benchmarks.bench.time_breakdown import time_split
 from benchmarks.bench.trainer import (
     MeasuredTrainer,
     bench_experiment,
@@ -16,14 +20,8 @@ from benchmarks.bench.trainer import (
     peak_rate,
     rank_meter,
 )
-from parallel.hardware.datasheet import datasheet_peak
 from benchmarks.energy.phase_meter import PhaseMeter
 from benchmarks.errors import BenchmarkError
-from benchmarks.bench.forced_routing import RoutingProfile
-from parallel.measurement.measurement import Measurement
-from benchmarks.bench.memory_breakdown import memory_by_kind
-from benchmarks.bench.peer_transformers import MeasuredPeer
-from benchmarks.bench.time_breakdown import time_split
 from moe.config.experiment import Experiment, load_model
 from moe.config.model import ModelConfig
 from moe.config.train import TrainConfig
@@ -31,8 +29,10 @@ from moe.cost.ledger import ledger
 from moe.cost.model_shape import batch_of, shape_of
 from moe.training.execution_report import execution
 from parallel.engine.start import Engine, all_gather_objects
+from parallel.hardware.datasheet import datasheet_peak
 from parallel.hardware.probe import describe_device
 from parallel.layout.validation import checked_placement
+from parallel.measurement.measurement import Measurement
 from parallel.planner.memory import peak_memory
 
 

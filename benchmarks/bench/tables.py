@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parallel.measurement.measurement import Measurement, shown
 from benchmarks.text_table import TextTable
+from parallel.measurement.measurement import Measurement, shown
 from parallel.measurement.units import readable, significant
 
 

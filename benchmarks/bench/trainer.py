@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from benchmarks.bench.cases import settle
-from benchmarks.energy.source_selection import choose_source
-from benchmarks.energy.phase_meter import PhaseMeter
 from benchmarks.bench.forced_routing import RoutingProfile
-from data.loading.batch import Batch
+from benchmarks.energy.phase_meter import PhaseMeter
+from benchmarks.energy.source_selection import choose_source
 from data.build.build import build_store
+from data.loading.batch import Batch
 from moe.config.experiment import Experiment, make_experiment
 from moe.training.loop import run_place
 from moe.training.trainer import Trainer

@@ -15,13 +15,13 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.bench.cases import Case, as_json, spread
-from benchmarks.bench_data.build_peers import TOOLS
 from benchmarks.bench.session import bench_session, tell
 from benchmarks.bench.tables import interval, plain_table
+from benchmarks.bench_data.build_peers import TOOLS
 from benchmarks.errors import BenchmarkError
+from data.build.worker_pool import available_cores
 from data.sources.discovery import walk_files
 from data.tokenization.tokenizer import train_bpe
-from data.build.worker_pool import available_cores
 
 OURS = "moescale"
 TRAINED_CHARACTERS = 16_000_000

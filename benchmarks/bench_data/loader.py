@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bench.cases import Case, as_json, spread
+from benchmarks.bench.session import bench_session
 from benchmarks.bench_data.loader_order import (
     FIRST_INDICES,
     FIRST_SEQUENCES,
@@ -21,7 +22,6 @@ from benchmarks.bench_data.loader_order import (
 )
 from benchmarks.bench_data.loader_peers import READERS, Read
 from benchmarks.bench_data.loader_stores import Corpus, sparse_store, synthetic_store
-from benchmarks.bench.session import bench_session
 from benchmarks.errors import BenchmarkError
 from data.config import DataConfig
 from data.loading.loader import Loader

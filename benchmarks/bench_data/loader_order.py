@@ -1,7 +1,7 @@
 """What the order of samples costs and promises: starts measured in fresh processes, stream hashes.
 
-Run as `python -m benchmarks.bench_data.loader_order CASE ARGUMENT` a case measures itself: seconds, of
-them on the processor, and by how many bytes the process grew at its peak.
+Run as `python -m benchmarks.bench_data.loader_order CASE ARGUMENT` a case measures itself:
+seconds, of them on the processor, and by how many bytes the process grew at its peak.
 """
 
 import hashlib

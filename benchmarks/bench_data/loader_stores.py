@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from data.storage.atomic import write_text
-from data.store.megatron_indexed import export_indexed
 from data.store.manifest import (
     FORMAT_VERSION,
     TOKENIZER,
@@ -21,9 +20,10 @@ from data.store.manifest import (
     SourceInfo,
     StreamInfo,
 )
+from data.store.megatron_indexed import export_indexed
 from data.store.reader import Store, TokenStream
-from data.tokenization.tokenizer import byte_tokenizer
 from data.store.writer import BATCH_TOKENS, HASH_BYTES, SHARD_TOKENS, StreamFormat, StreamWriter
+from data.tokenization.tokenizer import byte_tokenizer
 
 DOCUMENT_TOKENS = 900
 """Mean length of a synthetic document; lengths are log-normal, as web text's."""

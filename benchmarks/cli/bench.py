@@ -66,8 +66,7 @@ def step(  # noqa: PLR0913 - a command's options
     if _relaunched(nproc):
         return
     _quieten()
-    from benchmarks.bench import step
-    from benchmarks.bench import tables
+    from benchmarks.bench import step, tables
     from benchmarks.bench.forced_routing import parse_profile
     from benchmarks.bench.peer_transformers import parse_peer
 
@@ -108,9 +107,7 @@ def layer(  # noqa: PLR0913 - a command's options
 ) -> None:
     """Measure an MoE layer alone, forward and backward, over tokens, experts and top-k."""
     _quieten()
-    from benchmarks.bench import moe_layer
-    from benchmarks.bench import tables
-    from benchmarks.bench import layer_shape
+    from benchmarks.bench import layer_shape, moe_layer, tables
     from benchmarks.bench.forced_routing import parse_profile
 
     base = layer_shape.LayerShape(
@@ -150,9 +147,7 @@ def routing(  # noqa: PLR0913 - a command's options
 ) -> None:
     """Measure what an imbalance costs: one layer under even, Zipf and hot-expert routing."""
     _quieten()
-    from benchmarks.bench import moe_layer
-    from benchmarks.bench import tables
-    from benchmarks.bench import layer_shape
+    from benchmarks.bench import layer_shape, moe_layer, tables
     from benchmarks.bench.forced_routing import parse_profile
 
     shape = layer_shape.LayerShape(
@@ -191,15 +186,12 @@ def inference(  # noqa: PLR0913 - a command's options
 ) -> None:
     """Measure prefill and decode beside dense models of equal active and equal total size."""
     _quieten()
-    from benchmarks.bench import inference
-    from benchmarks.bench import tables
+    from benchmarks.bench import inference, tables
 
     plan = inference.InferencePlan(
         prompt_len=prompt, new_tokens=new_tokens, batch_size=batch, repeats=repeats, warmup=warmup
     )
-    records = inference.run(
-        models, layers=layers, plan=plan, overrides=overrides or [], out=out
-    )
+    records = inference.run(models, layers=layers, plan=plan, overrides=overrides or [], out=out)
     _print(records, tables.inference_tables, as_json)
 
 
@@ -279,8 +271,7 @@ def checkpoint(  # noqa: PLR0913 - a command's options
     if _relaunched(nproc):
         return
     _quieten()
-    from benchmarks.bench import checkpoint
-    from benchmarks.bench import tables
+    from benchmarks.bench import checkpoint, tables
 
     records = checkpoint.run(
         models,
@@ -311,8 +302,7 @@ def collectives(
     if _relaunched(nproc):
         return
     _quieten()
-    from benchmarks.bench import collectives
-    from benchmarks.bench import tables
+    from benchmarks.bench import collectives, tables
 
     records = collectives.run(
         size or [2**16, 2**20, 2**24],

@@ -78,8 +78,8 @@ def carbon(  # noqa: PLR0913 - a command's options
     as_json: AsJson = False,
 ) -> None:
     """Show the emissions of runs, under any grid, and what starting later would have saved."""
-    from benchmarks.footprint import tables
     from benchmarks.errors import BenchmarkError
+    from benchmarks.footprint import tables
 
     if zones:
         rows = tables.zone_rows()

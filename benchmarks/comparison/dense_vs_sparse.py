@@ -7,8 +7,8 @@ from math import log
 from statistics import fmean
 
 from benchmarks.comparison.seed_groups import Group
-from parallel.measurement.measurement import Measurement
 from moe.runs.reader import Run
+from parallel.measurement.measurement import Measurement
 
 # Sizes this close are equal; beyond it there is no pair to compare.
 EQUAL_SHARE = 0.1

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from benchmarks.errors import BenchmarkError
-from moe.runs.reader import Run
 from moe.config.model import ModelConfig
 from moe.cost.ledger import ledger
+from moe.runs.reader import Run
 
 OWN = "moescale"
 # The recorded number is an exact integer in our convention; floats round far below this.

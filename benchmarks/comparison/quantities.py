@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.footprint import footprint
-from parallel.measurement.measurement import Kind, Measurement
 from moe.runs.reader import Run
+from parallel.measurement.measurement import Kind, Measurement
 
 LEDGER = "cost ledger"
 CLOCK = "wall clock"

@@ -8,9 +8,9 @@ from functools import cached_property
 from os.path import commonprefix
 from statistics import fmean, stdev
 
-from parallel.measurement.measurement import Measurement
 from benchmarks.comparison.quantities import BY_KEY
 from moe.runs.reader import Run
+from parallel.measurement.measurement import Measurement
 
 # Two-sided 95% quantiles of Student's t for 1 to 30 degrees of freedom; beyond: the normal's.
 _T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179,

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from benchmarks.comparison.seed_groups import Group, alike
-from parallel.measurement.measurement import Measurement
 from benchmarks.comparison.pareto import front
 from benchmarks.comparison.quantities import BY_KEY
+from benchmarks.comparison.seed_groups import Group, alike
+from parallel.measurement.measurement import Measurement
 from parallel.measurement.units import readable
 
 # How many names a sentence holds.

@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.footprint.carbon_intensity import zone
-from benchmarks.energy.source_selection import Choice, choose_source
 from benchmarks.energy.phase_log import (
     RENEW_S,
     PhaseLog,
@@ -18,7 +16,9 @@ from benchmarks.energy.phase_log import (
 from benchmarks.energy.phase_meter import PhaseMeter
 from benchmarks.energy.record import energy_record
 from benchmarks.energy.source import Clock, boot_id
+from benchmarks.energy.source_selection import Choice, choose_source
 from benchmarks.energy.totals import Totals, add_reports, first_of_each_device
+from benchmarks.footprint.carbon_intensity import zone
 from moe.config.energy import EnergyConfig
 from moe.runs.observers import Phase, RunPlace
 
@@ -27,7 +27,7 @@ GATHER_CALLS = 32
 
 
 class EnergyObserver:
-    """Joules by phase, summed over devices, with their origin (an `Observer` of moe/runs/observers.py).
+    """Joules by phase, summed over devices, with their origin (an `Observer`).
 
     Counters are read at step and phase boundaries without synchronising the device: a GPU's
     queued work falls into the next interval, never out of the total.

@@ -5,8 +5,8 @@ from typing import Any
 
 from benchmarks.energy.source_selection import Choice
 from benchmarks.energy.totals import Totals, first_of_each_device
-from parallel.measurement.measurement import Measurement
 from moe.config.energy import EnergyConfig
+from parallel.measurement.measurement import Measurement
 
 
 def energy_record(

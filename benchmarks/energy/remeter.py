@@ -6,9 +6,9 @@ from typing import Any
 
 from benchmarks.energy.phase_log import Stretch, read_phases, stretches
 from benchmarks.energy.source import SourceLostError
+from benchmarks.energy.source_power_csv import SampleFile
 from benchmarks.energy.totals import Totals
 from benchmarks.errors import BenchmarkError
-from benchmarks.energy.source_power_csv import SampleFile
 
 # MLPerf Training's power rules ask for at least so many samples, at least one a second.
 MLPERF_SAMPLES, MLPERF_INTERVAL_S = 60, 1.0

@@ -3,7 +3,6 @@
 import time
 from typing import Any
 
-from benchmarks.energy.source_nvml import MILLIJOULE, RESOLUTION_S, current_gpu_uuid
 from benchmarks.energy.source import (
     Clock,
     Counter,
@@ -12,6 +11,7 @@ from benchmarks.energy.source import (
     SourceUnavailableError,
     boot_id,
 )
+from benchmarks.energy.source_nvml import MILLIJOULE, RESOLUTION_S, current_gpu_uuid
 
 # No single accelerator draws more; zeus states no limit.
 CEILING_WATTS = 2000.0

@@ -5,16 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from parallel.hardware.datasheet import rated_watts
+from benchmarks.energy.source import EnergySource, SourceUnavailableError
 from benchmarks.energy.source_external import open_codecarbon, open_zeus
 from benchmarks.energy.source_model import CpuModelSource, GpuModelSource
 from benchmarks.energy.source_nvml import open_nvml
-from benchmarks.energy.source_slurm import SampleSource, SlurmSource
 from benchmarks.energy.source_rapl import RaplSource
-from benchmarks.energy.source import EnergySource, SourceUnavailableError
+from benchmarks.energy.source_slurm import SampleSource, SlurmSource
 from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
 from moe.runs.observers import RunPlace
+from parallel.hardware.datasheet import rated_watts
 
 Opener = Callable[[EnergyConfig, RunPlace], EnergySource]
 

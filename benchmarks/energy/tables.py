@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.bench.tables import plain_table
-from parallel.measurement.measurement import Measurement, shown
 from benchmarks.text_table import TextTable
+from parallel.measurement.measurement import Measurement, shown
 from parallel.measurement.units import readable, significant
 
 

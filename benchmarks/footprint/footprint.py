@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from benchmarks.footprint.carbon_intensity import zone
 from benchmarks.errors import BenchmarkError
-from parallel.measurement.measurement import Measurement
-from moe.runs.reader import Run
+from benchmarks.footprint.carbon_intensity import zone
 from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
+from moe.runs.reader import Run
+from parallel.measurement.measurement import Measurement
 
 JOULES_PER_KWH = 3.6e6
 # Each pair says the same thing; stating one withdraws the other.

@@ -5,12 +5,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.footprint import footprint
 from benchmarks.footprint.carbon_intensity import zones
-from benchmarks.errors import BenchmarkError
+from benchmarks.footprint.start_time import best_start, read_hourly
 from benchmarks.report.write import read_runs
 from moe.runs.reader import Run
-from benchmarks.footprint.start_time import best_start, read_hourly
 from parallel.measurement.units import readable
 
 Row = dict[str, Any]

@@ -7,12 +7,12 @@ from typing import Any
 import typer
 
 from moe.config.experiment import Experiment
-from moe.training.loader import open_loader
 from moe.cost.ledger import ledger
-from moe.training.preflight import check_before_start
 from moe.cost.model_shape import batch_of, shape_of
-from parallel.planner.memory import peak_memory
+from moe.training.loader import open_loader
+from moe.training.preflight import check_before_start
 from parallel.layout.placement import Placement
+from parallel.planner.memory import peak_memory
 
 
 def show(experiment: Experiment, num_ranks: int, *, as_json: bool) -> None:

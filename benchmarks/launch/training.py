@@ -65,7 +65,8 @@ def run_training(  # noqa: PLR0913 - the command's options
         )
     check_before_start(experiment, nproc)
     step = "" if from_step is None else str(from_step)
-    arguments = ["-m", "benchmarks.launch.training", str(file), str(run_dir), str(int(resume)), step]
+    paths = [str(file), str(run_dir)]
+    arguments = ["-m", "benchmarks.launch.training", *paths, str(int(resume)), step]
     os.environ.setdefault(
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(math.ceil(experiment.parallel.timeout_s))
     )

@@ -6,20 +6,20 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
+from benchmarks.comparison.conditions import conditions
 from benchmarks.comparison.dense_vs_sparse import COSTS as ACTIVE_COSTS
 from benchmarks.comparison.dense_vs_sparse import Comparison, Side, comparisons
-from benchmarks.report.bench_results import bench_content
-from benchmarks.comparison.conditions import conditions
 from benchmarks.comparison.finding import finding
-from benchmarks.comparison.seed_groups import Group, alike, difference
-from parallel.measurement.measurement import Measurement
 from benchmarks.comparison.pareto import COSTS as PARETO_COSTS
 from benchmarks.comparison.pareto import front
-from benchmarks.published.rows import published_rows
 from benchmarks.comparison.quantities import BY_KEY, QUANTITIES, Quantity
+from benchmarks.comparison.seed_groups import Group, alike, difference
+from benchmarks.comparison.summary import summary
+from benchmarks.published.rows import published_rows
+from benchmarks.report.bench_results import bench_content
 from benchmarks.report.figures import load_figures
 from moe.runs.reader import Run
-from benchmarks.comparison.summary import summary
+from parallel.measurement.measurement import Measurement
 from parallel.measurement.units import readable, short
 
 FORMAT = 1

@@ -5,14 +5,14 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from benchmarks.comparison.expert_load import LoadMaps, load_maps
-from benchmarks.comparison.seed_groups import Group
-from parallel.measurement.measurement import Measurement
 from benchmarks.comparison.pareto import COSTS
-from benchmarks.published.rows import published_rows
 from benchmarks.comparison.quantities import BY_KEY
+from benchmarks.comparison.seed_groups import Group
+from benchmarks.published.rows import published_rows
 from benchmarks.report.figures_routing import map_figures, measure_figures
-from moe.runs.reader import Run
 from benchmarks.report.figures_time import phase_figure, step_figure
+from moe.runs.reader import Run
+from parallel.measurement.measurement import Measurement
 from parallel.measurement.units import readable, short
 
 Trace = dict[str, Any]

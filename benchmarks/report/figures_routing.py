@@ -5,8 +5,8 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.comparison.seed_groups import Group
-from moe.runs.reader import Run
 from moe.routing.specialization import affinity, source_load, specialisation
+from moe.runs.reader import Run
 
 MAX_POINTS = 400
 MEASURES = (

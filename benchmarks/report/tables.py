@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.comparison.seed_groups import Group
 from benchmarks.comparison.quantities import QUANTITIES
+from benchmarks.comparison.seed_groups import Group
 from benchmarks.report.figures_routing import routing_rows, source_rows
-from moe.runs.reader import Run
 from benchmarks.report.figures_time import phase_seconds
+from moe.runs.reader import Run
 
 Row = dict[str, Any]
 

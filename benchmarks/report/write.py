@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison.dense_vs_sparse import COSTS as ACTIVE_COSTS
-from benchmarks.report.bench_results import read_bench_files, step_splits
-from benchmarks.errors import BenchmarkError
 from benchmarks.comparison.flop_convention import refuse_unlike_conventions
-from benchmarks.footprint.footprint import assumptions, stated
-from benchmarks.comparison.seed_groups import Group, group_runs
 from benchmarks.comparison.quantities import BY_KEY
+from benchmarks.comparison.seed_groups import Group, group_runs
+from benchmarks.errors import BenchmarkError
+from benchmarks.footprint.footprint import assumptions, stated
+from benchmarks.report.bench_results import read_bench_files, step_splits
 from benchmarks.report.content import report_content
 from benchmarks.report.figures import load_figures, pareto_figures, report_figures
 from benchmarks.report.tables import Table, report_tables

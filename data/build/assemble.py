@@ -14,10 +14,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data.build.deduplication import Duplicates, find_duplicates
+from data.build.part_reader import Parts
 from data.canaries import make_canaries, planting_places
 from data.cleaning.cleaner import Tally
-from data.build.deduplication import Duplicates, find_duplicates
+from data.cleaning.minhash import bands_for
 from data.errors import DataError
+from data.progress import Progress, Report
+from data.recipe import Recipe
 from data.storage.atomic import write_text
 from data.store.manifest import (
     FORMAT_VERSION,
@@ -31,11 +35,6 @@ from data.store.manifest import (
     SplitName,
     StreamInfo,
 )
-from data.cleaning.minhash import bands_for
-from data.build.part_reader import Parts
-from data.progress import Progress, Report
-from data.recipe import Recipe
-from data.tokenization.tokenizer import Tokenizer
 from data.store.writer import (
     BATCH_TOKENS,
     HASH_BYTES,
@@ -46,6 +45,7 @@ from data.store.writer import (
     StreamWriter,
     dtype_for,
 )
+from data.tokenization.tokenizer import Tokenizer
 
 DROPPED, IN_TRAIN, IN_HELD_OUT = 0, 1, 2
 DROPPED_SCHEMA = pa.schema(

@@ -11,18 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.build.assemble import assemble
-from data.cleaning.cleaner import Tally, language_identifier
-from data.errors import DataError
-from data.storage.atomic import give_name, locked, refuse_existing, whole_folder
-from data.store.manifest import WORK, Manifest
-from data.cleaning.minhash import minhash_library
+from data.build.build_folder import WorkFolder, begun_or_continued
 from data.build.shard_part import Job, input_faults
+from data.build.worker_pool import available_cores, run_units
+from data.cleaning.cleaner import Tally, language_identifier
+from data.cleaning.minhash import minhash_library
+from data.errors import DataError
 from data.progress import Progress, Report
 from data.recipe import Recipe, SourceRecipe
 from data.sources.discovery import Inputs, list_inputs
 from data.sources.work_units import Share, Unit, plan_units
-from data.build.build_folder import WorkFolder, begun_or_continued
-from data.build.worker_pool import available_cores, run_units
+from data.storage.atomic import give_name, locked, refuse_existing, whole_folder
+from data.store.manifest import WORK, Manifest
 
 BUILDING = ".building"
 STORE = "store"

@@ -7,17 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from data.build.tokenizer_sample import sample_texts
+from data.build.worker_pool import in_own_process
 from data.cleaning.cleaner import Tally
 from data.cleaning.decontamination import read_evaluations
 from data.errors import DataError
+from data.recipe import Recipe
+from data.sources.discovery import InputFile, Inputs, walk_files
+from data.sources.work_units import Share
 from data.storage.atomic import file_sha256, write_text
 from data.store.manifest import TOKENIZER, WORK
-from data.recipe import Recipe
-from data.build.tokenizer_sample import sample_texts
-from data.sources.discovery import InputFile, Inputs, walk_files
 from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
-from data.sources.work_units import Share
-from data.build.worker_pool import in_own_process
 
 BPE = "bpe:"
 TRAINED_HERE_BYTES = 1 << 20

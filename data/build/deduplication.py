@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data.cleaning.minhash import Bands
 from data.build.part_reader import Indices, Parts
+from data.cleaning.minhash import Bands
 
 MAX_HEADS = 16
 PAIRS_AT_ONCE = 1 << 14

@@ -15,14 +15,14 @@ import pyarrow as pa
 
 from data.cleaning.cleaner import Cleaned, Cleaner, Tally
 from data.cleaning.decontamination import read_evaluations
-from data.errors import DataError
-from data.storage.atomic import whole_file, write_text
 from data.cleaning.minhash import NUM_HASHES, Bands, band_keys, bands_for, signatures_of
-from data.sources.readers import Document, read_unit
+from data.errors import DataError
 from data.recipe import Recipe
-from data.tokenization.tokenizer import Tokenizer
+from data.sources.readers import Document, read_unit
 from data.sources.work_units import Unit
+from data.storage.atomic import whole_file, write_text
 from data.store.writer import HASH_BYTES, dtype_for
+from data.tokenization.tokenizer import Tokenizer
 
 GROUP_DOCUMENTS = 512
 GROUP_CHARACTERS = 1 << 20

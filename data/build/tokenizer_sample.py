@@ -6,9 +6,9 @@ import numpy as np
 
 from data.cleaning.cleaner import Cleaner, Tally
 from data.cleaning.decontamination import EvaluationRuns
-from data.sources.readers import read_unit
 from data.recipe import Recipe
 from data.sources.discovery import InputFile
+from data.sources.readers import read_unit
 from data.sources.work_units import plan_units
 from data.store.writer import is_held_out
 

@@ -10,9 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from data.build.shard_part import Job, PartMaker
 from data.cleaning.cleaner import Tally
 from data.errors import WorkerError
-from data.build.shard_part import Job, PartMaker
 from data.sources.work_units import UNIT_BYTES, Unit
 
 UNITS_AHEAD = 2

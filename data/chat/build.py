@@ -30,7 +30,6 @@ from data.store.manifest import (
     SplitName,
     StreamInfo,
 )
-from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer
 from data.store.writer import (
     BATCH_TOKENS,
     HASH_BYTES,
@@ -42,6 +41,7 @@ from data.store.writer import (
     dtype_for,
     is_held_out,
 )
+from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer
 
 ANSWER_SCHEMA = pa.schema([pa.field(name, pa.int64(), nullable=False) for name in ("start", "end")])
 SHAREGPT_ROLES = {"human": "user", "gpt": ANSWERER, "bing": ANSWERER, "chatgpt": ANSWERER}

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.cleaning.decontamination import EvaluationRuns
-from data.errors import DataError
 from data.cleaning.personal_data import find_personal, mask_personal
 from data.cleaning.quality import c4_text, gopher_quality, gopher_repetition
-from data.sources.readers import Document
-from data.recipe import CleanRecipe
 from data.cleaning.word_hashes import Hashes, word_hashes
+from data.errors import DataError
+from data.recipe import CleanRecipe
+from data.sources.readers import Document
 from data.store.writer import HASH_BYTES
 
 PROFILE_CHARACTERS = 4096

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.sources.stream_splitter import cut_stream
+from data.cleaning.word_hashes import Hashes, ngram_hashes, word_hashes
 from data.errors import DataError
 from data.sources.discovery import COMPRESSIONS, file_kind, walk_files
+from data.sources.stream_splitter import cut_stream
 from data.sources.work_units import UNIT_BYTES, arrow_batches
-from data.cleaning.word_hashes import Hashes, ngram_hashes, word_hashes
 
 RUN_WORDS = 13
 FEWEST_WORDS = 8

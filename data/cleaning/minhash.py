@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import DataError
 from data.cleaning.word_hashes import Hashes, ngram_hashes
+from data.errors import DataError
 
 NUM_HASHES = 256
 SEED = 1

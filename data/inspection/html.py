@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.storage.atomic import write_text
 from data.inspection.summary import HISTOGRAM_TITLES, edge_text, summary
+from data.storage.atomic import write_text
 from data.store.manifest import Manifest
 
 COLOURS = ("#2a6f97", "#e07a5f", "#81b29a", "#8d6a9f")

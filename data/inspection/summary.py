@@ -5,8 +5,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data.store.manifest import Manifest
 from data.loading.packing import PackingInfo
+from data.store.manifest import Manifest
 from data.store.reader import Store, open_arrow
 
 BAR_WIDTH = 30

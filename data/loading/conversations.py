@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import DataError
-from data.store.manifest import SplitName
 from data.loading.packing import best_fit
 from data.loading.row_buffers import Rows
+from data.store.manifest import SplitName
 from data.store.reader import Store, TokenStream
 
 Examples = Literal["text", "conversations", "pairs"]

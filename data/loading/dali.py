@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.loading.batch import Batch
 from data.errors import DataError
+from data.loading.batch import Batch
 from data.loading.row_buffers import Rows
 from data.loading.samples import Places, Samples
 

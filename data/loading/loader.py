@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data.config import DataConfig
+from data.errors import DataError
 from data.loading.batch import Batch
 from data.loading.conversations import Examples
-from data.config import DataConfig
 from data.loading.dali import DaliFeed
-from data.errors import DataError
-from data.store.manifest import TRAIN, SplitName
 from data.loading.samples import Places, open_samples
+from data.store.manifest import TRAIN, SplitName
 
 __all__ = ["Batch", "Loader"]
 

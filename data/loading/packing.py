@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data.errors import DataError
+from data.loading.row_buffers import Rows
 from data.storage.atomic import HashingFile, whole_file, write_text
 from data.store.manifest import HELD_OUT, TRAIN, FileInfo, SplitName
-from data.loading.row_buffers import Rows
 from data.store.reader import Store, TokenStream, arrow_view, open_arrow
 
 WINDOW_DOCUMENTS = 1 << 20

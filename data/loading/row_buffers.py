@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Rows:
-    """B rows of S positions; see `data.loading.loader.Batch` for each field. Any types that hold them."""
+    """B rows of S positions; see `Batch` for each field. Any types that hold them."""
 
     tokens: NDArray[Any]
     labels: NDArray[Any]

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data.loading.blend import Blend
-from data.loading.conversations import Examples, open_conversations
 from data.config import DataConfig
 from data.errors import DataError
-from data.store.manifest import HELD_OUT, SplitName
+from data.loading.blend import Blend
+from data.loading.conversations import Examples, open_conversations
 from data.loading.order import shuffled
 from data.loading.packing import PackedStream
 from data.loading.row_buffers import Rows
+from data.store.manifest import HELD_OUT, SplitName
 from data.store.reader import Store, TokenStream
 
 Indices = NDArray[np.int64]

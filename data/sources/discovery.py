@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from data.errors import DataError
-from data.store.manifest import MANIFEST, TOKENIZER, WORK
 from data.recipe import Recipe
+from data.store.manifest import MANIFEST, TOKENIZER, WORK
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")

@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.sources.stream_splitter import Fault, cut_stream
 from data.errors import DataError
 from data.recipe import Recipe, SourceRecipe
 from data.sources.discovery import InputFile, Kind
+from data.sources.stream_splitter import Fault, cut_stream
 
 UNIT_BYTES = 1 << 24
 STREAM_BYTES = 2 * UNIT_BYTES

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import DataError
+from data.progress import Progress, Report
 from data.storage.atomic import refuse_existing, whole_file, whole_folder, write_text
 from data.store.manifest import (
     FORMAT_VERSION,
@@ -29,9 +30,7 @@ from data.store.manifest import (
     SplitName,
     TokenizerInfo,
 )
-from data.progress import Progress, Report
 from data.store.reader import Store, TokenStream
-from data.tokenization.tokenizer import Tokenizer
 from data.store.writer import (
     BATCH_TOKENS,
     HASH_BYTES,
@@ -41,6 +40,7 @@ from data.store.writer import (
     dtype_for,
     is_held_out,
 )
+from data.tokenization.tokenizer import Tokenizer
 
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")

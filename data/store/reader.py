@@ -25,8 +25,8 @@ from data.store.manifest import (
     StreamInfo,
     manifest_is_intact,
 )
-from data.tokenization.tokenizer import Tokenizer
 from data.store.writer import LANGUAGE, TOKENIZER_KEY
+from data.tokenization.tokenizer import Tokenizer
 
 
 class TokenStream:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from moe.checkpoint.directory import STATE, checkpoint_name, read_state, use_checkpoint
 from moe.checkpoint.format import Block, blocks_of, index_of
 from moe.checkpoint.index import (
     INDEX,
@@ -24,19 +25,18 @@ from moe.checkpoint.index import (
     write_index,
     write_tensors,
 )
-from moe.checkpoint.directory import STATE, checkpoint_name, read_state, use_checkpoint
 from moe.config.experiment import load_experiment, load_model
 from moe.config.model import ModelConfig
-from moe.errors import ConfigError
-from moe.storage.atomic import write_text
-from moe.model.build import SHARDING, build_model
-from moe.storage.new_directory import new_directory
 from moe.cost.model_shape import shape_of
+from moe.errors import ConfigError
+from moe.model.build import SHARDING, build_model
+from moe.storage.atomic import write_text
+from moe.storage.new_directory import new_directory
 from parallel.engine.start import pretended_rank
 from parallel.layout.layout import Layout
+from parallel.layout.model_shape import Batch
 from parallel.layout.validation import checked_placement
 from parallel.precision.recipes import Precision
-from parallel.layout.model_shape import Batch
 
 Progress = Callable[[int, int], None]
 _OPTIMIZER = re.compile(r"^optimizer\.state\.\w+\.")

@@ -9,8 +9,8 @@ import torch.distributed as dist
 from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.optimizer import MegatronOptimizer
 
-from moe.checkpoint.format import Snapshot, read_sharded, take_snapshot, verify_files
 from moe.checkpoint.directory import checkpoint_name, read_state
+from moe.checkpoint.format import Snapshot, read_sharded, take_snapshot, verify_files
 from moe.checkpoint.writer import Checkpointer
 from moe.model.build import SHARDING
 

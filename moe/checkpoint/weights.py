@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from moe.checkpoint.format import read_sharded, verify_files
 from moe.checkpoint.directory import read_state
+from moe.checkpoint.format import read_sharded, verify_files
 from moe.model.build import SHARDING
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from moe.checkpoint.format import Snapshot, index_of, write_parts
 from moe.checkpoint.directory import begin, complete, partial_path, remove_old
+from moe.checkpoint.format import Snapshot, index_of, write_parts
 from moe.errors import StorageError
 
 RETRY_AFTER_S = (1.0, 4.0, 16.0)

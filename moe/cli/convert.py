@@ -84,8 +84,8 @@ def upcycle(  # noqa: PLR0913, PLR0917 - the command's options
     as_json: JsonOption = False,
 ) -> None:
     """Make a sparse checkpoint that begins at a dense model's loss."""
-    from moe.cost.ledger import ledger
     from moe.convert.upcycle import Upcycling, upcycle
+    from moe.cost.ledger import ledger
 
     how = Upcycling(
         num_experts=experts,

@@ -84,8 +84,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
     if tasks is not None:
         _run_tasks(run, tasks, task_path, shots, limit, (step, store, device), as_json)
         return
-    from moe.evaluation.loss import Evaluator, open_store
     from moe.evaluation.loading import loaded_model
+    from moe.evaluation.loss import Evaluator, open_store
     from moe.routing.replay import RoutingRecord, recording, replaying
 
     if record_routing is not None:
@@ -209,9 +209,9 @@ def audit(  # noqa: PLR0913 - a command's options
     from parallel.engine.start import quieten_engine
 
     quieten_engine()
-    from moe.evaluation.memorization_audit import audit as inspect
-    from moe.evaluation.loss import open_store
     from moe.evaluation.loading import loaded_model
+    from moe.evaluation.loss import open_store
+    from moe.evaluation.memorization_audit import audit as inspect
 
     with loaded_model(run, step=step, device=device, each_alone=True) as model:
         opened = open_store(model, store)

@@ -2,11 +2,7 @@
 
 import typer
 
-from moe.cli import convert
-
-from moe.cli import cost
-
-from moe.cli import evaluate
+from moe.cli import convert, cost, evaluate
 
 
 def mount(app: typer.Typer) -> None:

@@ -16,11 +16,11 @@ from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
 from moe.config.kernels import kernel_fault
 from moe.config.model import ModelConfig
+from moe.config.presets.catalog import preset_model
 from moe.config.slurm import SlurmConfig
 from moe.config.track import TrackConfig
 from moe.config.train import TrainConfig
 from moe.errors import ConfigError
-from moe.config.presets.catalog import preset_model
 from parallel.layout.layout import Layout
 from parallel.precision.recipes import Precision
 

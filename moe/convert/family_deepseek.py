@@ -6,9 +6,9 @@ Sources: transformers 4.57 and 5 (`configuration_*.py`, `modeling_*.py`), read k
 from typing import Any
 
 from moe.config.model import ModelConfig
-from moe.convert.hub_config import HubConfig, common_model
-from moe.convert.family_dense import dense_model
 from moe.convert.family import Family, MisfitError, need_experts
+from moe.convert.family_dense import dense_model
+from moe.convert.hub_config import HubConfig, common_model
 
 
 def _experts(config: HubConfig) -> dict[str, Any]:

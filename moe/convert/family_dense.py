@@ -6,8 +6,8 @@ Sources: transformers 4.57 and 5 (`configuration_*.py`, `modeling_*.py`), read k
 from typing import Any
 
 from moe.config.model import ModelConfig
-from moe.convert.hub_config import HubConfig, common_model, grouped_queries
 from moe.convert.family import Family
+from moe.convert.hub_config import HubConfig, common_model, grouped_queries
 from moe.errors import ConfigError
 
 

@@ -6,9 +6,9 @@ Sources: transformers 4.57 and 5 (`configuration_*.py`, `modeling_*.py`), read k
 from typing import Any
 
 from moe.config.model import ModelConfig
-from moe.convert.hub_config import HubConfig, common_model, grouped_queries, sparse_pattern
-from moe.convert.family_dense import dense_model
 from moe.convert.family import Family, need_experts
+from moe.convert.family_dense import dense_model
+from moe.convert.hub_config import HubConfig, common_model, grouped_queries, sparse_pattern
 from moe.convert.tensor_map import Names
 from moe.errors import ConfigError
 

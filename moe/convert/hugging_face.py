@@ -14,12 +14,12 @@ from typing import Any
 import tomli_w
 import torch
 
-from moe.checkpoint.index import FORMAT, Part, StoredTensors, read_index, write_index
 from moe.checkpoint.directory import STATE, use_checkpoint
+from moe.checkpoint.index import FORMAT, Part, StoredTensors, read_index, write_index
 from moe.config.experiment import load_model, model_file, tokenizer_file
 from moe.config.model import ModelConfig
-from moe.convert.registry import family_for, family_of
 from moe.convert.hub_directory import HubDirectory, batched
+from moe.convert.registry import family_for, family_of
 from moe.convert.tensor_map import Piece, TensorMap, tensor_map
 from moe.errors import ConfigError
 from moe.storage.atomic import write_json, write_text

@@ -3,13 +3,13 @@
 from typing import Any
 
 from moe.config.model import ModelConfig
-from moe.convert.hub_config import HubConfig
+from moe.config.presets.catalog import why_not
+from moe.convert.family import Family, MisfitError
 from moe.convert.family_deepseek import DEEPSEEK_FAMILIES
 from moe.convert.family_dense import DENSE_FAMILIES
-from moe.convert.family import Family, MisfitError
 from moe.convert.family_sparse import SPARSE_FAMILIES
+from moe.convert.hub_config import HubConfig
 from moe.errors import ConfigError
-from moe.config.presets.catalog import why_not
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family for family in (*DENSE_FAMILIES, *SPARSE_FAMILIES, *DEEPSEEK_FAMILIES)

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from moe.checkpoint.index import StoredTensors, read_index
 from moe.checkpoint.directory import use_checkpoint
+from moe.checkpoint.index import StoredTensors, read_index
 from moe.config.explain import explain
 from moe.config.model import ModelConfig
 from moe.convert.hugging_face import HUB, Progress, checkpoint_model, from_hub, write_checkpoint

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from moe.cost.ledger import BF16_BYTES, TRAINING_STATE_BYTES, Ledger
 from moe.config.presets.catalog import Card
+from moe.cost.ledger import BF16_BYTES, TRAINING_STATE_BYTES, Ledger
 
 _COUNT_UNITS = ("", " K", " M", " B", " T")
 _FLOP_UNITS = ("", " k", " M", " G", " T")

@@ -12,8 +12,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from moe.errors import ConfigError
 from moe.evaluation.generation import Sampling, generate
 from moe.evaluation.loading import LoadedModel
-from moe.evaluation.text_interface import Language
 from moe.evaluation.scoring import score_continuations
+from moe.evaluation.text_interface import Language
 
 MAX_NEW_TOKENS = 256
 """Tokens of an answer where a task does not say."""

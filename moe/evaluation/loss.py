@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.loading.batch import Batch
 from data.config import DataConfig
-from data.store.manifest import SplitName
+from data.loading.batch import Batch
 from data.loading.samples import SequenceSource, open_sources
+from data.store.manifest import SplitName
 from data.store.reader import Store
 from moe.errors import ConfigError
-from moe.evaluation.results import Evaluation, loss_of
 from moe.evaluation.loading import LoadedModel
+from moe.evaluation.results import Evaluation, loss_of
 from moe.model.build import document_inputs
 from moe.routing.statistics import RoutingMaps
 from parallel.precision.recipes import Precision

@@ -1,6 +1,6 @@
 """Building a model on megatron-core: its chunks on this rank, from layer specs.
 
-Two kernel sets stand behind megatron-core's interfaces, `torch` (moe/model/torch_kernels.py) and `te`.
+Two kernel sets stand behind megatron-core's interfaces, `torch` (torch_kernels.py) and `te`.
 """
 
 from functools import partial
@@ -36,9 +36,9 @@ from megatron.core.transformer.transformer_layer import (
 from moe.config.kernels import kernel_fault
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
-from moe.model.mcore_config import transformer_config
 from moe.model.initialization import SHARDING, initialize_weights
 from moe.model.language_model import LanguageModel
+from moe.model.mcore_config import transformer_config
 from moe.model.rope import set_frequencies
 from moe.model.router import Router
 from moe.model.torch_kernels import (

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from moe.errors import ConfigError, StorageError
-from moe.storage.atomic import replacing, share_as_folder
 from moe.model.routing_rule import Decision
 from moe.routing.statistics import routers_of, watching
+from moe.storage.atomic import replacing, share_as_folder
 
 
 class RoutingRecord:

@@ -9,8 +9,8 @@ from torch import Tensor
 from data.loading.batch import Batch
 from moe.config.experiment import Experiment
 from moe.model.build import build_model
-from moe.training.micro_batches import MicroBatches
 from moe.training.initial_weights import load_initial_weights
+from moe.training.micro_batches import MicroBatches
 from moe.training.objectives import PREFERENCE_EXTRAS, Measured, answer_scores, preference
 
 

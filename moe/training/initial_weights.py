@@ -8,8 +8,8 @@ from megatron.core.dist_checkpointing.dict_utils import nested_values
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factories
 from torch import nn
 
-from moe.checkpoint.format import read_index
 from moe.checkpoint.directory import find_checkpoint
+from moe.checkpoint.format import read_index
 from moe.checkpoint.weights import load_weights
 from moe.config.experiment import Experiment
 from moe.errors import ConfigError

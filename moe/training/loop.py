@@ -14,20 +14,20 @@ import torch
 from moe.checkpoint.training_state import load_checkpoint, snapshot
 from moe.checkpoint.writer import Checkpointer
 from moe.config.experiment import Experiment
-from moe.errors import GuardError, StoppedError, StorageError
-from moe.runs.goodput import begun, goodput, process_age_s
 from moe.cost.ledger import ledger
-from moe.runs.observers import Observer, Phase, RunPlace, Tracker
+from moe.errors import GuardError, StoppedError, StorageError
 from moe.runs.directory import RunDirectory, describe_start, now
+from moe.runs.goodput import begun, goodput, process_age_s
+from moe.runs.observers import Observer, Phase, RunPlace, Tracker
 from moe.training.claim import claim
+from moe.training.execution_report import check_execution, execution
 from moe.training.guards import Fault
 from moe.training.metrics_log import StepLog, finite
-from moe.training.execution_report import check_execution, execution
 from moe.training.replay import DUMPS
 from moe.training.trainer import StepResult, Trainer
 from parallel.engine.start import ENGINE_VERSION, Engine, gather_objects
-from parallel.hardware.probe import describe_device, measure_matmul_rate
 from parallel.engine.watchdog import Watchdog
+from parallel.hardware.probe import describe_device, measure_matmul_rate
 
 MAX_DUMPS = 3
 """Newest refused steps whose dumps stay."""

@@ -10,12 +10,12 @@ import torch
 import torch.distributed as dist
 
 from data.store.manifest import HELD_OUT
-from moe.storage.atomic import write_text
-from moe.runs.goodput import process_age_s
 from moe.cost.ledger import Ledger
-from moe.runs.observers import Observer, Tracker
 from moe.routing.statistics import Routing
 from moe.runs.directory import RunDirectory
+from moe.runs.goodput import process_age_s
+from moe.runs.observers import Observer, Tracker
+from moe.storage.atomic import write_text
 from moe.training.tensorboard import TensorBoard
 from moe.training.trainer import StepResult, Trainer
 

@@ -4,10 +4,10 @@ from importlib import import_module, util
 from pathlib import Path
 
 from moe.config.experiment import Experiment, tokenizer_file
-from moe.errors import ConfigError
 from moe.cost.model_shape import batch_of, shape_of
-from parallel.layout.validation import checked_placement
+from moe.errors import ConfigError
 from parallel.layout.placement import Placement
+from parallel.layout.validation import checked_placement
 
 
 def check_before_start(experiment: Experiment, num_ranks: int) -> Placement:

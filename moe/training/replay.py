@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from moe.checkpoint.training_state import load_checkpoint
 from moe.checkpoint.directory import checkpoint_to_resume
+from moe.checkpoint.training_state import load_checkpoint
 from moe.config.experiment import Experiment
 from moe.errors import ConfigError
 from moe.training.trainer import Trainer

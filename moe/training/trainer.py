@@ -17,18 +17,18 @@ from megatron.core.distributed import (
 from data.loading.batch import Batch
 from data.store.manifest import HELD_OUT, TRAIN
 from moe.config.experiment import Experiment
-from moe.training.loader import open_loader
 from moe.model.build import build_model
-from moe.model.mcore_config import weigh_router_losses
 from moe.model.fp8_emulation import emulate_fp8
+from moe.model.mcore_config import weigh_router_losses
 from moe.routing.statistics import RoutingCounter, RoutingMaps
-from moe.training.learning_rate import learning_rate
-from moe.training.micro_batches import MicroBatches
+from moe.training.dpo import PreferenceObjective
 from moe.training.guards import Fault, Guard, RefusedUpdate
 from moe.training.initial_weights import freeze, load_initial_weights
+from moe.training.learning_rate import learning_rate
+from moe.training.loader import open_loader
+from moe.training.micro_batches import MicroBatches
 from moe.training.objectives import Objective, TokenObjective
 from moe.training.optimizer import build_optimizer
-from moe.training.dpo import PreferenceObjective
 from parallel.engine.start import Engine, take_router_losses
 
 

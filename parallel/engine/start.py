@@ -23,8 +23,8 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from parallel.errors import ParallelError
 from parallel.engine.cpu_host import install_cpu_host
+from parallel.errors import ParallelError
 from parallel.layout.layout import Layout
 
 Device = Literal["cpu", "cuda"]

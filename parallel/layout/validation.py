@@ -6,8 +6,8 @@ The rules are megatron-core's (`transformer_config.py`, `attention.py`, `moe_lay
 
 from parallel.errors import ParallelError
 from parallel.layout.layout import Layout
-from parallel.layout.placement import Placement, place, rank_fault
 from parallel.layout.model_shape import Batch, Shape
+from parallel.layout.placement import Placement, place, rank_fault
 
 
 def checked_placement(layout: Layout, shape: Shape, batch: Batch, num_ranks: int) -> Placement:

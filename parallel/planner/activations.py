@@ -17,8 +17,8 @@ their intermediate results too.
 from dataclasses import dataclass
 
 from parallel.layout.layout import Layout
-from parallel.precision.recipes import Precision
 from parallel.layout.model_shape import Batch, Shape
+from parallel.precision.recipes import Precision
 
 LOG_SUM_EXP_BYTES = 4
 ROUTER_BYTES_PER_EXPERT = 17

@@ -4,13 +4,17 @@ Weights, gradients and optimizer states are counted exactly, as megatron-core al
 (`distributed/param_and_grad_buffer.py`, `optimizer/distrib_optimizer.py`): the parameter in its
 own precision, an FP32 gradient, with BF16 an FP32 master copy, Adam's two FP32 moments; master
 and moments are divided over data-parallel ranks by the distributed optimizer (ZeRO stage 1,
-arXiv:1910.02054). Activations follow `parallel/planner/activations.py` and are *modelled*. Against three
+arXiv:1910.02054). Activations follow `activations.py` and are *modelled*. Against three
 published runs (`tests/moe/test_shape.py`) the sum is within 7%.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from parallel.layout.layout import Layout
+from parallel.layout.model_shape import Batch, Shape, Weights
+from parallel.layout.placement import Placement
+from parallel.layout.validation import num_micro_batches
 from parallel.planner.activations import (
     layer_bytes,
     layer_gradient_bytes,
@@ -18,11 +22,7 @@ from parallel.planner.activations import (
     rank_tokens,
     recomputed_bytes,
 )
-from parallel.layout.layout import Layout
-from parallel.layout.validation import num_micro_batches
-from parallel.layout.placement import Placement
 from parallel.precision.recipes import Precision
-from parallel.layout.model_shape import Batch, Shape, Weights
 
 EXCLUDED = (
     "CUDA context and libraries (about 1 GB on an H100)",

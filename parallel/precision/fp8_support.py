@@ -6,8 +6,8 @@ Sources: Transformer Engine's `check_fp8_support`, `check_mxfp8_support` and
 """
 
 from parallel.layout.layout import Layout
-from parallel.precision.recipes import Fp8Scaling, Precision
 from parallel.layout.model_shape import Batch, Shape
+from parallel.precision.recipes import Fp8Scaling, Precision
 
 CAPABILITY: dict[Fp8Scaling, tuple[int, int]] = {
     "delayed": (8, 9),

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.energy.observer import EnergyObserver
-from benchmarks.energy.source_selection import Choice
 from benchmarks.energy.source_nvml import NvmlSource
+from benchmarks.energy.source_selection import Choice
 from moe.config.energy import EnergyConfig
 from moe.runs.observers import RunPlace
 

@@ -15,14 +15,14 @@ import torch
 
 from benchmarks.bench import cases
 from benchmarks.bench.cases import Case, read_records, run_cases, spread
-from benchmarks.bench.layer_fit import cut_layers, fewest_layers, fitted
-from parallel.hardware.datasheet import datasheet_peak
-from benchmarks.errors import BenchmarkError
 from benchmarks.bench.forced_routing import RoutingProfile, max_over_mean, parse_profile
+from benchmarks.bench.layer_fit import cut_layers, fewest_layers, fitted
 from benchmarks.bench.layer_shape import published_layers, published_shape
 from benchmarks.bench.peer_transformers import parse_peer
+from benchmarks.errors import BenchmarkError
 from moe.config.experiment import load_model
 from moe.errors import StorageError
+from parallel.hardware.datasheet import datasheet_peak
 
 CONDITIONS = {"hardware": {"name": "a"}, "packages": {}, "python": "3.11", "commit": {}}
 

@@ -10,15 +10,15 @@ import tomli_w
 from synthetic import make_run, write_rows
 
 from benchmarks.comparison.dense_vs_sparse import comparisons, loss_at_share
-from benchmarks.errors import BenchmarkError
 from benchmarks.comparison.flop_convention import OWN, convention
-from benchmarks.comparison.seed_groups import Group, group_runs
 from benchmarks.comparison.pareto import front
-from benchmarks.report.write import write_report
+from benchmarks.comparison.seed_groups import Group, group_runs
+from benchmarks.errors import BenchmarkError
 from benchmarks.report.content import report_content
-from moe.runs.reader import Run, read_run
+from benchmarks.report.write import write_report
 from moe.config.experiment import load_model
 from moe.cost.ledger import ledger
+from moe.runs.reader import Run, read_run
 
 
 def groups_of(root: Path, *plans: dict[str, Any]) -> list[Group]:

@@ -8,12 +8,12 @@ import pytest
 from doubles import FakeClock, FakeGpu, FakeNvml, Rank, Ranks, nvml_rank
 
 from benchmarks.energy import phase_meter
-from benchmarks.energy.source_selection import choose_source
 from benchmarks.energy.phase_log import PhaseRow, read_phases, stretches
 from benchmarks.energy.phase_meter import PhaseMeter
+from benchmarks.energy.source import SourceInfo, SourceUnavailableError
 from benchmarks.energy.source_model import WATTS_PER_CORE, CpuModelSource, processor_seconds
 from benchmarks.energy.source_nvml import NvmlSource, current_gpu_uuid
-from benchmarks.energy.source import SourceInfo, SourceUnavailableError
+from benchmarks.energy.source_selection import choose_source
 from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from doubles import FakeClock, FakeGpu, Rank, Ranks
 
-from benchmarks.energy.source_selection import OPENERS, choose_source
-from benchmarks.energy.source_external import CodeCarbonSource, LatestEnergy, ZeusSource
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
+from benchmarks.energy.source_external import CodeCarbonSource, LatestEnergy, ZeusSource
+from benchmarks.energy.source_selection import OPENERS, choose_source
 from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
 

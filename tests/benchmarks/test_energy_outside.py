@@ -10,12 +10,12 @@ from doubles import FakeClock, Rank, Ranks
 from synthetic import make_run
 from typer.testing import CliRunner
 
-from benchmarks.energy.source_selection import choose_source
-from benchmarks.energy.source_model import GpuModelSource
-from benchmarks.energy.source_slurm import SampleSource, SlurmSource
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
-from benchmarks.errors import BenchmarkError
+from benchmarks.energy.source_model import GpuModelSource
 from benchmarks.energy.source_power_csv import PowerSamples, SampleFile
+from benchmarks.energy.source_selection import choose_source
+from benchmarks.energy.source_slurm import SampleSource, SlurmSource
+from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
 from moe.storage.atomic import locked
 from moescale import app

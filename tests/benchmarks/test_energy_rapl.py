@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 from doubles import FakeClock, Rank, Ranks
 
-from benchmarks.energy import source_selection
-
-from benchmarks.energy import source_rapl
-from benchmarks.energy.source_selection import choose_source
-from benchmarks.energy.source_rapl import RaplSource
+from benchmarks.energy import source_rapl, source_selection
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
+from benchmarks.energy.source_rapl import RaplSource
+from benchmarks.energy.source_selection import choose_source
 from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
 from moe.runs.observers import RunPlace

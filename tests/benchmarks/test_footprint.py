@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from synthetic import make_run
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.footprint import footprint
 from benchmarks.footprint.carbon_intensity import zone, zones
-from benchmarks.errors import BenchmarkError
 from benchmarks.published.rows import published_rows
 from benchmarks.report.write import write_report
 from moe.runs.reader import Run, read_run

@@ -11,16 +11,16 @@ import pytest
 from synthetic import load_row, make_run, write_rows
 from typer.testing import CliRunner
 
-from benchmarks.report.bench_results import step_splits
-from benchmarks.errors import BenchmarkError
 from benchmarks.comparison.expert_load import load_maps
 from benchmarks.comparison.seed_groups import group_runs
-from benchmarks.report.write import ReportPaths, write_report
+from benchmarks.errors import BenchmarkError
+from benchmarks.report.bench_results import step_splits
 from benchmarks.report.figures import MAX_POINTS, report_figures, thinned
-from moe.runs.reader import read_run
 from benchmarks.report.figures_time import phase_figure, phase_seconds, step_figure
-from parallel.measurement.units import ratio, readable, short
+from benchmarks.report.write import ReportPaths, write_report
+from moe.runs.reader import read_run
 from moescale import app
+from parallel.measurement.units import ratio, readable, short
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,12 @@ import pytest
 from synthetic import LAYERS, make_run
 
 from benchmarks.comparison.seed_groups import group_runs
-from benchmarks.report.figures_routing import map_figures, measure_figures, routing_rows, source_rows
+from benchmarks.report.figures_routing import (
+    map_figures,
+    measure_figures,
+    routing_rows,
+    source_rows,
+)
 from moe.runs.reader import Run, read_run
 
 

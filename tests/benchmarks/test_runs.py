@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from synthetic import make_run
 
-from moe.errors import ConfigError
-from benchmarks.comparison.seed_groups import difference, group_runs, mean_interval
 from benchmarks.comparison.quantities import BY_KEY
+from benchmarks.comparison.seed_groups import difference, group_runs, mean_interval
+from moe.errors import ConfigError
 from moe.runs.reader import read_run
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.loading.blend import PERIOD, Blend, apportion, spread
 from data.errors import DataError
+from data.loading.blend import PERIOD, Blend, apportion, spread
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0.1, 50), min_size=1, max_size=8)
 SHARES = st.lists(st.integers(0, 40), min_size=1, max_size=9).filter(any)

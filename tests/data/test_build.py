@@ -16,10 +16,10 @@ import pytest
 from building import build, contents, recipe, texts
 
 from data.build.build import build_recipe, build_shard, merge_shards
+from data.build.build_folder import WorkFolder
 from data.errors import DataError, WorkerError
 from data.recipe import Recipe, make_recipe, read_recipe
 from data.store.reader import Store
-from data.build.build_folder import WorkFolder
 
 WORDS = ["the", "of", "and", "a", "to", "in", "is", "you", "that", "it", "he", "was", "for",
          "on", "are", "as", "with", "his", "they", "at", "be", "this"]  # fmt: skip

@@ -14,8 +14,8 @@ from data.chat.template import BUILT_IN, ChatFormat, TemplateError
 from data.cli import app
 from data.config import DataConfig
 from data.errors import DataError
-from data.storage.atomic import whole_folder
 from data.loading.loader import Batch, Loader
+from data.storage.atomic import whole_folder
 from data.store.reader import Store
 from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, train_bpe
 

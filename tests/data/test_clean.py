@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from data.build.build import build_recipe
 from data.cleaning.decontamination import read_evaluations
+from data.cleaning.quality import c4_text, gopher_quality, gopher_repetition
+from data.cleaning.word_hashes import ngram_hashes, word_hashes
 from data.errors import DataError
 from data.inspection.summary import dropped_documents
-from data.cleaning.quality import c4_text, gopher_quality, gopher_repetition
 from data.store.reader import Store
-from data.cleaning.word_hashes import ngram_hashes, word_hashes
 
 PROSE = (
     "It was the best of days and the worst of days for those who have to work with their hands."

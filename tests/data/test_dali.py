@@ -13,8 +13,8 @@ from loading import GLOBAL_BATCH, build_sources, make, restarted, stream_hash
 
 from data.chat.build import build_chat_store
 from data.loading.loader import Batch
-from data.store.manifest import HELD_OUT
 from data.loading.packing import pack_store
+from data.store.manifest import HELD_OUT
 from data.store.reader import Store
 
 needs_dali = pytest.mark.needs("dali")

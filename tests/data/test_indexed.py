@@ -11,7 +11,13 @@ import pytest
 from building import build, contents
 
 from data.errors import DataError
-from data.store.megatron_indexed import HEADER, MAGIC, IndexedDataset, export_indexed, import_indexed
+from data.store.megatron_indexed import (
+    HEADER,
+    MAGIC,
+    IndexedDataset,
+    export_indexed,
+    import_indexed,
+)
 from data.store.reader import Store
 from data.tokenization.tokenizer import byte_tokenizer, train_bpe
 
@@ -159,7 +165,9 @@ def test_a_pair_takes_its_names_only_when_both_are_written(
 ) -> None:
     (tmp_path / "in.txt").write_text("text")
     store = build(tmp_path / "store", tmp_path / "in.txt")
-    monkeypatch.setattr("data.store.megatron_indexed.MAGIC", "no bytes: the index cannot be written")
+    monkeypatch.setattr(
+        "data.store.megatron_indexed.MAGIC", "no bytes: the index cannot be written"
+    )
     with pytest.raises(struct.error):
         export_indexed(store, "train", tmp_path / "pair")
     assert not list(tmp_path.glob("*pair*"))

@@ -9,8 +9,8 @@ import pytest
 from building import build
 from selenium.webdriver.common.by import By
 
-from data.inspection.summary import summary
 from data.inspection.html import plots, write_page
+from data.inspection.summary import summary
 from data.store.reader import Store
 
 

@@ -10,8 +10,8 @@ from loading import GLOBAL_BATCH, S, make, restarted, rows, stream_hash
 from data.config import DataConfig
 from data.errors import DataError
 from data.loading.loader import Loader
-from data.store.manifest import HELD_OUT, TRAIN, Manifest
 from data.loading.order import permuted
+from data.store.manifest import HELD_OUT, TRAIN, Manifest
 from data.store.reader import Store
 
 

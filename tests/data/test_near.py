@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from building import build, dropped, texts
 
-from data.inspection.summary import dropped_documents
 from data.cleaning.minhash import NUM_HASHES, band_keys, bands_for, signatures_of
 from data.cleaning.word_hashes import word_hashes
+from data.inspection.summary import dropped_documents
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in ("n", "r", "s", "l", "")]
 CHANCE = random.Random()

@@ -12,11 +12,10 @@ from loading import build_sources, make
 from typer.testing import CliRunner
 
 from data import cli
-
-from data.loading import packing
 from data.errors import DataError
-from data.store.manifest import HELD_OUT, TRAIN
+from data.loading import packing
 from data.loading.packing import best_fit, pack_store
+from data.store.manifest import HELD_OUT, TRAIN
 from data.store.reader import Store
 
 S = 32

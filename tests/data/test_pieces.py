@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from data.tokenization import piece_cache
-from data.tokenization.piece_cache import CUTTING_PATTERNS, PieceEncoder, cuts_before_spaces, library_ids
+from data.tokenization.piece_cache import (
+    CUTTING_PATTERNS,
+    PieceEncoder,
+    cuts_before_spaces,
+    library_ids,
+)
 
 TEXT = "the they then we'll I'M it's 1234 12 don't naïve naïveté 東京 über () :-) a.b.c"
 WORDS = [*TEXT.split(), "line\n\n\ttab"]

@@ -6,10 +6,10 @@ import pytest
 
 from data.build import tokenizer_sample
 from data.build.build import build_recipe
-from data.store.manifest import TRAIN
-from data.recipe import Recipe
 from data.build.tokenizer_sample import sample_texts
+from data.recipe import Recipe
 from data.sources.discovery import list_inputs
+from data.store.manifest import TRAIN
 
 
 def write(folder: Path, sizes: list[int]) -> None:

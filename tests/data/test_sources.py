@@ -114,7 +114,11 @@ def test_every_format_gives_the_same_documents(tmp_path: Path, form: str) -> Non
 def test_many_small_units_give_the_same_documents(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("data.sources.work_units.UNIT_BYTES", "data.sources.work_units.STREAM_BYTES", "data.sources.stream_splitter.READ_BYTES"):
+    for name in (
+        "data.sources.work_units.UNIT_BYTES",
+        "data.sources.work_units.STREAM_BYTES",
+        "data.sources.stream_splitter.READ_BYTES",
+    ):
         monkeypatch.setattr(name, 1000)
     source = {"separator": "<|end|>"} if form.startswith("separated") else {}
     (tmp_path / "in").mkdir()

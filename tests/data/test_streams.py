@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loading import GLOBAL_BATCH, S, build_sources, make, restarted, rows, stream_hash
 
-from data.loading.blend import Blend
 from data.errors import DataError
-from data.store.manifest import HELD_OUT, TRAIN
+from data.loading.blend import Blend
 from data.loading.order import permuted
 from data.loading.samples import _source_seed
+from data.store.manifest import HELD_OUT, TRAIN
 from data.store.reader import Store
 from data.store.writer import is_held_out
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from data.errors import DataError
-from data.tokenization.piece_cache import CUTTING_PATTERNS, cuts_before_spaces
 from data.store.reader import Store
+from data.tokenization.piece_cache import CUTTING_PATTERNS, cuts_before_spaces
 from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
 
 SAMPLE = [

@@ -18,10 +18,10 @@ from building import build, dropped, recipe, texts
 from data.build.build import build_recipe
 from data.errors import DataError
 from data.progress import Progress
-from data.sources.readers import read_unit
 from data.sources.discovery import list_inputs
-from data.store.reader import Store
+from data.sources.readers import read_unit
 from data.sources.work_units import plan_units
+from data.store.reader import Store
 
 NOBODY = 65534
 LINE = json.dumps({"text": "one line"}).encode() + b"\n"

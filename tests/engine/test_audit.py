@@ -73,9 +73,9 @@ def _slow_exposure(run: Path) -> tuple[list[float], list[float]]:
     """Exposures from a forward pass for each text alone."""
     import torch
 
-    from moe.evaluation.memorization_audit import _exposure
-    from moe.evaluation.loss import open_store
     from moe.evaluation.loading import loaded_model
+    from moe.evaluation.loss import open_store
+    from moe.evaluation.memorization_audit import _exposure
 
     with loaded_model(run, device="cpu") as model, torch.no_grad():
         store = open_store(model)
@@ -134,8 +134,8 @@ def test_finding_without_canaries() -> None:
 def _repeats(run: Path) -> Any:
     """Passages, by a stand-in that knows the split by heart."""
     from moe.evaluation import memorization_audit
-    from moe.evaluation.loss import open_store
     from moe.evaluation.loading import loaded_model
+    from moe.evaluation.loss import open_store
 
     with loaded_model(run, device="cpu") as model:
         store = open_store(model)

@@ -10,11 +10,11 @@ from ranks import run_ranks
 from moe.cost.ledger import ledger
 from moe.cost.model_shape import shape_of
 from parallel.layout.layout import Layout
+from parallel.layout.model_shape import Batch
+from parallel.layout.placement import place
 from parallel.layout.validation import layout_faults
 from parallel.planner.memory import rank_parameters
-from parallel.layout.placement import place
 from parallel.precision.recipes import Precision
-from parallel.layout.model_shape import Batch
 
 pytestmark = pytest.mark.engine
 LAYOUT = Layout(tp=2, pp=2, ep=2, device="cpu")

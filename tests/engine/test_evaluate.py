@@ -51,8 +51,8 @@ def run(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _evaluate(run: Path, **options: Any) -> Any:
-    from moe.evaluation.loss import evaluate, open_store
     from moe.evaluation.loading import loaded_model
+    from moe.evaluation.loss import evaluate, open_store
 
     with loaded_model(run, device="cpu") as model:
         return evaluate(model, open_store(model), **options)
@@ -72,8 +72,8 @@ def _slow_losses(run: Path, documents: bool) -> dict[str, float]:
     """Loss of each source from logits in NumPy, each document (or sequence) on its own."""
     import torch
 
-    from moe.evaluation.loss import open_store
     from moe.evaluation.loading import loaded_model
+    from moe.evaluation.loss import open_store
 
     found = {}
     with loaded_model(run, device="cpu") as model, torch.no_grad():

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ranks import RankError, run_ranks
 from training import make
 
-from parallel.precision.fp8_support import fp8_faults
 from parallel.layout.layout import Layout
-from parallel.precision.recipes import Precision
 from parallel.layout.model_shape import Batch
+from parallel.precision.fp8_support import fp8_faults
+from parallel.precision.recipes import Precision
 from tests.parallel.shapes import SPARSE
 
 TRAIN = {"steps": 4, "warmup_steps": 1, "global_batch_size": 4, "checkpoint_interval": 2}

@@ -129,7 +129,7 @@ def _full_norm(kind: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     from moe.model import torch_kernels
 
     engine = _started(tp=_world_size())
-    norm = getattr(model_torch, kind)(_config(), DIM, eps=1e-5)
+    norm = getattr(torch_kernels, kind)(_config(), DIM, eps=1e-5)
     heads = norm.num_heads
     norm.weight.data.copy_(_random(heads * DIM, seed=5))
     share = heads // engine.world_size

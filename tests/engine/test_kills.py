@@ -8,8 +8,8 @@ from faulty import Kill, assert_same_parameters, record, rows, run
 from ranks import RankError
 from training import make
 
-from moe.checkpoint.index import verify_files
 from moe.checkpoint.directory import latest_checkpoint, step_of
+from moe.checkpoint.index import verify_files
 
 MOMENTS = 20
 CHANCE = random.Random(6)

@@ -17,8 +17,8 @@ from training import Whole, assemble, make, worst_difference
 from moe.config.experiment import Experiment
 from moe.cost.model_shape import shape_of
 from parallel.layout.layout import Layout
-from parallel.layout.validation import layout_faults
 from parallel.layout.model_shape import Batch
+from parallel.layout.validation import layout_faults
 
 pytestmark = pytest.mark.engine
 TRAIN = {"seq_len": 24, "micro_batch_size": 2, "global_batch_size": 4}

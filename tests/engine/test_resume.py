@@ -42,8 +42,8 @@ def _train(
     experiment: Experiment, run_dir: Path, resume: bool, progress: SignalAfter | None
 ) -> tuple[str, list[Block]]:
     """Train one rank; returns how it ended and this rank's parts of the parameters."""
-    from moe.training import loop as training
     from moe.errors import StoppedError
+    from moe.training import loop as training
     from moe.training.trainer import Trainer
     from parallel.engine.start import start_engine, stop_engine
 

@@ -17,8 +17,8 @@ from data.build.build import build_recipe
 from data.recipe import read_recipe
 from moe.config.experiment import Experiment
 from moe.errors import StorageError
-from moe.routing.specialization import affinity, source_load, specialisation
 from moe.routing.replay import RoutingRecord
+from moe.routing.specialization import affinity, source_load, specialisation
 
 pytestmark = pytest.mark.engine
 

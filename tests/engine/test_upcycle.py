@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from moe.checkpoint.index import StoredTensors, read_index
 from moe.convert.hugging_face import checkpoint_model, from_hub, to_hub
-from moe.errors import ConfigError
-from moe.cost.ledger import ledger
 from moe.convert.upcycle import Upcycling, upcycle
+from moe.cost.ledger import ledger
+from moe.errors import ConfigError
 from moescale import app
 
 pytestmark = pytest.mark.engine

@@ -133,15 +133,16 @@ def started(experiment: Experiment, without: str | None = None) -> Iterator[Any]
 
 def _take_away(correction: str) -> None:
     """Undo one correction in this process."""
-    from moe.model import mcore_config
-    from moe.model import torch_kernels
+    from moe.model import mcore_config, torch_kernels
 
     if correction == "router_loss_factor":
         mcore_config.router_loss_factor = lambda _: 1
     elif correction == "expert_allreduce":
-        _after_experts(model_torch, lambda weight: setattr(weight, "allreduce", True))
+        _after_experts(torch_kernels, lambda weight: setattr(weight, "allreduce", True))
     elif correction == "expert_norm_mark":
-        _after_experts(model_torch, lambda weight: setattr(weight, "tensor_model_parallel", False))
+        _after_experts(
+            torch_kernels, lambda weight: setattr(weight, "tensor_model_parallel", False)
+        )
     elif correction == "norm_sequence_parallel":
         made = torch_kernels.RMSNorm.__init__
 
@@ -154,7 +155,7 @@ def _take_away(correction: str) -> None:
         raise ValueError(correction)
 
 
-def _after_experts(model_torch: Any, change: Any) -> None:
+def _after_experts(torch_kernels: Any, change: Any) -> None:
     made = torch_kernels.GroupedExperts.__init__
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from moe.checkpoint.index import read_index, verify_files, write_index, write_tensors
 from moe.checkpoint.directory import (
     begin,
     checkpoint_name,
@@ -22,6 +21,7 @@ from moe.checkpoint.directory import (
     step_of,
     use_checkpoint,
 )
+from moe.checkpoint.index import read_index, verify_files, write_index, write_tensors
 from moe.config.experiment import Experiment, make_experiment
 from moe.errors import ConfigError, StorageError
 from moe.training.claim import claim
@@ -127,7 +127,9 @@ def experiment() -> Experiment:
     return make_experiment({"model": {"preset": "tiny"}, "train": train})
 
 
-@pytest.mark.parametrize("place", ["moe.runs.directory.write_text", "moe.training.claim.checkpoint_to_resume"])
+@pytest.mark.parametrize(
+    "place", ["moe.runs.directory.write_text", "moe.training.claim.checkpoint_to_resume"]
+)
 def test_a_run_directory_that_fails_ends_every_rank_in_one_line(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from moe.config.experiment import Experiment, load_experiment, load_model, make_experiment
 from moe.config.model import ModelConfig
+from moe.config.presets.catalog import preset_names
 from moe.config.schema import experiment_schema
 from moe.errors import ConfigError
-from moe.config.presets.catalog import preset_names
 from moescale import app
 
 ROOT = Path(__file__).parents[2]

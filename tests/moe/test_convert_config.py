@@ -6,11 +6,11 @@ import pytest
 
 from moe.config.experiment import load_model
 from moe.config.model import ModelConfig
+from moe.config.presets.catalog import preset_names
+from moe.convert.family import essence
 from moe.convert.hub_config import HubConfig, sparse_pattern
 from moe.convert.registry import family_for, family_of
-from moe.convert.family import essence
 from moe.errors import ConfigError
-from moe.config.presets.catalog import preset_names
 
 LATENT: dict[str, Any] = {
     "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from moe.config.experiment import load_model
+from moe.config.presets.catalog import preset_names
+from moe.convert.family import essence
 from moe.convert.hub_config import HubConfig
 from moe.convert.registry import family_for, family_of
-from moe.convert.family import essence
 from moe.cost.ledger import ledger
-from moe.config.presets.catalog import preset_names
 
 OURS = {"tiny", "small"}
 """Models of our own."""

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from moe.config.experiment import load_model
 from moe.config.model import MlaConfig, ModelConfig, MoeConfig
-from moe.cost.ledger import Ledger, ledger
 from moe.config.presets.catalog import preset_names
+from moe.cost.ledger import Ledger, ledger
 
 DENSE: dict[str, Any] = {
     "num_layers": 2, "hidden_size": 8, "num_heads": 4, "num_kv_heads": 2, "head_dim": 3,

@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from moe.config.experiment import load_model
-from moe.errors import ConfigError
-from moe.cost.ledger import ledger
 from moe.config.presets.catalog import preset_names, printed_count, read_card, resolve_preset
+from moe.cost.ledger import ledger
+from moe.errors import ConfigError
 from moescale import app
 
 PUBLISHED = [name for name in preset_names() if read_card(name).total_parameters]

@@ -6,15 +6,15 @@ import pytest
 
 from moe.config.experiment import load_model, make_experiment
 from moe.config.model import ModelConfig
-from moe.cost.ledger import ledger
 from moe.config.presets.catalog import preset_names
+from moe.cost.ledger import ledger
 from moe.cost.model_shape import batch_of, shape_of
 from parallel.layout.layout import Layout
+from parallel.layout.model_shape import Batch
+from parallel.layout.placement import place
 from parallel.layout.validation import layout_faults
 from parallel.planner.memory import RankMemory, StateBytes, peak_memory, rank_parameters
-from parallel.layout.placement import place
 from parallel.precision.recipes import Precision
-from parallel.layout.model_shape import Batch
 
 TE_BF16 = Precision(kernels="te", dtype="bf16")
 

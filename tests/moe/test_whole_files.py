@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from moe.errors import ConfigError
-from moe.storage.atomic import check_writable, replacing, write_text
 from moe.runs.directory import RunDirectory, describe_start
+from moe.storage.atomic import check_writable, replacing, write_text
 
 EXPERIMENT: Any = SimpleNamespace(name="a", content_hash="0123abcd")
 

@@ -30,7 +30,7 @@ def test_every_adaptation_says_why_and_for_which_version() -> None:
 
 def test_importing_changes_nothing() -> None:
     names = "torch.cuda.current_device, torch.cuda.Stream, torch.Tensor.cuda, torch.empty"
-    code = f"import torch; before = ({names}); import parallel.engine.cpu_host, parallel.engine.start; "
+    code = f"import torch; before = ({names}); from parallel.engine import cpu_host, start; "
     assert _run(code + f"print(before == ({names}))") == "True"
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from parallel.errors import ParallelError
 from parallel.layout.layout import Layout
-from parallel.layout.validation import checked_placement, layout_faults, num_micro_batches
-from parallel.layout.placement import ATTENTION_DIMENSIONS, EXPERT_DIMENSIONS, Placement, place
 from parallel.layout.model_shape import Batch
+from parallel.layout.placement import ATTENTION_DIMENSIONS, EXPERT_DIMENSIONS, Placement, place
+from parallel.layout.validation import checked_placement, layout_faults, num_micro_batches
 from tests.parallel.shapes import BATCH, DENSE, SPARSE
 
 

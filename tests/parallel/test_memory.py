@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallel.planner.activations import layer_bytes, rank_tokens, recomputed_bytes, routed_tokens
 from parallel.layout.layout import Layout
+from parallel.layout.model_shape import Shape, Weights
+from parallel.layout.placement import place
+from parallel.planner.activations import layer_bytes, rank_tokens, recomputed_bytes, routed_tokens
 from parallel.planner.memory import (
     RankMemory,
     StateBytes,
@@ -17,9 +19,7 @@ from parallel.planner.memory import (
     rank_parameters,
     stage_memory,
 )
-from parallel.layout.placement import place
 from parallel.precision.recipes import Precision
-from parallel.layout.model_shape import Shape, Weights
 from tests.parallel.shapes import BATCH, DENSE, SPARSE
 
 BF16, FP32 = Precision(dtype="bf16"), Precision()

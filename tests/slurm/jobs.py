@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from moe.config.slurm import SlurmConfig
-from slurm.job import Job
-from slurm.site import ContainerConfig, EnvironmentConfig, Profile
+from slurm.job.job import Job
+from slurm.job.site_profile import ContainerConfig, EnvironmentConfig, Profile
 
 
 def make_job(**changes: Any) -> Job:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from moe.config.slurm import SlurmConfig
-from slurm.job import Job
-from slurm.render import render, render_commands
-from slurm.site import Profile
+from slurm.job.batch_script import render, render_commands
+from slurm.job.job import Job
+from slurm.job.site_profile import Profile
 
 STAND_INS = Path(__file__).with_name("stand_ins")
 STEPS = 30

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from fake_commands import FakeCommands
 
-from slurm.client import Client
-from slurm.plan import Place, Plan, plan_training
-from slurm.site import SiteFile
-from slurm.snapshot import Snapshot
-from slurm.submit import Receipt, submit
+from slurm.cluster.client import Client
+from slurm.cluster.submit import Receipt, submit
+from slurm.job.code_snapshot import Snapshot
+from slurm.job.plan import Place, Plan, plan_training
+from slurm.job.site_profile import SiteFile
 
 EXPERIMENT = """
 name = "{name}"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fake_commands import FakeCommands
 
-from slurm.client import Client, seconds, submission_environment
+from slurm.cluster.client import Client, seconds, submission_environment
 from slurm.errors import JobError, SlurmError
 
 FAILED = "sbatch: error: Batch job submission failed:"

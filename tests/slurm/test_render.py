@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from jobs import array_job, forms, large_job, make_job
 
 from moe.config.slurm import SlurmConfig
+from slurm.cluster.submission_folder import parse_array
 from slurm.errors import JobError
-from slurm.render import array_text, render, render_commands
-from slurm.site import ContainerConfig, EnvironmentConfig, Profile
-from slurm.submission import parse_array
+from slurm.job.batch_script import array_text, render, render_commands
+from slurm.job.site_profile import ContainerConfig, EnvironmentConfig, Profile
 
 GOLDEN = Path(__file__).with_name("golden")
-BODY = (Path(__file__).parents[2] / "slurm" / "batch.sh").read_text()
+BODY = (Path(__file__).parents[2] / "slurm" / "job" / "batch.sh").read_text()
 
 
 @pytest.mark.parametrize("name", forms())

@@ -12,9 +12,9 @@ from fake_commands import FakeCommands
 from typer.testing import CliRunner
 
 import moescale
-from slurm.client import Client
-from slurm.logs import follow
-from slurm.submission import describe, read_submission
+from slurm.cluster.client import Client
+from slurm.cluster.submission_folder import describe, read_submission
+from slurm.views.logs import follow
 
 NAMES = ("running", "waiting", "finished", "failed", "killed", "lost")
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from moe.config.slurm import SlurmConfig
 from moe.errors import ConfigError
 from slurm.errors import JobError
-from slurm.site import Profile, SiteFile, load_site, resolve, site_file_path
+from slurm.job.site_profile import Profile, SiteFile, load_site, resolve, site_file_path
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from submit_desk import Desk
 from typer.testing import CliRunner
 
 import moescale
-from slurm import snapshot
-from slurm.control import requeue_tasks
+from slurm.cluster.control import requeue_tasks
+from slurm.cluster.submission_folder import all_submissions, read_submission
 from slurm.errors import JobError, SlurmError, UnrecordedError
-from slurm.status import task_statuses
-from slurm.submission import all_submissions, read_submission
+from slurm.job import code_snapshot
+from slurm.views.status import task_statuses
 
 Simulate = Callable[..., Simulator]
 
@@ -112,8 +112,8 @@ def test_code_that_the_disk_does_not_take_is_one_line(
         raise shutil.Error([("a", "b", str(full)), ("c", "d", str(full))]) if of_files else full
 
     monkeypatch.setattr(shutil, "copytree", refuse)
-    monkeypatch.setattr(snapshot, "_read_git", snapshot._read_plain)
-    monkeypatch.setattr(snapshot, "CODE", ("moescale.py",))
+    monkeypatch.setattr(code_snapshot, "_read_git", code_snapshot._read_plain)
+    monkeypatch.setattr(code_snapshot, "CODE", ("moescale.py",))
     words = ["slurm", "submit", str(desk.write("tiny")), "--runs-dir", str(desk.runs)]
     error = CliRunner().invoke(moescale.app, words).exception
     assert isinstance(error, SlurmError)

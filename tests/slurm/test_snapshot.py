@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm.errors import JobError
-from slurm.snapshot import keep_code, read_code
+from slurm.job.code_snapshot import keep_code, read_code
 
 
 def git(checkout: Path, *arguments: str) -> str:

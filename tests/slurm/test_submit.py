@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 
 import moescale
 from moe.config.slurm import SlurmConfig
-from slurm.client import Client
-from slurm.control import cancel_tasks, requeue_tasks
+from slurm.cluster.client import Client
+from slurm.cluster.control import cancel_tasks, requeue_tasks
+from slurm.cluster.submission_folder import all_submissions, find_submission, read_submission
+from slurm.cluster.submit import submit
 from slurm.errors import JobError
-from slurm.plan import Plan, plan_command, slurm_section
-from slurm.site import Profile, SiteFile
-from slurm.submission import all_submissions, find_submission, read_submission
-from slurm.submit import submit
+from slurm.job.plan import Plan, plan_command, slurm_section
+from slurm.job.site_profile import Profile, SiteFile
 
 
 class SlowClient(Client):

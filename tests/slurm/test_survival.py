@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from simulator import STEPS, Simulator
 
-from slurm.site import ContainerConfig, EnvironmentConfig, Profile
+from slurm.job.site_profile import ContainerConfig, EnvironmentConfig, Profile
 
 Simulate = Callable[..., Simulator]
 

@@ -90,7 +90,9 @@ def read_card(name: str) -> Card:
 
 
 def _read(name: str) -> dict[str, Any]:
-    return tomllib.loads((resources.files("moe.config.presets") / f"{name}.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(
+        (resources.files("moe.config.presets") / f"{name}.toml").read_text(encoding="utf-8")
+    )
 
 
 def _key(name: str) -> str:

@@ -12,12 +12,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from slurm.accounting import Usage
-from slurm.client import Client
-from slurm.logs import batch_log, choose_attempt, follow, rank_errors, rank_log, ranks, tail
-from slurm.status import FAILED, Standing, TaskStatus, counts
-from slurm.submission import Attempt, Submission
-from slurm.submit import ENDED, Receipt
+from slurm.cluster.client import Client
+from slurm.cluster.submission_folder import Attempt, Submission
+from slurm.cluster.submit import ENDED, Receipt
+from slurm.views.accounting import Usage
+from slurm.views.logs import batch_log, choose_attempt, follow, rank_errors, rank_log, ranks, tail
+from slurm.views.status import FAILED, Standing, TaskStatus, counts
 
 MAX_TASK_ROWS = 40
 """Rows of one table; of larger arrays those that need eyes come first."""

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slurm.client import Client, QueueEntry
 from moe.runs.progress import Progress, read_progress
-from slurm.submission import Attempt, Submission, Task
-from slurm.submit import ENDED, is_finished
+from slurm.cluster.client import Client, QueueEntry
+from slurm.cluster.submission_folder import Attempt, Submission, Task
+from slurm.cluster.submit import ENDED, is_finished
 
 FAILED = frozenset({"error", "rejected", "restart_cap", "killed", "unknown"})
 """States of tasks that want a look at their logs."""

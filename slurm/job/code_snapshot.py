@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from moe.runs.directory import CHECKOUT
 from moe.storage.atomic import write_json
 from slurm.errors import JobError
 
@@ -19,7 +20,6 @@ CODE = ("moescale.py", "moe", "parallel", "data", "benchmarks", "slurm", "pyproj
 """What a run imports, relative to the checkout."""
 EDITOR_LOCKS = ".#*"
 """Links to nowhere that an editor makes beside a file that it changes."""
-CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from moe.config.slurm import SlurmConfig
 from moe.cost.model_shape import batch_of, shape_of
 from parallel.layout.validation import layout_faults
 from slurm.errors import JobError
-from slurm.site import Profile
+from slurm.job.site_profile import Profile
 
 
 @dataclass(frozen=True, kw_only=True)

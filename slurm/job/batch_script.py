@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable
 from importlib.resources import files
 
-from slurm.job import Job
+from slurm.job.job import Job
 
 NETWORK_VARIABLES: dict[str, dict[str, str]] = {
     "auto": {},
@@ -19,7 +19,7 @@ NETWORK_VARIABLES: dict[str, dict[str, str]] = {
 
 def render(job: Job) -> str:
     """Return the text that sbatch is given."""
-    body = files("slurm").joinpath("batch.sh").read_text(encoding="utf-8")
+    body = files("slurm.job").joinpath("batch.sh").read_text(encoding="utf-8")
     parts = [
         "#!/bin/bash",
         *(f"#SBATCH {option}" for option in _options(job)),

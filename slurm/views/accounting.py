@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slurm.client import AccountingEntry, Client
 from moe.runs.progress import Progress, read_progress
-from slurm.submission import Submission, Task
+from slurm.cluster.client import AccountingEntry, Client
+from slurm.cluster.submission_folder import Submission, Task
 
 
 @dataclass(frozen=True, kw_only=True)

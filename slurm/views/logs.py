@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from slurm.cluster.submission_folder import Attempt, Submission
 from slurm.errors import JobError
-from slurm.submission import Attempt, Submission
 
 ERROR_SIGNS = ("Traceback (most recent call last)", "moe: ", "Error: ")
 """Text that marks the beginning of what went wrong."""

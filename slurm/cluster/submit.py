@@ -13,12 +13,19 @@ from pathlib import Path
 from typing import Literal
 
 from moe.storage.atomic import write_json
-from slurm.client import Client
+from slurm.cluster.client import Client
+from slurm.cluster.submission_folder import (
+    Submission,
+    Task,
+    all_submissions,
+    alone,
+    describe,
+    read_submission,
+)
 from slurm.errors import JobError, UnrecordedError
-from slurm.plan import Plan
-from slurm.render import array_text, render, render_commands
-from slurm.snapshot import Snapshot
-from slurm.submission import Submission, Task, all_submissions, alone, describe, read_submission
+from slurm.job.batch_script import array_text, render, render_commands
+from slurm.job.code_snapshot import Snapshot
+from slurm.job.plan import Plan
 
 ENDED = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
