@@ -10,9 +10,10 @@ from typing import Any
 from benchmarks.comparison.finding import finding
 from benchmarks.launch.progress_bar import TrainingProgress
 from benchmarks.launch.training import train_rank
-from benchmarks.report.write import ReportPaths, read_runs, write_report
+from benchmarks.report.write import ReportPaths, write_report
 from moe.config.experiment import Experiment, make_experiment
 from moe.errors import ConfigError
+from moe.runs.reader import read_runs
 from moe.storage.atomic import write_text
 
 VOCABULARY = 4096

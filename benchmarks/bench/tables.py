@@ -19,7 +19,7 @@ def step_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
 
 def layer_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     """Return one table of all layers and profiles."""
-    table = plain_table(
+    table = TextTable(
         "MoE layer alone",
         ("hidden x expert", "experts", "top-k", "tokens", "routing", "busiest/even", "forward",
          "backward", "tokens/s", "of measured peak", "time/forced"),
@@ -61,7 +61,7 @@ def inference_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     tables = []
     for record in records:
         case = record["case"]
-        table = plain_table(
+        table = TextTable(
             f"{case['model']}, {case['layers']} layers, {case['batch_size']} prompts of"
             f" {case['prompt_len']} tokens, {case['new_tokens']} new",
             ("model", "total", "active", "prefill tokens/s", "decode tokens/s", "one step",
@@ -86,7 +86,7 @@ def inference_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
 
 def checkpoint_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     """Return one table of all models."""
-    table = plain_table(
+    table = TextTable(
         "checkpoints",
         ("model", "layers", "size", "pause", "save", "load", "saving", "loading"),
     )
@@ -107,7 +107,7 @@ def checkpoint_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
 
 def collective_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     """Return one table of all operations and sizes."""
-    table = plain_table("collectives", ("operation", "ranks", "size", "time", "on the wire"))
+    table = TextTable("collectives", ("operation", "ranks", "size", "time", "on the wire"))
     for record in records:
         case, result = record["case"], record["result"]
         table.add_row(
@@ -126,11 +126,6 @@ def interval(spread: Mapping[str, Any], unit: str = "s") -> str:
     return f"{median} ({low} to {high})"
 
 
-def plain_table(title: str, columns: Sequence[str]) -> TextTable:
-    """Return an empty table in the house's style."""
-    return TextTable(title, columns)
-
-
 def _title(record: Mapping[str, Any]) -> str:
     case = record["case"]
     cut = f", {case['layers']} of {case['of_layers']} layers"
@@ -141,7 +136,7 @@ def _title(record: Mapping[str, Any]) -> str:
 
 
 def _speed_table(record: Mapping[str, Any]) -> TextTable:
-    table = plain_table(
+    table = TextTable(
         _title(record),
         ("routing", "implementation", "step", "tokens/s", "FLOP/s", "MFU measured", "MFU sheet",
          "busiest/even", "data stall", "energy/token"),
@@ -172,7 +167,7 @@ def _speed_cells(speed: Mapping[str, Any]) -> list[str]:
 
 def _split_table(record: Mapping[str, Any]) -> TextTable:
     split = record["result"]["split_s"]
-    table = plain_table(
+    table = TextTable(
         "time split (steps of their own, forward and backward)", ("part", "time", "share")
     )
     for name, seconds in split.items():
@@ -186,7 +181,7 @@ def _split_table(record: Mapping[str, Any]) -> TextTable:
 
 def _memory_table(record: Mapping[str, Any]) -> TextTable:
     memory = record["result"]["memory"]
-    table = plain_table("memory of a rank", ("kind", "bytes"))
+    table = TextTable("memory of a rank", ("kind", "bytes"))
     for name, value in memory.items():
         if name.endswith("_bytes"):
             label = name.removesuffix("_bytes").replace("_", " ")

@@ -16,9 +16,10 @@ from rich.table import Table
 
 from benchmarks.bench.cases import Case, as_json, spread
 from benchmarks.bench.session import bench_session, tell
-from benchmarks.bench.tables import interval, plain_table
+from benchmarks.bench.tables import interval
 from benchmarks.bench_data.build_peers import TOOLS
 from benchmarks.errors import BenchmarkError
+from benchmarks.text_table import TextTable
 from data.build.worker_pool import available_cores
 from data.sources.discovery import walk_files
 from data.tokenization.tokenizer import train_bpe
@@ -164,7 +165,7 @@ def _table(case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
             f": {ratios['by_wall_time']:.2f} times the best other by the clock,"
             f" {ratios['by_processor_time']:.2f} times by processor time"
         )
-    table = plain_table(title, ("tool", "tokens/s a core", "tokens a processor second"))
+    table = TextTable(title, ("tool", "tokens/s a core", "tokens a processor second"))
     for row in result["tools"]:
         per_core = {
             name: row["tokens_per_s"][name] / case["workers"] for name in ("median", "low", "high")

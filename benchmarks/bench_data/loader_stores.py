@@ -11,18 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from data.storage.atomic import write_text
-from data.store.manifest import (
-    FORMAT_VERSION,
-    TOKENIZER,
-    TRAIN,
-    FileInfo,
-    Manifest,
-    SourceInfo,
-    StreamInfo,
-)
+from data.store.manifest import FORMAT_VERSION, TRAIN, FileInfo, Manifest, SourceInfo, StreamInfo
 from data.store.megatron_indexed import export_indexed
 from data.store.reader import Store, TokenStream
 from data.store.writer import BATCH_TOKENS, HASH_BYTES, SHARD_TOKENS, StreamFormat, StreamWriter
+from data.tokenization.info import TOKENIZER
 from data.tokenization.tokenizer import byte_tokenizer
 
 DOCUMENT_TOKENS = 900

@@ -5,7 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.bench.tables import interval, plain_table
+from benchmarks.bench.tables import interval
+from benchmarks.text_table import TextTable
 from parallel.measurement.units import readable, significant
 
 
@@ -16,7 +17,7 @@ def loader_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
 
 
 def _reads(case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
-    table = plain_table(
+    table = TextTable(
         f"random reads of {case['seq_len']} tokens, {readable(case['tokens'], '')} in all",
         ("reader", "opened in", "M tokens/s", "over numpy memmap"),
     )
@@ -34,7 +35,7 @@ def _reads(case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
 
 
 def _batches(case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
-    table = plain_table(f"whole batches of {case['seq_len']} tokens", ("feed", "M tokens/s"))
+    table = TextTable(f"whole batches of {case['seq_len']} tokens", ("feed", "M tokens/s"))
     for row in result["feeds"]:
         table.add_row(row["feed"], _plain(row["tokens_per_s"], 1e-6))
     for name, reason in result["absent"].items():
@@ -49,7 +50,7 @@ def _plain(spread: Mapping[str, Any], scale: float = 1.0) -> str:
 
 
 def _starts(_case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
-    table = plain_table(
+    table = TextTable(
         "starts, in processes of their own", ("", "time", "of it on the processor", "grown by")
     )
     for row in result["starts"]:
@@ -60,7 +61,7 @@ def _starts(_case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
 
 def _streams(_case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
     equal = "all equal" if result["equal"] else "NOT equal"
-    table = plain_table(f"one run's samples, hashed: {equal}", ("read by", "SHA-256"))
+    table = TextTable(f"one run's samples, hashed: {equal}", ("read by", "SHA-256"))
     for row in result["streams"]:
         table.add_row(row["read_by"], row["sha256"])
     return table

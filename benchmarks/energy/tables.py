@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.bench.tables import plain_table
 from benchmarks.text_table import TextTable
 from parallel.measurement.measurement import Measurement, shown
 from parallel.measurement.units import readable, significant
@@ -11,7 +10,7 @@ from parallel.measurement.units import readable, significant
 
 def phase_table(energy: Mapping[str, Any]) -> TextTable:
     """Return time and joules by phase, and their sum."""
-    table = plain_table("", ("phase", "time", "energy", "mean power"))
+    table = TextTable("", ("phase", "time", "energy", "mean power"))
     for name, phase in (energy.get("phases") or {}).items():
         joules = Measurement.from_json(phase)
         watts = joules.over(phase["seconds"], "W")

@@ -9,8 +9,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.footprint import footprint
 from benchmarks.footprint.carbon_intensity import zones
 from benchmarks.footprint.start_time import best_start, read_hourly
-from benchmarks.report.write import read_runs
-from moe.runs.reader import Run
+from moe.runs.reader import Run, read_runs
 from parallel.measurement.units import readable
 
 Row = dict[str, Any]

@@ -15,7 +15,7 @@ from benchmarks.energy.observer import EnergyObserver
 from benchmarks.launch.progress_bar import TrainingProgress
 from benchmarks.launch.trackers import open_trackers
 from moe.config.experiment import Experiment, load_experiment
-from moe.errors import ConfigError, RankError, StoppedError
+from moe.errors import ConfigError, RankError, TrainingStoppedError
 from moe.training.preflight import check_before_start
 from parallel.layout.layout import Layout
 
@@ -142,12 +142,12 @@ def _refuse_to_restart_what_was_stopped(run_dir: Path) -> None:
         raise _stopped(run_dir)
 
 
-def _stopped(run_dir: Path) -> StoppedError:
+def _stopped(run_dir: Path) -> TrainingStoppedError:
     """Return how the run ended, as far as its record tells."""
     record = _read_record(run_dir)
     if record.get("status") == "stopped":
-        return StoppedError.after(record["steps"])
-    return StoppedError("stopped by a signal: continue with --resume")
+        return TrainingStoppedError.after(record["steps"])
+    return TrainingStoppedError("stopped by a signal: continue with --resume")
 
 
 def _read_record(run_dir: Path) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _train_processes(
     """Train with `nproc` processes of this machine under torchrun.
 
     Raises:
-        StoppedError: A signal stopped the run after its checkpoint.
+        TrainingStoppedError: A signal stopped the run after its checkpoint.
         SystemExit: A rank refused its input and has said why.
         RankError: A rank failed or was killed, more often than it may be started again.
     """
@@ -176,7 +176,7 @@ def _train_processes(
         raise _stopped(run_dir) from None
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        if StoppedError.exit_code in codes.values():
+        if TrainingStoppedError.exit_code in codes.values():
             raise _stopped(run_dir) from None
         if ConfigError.exit_code in codes.values():
             raise SystemExit(ConfigError.exit_code) from None  # the rank has said why
@@ -231,7 +231,7 @@ def main() -> None:
         if code is None:
             raise
         # How a stop ended is for the launcher to say.
-        if os.environ.get("RANK", "0") == "0" and not isinstance(error, StoppedError):
+        if os.environ.get("RANK", "0") == "0" and not isinstance(error, TrainingStoppedError):
             print(f"moe: {error}", file=sys.stderr)
         sys.exit(code)
 

@@ -16,10 +16,9 @@ from benchmarks.report.bench_results import read_bench_files, step_splits
 from benchmarks.report.content import report_content
 from benchmarks.report.figures import load_figures, pareto_figures, report_figures
 from benchmarks.report.tables import Table, report_tables
-from moe.runs.reader import Run, read_run
+from moe.runs.reader import Run, read_runs
 from moe.storage.atomic import replacing, write_text
 
-MAX_RUNS = 200
 # Columns of the table where models are too many to be columns themselves.
 HEADLINE = ("loss", "tokens", "total_parameters", "active_parameters", "training_flops",
             "tokens_per_s", "energy_per_token", "energy", "carbon", "money")  # fmt: skip
@@ -78,22 +77,6 @@ def write_report(
     except OSError as error:
         raise BenchmarkError(f"report {out_dir}: {error.strerror or error}") from None
     return paths
-
-
-def read_runs(run_dirs: Sequence[Path]) -> list[Run]:
-    """Read all run directories.
-
-    Raises:
-        BenchmarkError: One cannot be read, one is given twice, none or too many are given.
-    """
-    if not 1 <= len(run_dirs) <= MAX_RUNS:
-        raise BenchmarkError(f"{len(run_dirs)} runs: a report compares 1 to {MAX_RUNS}")
-    seen: set[Path] = set()
-    for path in run_dirs:
-        if path.resolve() in seen:
-            raise BenchmarkError(f"{path}: given twice; name each run once")
-        seen.add(path.resolve())
-    return [read_run(path) for path in run_dirs]
 
 
 def _refuse_unlike_currencies(runs: Sequence[Run]) -> None:

@@ -26,7 +26,6 @@ from data.storage.atomic import write_text
 from data.store.manifest import (
     FORMAT_VERSION,
     HELD_OUT,
-    TOKENIZER,
     TRAIN,
     Canary,
     FileInfo,
@@ -45,6 +44,7 @@ from data.store.writer import (
     StreamWriter,
     dtype_for,
 )
+from data.tokenization.info import TOKENIZER
 from data.tokenization.tokenizer import Tokenizer
 
 DROPPED, IN_TRAIN, IN_HELD_OUT = 0, 1, 2

@@ -16,7 +16,8 @@ from data.recipe import Recipe
 from data.sources.discovery import InputFile, Inputs, walk_files
 from data.sources.work_units import Share
 from data.storage.atomic import file_sha256, write_text
-from data.store.manifest import TOKENIZER, WORK
+from data.store.manifest import WORK
+from data.tokenization.info import TOKENIZER
 from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
 
 BPE = "bpe:"

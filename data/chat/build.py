@@ -22,7 +22,6 @@ from data.storage.atomic import refuse_existing, whole_folder, write_text
 from data.store.manifest import (
     FORMAT_VERSION,
     HELD_OUT,
-    TOKENIZER,
     TRAIN,
     ChatInfo,
     Manifest,
@@ -41,6 +40,7 @@ from data.store.writer import (
     dtype_for,
     is_held_out,
 )
+from data.tokenization.info import TOKENIZER
 from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer
 
 ANSWER_SCHEMA = pa.schema([pa.field(name, pa.int64(), nullable=False) for name in ("start", "end")])

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError
+from data.errors import DataError, InputError
 from data.tokenization.piece_cache import Ids
 from data.tokenization.tokenizer import Tokenizer
 
@@ -47,10 +47,8 @@ Message = dict[str, Any]
 """`role`, `content` (a string) and whatever else the template reads."""
 
 
-class TemplateError(ValueError):
+class TemplateError(InputError):
     """A conversation that its template refuses, or whose answers cannot be told."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from data.errors import DataError
+from data.frozen_model import FrozenModel
 from data.loading.row_buffers import Rows
 from data.storage.atomic import HashingFile, whole_file, write_text
 from data.store.manifest import HELD_OUT, TRAIN, FileInfo, SplitName
@@ -36,10 +37,8 @@ SCHEMA = pa.schema(
 Indices = NDArray[np.int64]
 
 
-class PackingInfo(BaseModel):
+class PackingInfo(FrozenModel):
     """What packing one source and split costs and saves; its presence makes the index whole."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
     split: SplitName

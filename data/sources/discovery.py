@@ -10,7 +10,8 @@ from typing import Literal
 
 from data.errors import DataError
 from data.recipe import Recipe
-from data.store.manifest import MANIFEST, TOKENIZER, WORK
+from data.store.manifest import MANIFEST, WORK
+from data.tokenization.info import TOKENIZER
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")

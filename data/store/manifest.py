@@ -5,14 +5,15 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from data.errors import DataError
+from data.frozen_model import FrozenModel
 from data.storage.atomic import write_text
+from data.tokenization.info import TokenizerInfo
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-TOKENIZER = "tokenizer.json"
 WORK = "work.json"
 """Of an unfinished build, beside its tokeniser."""
 OWN_HASH = "manifest_sha256"
@@ -22,11 +23,7 @@ TRAIN: SplitName = "train"
 HELD_OUT: SplitName = "held_out"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileInfo(_Part):
+class FileInfo(FrozenModel):
     """One file of the store; `rows` counts tokens in a token shard, else table rows."""
 
     file: str
@@ -35,7 +32,7 @@ class FileInfo(_Part):
     sha256: str
 
 
-class StreamInfo(_Part):
+class StreamInfo(FrozenModel):
     """The documents of one source in one split, end to end."""
 
     tokens: int
@@ -48,7 +45,7 @@ class StreamInfo(_Part):
     """Conversations: Arrow table with first and one past the last token of each answer."""
 
 
-class SourceInfo(_Part):
+class SourceInfo(FrozenModel):
     """One named source and its splits."""
 
     name: str
@@ -56,28 +53,14 @@ class SourceInfo(_Part):
     splits: dict[SplitName, StreamInfo]
 
 
-class TokenizerInfo(_Part):
-    """Which tokeniser made the token ids."""
-
-    kind: Literal["bytes", "huggingface"]
-    """UTF-8 bytes, or a `tokenizer.json` of the tokenizers library (trained here or given)."""
-    vocab_size: int
-    """One more than the largest id."""
-    eos_id: int
-    eos_token: str
-    special_tokens: dict[str, int]
-    sha256: str
-    """Hash of `tokenizer.json` as stored."""
-
-
-class Canary(_Part):
+class Canary(FrozenModel):
     """A secret planted in the training split."""
 
     text: str
     repeats: int
 
 
-class ChatInfo(_Part):
+class ChatInfo(FrozenModel):
     """How conversations became documents."""
 
     kind: Literal["conversations", "pairs"]
@@ -88,7 +71,7 @@ class ChatInfo(_Part):
     """Further names the template knows, such as `bos_token`."""
 
 
-class Manifest(_Part):
+class Manifest(FrozenModel):
     """Everything known about a token store. Equal inputs and settings give equal manifests."""
 
     format_version: int

@@ -20,16 +20,7 @@ from numpy.typing import NDArray
 from data.errors import DataError
 from data.progress import Progress, Report
 from data.storage.atomic import refuse_existing, whole_file, whole_folder, write_text
-from data.store.manifest import (
-    FORMAT_VERSION,
-    HELD_OUT,
-    TOKENIZER,
-    TRAIN,
-    Manifest,
-    SourceInfo,
-    SplitName,
-    TokenizerInfo,
-)
+from data.store.manifest import FORMAT_VERSION, HELD_OUT, TRAIN, Manifest, SourceInfo, SplitName
 from data.store.reader import Store, TokenStream
 from data.store.writer import (
     BATCH_TOKENS,
@@ -40,6 +31,7 @@ from data.store.writer import (
     dtype_for,
     is_held_out,
 )
+from data.tokenization.info import TOKENIZER, TokenizerInfo
 from data.tokenization.tokenizer import Tokenizer
 
 MAGIC = b"MMIDIDX\x00\x00"

@@ -18,7 +18,6 @@ from data.errors import DataError
 from data.storage.atomic import file_sha256
 from data.store.manifest import (
     MANIFEST,
-    TOKENIZER,
     FileInfo,
     Manifest,
     SplitName,
@@ -26,6 +25,7 @@ from data.store.manifest import (
     manifest_is_intact,
 )
 from data.store.writer import LANGUAGE, TOKENIZER_KEY
+from data.tokenization.info import TOKENIZER
 from data.tokenization.tokenizer import Tokenizer
 
 

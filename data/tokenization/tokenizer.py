@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data.errors import DataError
-from data.store.manifest import TOKENIZER, TokenizerInfo
+from data.tokenization.info import TOKENIZER, TokenizerInfo
 from data.tokenization.piece_cache import Ids, PieceEncoder, cuts_before_spaces, library_ids
 
 EOS_TOKEN = "<|endoftext|>"

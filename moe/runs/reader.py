@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from moe.errors import ConfigError
 from parallel.measurement.measurement import Measurement
 
 RECORD_FORMAT = 1
+MAX_RUNS = 200
 LEDGER_KEYS = ("total_parameters", "active_parameters", "training_flops_per_token")
 
 
@@ -134,6 +135,22 @@ def read_run(path: Path) -> Run:
         routing=_read_rows(path / "routing.jsonl", ("step", "layers")),
         routing_maps=_read_maps(path / "routing_maps.json"),
     )
+
+
+def read_runs(run_dirs: Sequence[Path]) -> list[Run]:
+    """Read all run directories.
+
+    Raises:
+        ConfigError: One cannot be read, one is given twice, none or too many are given.
+    """
+    if not 1 <= len(run_dirs) <= MAX_RUNS:
+        raise ConfigError(f"{len(run_dirs)} runs: a report compares 1 to {MAX_RUNS}")
+    seen: set[Path] = set()
+    for path in run_dirs:
+        if path.resolve() in seen:
+            raise ConfigError(f"{path}: given twice; name each run once")
+        seen.add(path.resolve())
+    return [read_run(path) for path in run_dirs]
 
 
 def _read_record(path: Path) -> dict[str, Any]:

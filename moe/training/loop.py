@@ -15,7 +15,7 @@ from moe.checkpoint.training_state import load_checkpoint, snapshot
 from moe.checkpoint.writer import Checkpointer
 from moe.config.experiment import Experiment
 from moe.cost.ledger import ledger
-from moe.errors import GuardError, StoppedError, StorageError
+from moe.errors import GuardError, StorageError, TrainingStoppedError
 from moe.runs.directory import RunDirectory, describe_start, now
 from moe.runs.goodput import begun, goodput, process_age_s
 from moe.runs.observers import Observer, Phase, RunPlace, Tracker
@@ -73,7 +73,7 @@ def train(  # noqa: PLR0913 - the one entry point of a run
     Raises:
         ConfigError: Bad input, a run directory that is in use or holds another run, or a damaged
             checkpoint.
-        StoppedError: A signal came; the checkpoint is written.
+        TrainingStoppedError: A signal came; the checkpoint is written.
         StorageError: The disk is full or fails; complete checkpoints are still there.
     """
     watchdog = Watchdog(engine.rank, experiment.parallel.timeout_s)
@@ -89,7 +89,7 @@ def train(  # noqa: PLR0913 - the one entry point of a run
             trainer.close()
     except BaseException as error:
         if run is not None:
-            _note_end(run, "stopped" if isinstance(error, StoppedError) else "failed")
+            _note_end(run, "stopped" if isinstance(error, TrainingStoppedError) else "failed")
         if isinstance(error, OSError):
             raise StorageError(
                 f"run directory {run_dir}: {error.strerror or error}: make room or repair it, then"
@@ -167,7 +167,7 @@ class Session:
                 if result.stop and self.step < steps:
                     self._save(is_last=True)
                     self._finish("stopped")
-                    raise StoppedError.after(self.step)
+                    raise TrainingStoppedError.after(self.step)
                 self._at_intervals()
             self._evaluate()
             self._save(is_last=True)

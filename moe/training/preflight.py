@@ -51,8 +51,8 @@ def _check_kernels(experiment: Experiment) -> None:
 def _check_init(experiment: Experiment, init: Path) -> None:
     """Refuse a start from nothing, or from weights that know other tokens than the store's."""
     from data.storage.atomic import file_sha256
-    from data.store.manifest import TOKENIZER
     from data.store.reader import Store
+    from data.tokenization.info import TOKENIZER
     from moe.checkpoint.index import INDEX
 
     if not ((init / INDEX).is_file() or (init / "checkpoints").is_dir()):

@@ -3,21 +3,21 @@
 from itertools import accumulate
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
+
+from parallel.frozen_model import FrozenModel
 
 RecomputeModule = Literal[
     "core_attn", "layernorm", "mlp", "moe", "moe_act", "mla_up_proj", "shared_experts"
 ]
 
 
-class Layout(BaseModel):
+class Layout(FrozenModel):
     """The `[parallel]` section: how one model is laid over ranks.
 
     Attention layers use `tp * cp * pp * dp` ranks; expert layers fold the same ranks into
     `etp * ep * pp * edp` (arXiv:2504.14960). `dp` and `edp` follow from the number of ranks.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     tp: int = Field(default=1, ge=1)
     """Tensor-parallel ranks of attention and dense layers."""

@@ -2,15 +2,15 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from parallel.frozen_model import FrozenModel
 
 Fp8Scaling = Literal["delayed", "current", "blockwise", "mxfp8"]
 
 
-class Precision(BaseModel):
+class Precision(FrozenModel):
     """The `[precision]` section."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kernels: Literal["torch", "te"] = "torch"
     """Kernel set: torch-native modules (CPU and GPU) or Transformer Engine (GPU only)."""

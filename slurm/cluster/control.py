@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from slurm.cluster.client import Client
-from slurm.cluster.submission_folder import Submission, Task, alone
+from slurm.cluster.submission_folder import Submission, alone
 from slurm.cluster.submit import ENDED, adopt_jobs, forgive, is_finished, submit_tasks
 from slurm.errors import JobError
+from slurm.job.task import Task
 
 
 def cancel_tasks(submission: Submission, only: int | None, client: Client) -> list[str]:

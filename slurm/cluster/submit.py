@@ -16,7 +16,6 @@ from moe.storage.atomic import write_json
 from slurm.cluster.client import Client
 from slurm.cluster.submission_folder import (
     Submission,
-    Task,
     all_submissions,
     alone,
     describe,
@@ -26,6 +25,7 @@ from slurm.errors import JobError, UnrecordedError
 from slurm.job.batch_script import array_text, render, render_commands
 from slurm.job.code_snapshot import Snapshot
 from slurm.job.plan import Plan
+from slurm.job.task import Task
 
 ENDED = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",

@@ -17,10 +17,10 @@ from moe.config.experiment import (
     validated,
 )
 from moe.config.slurm import SlurmConfig
-from slurm.cluster.submission_folder import SUBMISSIONS, Task
 from slurm.errors import JobError
 from slurm.job.job import Job, common_config, possible_node_counts
 from slurm.job.site_profile import SiteFile, resolve
+from slurm.job.task import SUBMISSIONS, Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from moe.config.base import Section
+from data.frozen_model import FrozenModel
 from moe.config.experiment import read_toml, validated
 from moe.config.slurm import Line, SlurmConfig
 from slurm.errors import JobError
@@ -32,7 +32,7 @@ from slurm.errors import JobError
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
-class EnvironmentConfig(Section):
+class EnvironmentConfig(FrozenModel):
     """Where Python comes from on the compute nodes (inside the container, if there is one)."""
 
     kind: Literal["current", "venv", "conda", "uv", "path"] = "current"
@@ -49,7 +49,7 @@ class EnvironmentConfig(Section):
         return self
 
 
-class ContainerConfig(Section):
+class ContainerConfig(FrozenModel):
     """The container that ranks run in; the batch shell always stays outside."""
 
     runtime: Literal["none", "pyxis", "apptainer"] = "none"
@@ -73,7 +73,7 @@ class ContainerConfig(Section):
         return self
 
 
-class Profile(Section):
+class Profile(FrozenModel):
     """One cluster as one user meets it."""
 
     slurm: SlurmConfig = SlurmConfig()
@@ -122,7 +122,7 @@ class Profile(Section):
         return self
 
 
-class SiteFile(Section):
+class SiteFile(FrozenModel):
     """The whole user file."""
 
     default: str | None = None

@@ -7,7 +7,8 @@ from typing import Any
 
 from moe.runs.progress import Progress, read_progress
 from slurm.cluster.client import AccountingEntry, Client
-from slurm.cluster.submission_folder import Submission, Task
+from slurm.cluster.submission_folder import Submission
+from slurm.job.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

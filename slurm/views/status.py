@@ -9,8 +9,9 @@ from typing import Any
 
 from moe.runs.progress import Progress, read_progress
 from slurm.cluster.client import Client, QueueEntry
-from slurm.cluster.submission_folder import Attempt, Submission, Task
+from slurm.cluster.submission_folder import Attempt, Submission
 from slurm.cluster.submit import ENDED, is_finished
+from slurm.job.task import Task
 
 FAILED = frozenset({"error", "rejected", "restart_cap", "killed", "unknown"})
 """States of tasks that want a look at their logs."""

@@ -6,7 +6,7 @@ import tomllib
 from importlib import resources
 from typing import Any, Literal
 
-from moe.config.base import Section
+from data.frozen_model import FrozenModel
 from moe.errors import ConfigError
 
 NOT_EXPRESSIBLE = {
@@ -19,7 +19,7 @@ NOT_EXPRESSIBLE = {
 _UNITS = {"M": 10**6, "B": 10**9, "T": 10**12}
 
 
-class Card(Section):
+class Card(FrozenModel):
     """The `[card]` table: what the model's publishers say about it, and where."""
 
     title: str

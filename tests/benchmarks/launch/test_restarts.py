@@ -179,9 +179,9 @@ def test_a_start_that_was_stopped_is_not_restarted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from benchmarks.launch.training import train_rank
-    from moe.errors import StoppedError
+    from moe.errors import TrainingStoppedError
 
     (tmp_path / "record.json").write_text('{"status": "stopped", "steps": 3}')
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    with pytest.raises(StoppedError, match="continue with --resume"):
+    with pytest.raises(TrainingStoppedError, match="continue with --resume"):
         train_rank(None, tmp_path)  # type: ignore[arg-type]

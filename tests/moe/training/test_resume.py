@@ -42,7 +42,7 @@ def _train(
     experiment: Experiment, run_dir: Path, resume: bool, progress: SignalAfter | None
 ) -> tuple[str, list[Block]]:
     """Train one rank; returns how it ended and this rank's parts of the parameters."""
-    from moe.errors import StoppedError
+    from moe.errors import TrainingStoppedError
     from moe.training import loop as training
     from moe.training.trainer import Trainer
     from parallel.engine.start import start_engine, stop_engine
@@ -65,7 +65,7 @@ def _train(
             resume=resume,
             progress=progress if engine.is_main else None,
         )
-    except StoppedError as stopped:
+    except TrainingStoppedError as stopped:
         assert stopped.exit_code == 75
         outcome = "stopped"
     parts = blocks(made[0].chunks)
