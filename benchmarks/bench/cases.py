@@ -1,11 +1,9 @@
-"""What every benchmark shares: repeats with intervals, records with conditions, resuming."""
+"""What every benchmark shares: cases, records with their conditions, resuming."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import comb
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
@@ -15,39 +13,6 @@ from moe.storage.atomic import check_writable, locked, write_text
 FORMAT = 1
 # What must be equal for an earlier result to stand for this one.
 SAME_CONDITIONS = ("hardware", "packages", "python", "commit")
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A median of repeats with an interval that covers the true median in 95% of cases."""
-
-    median: float
-    low: float
-    high: float
-    repeats: int
-    confidence: float
-    """What `low` and `high` reach: under 0.95 where the repeats are too few."""
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Return the median and its distribution-free interval between two order statistics.
-
-    The k-th smallest and k-th largest of n enclose the median with probability
-    1 - 2 P(Binomial(n, 1/2) < k) (W. R. Thompson, Ann. Math. Statist. 7, 1936).
-
-    Raises:
-        ValueError: No values.
-    """
-    ordered, n = sorted(values), len(values)
-    if not n:
-        raise ValueError("no repeats: a benchmark needs at least one")
-    # Take the innermost pair that still reaches 95%; the outermost where none does.
-    rank, tail = 1, 0.5**n
-    while rank < n // 2 and 1 - 2 * (tail + comb(n, rank) * 0.5**n) >= 0.95:
-        tail += comb(n, rank) * 0.5**n
-        rank += 1
-    confidence = max(0.0, 1 - 2 * tail)
-    return Spread(median(ordered), ordered[rank - 1], ordered[n - rank], n, confidence)
 
 
 def process_bytes(key: str) -> int:
@@ -119,11 +84,6 @@ def run_cases(  # noqa: PLR0913 - what one run of a benchmark needs
 def _label(case: Case) -> str:
     plain = {k: v for k, v in case.key.items() if not isinstance(v, list | dict)}
     return ", ".join(f"{name} {value}" for name, value in plain.items() if value is not None)
-
-
-def as_json(value: Spread) -> dict[str, float]:
-    """Return a spread as JSON values."""
-    return asdict(value)
 
 
 def _identity(record: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench.cases import Case, as_json, spread
+from benchmarks.bench.cases import Case
 from benchmarks.bench.layer_fit import fitted, free_bytes
 from benchmarks.bench.session import Session, bench_session, say
 from benchmarks.bench.trainer import MeasuredTrainer, bench_experiment, bench_store
@@ -16,6 +16,7 @@ from moe.config.experiment import Experiment, load_model
 from moe.config.model import ModelConfig
 from moe.cost.ledger import ledger
 from parallel.engine.start import all_gather_objects
+from parallel.measurement.intervals import median_interval
 
 
 def run(
@@ -84,12 +85,12 @@ def measure(
                 loads.append(end - middle)
         all_gather_objects(None)
     subject.close()
-    save, load = spread(saves), spread(loads)
+    save, load = median_interval(saves), median_interval(loads)
     return {
         "bytes": size,
-        "pause_s": as_json(spread(pauses)),
-        "save_s": as_json(save),
-        "load_s": as_json(load),
+        "pause_s": median_interval(pauses).to_json(),
+        "save_s": save.to_json(),
+        "load_s": load.to_json(),
         "save_bytes_per_s": size / save.median,
         "load_bytes_per_s": size / load.median,
         "note": "loading reads files just written: from the page cache where they fit in memory",

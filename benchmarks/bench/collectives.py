@@ -9,9 +9,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from benchmarks.bench.cases import Case, as_json, settle, spread
+from benchmarks.bench.cases import Case, settle
 from benchmarks.bench.session import Session, bench_session
 from benchmarks.errors import BenchmarkError
+from parallel.measurement.intervals import median_interval
 
 Exchange = Callable[[torch.Tensor, torch.Tensor], Any]
 
@@ -89,10 +90,10 @@ def measure(name: str, size: int, session: Session, repeats: int, warmup: int) -
             times[number - warmup] = time.perf_counter() - begin
         of.fill_(1.0)
     dist.all_reduce(times, op=dist.ReduceOp.MAX)
-    taken = spread(times.tolist())
+    taken = median_interval(times.tolist())
     rate = 4 * elements / taken.median
     return {
-        "time_s": as_json(taken),
+        "time_s": taken.to_json(),
         "algorithm_bytes_per_s": rate,
         "bus_bytes_per_s": rate * wire_share(ranks),
         "backend": dist.get_backend(),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench.cases import Case, as_json, settle, spread
+from benchmarks.bench.cases import Case, settle
 from benchmarks.bench.layer_fit import fitted, free_bytes
 from benchmarks.bench.session import Session, bench_session, say
 from benchmarks.bench.trainer import rank_meter
@@ -18,6 +18,7 @@ from moe.config.model import ModelConfig
 from moe.cost.ledger import ledger
 from moe.model.build import build_model
 from moe.model.incremental_decoding import cached_model
+from parallel.measurement.intervals import median_interval
 from parallel.measurement.measurement import Measurement
 
 
@@ -138,13 +139,13 @@ class _Subject:
     def result(self) -> dict[str, Any]:
         """Return both phases' speed, joules a generated token, and what the model weighs."""
         plan = self.plan
-        prefill, decode = spread(self.prefill_s), spread(self.decode_s)
+        prefill, decode = median_interval(self.prefill_s), median_interval(self.decode_s)
         generated = plan.batch_size * (plan.new_tokens - 1)
         return {
             "total_parameters": self.costs.total_parameters,
             "active_parameters": self.costs.active_parameters,
-            "prefill_s": as_json(prefill),
-            "decode_s": as_json(decode),
+            "prefill_s": prefill.to_json(),
+            "decode_s": decode.to_json(),
             "prefill_tokens_per_s": plan.batch_size * plan.prompt_len / prefill.median,
             "decode_tokens_per_s": generated / decode.median,
             "decode_step_s": decode.median / (plan.new_tokens - 1),

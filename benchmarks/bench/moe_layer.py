@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench.cases import Case, as_json, settle, spread
+from benchmarks.bench.cases import Case, settle
 from benchmarks.bench.forced_routing import RoutingProfile, max_over_mean
 from benchmarks.bench.layer_shape import LayerShape, published_layers
 from benchmarks.bench.session import Session, bench_session
 from benchmarks.bench.trainer import peak_rate
 from moe.model.build import build_model
+from parallel.measurement.intervals import median_interval
 
 
 def run(
@@ -84,13 +85,13 @@ def _row(
     shape: LayerShape,
     peak: Mapping[str, Any],
 ) -> dict[str, Any]:
-    forward, backward = (spread([pair[i] for pair in pairs]) for i in (0, 1))
+    forward, backward = (median_interval([pair[i] for pair in pairs]) for i in (0, 1))
     rate = 3 * shape.forward_flops / (forward.median + backward.median)
     return {
         "routing": name,
         "busiest_over_even": load,
-        "forward_s": as_json(forward),
-        "backward_s": as_json(backward),
+        "forward_s": forward.to_json(),
+        "backward_s": backward.to_json(),
         "tokens_per_s": shape.tokens / (forward.median + backward.median),
         "flops_per_s_per_device": rate,
         "share_of_measured_peak": rate / peak["flops_per_s"],

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench.cases import Case, as_json, spread
+from benchmarks.bench.cases import Case
 from benchmarks.bench.forced_routing import RoutingProfile
 from benchmarks.bench.layer_fit import fitted, free_bytes
 from benchmarks.bench.memory_breakdown import memory_by_kind
@@ -32,6 +32,7 @@ from parallel.engine.start import Engine, all_gather_objects
 from parallel.hardware.datasheet import datasheet_peak
 from parallel.hardware.probe import describe_device
 from parallel.layout.validation import checked_placement
+from parallel.measurement.intervals import median_interval
 from parallel.measurement.measurement import Measurement
 from parallel.planner.memory import peak_memory
 
@@ -181,14 +182,14 @@ def _measure_profile(
     row = {
         "routing": str(profile),
         "busiest_over_even": ours.last_load,
-        "moescale": {"step_s": as_json(spread(mine))},
+        "moescale": {"step_s": median_interval(mine).to_json()},
         "data_stall_share": sum(stalls) / sum(mine),
         "energy_per_token": _energy_per_token(ours, meter, plan.repeats).to_json(),
     }
     if peer is not None:
-        ratio = spread([b / a for a, b in zip(mine, theirs, strict=True)])
-        row["peer"] = {"name": peer.name, "step_s": as_json(spread(theirs))}
-        row["speed_over_peer"] = as_json(ratio)
+        ratio = median_interval([b / a for a, b in zip(mine, theirs, strict=True)])
+        row["peer"] = {"name": peer.name, "step_s": median_interval(theirs).to_json()}
+        row["speed_over_peer"] = ratio.to_json()
     return row
 
 

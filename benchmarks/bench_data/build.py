@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.bench.cases import Case, as_json, spread
+from benchmarks.bench.cases import Case
 from benchmarks.bench.session import bench_session, tell
 from benchmarks.bench.tables import interval
 from benchmarks.bench_data.build_peers import TOOLS
@@ -23,6 +23,7 @@ from benchmarks.text_table import TextTable
 from data.build.worker_pool import available_cores
 from data.sources.discovery import walk_files
 from data.tokenization.tokenizer import train_bpe
+from parallel.measurement.intervals import median_interval
 
 OURS = "moescale"
 TRAINED_CHARACTERS = 16_000_000
@@ -85,10 +86,12 @@ def measure(text: Sequence[Path], plan: BuildPlan, folder: Path) -> dict[str, An
             {
                 "tool": name,
                 "tokens": found[0]["tokens"],
-                "tokens_per_s": as_json(spread([r["tokens"] / r["seconds"] for r in found])),
-                "tokens_per_cpu_s": as_json(
-                    spread([r["tokens"] / r["cpu_seconds"] for r in found])
-                ),
+                "tokens_per_s": median_interval(
+                    [r["tokens"] / r["seconds"] for r in found]
+                ).to_json(),
+                "tokens_per_cpu_s": median_interval(
+                    [r["tokens"] / r["cpu_seconds"] for r in found]
+                ).to_json(),
             }
             for name, found in runs.items()
         ],
@@ -104,7 +107,7 @@ def measure(text: Sequence[Path], plan: BuildPlan, folder: Path) -> dict[str, An
 
 def _median(found: Sequence[Mapping[str, float]], by: str) -> float:
     """Return the median of tokens a second, by the time named."""
-    return spread([run["tokens"] / run[by] for run in found]).median
+    return median_interval([run["tokens"] / run[by] for run in found]).median
 
 
 def _timed(name: str, source: Path, tokenizer: Path, workers: int) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench.cases import Case, as_json, spread
+from benchmarks.bench.cases import Case
 from benchmarks.bench.session import bench_session
 from benchmarks.bench_data.loader_order import (
     FIRST_INDICES,
@@ -26,6 +26,7 @@ from benchmarks.errors import BenchmarkError
 from data.config import DataConfig
 from data.loading.loader import Loader
 from data.loading.order import shuffled
+from parallel.measurement.intervals import median_interval
 
 HASHED_STEPS = 12
 BATCH = 8
@@ -104,8 +105,10 @@ def measure_reads(corpus: Corpus, plan: LoaderPlan) -> dict[str, Any]:
         {
             "reader": name,
             "open_s": opened[name],
-            "tokens_per_s": as_json(spread(rate)),
-            "over_memmap": as_json(spread([a / b for a, b in zip(rate, bare, strict=True)])),
+            "tokens_per_s": median_interval(rate).to_json(),
+            "over_memmap": median_interval(
+                [a / b for a, b in zip(rate, bare, strict=True)]
+            ).to_json(),
         }
         for name, rate in rates.items()
     ]
@@ -160,7 +163,8 @@ def measure_batches(corpus: Corpus, plan: LoaderPlan) -> dict[str, Any]:
             if repeat >= plan.warmup:
                 rates[name].append(steps * BATCH * plan.seq_len / seconds)
     rows = [
-        {"feed": name, "tokens_per_s": as_json(spread(values))} for name, values in rates.items()
+        {"feed": name, "tokens_per_s": median_interval(values).to_json()}
+        for name, values in rates.items()
     ]
     return {"feeds": rows, "absent": absent}
 
@@ -189,7 +193,8 @@ def measure_starts(plan: LoaderPlan) -> dict[str, Any]:
 def _start(what: str, case: str, argument: Path | int, repeats: int) -> dict[str, Any]:
     found = [measure_apart(case, argument) for _ in range(repeats)]
     times = {
-        name: as_json(spread([one[name] for one in found])) for name in ("seconds", "cpu_seconds")
+        name: median_interval([one[name] for one in found]).to_json()
+        for name in ("seconds", "cpu_seconds")
     }
     return {"what": what, **times, "grown_bytes": max(one["grown_bytes"] for one in found)}
 

@@ -1,11 +1,9 @@
-"""Statistics, resuming and imposed routing, without an engine."""
+"""Resuming and imposed routing, without an engine."""
 
 import errno
 import json
 import os
-import random
 from concurrent.futures import ThreadPoolExecutor
-from math import comb
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.bench import cases
-from benchmarks.bench.cases import Case, read_records, run_cases, spread
+from benchmarks.bench.cases import Case, read_records, run_cases
 from benchmarks.bench.forced_routing import RoutingProfile, max_over_mean, parse_profile
 from benchmarks.bench.layer_fit import cut_layers, fewest_layers, fitted
 from benchmarks.bench.layer_shape import published_layers, published_shape
@@ -25,30 +23,6 @@ from moe.errors import StorageError
 from parallel.hardware.datasheet import datasheet_peak
 
 CONDITIONS = {"hardware": {"name": "a"}, "packages": {}, "python": "3.11", "commit": {}}
-
-
-def test_median_interval_by_hand() -> None:
-    """Six values: least and greatest enclose the median with 1 - 2/64; five reach 1 - 2/32."""
-    six = spread([5, 1, 4, 2, 6, 3])
-    assert (six.median, six.low, six.high) == (3.5, 1, 6)
-    assert six.confidence == pytest.approx(1 - 2 / 64)
-    assert spread([1, 2, 3, 4, 5]).confidence == pytest.approx(1 - 2 / 32)
-    assert spread([7.0]).confidence == 0
-    # Eleven: the second smallest and greatest reach 1 - 2 (1 + 11) / 2048.
-    eleven = spread(range(11))
-    assert (eleven.low, eleven.high) == (1, 9)
-    assert eleven.confidence == pytest.approx(1 - 2 * 12 / 2048)
-
-
-def test_median_interval_covers_as_it_says() -> None:
-    rng = random.Random(2)
-    n, trials = 11, 2000
-    hits = 0
-    for _ in range(trials):
-        found = spread([rng.expovariate(1) for _ in range(n)])
-        hits += found.low <= 0.6931 <= found.high
-    expected = 1 - 2 * sum(comb(n, k) for k in range(2)) / 2**n
-    assert hits / trials == pytest.approx(expected, abs=0.015)
 
 
 def test_results_are_kept_and_not_measured_twice(tmp_path: Path) -> None:
