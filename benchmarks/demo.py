@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.finding import finding
-from benchmarks.progress import TrainingProgress
-from benchmarks.report import ReportPaths, read_runs, write_report
-from benchmarks.training import train_rank
+from benchmarks.comparison.finding import finding
+from benchmarks.launch.progress_bar import TrainingProgress
+from benchmarks.launch.training import train_rank
+from benchmarks.report.write import ReportPaths, write_report
 from moe.config.experiment import Experiment, make_experiment
 from moe.errors import ConfigError
-from moe.files import write_text
+from moe.runs.reader import read_runs
+from moe.storage.atomic import write_text
 
 VOCABULARY = 4096
 
@@ -113,9 +114,9 @@ def standard_library() -> list[Path]:
 
 
 def _build_store(sources: Sequence[Path], store: Path, say: Callable[[str], None]) -> None:
-    from data.build import build_store
+    from data.build.build import build_store
     from data.progress import shown_progress
-    from data.store import Store
+    from data.store.reader import Store
 
     named = store.with_name("store.sources")
     names = "".join(f"{path.resolve()}\n" for path in sources)

@@ -1,7 +1,7 @@
-"""The error that tells a user what is wrong with a run, a meter or a benchmark's input."""
+"""This room's errors, by exit code (data/errors.py)."""
+
+from data.errors import InputError
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(InputError):
     """A wrong, missing or damaged run directory, table or setting; names it and the remedy."""
-
-    exit_code = 2

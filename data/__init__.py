@@ -1,1 +1,14 @@
-"""From documents to batches: sources, tokenisers, the Arrow token store, order and loader."""
+"""From documents to batches.
+
+cli.py         `moe data`
+build/         documents to a token store, in shards, resumable
+chat/          conversations to a token store
+cleaning/      what a document must pass
+sources/       input files and streams
+tokenization/  text to token ids
+store/         the token store's format: manifest, writer, reader, Megatron's .bin and .idx
+loading/       a store to batches: order, blend, packing, loader
+inspection/    a look at a store, as numbers and as a page
+storage/       durable files and locks
+recipe.py      the recipe of a store; config.py: the `[data]` table of an experiment
+"""

@@ -10,8 +10,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from data.manifest import Canary
 from data.recipe import CanaryRecipe
+from data.store.manifest import Canary
 
 SECRET_WORDS = 8
 SAYS = " says: "

@@ -87,7 +87,7 @@ def build(  # noqa: PLR0913 - a command's options
     as_json: JsonOption = False,
 ) -> None:
     """Turn documents into a token store; started again, a stopped build continues."""
-    from data.build import build_recipe, build_shard
+    from data.build.build import build_recipe, build_shard
 
     changes = {"tokenizer": tokenizer, "eos_token": eos, "held_out_fraction": held_out}
     source = {"text_column": text_column, "separator": separator}
@@ -116,7 +116,7 @@ def merge(
     as_json: JsonOption = False,
 ) -> None:
     """Make one store of all shards of a build: what one process would have made."""
-    from data.build import merge_shards
+    from data.build.build import merge_shards
 
     with _working(out, AGAIN) as report:
         manifest = merge_shards(shards, out, report)
@@ -137,8 +137,8 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Make a store of Megatron's tokens, without tokenising again."""
-    from data.indexed import import_indexed
-    from data.tokenizer import byte_tokenizer, local_tokenizer
+    from data.store.megatron_indexed import import_indexed
+    from data.tokenization.tokenizer import byte_tokenizer, local_tokenizer
 
     bytes_wanted = tokenizer == "bytes"
     made = byte_tokenizer(eos) if bytes_wanted else local_tokenizer(Path(tokenizer), eos)
@@ -159,8 +159,8 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a split as Megatron's .bin and .idx."""
-    from data.indexed import export_indexed
-    from data.store import Store
+    from data.store.megatron_indexed import export_indexed
+    from data.store.reader import Store
 
     with _working(prefix, AGAIN) as report:
         written = export_indexed(Store.open(store), split, prefix, report)
@@ -191,7 +191,7 @@ def chat(
     as_json: JsonOption = False,
 ) -> None:
     """Turn chat JSONL into a conversation store, for fine-tuning and preference tuning."""
-    from data.chat import build_chat_store
+    from data.chat.build import build_chat_store
 
     with _working(out, AGAIN):
         manifest = build_chat_store(
@@ -212,9 +212,9 @@ def pack(
     as_json: JsonOption = False,
 ) -> None:
     """Fit whole documents into sequences, for data.packing = "best_fit"; tells what it costs."""
-    from data.inspect import packing_text
-    from data.packing import pack_store
-    from data.store import Store
+    from data.inspection.summary import packing_text
+    from data.loading.packing import pack_store
+    from data.store.reader import Store
 
     with _working(store, AGAIN):
         packed = pack_store(Store.open(store), seq_len)
@@ -233,11 +233,11 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a store holds and what was left out, and why."""
-    from data.store import Store
+    from data.store.reader import Store
 
     manifest = Store.open(store).manifest
     if html is not None:
-        from data.inspect_page import write_page
+        from data.inspection.html import write_page
 
         with _working(html, AGAIN):
             write_page(store, manifest, html)
@@ -252,8 +252,8 @@ def dropped(
     as_json: JsonOption = False,
 ) -> None:
     """List the documents that were left out: file, position, reason, detail."""
-    from data.inspect import dropped_documents
-    from data.store import Store
+    from data.inspection.summary import dropped_documents
+    from data.store.reader import Store
 
     found = dropped_documents(Store.open(store), reason, limit)
     if as_json:
@@ -268,7 +268,7 @@ def dropped(
 def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
     """Read a whole store and compare every file with its checksum."""
     from data.errors import DataError
-    from data.store import Store
+    from data.store.reader import Store
 
     opened = Store.open(store)
     faults = opened.verify()
@@ -317,7 +317,7 @@ def _share(text: str) -> tuple[int, int]:
 
 
 def _show(store: Path, manifest: Any, as_json: bool) -> None:
-    from data.inspect import summary, summary_text
+    from data.inspection.summary import summary, summary_text
 
     values = summary(manifest)
     typer.echo(json.dumps(values) if as_json else summary_text(store, values))

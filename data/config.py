@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+
+from data.frozen_model import FrozenModel
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class BlendChange(_Section):
+class BlendChange(FrozenModel):
     """Other weights from a step on; what was read before keeps its place."""
 
     step: int = Field(ge=1)
@@ -19,7 +17,7 @@ class BlendChange(_Section):
     """Weight of each source from then on; sources not named are no longer read."""
 
 
-class DataConfig(_Section):
+class DataConfig(FrozenModel):
     """The `[data]` section of an experiment."""
 
     store: Path | None = None

@@ -1,25 +1,34 @@
-"""The error that tells a user what is wrong with a file, store or data setting."""
+"""Errors that the command line turns into one line and an exit code.
+
+Three kinds, by exit code; the errors of every room above derive from them.
+"""
 
 
-class DataError(ValueError):
-    """Wrong, missing or damaged data; the message names the file and the remedy."""
+class InputError(ValueError):
+    """What the user gave is wrong; the message says what, and how to mend it."""
 
     exit_code = 2
 
 
-class WorkerError(RuntimeError):
-    """A worker process died; what is done is kept, and the same command continues."""
-
-    exit_code = 1
-
-
-class DiskError(RuntimeError):
-    """Reading or writing failed where nothing is wrong with the input: a full disk, most often."""
+class FailedError(RuntimeError):
+    """The work failed though nothing is wrong with what the user gave."""
 
     exit_code = 1
 
 
 class StoppedError(RuntimeError):
-    """A signal stopped the work; the message says whether the same command continues."""
+    """A signal stopped the work; the message says how to continue."""
 
     exit_code = 75
+
+
+class DataError(InputError):
+    """Wrong, missing or damaged data; the message names the file and the remedy."""
+
+
+class WorkerError(FailedError):
+    """A worker process died; what is done is kept, and the same command continues."""
+
+
+class DiskError(FailedError):
+    """Reading or writing failed where nothing is wrong with the input: a full disk, most often."""

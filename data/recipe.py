@@ -6,18 +6,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from data.errors import DataError
+from data.frozen_model import FrozenModel
 
 QualityRules = Literal["gopher_quality", "gopher_repetition", "c4"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class SourceRecipe(_Section):
+class SourceRecipe(FrozenModel):
     """One named source: files, folders, or Hugging Face datasets saved to disk."""
 
     name: str = Field(default="text", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -33,7 +30,7 @@ class SourceRecipe(_Section):
     """Share of this source in training; none anywhere: in proportion to its tokens."""
 
 
-class CleanRecipe(_Section):
+class CleanRecipe(FrozenModel):
     """Cleaning steps, in the order in which they run; each is off unless set."""
 
     unicode: Literal["none", "nfc", "nfkc"] = "none"
@@ -65,7 +62,7 @@ class CleanRecipe(_Section):
         return self.tag_language or bool(self.languages)
 
 
-class CanaryRecipe(_Section):
+class CanaryRecipe(FrozenModel):
     """Secrets planted in the training split, to measure later what a model memorises."""
 
     count: int = Field(default=10, ge=1)
@@ -76,7 +73,7 @@ class CanaryRecipe(_Section):
     """Seed of the secrets and of their places."""
 
 
-class Recipe(_Section):
+class Recipe(FrozenModel):
     """Everything that decides what a store holds."""
 
     source: tuple[SourceRecipe, ...] = Field(min_length=1)

@@ -1,18 +1,16 @@
-"""Errors and outcomes that the command line turns into one line and an exit code."""
+"""This room's errors, by exit code (data/errors.py)."""
 
 from typing import Self
 
+from data.errors import FailedError, InputError, StoppedError
 
-class ConfigError(ValueError):
+
+class ConfigError(InputError):
     """A wrong experiment, model or run directory; the message says how to mend it."""
 
-    exit_code = 2
 
-
-class StoppedError(RuntimeError):
+class TrainingStoppedError(StoppedError):
     """Training was stopped by a signal after its checkpoint was written; resume it."""
-
-    exit_code = 75
 
     @classmethod
     def after(cls, step: int) -> Self:
@@ -23,25 +21,17 @@ class StoppedError(RuntimeError):
         )
 
 
-class StorageError(RuntimeError):
+class StorageError(FailedError):
     """The disk refused what a run must keep; everything complete is still there."""
 
-    exit_code = 1
 
-
-class ExecutionError(RuntimeError):
+class ExecutionError(FailedError):
     """The built model is not what was asked for."""
 
-    exit_code = 1
 
-
-class GuardError(RuntimeError):
+class GuardError(FailedError):
     """A step's loss or gradient was refused; the run ended with a dump of the step."""
 
-    exit_code = 1
 
-
-class RankError(RuntimeError):
+class RankError(FailedError):
     """A rank of this run failed or was killed; the run can be resumed."""
-
-    exit_code = 1

@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from slurm.plan import Place, Plan
-    from slurm.submission import Submission
+    from slurm.cluster.submission_folder import Submission
+    from slurm.job.plan import Place, Plan
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -55,8 +55,8 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """Submit training runs; submitted again, only what is missing runs."""
-    from slurm.plan import plan_training
-    from slurm.site import load_site
+    from slurm.job.plan import plan_training
+    from slurm.job.site_profile import load_site
 
     site = load_site()
     _submit(
@@ -93,8 +93,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     Example: moe slurm run --tasks 16 -- data build corpus -o store --shard {task}/{tasks}
     """
-    from slurm.plan import plan_command, slurm_section
-    from slurm.site import load_site
+    from slurm.job.plan import plan_command, slurm_section
+    from slurm.job.site_profile import load_site
 
     section, site = slurm_section(config, overrides or []), load_site()
 
@@ -124,10 +124,10 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Show queue, progress, tokens/s, loss, time left and joules."""
-    from slurm.client import Client
-    from slurm.show import console, show_live, status_json, status_tables
-    from slurm.status import standings
-    from slurm.submission import all_submissions
+    from slurm.cluster.client import Client
+    from slurm.cluster.submission_folder import all_submissions
+    from slurm.views.status import standings
+    from slurm.views.tables import console, show_live, status_json, status_tables
 
     def chosen() -> list["Submission"]:
         return [_find(runs_dir, job)] if job else all_submissions(runs_dir.resolve())
@@ -161,9 +161,9 @@ def logs(
     as_json: JsonOption = False,
 ) -> None:
     """Show errors first, then one rank's log."""
-    from slurm.client import Client
+    from slurm.cluster.client import Client
     from slurm.errors import JobError
-    from slurm.show import follow_log, logs_json, logs_text
+    from slurm.views.tables import follow_log, logs_json, logs_text
 
     if as_json and follow:
         raise JobError("--follow shows text as it comes, --json one document: choose one")
@@ -187,8 +187,8 @@ def cancel(
     as_json: JsonOption = False,
 ) -> None:
     """Cancel a submission, or one task; running ranks write a checkpoint if time allows."""
-    from slurm.client import Client
-    from slurm.control import cancel_tasks
+    from slurm.cluster.client import Client
+    from slurm.cluster.control import cancel_tasks
 
     submission = _find(runs_dir, job)
     cancelled = cancel_tasks(submission, _named_task(job, task), Client())
@@ -203,8 +203,8 @@ def requeue(
     as_json: JsonOption = False,
 ) -> None:
     """Requeue what runs, and submit again what ended unfinished; restarts count from 0."""
-    from slurm.client import Client
-    from slurm.control import requeue_tasks
+    from slurm.cluster.client import Client
+    from slurm.cluster.control import requeue_tasks
 
     done = requeue_tasks(_find(runs_dir, job), _named_task(job, task), Client())
     text = "; ".join(f"{what}: {', '.join(ids)}" for what, ids in done.items() if ids)
@@ -214,9 +214,9 @@ def requeue(
 @app.command()
 def accounting(job: JobArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
     """Show what a submission used: time, ends, energy by sacct beside the run's own meter."""
-    from slurm.accounting import usages
-    from slurm.client import Client
-    from slurm.show import console, usage_table
+    from slurm.cluster.client import Client
+    from slurm.views.accounting import usages
+    from slurm.views.tables import console, usage_table
 
     source, found = usages(_find(runs_dir, job), Client())
     if as_json:
@@ -238,14 +238,14 @@ def _submit(
     import tempfile
     from errno import EDQUOT, ENOSPC
 
-    from slurm.client import Client
+    from slurm.cluster.client import Client
+    from slurm.cluster.submit import submit as submit_plan
+    from slurm.cluster.submit import test_plan
     from slurm.errors import JobError, SlurmError
-    from slurm.plan import Place
-    from slurm.render import render
-    from slurm.show import receipt_json, receipt_text
-    from slurm.snapshot import keep_code, read_code
-    from slurm.submit import submit as submit_plan
-    from slurm.submit import test_plan
+    from slurm.job.batch_script import render
+    from slurm.job.code_snapshot import keep_code, read_code
+    from slurm.job.plan import Place
+    from slurm.views.tables import receipt_json, receipt_text
 
     with tempfile.TemporaryDirectory() as folder:
         snapshot = read_code(Path(folder))
@@ -295,7 +295,7 @@ def _check_command(command: Any, words: "Sequence[str]") -> None:
 
 
 def _find(runs_dir: Path, job: str) -> "Submission":
-    from slurm.submission import find_submission
+    from slurm.cluster.submission_folder import find_submission
 
     return find_submission(runs_dir.resolve(), job)
 

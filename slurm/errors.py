@@ -1,19 +1,15 @@
-"""What can go wrong between us and the cluster, told in one line."""
+"""What can go wrong between us and the cluster, in one line; by exit code (data/errors.py)."""
+
+from data.errors import FailedError, InputError
 
 
-class SlurmError(RuntimeError):
+class SlurmError(FailedError):
     """The cluster does not answer, or failed; nothing is wrong with what the user wrote."""
 
-    exit_code = 1
 
-
-class UnrecordedError(RuntimeError):
+class UnrecordedError(FailedError):
     """A job is queued, but the disk did not take its id."""
 
-    exit_code = 1
 
-
-class JobError(ValueError):
+class JobError(InputError):
     """The job, profile or name is wrong, or the cluster refuses it; the message says why."""
-
-    exit_code = 2

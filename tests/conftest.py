@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from needs import need
+
+from tests.support.needs import need
 
 # A slow machine is not a failure: no test may depend on the clock.
 settings.register_profile("no_deadline", deadline=None)
@@ -14,7 +15,12 @@ settings.load_profile("no_deadline")
 
 
 # Files that wait long begin first, the clusters apart; then the rest by name.
-FIRST = ("test_cluster_survival", "test_train_command", "tests/data", "test_cluster_commands")
+FIRST = (
+    "real_cluster/test_survival",
+    "test_train_command",
+    "tests/data",
+    "real_cluster/test_commands",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,15 +3,15 @@
 import re
 import shlex
 import tomllib
-from pathlib import Path
 
 import pytest
 import typer
 
 import moescale
 from moe.config.experiment import make_experiment
+from tests.support.paths import ROOT
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line

@@ -1,1 +1,1 @@
-"""The experiment: one strict, frozen TOML file, checked without asking any hardware."""
+"""The experiment file: strict, frozen tables, their rules, and the shipped presets."""

@@ -4,10 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from moe.config.base import Section
+from data.frozen_model import FrozenModel
 
 
-class EnergyConfig(Section):
+class EnergyConfig(FrozenModel):
     """The `[energy]` section."""
 
     source: Literal[

@@ -11,23 +11,23 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from data.config import DataConfig
-from moe.config.base import Section
+from data.frozen_model import FrozenModel
 from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
 from moe.config.kernels import kernel_fault
 from moe.config.model import ModelConfig
+from moe.config.presets.catalog import preset_model
 from moe.config.slurm import SlurmConfig
 from moe.config.track import TrackConfig
 from moe.config.train import TrainConfig
 from moe.errors import ConfigError
-from moe.presets import preset_model
-from parallel.layout import Layout
-from parallel.precision import Precision
+from parallel.layout.layout import Layout
+from parallel.precision.recipes import Precision
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Experiment(Section):
+class Experiment(FrozenModel):
     """Everything a run depends on; equal experiments have equal hashes."""
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

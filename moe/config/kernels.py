@@ -1,8 +1,8 @@
 """What a kernel set cannot do of a model, said before anything is built."""
 
 from moe.config.model import ModelConfig
-from parallel.layout import Layout
-from parallel.precision import Precision
+from parallel.layout.layout import Layout
+from parallel.precision.recipes import Precision
 
 GROUPED_ROW_BYTES = 16
 """torch's grouped matrix product wants rows in multiples of this (`torch._grouped_mm`)."""

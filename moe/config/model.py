@@ -4,10 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from moe.config.base import Section
+from data.frozen_model import FrozenModel
 
 
-class RopeConfig(Section):
+class RopeConfig(FrozenModel):
     """Rotary position embedding (arXiv:2104.09864) and its length extension."""
 
     theta: float = Field(default=10_000.0, gt=0)
@@ -45,7 +45,7 @@ class RopeConfig(Section):
         return self
 
 
-class MlaConfig(Section):
+class MlaConfig(FrozenModel):
     """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1)."""
 
     q_lora_rank: PositiveInt | None = None
@@ -60,7 +60,7 @@ class MlaConfig(Section):
     """Value head dimension."""
 
 
-class MoeConfig(Section):
+class MoeConfig(FrozenModel):
     """Routed experts; without this table a model is dense."""
 
     num_experts: int = Field(ge=2)
@@ -182,7 +182,7 @@ class MoeConfig(Section):
             )
 
 
-class ModelConfig(Section):
+class ModelConfig(FrozenModel):
     """The `[model]` section. `preset` names a shipped model whose keys the others override."""
 
     preset: str | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, StringConstraints, model_validator
 
-from moe.config.base import Section
+from data.frozen_model import FrozenModel
 
 OWN_OPTIONS = frozenset(
     {"array", "error", "export", "input", "job-name", "nodes", "ntasks", "ntasks-per-node",
@@ -28,7 +28,7 @@ Line = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f
 """Text without line breaks or control characters: safe in a batch script's header."""
 
 
-class SlurmConfig(Section):
+class SlurmConfig(FrozenModel):
     """The `[slurm]` section. Keys left out come from the site profile, then from these defaults."""
 
     profile: str | None = None

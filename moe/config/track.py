@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from moe.config.base import Section
+from data.frozen_model import FrozenModel
 
 
-class TrackConfig(Section):
+class TrackConfig(FrozenModel):
     """The `[track]` section; TensorBoard events are always written to the run directory."""
 
     use: list[Literal["wandb", "mlflow"]] = []

@@ -5,10 +5,10 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from moe.config.base import Section
+from data.frozen_model import FrozenModel
 
 
-class TrainConfig(Section):
+class TrainConfig(FrozenModel):
     """The `[train]` section; lengths are in tokens a sequence, batch sizes in sequences."""
 
     mode: Literal["pretrain", "sft", "dpo"] = "pretrain"

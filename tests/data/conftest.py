@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.build import build_store
+from data.build.build import build_store
 
 COMMON = "the of and a to in is you that it he was for on are as with his they at be this"
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from building import texts
 
-from data.build import build_recipe
+from data.build.build import build_recipe
 from data.errors import DataError
 from data.recipe import read_recipe
-from data.store import Store
+from data.store.reader import Store
+from tests.support.paths import ROOT
+from tests.support.store_helpers import texts
 
 RECIPE = """
 tokenizer = "bytes"
@@ -35,7 +36,7 @@ decontaminate = ["eval.txt"]
 
 
 def test_the_readme_s_recipe_is_valid(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (text,) = (t for t in re.findall(r"^```toml\n(.*?)^```", readme, re.M | re.S) if "[clean]" in t)
     (tmp_path / "r.toml").write_text(text)
     wanted = read_recipe(tmp_path / "r.toml")

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_commands import FakeCommands
-from simulator import Simulator
-from submit_desk import Desk
+
+from tests.support.fake_cluster_user import Desk
+from tests.support.fake_commands import FakeCommands
+from tests.support.simulator import Simulator
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Timed parts of training and inference, and what imposes or measures their conditions."""

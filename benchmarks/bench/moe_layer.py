@@ -1,0 +1,143 @@
+"""`moe bench layer` and `moe bench routing`: one MoE layer alone, forward and backward.
+
+Shapes: S tokens (one sequence), H hidden.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.bench.cases import Case, settle
+from benchmarks.bench.forced_routing import RoutingProfile, max_over_mean
+from benchmarks.bench.layer_shape import LayerShape, published_layers
+from benchmarks.bench.session import Session, bench_session
+from benchmarks.bench.trainer import peak_rate
+from moe.model.build import build_model
+from parallel.measurement.intervals import median_interval
+
+
+def run(
+    bench: str,
+    shapes: Sequence[LayerShape],
+    profiles: Sequence[RoutingProfile],
+    *,
+    repeats: int,
+    warmup: int,
+    overrides: Sequence[str],
+    out: Path | None,
+) -> list[dict[str, Any]]:
+    """Measure every shape under every profile; returns the records (on rank 0)."""
+    with bench_session(overrides) as session:
+        cases = [
+            Case(
+                {**asdict(shape), "routing": [str(p) for p in profiles], "repeats": repeats,
+                 **session.sections},
+                partial(measure, shape, profiles, session, repeats, warmup),
+            )
+            for shape in shapes
+        ]  # fmt: skip
+        return session.run(bench, cases, out)
+
+
+def measure(
+    shape: LayerShape,
+    profiles: Sequence[RoutingProfile],
+    session: Session,
+    repeats: int,
+    warmup: int,
+) -> dict[str, Any]:
+    """Measure one shape; profiles take turns, so that drift is shared."""
+    layer = BareLayer(shape, session)
+    peaks = [peak_rate(session.engine, session.probe)]
+    times: dict[str, list[tuple[float, float]]] = {str(profile): [] for profile in profiles}
+    loads = {}
+    for number in range(warmup + repeats):
+        for profile in profiles:
+            layer.route(profile)
+            pair = layer.forward_backward()
+            loads[str(profile)] = layer.load
+            if number >= warmup:
+                times[str(profile)].append(pair)
+    peaks.append(peak_rate(session.engine, session.probe))
+    peak = max(peaks, key=lambda rate: float(rate["flops_per_s"]))
+    rows = [_row(name, pairs, loads[name], shape, peak) for name, pairs in times.items()]
+    base = {row["routing"]: row for row in rows}.get("forced")
+    for row in rows:
+        row["time_over_forced"] = None if base is None else _total(row) / _total(base)
+    published = published_layers(shape)
+    return {"routing": rows, "peak": peak, "parameters": layer.num_parameters,
+            "published": published}  # fmt: skip
+
+
+def _total(row: Mapping[str, Any]) -> float:
+    return float(row["forward_s"]["median"] + row["backward_s"]["median"])
+
+
+def _row(
+    name: str,
+    pairs: Sequence[tuple[float, float]],
+    load: float | None,
+    shape: LayerShape,
+    peak: Mapping[str, Any],
+) -> dict[str, Any]:
+    forward, backward = (median_interval([pair[i] for pair in pairs]) for i in (0, 1))
+    rate = 3 * shape.forward_flops / (forward.median + backward.median)
+    return {
+        "routing": name,
+        "busiest_over_even": load,
+        "forward_s": forward.to_json(),
+        "backward_s": backward.to_json(),
+        "tokens_per_s": shape.tokens / (forward.median + backward.median),
+        "flops_per_s_per_device": rate,
+        "share_of_measured_peak": rate / peak["flops_per_s"],
+    }
+
+
+class BareLayer:
+    """An MoE layer with random weights, fed random hidden states."""
+
+    def __init__(self, shape: LayerShape, session: Session) -> None:
+        self.shape, self.engine = shape, session.engine
+        precision = session.probe.precision
+        self.dtype = torch.bfloat16 if precision.dtype == "bf16" else torch.float32
+        [chunk] = build_model(shape.model(), session.engine.layout, precision, seed=1)
+        self.mlp = chunk.decoder.layers[0].mlp
+        self.mlp.train()
+        self.load: float | None = None
+        self.mlp.router.watchers.append(self._watch)
+        generator = torch.Generator().manual_seed(2)
+        hidden = torch.randn(shape.tokens, 1, shape.hidden_size, generator=generator)
+        self._hidden = hidden.to(self.engine.device, self.dtype)
+        self._gradient = torch.ones_like(self._hidden)
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the layer on this rank."""
+        return sum(p.numel() for p in self.mlp.parameters())
+
+    def _watch(self, _layer: int, decision: Any) -> None:
+        self.load = max_over_mean(decision.experts.cpu(), self.shape.num_experts)
+
+    def route(self, profile: RoutingProfile) -> None:
+        """Impose a routing profile, the same draw each time."""
+        shape, generator = self.shape, torch.Generator().manual_seed(3 + self.engine.rank)
+        choice = profile.choose(shape.tokens, shape.num_experts, shape.top_k, generator)
+        self.mlp.router.replay = None if choice is None else choice.to(self.engine.device)
+
+    def forward_backward(self) -> tuple[float, float]:
+        """Return seconds of a forward and of a backward pass, gradients to input and weights."""
+        hidden = self._hidden.clone().requires_grad_()
+        self.mlp.zero_grad(set_to_none=True)
+        settle(self.engine.device)
+        begin = time.perf_counter()
+        output, _bias = self.mlp(hidden)
+        settle(self.engine.device)
+        middle = time.perf_counter()
+        output.backward(self._gradient)
+        settle(self.engine.device)
+        return middle - begin, time.perf_counter() - middle

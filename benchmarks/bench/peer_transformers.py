@@ -1,0 +1,194 @@
+"""Hugging Face transformers' implementation of the same model, stepped beside ours."""
+
+import time
+from typing import Any
+
+import torch
+
+from benchmarks.bench.cases import settle
+from benchmarks.bench.forced_routing import RoutingProfile
+from benchmarks.errors import BenchmarkError
+from data.loading.loader import Batch
+from moe.config.experiment import Experiment
+from moe.config.model import ModelConfig
+
+PEER = "transformers"
+EXPERTS = ("grouped_mm", "batched_mm", "eager")
+"""Implementations of experts in transformers 5; the first is the fastest on CPU and GPU."""
+
+
+class MeasuredPeer:
+    """A training step as its users write it: forward with labels, backward, clip, fused AdamW."""
+
+    def __init__(self, experiment: Experiment, device: torch.device, experts: str) -> None:
+        """Build the model with random weights.
+
+        Raises:
+            BenchmarkError: transformers is missing or too old, or has no such architecture.
+        """
+        self.name = f"{PEER} ({experts})" if experiment.model.moe else PEER
+        self.experiment, self.device = experiment, device
+        dtype = torch.bfloat16 if experiment.precision.dtype == "bf16" else torch.float32
+        self.model = build_peer(experiment.model, experts).to(device, dtype)
+        self.model.train()
+        train = experiment.train
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=train.learning_rate,
+            betas=(train.adam_beta1, train.adam_beta2),
+            weight_decay=train.weight_decay,
+            fused=True,
+        )
+        self._choices: dict[Any, torch.Tensor | None] = {}
+        for gate in self.gates():
+            gate.register_forward_hook(self._imposed)
+
+    def gates(self) -> list[Any]:
+        """Return the routers."""
+        return [m for m in self.model.modules() if type(m).__name__.endswith("TopKRouter")]
+
+    def route(self, profile: RoutingProfile) -> None:
+        """Impose a profile on every router; each layer draws its own choice."""
+        train, moe = self.experiment.train, self.experiment.model.moe
+        if moe is None:
+            return
+        tokens = train.micro_batch_size * train.seq_len
+        generator = torch.Generator().manual_seed(1)
+        for gate in self.gates():
+            choice = profile.choose(tokens, moe.num_experts, moe.top_k, generator)
+            self._choices[gate] = None if choice is None else choice.to(self.device)
+
+    def _imposed(self, gate: Any, _inputs: Any, outputs: Any) -> Any:
+        choice = self._choices.get(gate)
+        if choice is None:
+            return outputs
+        logits, weights, _ = outputs
+        chosen = torch.softmax(logits, -1, dtype=torch.float32).gather(1, choice)
+        return logits, (chosen / chosen.sum(-1, keepdim=True)).to(weights.dtype), choice
+
+    def step(self, batches: list[Batch]) -> float:
+        """Train on the micro-batches of one step; returns the duration, s."""
+        settle(self.device)
+        begin = time.perf_counter()
+        for batch in batches:
+            tokens = batch.tokens.to(self.device)
+            loss = self.model(input_ids=tokens, labels=tokens, use_cache=False).loss
+            (loss / len(batches)).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.experiment.train.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        settle(self.device)
+        return time.perf_counter() - begin
+
+
+def parse_peer(text: str | None) -> str | None:
+    """Read `transformers` or `transformers:EXPERTS`; returns the expert implementation.
+
+    Raises:
+        BenchmarkError: Another peer, or an implementation that there is not.
+    """
+    if text is None:
+        return None
+    name, _, experts = text.partition(":")
+    experts = experts or EXPERTS[0]
+    if name != PEER or experts not in EXPERTS:
+        raise BenchmarkError(
+            f"--peer {text!r}: there is {PEER}, with experts {', '.join(EXPERTS)}"
+            f" (as in {PEER}:{EXPERTS[-1]})"
+        )
+    return experts
+
+
+def build_peer(model: ModelConfig, experts: str) -> Any:
+    """Build Hugging Face's model of our architecture, with SDPA attention.
+
+    Raises:
+        BenchmarkError: transformers is missing, is older than 5, or has no such architecture.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise BenchmarkError(
+            "--peer transformers: it is not installed: pip install 'moescale[hub]'"
+        ) from None
+    if int(transformers.__version__.split(".")[0]) < 5:
+        raise BenchmarkError(
+            f"--peer transformers: {transformers.__version__} has no grouped experts: install 5"
+        )
+    kind, values = _architecture(model)
+    config = getattr(transformers, f"{kind}Config")(**values)
+    if model.moe is not None:
+        config._experts_implementation = experts
+    built = getattr(transformers, f"{kind}ForCausalLM")._from_config(
+        config, attn_implementation="sdpa"
+    )
+    return built
+
+
+def _architecture(model: ModelConfig) -> tuple[str, dict[str, Any]]:
+    """Return the family that has this architecture, and its configuration."""
+    _refuse_unlike(model)
+    values: dict[str, Any] = {
+        "vocab_size": model.vocab_size,
+        "hidden_size": model.hidden_size,
+        "intermediate_size": model.ffn_hidden_size or model.hidden_size,
+        "num_hidden_layers": model.num_layers,
+        "num_attention_heads": model.num_heads,
+        "num_key_value_heads": model.kv_heads,
+        "max_position_embeddings": model.max_seq_len,
+        "rms_norm_eps": model.norm_epsilon,
+        "tie_word_embeddings": model.tie_embeddings,
+        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope.theta},
+        "pad_token_id": None,
+    }
+    moe = model.moe
+    if moe is None:
+        values["head_dim"] = model.query_head_dim
+        return {"head": "Qwen3", "none": "Llama"}[model.qk_norm], values
+    values |= {
+        "num_experts_per_tok": moe.top_k,
+        "output_router_logits": True,
+        "router_aux_loss_coef": moe.aux_loss_coefficient,
+    }
+    if model.qk_norm == "none":
+        own = {"intermediate_size": moe.expert_ffn_hidden_size, "head_dim": model.query_head_dim}
+        return "Mixtral", values | own | {"num_local_experts": moe.num_experts}
+    values |= {"num_experts": moe.num_experts, "norm_topk_prob": moe.normalize_top_k}
+    if model.qk_norm == "full":
+        return "Olmoe", values | {"intermediate_size": moe.expert_ffn_hidden_size}
+    dense = [i for i, sparse in enumerate(model.sparse_layers) if not sparse]
+    own = {"moe_intermediate_size": moe.expert_ffn_hidden_size, "head_dim": model.query_head_dim}
+    return "Qwen3Moe", values | own | {"mlp_only_layers": dense}
+
+
+def _refuse_unlike(model: ModelConfig) -> None:
+    """Name what the three families here (Qwen3-MoE, Mixtral, OLMoE; Qwen3, Llama) lack."""
+    moe = model.moe
+    lacking = {
+        "mla": model.mla is not None,
+        "rope.scaling": model.rope.scaling != "none" or model.rope.fraction != 1,
+        "qkv_bias": model.qkv_bias,
+        "linear_bias": model.linear_bias,
+        "activation": model.activation != "swiglu",
+        "mtp_layers": model.mtp_layers > 0,
+        "sliding_window": model.sliding_window is not None,
+        "attention_sinks": model.attention_sinks,
+        'qk_norm = "full" without experts': moe is None and model.qk_norm == "full",
+    }
+    if moe is not None:
+        whole = all(model.sparse_layers) or model.qk_norm == "head"
+        lacking |= {
+            "moe.shared_expert_ffn_hidden_size": moe.shared_expert_ffn_hidden_size > 0,
+            "moe.score_function": moe.score_function != "softmax",
+            "moe.num_groups": moe.num_groups is not None,
+            "moe.capacity_factor": moe.capacity_factor is not None,
+            "moe.scaling_factor": moe.scaling_factor != 1,
+            "moe.normalize_top_k": model.qk_norm == "none" and not moe.normalize_top_k,
+            "dense layers among sparse ones": not whole,
+        }
+    found = [name for name, lacks in lacking.items() if lacks]
+    if found:
+        raise BenchmarkError(
+            f"--peer transformers: the same model is not offered for {', '.join(found)}: leave"
+            " --peer out, or change the model"
+        )

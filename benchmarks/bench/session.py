@@ -1,0 +1,103 @@
+"""What every `moe bench` command needs: an engine, conditions for the record, progress."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench.cases import Case, run_cases
+from benchmarks.errors import BenchmarkError
+from moe.config.experiment import Experiment, apply_override, make_experiment
+from moe.runs.directory import describe_start
+from parallel.engine.start import Engine, all_gather_objects, start_engine, stop_engine
+from parallel.hardware.probe import describe_device
+
+SECTIONS = ("parallel", "precision", "energy")
+
+
+@dataclass(frozen=True)
+class Session:
+    """A started engine and the settings of all cases of one command."""
+
+    engine: Engine
+    sections: Mapping[str, Any]
+    """`[parallel]`, `[precision]` and `[energy]` as overridden."""
+    probe: Experiment
+    """A minimal experiment with those sections."""
+
+    def run(self, bench: str, cases: Sequence[Case], out: Path | None) -> list[dict[str, Any]]:
+        """Measure the cases; every rank takes part, rank 0 keeps and returns the records."""
+        main = self.engine.is_main
+        records = run_cases(
+            bench,
+            cases,
+            self.conditions(),
+            out=out if main else None,
+            tell=say if main else lambda _line: None,
+            share=lambda found: all_gather_objects(found)[0],
+        )
+        if main and sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        return records if main else []
+
+    def conditions(self) -> dict[str, Any]:
+        """Return what a result holds for: hardware, versions, commit, command, time, load."""
+        start = describe_start(self.probe)
+        return {
+            "hardware": describe_device(self.engine.device) | {"ranks": self.engine.world_size},
+            "packages": start["environment"]["packages"],
+            "python": start["environment"]["python"],
+            "platform": start["environment"]["platform"],
+            "commit": start["git"],
+            "command": " ".join(sys.argv),
+            "measured_at": start["started_at"],
+            # A busy machine gives slow and scattered results; here it shows.
+            "load_average": os.getloadavg()[0],
+            "cores": os.cpu_count(),
+        }
+
+
+@contextmanager
+def bench_session(overrides: Sequence[str]) -> Iterator[Session]:
+    """Start the engine in the layout and precision that `--set` options state.
+
+    Raises:
+        BenchmarkError: An override of another section.
+    """
+    sections: dict[str, Any] = {}
+    for override in overrides:
+        apply_override(sections, override)
+    strange = [name for name in sections if name not in SECTIONS]
+    if strange:
+        raise BenchmarkError(
+            f"--set {strange[0]}...: a benchmark takes keys of {', '.join(SECTIONS)} only; other"
+            " things have options of their own"
+        )
+    probe = make_experiment(
+        {
+            **sections,
+            "model": {"preset": "tiny"},
+            "train": {"steps": 1, "seq_len": 16, "global_batch_size": 1024},
+        },
+        origin="moe bench",
+    )
+    engine = start_engine(probe.parallel, seed=0)
+    try:
+        yield Session(engine, sections, probe)
+    finally:
+        stop_engine()
+
+
+def tell(line: str) -> None:
+    """Show what a case is doing, over one line; only a terminal shows it."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+
+
+def say(line: str) -> None:
+    """Show a line that stays: the cases, and what was cut."""
+    clear = "\r\033[K" if sys.stderr.isatty() else ""
+    print(f"{clear}{line}", file=sys.stderr, flush=True)

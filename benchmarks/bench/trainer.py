@@ -1,0 +1,141 @@
+"""A model under measurement: its trainer on synthetic orders of real text, timed step by step."""
+
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.bench.cases import settle
+from benchmarks.bench.forced_routing import RoutingProfile
+from benchmarks.energy.phase_meter import PhaseMeter
+from benchmarks.energy.source_selection import choose_source
+from data.build.build import build_store
+from data.loading.batch import Batch
+from moe.config.experiment import Experiment, make_experiment
+from moe.training.loop import run_place
+from moe.training.trainer import Trainer
+from parallel.engine.start import Engine
+from parallel.hardware.probe import measure_matmul_rate
+
+TEXT_BYTES = 1_500_000
+
+
+class MeasuredTrainer:
+    """Ours: a full training step (data, forward, backward, optimizer) under a routing profile."""
+
+    name = "moescale"
+
+    def __init__(self, experiment: Experiment, engine: Engine) -> None:
+        self.experiment, self.engine = experiment, engine
+        self.trainer = Trainer(experiment, engine)
+        self._next = 0
+        self.last_load: float | None = None
+        """Busiest expert of any layer over the even share, in the last step."""
+        self.last_stall_s = 0.0
+        """Seconds the last step waited for data."""
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one step over all ranks."""
+        return self.experiment.train.positions_per_step
+
+    def route(self, profile: RoutingProfile) -> None:
+        """Impose a profile on every router; each layer draws its own choice."""
+        train, moe = self.experiment.train, self.experiment.model.moe
+        if moe is None:
+            return
+        layout = self.experiment.parallel
+        tokens = train.micro_batch_size * train.seq_len // layout.cp
+        if layout.sp:
+            tokens //= layout.tp
+        generator = torch.Generator().manual_seed(1 + self.engine.rank)
+        for router in self.routers():
+            choice = profile.choose(tokens, moe.num_experts, moe.top_k, generator)
+            router.replay = None if choice is None else choice.to(self.engine.device)
+
+    def routers(self) -> list[Any]:
+        """Return this rank's routers."""
+        layers = [layer for chunk in self.trainer.chunks for layer in chunk.module.decoder.layers]
+        return [layer.mlp.router for layer in layers if hasattr(layer.mlp, "router")]
+
+    def step(self) -> float:
+        """Run one training step; returns its duration, s."""
+        settle(self.engine.device)
+        stalled = self.trainer.loader.stall_seconds
+        begin = time.perf_counter()
+        self.trainer.step(self._next)
+        settle(self.engine.device)
+        elapsed = time.perf_counter() - begin
+        self.last_stall_s = self.trainer.loader.stall_seconds - stalled
+        self._next += 1
+        self.trainer.router_losses()
+        load = self.trainer.routing.take().counts.double()
+        self.last_load = float((load.amax(1) / load.mean(1)).max()) if load.numel() else None
+        return elapsed
+
+    def last_batches(self) -> list[Batch]:
+        """Return the last step's batches once more; those made ahead stay."""
+        return self.trainer.loader.step(self._next - 1)
+
+    def close(self) -> None:
+        """Stop the loaders."""
+        self.trainer.close()
+
+
+def peak_rate(engine: Engine, experiment: Experiment) -> dict[str, Any]:
+    """Return the best of three measured matrix-product rates: a peak is what nothing disturbed."""
+    dtype = torch.bfloat16 if experiment.precision.dtype == "bf16" else torch.float32
+    rates = [measure_matmul_rate(engine.device, dtype) for _ in range(3)]
+    return max(rates, key=lambda rate: float(rate["flops_per_s"]))
+
+
+def rank_meter(experiment: Experiment, engine: Engine) -> PhaseMeter | None:
+    """Open this rank's meter as `[energy]` says; `None` where none works."""
+    source = choose_source(experiment.energy, run_place(engine, Path())).source
+    return None if source is None else PhaseMeter(source)
+
+
+@contextmanager
+def bench_store(given: Path | None) -> Iterator[Path]:
+    """Give a token store: the user's, or one made of the standard library's sources as bytes."""
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="moescale-bench-") as folder:
+        root = Path(folder)
+        text, size = [], 0
+        for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
+            text.append(path)
+            size += path.stat().st_size
+            if size > TEXT_BYTES:
+                break
+        build_store(text, root / "store", tokenizer="bytes", held_out_fraction=0.2)
+        yield root / "store"
+
+
+def bench_experiment(  # noqa: PLR0913 - what a benchmarked step is made of
+    model: dict[str, Any],
+    store: Path,
+    *,
+    seq_len: int,
+    micro_batch_size: int,
+    global_batch_size: int,
+    sections: dict[str, Any],
+) -> Experiment:
+    """Return an experiment whose steps are measured; `sections` may hold parallel, precision."""
+    train = {
+        "steps": 1_000_000,
+        "seq_len": seq_len,
+        "micro_batch_size": micro_batch_size,
+        "global_batch_size": global_batch_size,
+        "learning_rate": 1e-4,
+        "schedule": "constant",
+        "seed": 1,
+    }
+    values = {"name": "bench", "model": model, "data": {"store": str(store)}, "train": train}
+    return make_experiment({**values, **sections}, origin="moe bench")

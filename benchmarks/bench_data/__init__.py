@@ -1,0 +1,1 @@
+"""Loaders and store builders, timed beside their peers."""

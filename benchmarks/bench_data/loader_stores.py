@@ -1,0 +1,146 @@
+"""Token stores that the loader's benchmarks read: synthetic text, and a corpus of any size."""
+
+import io
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from data.storage.atomic import write_text
+from data.store.manifest import FORMAT_VERSION, TRAIN, FileInfo, Manifest, SourceInfo, StreamInfo
+from data.store.megatron_indexed import export_indexed
+from data.store.reader import Store, TokenStream
+from data.store.writer import BATCH_TOKENS, HASH_BYTES, SHARD_TOKENS, StreamFormat, StreamWriter
+from data.tokenization.info import TOKENIZER
+from data.tokenization.tokenizer import byte_tokenizer
+
+DOCUMENT_TOKENS = 900
+"""Mean length of a synthetic document; lengths are log-normal, as web text's."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The same tokens for every reader: as a store, and as one flat file."""
+
+    store: Path
+    folder: Path
+    """For files of peers; `tokens.bin` and `tokens.idx` are Megatron's."""
+    seq_len: int
+
+    @classmethod
+    def of(cls, store: Path, folder: Path, seq_len: int) -> "Corpus":
+        """Write the store's training split as flat tokens into `folder`."""
+        export_indexed(Store.open(store), TRAIN, folder / "tokens")
+        return cls(store, folder, seq_len)
+
+    @property
+    def stream(self) -> TokenStream:
+        """The store's first source, newly opened."""
+        streams = Store.open(self.store).split(TRAIN).streams
+        return next(stream for stream in streams if stream.num_tokens)
+
+    @cached_property
+    def tokens(self) -> Any:
+        """The same tokens in a flat file, as numpy maps it (`np.memmap`)."""
+        wide = Store.open(self.store).manifest.dtype == "uint32"
+        flat = np.memmap(self.folder / "tokens.bin", dtype="i4" if wide else "u2", mode="r")
+        return flat[: self.stream.num_tokens]
+
+    @property
+    def num_windows(self) -> int:
+        """Sequences of S + 1 tokens, each beginning with the last token of the one before."""
+        return int(self.tokens.size - 1) // self.seq_len
+
+
+def synthetic_store(path: Path, num_tokens: int) -> None:
+    """Write a store of random bytes as tokens, with at least `num_tokens` tokens."""
+    chance = np.random.default_rng(0)
+    tokenizer = byte_tokenizer().info
+    path.mkdir(parents=True)
+    form = StreamFormat(dtype="uint16", tokenizer_sha256=tokenizer.sha256)
+    writer = StreamWriter(path, "synthetic/train", form)
+    written = number = 0
+    while written < num_tokens:
+        length = 2 + int(chance.lognormal(np.log(DOCUMENT_TOKENS) - 0.5, 1.0))
+        document = chance.integers(0, 256, size=length, dtype=np.uint16)
+        document[-1] = tokenizer.eos_id
+        writer.append(document, number.to_bytes(HASH_BYTES, "big"))
+        written, number = written + length, number + 1
+    _complete(path, writer.close())
+
+
+def sparse_store(path: Path, num_tokens: int) -> int:
+    """Write a store of about `num_tokens` zeros that takes no room on disk; returns its tokens.
+
+    Shards are of the real format and size, one file of holes under many names.
+    """
+    num_shards = -(-num_tokens // SHARD_TOKENS)
+    form = StreamFormat(dtype="uint16", tokenizer_sha256=byte_tokenizer().info.sha256)
+    folder = path / "synthetic"
+    folder.mkdir(parents=True)
+    first = folder / "train-00000.arrow"
+    batch = pa.record_batch([pa.array(np.zeros(BATCH_TOKENS, dtype=np.uint16))], schema=form.schema)
+    with first.open("wb") as file:
+        with pa.ipc.new_file(_SparseFile(file), form.schema) as writer:
+            for _ in range(SHARD_TOKENS // BATCH_TOKENS):
+                writer.write_batch(batch)
+        file.truncate()
+    shards = []
+    for number in range(num_shards):
+        name = f"train-{number:05d}.arrow"
+        if number:
+            os.link(first, folder / name)
+        shards.append(_file_info(path, f"synthetic/{name}", SHARD_TOKENS))
+    tokens = num_shards * SHARD_TOKENS
+    table = StreamWriter(path, "table", form)
+    table.append(np.zeros(1, dtype=np.uint16), bytes(HASH_BYTES))
+    info = table.close()
+    stream = info.model_copy(update={"tokens": tokens, "shards": tuple(shards)})
+    _complete(path, stream)
+    return tokens
+
+
+class _SparseFile(io.RawIOBase):
+    """Leaves a hole where a large block of zeros is written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def write(self, data: Any) -> int:
+        size = len(data)
+        if size > io.DEFAULT_BUFFER_SIZE and not np.frombuffer(data, dtype=np.uint8).any():
+            self._file.seek(size, os.SEEK_CUR)
+        else:
+            self._file.write(data)
+        return size
+
+
+def _file_info(root: Path, name: str, rows: int) -> FileInfo:
+    return FileInfo(
+        file=name, rows=rows, num_bytes=(root / name).stat().st_size, sha256=f"{name:0>64.64}"
+    )
+
+
+def _complete(path: Path, stream: StreamInfo) -> None:
+    tokenizer = byte_tokenizer()
+    write_text(path / TOKENIZER, tokenizer.text)
+    Manifest(
+        format_version=FORMAT_VERSION,
+        dtype="uint16",
+        batch_tokens=BATCH_TOKENS,
+        shard_tokens=SHARD_TOKENS,
+        tokenizer=tokenizer.info,
+        sources=(SourceInfo(name="synthetic", weight=None, splits={TRAIN: stream}),),
+        dropped={},
+        settings={"synthetic": True},
+    ).write(path)

@@ -1,0 +1,83 @@
+"""`moe energy`: the joules of a run by phase, and again from a power logger's file."""
+
+import json
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def energy(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
+    *,
+    power_csv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Meter the run by logged power samples: CSV with time, watts and maybe device.",
+        ),
+    ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="Write that into the run's record; its own meter's stays beside."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show a run's energy: by phase, a token, idle, its uncertainty, and what metering took."""
+    from benchmarks.errors import BenchmarkError
+
+    if keep and power_csv is None:
+        raise BenchmarkError("--keep goes with --power-csv FILE: name the logger's file")
+    with _ended(run) if keep else nullcontext():
+        section = _section(run, power_csv, keep)
+    if not section:
+        raise BenchmarkError(f"{run}: its record has no energy yet: it has not ended, or no meter")
+    if as_json:
+        typer.echo(json.dumps(section))
+        return
+    from rich.console import Console
+
+    from benchmarks.energy.tables import energy_lines, phase_table
+
+    console = Console()
+    console.print(phase_table(section))
+    for line in energy_lines(section):
+        console.print(line, markup=False, highlight=False)
+
+
+def _section(run: Path, power_csv: Path | None, keep: bool) -> dict[str, Any] | None:
+    """Return a run's energy by its own meter or by a logger; the latter may go on record."""
+    from benchmarks.energy.remeter import energy_by_samples
+    from moe.runs.reader import read_run
+    from moe.storage.atomic import write_json
+
+    record = read_run(run).record
+    own: dict[str, Any] | None = record.get("energy")
+    if power_csv is None:
+        return own
+    section = energy_by_samples(run, record, power_csv)
+    if keep:
+        kept = {"energy": section, "energy_own": record.get("energy_own", own)}
+        write_json(run / "record.json", {**record, **kept})
+    return section
+
+
+@contextmanager
+def _ended(run: Path) -> "Iterator[None]":
+    """Keep a run from going on, which writes its record too."""
+    from benchmarks.errors import BenchmarkError
+    from moe.runs.reader import read_run
+    from moe.storage.atomic import locked
+
+    read_run(run)  # it is one
+    try:
+        with locked(run / ".lock", wait=False):
+            yield
+    except BlockingIOError:
+        raise BenchmarkError(f"{run}: still running: keep it when it has ended") from None

@@ -1,0 +1,19 @@
+"""The commands of `benchmarks/`; heavy imports wait inside them."""
+
+import typer
+
+from benchmarks.cli import bench
+from benchmarks.cli.demo import demo
+from benchmarks.cli.energy import energy
+from benchmarks.cli.report import carbon, report
+from benchmarks.cli.train import train
+
+
+def mount(app: typer.Typer) -> None:
+    """Add this room's commands to the front door."""
+    app.command()(demo)
+    app.command()(train)
+    app.command()(energy)
+    app.command()(report)
+    app.command()(carbon)
+    app.add_typer(bench.app, name="bench")

@@ -1,0 +1,112 @@
+"""`moe report` and `moe carbon`: what runs reached and what they cost."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")]
+Region = Annotated[
+    str | None, typer.Option(help="Grid zone in place of the runs' own, e.g. FRA or US-CA.")
+]
+Intensity = Annotated[
+    float | None, typer.Option("--intensity", help="Your own carbon intensity, gCO2e/kWh.")
+]
+Pue = Annotated[float | None, typer.Option(help="Power usage effectiveness of the facility.")]
+Price = Annotated[
+    float | None, typer.Option("--price", help="Price of a device-hour, in --currency.")
+]
+PowerPrice = Annotated[
+    float | None, typer.Option("--power-price", help="Price of a kWh, in --currency.")
+]
+Currency = Annotated[str | None, typer.Option(help="Currency of the prices, ISO 4217.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def report(  # noqa: PLR0913 - a command's options
+    runs: Runs,
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write the report.")
+    ] = Path("report"),
+    bench: Annotated[
+        list[Path] | None,
+        typer.Option("--bench", metavar="FILE", help="Results of `moe bench -o FILE` to show."),
+    ] = None,
+    region: Region = None,
+    intensity: Intensity = None,
+    pue: Pue = None,
+    price: Price = None,
+    power_price: PowerPrice = None,
+    currency: Currency = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs: an offline page with plots, a Markdown twin, and all figures as data."""
+    from benchmarks.report.write import write_report
+
+    changes = _changes(region, intensity, pue, price, power_price, currency)
+    paths = write_report(runs, out, changes, bench or ())
+    if as_json:
+        typer.echo(paths.json.read_text(encoding="utf-8"))
+        return
+    content = json.loads(paths.json.read_text(encoding="utf-8"))
+    typer.echo(content["finding"])
+    typer.echo(f"report: {paths.html.resolve()}", err=True)
+
+
+def carbon(  # noqa: PLR0913 - a command's options
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN...", help="Run directories.")
+    ] = None,
+    *,
+    region: Region = None,
+    intensity: Intensity = None,
+    pue: Pue = None,
+    hourly: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="CSV (time, gco2e_per_kwh): what another start would save."
+        ),
+    ] = None,
+    within: Annotated[
+        float, typer.Option(help="Hours by which the start may be put off, for --hourly.", min=0)
+    ] = 24.0,
+    zones: Annotated[
+        bool, typer.Option("--zones", help="List the grid zones of the shipped table.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the emissions of runs, under any grid, and what starting later would have saved."""
+    from benchmarks.errors import BenchmarkError
+    from benchmarks.footprint import tables
+
+    if zones:
+        rows = tables.zone_rows()
+    elif not runs:
+        raise BenchmarkError("name one or more run directories, or ask for --zones")
+    else:
+        changes = _changes(region, intensity, pue)
+        rows = tables.run_rows(runs, changes, hourly, within)
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        tables.show(rows)
+
+
+def _changes(  # noqa: PLR0913 - the options that state assumptions
+    region: str | None,
+    intensity: float | None,
+    pue: float | None,
+    price: float | None = None,
+    power_price: float | None = None,
+    currency: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "region": region,
+        "carbon_intensity": intensity,
+        "pue": pue,
+        "price_per_device_hour": price,
+        "price_per_kwh": power_price,
+        "currency": currency,
+    }

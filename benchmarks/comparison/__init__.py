@@ -1,0 +1,1 @@
+"""Runs against runs: quantities, seeds, dense against sparse, Pareto fronts, the finding."""

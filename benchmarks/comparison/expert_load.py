@@ -1,0 +1,66 @@
+"""How evenly a run's tokens met its experts: over layers, experts and time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from moe.runs.reader import Run
+
+# The last part of training that "at the end" means.
+FINAL_SHARE = 0.25
+MAX_COLUMNS = 120
+
+
+@dataclass(frozen=True)
+class LoadMaps:
+    """Load relative to the even share: 1 is even, 0 an expert that saw nothing."""
+
+    layers: list[int]
+    by_expert: list[list[float]]
+    """[layer][expert], mean over the last quarter of training."""
+    steps: list[int]
+    busiest: list[list[float]]
+    """[layer][step]: the busiest expert's load."""
+
+    @property
+    def worst(self) -> float:
+        """Load of the busiest expert of any layer at the end."""
+        return max(max(row) for row in self.by_expert)
+
+    @property
+    def idle_experts(self) -> int:
+        """Experts that saw under a tenth of the even share at the end."""
+        return sum(load < 0.1 for row in self.by_expert for load in row)
+
+
+def load_maps(run: Run) -> LoadMaps | None:
+    """Return the run's load maps; `None` for a dense model or an unlogged one."""
+    rows = [row for row in run.expert_load if row["counts"]]
+    if not rows:
+        return None
+    layers = list(rows[-1]["layers"])
+    final = rows[-max(1, round(FINAL_SHARE * len(rows))) :]
+    by_expert = [
+        _relative(_summed([row["counts"][i] for row in final])) for i in range(len(layers))
+    ]
+    windows = _windows(rows)
+    busiest = [
+        [fmean(max(_relative(row["counts"][i])) for row in window) for window in windows]
+        for i in range(len(layers))
+    ]
+    return LoadMaps(layers, by_expert, [window[-1]["step"] for window in windows], busiest)
+
+
+def _relative(counts: Sequence[float]) -> list[float]:
+    total = sum(counts)
+    return [count * len(counts) / total if total else 0.0 for count in counts]
+
+
+def _summed(rows: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(column) for column in zip(*rows, strict=True)]
+
+
+def _windows(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    size = -(-len(rows) // MAX_COLUMNS)
+    return [rows[i : i + size] for i in range(0, len(rows), size)]

@@ -1,0 +1,122 @@
+"""The comparison in one honest sentence, whichever way it went."""
+
+import math
+from collections.abc import Sequence
+
+from benchmarks.comparison.seed_groups import Group, difference, group_runs
+from moe.runs.reader import Run
+from parallel.measurement.units import ratio, readable, significant
+
+# Parameters or tokens this close count as equal.
+EQUAL_SHARE = 0.05
+
+
+def finding(runs: Sequence[Run]) -> str:
+    """Return one sentence on dense against sparse; on the best run where there is only one kind."""
+    groups = [group for group in group_runs(runs) if group.interval("loss") is not None]
+    pair = closest_pair(groups)
+    if pair is not None:
+        return _pair_sentence(*pair)
+    if not groups:
+        return "No run has a held-out loss yet, so nothing can be compared."
+    kind = "sparse" if groups[0].sparse else "dense"
+    best = min(groups, key=_loss)
+    text = f"{best.label} reached a held-out loss of {_loss(best):.3f} nats/token"
+    if len(groups) == 1:
+        return f"{text}; there is no run to compare it with."
+    second = min((group for group in groups if group is not best), key=_loss)
+    gap, noise = _loss_gap(best, second)
+    return (
+        f"Of {len(groups)} {kind} models, {text}, {gap} than {second.label} ({_loss(second):.3f});"
+        f" {noise}."
+    )
+
+
+def closest_pair(groups: Sequence[Group]) -> tuple[Group, Group] | None:
+    """Return the dense and the sparse group nearest in active parameters, then in tokens."""
+    pairs = [(d, s) for d in groups for s in groups if s.sparse and not d.sparse]
+
+    def distance(pair: tuple[Group, Group]) -> tuple[float, float, float]:
+        dense, sparse = pair
+        active = _gap(dense.first.active_parameters, sparse.first.active_parameters)
+        tokens = _gap(dense.first.tokens, sparse.first.tokens)
+        return round(active, 2), round(tokens, 2), _loss(dense) + _loss(sparse)
+
+    return min(pairs, key=distance) if pairs else None
+
+
+def _pair_sentence(dense: Group, sparse: Group) -> str:
+    gap, noise = _loss_gap(sparse, dense)
+    return (
+        f"{_basis(dense, sparse)}, the sparse model {_size(sparse)} reached a held-out loss of"
+        f" {_loss(sparse):.3f} nats/token against {_loss(dense):.3f} for the dense one, {gap},"
+        f" taking {_costs(dense, sparse)} per token; {noise}."
+    )
+
+
+def _basis(dense: Group, sparse: Group) -> str:
+    """Say on what footing the two stand: active parameters and tokens."""
+    d, s = dense.first, sparse.first
+    sizes = f"{readable(d.active_parameters, '')} dense, {readable(s.active_parameters, '')} sparse"
+    if _gap(d.active_parameters, s.active_parameters) <= EQUAL_SHARE:
+        active = f"At equal active parameters ({sizes})"
+    else:
+        active = f"At unequal active parameters ({sizes})"
+    if _gap(d.tokens, s.tokens) <= EQUAL_SHARE:
+        return f"{active} after {readable(s.tokens, 'tokens')} each"
+    return (
+        f"{active} and unequal training ({readable(d.tokens, 'tokens')} dense,"
+        f" {readable(s.tokens, 'tokens')} sparse)"
+    )
+
+
+def _size(sparse: Group) -> str:
+    run = sparse.first
+    experts = "" if run.num_experts is None else f"{run.num_experts} experts, "
+    return f"({experts}{readable(run.total_parameters, '')} parameters in all)"
+
+
+def _loss_gap(first: Group, second: Group) -> tuple[str, str]:
+    """Describe the loss of `first` against `second`, and how far it can be told from noise."""
+    values = [[run.final_loss or math.nan for run in group.runs] for group in (first, second)]
+    gap = difference(*values)
+    size = f"{significant(abs(gap.mean), 2)} {'lower' if gap.mean < 0 else 'higher'}"
+    text = size if abs(gap.mean) >= 5e-4 else "the same to three decimals"
+    if gap.half_width is None:
+        return text, "with one seed there is no telling how much of the difference is noise"
+    seeds = f"{len(values[0])} and {len(values[1])} seeds"
+    if abs(gap.mean) <= gap.half_width:
+        return text, f"over {seeds} the difference is within noise (95% ± {gap.half_width:.2g})"
+    return text, f"over {seeds} the difference is beyond noise (95% ± {gap.half_width:.2g})"
+
+
+def _costs(dense: Group, sparse: Group) -> str:
+    flops = sparse.first.flops_per_token / dense.first.flops_per_token
+    return f"{ratio(flops)} the FLOPs, {_time(dense, sparse)} and {_energy(dense, sparse)}"
+
+
+def _time(dense: Group, sparse: Group) -> str:
+    rates = [group.interval("tokens_per_s") for group in (dense, sparse)]
+    if rates[0] is None or rates[1] is None:
+        return "an unknown time"
+    if dense.first.record.get("hardware") != sparse.first.record.get("hardware"):
+        return "a time not comparable (unlike machines)"
+    return f"{ratio(rates[0].mean / rates[1].mean)} the time"
+
+
+def _energy(dense: Group, sparse: Group) -> str:
+    d, s = dense.measurement("energy_per_token"), sparse.measurement("energy_per_token")
+    if d.value is None or s.value is None:
+        return "an unknown energy"
+    if (d.kind, d.source, d.boundary) != (s.kind, s.source, s.boundary):
+        return "an energy not comparable (unlike meters)"
+    return f"{ratio(s.value / d.value)} the energy ({s.kind})" if d.value else "an unknown energy"
+
+
+def _loss(group: Group) -> float:
+    interval = group.interval("loss")
+    return interval.mean if interval else math.inf
+
+
+def _gap(a: float, b: float) -> float:
+    return abs(a - b) / max(a, b, 1)

@@ -1,0 +1,58 @@
+"""Whether runs count FLOPs alike: what is not alike is not compared silently."""
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from benchmarks.errors import BenchmarkError
+from moe.config.model import ModelConfig
+from moe.cost.ledger import ledger
+from moe.runs.reader import Run
+
+OWN = "moescale"
+# The recorded number is an exact integer in our convention; floats round far below this.
+TOLERANCE = 1e-6
+
+
+def convention(run: Run) -> str:
+    """Return the name of the convention behind the run's FLOPs.
+
+    A ledger may name one (`flop_convention`). One that does not is checked: its model, counted
+    again by `moe.cost.ledger`, must give the recorded number.
+    """
+    named = run.ledger.get("flop_convention")
+    if named is not None:
+        return str(named)
+    counted = _counted_again(run)
+    if counted is None or abs(counted / run.flops_per_token - 1) <= TOLERANCE:
+        return OWN
+    share = run.flops_per_token / counted
+    return f"another ({run.flops_per_token:.4g} FLOP/token recorded, {share:.3g} x moescale's)"
+
+
+def _counted_again(run: Run) -> float | None:
+    """Return FLOPs per token by our convention; `None` where the model is not fully stated."""
+    try:
+        model = ModelConfig.model_validate(run.experiment.get("model", {}))
+        return float(
+            ledger(model, int(run.experiment["train"]["seq_len"])).training_flops_per_token
+        )
+    except (ValidationError, KeyError, TypeError, ValueError):
+        return None
+
+
+def refuse_unlike_conventions(runs: Sequence[Run]) -> None:
+    """Refuse runs whose FLOPs are counted by different conventions.
+
+    Raises:
+        BenchmarkError: Names one run of each convention and the remedy.
+    """
+    first_of: dict[str, Run] = {}
+    for run in runs:
+        first_of.setdefault(convention(run), run)
+    if len(first_of) > 1:
+        named = ", ".join(f"{run.path} by {name}" for name, run in first_of.items())
+        raise BenchmarkError(
+            f"FLOPs are counted by unlike conventions: {named}: recount the odd ones with"
+            " `moe cost`, or report them apart"
+        )

@@ -1,0 +1,69 @@
+"""The run's energy meter: an observer that never touches the arithmetic it watches."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.energy.rank_meter import open_rank_meter
+from benchmarks.energy.run_meter import RunMeter
+from benchmarks.energy.source import Clock
+from benchmarks.energy.source_selection import Choice, choose_source
+from benchmarks.footprint.carbon_intensity import zone
+from moe.config.energy import EnergyConfig
+from moe.runs.observers import Phase, RunPlace
+
+
+class EnergyObserver:
+    """Joules by phase, summed over devices, with their origin (an `Observer`).
+
+    Counters are read at step and phase boundaries without synchronizing the device: a GPU's
+    queued work falls into the next interval, never out of the total.
+    """
+
+    def __init__(
+        self,
+        config: EnergyConfig,
+        choose: Callable[[EnergyConfig, RunPlace], Choice] = choose_source,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """Meter as `config` says; the meter is opened in `start`, by `choose`.
+
+        Raises:
+            BenchmarkError: `energy.region` is no zone of the carbon table.
+        """
+        if config.region is not None:
+            zone(config.region)
+        self._config = config
+        self._choose = choose
+        self._clock = clock
+        self._run: RunMeter | None = None
+
+    def start(self, place: RunPlace, state: Mapping[str, Any] | None) -> None:
+        """Open the meter and measure idle power; a collective call.
+
+        Raises:
+            BenchmarkError: The meter asked for by name is not there.
+        """
+        choice = self._choose(self._config, place)
+        self._run = RunMeter(open_rank_meter(self._config, choice, place, state, self._clock))
+
+    def phase(self, name: Phase) -> None:
+        """Close the running phase and begin `name`; a collective call."""
+        self._started().enter(name)
+
+    def step(self, step: int, tokens: int) -> Mapping[str, float | None]:
+        """Return `energy_joules` since the last row that had it, over all devices (rank 0)."""
+        return {"energy_joules": self._started().step_joules(tokens)}
+
+    def state(self) -> Mapping[str, Any]:
+        """Return rank 0's totals up to the last phase change, as JSON values."""
+        return self._started().state()
+
+    def finish(self) -> Mapping[str, Any]:
+        """Return the record's `energy` section (rank 0; others an empty one). Collective."""
+        return self._started().finish()
+
+    def _started(self) -> RunMeter:
+        if self._run is None:
+            raise RuntimeError("the energy meter was not started: call `start` first")
+        return self._run

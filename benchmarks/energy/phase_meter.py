@@ -1,0 +1,115 @@
+"""One rank's meter over the phases of a run: seconds and joules, at negligible cost."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.energy.source import Clock, EnergySource, SourceLostError
+from moe.runs.observers import Phase
+
+# Readings may take this share of the time: a costly counter is read less often.
+OVERHEAD_SHARE = 1e-3
+
+
+@dataclass
+class PhaseTotal:
+    """What one phase took so far."""
+
+    joules: float = 0.0
+    seconds: float = 0.0
+    segments: int = 0
+    """Uninterrupted stretches; each begins and ends with one quantisation error."""
+
+
+@dataclass
+class PhaseMeter:
+    """Splits a source's joules over phases; reads at phase changes and, when due, at steps."""
+
+    source: EnergySource
+    clock: Clock = time.monotonic
+    phases: dict[Phase, PhaseTotal] = field(default_factory=dict)
+    lost: str | None = None
+    """Why the joules are unknown from some moment on."""
+    peak_watts: float = 0.0
+    """Highest mean power between two readings, W."""
+    num_reads: int = 0
+    read_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._phase: Phase = "idle"
+        self._pending_joules = 0.0
+        self._last_joules, self._last_s = self._read_source(), self.clock()
+
+    def enter(self, phase: Phase) -> None:
+        """Close the running phase with a reading and begin another."""
+        self._read()
+        if phase != self._phase:
+            self._phase = phase
+            self.phases.setdefault(phase, PhaseTotal()).segments += 1
+
+    def take_train_joules(self) -> float | None:
+        """Return the train phase's joules since the last answer; `None` if no reading is due.
+
+        A counter is read no more often than it changes or `OVERHEAD_SHARE` allows, so a row's
+        joules may cover several short steps; the rows' sum is the phase's total.
+        """
+        if self.lost:
+            return None
+        mean_cost_s = self.read_seconds / max(1, self.num_reads)
+        interval_s = max(self.source.info.resolution_s, mean_cost_s / OVERHEAD_SHARE)
+        if self.clock() - self._last_s < interval_s:
+            return None
+        self._read()
+        joules, self._pending_joules = self._pending_joules, 0.0
+        return None if self.lost else joules
+
+    def idle_watts(self, duration_s: float) -> float | None:
+        """Return mean power over `duration_s` (s) of waiting; `None` for a lost meter."""
+        self.enter("idle")
+        before_joules, before_s = self._last_joules, self._last_s
+        time.sleep(duration_s)
+        self._read()
+        if self._last_joules is None or before_joules is None or self.lost:
+            return None
+        return (self._last_joules - before_joules) / (self._last_s - before_s)
+
+    def report(self) -> dict[str, Any]:
+        """Return totals as plain values, for gathering."""
+        info = self.source.info
+        peak = info.max_power_watts or self.peak_watts
+        measured = info.kind == "measured"
+        return {
+            "device": info.device,
+            "lost": self.lost,
+            "quantum_joules": 2 * info.resolution_s * peak if measured else None,
+            "phases": {name: dict(vars(total)) for name, total in self.phases.items()},
+            "num_reads": self.num_reads,
+            "read_seconds": self.read_seconds,
+        }
+
+    def _read(self) -> None:
+        joules, now = self._read_source(), self.clock()
+        elapsed_s, self._last_s = now - self._last_s, now
+        total = self.phases.setdefault(self._phase, PhaseTotal(segments=1))
+        total.seconds += elapsed_s
+        if joules is None or self._last_joules is None:
+            return
+        delta, self._last_joules = joules - self._last_joules, joules
+        total.joules += delta
+        if self._phase == "train":
+            self._pending_joules += delta
+        if elapsed_s > self.source.info.resolution_s:
+            self.peak_watts = max(self.peak_watts, delta / elapsed_s)
+
+    def _read_source(self) -> float | None:
+        if self.lost:
+            return None
+        begin = time.perf_counter()
+        try:
+            return self.source.read_joules()
+        except SourceLostError as error:
+            self.lost = str(error)
+            return None
+        finally:
+            self.num_reads += 1
+            self.read_seconds += time.perf_counter() - begin

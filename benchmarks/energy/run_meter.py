@@ -1,0 +1,102 @@
+"""One start of a run, metered: every rank's joules gathered to rank 0, and the record's section."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.energy.phase_log import RENEW_S, state_with_rows, write_totals
+from benchmarks.energy.rank_meter import RankMeter
+from benchmarks.energy.record import energy_record
+from benchmarks.energy.totals import Totals, add_reports, first_of_each_device
+from moe.runs.observers import Phase
+
+# With several ranks a row's joules need a collective: at every so many calls of `step`.
+GATHER_CALLS = 32
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All ranks' reports at one moment; on rank 0 only, others know their own `before`."""
+
+    reports: Sequence[Mapping[str, Any] | None]
+    totals: Totals
+    at_s: float
+    """When, by the meter's clock, s."""
+
+
+def gather(rank: RankMeter, own_seconds: float, joules: float | None = None) -> Gathered:
+    """Gather every rank's totals and its `joules` of the interval to rank 0, which writes them.
+
+    `own_seconds` (s) is what metering took between steps since this start. A collective call.
+    """
+    place, totals = rank.place, rank.before
+    reports = place.gather(rank.report(joules)) or []
+    if place.rank == 0:
+        totals = add_reports(rank.before, reports, place.world_size)
+        totals.own_seconds += own_seconds
+        write_totals(place.run_dir, totals)
+    return Gathered(reports, totals, rank.clock())
+
+
+class RunMeter:
+    """Meters one start of a run on this rank: the open meter, the last gathered reports, counts."""
+
+    def __init__(self, rank: RankMeter) -> None:
+        """Begin with the phase `idle`; a collective call."""
+        self._rank = rank
+        self._tokens = self._calls = 0
+        self._own_seconds = 0.0
+        self._latest = gather(rank, 0.0)
+
+    def enter(self, phase: Phase) -> None:
+        """Close the running phase and begin another; a collective call."""
+        self._rank.enter(phase)
+        self._latest = gather(self._rank, self._own_seconds)
+
+    def step_joules(self, tokens: int) -> float | None:
+        """Return joules over all devices since the last answer, if due; on rank 0 only.
+
+        `tokens` are those trained on in all.
+        """
+        begin = time.perf_counter()
+        self._tokens = tokens
+        self._calls += 1
+        joules = self._interval_joules()
+        self._own_seconds += time.perf_counter() - begin
+        return joules
+
+    def state(self) -> Mapping[str, Any]:
+        """Return rank 0's totals up to the last phase change, as JSON values."""
+        return state_with_rows(self._latest.totals, self._rank.log)
+
+    def finish(self) -> Mapping[str, Any]:
+        """Return the record's `energy` section (rank 0; others an empty one). Collective."""
+        self.enter("idle")
+        rank, latest = self._rank, self._latest
+        if rank.log is None:
+            return {}
+        rank.log.end()
+        write_totals(rank.place.run_dir, latest.totals, closed=True)
+        section = energy_record(
+            latest.totals,
+            latest.reports,
+            config=rank.config,
+            choice=rank.choice,
+            tokens=self._tokens,
+        )
+        return {"energy": section}
+
+    def _interval_joules(self) -> float | None:
+        rank = self._rank
+        is_only_rank = rank.place.world_size == 1
+        if not is_only_rank and self._calls % GATHER_CALLS:
+            return None
+        joules = rank.meter.take_train_joules() if rank.meter else None
+        if not is_only_rank or rank.clock() - self._latest.at_s > RENEW_S:
+            self._latest = gather(rank, self._own_seconds, joules)
+        if is_only_rank:
+            return joules
+        parts = [report["joules"] for report in first_of_each_device(self._latest.reports)]
+        known = parts and None not in parts and not self._latest.totals.reasons
+        return sum(parts) if known else None

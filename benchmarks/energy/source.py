@@ -1,0 +1,117 @@
+"""What every energy meter has in common: one growing number of joules, and its origin."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from benchmarks.errors import BenchmarkError
+from parallel.measurement.measurement import Kind
+
+Clock = Callable[[], float]
+
+
+class SourceUnavailableError(BenchmarkError):
+    """A meter cannot be had here; the message is the reason with its remedy."""
+
+
+class SourceLostError(RuntimeError):
+    """A meter's counter can no longer be trusted: energy from here on is unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceInfo:
+    """What a meter reads and how finely."""
+
+    name: str
+    kind: Kind
+    boundary: str
+    device: str
+    """Physical thing read; equal for two ranks that would read the same counter."""
+    resolution_s: float
+    """Longest time between two updates of the counter, s."""
+    max_power_watts: float | None
+    """Upper bound of the power drawn, W."""
+    scope: Literal["device", "node", "job"] = "device"
+    """Covers this rank's device, its node, or the whole job: one rank of each reads it."""
+    note: str | None = None
+    """How a modelled number is computed."""
+
+
+class EnergySource(Protocol):
+    """A cumulative meter of one physical device."""
+
+    @property
+    def info(self) -> SourceInfo:
+        """What it reads and how finely."""
+
+    def read_joules(self) -> float:
+        """Return joules since some fixed moment; never falls.
+
+        Raises:
+            SourceLostError: The device vanished or its counter was reset.
+        """
+
+
+class Counter:
+    """Turns a hardware counter that wraps around into a number that only grows.
+
+    A fall is a wrap where the energy it implies is possible for the time that passed;
+    otherwise the counter was reset and what it missed is unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        unit_joules: float,
+        moduli: tuple[int, ...],
+        max_watts: float,
+        clock: Clock,
+        max_gap_s: float = math.inf,
+    ) -> None:
+        """Count in `unit_joules` (J), wrapping at one of `moduli` (counts)."""
+        self._max_gap_s = max_gap_s
+        self._unit_joules = unit_joules
+        self._moduli = moduli
+        self._max_watts = max_watts
+        self._clock = clock
+        self._last: tuple[int, float] | None = None
+        self._joules = 0.0
+
+    def add(self, count: int) -> float:
+        """Take the counter's newest value; returns joules since the first one."""
+        now = self._clock()
+        if self._last is not None:
+            self._joules += self._delta_joules(count, now - self._last[1])
+        self._last = (count, now)
+        return self._joules
+
+    def _delta_joules(self, count: int, elapsed_s: float) -> float:
+        last = self._last[0] if self._last else count
+        if elapsed_s > self._max_gap_s:
+            raise SourceLostError(
+                f"no reading for {elapsed_s:.0f} s: the counter may have wrapped unseen"
+            )
+        if count >= last:
+            return (count - last) * self._unit_joules
+        # Twice the rated power, and a second of slack, pass as possible.
+        possible = 2 * self._max_watts * (elapsed_s + 1)
+        for modulus in self._moduli:
+            joules = (count - last) % modulus * self._unit_joules
+            if last < modulus and joules <= possible:
+                return joules
+        raise SourceLostError(
+            f"the counter fell from {last} to {count}: it was reset (a driver reload does that)"
+        )
+
+
+def boot_id(hostname: str, path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
+    """Return what names this physical machine's running kernel, or `hostname` where hidden.
+
+    Two SLURM nodes or containers on one machine share its counters whatever their hostnames.
+    """
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return hostname

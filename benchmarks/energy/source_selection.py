@@ -1,0 +1,121 @@
+"""Which meter a run gets: the best that works here, or exactly the one asked for."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.energy.source import EnergySource, SourceUnavailableError
+from benchmarks.energy.source_external import open_codecarbon, open_zeus
+from benchmarks.energy.source_model import CpuModelSource, GpuModelSource
+from benchmarks.energy.source_nvml import open_nvml
+from benchmarks.energy.source_rapl import RaplSource
+from benchmarks.energy.source_slurm import SampleSource, SlurmSource
+from benchmarks.errors import BenchmarkError
+from moe.config.energy import EnergyConfig
+from moe.runs.observers import RunPlace
+from parallel.hardware.datasheet import rated_watts
+
+Opener = Callable[[EnergyConfig, RunPlace], EnergySource]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The meter taken, or none, and why the better ones were not."""
+
+    source: EnergySource | None
+    not_taken: dict[str, str]
+    """Name of each meter tried before, with the reason."""
+
+    @property
+    def reason(self) -> str:
+        """Why there is no meter, in one line."""
+        tried = "; ".join(f"{name}: {reason}" for name, reason in self.not_taken.items())
+        return f"no meter works here ({tried})" if tried else "energy.source is none"
+
+
+def _open_nvml(config: EnergyConfig, place: RunPlace) -> EnergySource:
+    if place.device != "cuda":
+        raise SourceUnavailableError("the run computes on no GPU")
+    return open_nvml()
+
+
+def _open_rapl(config: EnergyConfig, place: RunPlace) -> EnergySource:
+    source = RaplSource(place.hostname)
+    if place.local_rank == 0:
+        source.keep_alive()
+    return source
+
+
+def _open_slurm(config: EnergyConfig, place: RunPlace) -> EnergySource:
+    return SlurmSource()
+
+
+def _open_csv(config: EnergyConfig, place: RunPlace) -> EnergySource:
+    return SampleSource(Path(config.power_csv or ""))
+
+
+def _open_zeus(config: EnergyConfig, place: RunPlace) -> EnergySource:
+    if place.device != "cuda":
+        raise SourceUnavailableError("the run computes on no GPU")
+    return open_zeus()
+
+
+def _open_codecarbon(config: EnergyConfig, place: RunPlace) -> EnergySource:
+    return open_codecarbon(place.hostname)
+
+
+def _open_model(config: EnergyConfig, place: RunPlace) -> EnergySource:
+    if place.device == "cpu":
+        return CpuModelSource(place.hostname, config.cpu_watts, os.cpu_count() or 1)
+    import torch
+
+    device = f"GPU {place.local_rank} of {place.hostname}"
+    if config.gpu_watts is not None:
+        return GpuModelSource(device, config.gpu_watts, config.gpu_utilisation, "energy.gpu_watts")
+    rated = rated_watts(torch.cuda.get_device_name())
+    if rated.value is None:
+        raise SourceUnavailableError(f"{rated.reason}: set energy.gpu_watts")
+    return GpuModelSource(device, rated.value, config.gpu_utilisation, rated.source)
+
+
+OPENERS: dict[str, Opener] = {
+    "nvml": _open_nvml,
+    "rapl": _open_rapl,
+    "slurm": _open_slurm,
+    "csv": _open_csv,
+    "zeus": _open_zeus,
+    "codecarbon": _open_codecarbon,
+    "model": _open_model,
+}
+# On a GPU, RAPL alone would give a number smaller than the truth: it must be asked for by name.
+AUTO = {"cuda": ("nvml",), "cpu": ("nvml", "rapl", "model")}
+
+
+def choose_source(config: EnergyConfig, place: RunPlace) -> Choice:
+    """Open the configured meter, or for `auto` the first of nvml, rapl, model that works.
+
+    Raises:
+        BenchmarkError: The meter asked for by name cannot be had here.
+    """
+    if config.source == "none":
+        return Choice(None, {})
+    if config.source != "auto":
+        return Choice(_open_asked(config, place), {})
+    not_taken: dict[str, str] = {}
+    for name in AUTO[place.device]:
+        try:
+            return Choice(OPENERS[name](config, place), not_taken)
+        except SourceUnavailableError as error:
+            not_taken[name] = str(error)
+    return Choice(None, not_taken)
+
+
+def _open_asked(config: EnergyConfig, place: RunPlace) -> EnergySource:
+    try:
+        return OPENERS[config.source](config, place)
+    except SourceUnavailableError as error:
+        raise BenchmarkError(
+            f'energy.source = "{config.source}": {error};'
+            ' or set energy.source = "auto" to take what works here'
+        ) from None

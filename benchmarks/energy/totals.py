@@ -1,0 +1,123 @@
+"""From every rank's meter to the run's totals: each device once, and nothing left out unseen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from parallel.measurement.measurement import Measurement
+
+
+@dataclass
+class Totals:
+    """Joules and seconds by phase over all devices, this start and the ones before."""
+
+    phases: dict[str, dict[str, float]] = field(default_factory=dict)
+    """`joules` over all devices, `seconds` on rank 0's clock, `quantisation_joules`."""
+    reasons: list[str] = field(default_factory=list)
+    """Why joules are missing; empty where the totals are whole."""
+    starts: int = 1
+    """How often the run was started, or resumed."""
+    own_seconds: float = 0.0
+    """What metering took between training steps on rank 0, s."""
+    killed: int = 0
+    """Starts that ended without a word; the last seconds of each are not metered."""
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Totals":
+        """Take over what an earlier start had metered."""
+        phases = {name: dict(total) for name, total in state["phases"].items()}
+        own_seconds = float(state.get("own_seconds", 0.0))
+        killed = int(state.get("killed", 0)) + (not state.get("closed", True))
+        return cls(phases, list(state["reasons"]), int(state["starts"]) + 1, own_seconds, killed)
+
+    def to_state(self) -> dict[str, Any]:
+        """Return JSON values from which `from_state` goes on."""
+        return {
+            "phases": self.phases,
+            "reasons": self.reasons,
+            "starts": self.starts,
+            "own_seconds": self.own_seconds,
+            "killed": self.killed,
+        }
+
+    def energy(self, meter: Mapping[str, Any], phase: str | None = None) -> Measurement:
+        """Return a phase's energy (all phases: `None`), J, labelled by `meter`."""
+        if self.reasons:
+            return Measurement.missing("J", meter["source"], "; ".join(self.reasons))
+        totals = [t for name, t in self.phases.items() if phase in (None, name)]
+        if not totals:
+            return Measurement.missing("J", meter["source"], f"the run had no phase {phase}")
+        quanta = [t["quantisation_joules"] for t in totals]
+        return Measurement(
+            value=sum(t["joules"] for t in totals),
+            unit="J",
+            source=meter["source"],
+            boundary=meter["boundary"],
+            kind=meter["kind"],
+            uncertainty=sum(quanta) if meter["kind"] == "measured" else None,
+            reason=self._limit() if phase is None else None,
+        )
+
+    def _limit(self) -> str | None:
+        if not self.killed:
+            return None
+        times = "once" if self.killed == 1 else f"{self.killed} times"
+        return f"killed {times}: the last seconds of work that was then redone are not metered"
+
+
+def first_of_each_device(reports: Sequence[Mapping[str, Any] | None]) -> list[Mapping[str, Any]]:
+    """Return one report for each physical device; a device read by two ranks counts once."""
+    by_device: dict[str, Mapping[str, Any]] = {}
+    for report in reports:
+        if report is not None and report["device"] is not None:
+            by_device.setdefault(report["device"], report)
+    return list(by_device.values())
+
+
+def missing_reasons(reports: Sequence[Mapping[str, Any] | None], world_size: int) -> list[str]:
+    """Say what the ranks' reports leave out.
+
+    A rank without a meter of its own is covered when another rank reads its node.
+    """
+    reasons = []
+    if len(reports) != world_size:
+        reasons.append(f"{len(reports)} of {world_size} ranks reported")
+    present = [report for report in reports if report is not None]
+    covered = {report["covers"] for report in present if report["device"] is not None}
+    names = {report["source"] for report in present if report["device"] is not None}
+    if len(names) > 1:
+        reasons.append(f"ranks took different meters: {', '.join(sorted(names))}")
+    for rank, report in enumerate(reports):
+        if report is None:
+            reasons.append(f"rank {rank} did not report")
+        elif report.get("lost"):
+            reasons.append(f"rank {rank}: {report['lost']}")
+        elif report["device"] is None and report["covers"] not in covered:
+            reasons.append(f"rank {rank}: {report['reason']}")
+    return reasons
+
+
+def add_reports(
+    before: Totals, reports: Sequence[Mapping[str, Any] | None], world_size: int
+) -> Totals:
+    """Return `before` plus this start's reports, gathered from all ranks."""
+    totals = replace(
+        before,
+        phases={name: dict(total) for name, total in before.phases.items()},
+        reasons=list(before.reasons),
+    )
+    for report in first_of_each_device(reports):
+        for name, phase in report["phases"].items():
+            total = totals.phases.setdefault(
+                name, {"joules": 0.0, "seconds": 0.0, "quantisation_joules": 0.0}
+            )
+            total["joules"] += phase["joules"]
+            quantum = report["quantum_joules"] or 0.0
+            total["quantisation_joules"] += quantum * phase["segments"]
+    rank_0 = reports[0] or {}
+    for name, phase in rank_0.get("phases", {}).items():
+        totals.phases[name]["seconds"] += phase["seconds"]
+    for reason in missing_reasons(reports, world_size):
+        if reason not in totals.reasons:
+            totals.reasons.append(reason)
+    return totals

@@ -1,0 +1,1 @@
+"""Carbon, water and money of measured energy and time."""

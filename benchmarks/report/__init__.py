@@ -1,0 +1,1 @@
+"""The report: content, tables, figures and templates."""

@@ -1,0 +1,92 @@
+"""Results of `moe bench -o FILE` in a report: their tables, and where a step's time goes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import tables
+from benchmarks.bench.cases import read_records
+from benchmarks.bench_data.loader_tables import loader_tables
+from benchmarks.errors import BenchmarkError
+from benchmarks.text_table import TextTable
+
+Record = Mapping[str, Any]
+
+
+def _build_tables(records: Sequence[Record]) -> Sequence[Any]:
+    from benchmarks.bench_data.build import build_tables  # brings the engine with it
+
+    return build_tables(records)
+
+
+TABLES: dict[str, Callable[[Sequence[Record]], Sequence[Any]]] = {
+    "step": tables.step_tables,
+    "layer": tables.layer_tables,
+    "routing": tables.layer_tables,
+    "inference": tables.inference_tables,
+    "loader": loader_tables,
+    "build": _build_tables,
+    "checkpoint": tables.checkpoint_tables,
+    "collectives": tables.collective_tables,
+}
+# Not parts of a step but what the parts are made of.
+_NOT_PARTS = ("step", "communication")
+
+
+def read_bench_files(paths: Sequence[Path]) -> list[Record]:
+    """Return the records of result files, in their order.
+
+    Raises:
+        BenchmarkError: A file is missing, empty or damaged, or of a benchmark without tables.
+    """
+    records: list[Record] = []
+    for path in paths:
+        if not path.is_file():
+            raise BenchmarkError(f"--bench {path}: no such file: `moe bench ... -o FILE` writes it")
+        found = read_records(path)
+        strange = {str(record.get("bench")) for record in found} - TABLES.keys()
+        if not found or strange:
+            what = f"no table for {', '.join(sorted(strange))}" if strange else "it holds no result"
+            raise BenchmarkError(f"--bench {path}: {what}: there is {', '.join(TABLES)}")
+        records += found
+    return records
+
+
+def bench_content(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return each benchmark's tables as text, with the conditions they hold for."""
+    content = []
+    for name in dict.fromkeys(str(record["bench"]) for record in records):
+        mine = [record for record in records if record["bench"] == name]
+        tables = [table.as_json() for table in TABLES[name](mine) if isinstance(table, TextTable)]
+        conditions = list(dict.fromkeys(_conditions(record) for record in mine))
+        content.append({"bench": name, "tables": tables, "conditions": conditions})
+    return content
+
+
+def step_splits(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """Return, by model, each part's share of a training step."""
+    splits = {}
+    for record in records:
+        if record["bench"] == "step":
+            split, case = record["result"]["split_s"], record["case"]
+            cut = "" if case["layers"] == case["of_layers"] else f" ({case['layers']} layers)"
+            parts = {n: s / split["step"] for n, s in split.items() if n not in _NOT_PARTS}
+            splits[f"{case['model']}{cut}"] = parts
+    return splits
+
+
+def _conditions(record: Record) -> str:
+    held = record.get("conditions") or {}
+    hardware, git = held.get("hardware") or {}, held.get("commit") or {}
+    packages = held.get("packages") or {}
+    versions = [f"{name} {packages[name]}" for name in ("torch", "megatron-core")
+                if packages.get(name)]  # fmt: skip
+    commit = (git.get("commit") or "not known")[:10] + (" with changes" if git.get("dirty") else "")
+    parts = [
+        f"{hardware.get('name')}, {hardware.get('ranks')} rank(s)",
+        f"load {held.get('load_average', 0):.1f} on {held.get('cores')} cores",
+        *versions,
+        f"commit {commit}",
+        f"measured {held.get('measured_at')}",
+    ]
+    return "; ".join(parts)

@@ -1,0 +1,118 @@
+"""The report's data as flat tables: what every plot shows, for CSV and Parquet."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.comparison.quantities import QUANTITIES
+from benchmarks.comparison.seed_groups import Group
+from benchmarks.report.figures_routing import routing_rows, source_rows
+from benchmarks.report.figures_time import phase_seconds
+from moe.runs.reader import Run
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A named table; all rows have the same keys, units are in the keys."""
+
+    name: str
+    rows: list[Row]
+
+    def to_csv(self) -> str:
+        """Return CSV text; unknown values are empty."""
+        text = io.StringIO()
+        if self.rows:
+            writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        return text.getvalue()
+
+
+def report_tables(runs: Sequence[Run], groups: Sequence[Group]) -> list[Table]:
+    """Return every figure's data, one table each."""
+    return [
+        Table("summary", [_summary_row(group) for group in groups]),
+        Table("runs", [row for run in runs for row in _quantity_rows(run)]),
+        Table("held_out_loss", [row for run in runs for row in _evaluation_rows(run)]),
+        Table("training", [row for run in runs for row in _training_rows(run)]),
+        Table("time", [row for run in runs for row in _time_rows(run)]),
+        Table("energy_phases", [row for run in runs for row in _phase_rows(run)]),
+        Table("expert_load", [row for run in runs for row in _load_rows(run)]),
+        Table("routing", [row for run in runs for row in routing_rows(run)]),
+        Table("routing_sources", [row for run in runs for row in source_rows(run)]),
+    ]
+
+
+def _summary_row(group: Group) -> Row:
+    row: Row = {"model": group.label, "sparse": group.sparse, "seeds": len(group.runs)}
+    for quantity in QUANTITIES:
+        measurement = group.measurement(quantity.key)
+        row[quantity.key] = measurement.value
+        row[f"{quantity.key}_half_width"] = measurement.uncertainty
+        row[f"{quantity.key}_kind"] = measurement.kind
+    return row
+
+
+def _quantity_rows(run: Run) -> Iterable[Row]:
+    for quantity in QUANTITIES:
+        yield {
+            "run": run.run_id,
+            "name": run.name,
+            "quantity": quantity.key,
+            **quantity.of(run).to_json(),
+        }
+
+
+def _evaluation_rows(run: Run) -> Iterable[Row]:
+    for row in run.evaluations:
+        yield {
+            "run": run.run_id,
+            "step": row["step"],
+            "tokens": row["tokens"],
+            "training_flops": run.training_flops(row),
+            "loss": row["loss"],
+        }
+
+
+_METRICS = ("loss", "load_balancing_loss", "z_loss", "grad_norm", "learning_rate", "step_time_s",
+            "tokens_per_s", "flops_per_s", "mfu", "data_stall_s", "energy_joules")  # fmt: skip
+
+
+def _training_rows(run: Run) -> Iterable[Row]:
+    for row in run.metrics:
+        keys: Mapping[str, Any] = {name: row.get(name) for name in _METRICS}
+        yield {"run": run.run_id, "step": row["step"], "tokens": row["tokens"], **keys}
+
+
+def _phase_rows(run: Run) -> Iterable[Row]:
+    for name, phase in ((run.record.get("energy") or {}).get("phases") or {}).items():
+        yield {
+            "run": run.run_id,
+            "phase": name,
+            "seconds": phase["seconds"],
+            "energy_joules": phase["value"],
+            "kind": phase["kind"],
+            "source": phase["source"],
+        }
+
+
+def _time_rows(run: Run) -> Iterable[Row]:
+    for name, seconds in phase_seconds(run).items():
+        yield {"run": run.run_id, "part": name, "seconds": seconds}
+
+
+def _load_rows(run: Run) -> Iterable[Row]:
+    for row in run.expert_load:
+        for layer, counts in zip(row["layers"], row["counts"], strict=True):
+            for expert, count in enumerate(counts):
+                yield {
+                    "run": run.run_id,
+                    "step": row["step"],
+                    "layer": layer,
+                    "expert": expert,
+                    "tokens": count,
+                }

@@ -1,0 +1,149 @@
+"""The efficiency report: one offline page, its Markdown twin, and every figure as data."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.comparison.dense_vs_sparse import COSTS as ACTIVE_COSTS
+from benchmarks.comparison.flop_convention import refuse_unlike_conventions
+from benchmarks.comparison.quantities import BY_KEY
+from benchmarks.comparison.seed_groups import Group, group_runs
+from benchmarks.errors import BenchmarkError
+from benchmarks.footprint.footprint import assumptions, stated
+from benchmarks.report.bench_results import read_bench_files, step_splits
+from benchmarks.report.content import report_content
+from benchmarks.report.figures import load_figures, pareto_figures, report_figures
+from benchmarks.report.tables import Table, report_tables
+from moe.runs.reader import Run, read_runs
+from moe.storage.atomic import replacing, write_text
+
+# Columns of the table where models are too many to be columns themselves.
+HEADLINE = ("loss", "tokens", "total_parameters", "active_parameters", "training_flops",
+            "tokens_per_s", "energy_per_token", "energy", "carbon", "money")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """Where a report was written."""
+
+    html: Path
+    markdown: Path
+    json: Path
+    figures: Path
+    """Directory of CSV and Parquet files, one pair for each table."""
+
+
+def write_report(
+    run_dirs: Sequence[Path],
+    out_dir: Path,
+    changes: Mapping[str, Any] | None = None,
+    bench_files: Sequence[Path] = (),
+) -> ReportPaths:
+    """Compare 1 to 200 runs and write the report; an older one there is replaced.
+
+    `changes` are keys of `[energy]` (region, pue, prices, ...) to state in place of the runs' own;
+    `bench_files` are results of `moe bench -o FILE` to show beside the runs.
+
+    Raises:
+        BenchmarkError: A run cannot be read, is given twice, counts FLOPs or money unlike the
+            others, or the directory cannot be written.
+    """
+    runs = [stated(run, changes or {}) for run in read_runs(run_dirs)]
+    refuse_unlike_conventions(runs)
+    _refuse_unlike_currencies(runs)
+    groups = group_runs(runs)
+    bench = read_bench_files(bench_files)
+    content = report_content(runs, groups, bench)
+    tables = report_tables(runs, groups)
+    paths = ReportPaths(
+        html=out_dir / "report.html",
+        markdown=out_dir / "report.md",
+        json=out_dir / "report.json",
+        figures=out_dir / "figures",
+    )
+    texts = {
+        paths.json: json.dumps(content, indent=1, allow_nan=False),
+        paths.markdown: _render("report.md.j2", content),
+        paths.html: _page(content, groups, step_splits(bench)),
+    }
+    try:
+        paths.figures.mkdir(parents=True, exist_ok=True)
+        for path, text in texts.items():
+            write_text(path, text)
+        for table in tables:
+            _write_table(paths.figures / f"{table.name}.csv", table)
+    except OSError as error:
+        raise BenchmarkError(f"report {out_dir}: {error.strerror or error}") from None
+    return paths
+
+
+def _refuse_unlike_currencies(runs: Sequence[Run]) -> None:
+    configs = {run.name: assumptions(run) for run in runs}
+    priced = {
+        name: config.currency
+        for name, config in configs.items()
+        if config.price_per_device_hour is not None or config.price_per_kwh is not None
+    }
+    if len(set(priced.values())) > 1:
+        named = ", ".join(f"{name} in {currency}" for name, currency in priced.items())
+        raise BenchmarkError(f"prices in unlike currencies: {named}: state one with --currency")
+
+
+def _page(
+    content: dict[str, Any], groups: Sequence[Group], splits: Mapping[str, Mapping[str, float]]
+) -> str:
+    from plotly.offline import get_plotlyjs
+
+    data = {
+        "groups": [
+            {"key": g.key, "label": g.label, "sparse": g.sparse, "runs": len(g.runs)}
+            for g in groups
+        ],
+        "figures": report_figures(groups, splits),
+        "pareto": pareto_figures(groups) if len(groups) > 2 else [],
+        "load": load_figures(groups),
+    }
+    # A "<" inside the data could end the script element.
+    embedded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    page = {
+        "plotly": get_plotlyjs(),
+        "data": embedded,
+        "figures": data["figures"],
+        "pareto": data["pareto"],
+    }
+    return _render("report.html.j2", {**content, **page})
+
+
+def _render(template: str, values: dict[str, Any]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("benchmarks.report"),
+        autoescape=template.endswith("html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    known = {quantity["key"] for quantity in values["quantities"]}
+    costs = [{"key": key, "label": BY_KEY[key].label} for key in ACTIVE_COSTS if key in known]
+    return environment.get_template(template).render(
+        {**values, "active_costs": costs, "headline": HEADLINE}
+    )
+
+
+def _write_table(path: Path, table: Table) -> None:
+    """Write a table as CSV and as Parquet; an empty one removes an older report's."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    twin = path.with_suffix(".parquet")
+    if not table.rows:
+        path.unlink(missing_ok=True)
+        twin.unlink(missing_ok=True)
+        return
+    write_text(path, table.to_csv())
+    with replacing(twin) as temporary:
+        parquet.write_table(pa.Table.from_pylist(table.rows), temporary)

@@ -1,0 +1,1 @@
+"""Documents to a token store: work units, worker pool, deduplication, assembly."""

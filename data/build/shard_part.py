@@ -1,0 +1,165 @@
+"""One unit of work: read, clean, tokenise, and leave the result in a part file.
+
+A part is an Arrow file with a row for every document, kept or not, and a JSON file with counts,
+written last: a part without it is not there. Parts are pure functions of the recipe and the unit.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data.cleaning.cleaner import Cleaned, Cleaner, Tally
+from data.cleaning.decontamination import read_evaluations
+from data.cleaning.minhash import NUM_HASHES, Bands, band_keys, bands_for, signatures_of
+from data.errors import DataError
+from data.recipe import Recipe
+from data.sources.readers import Document, read_unit
+from data.sources.work_units import Unit
+from data.storage.atomic import whole_file, write_text
+from data.store.writer import HASH_BYTES, dtype_for
+from data.tokenization.tokenizer import Tokenizer
+
+GROUP_DOCUMENTS = 512
+GROUP_CHARACTERS = 1 << 20
+INPUT_FAULTS = frozenset(
+    ("empty", "bad_utf8", "bad_json", "no_text", "too_large", "only_special_tokens")
+    + ("unreadable", "truncated")
+)
+
+
+def input_faults(tally: Tally) -> int:
+    """Count the documents that could not be read as they are."""
+    return sum(tally.counts[f"dropped.{reason}"] for reason in INPUT_FAULTS)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker needs to know."""
+
+    recipe: Recipe
+    tokenizer_text: str
+    eos_token: str
+    parts: Path
+    """Folder for part files."""
+    strict: bool
+
+
+class PartMaker:
+    """Turns units into part files; one a process."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._tokenizer = Tokenizer(job.tokenizer_text, "tokenizer.json", job.eos_token)
+        clean = job.recipe.clean
+        self._cleaner = Cleaner(
+            clean,
+            job.recipe.max_document_mib << 20,
+            tuple(self._tokenizer.info.special_tokens),
+            read_evaluations(clean.decontaminate) if clean.decontaminate else None,
+        )
+        similarity = clean.near_duplicates
+        self._bands = None if similarity is None else bands_for(similarity)
+        self._dtype = dtype_for(self._tokenizer.info.vocab_size)
+        self._tells_language = clean.needs_language
+        self._schema = part_schema(self._dtype, self._bands, self._tells_language)
+
+    def make(self, unit: Unit) -> tuple[Tally, int]:
+        """Write the part of `unit`; returns its counts and its tokens.
+
+        Raises:
+            DataError: Under `strict`, the first document that could not be read.
+        """
+        tally = Tally()
+        tokens = 0
+        path = self._job.parts / f"{unit.name}.arrow"
+        with whole_file(path) as file, pa.ipc.new_file(file, self._schema) as writer:
+            for group in _grouped(self._documents(unit)):
+                cleaned = [self._cleaner.clean(document, tally) for document in group]
+                if self._job.strict:
+                    _refuse_faults(cleaned)
+                batch = self._batch(cleaned)
+                tokens += len(batch.column("tokens").values)
+                writer.write_batch(batch)
+        values = {"tally": tally.to_json(), "tokens": tokens, "num_bytes": unit.num_bytes}
+        write_text(self._job.parts / f"{unit.name}.json", json.dumps(values))
+        return tally, tokens
+
+    def _documents(self, unit: Unit) -> Iterator[Document]:
+        recipe = self._job.recipe
+        column = recipe.source[unit.source].text_column
+        return read_unit(unit, column, recipe.max_document_mib << 20)
+
+    def _batch(self, cleaned: Sequence[Cleaned]) -> Any:
+        kept = [document for document in cleaned if document.reason is None]
+        ids = self._tokenizer.encode_batch([document.text for document in kept])
+        eos = np.array([self._tokenizer.info.eos_id])
+        flat = np.concatenate([a for i in ids for a in (i, eos)] or [eos[:0]]).astype(self._dtype)
+        sizes = np.zeros(len(cleaned) + 1, dtype=np.int32)
+        sizes[1:][[document.reason is None for document in cleaned]] = [i.size + 1 for i in ids]
+        columns = [
+            pa.array([c.document.file for c in cleaned]),
+            pa.array([c.document.position for c in cleaned], type=pa.int64()),
+            pa.array([c.reason for c in cleaned], type=pa.string()),
+            pa.array([c.detail for c in cleaned], type=pa.string()),
+            pa.array([c.content_hash for c in cleaned], type=pa.binary(HASH_BYTES)),
+            pa.ListArray.from_arrays(pa.array(np.cumsum(sizes, dtype=np.int32)), pa.array(flat)),
+        ]
+        if self._bands is not None:
+            columns += _near_columns(cleaned, self._bands)
+        if self._tells_language:
+            columns.append(pa.array([c.language for c in cleaned], type=pa.string()))
+        return pa.record_batch(columns, schema=self._schema)
+
+
+def part_schema(dtype: str, bands: Bands | None, tells_language: bool) -> pa.Schema:
+    """Return the columns of a part file."""
+    fields = [
+        ("file", pa.string()),
+        ("position", pa.int64()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("hash", pa.binary(HASH_BYTES)),
+        ("tokens", pa.list_(pa.type_for_alias(dtype))),
+    ]
+    if bands is not None:
+        fields.append(("signature", pa.binary(4 * NUM_HASHES)))
+        fields += [(f"band_{band}", pa.uint64()) for band in range(bands.count)]
+    if tells_language:
+        fields.append(("language", pa.string()))
+    return pa.schema(fields)
+
+
+def _near_columns(cleaned: Sequence[Cleaned], bands: Bands) -> list[Any]:
+    signatures = np.zeros((len(cleaned), NUM_HASHES), dtype=np.uint32)
+    kept = [i for i, document in enumerate(cleaned) if document.reason is None]
+    if kept:
+        signatures[kept] = signatures_of([w for i in kept if (w := cleaned[i].words) is not None])
+    rows = pa.py_buffer(signatures.tobytes())
+    column = pa.Array.from_buffers(pa.binary(4 * NUM_HASHES), len(cleaned), [None, rows])
+    return [column, *(pa.array(keys) for keys in band_keys(signatures, bands))]
+
+
+def _grouped(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    """Group documents so that one record batch stays small."""
+    group: list[Document] = []
+    characters = 0
+    for document in documents:
+        group.append(document)
+        characters += len(document.text)
+        if len(group) == GROUP_DOCUMENTS or characters >= GROUP_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
+
+
+def _refuse_faults(cleaned: Sequence[Cleaned]) -> None:
+    for c in (c for c in cleaned if c.reason in INPUT_FAULTS):
+        where = f"{c.document.file}, position {c.document.position}"
+        detail = f" ({c.detail})" if c.detail else ""
+        raise DataError(f"{where}: {c.reason}{detail}: mend it, or build without --strict")

@@ -1,0 +1,1 @@
+"""Conversations to a token store, by way of a chat template."""

@@ -1,0 +1,1 @@
+"""What a document must pass: filters, personal data, decontamination, near duplicates."""

@@ -1,0 +1,1 @@
+"""A look at a store: a summary in numbers, and a page."""

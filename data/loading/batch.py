@@ -1,0 +1,65 @@
+"""What the loader hands to training."""
+
+import zlib
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+
+from data.loading.row_buffers import Rows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch of B sequences of S tokens, on the CPU (`feed = "dali"`: on its device).
+
+    Position s of a sequence predicts `labels[b, s]` from `tokens[b, : s + 1]`.
+    """
+
+    tokens: torch.Tensor
+    """Input ids, int64 [B, S]."""
+    labels: torch.Tensor
+    """Next token of each position, int64 [B, S]."""
+    loss_mask: torch.Tensor
+    """1 where the position counts in the loss, else 0; float32 [B, S]."""
+    position_ids: torch.Tensor
+    """Position in the sequence, or in the document under `document_mask`; int64 [B, S]."""
+    cu_seqlens: torch.Tensor | None
+    """Under `document_mask`: borders of the documents in the B * S tokens laid end to end, int32
+    [documents + 1], first 0 and last B * S; a border lies at every start of a sequence."""
+    lengths: torch.Tensor
+    """Positions of each sequence that hold tokens, the rest is padding; int64 [B], on the CPU."""
+    sources: torch.Tensor
+    """Source of each sequence, by its place in `Loader.sources`; int64 [B], on the CPU."""
+
+    @classmethod
+    def empty(cls, num_rows: int, seq_len: int, pin_memory: bool) -> Self:
+        """Allocate a batch: no tokens yet, every position in the loss, positions from 0."""
+        shape = (num_rows, seq_len)
+        positions = torch.empty(shape, dtype=torch.int64, pin_memory=pin_memory)
+        positions[:] = torch.arange(seq_len)
+        return cls(
+            tokens=torch.empty(shape, dtype=torch.int64, pin_memory=pin_memory),
+            labels=torch.empty(shape, dtype=torch.int64, pin_memory=pin_memory),
+            loss_mask=torch.ones(shape, dtype=torch.float32, pin_memory=pin_memory),
+            position_ids=positions,
+            cu_seqlens=None,
+            lengths=torch.full((num_rows,), seq_len),
+            sources=torch.zeros(num_rows, dtype=torch.int64),
+        )
+
+    def checksum(self) -> int:
+        """Return the sum of the sequences' CRC-32: what is trained, in whatever order."""
+        return sum(zlib.crc32(row.tobytes()) for row in self.tokens.cpu().numpy())
+
+    def rows(self) -> Rows:
+        """Return the same memory as arrays to fill."""
+        return Rows(
+            self.tokens.numpy(),
+            self.labels.numpy(),
+            self.loss_mask.numpy(),
+            self.position_ids.numpy(),
+            np.zeros(self.tokens.shape, dtype=np.bool_),
+            self.lengths.numpy(),
+        )

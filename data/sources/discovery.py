@@ -1,0 +1,186 @@
+"""Input files of a build: their formats, what a folder holds, what in it is left aside."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data.errors import DataError
+from data.recipe import Recipe
+from data.store.manifest import MANIFEST, WORK
+from data.tokenization.info import TOKENIZER
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
+TEXT_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("txt", "text", "md", "rst", "tex", "html", "css", "sql", "sh"),
+        *("py", "pyi", "c", "h", "cc", "cpp", "hpp", "cu", "cuh", "rs", "go", "java", "kt"),
+        *("scala", "js", "ts", "jsx", "tsx", "rb", "php", "pl", "lua", "r", "jl", "m", "swift"),
+        *("cs", "hs", "ml"),
+    )
+)
+MEGATRON_SUFFIXES = (".bin", ".idx")
+
+Kind = Literal["text", "json", "parquet", "arrow"]
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One input file of a source."""
+
+    source: int
+    path: Path
+    num_bytes: int
+    """0 for one that cannot be looked at, which reading will report."""
+    modified_ns: int
+    """When it was last changed, ns since 1970."""
+
+    @property
+    def kind(self) -> Kind:
+        """The file's format, told by its name, compression aside."""
+        return file_kind(self.path)
+
+    @property
+    def compression(self) -> str | None:
+        """Arrow's name of the compression around the file, if any."""
+        return COMPRESSIONS.get(self.path.suffix)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All input files of a recipe."""
+
+    files: list[InputFile]
+    """In document order."""
+    ignored: Counter[str]
+    """Files in the recipe's folders that are in no format known here, by suffix."""
+
+
+def list_inputs(recipe: Recipe) -> Inputs:
+    """Find every input file.
+
+    Raises:
+        DataError: A path is missing, or a folder cannot be read or holds nothing known here.
+    """
+    files = []
+    ignored: Counter[str] = Counter()
+    for index, source in enumerate(recipe.source):
+        for root in source.paths:
+            found = list(walk_files(root, ignored))
+            if not found:
+                is_ours = root.is_dir() and _is_ours(os.listdir(root))
+                why = "a token store, not documents" if is_ours else "no documents in it"
+                raise DataError(f"{root}: {why}: give text, JSONL, Parquet or Arrow files")
+            files += [_input_file(index, path) for path in found]
+    return Inputs(files, ignored)
+
+
+def _input_file(source: int, path: Path) -> InputFile:
+    try:
+        status = path.stat()
+    except OSError:
+        return InputFile(source, path, 0, 0)
+    return InputFile(source, path, status.st_size, status.st_mtime_ns)
+
+
+def file_kind(path: Path) -> Kind:
+    """Tell a file's format by its name, compression aside."""
+    suffix = _inner_suffix(path)
+    if suffix in JSON_SUFFIXES:
+        return "json"
+    if suffix == ".parquet":
+        return "parquet"
+    return "arrow" if suffix in TABLE_SUFFIXES else "text"
+
+
+def _inner_suffix(path: Path) -> str:
+    return Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
+
+
+def walk_files(root: Path, ignored: Counter[str] | None = None) -> Iterator[Path]:
+    """Yield the files at or below a path, in order; of a saved dataset, its data files.
+
+    Hidden files, stores and unfinished builds are passed over, files in unknown formats counted in
+    `ignored`; a file that is named itself is taken whatever it is called.
+
+    Raises:
+        DataError: Nothing is there, a folder cannot be read, or it is of another command.
+    """
+    if not os.path.isdir(root):
+        if root.suffix in MEGATRON_SUFFIXES:
+            raise DataError(f"{root}: Megatron's format: use `moe data import` on the pair")
+        try:
+            root.stat()
+        except FileNotFoundError:
+            raise DataError(f"{root}: no such file or folder") from None
+        except OSError as error:
+            raise _unreadable(error) from None
+        yield root
+    elif os.path.isfile(root / "dataset_dict.json"):
+        splits = _saved_names(root / "dataset_dict.json", "splits")
+        if "train" not in splits:
+            raise DataError(f"{root}: a dataset with splits {', '.join(splits)}: name one's folder")
+        yield from walk_files(root / "train", ignored)
+    elif os.path.isfile(root / "state.json"):
+        yield from (root / name for name in _saved_names(root / "state.json", "_data_files"))
+    else:
+        for path in _below(root):
+            if _is_known(path):
+                yield path
+            elif ignored is not None:
+                ignored[path.suffix.removeprefix(".") or "no suffix"] += 1
+
+
+def _saved_names(path: Path, key: str) -> list[str]:
+    """Read names from what `datasets.save_to_disk` writes beside its data."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))[key]
+        return [name if isinstance(name, str) else name["filename"] for name in names]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{path}: not of a dataset saved by Hugging Face datasets") from None
+
+
+def _below(root: Path) -> list[Path]:
+    """Return the files below a folder, in the order of their names; links are followed once."""
+
+    def refuse(error: OSError) -> None:
+        raise _unreadable(error)
+
+    found: list[Path] = []
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+        place = os.path.realpath(parent)
+        if place in seen or _is_ours(names):
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def _is_ours(names: list[str]) -> bool:
+    """Tell by the files in a folder whether it is a store, or one being built: no source."""
+    return TOKENIZER in names and (MANIFEST in names or WORK in names)
+
+
+def _unreadable(error: OSError) -> DataError:
+    return DataError(f"{error.filename}: {error.strerror}: make it readable or name others")
+
+
+def _is_known(path: Path) -> bool:
+    """Tell whether a file in a folder is an input; plain `.json` there is mostly settings.
+
+    What cannot be looked at is taken for what its name says; reading will report it.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        return False
+    suffix = _inner_suffix(path)
+    known = suffix in TEXT_SUFFIXES or suffix in JSON_SUFFIXES or suffix in TABLE_SUFFIXES
+    return known and path.suffix != ".json"

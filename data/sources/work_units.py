@@ -1,0 +1,212 @@
+"""Cutting sources into units of work that any process can do alone, in a fixed order.
+
+A unit is about 16 MiB of input. Its number depends on the sources only, so that shards, workers
+and restarts agree on it. Plain JSON lines are cut by byte range, tables by row group; compressed
+and separated text, which cannot be entered in the middle, is a unit a file, or where the file is
+large, cut by the process that plans.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import DataError
+from data.recipe import Recipe, SourceRecipe
+from data.sources.discovery import InputFile, Kind
+from data.sources.stream_splitter import Fault, cut_stream
+
+UNIT_BYTES = 1 << 24
+STREAM_BYTES = 2 * UNIT_BYTES
+"""Compressed or separated files up to this size are read by one worker."""
+
+Share = tuple[int, int]
+"""(i, n): the i-th of n shares of a build, from 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One unit of work; `kind`, `separator` and `payload` tell how its documents are read."""
+
+    source: int
+    """Index of the source in the recipe."""
+    file: int
+    """Number of the (first) file among all files of the recipe."""
+    block: int
+    """Number of the unit within the file."""
+    kind: Kind
+    paths: tuple[Path, ...]
+    start: int = 0
+    """First byte (json), row group (parquet) or record batch (arrow)."""
+    end: int = 0
+    """One past the last."""
+    first_row: int = 0
+    """Row of the table at which the unit starts."""
+    compression: str | None = None
+    separator: bytes | None = None
+    """Set for a file that is read as one stream: what ends a document (nothing: the file does)."""
+    payload: tuple[bytes, ...] | None = field(default=None, repr=False)
+    """Documents cut from a large stream."""
+    positions: tuple[int, ...] = ()
+    """Byte offset of each document of `payload`."""
+    faults: tuple[Fault, ...] = ()
+    """What the planning process could not hand on."""
+    num_bytes: int
+    """Input bytes this unit accounts for, for progress."""
+
+    @property
+    def name(self) -> str:
+        """Name that sorts in document order."""
+        return f"{self.source:04d}-{self.file:08d}-{self.block:08d}"
+
+
+def plan_units(recipe: Recipe, files: list[InputFile], share: Share = (1, 1)) -> Iterator[Unit]:
+    """Yield the units of one share in document order; small whole-document files share one.
+
+    Raises:
+        DataError: A table lacks its source's text column.
+    """
+    group: list[tuple[int, InputFile]] = []
+    for number, file in enumerate(files):
+        source = recipe.source[file.source]
+        whole = file.kind == "text" and source.separator is None and file.compression is None
+        if group and (not whole or not _fits(group, file)):
+            yield from _mine(_grouped(group), share)
+            group = []
+        if whole:
+            group.append((number, file))
+        elif file.kind in ("parquet", "arrow"):
+            yield from _mine(_table_units(number, file, source.text_column), share)
+        elif file.kind == "json" and file.compression is None:
+            yield from _mine(_line_units(number, file), share)
+        elif number % share[1] == share[0] - 1:  # a stream is cut by nobody but its share
+            yield from _stream_units(number, file, source, recipe.max_document_mib << 20)
+    if group:
+        yield from _mine(_grouped(group), share)
+
+
+def _mine(units: Iterator[Unit], share: Share) -> Iterator[Unit]:
+    index, count = share
+    return (unit for unit in units if (unit.file + unit.block) % count == index - 1)
+
+
+def _fits(group: list[tuple[int, InputFile]], file: InputFile) -> bool:
+    same = group[0][1].source == file.source
+    return same and sum(f.num_bytes for _, f in group) + file.num_bytes <= UNIT_BYTES
+
+
+def _grouped(group: list[tuple[int, InputFile]]) -> Iterator[Unit]:
+    number, first = group[0]
+    yield Unit(
+        source=first.source,
+        file=number,
+        block=0,
+        kind="text",
+        paths=tuple(file.path for _, file in group),
+        num_bytes=sum(file.num_bytes for _, file in group),
+    )
+
+
+def _common(number: int, file: InputFile) -> dict[str, Any]:
+    return {"source": file.source, "file": number, "kind": file.kind, "paths": (file.path,)}
+
+
+def _line_units(number: int, file: InputFile) -> Iterator[Unit]:
+    for block, start in enumerate(range(0, max(file.num_bytes, 1), UNIT_BYTES)):
+        end = min(start + UNIT_BYTES, file.num_bytes)
+        yield Unit(
+            block=block, start=start, end=end, num_bytes=end - start, **_common(number, file)
+        )
+
+
+def _stream_units(
+    number: int, file: InputFile, source: SourceRecipe, max_document_bytes: int
+) -> Iterator[Unit]:
+    separator = b"\n" if file.kind == "json" else (source.separator or "").encode()
+    stream = {"compression": file.compression, "separator": separator, **_common(number, file)}
+    if file.num_bytes <= STREAM_BYTES:
+        yield Unit(block=0, num_bytes=file.num_bytes, **stream)
+        return
+    block = 0
+    try:
+        for piece in cut_stream(
+            file.path, file.compression, separator, UNIT_BYTES, max_document_bytes
+        ):
+            yield Unit(
+                block=block,
+                payload=piece.documents,
+                positions=piece.positions,
+                faults=piece.faults,
+                num_bytes=piece.num_bytes,
+                **stream,
+            )
+            block += 1
+    except OSError as error:
+        fault = Fault(0, "unreadable", error.strerror or str(error))
+        yield Unit(block=block, payload=(), faults=(fault,), num_bytes=file.num_bytes, **stream)
+
+
+def _table_units(number: int, file: InputFile, column: str) -> Iterator[Unit]:
+    common = _common(number, file)
+    try:
+        schema, sizes = _table_layout(file)
+    except (OSError, pa.ArrowException) as error:
+        fault = Fault(0, "unreadable", " ".join(str(error).split()))
+        yield Unit(block=0, payload=(), faults=(fault,), num_bytes=file.num_bytes, **common)
+        return
+    if column not in schema.names:
+        raise DataError(
+            f"{file.path}: no column {column!r}; it has {', '.join(schema.names)}: choose one with"
+            " --text-column"
+        )
+    if not _is_text(schema.field(column).type):
+        raise DataError(f"{file.path}: column {column!r} is {schema.field(column).type}, not text")
+    total = max(sum(size for size, _ in sizes), 1)
+    start = block = first_row = filled = rows = 0
+    for index, (size, num_rows) in enumerate(sizes):
+        filled, rows = filled + size, rows + num_rows
+        if filled >= UNIT_BYTES or index == len(sizes) - 1:
+            place: dict[str, Any] = {
+                "block": block,
+                "start": start,
+                "end": index + 1,
+                "first_row": first_row,
+            }
+            yield Unit(num_bytes=file.num_bytes * filled // total, **place, **common)
+            start, block, first_row = index + 1, block + 1, first_row + rows
+            filled = rows = 0
+
+
+def _table_layout(file: InputFile) -> tuple[pa.Schema, list[tuple[int, int]]]:
+    """Return the schema, and bytes and rows of each row group or record batch."""
+    if file.kind == "parquet":
+        with pq.ParquetFile(file.path) as table:
+            groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
+            return table.schema_arrow, [(g.total_byte_size, g.num_rows) for g in groups]
+    with pa.memory_map(str(file.path)) as mapped:
+        schema, batches = arrow_batches(mapped)
+        return schema, [(batch.nbytes, batch.num_rows) for batch in batches]
+
+
+def arrow_batches(mapped: Any, start: int = 0, end: int | None = None) -> tuple[Any, Iterator[Any]]:
+    """Return the schema and record batches [start, end) of an Arrow file of either IPC format."""
+    try:
+        reader = pa.ipc.open_file(mapped)
+    except pa.ArrowInvalid:
+        mapped.seek(0)
+        stream = pa.ipc.open_stream(mapped)
+        return stream.schema, islice(stream, start, end)
+    last = reader.num_record_batches if end is None else end
+    return reader.schema, (reader.get_batch(i) for i in range(start, last))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )

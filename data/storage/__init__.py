@@ -1,0 +1,1 @@
+"""Durable files: atomic replacement, new folders, locks and checksums."""

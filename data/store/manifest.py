@@ -1,0 +1,170 @@
+"""What a token store says about itself: `manifest.json`."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import ValidationError
+
+from data.errors import DataError
+from data.frozen_model import FrozenModel
+from data.storage.atomic import write_text
+from data.tokenization.info import TokenizerInfo
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+WORK = "work.json"
+"""Of an unfinished build, beside its tokeniser."""
+OWN_HASH = "manifest_sha256"
+
+SplitName = Literal["train", "held_out"]
+TRAIN: SplitName = "train"
+HELD_OUT: SplitName = "held_out"
+
+
+class FileInfo(FrozenModel):
+    """One file of the store; `rows` counts tokens in a token shard, else table rows."""
+
+    file: str
+    rows: int
+    num_bytes: int
+    sha256: str
+
+
+class StreamInfo(FrozenModel):
+    """The documents of one source in one split, end to end."""
+
+    tokens: int
+    documents: int
+    shards: tuple[FileInfo, ...]
+    document_table: FileInfo
+    """Arrow table with each document's end (exclusive token position), content hash and, where
+    the recipe had it told, language."""
+    answers: FileInfo | None = None
+    """Conversations: Arrow table with first and one past the last token of each answer."""
+
+
+class SourceInfo(FrozenModel):
+    """One named source and its splits."""
+
+    name: str
+    weight: float | None
+    splits: dict[SplitName, StreamInfo]
+
+
+class Canary(FrozenModel):
+    """A secret planted in the training split."""
+
+    text: str
+    repeats: int
+
+
+class ChatInfo(FrozenModel):
+    """How conversations became documents."""
+
+    kind: Literal["conversations", "pairs"]
+    """`pairs`: documents 2i and 2i + 1 are the chosen and the rejected one of pair i."""
+    template: str
+    """Jinja text."""
+    names: dict[str, str]
+    """Further names the template knows, such as `bos_token`."""
+
+
+class Manifest(FrozenModel):
+    """Everything known about a token store. Equal inputs and settings give equal manifests."""
+
+    format_version: int
+    dtype: Literal["uint16", "uint32"]
+    batch_tokens: int
+    """Tokens of every record batch but the last of a stream."""
+    shard_tokens: int
+    """Tokens of every shard but the last of a stream; a multiple of `batch_tokens`."""
+    tokenizer: TokenizerInfo
+    sources: tuple[SourceInfo, ...]
+    dropped: dict[str, int]
+    """Documents left out, by reason."""
+    dropped_table: FileInfo | None = None
+    """Arrow table with file, position, reason and detail of each document left out."""
+    counts: dict[str, int] = {}
+    """What every cleaning step read, changed and found; see `data.cleaning.cleaner.Tally`."""
+    histograms: dict[str, dict[str, int]] = {}
+    """Of documents that passed cleaning, by lower bin edge; `tokens` and `copies` of kept ones."""
+    canaries: tuple[Canary, ...] = ()
+    chat: ChatInfo | None = None
+    """Of a conversation store."""
+    libraries: dict[str, str] = {}
+    """Versions of the libraries whose algorithms decided the content."""
+    settings: dict[str, Any]
+    """Every setting of the build that decided what the store holds."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all sources and splits, end-of-document tokens included."""
+        return sum(stream.tokens for stream in self.streams())
+
+    @property
+    def documents(self) -> int:
+        """Documents of all sources and splits."""
+        return sum(stream.documents for stream in self.streams())
+
+    def streams(self, split: str | None = None) -> list[StreamInfo]:
+        """Return the streams of one split, or all of them."""
+        return [
+            stream
+            for source in self.sources
+            for name, stream in source.splits.items()
+            if split in (None, name)
+        ]
+
+    def files(self) -> list[FileInfo]:
+        """Return every file with a checksum."""
+        files = [f for stream in self.streams() for f in (*stream.shards, stream.document_table)]
+        files += [stream.answers for stream in self.streams() if stream.answers is not None]
+        return files if self.dropped_table is None else [*files, self.dropped_table]
+
+    def write(self, store: Path) -> None:
+        """Write `manifest.json`, its own hash in it; its presence makes the store whole."""
+        values = self.model_dump(mode="json")
+        values[OWN_HASH] = _sha256(values)
+        write_text(store / MANIFEST, json.dumps(values, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, store: Path) -> Self:
+        """Read a store's manifest.
+
+        Raises:
+            DataError: No store there, an unfinished one, or a manifest of another format.
+        """
+        path = store / MANIFEST
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            version = values.get("format_version")
+            if version != FORMAT_VERSION:
+                raise DataError(
+                    f"{path}: format_version {version}, this moescale reads {FORMAT_VERSION}:"
+                    " build the store again"
+                )
+            values.pop(OWN_HASH, None)
+            return cls.model_validate(values)
+        except (FileNotFoundError, NotADirectoryError):
+            raise DataError(
+                f"{store}: no {MANIFEST}: build the store with `moe data build`"
+            ) from None
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}: make it readable") from None
+        except (ValueError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            detail = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
+            raise DataError(f"{path}: damaged ({detail}): build the store again") from None
+
+
+def manifest_is_intact(store: Path) -> bool:
+    """Tell whether a store's manifest still says what was written, by the hash it holds."""
+    values = json.loads((store / MANIFEST).read_text(encoding="utf-8"))
+    return bool(values.pop(OWN_HASH, None) == _sha256(values))
+
+
+def _sha256(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()

@@ -1,0 +1,227 @@
+r"""Megatron's indexed datasets (`.bin` and `.idx`): tokens in without tokenising again, and out.
+
+Layout of `.idx`, little endian, as megatron-core's `indexed_dataset.py` reads it: b"MMIDIDX\0\0",
+uint64 version 1, uint8 dtype code, uint64 sequences, uint64 document borders, int32 length of each
+sequence in tokens, int64 byte offset of each sequence in `.bin`, int64 document borders, as numbers
+of sequences, beginning with 0.
+"""
+
+import hashlib
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import DataError
+from data.progress import Progress, Report
+from data.storage.atomic import refuse_existing, whole_file, whole_folder, write_text
+from data.store.manifest import FORMAT_VERSION, HELD_OUT, TRAIN, Manifest, SourceInfo, SplitName
+from data.store.reader import Store, TokenStream
+from data.store.writer import (
+    BATCH_TOKENS,
+    HASH_BYTES,
+    SHARD_TOKENS,
+    StreamFormat,
+    StreamWriter,
+    dtype_for,
+    is_held_out,
+)
+from data.tokenization.info import TOKENIZER, TokenizerInfo
+from data.tokenization.tokenizer import Tokenizer
+
+MAGIC = b"MMIDIDX\x00\x00"
+HEADER = struct.Struct("<9sQBQQ")
+DTYPES: dict[int, str] = {1: "u1", 2: "i1", 3: "i2", 4: "i4", 5: "i8", 8: "u2"}
+CODES = {"uint16": 8, "uint32": 4}
+"""Code written for each store type; Megatron knows no uint32, so wide vocabularies are int32."""
+EXPORT_TOKENS = 1 << 22
+DOCUMENTS_A_REPORT = 1024
+SOURCE = "megatron"
+GONE = "dropped."
+
+
+@dataclass(frozen=True)
+class IndexedDataset:
+    """A memory-mapped `.bin` and `.idx` pair."""
+
+    tokens: NDArray[Any]
+    starts: NDArray[np.int64]
+    """First token of each document."""
+    ends: NDArray[np.int64]
+    """One past the last."""
+
+    @classmethod
+    def open(cls, prefix: Path) -> "IndexedDataset":
+        """Open `PREFIX.bin` and `PREFIX.idx` (or either of their names).
+
+        Raises:
+            DataError: A file is missing, is cut, or is no indexed dataset.
+        """
+        base = prefix.with_suffix("") if prefix.suffix in (".bin", ".idx") else prefix
+        index_file, token_file = (base.with_name(base.name + end) for end in (".idx", ".bin"))
+        for path in (index_file, token_file):
+            if not path.is_file():
+                raise DataError(f"{path}: missing: name the prefix of a .bin and .idx pair")
+        code, lengths, offsets, borders = _read_index(index_file)
+        tokens = _mapped(token_file, DTYPES[code])
+        firsts = offsets // tokens.itemsize
+        if (offsets % tokens.itemsize).any() or (firsts + lengths > tokens.size).any():
+            raise DataError(f"{token_file}: shorter than {index_file.name} says: copy it again")
+        if (firsts != np.cumsum(lengths) - lengths).any():
+            raise DataError(f"{index_file}: sequences do not follow one another: not supported")
+        sequence_ends = np.concatenate([[0], firsts + lengths])
+        return cls(tokens, sequence_ends[borders[:-1]], sequence_ends[borders[1:]])
+
+
+def import_indexed(
+    prefix: Path,
+    out: Path,
+    tokenizer: Tokenizer,
+    held_out_fraction: float = 0.0,
+    progress: Report | None = None,
+) -> Manifest:
+    """Make a token store of a Megatron indexed dataset; documents get an end where they lack one.
+
+    Raises:
+        DataError: `out` exists, the pair is damaged, or it holds ids the tokeniser lacks.
+    """
+    refuse_existing(out)
+    dataset = IndexedDataset.open(prefix)
+    with whole_folder(out) as root:
+        return _imported(dataset, prefix, root, tokenizer, held_out_fraction, progress)
+
+
+def _imported(
+    dataset: IndexedDataset,
+    prefix: Path,
+    root: Path,
+    tokenizer: Tokenizer,
+    held_out_fraction: float,
+    progress: Report | None,
+) -> Manifest:
+    info = tokenizer.info
+    counts: Counter[str] = Counter()
+    form = StreamFormat(dtype=dtype_for(info.vocab_size), tokenizer_sha256=info.sha256)
+    writers: dict[SplitName, StreamWriter] = {
+        split: StreamWriter(root, f"{SOURCE}/{split}", form) for split in (TRAIN, HELD_OUT)
+    }
+    for number, document in enumerate(_checked(dataset, info, prefix, counts), 1):
+        digest = hashlib.blake2b(document.tobytes(), digest_size=HASH_BYTES).digest()
+        split = HELD_OUT if is_held_out(digest, held_out_fraction) else TRAIN
+        writers[split].append(document, digest)
+        if progress is not None and number % DOCUMENTS_A_REPORT == 0:
+            progress(Progress("import", number, dataset.ends.size, documents=number))
+    splits = {split: writer.close() for split, writer in writers.items()}
+    if not sum(stream.documents for stream in splits.values()):
+        raise DataError(f"{prefix}: no document is left ({dict(counts)})")
+    write_text(root / TOKENIZER, tokenizer.text)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        dtype=form.dtype,
+        batch_tokens=BATCH_TOKENS,
+        shard_tokens=SHARD_TOKENS,
+        tokenizer=info,
+        sources=(SourceInfo(name=SOURCE, weight=None, splits=splits),),
+        dropped={k.removeprefix(GONE): n for k, n in sorted(counts.items()) if GONE in k},
+        counts={k: n for k, n in sorted(counts.items()) if GONE not in k},
+        settings={"imported": str(prefix), "held_out_fraction": held_out_fraction},
+    )
+    manifest.write(root)
+    return manifest
+
+
+def export_indexed(
+    store: Store, split: SplitName, prefix: Path, progress: Report | None = None
+) -> dict[str, int]:
+    """Write one split as `PREFIX.bin` and `PREFIX.idx`; returns its documents and tokens.
+
+    Raises:
+        DataError: A file is there already, or the split is empty.
+    """
+    streams = [stream for stream in store.split(split).streams if stream.num_documents]
+    if not streams:
+        raise DataError(f"{store.path}: split {split} holds no documents")
+    index_file, token_file = (prefix.with_name(prefix.name + end) for end in (".idx", ".bin"))
+    for path in (index_file, token_file):
+        refuse_existing(path)
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    code = CODES[store.manifest.dtype]
+    lengths = np.concatenate([np.diff(stream.ends, prepend=0) for stream in streams])
+    total, done = int(lengths.sum()), 0
+    itemsize = np.dtype(DTYPES[code]).itemsize
+    offsets = (np.cumsum(lengths) - lengths) * itemsize
+    with whole_file(index_file) as index, whole_file(token_file) as file:
+        index.write(HEADER.pack(MAGIC, 1, code, lengths.size, lengths.size + 1))
+        index.write(lengths.astype("<i4").tobytes())
+        index.write(offsets.astype("<i8").tobytes())
+        index.write(np.arange(lengths.size + 1, dtype="<i8").tobytes())
+        index.flush()  # neither file takes its name before both are written
+        for tokens in (part for stream in streams for part in _slices(stream)):
+            file.write(tokens.astype(DTYPES[code]).tobytes())
+            done += tokens.size
+            if progress is not None:
+                progress(Progress("export", done, total, tokens=done))
+    return {"documents": int(lengths.size), "tokens": total}
+
+
+def _slices(stream: TokenStream) -> Iterator[NDArray[Any]]:
+    for start in range(0, stream.num_tokens, EXPORT_TOKENS):
+        yield stream.read(start, min(EXPORT_TOKENS, stream.num_tokens - start))
+
+
+def _mapped(path: Path, dtype: str) -> NDArray[Any]:
+    """Map a file of numbers; an empty one cannot be mapped."""
+    if path.stat().st_size % np.dtype(dtype).itemsize:
+        raise DataError(f"{path}: cut short: copy it again")
+    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
+
+
+def _read_index(path: Path) -> tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return dtype code, sequence lengths (tokens), offsets (bytes) and document borders."""
+    content = _mapped(path, "u1")
+    if content.size < HEADER.size or content[: len(MAGIC)].tobytes() != MAGIC:
+        raise DataError(f"{path}: not a Megatron index (no MMIDIDX header)")
+    _, version, code, sequences, borders = HEADER.unpack(content[: HEADER.size].tobytes())
+    if version != 1 or code not in DTYPES:
+        raise DataError(
+            f"{path}: version {version}, dtype code {code}: not one with integer tokens"
+        )
+    sizes = (4 * sequences, 8 * sequences, 8 * borders)
+    if content.size < HEADER.size + sum(sizes):
+        raise DataError(f"{path}: cut short: copy it again")
+    parts = np.split(content[HEADER.size :], np.cumsum(sizes))
+    lengths, offsets, documents = (
+        part.view(kind).astype(np.int64)
+        for part, kind in zip(parts, ("<i4", "<i8", "<i8"), strict=False)
+    )
+    return code, lengths, offsets, documents
+
+
+def _checked(
+    dataset: IndexedDataset, info: TokenizerInfo, prefix: Path, counts: Counter[str]
+) -> Iterator[NDArray[np.uint32]]:
+    """Yield documents that end with the end token and hold only ids of the tokeniser."""
+    special = set(info.special_tokens.values())
+    for number, (start, end) in enumerate(zip(dataset.starts, dataset.ends, strict=True)):
+        counts["read"] += 1
+        document = dataset.tokens[start:end]
+        if not document.size:
+            counts[f"{GONE}empty"] += 1
+            continue
+        if document.min() < 0 or document.max() >= info.vocab_size:
+            raise DataError(
+                f"{prefix}: document {number} holds ids {document.min()} to {document.max()}, the"
+                f" tokenizer has {info.vocab_size}: name the one it was made with"
+            )
+        if int(document[0]) in special and special.issuperset(document.tolist()):
+            counts[f"{GONE}only_special_tokens"] += 1
+            continue
+        if document[-1] != info.eos_id:
+            counts["changed.end_added"] += 1
+            document = np.append(document, info.eos_id)
+        yield document.astype(np.uint32)

@@ -1,0 +1,185 @@
+"""The folder of a run's checkpoints: which are complete, which stay, which is read. No engine."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from moe.checkpoint.index import INDEX, file_sha256, verify_files, write_index
+from moe.errors import ConfigError, StorageError
+from moe.storage.atomic import fsync_directory, write_json, write_text
+
+STATE = "state.json"
+LATEST = "latest"
+TRIES = 3
+"""Checkpoints that are taken up, each removed by its run meanwhile, before that is a fault."""
+T = TypeVar("T")
+_NAME = re.compile(r"step-\d+")
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the name of a step's checkpoint; names sort by step."""
+    return f"step-{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """Return a checkpoint's step by its name."""
+    return int(path.name.removeprefix("step-"))
+
+
+def partial_path(root: Path, step: int) -> Path:
+    """Return where a checkpoint lies while it is written; readers do not see it."""
+    return root / f".{checkpoint_name(step)}.partial"
+
+
+def tidy(root: Path) -> None:
+    """Remove what writers that were killed left; only the run's one writer may, between saves."""
+    for partial in root.glob(".step-*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+    for old in root.glob(".step-*.old"):
+        final = root / old.name.removeprefix(".").removesuffix(".old")
+        if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(final)
+
+
+def begin(root: Path, step: int) -> None:
+    """Make the empty folder that ranks write into."""
+    tidy(root)
+    partial_path(root, step).mkdir(parents=True)
+
+
+def complete(root: Path, step: int, state: Mapping[str, Any], index: dict[str, Any]) -> None:
+    """Add state and index to the ranks' files, give all of it its name, then point `latest` at it.
+
+    An older checkpoint of the same step stays until the new one has its name.
+    """
+    partial, final = partial_path(root, step), root / checkpoint_name(step)
+    write_json(partial / STATE, {"step": step, **state})
+    files = index["files"] | {STATE: file_sha256(partial / STATE)}
+    write_index(partial, index | {"files": files})
+    old = root / f".{final.name}.old"
+    if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+    partial.rename(final)
+    fsync_directory(root)
+    write_text(root / LATEST, final.name)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_old(root: Path, keep: int, keep_every: int | None) -> None:
+    """Keep the newest `keep`, and every multiple of `keep_every`; the rest goes."""
+    for path in complete_checkpoints(root)[:-keep]:
+        if keep_every is None or step_of(path) % keep_every:
+            # Its name goes first: no reader finds half of it, or takes it up.
+            with suppress(OSError):
+                shutil.rmtree(path.rename(partial_path(root, step_of(path))), ignore_errors=True)
+
+
+def complete_checkpoints(root: Path) -> list[Path]:
+    """Return a run's complete checkpoints, oldest first; copies under other names are not."""
+    found = (path for path in root.glob("step-*") if _NAME.fullmatch(path.name))
+    return sorted(path for path in found if (path / STATE).is_file())
+
+
+def latest_checkpoint(root: Path) -> Path | None:
+    """Return the newest complete checkpoint of a run, or None where there is none."""
+    found = complete_checkpoints(root)
+    return found[-1] if found else None
+
+
+def find_checkpoint(path: Path, step: int | None = None) -> Path:
+    """Return a run directory's newest checkpoint, or that of `step`, or `path` if it is one.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if step is None and (path / INDEX).is_file():
+        return path
+    root = path / "checkpoints"
+    if step is None:
+        newest = latest_checkpoint(root)
+        if newest is None:
+            raise ConfigError(f"{path}: no complete checkpoint: train the run, or resume it")
+        return newest
+    found = root / checkpoint_name(step)
+    if not (found / INDEX).is_file():
+        kept = ", ".join(str(step_of(p)) for p in complete_checkpoints(root)) or "none"
+        raise ConfigError(f"{path}: no checkpoint of step {step}: there are {kept}")
+    return found
+
+
+def use_checkpoint(path: Path, step: int | None, use: Callable[[Path], T]) -> T:
+    """Use what `find_checkpoint` finds; found anew where the run has removed it meanwhile."""
+    for _ in range(TRIES - 1):
+        found = find_checkpoint(path, step)
+        try:
+            return use(found)
+        except (ConfigError, StorageError, OSError):
+            if found.exists():
+                raise
+    return use(find_checkpoint(path, step))
+
+
+def checkpoint_to_resume(root: Path, step: int | None = None) -> Path | None:
+    """Return the newest checkpoint, or that of `step`, whole; None where there is none.
+
+    Raises:
+        ConfigError: It is damaged, or there is none of that step; says which others are whole.
+    """
+    tidy(root)
+    found = latest_checkpoint(root)
+    if step is not None:
+        found = root / checkpoint_name(step)
+        if not (found / STATE).is_file():
+            kept = ", ".join(str(step_of(path)) for path in complete_checkpoints(root)) or "none"
+            raise ConfigError(f"{root}: no checkpoint of step {step}: there are {kept}")
+    if found is None:
+        return None
+    try:
+        verify_files(found)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {_alternative(root, found)}") from None
+    return found
+
+
+def _alternative(root: Path, damaged: Path) -> str:
+    """Say which checkpoint may be resumed instead."""
+    for path in reversed(complete_checkpoints(root)):
+        if path < damaged and _is_whole(path):
+            return (
+                f"the checkpoint of step {step_of(path)} is whole: resume from it with"
+                f" --step {step_of(path)}"
+            )
+    return "no earlier checkpoint is whole: start a new run with --run-dir"
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        verify_files(path)
+    except ConfigError:
+        return False
+    return True
+
+
+def set_aside_after(root: Path, step: int) -> None:
+    """Rename checkpoints later than `step`, so that no resume takes them up again."""
+    for path in complete_checkpoints(root):
+        if step_of(path) > step:
+            aside = root / f"set-aside-{path.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the JSON values kept beside a checkpoint's tensors."""
+    try:
+        state: dict[str, Any] = json.loads((path / STATE).read_text())
+        return state
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path / STATE}: missing or damaged: {error}") from None

@@ -1,0 +1,203 @@
+"""megatron-core's sharded state as safetensors and JSON files: no pickle, any layout.
+
+Every rank writes the parts it owns to one safetensors file. `index.json` says where each part of
+each whole tensor lies, keeps the plain values (`common`), and has a SHA-256 of every file. What
+was saved under one layout is read under any other by copying overlaps. megatron-core gives the
+description of the sharding (`sharded_state_dict`); its own file formats pickle, start helper
+processes, and differ between 0.16 and 0.19.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from megatron.core.dist_checkpointing.dict_utils import (
+    dict_list_map_outplace,
+    merge,
+    nested_values,
+)
+from megatron.core.dist_checkpointing.mapping import (
+    ShardedObject,
+    ShardedStateDict,
+    ShardedTensor,
+    apply_factories,
+    apply_factory_merges,
+    is_main_replica,
+)
+from megatron.core.dist_checkpointing.state_dict_utils import load_preprocess, save_preprocess
+from megatron.core.dist_checkpointing.utils import extract_sharded_base
+
+from moe.checkpoint.index import (
+    FORMAT,
+    INDEX,
+    Part,
+    StoredTensors,
+    file_sha256,
+    read_index,
+    verify_files,
+    write_tensors,
+)
+from moe.errors import ConfigError
+
+__all__ = [
+    "INDEX",
+    "Block",
+    "Snapshot",
+    "blocks_of",
+    "index_of",
+    "read_index",
+    "read_sharded",
+    "take_snapshot",
+    "verify_files",
+    "write_parts",
+]
+
+
+class Block(NamedTuple):
+    """A block of a whole tensor; `whole`, `offset` and `shape` in elements."""
+
+    key: str
+    whole: tuple[int, ...]
+    offset: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one rank will write of a checkpoint, copied: training may go on."""
+
+    tensors: dict[str, torch.Tensor]
+    parts: list[Part]
+    common: dict[str, Any]
+
+
+def take_snapshot(state: ShardedStateDict) -> Snapshot:
+    """Copy the parts that this rank owns to the CPU.
+
+    Raises:
+        TypeError: A plain value is not JSON, or a per-rank object is not a tensor.
+    """
+    sharded, common = save_preprocess(state)
+    file = f"rank-{dist.get_rank():05d}.safetensors"
+    parts: list[Part] = []
+    tensors: dict[str, torch.Tensor] = {}
+    for value in nested_values(sharded):
+        data = value.data
+        if data is None or not is_main_replica(value.replica_id):
+            continue
+        if not isinstance(data, torch.Tensor):
+            raise TypeError(f"{value.key}: cannot store a {type(data).__name__}")
+        name = str(len(parts))
+        parts.append(_part(value, data, file, name))
+        tensors[name] = data.detach().to("cpu", copy=True).contiguous()
+    return Snapshot(tensors, parts, json.loads(json.dumps(common)))
+
+
+def write_parts(directory: Path, snapshot: Snapshot) -> dict[str, str]:
+    """Write this rank's file and force it to disk; returns its name and SHA-256 (or nothing)."""
+    if not snapshot.tensors:
+        return {}
+    file = snapshot.parts[0].file
+    write_tensors(directory / file, snapshot.tensors)
+    return {file: file_sha256(directory / file)}
+
+
+def index_of(
+    common: dict[str, Any], ranks: Sequence[tuple[dict[str, str], list[Part]]]
+) -> dict[str, Any]:
+    """Return the index over what every rank wrote: its files' checksums and its parts."""
+    return {
+        "format": FORMAT,
+        "common": common,
+        "files": {name: digest for digests, _ in ranks for name, digest in digests.items()},
+        "parts": [asdict(part) for _, parts in ranks for part in parts],
+    }
+
+
+def blocks_of(state: ShardedStateDict) -> list[Block]:
+    """Return the blocks of whole tensors that a rank holds: key, whole, offset, shape."""
+    apply_factories(state)
+    shards = (value for value in nested_values(state) if isinstance(value, ShardedTensor))
+    return [Block(s.key, tuple(s.global_shape), tuple(s.global_offset), _shape(s)) for s in shards]
+
+
+def _part(value: ShardedTensor | ShardedObject, data: torch.Tensor, file: str, name: str) -> Part:
+    if isinstance(value, ShardedObject):
+        shape = tuple(data.shape)
+        zeros = (0,) * len(shape)
+        return Part(key=value.unique_key, whole=shape, offset=zeros, shape=shape, file=file,
+                    name=name)  # fmt: skip
+    return Part(
+        key=value.key,
+        whole=tuple(value.global_shape),
+        offset=tuple(value.global_offset),
+        shape=_shape(value),
+        file=file,
+        name=name,
+    )
+
+
+def _shape(value: ShardedTensor) -> tuple[int, ...]:
+    """Shape of this rank's part with the axes that the whole has in front of it."""
+    lead: tuple[int, ...] = (1,) * value.prepend_axis_num
+    return lead + tuple(value.local_shape)
+
+
+def read_sharded(directory: Path, wanted: ShardedStateDict) -> dict[str, Any]:
+    """Return `wanted` with every sharded value replaced by what `directory` holds of it.
+
+    Objects that were kept per rank (random state) are None under another number of ranks.
+
+    Raises:
+        ConfigError: A tensor is missing or has another shape.
+    """
+    index = read_index(directory)
+    wanted, local, factories = load_preprocess(wanted)
+    sharded, _common = extract_sharded_base(wanted)
+    reader = _Reader(directory, index)
+    state: dict[str, Any] = _with_integer_keys(index["common"])
+    merge(state, local)
+    merge(state, dict_list_map_outplace(reader.read, sharded))
+    result: dict[str, Any] = apply_factory_merges(state, factories)
+    return result
+
+
+def _with_integer_keys(value: Any) -> Any:
+    """Undo what JSON does to megatron-core's numbered optimizers: keys 0, 1 become text."""
+    if isinstance(value, dict):
+        items = ((int(k) if k.isdigit() else k, v) for k, v in value.items())
+        return {key: _with_integer_keys(item) for key, item in items}
+    return [_with_integer_keys(item) for item in value] if isinstance(value, list) else value
+
+
+class _Reader:
+    def __init__(self, directory: Path, index: dict[str, Any]) -> None:
+        self.directory = directory
+        self.stored = StoredTensors(directory, index)
+
+    def read(self, wanted: Any) -> Any:
+        if isinstance(wanted, ShardedObject):
+            parts = self.stored.parts.get(wanted.unique_key)
+            return self.stored.get(next(iter(parts.values()))) if parts else None
+        return self._read_tensor(wanted) if isinstance(wanted, ShardedTensor) else wanted
+
+    def _read_tensor(self, wanted: ShardedTensor) -> torch.Tensor:
+        stored, whole = self.stored.whole(wanted.key), tuple(wanted.global_shape)
+        if stored != whole and not wanted.allow_shape_mismatch:
+            raise ConfigError(
+                f"{self.directory}: tensor {wanted.key} is {list(stored)} in the"
+                f" checkpoint and {list(whole)} in the model"
+            )
+        if wanted.data is None:
+            wanted.init_data("cpu")
+        target = torch.empty_like(wanted.data)
+        is_whole = self.stored.read_block(
+            target, wanted.key, tuple(wanted.global_offset), _shape(wanted)
+        )
+        if not is_whole and not wanted.allow_shape_mismatch:
+            raise ConfigError(f"{self.directory}: parts of tensor {wanted.key} are missing")
+        return target

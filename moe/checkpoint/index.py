@@ -1,0 +1,174 @@
+"""The index of a checkpoint: where each part of each whole tensor lies, read without the engine."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from moe.errors import ConfigError
+from moe.storage.atomic import fsync_file, share_as_folder, write_json
+from moe.storage.safetensors_io import TensorReader
+
+FORMAT = 1
+INDEX = "index.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Where a part of a whole tensor lies; `whole`, `offset` and `shape` in elements."""
+
+    key: str
+    whole: tuple[int, ...]
+    offset: tuple[int, ...]
+    shape: tuple[int, ...]
+    file: str
+    name: str
+
+
+class StoredTensors:
+    """The whole tensors of a checkpoint, read in blocks."""
+
+    def __init__(self, directory: Path, index: dict[str, Any]) -> None:
+        self.directory = directory
+        self.parts: dict[str, dict[tuple[tuple[int, ...], tuple[int, ...]], Part]] = {}
+        for entry in index["parts"]:
+            values: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()
+            }
+            part = Part(**values)
+            self.parts.setdefault(part.key, {})[part.offset, part.shape] = part
+        self._files: dict[str, TensorReader] = {}
+
+    def whole(self, key: str) -> tuple[int, ...]:
+        """Return a tensor's shape.
+
+        Raises:
+            ConfigError: The checkpoint does not have it.
+        """
+        return self._parts_of(key)[0].whole
+
+    def dtype(self, key: str) -> str:
+        """Return what a tensor's numbers are stored in, in safetensors' words (`F32`, `BF16`)."""
+        part = self._parts_of(key)[0]
+        return self._file(part.file).dtypes[part.name]
+
+    def get(self, part: Part) -> torch.Tensor:
+        """Return one stored part."""
+        return self._file(part.file).read(part.name)
+
+    def read_block(
+        self, target: torch.Tensor, key: str, offset: tuple[int, ...], shape: tuple[int, ...]
+    ) -> bool:
+        """Copy a block of a whole tensor into `target`, which may lack leading axes of size 1.
+
+        Returns whether the checkpoint has all of the block.
+        """
+        exact = self.parts.get(key, {}).get((offset, shape))
+        parts = [exact] if exact is not None else self._parts_of(key)
+        lead, filled = len(shape) - target.dim(), 0
+        for part in parts:
+            common = _overlap(offset, shape, part)
+            if common is not None:
+                mine, theirs = common
+                block = self._file(part.file).read(part.name, theirs[lead:])
+                target[mine[lead:]] = block.to(target.device)
+                filled += block.numel()
+        return filled == target.numel()
+
+    def _parts_of(self, key: str) -> list[Part]:
+        parts = self.parts.get(key)
+        if not parts:
+            raise ConfigError(f"{self.directory}: the checkpoint has no tensor {key}")
+        return list(parts.values())
+
+    def _file(self, name: str) -> TensorReader:
+        if name not in self._files:
+            self._files[name] = TensorReader(self.directory / name)
+        return self._files[name]
+
+
+def _overlap(
+    offset: tuple[int, ...], shape: tuple[int, ...], part: Part
+) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
+    """Return the common block as slices of the wanted part and of the stored one."""
+    mine, theirs = [], []
+    for a, n, b, m in zip(offset, shape, part.offset, part.shape, strict=True):
+        low, high = max(a, b), min(a + n, b + m)
+        if low >= high:
+            return None
+        mine.append(slice(low - a, high - a))
+        theirs.append(slice(low - b, high - b))
+    return tuple(mine), tuple(theirs)
+
+
+def write_index(directory: Path, index: dict[str, Any]) -> None:
+    """Write a checkpoint's index with its own checksum, atomically."""
+    write_json(directory / INDEX, index | {"checksum": _checksum(index)})
+
+
+def _checksum(index: dict[str, Any]) -> str:
+    content = {key: value for key, value in index.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_index(directory: Path) -> dict[str, Any]:
+    """Parse a checkpoint's index.
+
+    Raises:
+        ConfigError: It is missing, damaged, or of a newer format.
+    """
+    path = directory / INDEX
+    try:
+        index: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: missing or damaged: {error}") from None
+    if index.get("format") != FORMAT:
+        raise ConfigError(f"{path}: format {index.get('format')}, but this version reads {FORMAT}")
+    if index.get("checksum", _checksum(index)) != _checksum(index):
+        raise ConfigError(f"{path}: missing or damaged: its content does not match its checksum")
+    return index
+
+
+def verify_files(directory: Path) -> None:
+    """Compare every file with its SHA-256.
+
+    Raises:
+        ConfigError: Names the first file that is missing, truncated or altered.
+    """
+    for name, digest in read_index(directory)["files"].items():
+        path = directory / name
+        if not _is_as_written(path, digest):
+            raise ConfigError(f"{path}: missing or damaged (its SHA-256 does not match)")
+
+
+def _is_as_written(path: Path, digest: str) -> bool:
+    try:
+        return file_sha256(path) == digest
+    except OSError:
+        return False
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file and force it to disk.
+
+    Raises:
+        OSError: The storage refuses, or is full.
+    """
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        # safetensors wraps what the system said.
+        raise OSError(f"{path}: {error}") from None
+    share_as_folder(path)
+    fsync_file(path)
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,191 @@
+"""A checkpoint's files cut for another layout, offline: no GPU, one rank's share in memory.
+
+Every layout reads every checkpoint as it is; files cut for a layout are read whole instead of in
+slices. What each rank will hold is asked of megatron-core, pretending to be that rank.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moe.checkpoint.directory import STATE, checkpoint_name, read_state, use_checkpoint
+from moe.checkpoint.format import Block, blocks_of, index_of
+from moe.checkpoint.index import (
+    INDEX,
+    Part,
+    StoredTensors,
+    file_sha256,
+    read_index,
+    verify_files,
+    write_index,
+    write_tensors,
+)
+from moe.config.experiment import load_experiment, load_model
+from moe.config.model import ModelConfig
+from moe.cost.model_shape import shape_of
+from moe.errors import ConfigError
+from moe.model.build import SHARDING, build_model
+from moe.storage.atomic import write_text
+from moe.storage.new_directory import new_directory
+from parallel.engine.start import pretended_rank
+from parallel.layout.layout import Layout
+from parallel.layout.model_shape import Batch
+from parallel.layout.validation import checked_placement
+from parallel.precision.recipes import Precision
+
+Progress = Callable[[int, int], None]
+_OPTIMIZER = re.compile(r"^optimizer\.state\.\w+\.")
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16,
+           "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Resharded:
+    """What was made."""
+
+    path: Path
+    step: int
+    files: int
+    tensors: int
+
+
+def reshard(  # noqa: PLR0913 - one command
+    source: Path,
+    out: Path,
+    layout: Layout,
+    num_ranks: int,
+    *,
+    step: int | None = None,
+    progress: Progress | None = None,
+) -> Resharded:
+    """Write a run's checkpoint as `num_ranks` ranks of `layout` would have; optimizer included.
+
+    Of a run, `out` becomes a run directory to resume, its experiment in the new layout; of another
+    checkpoint, a checkpoint. Per-rank random state stays behind: nothing trained here draws on it.
+
+    Raises:
+        ConfigError: The checkpoint is missing or damaged, or `out` exists.
+        ParallelError: The layout does not fit the model or the ranks.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} exists: choose another --out")
+
+    def use(checkpoint: Path) -> Resharded:
+        return _resharded(source, checkpoint, out, layout, num_ranks, progress)
+
+    return use_checkpoint(source, step, use)
+
+
+def _resharded(  # noqa: PLR0913, PLR0917
+    source: Path,
+    checkpoint: Path,
+    out: Path,
+    layout: Layout,
+    num_ranks: int,
+    progress: Progress | None,
+) -> Resharded:
+    verify_files(checkpoint)
+    model = _model_of(source, checkpoint)
+    # Batches do not matter here: one that divides everything.
+    ranks = num_ranks * layout.vpp
+    batch = Batch(seq_len=2 * layout.cp * layout.tp, micro_batch_size=1, global_batch_size=ranks)
+    checked_placement(layout, shape_of(model), batch, num_ranks)
+    experiment, step = source / "experiment.toml", int(read_state(checkpoint)["step"])
+    with new_directory(out) as made:
+        target = made
+        if experiment.is_file():
+            moved = load_experiment(experiment).model_copy(update={"parallel": layout})
+            write_text(made / experiment.name, moved.to_toml())
+            target = made / "checkpoints" / checkpoint_name(step)
+            target.mkdir(parents=True)
+        done = _write(checkpoint, target, model, layout, num_ranks, progress)
+    return Resharded(out, step, num_ranks, done)
+
+
+def _model_of(source: Path, checkpoint: Path) -> ModelConfig:
+    """Return the model: of the run, or of what `moe convert` made."""
+    for place in (source, checkpoint.parent.parent):
+        if (place / "experiment.toml").is_file():
+            return load_experiment(place / "experiment.toml").model
+    if (checkpoint / "model.toml").is_file():
+        return load_model(str(checkpoint / "model.toml"))
+    raise ConfigError(f"{source}: no experiment.toml or model.toml says which model this is")
+
+
+def _write(  # noqa: PLR0913
+    source: Path,
+    target: Path,
+    model: ModelConfig,
+    layout: Layout,
+    num_ranks: int,
+    progress: Progress | None,
+) -> int:
+    """Write all ranks' files, the state and the index; returns the number of whole tensors."""
+    index = read_index(source)
+    stored = StoredTensors(source, index)
+    states = _states_by_weight(stored)
+    seen: set[tuple[Any, ...]] = set()
+    written: list[tuple[dict[str, str], list[Part]]] = []
+    for rank in range(num_ranks):
+        file = f"rank-{rank:05d}.safetensors"
+        parts: list[Part] = []
+        tensors: dict[str, torch.Tensor] = {}
+        with pretended_rank(layout, rank, num_ranks):
+            wanted = _wanted(model, layout)
+        for block in wanted:
+            for key in states.get(block.key, ()):
+                place = (key, block.offset, block.shape)
+                if place not in seen:
+                    seen.add(place)
+                    part = Part(key=key, whole=block.whole, offset=block.offset, shape=block.shape,
+                                file=file, name=str(len(parts)))  # fmt: skip
+                    parts.append(part)
+                    tensors[part.name] = _read(stored, part)
+        if tensors:
+            write_tensors(target / file, tensors)
+        written.append(({file: file_sha256(target / file)} if tensors else {}, parts))
+        if progress:
+            progress(rank + 1, num_ranks)
+    _check_complete(source, states, {part.key for _, parts in written for part in parts})
+    for extra in source.iterdir():
+        if extra.suffix != ".safetensors" and extra.name != INDEX:
+            copy = shutil.copytree if extra.is_dir() else shutil.copy2
+            copy(extra, target / extra.name)
+    made = index_of(index["common"], written)
+    made["files"][STATE] = file_sha256(target / STATE)
+    write_index(target, made)
+    return len({key for key, *_ in seen})
+
+
+def _wanted(model: ModelConfig, layout: Layout) -> list[Block]:
+    chunks = build_model(model, layout, Precision(), seed=None)
+    return [b for chunk in chunks for b in blocks_of(chunk.sharded_state_dict(metadata=SHARDING))]
+
+
+def _states_by_weight(stored: StoredTensors) -> dict[str, list[str]]:
+    """Return each weight's key with those of its optimizer state, which is cut alike."""
+    found: dict[str, list[str]] = {}
+    for key in stored.parts:
+        if not key.startswith("rng/"):
+            found.setdefault(_OPTIMIZER.sub("", key), []).append(key)
+    return found
+
+
+def _read(stored: StoredTensors, part: Part) -> torch.Tensor:
+    target = torch.empty(part.shape, dtype=_DTYPES[stored.dtype(part.key)])
+    if stored.whole(part.key) != part.whole or not stored.read_block(
+        target, part.key, part.offset, part.shape
+    ):
+        raise ConfigError(f"{stored.directory}: tensor {part.key} does not fit the model")
+    return target
+
+
+def _check_complete(source: Path, states: dict[str, list[str]], written: set[str]) -> None:
+    missing = sorted({key for keys in states.values() for key in keys} - written)
+    if missing:
+        raise ConfigError(f"{source}: tensor {missing[0]} is in no rank of this model and layout")

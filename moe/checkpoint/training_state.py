@@ -1,0 +1,97 @@
+"""Checkpoints: complete or absent on disk, readable under any layout, bit-equal to resume."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core.dist_checkpointing.mapping import ShardedObject
+from megatron.core.optimizer import MegatronOptimizer
+
+from moe.checkpoint.directory import checkpoint_name, read_state
+from moe.checkpoint.format import Snapshot, read_sharded, take_snapshot, verify_files
+from moe.checkpoint.writer import Checkpointer
+from moe.model.build import SHARDING
+
+_METADATA = SHARDING | {
+    "distrib_optim_sharding_type": "fully_reshardable",
+    "chained_optim_avoid_prefix": True,
+}
+
+
+def snapshot(chunks: Sequence[Any], optimizer: MegatronOptimizer) -> Snapshot:
+    """Copy this rank's part of model, optimizer and random state; a collective call."""
+    return take_snapshot(_sharded_state(chunks, optimizer, is_loading=False))
+
+
+def save_checkpoint(
+    root: Path,
+    step: int,
+    chunks: Sequence[Any],
+    optimizer: MegatronOptimizer,
+    state: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Write `root/step-<step>`, wait until it is on disk, and return it; a collective call.
+
+    `state` are JSON values that rank 0 keeps beside the tensors (data position, totals).
+
+    Raises:
+        StorageError: It could not be written; what was there before still is.
+    """
+    writer = Checkpointer(root, keep=keep)
+    writer.save(step, snapshot(chunks, optimizer), state)
+    writer.wait()
+    return root / checkpoint_name(step)
+
+
+def load_checkpoint(
+    path: Path, chunks: Sequence[Any], optimizer: MegatronOptimizer, *, verified: bool = False
+) -> dict[str, Any]:
+    """Restore model, optimizer and random state from `path`; returns its `state`.
+
+    `verified` says that checksums have just been compared (`checkpoint_to_resume`).
+
+    Raises:
+        ConfigError: A file is missing or damaged, or a tensor does not fit the model.
+    """
+    if not verified:
+        _verify_on_one_rank(path)
+    loaded = read_sharded(path, _sharded_state(chunks, optimizer, is_loading=True))
+    for i, chunk in enumerate(chunks):
+        chunk.module.load_state_dict(loaded[f"model{i}"])
+    optimizer.load_state_dict(loaded["optimizer"])
+    state = read_state(path)
+    if loaded["rng"] is not None:
+        torch.set_rng_state(loaded["rng"])
+    return state
+
+
+def _verify_on_one_rank(path: Path) -> None:
+    """Let rank 0 compare checksums; what it finds is raised on every rank."""
+    found: list[Exception | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            verify_files(path)
+        except Exception as error:
+            found = [error]
+    if dist.get_world_size() > 1:
+        dist.broadcast_object_list(found)
+    if found[0] is not None:
+        raise found[0]
+
+
+def _sharded_state(
+    chunks: Sequence[Any], optimizer: MegatronOptimizer, *, is_loading: bool
+) -> dict[str, Any]:
+    state: dict[str, Any] = {
+        f"model{i}": chunk.module.sharded_state_dict(metadata=_METADATA)
+        for i, chunk in enumerate(chunks)
+    }
+    state["optimizer"] = optimizer.sharded_state_dict(
+        {**state}, is_loading=is_loading, metadata=_METADATA
+    )
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    state["rng"] = ShardedObject("rng", torch.get_rng_state(), (ranks,), (rank,))
+    return state

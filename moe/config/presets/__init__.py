@@ -1,0 +1,1 @@
+"""Shipped models: one TOML file each, read by `catalog.py`."""

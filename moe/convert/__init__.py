@@ -1,0 +1,1 @@
+"""Hugging Face models in and out, family by family; sparse models from dense ones."""

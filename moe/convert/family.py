@@ -1,0 +1,120 @@
+"""One family of Hugging Face models: what it can express, proven by reading it back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from moe.config.explain import explain
+from moe.config.model import ModelConfig, MoeConfig
+from moe.convert.hub_config import HubConfig, common_hub
+from moe.convert.tensor_map import Names
+from moe.errors import ConfigError
+
+ONLY_TRAINING = {
+    "preset": None, "init_std": 0.02, "mtp_loss_coefficient": 0.1,
+}  # fmt: skip
+ONLY_TRAINING_MOE = {
+    "load_balancing": "none", "aux_loss_coefficient": 0.0, "z_loss_coefficient": 0.0,
+    "expert_bias_update_rate": 1e-3, "capacity_factor": None, "token_drop_policy": "probs",
+    "router_dtype": "fp32", "forced_balance": False,
+}  # fmt: skip
+"""Keys that do not change what a trained, dropless model computes; they are not exported."""
+
+
+class MisfitError(ConfigError):
+    """A family computes something else than a model; `differences` say what."""
+
+    def __init__(self, family: str, differences: list[str]) -> None:
+        super().__init__(f"{family} has no {', '.join(differences)}")
+        self.differences = differences
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One `model_type` of transformers."""
+
+    model_type: str
+    architecture: str
+    """The class in transformers, without `ForCausalLM`."""
+    names: Names = Names()
+    read: Callable[[HubConfig], dict[str, Any]]
+    """`config.json` to `[model]` values, without multi-token prediction."""
+    write: Callable[[ModelConfig], dict[str, Any]]
+    """The values of `config.json` beside the common ones."""
+    predicts: bool = False
+    """Whether multi-token-prediction layers are part of it."""
+
+    def model(self, config: HubConfig, mtp_layers: int = 0) -> ModelConfig:
+        """Return the model that a `config.json` describes.
+
+        Raises:
+            ConfigError: A key is missing, or cannot be expressed here.
+        """
+        try:
+            return ModelConfig.model_validate(self.read(config) | {"mtp_layers": mtp_layers})
+        except ValidationError as error:
+            raise ConfigError(f"{config.origin}: {explain(error, ModelConfig)}") from None
+
+    def config(self, model: ModelConfig) -> dict[str, Any]:
+        """Return the `config.json` of a model.
+
+        Raises:
+            ConfigError: This family computes something else; names what.
+        """
+        values = {
+            "architectures": [f"{self.architecture}ForCausalLM"],
+            "model_type": self.model_type,
+            **common_hub(model),
+            **self.write(model),
+        }
+        mtp_layers = model.mtp_layers if self.predicts else 0
+        back = self.model(HubConfig(self.model_type, values), mtp_layers)
+        wrong = _differences(essence(model), essence(back))
+        if wrong:
+            raise MisfitError(self.model_type, wrong)
+        return values
+
+
+def essence(model: ModelConfig) -> dict[str, Any]:
+    """Return what a trained model's output depends on, derived values filled in."""
+    resolved: dict[str, Any] = {"num_kv_heads": model.kv_heads, **ONLY_TRAINING}
+    if model.mla is None:
+        resolved["head_dim"] = model.query_head_dim
+    if all(model.sparse_layers):
+        resolved["ffn_hidden_size"] = None
+    values = model.model_copy(update=resolved).model_dump()
+    if model.moe is not None:
+        values["moe"] |= ONLY_TRAINING_MOE
+        values["moe"]["group_score_experts"] = (
+            model.moe.group_score_size if model.moe.num_groups else None
+        )
+        values["moe"]["first_dense_layers"] = values["moe"]["layer_interval"] = None
+        values["sparse_layers"] = model.sparse_layers
+    if model.rope.scaling == "none":
+        values["rope"] = {"theta": model.rope.theta, "fraction": model.rope.fraction}
+    return values
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in one.items():
+        theirs = other.get(key)
+        if isinstance(value, dict) and isinstance(theirs, dict):
+            found += _differences(value, theirs, f"{prefix}{key}.")
+        elif value != theirs:
+            is_table = isinstance(value, dict)
+            found.append(f"[model.{prefix}{key}]" if is_table else f"{prefix}{key} = {value!r}")
+    return found
+
+
+def need_experts(model: ModelConfig) -> MoeConfig:
+    """Return a model's experts.
+
+    Raises:
+        MisfitError: It is dense.
+    """
+    if model.moe is None:
+        raise MisfitError("a sparse family", ["model without [model.moe]"])
+    return model.moe

@@ -1,0 +1,340 @@
+"""Hugging Face models in and out of checkpoints, tensor by tensor, on a CPU.
+
+A converted checkpoint is a directory with the files of every checkpoint (moe/checkpoint/index.py),
+`model.toml`, and under `hub/` the small files that came with the model (tokeniser, configuration).
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from moe.checkpoint.directory import STATE, use_checkpoint
+from moe.checkpoint.index import FORMAT, Part, StoredTensors, read_index, write_index
+from moe.config.experiment import load_model, model_file, tokenizer_file
+from moe.config.model import ModelConfig
+from moe.convert.hub_directory import HubDirectory, batched
+from moe.convert.registry import family_for, family_of
+from moe.convert.tensor_map import Piece, TensorMap, tensor_map
+from moe.errors import ConfigError
+from moe.storage.atomic import write_json, write_text
+from moe.storage.new_directory import new_directory
+from moe.storage.safetensors_io import DTYPES, Shape, TensorWriter, Where, tensor_bytes
+
+FILE_BYTES = 4 * 2**30
+MODEL = "model.toml"
+HUB = "hub"
+KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
+"""Small files kept with a model: tokeniser, chat template, generation defaults."""
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+SCALES = ("_scale_inv", "_scales", "_blocks")
+"""Endings of tensors that belong to quantised weights (DeepSeek-V3, GPT-OSS)."""
+IGNORED = (".rotary_emb.inv_freq",)
+"""Endings of tensors that old files keep and that follow from the configuration."""
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What was converted."""
+
+    path: Path
+    family: str
+    tensors: int
+    """Tensors of the Hugging Face side."""
+    parameters: int
+
+
+def from_hub(directory: Path, out: Path, progress: Progress | None = None) -> Conversion:
+    """Convert a Hugging Face model into the checkpoint directory `out`.
+
+    Raises:
+        ConfigError: The model cannot be expressed here, a tensor is missing, unknown, misshapen
+            or of a number format that is not one of weights, or `out` exists.
+    """
+    source = HubDirectory(directory)
+    family = family_of(source.config)
+    model = family.model(source.config, _prediction_layers(source))
+    mapping = tensor_map(model, family.names)
+    _check_tensors(source, mapping)
+    with new_directory(out) as partial:
+        write_checkpoint(
+            partial,
+            mapping,
+            model,
+            dtype=lambda piece: source.dtypes[piece.theirs],
+            read=lambda piece: _taken(source.read(piece.theirs, piece.where), piece),
+            progress=progress,
+        )
+        _keep_small_files(directory, partial / HUB)
+    return _conversion(out, family.model_type, mapping)
+
+
+def to_hub(
+    checkpoint: Path,
+    out: Path,
+    *,
+    family: str | None = None,
+    dtype: str | None = None,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Convert a checkpoint into a Hugging Face model directory `out`.
+
+    Args:
+        checkpoint: A checkpoint of a run or of `from_hub`, or a run (its newest).
+        out: The directory to make.
+        family: `model_type` to write; none: the one it came from, else the first that fits.
+        dtype: `F32` or `BF16`; none: as stored.
+        progress: Told of bytes written.
+
+    Raises:
+        ConfigError: No family computes this model, the checkpoint lacks a tensor, or `out` exists.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigError(f"--dtype {dtype}: there are {', '.join(DTYPES)}")
+
+    def use(found: Path) -> Conversion:
+        return _to_hub(found, out, family, dtype, progress)
+
+    return use_checkpoint(checkpoint, None, use)
+
+
+def _to_hub(
+    checkpoint: Path,
+    out: Path,
+    family: str | None,
+    dtype: str | None,
+    progress: Progress | None,
+) -> Conversion:
+    model = checkpoint_model(checkpoint)
+    kept = _kept_config(checkpoint)
+    chosen, values = family_for(model, family or kept.get("model_type"))
+    mapping = tensor_map(model, chosen.names)
+    stored = StoredTensors(checkpoint, read_index(checkpoint))
+    _check_checkpoint(stored, mapping)
+    number_format = dtype or stored.dtype(mapping.pieces[0].ours)
+    values["torch_dtype"] = str(DTYPES[number_format]).removeprefix("torch.")
+    with new_directory(out) as partial:
+        _write_hub(partial, mapping, stored, dtype, progress)
+        _copy_small_files(checkpoint, partial)
+        values |= {key: kept[key] for key in TOKEN_IDS if key in kept}
+        write_json(partial / "config.json", values)
+    return _conversion(out, chosen.model_type, mapping)
+
+
+def checkpoint_model(checkpoint: Path) -> ModelConfig:
+    """Return the model of a checkpoint: of its `model.toml`, or of the run it lies in.
+
+    Raises:
+        ConfigError: Neither is there.
+    """
+    file = model_file(checkpoint)
+    if file is None:
+        raise ConfigError(
+            f"{checkpoint}: neither {MODEL} nor a run's experiment.toml two folders up:"
+            " give a checkpoint directory"
+        )
+    return load_model(str(file))
+
+
+def write_checkpoint(  # noqa: PLR0913 - one format, two sources
+    directory: Path,
+    mapping: TensorMap,
+    model: ModelConfig,
+    *,
+    dtype: Callable[[Piece], str],
+    read: Callable[[Piece], torch.Tensor],
+    progress: Progress | None = None,
+) -> None:
+    """Write a checkpoint without an optimizer, a part for every piece of the map."""
+    sizes = {
+        str(i): tensor_bytes(dtype(piece), piece.shape) for i, piece in enumerate(mapping.pieces)
+    }
+    parts, checksums = [], {}
+    done, total = 0, sum(sizes.values())
+    for number, names in enumerate(batched(sizes, FILE_BYTES)):
+        file = f"part-{number:05d}.safetensors"
+        pieces = {name: mapping.pieces[int(name)] for name in names}
+        headers = {name: (dtype(piece), piece.shape) for name, piece in pieces.items()}
+        target = TensorWriter(directory / file, headers)
+        for name, piece in pieces.items():
+            target.write(name, read(piece))
+            whole = mapping.ours[piece.ours]
+            part = Part(key=piece.ours, whole=whole, offset=piece.start, shape=piece.shape,
+                        file=file, name=name)  # fmt: skip
+            parts.append(asdict(part))
+            done += sizes[name]
+            if progress:
+                progress(done, total)
+        checksums[file] = target.close()
+    index = {"format": FORMAT, "common": {}, "files": checksums, "parts": parts}
+    write_index(directory, index)
+    write_json(directory / STATE, {"step": 0})
+    values = model.model_dump(mode="json", exclude_none=True, exclude={"preset"})
+    write_text(directory / MODEL, tomli_w.dumps({"model": values}))
+
+
+def _write_hub(
+    directory: Path,
+    mapping: TensorMap,
+    stored: StoredTensors,
+    dtype: str | None,
+    progress: Progress | None,
+) -> None:
+    pieces: dict[str, list[Piece]] = {}
+    for piece in mapping.pieces:
+        pieces.setdefault(piece.theirs, []).append(piece)
+    sources = {name: name for name in mapping.theirs} | mapping.copies
+    headers = {
+        name: (dtype or stored.dtype(pieces[source][0].ours), mapping.theirs[source])
+        for name, source in sources.items()
+    }
+    sizes = {name: tensor_bytes(*header) for name, header in headers.items()}
+    batches = list(batched(sizes, FILE_BYTES))
+    weight_map, done, total = {}, 0, sum(sizes.values())
+    for number, names in enumerate(batches, start=1):
+        file = f"model-{number:05d}-of-{len(batches):05d}.safetensors"
+        file = "model.safetensors" if len(batches) == 1 else file
+        target = TensorWriter(directory / file, {name: headers[name] for name in names})
+        for name in names:
+            kind, shape = headers[name]
+            target.write(name, _assembled(stored, pieces[sources[name]], kind, shape))
+            weight_map[name] = file
+            done += sizes[name]
+            if progress:
+                progress(done, total)
+        target.close()
+    if len(batches) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_json(directory / "model.safetensors.index.json", index)
+
+
+def _assembled(
+    stored: StoredTensors, pieces: list[Piece], dtype: str, shape: Shape
+) -> torch.Tensor:
+    """Return one of their tensors, put together from ours."""
+    whole = torch.empty(shape, dtype=DTYPES[dtype])
+    for piece in pieces:
+        block = torch.empty(piece.shape, dtype=DTYPES[dtype])
+        if not stored.read_block(block, piece.ours, piece.start, piece.shape):
+            raise ConfigError(f"{stored.directory}: parts of tensor {piece.ours} are missing")
+        view = _viewed(whole, piece.where, piece.transposed)
+        view.copy_(block.view(view.shape))
+    return whole
+
+
+def _taken(block: torch.Tensor, piece: Piece) -> torch.Tensor:
+    """Return their block as ours."""
+    return _viewed(block, (), piece.transposed).reshape(piece.shape)
+
+
+def _viewed(tensor: torch.Tensor, where: Where, transposed: bool) -> torch.Tensor:
+    block = tensor[where]
+    return block.transpose(-2, -1) if transposed else block
+
+
+def _prediction_layers(source: HubDirectory) -> int:
+    """Return the multi-token-prediction layers that the files really have."""
+    layers = source.config.need("num_hidden_layers")
+    count = int(source.config.get("num_nextn_predict_layers", 0))
+    has = [f"model.layers.{layers + i}.eh_proj.weight" in source.shapes for i in range(count)]
+    return count if all(has) else 0
+
+
+def _check_tensors(source: HubDirectory, mapping: TensorMap) -> None:
+    """Refuse files whose tensors are not exactly those of the model."""
+    copies = mapping.copies | {
+        name: of for name, of in mapping.possible_copies.items() if name in source.shapes
+    }
+    wanted = mapping.theirs | {name: mapping.theirs[of] for name, of in copies.items()}
+    found = {n: s for n, s in source.shapes.items() if n in wanted or not n.endswith(IGNORED)}
+    faults = {
+        "missing": [name for name in wanted if name not in found],
+        "unknown": [name for name in found if name not in wanted],
+        "misshapen": [
+            f"{name} {list(found[name])}, wanted {list(shape)}"
+            for name, shape in wanted.items()
+            if name in found and found[name] != shape
+        ],
+    }
+    _check_number_formats(source)
+    _raise_faults(source.directory, faults)
+    for name, of in copies.items():
+        if not torch.equal(source.read(name), source.read(of)):
+            raise ConfigError(f"{source.directory}: tensor {name} is not the same as {of}")
+
+
+def _check_number_formats(source: HubDirectory) -> None:
+    """Refuse quantised files: by their numbers, or by the scales beside them."""
+    quantised = [
+        f"{name} {kind}"
+        for name, kind in source.dtypes.items()
+        if kind not in DTYPES or name.endswith(SCALES)
+    ]
+    if quantised:
+        raise ConfigError(
+            f"{source.directory}: the weights are quantised ({', '.join(quantised[:2])}, ...):"
+            " de-quantise them first (GPT-OSS: transformers' Mxfp4Config(dequantize=True), then"
+            " save_pretrained; DeepSeek-V3: fp8_cast_bf16.py of its repository)"
+        )
+
+
+def _check_checkpoint(stored: StoredTensors, mapping: TensorMap) -> None:
+    wrong = [
+        f"{key} {list(stored.whole(key))}, wanted {list(shape)}"
+        for key, shape in mapping.ours.items()
+        if key in stored.parts and stored.whole(key) != shape
+    ]
+    missing = [key for key in mapping.ours if key not in stored.parts]
+    unknown = [key for key in stored.parts if key not in mapping.ours and _is_weight(key)]
+    faults = {"missing": missing, "unknown": unknown, "misshapen": wrong}
+    _raise_faults(stored.directory, faults)
+
+
+def _is_weight(key: str) -> bool:
+    """Whether a tensor of a checkpoint is the model's: not an optimizer's, no random state."""
+    return key.startswith(("embedding.", "decoder.", "mtp.", "output_layer."))
+
+
+def _raise_faults(origin: Path, faults: dict[str, list[str]]) -> None:
+    said = []
+    for kind, names in faults.items():
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            said.append(f"{kind}: {', '.join(names[:3])}{more}")
+    if said:
+        raise ConfigError(f"{origin}: tensors {'; '.join(said)}")
+
+
+def _keep_small_files(source: Path, target: Path) -> None:
+    target.mkdir()
+    names = {path.name for pattern in KEPT for path in source.glob(pattern)}
+    for name in sorted(names - {"model.safetensors.index.json"}):
+        shutil.copyfile(source / name, target / name)
+
+
+def _copy_small_files(checkpoint: Path, target: Path) -> None:
+    """Give a model what came with it, or the tokeniser of the store it was trained on."""
+    if (checkpoint / HUB).is_dir():
+        shutil.copytree(checkpoint / HUB, target, dirs_exist_ok=True)
+    elif (tokenizer := tokenizer_file(checkpoint)) is not None:
+        shutil.copyfile(tokenizer, target / "tokenizer.json")
+
+
+def _kept_config(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / HUB / "config.json"
+    values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return values
+
+
+def _conversion(path: Path, family: str, mapping: TensorMap) -> Conversion:
+    parameters = sum(torch.Size(shape).numel() for shape in mapping.ours.values())
+    tensors = len(mapping.theirs) + len(mapping.copies)
+    return Conversion(path=path, family=family, tensors=tensors, parameters=parameters)

@@ -1,0 +1,321 @@
+"""Which block of which of our tensors is which block of which Hugging Face tensor.
+
+The map is computed from the model's configuration alone; both directions of conversion follow it.
+Our tensors are those of a checkpoint of the torch kernel set (`sharded_state_dict`), whole.
+"""
+
+from dataclasses import dataclass, field
+
+from moe.config.model import ModelConfig
+from moe.storage.safetensors_io import Shape, Where
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """How a family of models names what differs between families."""
+
+    mlp: str = "mlp"
+    router: str = "gate"
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
+    shared: str = "shared_experts"
+    fused_experts: bool = False
+    """All experts of a layer in one tensor, gate and up interleaved (GPT-OSS)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A block of our tensor that is a block of theirs."""
+
+    ours: str
+    start: Shape
+    shape: Shape
+    theirs: str
+    where: Where
+    """Slices of their tensor; what they leave has our block's numbers in our order."""
+    transposed: bool = False
+    """After slicing, their last two axes are swapped."""
+
+
+@dataclass(frozen=True)
+class TensorMap:
+    """All tensors of a model on both sides; the pieces cover each side exactly once."""
+
+    ours: dict[str, Shape] = field(default_factory=dict)
+    theirs: dict[str, Shape] = field(default_factory=dict)
+    pieces: list[Piece] = field(default_factory=list)
+    copies: dict[str, str] = field(default_factory=dict)
+    """Their tensors that only repeat another (DeepSeek-V3's prediction layers)."""
+    possible_copies: dict[str, str] = field(default_factory=dict)
+    """Tensors that some files have, repeating another (a tied LM head)."""
+
+    def same(self, ours: str, theirs: str, *shape: int) -> None:
+        """Map a whole tensor to a whole tensor of the same shape."""
+        where = tuple(slice(None) for _ in shape)
+        self.block(ours, shape, theirs, shape, (0,) * len(shape), shape, where)
+
+    def block(  # noqa: PLR0913 - both sides' shape and place
+        self,
+        ours: str,
+        our_shape: Shape,
+        theirs: str,
+        their_shape: Shape,
+        start: Shape,
+        shape: Shape,
+        where: Where,
+        transposed: bool = False,
+    ) -> None:
+        """Map a block of one tensor to a block of another."""
+        self.ours[ours] = our_shape
+        self.theirs[theirs] = their_shape
+        self.pieces.append(
+            Piece(
+                ours=ours,
+                start=start,
+                shape=shape,
+                theirs=theirs,
+                where=where,
+                transposed=transposed,
+            )
+        )
+
+
+def tensor_map(model: ModelConfig, names: Names) -> TensorMap:
+    """Return the map of a model in a family's names."""
+    found, hidden = TensorMap(), model.hidden_size
+    table = (model.vocab_size, hidden)
+    found.same("embedding.word_embeddings.weight", "model.embed_tokens.weight", *table)
+    for i, sparse in enumerate(model.sparse_layers):
+        _layer(found, model, names, (f"decoder.layers.{i}", f"model.layers.{i}"), sparse=sparse)
+    for i in range(model.mtp_layers):
+        _prediction_layer(found, model, names, i)
+    found.same("decoder.final_layernorm.weight", "model.norm.weight", hidden)
+    if model.tie_embeddings:
+        found.possible_copies["lm_head.weight"] = "model.embed_tokens.weight"
+    else:
+        found.same("output_layer.weight", "lm_head.weight", *table)
+    return found
+
+
+def _layer(
+    found: TensorMap, model: ModelConfig, names: Names, at: tuple[str, str], *, sparse: bool
+) -> None:
+    ours, theirs = at
+    hidden = model.hidden_size
+    found.same(f"{ours}.input_layernorm.weight", f"{theirs}.input_layernorm.weight", hidden)
+    attention = (f"{ours}.self_attention", f"{theirs}.self_attn")
+    if model.mla is not None:
+        _latent_attention(found, model, attention)
+    else:
+        _attention(found, model, attention)
+    norm = f"{theirs}.post_attention_layernorm.weight"
+    found.same(f"{ours}.pre_mlp_layernorm.weight", norm, hidden)
+    mlp = (f"{ours}.mlp", f"{theirs}.{names.mlp}")
+    if sparse:
+        _sparse_ffn(found, model, names, mlp)
+    else:
+        _dense_ffn(found, model, mlp, model.ffn_hidden_size or 0)
+
+
+def _attention(found: TensorMap, model: ModelConfig, at: tuple[str, str]) -> None:
+    ours, theirs = at
+    hidden, dim = model.hidden_size, model.query_head_dim
+    _qkv(found, model, at, "weight", (hidden,))
+    if model.qkv_bias or model.linear_bias:
+        _qkv(found, model, at, "bias", ())
+    width = model.num_heads * dim
+    found.same(f"{ours}.linear_proj.weight", f"{theirs}.o_proj.weight", hidden, width)
+    if model.linear_bias:
+        found.same(f"{ours}.linear_proj.bias", f"{theirs}.o_proj.bias", hidden)
+    if model.attention_sinks:
+        sinks = f"{ours}.core_attention.softmax_offset"
+        found.same(sinks, f"{theirs}.sinks", model.num_heads)
+    if model.qk_norm != "none":
+        heads = {"q": 1, "k": 1}
+        if model.qk_norm == "full":
+            heads = {"q": model.num_heads, "k": model.kv_heads}
+        for part, count in heads.items():
+            norm = f"{theirs}.{part}_norm.weight"
+            found.same(f"{ours}.{part}_layernorm.weight", norm, count * dim)
+
+
+def _qkv(
+    found: TensorMap, model: ModelConfig, at: tuple[str, str], kind: str, columns: Shape
+) -> None:
+    """Ours holds, group by group, the group's query heads, its key head, its value head."""
+    dim, groups = model.query_head_dim, model.kv_heads
+    queries = model.num_heads // groups * dim
+    whole = (groups * (queries + 2 * dim), *columns)
+    for group in range(groups):
+        row = group * (queries + 2 * dim)
+        for part, size in (("q", queries), ("k", dim), ("v", dim)):
+            found.block(
+                f"{at[0]}.linear_qkv.{kind}",
+                whole,
+                f"{at[1]}.{part}_proj.{kind}",
+                (groups * size, *columns),
+                (row, *(0 for _ in columns)),
+                (size, *columns),
+                (slice(group * size, (group + 1) * size),),
+            )
+            row += size
+
+
+def _latent_attention(found: TensorMap, model: ModelConfig, at: tuple[str, str]) -> None:
+    mla, hidden, heads = model.mla, model.hidden_size, model.num_heads
+    assert mla is not None
+    ours, theirs = at
+    queries, rank = heads * model.query_head_dim, mla.kv_lora_rank
+    up = heads * (mla.qk_nope_head_dim + mla.v_head_dim)
+    tensors: list[tuple[str, str, Shape]] = [
+        ("linear_kv_down_proj", "kv_a_proj_with_mqa", (rank + mla.qk_rope_head_dim, hidden)),
+        ("kv_layernorm", "kv_a_layernorm", (rank,)),
+        ("linear_kv_up_proj", "kv_b_proj", (up, rank)),
+        ("linear_proj", "o_proj", (hidden, heads * mla.v_head_dim)),
+    ]
+    if mla.q_lora_rank is None:
+        tensors.append(("linear_q_proj", "q_proj", (queries, hidden)))
+    else:
+        tensors += [
+            ("linear_q_down_proj", "q_a_proj", (mla.q_lora_rank, hidden)),
+            ("q_layernorm", "q_a_layernorm", (mla.q_lora_rank,)),
+            ("linear_q_up_proj", "q_b_proj", (queries, mla.q_lora_rank)),
+        ]
+    for our_name, their_name, shape in tensors:
+        found.same(f"{ours}.{our_name}.weight", f"{theirs}.{their_name}.weight", *shape)
+
+
+def _dense_ffn(found: TensorMap, model: ModelConfig, at: tuple[str, str], inner: int) -> None:
+    """Ours holds the gate's rows before those of up."""
+    ours, theirs = at
+    kinds: dict[str, Shape] = {"weight": (model.hidden_size,)}
+    if model.linear_bias:
+        kinds["bias"] = ()
+    for kind, columns in kinds.items():
+        for i, part in enumerate(("gate_proj", "up_proj")):
+            found.block(
+                f"{ours}.linear_fc1.{kind}",
+                (2 * inner, *columns),
+                f"{theirs}.{part}.{kind}",
+                (inner, *columns),
+                (i * inner, *(0 for _ in columns)),
+                (inner, *columns),
+                (slice(None),),
+            )
+        down = (model.hidden_size, *((inner,) if kind == "weight" else ()))
+        found.same(f"{ours}.linear_fc2.{kind}", f"{theirs}.down_proj.{kind}", *down)
+
+
+def _sparse_ffn(found: TensorMap, model: ModelConfig, names: Names, at: tuple[str, str]) -> None:
+    moe, hidden = model.moe, model.hidden_size
+    assert moe is not None
+    ours, theirs = at
+    experts = moe.num_experts
+    gate = f"{theirs}.{names.router}"
+    found.same(f"{ours}.router.weight", f"{gate}.weight", experts, hidden)
+    if model.linear_bias:
+        found.same(f"{ours}.router.bias", f"{gate}.bias", experts)
+    if moe.expert_bias:
+        found.same(f"{ours}.router.expert_bias", f"{gate}.e_score_correction_bias", experts)
+    if names.fused_experts:
+        _fused_experts(found, model, at)
+    else:
+        _separate_experts(found, model, names, at)
+    if inner := moe.shared_expert_ffn_hidden_size:
+        shared = (f"{ours}.shared_experts", f"{theirs}.{names.shared}")
+        _dense_ffn(found, model, shared, inner)
+    if moe.shared_expert_gate:
+        weight = f"{theirs}.{names.shared}_gate.weight"
+        found.same(f"{ours}.shared_experts.gate_weight", weight, 1, hidden)
+
+
+def _separate_experts(
+    found: TensorMap, model: ModelConfig, names: Names, at: tuple[str, str]
+) -> None:
+    moe, hidden = model.moe, model.hidden_size
+    assert moe is not None
+    experts, inner = moe.num_experts, moe.expert_ffn_hidden_size
+    kinds: dict[str, tuple[str, Shape, Shape]] = {"weight": ("", (hidden,), (inner,))}
+    if model.linear_bias:
+        kinds["bias"] = ("_bias", (), ())
+    for kind, (ending, inputs, inner_inputs) in kinds.items():
+        for e in range(experts):
+            theirs = f"{at[1]}.experts.{e}"
+            for i, part in enumerate((names.gate, names.up)):
+                found.block(
+                    f"{at[0]}.experts.gate_up{ending}",
+                    (experts, 2, inner, *inputs),
+                    f"{theirs}.{part}.{kind}",
+                    (inner, *inputs),
+                    (e, i, 0, *(0 for _ in inputs)),
+                    (1, 1, inner, *inputs),
+                    (slice(None),),
+                )
+            found.block(
+                f"{at[0]}.experts.down{ending}",
+                (experts, hidden, *inner_inputs),
+                f"{theirs}.{names.down}.{kind}",
+                (hidden, *inner_inputs),
+                (e, 0, *(0 for _ in inner_inputs)),
+                (1, hidden, *inner_inputs),
+                (slice(None),),
+            )
+
+
+def _fused_experts(found: TensorMap, model: ModelConfig, at: tuple[str, str]) -> None:
+    """GPT-OSS: [E, H, 2F] with gate and up in turn, and [E, F, H]; biases alike."""
+    moe, hidden = model.moe, model.hidden_size
+    assert moe is not None
+    experts, inner = moe.num_experts, moe.expert_ffn_hidden_size
+    ours, theirs = (f"{name}.experts" for name in at)
+    for e in range(experts):
+        expert = slice(e, e + 1)
+        for i in range(2):
+            turn = slice(i, None, 2)
+            found.block(
+                f"{ours}.gate_up",
+                (experts, 2, inner, hidden),
+                f"{theirs}.gate_up_proj",
+                (experts, hidden, 2 * inner),
+                (e, i, 0, 0),
+                (1, 1, inner, hidden),
+                (expert, slice(None), turn),
+                transposed=True,
+            )
+            found.block(
+                f"{ours}.gate_up_bias",
+                (experts, 2, inner),
+                f"{theirs}.gate_up_proj_bias",
+                (experts, 2 * inner),
+                (e, i, 0),
+                (1, 1, inner),
+                (expert, turn),
+            )
+        found.block(
+            f"{ours}.down",
+            (experts, hidden, inner),
+            f"{theirs}.down_proj",
+            (experts, inner, hidden),
+            (e, 0, 0),
+            (1, hidden, inner),
+            (expert, slice(None), slice(None)),
+            transposed=True,
+        )
+    found.same(f"{ours}.down_bias", f"{theirs}.down_proj_bias", experts, hidden)
+
+
+def _prediction_layer(found: TensorMap, model: ModelConfig, names: Names, index: int) -> None:
+    """DeepSeek-V3 keeps prediction layers behind the last layer (README_WEIGHTS.md)."""
+    hidden = model.hidden_size
+    ours, theirs = f"mtp.layers.{index}", f"model.layers.{model.num_layers + index}"
+    for name in ("enorm", "hnorm"):
+        found.same(f"{ours}.{name}.weight", f"{theirs}.{name}.weight", hidden)
+    found.same(f"{ours}.eh_proj.weight", f"{theirs}.eh_proj.weight", hidden, 2 * hidden)
+    layer = (f"{ours}.transformer_layer", theirs)
+    _layer(found, model, names, layer, sparse=model.sparse_layers[-1])
+    norm = f"{theirs}.shared_head.norm.weight"
+    found.same(f"{ours}.final_layernorm.weight", norm, hidden)
+    found.copies[f"{theirs}.embed_tokens.weight"] = "model.embed_tokens.weight"
+    head = "model.embed_tokens.weight" if model.tie_embeddings else "lm_head.weight"
+    found.copies[f"{theirs}.shared_head.head.weight"] = head

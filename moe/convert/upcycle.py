@@ -1,0 +1,214 @@
+"""A dense checkpoint as a sparse one that computes the same.
+
+Every expert begins as the dense feed-forward network (arXiv:2212.05055) or, with granularity G,
+as one G-th of its inner dimension (arXiv:2410.07524): experts come in copies of G shards whose
+router rows are the same, so that a token reaches all shards of the copies it chooses. The chosen
+weights sum to one and are scaled by G, so the sparse layer's output is the dense layer's.
+
+Shapes: E experts, F inner size of the dense network, H hidden.
+"""
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from moe.checkpoint.directory import use_checkpoint
+from moe.checkpoint.index import StoredTensors, read_index
+from moe.config.explain import explain
+from moe.config.model import ModelConfig
+from moe.convert.hugging_face import HUB, Progress, checkpoint_model, from_hub, write_checkpoint
+from moe.convert.tensor_map import Names, Piece, TensorMap, tensor_map
+from moe.errors import ConfigError
+from moe.storage.new_directory import new_directory
+from moe.storage.safetensors_io import DTYPES, Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upcycling:
+    """How a dense model becomes sparse."""
+
+    num_experts: int
+    top_k: int
+    granularity: int = 1
+    """Shards that each copy of the dense network is cut into, one an expert."""
+    first_dense_layers: int = 0
+    layer_interval: int = 1
+    noise: float = 0.0
+    """Gaussian noise on each expert's matrices, in standard deviations of the dense matrix."""
+    seed: int = 0
+
+
+def upcycled_model(dense: ModelConfig, how: Upcycling) -> ModelConfig:
+    """Return the sparse model.
+
+    Raises:
+        ConfigError: The numbers do not go together, or the model is sparse already.
+    """
+    inner, shards = dense.ffn_hidden_size or 0, how.granularity
+    if dense.moe is not None:
+        raise ConfigError("the model has routed experts already: upcycling begins with a dense one")
+    for name, value in (("experts", how.num_experts), ("top-k", how.top_k)):
+        if shards < 1 or value % shards:
+            raise ConfigError(f"--{name} {value} is not a multiple of --granularity {shards}")
+    if how.top_k == shards == 1:
+        raise ConfigError(
+            "--top-k 1: one expert's normalised weight is always 1, and the router would learn"
+            " nothing: choose 2 or more"
+        )
+    if inner % shards:
+        raise ConfigError(f"ffn_hidden_size={inner} is not a multiple of --granularity {shards}")
+    moe = {
+        "num_experts": how.num_experts,
+        "top_k": how.top_k,
+        "expert_ffn_hidden_size": inner // shards,
+        "first_dense_layers": how.first_dense_layers,
+        "layer_interval": how.layer_interval,
+        "scaling_factor": float(shards),
+    }
+    try:
+        return ModelConfig.model_validate(dense.model_dump() | {"preset": None, "moe": moe})
+    except ValidationError as error:
+        raise ConfigError(f"upcycling: {explain(error, ModelConfig)}") from None
+
+
+def upcycle(
+    source: Path, out: Path, how: Upcycling, progress: Progress | None = None
+) -> ModelConfig:
+    """Write the sparse checkpoint `out`; returns its model.
+
+    Args:
+        source: A dense checkpoint of ours, a run (its newest), or a Hugging Face directory.
+        out: The checkpoint directory to make.
+        how: Experts and layers.
+        progress: Told of bytes written.
+
+    Raises:
+        ConfigError: The source is not a dense model, or `out` exists.
+    """
+
+    def use(found: Path) -> ModelConfig:
+        with new_directory(out) as partial:
+            return _upcycled(found, partial, how, progress)
+
+    if not (source / "config.json").is_file():
+        return use_checkpoint(source, None, use)
+    with new_directory(out) as partial:
+        dense = partial / "dense"
+        from_hub(source, dense)
+        sparse = _upcycled(dense, partial, how, progress)
+        shutil.rmtree(dense)
+        return sparse
+
+
+def _upcycled(source: Path, target: Path, how: Upcycling, progress: Progress | None) -> ModelConfig:
+    """Write the sparse checkpoint of a dense one into `target`."""
+    dense = checkpoint_model(source)
+    sparse = upcycled_model(dense, how)
+    stored = StoredTensors(source, read_index(source))
+    reader = _Reader(stored, sparse, how)
+    write_checkpoint(
+        target,
+        _blocks(dense, sparse, how.granularity),
+        sparse,
+        dtype=reader.dtype,
+        read=reader.read,
+        progress=progress,
+    )
+    if (source / HUB).is_dir():
+        # The tokeniser stays; the dense model's configuration does not fit.
+        ignored = shutil.ignore_patterns("config.json")
+        shutil.copytree(source / HUB, target / HUB, ignore=ignored)
+    return sparse
+
+
+def _blocks(dense: ModelConfig, sparse: ModelConfig, shards: int) -> TensorMap:
+    """Return where each block of the sparse checkpoint (ours) is in the dense one (theirs)."""
+    before, after = (tensor_map(model, Names()).ours for model in (dense, sparse))
+    found = TensorMap()
+    for key, shape in after.items():
+        layer, _, name = key.rpartition(".mlp.")
+        if key in before or name.startswith("router."):
+            found.same(key, key, *shape)
+        else:
+            _expert_blocks(found, f"{layer}.mlp", name.removeprefix("experts."), shape, shards)
+    return found
+
+
+def _expert_blocks(found: TensorMap, mlp: str, name: str, shape: Shape, shards: int) -> None:
+    """Map experts' `gate_up` [E, 2, F/G, ..], `down` [E, H, F/G] and their biases."""
+    of = {"gate_up": "fc1.weight", "gate_up_bias": "fc1.bias", "down": "fc2.weight",
+          "down_bias": "fc2.bias"}[name]  # fmt: skip
+    key, theirs = f"{mlp}.experts.{name}", f"{mlp}.linear_{of}"
+    for expert in range(shape[0]):
+        shard = expert % shards
+        if not name.startswith("gate_up"):
+            columns = slice(shard * shape[-1], (shard + 1) * shape[-1])
+            where = (slice(None), columns) if name == "down" else (slice(None),)
+            start = (expert, *(0 for _ in shape[1:]))
+            found.block(key, shape, theirs, (), start, (1, *shape[1:]), where)
+            continue
+        for half in range(2):
+            first = (half * shards + shard) * shape[2]
+            where = (slice(first, first + shape[2]),)
+            start = (expert, half, *(0 for _ in shape[2:]))
+            found.block(key, shape, theirs, (), start, (1, 1, *shape[2:]), where)
+
+
+class _Reader:
+    """Reads blocks of the sparse checkpoint from the dense one; routers are drawn."""
+
+    def __init__(self, stored: StoredTensors, sparse: ModelConfig, how: Upcycling) -> None:
+        self.stored, self.sparse, self.how = stored, sparse, how
+        self._scales: dict[str, float] = {}
+
+    def dtype(self, piece: Piece) -> str:
+        """Return the number format a block is stored in."""
+        is_router = ".mlp.router." in piece.ours
+        return self.stored.dtype("embedding.word_embeddings.weight" if is_router else piece.theirs)
+
+    def read(self, piece: Piece) -> torch.Tensor:
+        """Return a block."""
+        if ".mlp.router." in piece.ours:
+            return self._router(piece).to(DTYPES[self.dtype(piece)])
+        block = self._dense_block(piece.theirs, piece.where).reshape(piece.shape)
+        if piece.ours.endswith("down_bias"):
+            # Each of a copy's shards adds its part of the bias.
+            return block / self.how.granularity
+        if self.how.noise and ".mlp.experts." in piece.ours and not piece.ours.endswith("bias"):
+            scale = self.how.noise * self._scale(piece.theirs)
+            drawn = torch.randn(
+                piece.shape, generator=self._generator(f"{piece.ours}{piece.start}")
+            )
+            return (block.float() + scale * drawn).to(block.dtype)
+        return block
+
+    def _router(self, piece: Piece) -> torch.Tensor:
+        """Draw a row for each copy, the same for all its shards; biases are zero."""
+        copies = piece.shape[0] // self.how.granularity
+        if len(piece.shape) == 1:
+            return torch.zeros(piece.shape)
+        rows = torch.randn(copies, *piece.shape[1:], generator=self._generator(piece.ours))
+        return (rows * self.sparse.init_std).repeat_interleave(self.how.granularity, dim=0)
+
+    def _dense_block(self, key: str, where: tuple[slice, ...]) -> torch.Tensor:
+        whole = self.stored.whole(key)
+        cuts = [cut.indices(n) for cut, n in zip(where, whole, strict=False)]
+        start = tuple(cut[0] for cut in cuts) + (0,) * (len(whole) - len(cuts))
+        shape = tuple(cut[1] - cut[0] for cut in cuts) + whole[len(cuts) :]
+        block = torch.empty(shape, dtype=DTYPES[self.stored.dtype(key)])
+        if not self.stored.read_block(block, key, start, shape):
+            raise ConfigError(f"{self.stored.directory}: parts of tensor {key} are missing")
+        return block
+
+    def _scale(self, key: str) -> float:
+        if key not in self._scales:
+            self._scales[key] = float(self._dense_block(key, ()).float().std())
+        return self._scales[key]
+
+    def _generator(self, place: str) -> torch.Generator:
+        digest = hashlib.sha256(f"{self.how.seed}:{place}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

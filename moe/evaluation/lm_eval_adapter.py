@@ -1,0 +1,139 @@
+"""Models of ours in EleutherAI's lm-evaluation-harness (extra `eval`)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval import simple_evaluate
+from lm_eval.api.model import TemplateLM
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from moe.errors import ConfigError
+from moe.evaluation.generation import Sampling, generate
+from moe.evaluation.loading import LoadedModel
+from moe.evaluation.scoring import score_continuations
+from moe.evaluation.text_interface import Language
+
+MAX_NEW_TOKENS = 256
+"""Tokens of an answer where a task does not say."""
+
+
+class HarnessModel(TemplateLM):  # type: ignore[misc]
+    """A loaded model behind the harness's interface."""
+
+    def __init__(self, model: LoadedModel, language: Language) -> None:
+        super().__init__()
+        self._model, self._language = model, language
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a document, and stands before one."""
+        return int((self._language.prefix or (self._language.tokenizer.info.eos_id,))[0])
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **_: Any
+    ) -> list[int]:
+        """Return the tokens of a text."""
+        ids: list[int] = self._language.tokenizer.encode(string).tolist()
+        return [*self._language.prefix, *ids] if add_special_tokens else ids
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
+    ) -> list[tuple[float, bool]]:
+        pairs = [(context, continuation) for _, context, continuation in requests]
+        scores = score_continuations(self._model, pairs)
+        return [(score.log_probability, score.is_greedy) for score in scores]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], **_: Any) -> list[float]:
+        """Return the log-probability of each whole text, in windows of the model's length."""
+        found = []
+        for request in requests:
+            windows = get_rolling_token_windows(
+                token_list=self.tok_encode(request.args[0]),
+                prefix_token=self.eot_token_id,
+                max_seq_len=self._model.config.max_seq_len,
+                context_len=1,
+            )
+            pairs = [make_disjoint_window(window) for window in windows]
+            scores = score_continuations(self._model, pairs)
+            found.append(sum(score.log_probability for score in scores))
+        return found
+
+    def generate_until(self, requests: Sequence[Any], **_: Any) -> list[str]:
+        """Continue each text until one of its stop texts."""
+        return [self._answer(*request.args) for request in requests]
+
+    def _answer(self, context: str, wanted: dict[str, Any]) -> str:
+        length = self._model.config.max_seq_len
+        new = min(int(wanted.get("max_gen_toks", MAX_NEW_TOKENS)), length - 1)
+        prompt = self.tok_encode(context, add_special_tokens=True)[-(length - new) :]
+        temperature = float(wanted.get("temperature", 0.0)) if wanted.get("do_sample") else 0.0
+        (done,) = generate(
+            self._model.chunk,
+            [prompt or [self.eot_token_id]],
+            Sampling(
+                max_new_tokens=new,
+                temperature=temperature,
+                top_p=float(wanted.get("top_p", 1.0)),
+            ),
+            stop_ids=self._language.stop_ids,
+            max_seq_len=length,
+            vocab_size=self._language.tokenizer.info.vocab_size,
+        )
+        text = self._language.tokenizer.decode(done.tokens)
+        stops = wanted.get("until") or []
+        for stop in [stops] if isinstance(stops, str) else stops:
+            text = text.split(stop)[0] if stop else text
+        return text
+
+
+def run_tasks(
+    model: LoadedModel,
+    language: Language,
+    tasks: Sequence[str],
+    *,
+    task_path: Path | None = None,
+    shots: int | None = None,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Run tasks of the harness; returns each task's metrics.
+
+    Args:
+        model: The model.
+        language: Its tokeniser.
+        tasks: Names of tasks.
+        task_path: Folder with more tasks (YAML).
+        shots: Examples before each question; None: as the task says.
+        limit: Most questions of a task; None: all.
+
+    Raises:
+        ConfigError: No such task.
+    """
+    manager = TaskManager(include_path=None if task_path is None else str(task_path))
+    unknown = [name for name in tasks if not manager.match_tasks([name])]
+    if unknown:
+        raise ConfigError(
+            f"--tasks {unknown[0]}: lm-eval knows no such task: give its name, or its folder with"
+            " --task-path"
+        )
+    found = simple_evaluate(
+        model=HarnessModel(model, language),
+        tasks=list(tasks),
+        task_manager=manager,
+        num_fewshot=shots,
+        limit=limit,
+        bootstrap_iters=0,
+        log_samples=False,
+    )
+    results: dict[str, Any] = found["results"]
+    return {name: _numbers(values) for name, values in results.items()}
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a task's metrics by their plain names; the harness adds a filter's."""
+    return {
+        key.removesuffix(",none"): value
+        for key, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }

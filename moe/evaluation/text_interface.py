@@ -1,0 +1,88 @@
+"""Texts to tokens and back, as a trained model knows them: its tokeniser, chat template, ends."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tokenizers
+
+from data.chat.template import ChatFormat, read_template
+from data.store.reader import Store
+from data.tokenization.tokenizer import Tokenizer, local_tokenizer
+from moe.config.experiment import tokenizer_file
+from moe.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """How texts become prompts, and what ends a continuation."""
+
+    tokenizer: Tokenizer
+    stop_ids: frozenset[int]
+    prefix: tuple[int, ...] = ()
+    """Tokens before every text (a converted model's beginning-of-text token)."""
+    chat: ChatFormat | None = field(default=None)
+    """The chat template, where one is known."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return texts as prompts."""
+        return [[*self.prefix, *ids.tolist()] for ids in self.tokenizer.encode_batch(texts)]
+
+    def encode_questions(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return what a user says, each as a prompt for the answer.
+
+        Raises:
+            ConfigError: No chat template is known.
+        """
+        if self.chat is None:
+            raise ConfigError(
+                "--chat: no chat template is known: give a conversation store with --store"
+                " (`moe data chat` makes one), or leave --chat out"
+            )
+        chat = self.chat
+        return [chat.encode_prompt([{"role": "user", "content": t}]).tolist() for t in texts]
+
+
+def language_of(place: Path, store: Path | None = None) -> Language:
+    """Return the language of a run or converted model, or of a store that is given.
+
+    Raises:
+        ConfigError: No tokeniser is known.
+        DataError: It is damaged.
+    """
+    if store is not None:
+        return _of_store(Store.open(store))
+    file = tokenizer_file(place)
+    if file is None:
+        raise ConfigError(f"{place}: no tokenizer is known: give a store with --store")
+    if file.parent.name == "hub":
+        return _of_hub(file.parent)
+    return _of_store(Store.open(file.parent))
+
+
+def _of_store(store: Store) -> Language:
+    tokenizer, chat = store.tokenizer, store.manifest.chat
+    form = None if chat is None else ChatFormat(chat.template, tokenizer, chat.names)
+    stops = frozenset({tokenizer.info.eos_id}) if form is None else form.stop_ids
+    return Language(tokenizer=tokenizer, stop_ids=stops, chat=form)
+
+
+def _of_hub(folder: Path) -> Language:
+    tokenizer = local_tokenizer(folder)
+    stops = {tokenizer.info.eos_id}
+    settings = folder / "generation_config.json"
+    if settings.is_file():
+        ends = json.loads(settings.read_text(encoding="utf-8")).get("eos_token_id")
+        stops |= set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+    prefix = tokenizers.Tokenizer.from_str(tokenizer.text).encode("").ids
+    has_template = (folder / "chat_template.jinja").is_file() or "chat_template" in _text(folder)
+    form = read_template("tokenizer", tokenizer, folder) if has_template else None
+    if form is not None:
+        stops |= form.stop_ids
+    return Language(tokenizer=tokenizer, stop_ids=frozenset(stops), prefix=tuple(prefix), chat=form)
+
+
+def _text(folder: Path) -> str:
+    file = folder / "tokenizer_config.json"
+    return file.read_text(encoding="utf-8") if file.is_file() else ""

@@ -1,0 +1,1 @@
+"""The network on megatron-core: router, experts, attention, norms, loss, and their kernel sets."""

@@ -1,0 +1,89 @@
+"""megatron-core's language model with our end: chunked losses, and logits on demand.
+
+Shapes: S sequence on this rank, B batch, H hidden, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from megatron.core.models.gpt import GPTModel
+from megatron.core.tensor_parallel.mappings import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+)
+from megatron.core.transformer.multi_token_prediction import MTPLossAutoScaler, roll_tensor
+from torch import Tensor
+
+from moe.model.cross_entropy import chunked_cross_entropy
+
+PREDICTION_INPUTS = (
+    "input_ids", "position_ids", "attention_mask", "rotary_pos_emb", "packed_seq_params"
+)  # fmt: skip
+
+
+class LanguageModel(GPTModel):  # type: ignore[misc]
+    """Tokens [B, S] to losses [B, S] where labels are given, else to logits [B, S, V / tp].
+
+    Multi-token-prediction layers (DeepSeek-V3, arXiv:2412.19437, section 2.2) run where losses
+    are asked for; their gradients join through megatron-core's `MTPLossAutoScaler`, divided like
+    the main loss by the step's tokens.
+    """
+
+    def _postprocess(
+        self, hidden_states: Tensor, *, labels: Tensor | None, **values: Any
+    ) -> Tensor:
+        """End the forward pass of this chunk; `hidden_states` are [S, B, H]."""
+        predicts_more = values["mtp_in_postprocess"] and self.training and labels is not None
+        if predicts_more:
+            passed = {name: values[name] for name in PREDICTION_INPUTS}
+            hidden_states = self.mtp(
+                hidden_states=hidden_states, embedding=self.embedding, **passed
+            )
+        if not self.post_process:
+            return hidden_states
+        tied = self.share_embeddings_and_output_weights
+        weight = self.shared_embedding_or_output_weight() if tied else self.output_layer.weight
+        if labels is None:
+            logits, _bias = self.output_layer(hidden_states, weight=weight if tied else None)
+            logits_bsv: Tensor = logits.transpose(0, 1).contiguous()
+            return logits_bsv
+        depths = 1 + (self.config.mtp_num_layers if predicts_more else 0)
+        first, *later = hidden_states.chunk(depths, dim=0)
+        if later:
+            first = self._with_later_losses(first, later, weight, labels, values["loss_mask"])
+        return self._losses(first, weight, labels)
+
+    def _losses(self, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        """Return cross-entropies [B, S] of hidden states [S, B, H], in nats."""
+        group = self.pg_collection.tp
+        if self.config.sequence_parallel:
+            hidden = gather_from_sequence_parallel_region(hidden, group=group)
+        else:
+            hidden = copy_to_tensor_model_parallel_region(hidden, group=group)
+        losses = chunked_cross_entropy(
+            hidden.flatten(0, 1), weight, labels.transpose(0, 1).flatten(), group
+        )
+        return losses.view(hidden.shape[:2]).transpose(0, 1).contiguous()
+
+    def _with_later_losses(
+        self,
+        hidden: Tensor,
+        later: list[Tensor],
+        weight: Tensor,
+        labels: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Attach the losses of tokens further ahead to `hidden`.
+
+        A prediction counts where all tokens up to its own do: none reaches over a document's end.
+        """
+        mask = torch.ones_like(labels, dtype=torch.float32) if mask is None else mask
+        shifted, counted = labels, mask
+        scale = self.config.mtp_loss_scaling_factor / self.config.mtp_num_layers
+        for states in later:
+            shifted, _ = roll_tensor(shifted, cp_group=self.pg_collection.cp)
+            mask, _ = roll_tensor(mask, cp_group=self.pg_collection.cp)
+            counted = counted * mask
+            losses = self._losses(states, weight, shifted) * counted
+            hidden = MTPLossAutoScaler.apply(hidden, scale * losses)
+        return hidden

@@ -1,0 +1,1 @@
+"""The run directory: its format, its writer, and every reader."""

@@ -1,0 +1,1 @@
+"""Durable files and folders, and tensors on disk (safetensors)."""

@@ -1,0 +1,1 @@
+"""Training: the loop, the trainer of a step, objectives, optimizer, guards and logs."""

@@ -1,0 +1,117 @@
+"""What must hold before a run starts, checked where one process can say it in one line."""
+
+from importlib import import_module, util
+from pathlib import Path
+
+from moe.config.experiment import Experiment, tokenizer_file
+from moe.cost.model_shape import batch_of, shape_of
+from moe.errors import ConfigError
+from parallel.layout.placement import Placement
+from parallel.layout.validation import checked_placement
+
+
+def check_before_start(experiment: Experiment, num_ranks: int) -> Placement:
+    """Check layout, device, precision and data of a run on `num_ranks` ranks.
+
+    Raises:
+        ParallelError: The layout does not fit the model, the batch or the ranks; no GPU.
+        ConfigError: Kernels or precision that are not to be had here.
+        DataError: The store is missing or damaged, does not fit the model, or would be read more
+            often than the experiment allows.
+    """
+    placement = checked_placement(
+        experiment.parallel, shape_of(experiment.model), batch_of(experiment.train), num_ranks
+    )
+    _check_kernels(experiment)
+    _check_dispatcher(experiment)
+    _check_data(experiment, placement.dp)
+    if experiment.train.init is not None:
+        _check_init(experiment, experiment.train.init)
+    return placement
+
+
+def _check_kernels(experiment: Experiment) -> None:
+    from parallel.engine.start import choose_device
+
+    precision = experiment.precision
+    device = choose_device(experiment.parallel.device)
+    if precision.kernels == "te":
+        if util.find_spec("transformer_engine") is None:
+            raise ConfigError(
+                'precision.kernels = "te", but Transformer Engine is not installed: install'
+                ' moescale[te] on a GPU machine, or set precision.kernels = "torch"'
+            )
+        if device == "cpu":
+            raise ConfigError(
+                'precision.kernels = "te" needs a GPU, and this run would use the CPU: set'
+                ' precision.kernels = "torch"'
+            )
+
+
+def _check_init(experiment: Experiment, init: Path) -> None:
+    """Refuse a start from nothing, or from weights that know other tokens than the store's."""
+    from data.storage.atomic import file_sha256
+    from data.store.reader import Store
+    from data.tokenization.info import TOKENIZER
+    from moe.checkpoint.index import INDEX
+
+    if not ((init / INDEX).is_file() or (init / "checkpoints").is_dir()):
+        raise ConfigError(
+            f"train.init = {init}: neither a checkpoint nor a run that has one: give the directory"
+            " that `moe train` or `moe convert` printed"
+        )
+    assert experiment.data.store is not None
+    found = Store.open(experiment.data.store).manifest.tokenizer
+    file = tokenizer_file(init)
+    if file is not None and file_sha256(file) != found.sha256:
+        raise ConfigError(
+            f"{experiment.data.store}: made with another tokenizer than train.init's: build it"
+            f" again with --tokenizer {file.parent if file.name == TOKENIZER else file}"
+        )
+
+
+def _check_dispatcher(experiment: Experiment) -> None:
+    """Refuse what needs a GPU, Transformer Engine or a library that is not here."""
+    from parallel.engine.start import choose_device
+
+    layout = experiment.parallel
+    if layout.overlap_experts and experiment.precision.kernels != "te":
+        raise ConfigError(
+            'parallel.overlap_experts = true needs precision.kernels = "te": set it to false'
+        )
+    if layout.recompute == "selective" and experiment.precision.kernels == "torch":
+        for name in {"moe_act"}.intersection(layout.recompute_modules):
+            raise ConfigError(
+                f'parallel.recompute_modules: "{name}" needs precision.kernels = "te": recompute'
+                ' "moe" instead'
+            )
+    if layout.dispatcher != "flex" or experiment.model.moe is None:
+        return
+    if choose_device(layout.device) == "cpu":
+        raise ConfigError(
+            'parallel.dispatcher = "flex" needs GPUs, and this run would use the CPU: set'
+            ' parallel.dispatcher = "alltoall"'
+        )
+    if not _has_flex_backend(layout.flex_backend):
+        raise ConfigError(
+            f'parallel.flex_backend = "{layout.flex_backend}" needs the Python module deep_ep'
+            " (https://github.com/deepseek-ai/DeepEP; HybridEP is its branch hybrid-ep), which is"
+            ' not here: build it, or set parallel.dispatcher = "alltoall"'
+        )
+
+
+def _has_flex_backend(backend: str) -> bool:
+    """Detect the library by the class that megatron-core takes from it."""
+    if util.find_spec("deep_ep") is None:
+        return False
+    names = {"deepep": "Buffer", "hybridep": "HybridEPBuffer"}
+    return hasattr(import_module("deep_ep"), names[backend])
+
+
+def _check_data(experiment: Experiment, dp: int) -> None:
+    from moe.training.loader import open_loader
+
+    loader = open_loader(experiment, "train", ranks=dp)
+    loader.check_steps(experiment.train.steps)
+    loader.close()
+    open_loader(experiment, "held_out", ranks=dp).close()

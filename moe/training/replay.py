@@ -1,0 +1,39 @@
+"""Train one step again from the dump that a guard left, to look into it."""
+
+from pathlib import Path
+from typing import Any
+
+from moe.checkpoint.directory import checkpoint_to_resume
+from moe.checkpoint.training_state import load_checkpoint
+from moe.config.experiment import Experiment
+from moe.errors import ConfigError
+from moe.training.trainer import Trainer
+from parallel.engine.start import Engine
+
+DUMPS = "dumps"
+
+
+def replay(experiment: Experiment, engine: Engine, run_dir: Path, step: int) -> dict[str, Any]:
+    """Return what a refused step gives again: `loss`, `grad_norm` and `fault`, beside the first.
+
+    Raises:
+        ConfigError: There is no dump of that step, or it is damaged.
+    """
+    dump = checkpoint_to_resume(run_dir / DUMPS, step)
+    if dump is None:
+        raise ConfigError(f"{run_dir / DUMPS}: no dump of step {step}")
+    trainer = Trainer(experiment, engine, weights_follow=True)
+    try:
+        state = load_checkpoint(dump, trainer.chunks, trainer.optimizer, verified=True)
+        trainer.load_state(state)
+        result = trainer.step(step - 1)
+    finally:
+        trainer.close()
+    return {
+        "step": step,
+        "samples": state["samples"],
+        "loss": result.loss,
+        "grad_norm": result.grad_norm,
+        "fault": None if result.fault is None else result.fault.reason,
+        "first": {key: state[key] for key in ("loss", "grad_norm", "fault")},
+    }

@@ -1,0 +1,1 @@
+"""What a device can do: what this machine has, and what data sheets promise."""

@@ -1,0 +1,142 @@
+"""Parallel layouts as pure arithmetic: which products must match, and what to change if not."""
+
+from itertools import accumulate
+from typing import Any, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from parallel.frozen_model import FrozenModel
+
+RecomputeModule = Literal[
+    "core_attn", "layernorm", "mlp", "moe", "moe_act", "mla_up_proj", "shared_experts"
+]
+
+
+class Layout(FrozenModel):
+    """The `[parallel]` section: how one model is laid over ranks.
+
+    Attention layers use `tp * cp * pp * dp` ranks; expert layers fold the same ranks into
+    `etp * ep * pp * edp` (arXiv:2504.14960). `dp` and `edp` follow from the number of ranks.
+    """
+
+    tp: int = Field(default=1, ge=1)
+    """Tensor-parallel ranks of attention and dense layers."""
+    sp: bool | None = None
+    """Sequence parallelism: shard activations between tensor-parallel regions. Default: tp > 1."""
+    pp: int = Field(default=1, ge=1)
+    """Pipeline stages."""
+    vpp: int = Field(default=1, ge=1)
+    """Virtual pipeline chunks a stage (interleaved schedule)."""
+    ends_count_as_layers: bool = False
+    """Count input embedding and LM head as one layer each when layers are dealt over stages: the
+    first and the last chunk hold one layer fewer. For depths like Llama 3.1 405B's 126."""
+    stage_layers: tuple[PositiveInt, ...] | None = None
+    """Layers of each stage, where they are not dealt evenly; with `vpp`, of each of the pp * vpp
+    chunks in the model's order (chunk c of stage s is number c * pp + s)."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Activations computed again in the backward pass: those of `recompute_modules`, or whole
+    layers, of which only the input is kept (arXiv:2205.05198)."""
+    recompute_modules: tuple[RecomputeModule, ...] = ("core_attn",)
+    """With `selective`: parts of a layer, in megatron-core's words."""
+    ep: int = Field(default=1, ge=1)
+    """Expert-parallel ranks."""
+    etp: int | None = Field(default=None, ge=1)
+    """Tensor-parallel ranks inside an expert. Default: 1."""
+    cp: int = Field(default=1, ge=1)
+    """Context-parallel ranks: one sequence is cut into this many parts."""
+    dispatcher: Literal["allgather", "alltoall", "flex"] = "alltoall"
+    """Token dispatcher of the expert layers."""
+    flex_backend: Literal["deepep", "hybridep"] = "deepep"
+    """Library behind `dispatcher = "flex"`; needs GPUs."""
+    overlap_grad_reduce: bool = False
+    """Reduce gradients of finished layers while the backward pass goes on."""
+    overlap_param_gather: bool = False
+    """Gather updated parameters while the next forward pass begins (distributed optimizer)."""
+    overlap_experts: bool = False
+    """Overlap one micro-batch's expert communication with another's compute (kernel set te)."""
+    distributed_optimizer: bool = True
+    """Shard optimizer states over data-parallel ranks."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where ranks run: `auto` takes CUDA where this machine has it, and the run record says so."""
+    timeout_s: float = Field(default=600.0, gt=0)
+    """Seconds without progress (a micro-batch, an evaluation, a checkpoint waited for) after which
+    a rank names the collective it waits in and ends. Longer than the slowest checkpoint."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_derived(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            values = {**values}
+            if values.get("sp") is None:
+                values["sp"] = int(values.get("tp", 1)) > 1
+            if values.get("etp") is None:
+                values["etp"] = 1
+        return values
+
+    @model_validator(mode="after")
+    def _check_own_rules(self) -> Self:
+        if self.vpp > 1 and self.pp == 1:
+            raise ValueError(f"vpp={self.vpp} needs pipeline stages: set pp >= 2 or vpp = 1")
+        if self.sp and self.tp == 1:
+            raise ValueError("sp=true needs tp >= 2: sequence parallelism shards over tp ranks")
+        if self.ends_count_as_layers and self.pp == 1:
+            raise ValueError("ends_count_as_layers=true needs pp >= 2: one stage holds all layers")
+        self._check_stage_layers()
+        self._check_overlap()
+        return self
+
+    def _check_stage_layers(self) -> None:
+        if self.stage_layers is None:
+            return
+        chunks = self.pp * self.vpp
+        if len(self.stage_layers) != chunks:
+            raise ValueError(
+                f"stage_layers has {len(self.stage_layers)} numbers, but there are pp*vpp ="
+                f" {self.pp}*{self.vpp} = {chunks} chunks: give one number for each"
+            )
+        if self.ends_count_as_layers:
+            raise ValueError("stage_layers says it all: remove ends_count_as_layers")
+
+    def _check_overlap(self) -> None:
+        if self.overlap_param_gather and not (
+            self.overlap_grad_reduce and self.distributed_optimizer
+        ):
+            raise ValueError(
+                "overlap_param_gather=true needs overlap_grad_reduce=true and"
+                " distributed_optimizer=true"
+            )
+
+    @property
+    def expert_tp(self) -> int:
+        """Tensor-parallel ranks inside an expert, resolved."""
+        return self.etp or 1
+
+    def chunk_layers(self, num_layers: int) -> tuple[tuple[range, ...], ...]:
+        """Return, for each stage, for each of its chunks, the range of its layers.
+
+        Chunk `c` of stage `s` is the `(c * pp + s)`-th part of the model, as in megatron-core's
+        interleaved schedule (arXiv:2104.04473, section 2.2).
+
+        Raises:
+            ValueError: The layers cannot be dealt so; `layout_faults` says it to users.
+        """
+        bounds = self._chunk_bounds(num_layers)
+        return tuple(
+            tuple(
+                range(bounds[c * self.pp + s], bounds[c * self.pp + s + 1]) for c in range(self.vpp)
+            )
+            for s in range(self.pp)
+        )
+
+    def _chunk_bounds(self, num_layers: int) -> list[int]:
+        """Return the first layer of each chunk in the model's order, and the end."""
+        if self.stage_layers is not None:
+            if sum(self.stage_layers) != num_layers:
+                raise ValueError(f"{num_layers} layers as {self.stage_layers}")
+            return list(accumulate(self.stage_layers, initial=0))
+        chunks, ends = self.pp * self.vpp, 2 * self.ends_count_as_layers
+        per_chunk, rest = divmod(num_layers + ends, chunks)
+        if rest:
+            raise ValueError(f"{num_layers} layers (+{ends}) over {chunks} chunks")
+        offset = 1 if self.ends_count_as_layers else 0
+        return [max(0, min(i * per_chunk - offset, num_layers)) for i in range(chunks + 1)]

@@ -1,0 +1,195 @@
+"""Whether a layout fits a model and its batches: every product that must match.
+
+The rules are megatron-core's (`transformer_config.py`, `attention.py`, `moe_layer.py`,
+`pipeline_parallel/schedules.py` in 0.16 and 0.19), said before anything starts.
+"""
+
+from parallel.errors import ParallelError
+from parallel.layout.layout import Layout
+from parallel.layout.model_shape import Batch, Shape
+from parallel.layout.placement import Placement, place, rank_fault
+
+
+def checked_placement(layout: Layout, shape: Shape, batch: Batch, num_ranks: int) -> Placement:
+    """Lay a model over ranks.
+
+    Raises:
+        ParallelError: The first fault, which product it is in and what to change.
+    """
+    faults = layout_faults(layout, shape, batch, num_ranks)
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise ParallelError(faults[0] + more)
+    return place(layout, num_ranks)
+
+
+def num_micro_batches(placement: Placement, batch: Batch) -> int:
+    """Return the micro-batches of one step on one data-parallel rank.
+
+    Raises:
+        ParallelError: The global batch is not a whole number of them.
+    """
+    if fault := _batch_fault(placement.dp, batch):
+        raise ParallelError(fault)
+    return batch.global_batch_size // (batch.micro_batch_size * placement.dp)
+
+
+def layout_faults(layout: Layout, shape: Shape, batch: Batch, num_ranks: int) -> list[str]:
+    """Return all reasons why the engine cannot run this; none where it can."""
+    found = [
+        rank_fault(layout, num_ranks),
+        *_tensor_faults(layout, shape),
+        *_sequence_faults(layout, shape, batch),
+        _depth_fault(layout, shape),
+        _tie_fault(layout, shape),
+        *_expert_faults(layout, shape),
+        *_recompute_faults(layout, shape),
+        _schedule_fault(layout, batch, num_ranks),
+    ]
+    return [fault for fault in found if fault]
+
+
+def _tensor_faults(layout: Layout, shape: Shape) -> list[str | None]:
+    tp, kv_heads = layout.tp, shape.num_kv_heads
+    cut = {
+        "num_heads": shape.num_heads,
+        "ffn_hidden_size": shape.ffn_hidden_size,
+        "moe.shared_expert_ffn_hidden_size": shape.shared_expert_ffn_hidden_size,
+        "vocab_size": shape.vocab_size,
+        "mla.q_lora_rank": shape.q_lora_rank,
+        "mla.kv_lora_rank + mla.qk_rope_head_dim": shape.kv_lora_rank + shape.qk_rope_head_dim,
+    }
+    faults = [_indivisible("tp", tp, name, size) for name, size in cut.items() if size]
+    # Fewer key-value heads than ranks are shared by whole groups of ranks.
+    if shape.num_heads % tp == 0 and kv_heads % tp and tp % kv_heads:
+        faults.append(
+            f"tp={tp} neither divides num_kv_heads={kv_heads} nor is a multiple of it:"
+            f" choose tp from {_choices(kv_heads)}, or a multiple of {kv_heads}"
+        )
+    return faults
+
+
+def _sequence_faults(layout: Layout, shape: Shape, batch: Batch) -> list[str | None]:
+    cp, tp, length = layout.cp, layout.tp, batch.seq_len
+    faults: list[str | None] = []
+    # Each context-parallel rank takes two pieces, one early and one late, to even out work.
+    if cp > 1 and length % (2 * cp):
+        faults.append(
+            f"2*cp = {2 * cp} does not divide seq_len={length}: make seq_len a multiple of"
+            f" {2 * cp}, or lower cp"
+        )
+    elif layout.sp and length // cp % tp:
+        faults.append(
+            f"sp=true: tp={tp} does not divide the {length // cp} tokens of seq_len={length} that"
+            f" each of cp={cp} ranks holds: make seq_len a multiple of {tp * cp}, or set sp=false"
+        )
+    if any(shape.sparse_layers) and tp > 1 and not layout.sp:
+        faults.append(
+            f"sp=false with tp={tp}: routed experts train only with sequence parallelism beside"
+            " tensor parallelism: set sp=true or tp=1"
+        )
+    return faults
+
+
+def _depth_fault(layout: Layout, shape: Shape) -> str | None:
+    chunks, ends = layout.pp * layout.vpp, 2 * layout.ends_count_as_layers
+    if layout.stage_layers is not None:
+        total = sum(layout.stage_layers)
+        if total == shape.num_layers:
+            return None
+        return (
+            f"stage_layers = {list(layout.stage_layers)} adds up to {total}, not to num_layers ="
+            f" {shape.num_layers}: change one of its numbers"
+        )
+    if (shape.num_layers + ends) % chunks == 0:
+        return None
+    counted = f"num_layers={shape.num_layers}" + (" + 2 ends" if ends else "")
+    remedy = f"choose pp*vpp from {_choices(shape.num_layers + ends)}"
+    if not ends and layout.pp > 1 and (shape.num_layers + 2) % chunks == 0:
+        remedy += ", or set ends_count_as_layers=true"
+    if layout.pp > 1:
+        remedy += f", or deal them unevenly with stage_layers ({chunks} numbers)"
+    return f"pp*vpp = {layout.pp}*{layout.vpp} = {chunks} does not divide {counted}: {remedy}"
+
+
+def _tie_fault(layout: Layout, shape: Shape) -> str | None:
+    """Refuse three copies of one table: megatron-core asserts when it maps them to a checkpoint."""
+    if layout.pp == 1 or not (shape.tie_embeddings and shape.mtp_layers):
+        return None
+    return (
+        f"pp={layout.pp}: tie_embeddings=true and mtp_layers={shape.mtp_layers} together need one"
+        " stage (megatron-core): set pp=1, or give up one of them"
+    )
+
+
+def _expert_faults(layout: Layout, shape: Shape) -> list[str | None]:
+    ep, etp = layout.ep, layout.expert_tp
+    if not any(shape.sparse_layers):
+        wrong = [f"{name}={n}" for name, n in (("ep", ep), ("etp", etp)) if n > 1]
+        return [f"{text}: a dense model has no experts to cut: set it to 1" for text in wrong]
+    faults = [
+        _indivisible("ep", ep, "moe.num_experts", shape.num_experts),
+        _indivisible("etp", etp, "moe.expert_ffn_hidden_size", shape.expert_ffn_hidden_size),
+    ]
+    if layout.dispatcher == "flex" and ep * etp == 1:
+        faults.append('dispatcher="flex" needs ep*etp > 1: raise ep, or use "alltoall"')
+    return faults
+
+
+def _recompute_faults(layout: Layout, shape: Shape) -> list[str | None]:
+    """Refuse to recompute parts that the model does not have."""
+    if layout.recompute != "selective":
+        return []
+    present = {
+        "mlp": not all(shape.sparse_layers),
+        "moe": any(shape.sparse_layers),
+        "moe_act": any(shape.sparse_layers),
+        "mla_up_proj": shape.kv_lora_rank > 0,
+        "shared_experts": shape.shared_expert_ffn_hidden_size > 0,
+    }
+    return [
+        f'recompute_modules: the model has no "{name}" to recompute: remove it'
+        for name in layout.recompute_modules
+        if not present.get(name, True)
+    ]
+
+
+def _schedule_fault(layout: Layout, batch: Batch, num_ranks: int) -> str | None:
+    dp, rest = divmod(num_ranks, layout.tp * layout.cp * layout.pp)
+    if rest:
+        return None
+    if fault := _batch_fault(dp, batch):
+        return fault
+    count = batch.global_batch_size // (batch.micro_batch_size * dp)
+    if layout.vpp > 1 and count % layout.pp:
+        return (
+            f"vpp={layout.vpp}: the interleaved schedule needs micro-batches in multiples of"
+            f" pp={layout.pp}, and global_batch_size={batch.global_batch_size} /"
+            f" (micro_batch_size={batch.micro_batch_size} * dp={dp}) = {count}: make"
+            f" global_batch_size a multiple of {batch.micro_batch_size * dp * layout.pp},"
+            " or set vpp=1"
+        )
+    return None
+
+
+def _batch_fault(dp: int, batch: Batch) -> str | None:
+    share = batch.micro_batch_size * dp
+    if batch.global_batch_size % share == 0:
+        return None
+    return (
+        f"micro_batch_size*dp = {batch.micro_batch_size}*{dp} = {share} does not divide"
+        f" global_batch_size={batch.global_batch_size}: make it a multiple of {share}, or change"
+        " micro_batch_size or the number of ranks"
+    )
+
+
+def _indivisible(name: str, parts: int, key: str, size: int) -> str | None:
+    if size % parts == 0:
+        return None
+    return f"{name}={parts} does not divide {key} = {size}: choose {name} from {_choices(size)}"
+
+
+def _choices(size: int) -> str:
+    """Name the usable divisors: the small ones, which is what anyone has ranks for."""
+    divisors = [n for n in range(1, min(size, 1024) + 1) if size % n == 0]
+    return ", ".join(str(n) for n in divisors[:10]) + (", ..." if len(divisors) > 10 else "")

@@ -1,0 +1,1 @@
+"""A number with its unit, source, boundary, kind and interval; and how units are written."""

@@ -1,0 +1,68 @@
+"""A number one can trust: its value never travels without where it comes from."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+from parallel.measurement.units import readable
+
+Kind = Literal["measured", "modelled", "published"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One quantity with its unit, origin and boundary; unknown is `None` with a reason."""
+
+    value: float | None
+    unit: str
+    source: str
+    """What gave the number: a meter's name, a model, a publication."""
+    boundary: str | None = None
+    """What the number covers: GPU board, CPU packages, node, facility."""
+    kind: Kind | None = None
+    """How it came about; `None` where there is no value."""
+    uncertainty: float | None = None
+    """Half-width in `unit`; `None` where it is not known."""
+    reason: str | None = None
+    """Why `value` is `None`, or what limits it."""
+
+    def __post_init__(self) -> None:
+        if self.value is None and not self.reason:
+            raise ValueError(f"a missing {self.unit} needs its reason")
+        if self.value is not None and self.kind is None:
+            raise ValueError(f"{self.value} {self.unit}: measured, modelled or published?")
+
+    @classmethod
+    def missing(cls, unit: str, source: str, reason: str) -> Self:
+        """Return an unknown quantity, with the reason."""
+        return cls(value=None, unit=unit, source=source, reason=reason)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read back what `to_json` gave; unknown keys are left out."""
+        known: dict[str, Any] = {name: values.get(name) for name in cls.__dataclass_fields__}
+        return cls(**known)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values, one key for each field."""
+        return asdict(self)
+
+    def over(self, divisor: float, unit: str) -> "Measurement":
+        """Return this quantity for one of `divisor` things (`J` over tokens: `J/token`)."""
+        if self.value is None:
+            return Measurement.missing(unit, self.source, self.reason or "")
+        if divisor <= 0:
+            return Measurement.missing(unit, self.source, "nothing to divide by")
+        spread = None if self.uncertainty is None else self.uncertainty / divisor
+        changes = {"value": self.value / divisor, "unit": unit, "uncertainty": spread}
+        return Measurement(**{**asdict(self), **changes})
+
+
+def shown(measurement: Measurement) -> str:
+    """Return a measurement with its half-width and kind, or the reason why it is unknown."""
+    if measurement.value is None:
+        return f"unknown: {measurement.reason}"
+    text = readable(measurement.value, measurement.unit)
+    if measurement.uncertainty:
+        text += f" ± {readable(measurement.uncertainty, measurement.unit)}"
+    return f"{text} {measurement.kind}"

@@ -1,0 +1,269 @@
+"""Hand a plan to the cluster: only what is missing, whole or not at all."""
+
+import json
+import os
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from moe.storage.atomic import write_json
+from slurm.cluster.client import Client
+from slurm.cluster.submission_folder import (
+    Submission,
+    all_submissions,
+    alone,
+    describe,
+    read_submission,
+)
+from slurm.errors import JobError, UnrecordedError
+from slurm.job.batch_script import array_text, render, render_commands
+from slurm.job.code_snapshot import Snapshot
+from slurm.job.plan import Plan
+from slurm.job.task import Task
+
+ENDED = frozenset(
+    {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
+     "PREEMPTED", "REVOKED", "SPECIAL_EXIT", "TIMEOUT"}
+)  # fmt: skip
+"""States of jobs that will not go on by themselves."""
+TaskState = Literal["submitted", "queued", "finished"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What became of each task."""
+
+    submission: Path
+    job: str | None
+    """The new job's id; none where nothing was missing."""
+    states: dict[str, TaskState]
+    """By task name."""
+
+
+def test_plan(plan: Plan, client: Client) -> str:
+    """Ask the cluster whether and when a plan could run; returns its answer.
+
+    Raises:
+        JobError: It could never run.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "job.sh"
+        script.write_text(render(plan.job), encoding="utf-8")
+        return client.test(script)
+
+
+def submit(
+    plan: Plan, snapshot: Snapshot, client: Client, environment: Mapping[str, str] = os.environ
+) -> Receipt:
+    """Submit the tasks of a plan that are neither finished nor queued.
+
+    Raises:
+        JobError: A secret is missing, the array is too long, or the cluster refuses the job.
+        SlurmError: The cluster does not answer.
+        UnrecordedError: The job is queued, but the disk is full.
+    """
+    secrets = _secret_lines(plan, environment)
+    with alone(plan.job.job_dir.parent):
+        return _submit(plan, snapshot, client, secrets)
+
+
+def _submit(plan: Plan, snapshot: Snapshot, client: Client, secrets: list[str]) -> Receipt:
+    path = plan.job.job_dir
+    earlier = read_submission(path) if (path / "job.json").exists() else None
+    if earlier is not None:
+        adopt_jobs(earlier, client)
+    states = task_states(plan, client)
+    missing = [task for task in plan.tasks if states[task.name] == "submitted"]
+    if not missing:
+        return Receipt(submission=path, job=None, states=states)
+    if plan.job.is_array:
+        _check_array_size(len(plan.tasks), client)
+    submission = earlier or _write(plan, snapshot)
+    if secrets:
+        _write_secrets(path / "secrets", secrets)
+    try:
+        job = submit_tasks(submission, missing, client, plan.job.profile.secrets)
+    except UnrecordedError:
+        raise
+    except Exception:
+        if earlier is None:
+            with suppress(OSError):  # why the cluster refused is what must be told
+                _discard(path)
+        raise
+    return Receipt(submission=path, job=job, states=states)
+
+
+def submit_tasks(
+    submission: Submission, tasks: Iterable[Task], client: Client, secrets: Iterable[str] = ()
+) -> str:
+    """Submit some tasks of a submission that lies on disk; returns the job's id.
+
+    Raises:
+        UnrecordedError: The job is queued, but the disk is full.
+    """
+    indices = [task.index for task in tasks]
+    known = [job for job, _ in submission.submitted_jobs()]
+    options = []
+    if submission.is_array and (known or len(indices) < len(submission.tasks)):
+        limit = submission.details["slurm"].get("max_parallel")
+        options = [f"--array={array_text(indices)}" + (f"%{limit}" if limit else "")]
+    for index in indices:
+        forgive(submission, index)
+    began_s = time.time()
+    job = client.submit(submission.script, options=options, known_jobs=known, secrets=secrets)
+    _record(submission, job, indices, began_s)
+    return job
+
+
+def adopt_jobs(submission: Submission, client: Client) -> None:
+    """Record queued jobs whose command was ended, or whose disk was full, before it could."""
+    known = {job for job, _ in submission.submitted_jobs()}
+    for job in sorted(client.jobs_of_script(submission.script) - known):
+        if ids := client.queue([job]):
+            _record(submission, job, {int(one.partition("_")[2] or 0) for one in ids}, time.time())
+
+
+def _record(submission: Submission, job: str, indices: Iterable[int], began_s: float) -> None:
+    try:
+        submission.record_job(job, array_text(indices), began_s)
+    except OSError as error:
+        raise UnrecordedError(
+            f"job {job} is queued but could not be recorded in {submission.path / 'jobs'}"
+            f" ({error.strerror}): make room and submit again, which records it, or scancel {job}"
+        ) from None
+
+
+def task_states(plan: Plan, client: Client) -> dict[str, TaskState]:
+    """Tell which tasks are done, which any submission has queued, and which are missing."""
+    states: dict[str, TaskState] = {}
+    others = all_submissions(plan.job.runs_dir)
+    queued = _queued_names(others, client)
+    own = next((one for one in others if one.path == plan.job.job_dir), None)
+    for task in plan.tasks:
+        key = task.run_dir or f"{plan.job.job_dir}/{task.index}"
+        if is_finished(task, own):
+            states[task.name] = "finished"
+        else:
+            states[task.name] = "queued" if key in queued else "submitted"
+    return states
+
+
+def is_finished(task: Task, submission: Submission | None) -> bool:
+    """Tell whether a task needs no more work: by the run's record, or the last attempt's end."""
+    if task.run_dir is not None:
+        try:
+            record = json.loads((Path(task.run_dir) / "record.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return bool(record.get("status") == "finished")
+    if submission is None:
+        return False
+    attempts = submission.attempts(task.index)
+    return bool(attempts) and attempts[-1].outcome == "finished"
+
+
+def _queued_names(submissions: Iterable[Submission], client: Client) -> set[str]:
+    """Return what is in the queue: run directories, or `<submission>/<index>` of commands."""
+    known = list(submissions)
+    jobs = {job for one in known for job, _ in one.submitted_jobs()}
+    active = {job for job, entry in client.queue(jobs).items() if entry.state not in ENDED}
+    found = set()
+    for one in known:
+        for job, indices in one.submitted_jobs():
+            for index in indices:
+                if (f"{job}_{index}" if one.is_array else job) in active:
+                    found.add(one.tasks[index].run_dir or f"{one.path}/{index}")
+    return found
+
+
+def _check_array_size(count: int, client: Client) -> None:
+    limit = client.max_array_size()
+    if count > limit:
+        raise JobError(
+            f"{count} tasks exceed the cluster's MaxArraySize={limit}: submit them in parts"
+        )
+
+
+def _write(plan: Plan, snapshot: Snapshot) -> Submission:
+    """Write the submission's folder under a temporary name, then rename it."""
+    path = plan.job.job_dir
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():  # what is left of one that could not be removed whole
+        _discard(path)
+    work = Path(tempfile.mkdtemp(dir=path.parent, prefix=".partial-"))
+    try:
+        work.chmod(0o755)
+        for folder in ("logs", "tasks", "experiments"):
+            (work / folder).mkdir()
+        for name, text in plan.experiments.items():
+            (work / "experiments" / name).write_text(text, encoding="utf-8")
+        (work / "commands").write_text(render_commands(plan.job), encoding="utf-8")
+        (work / "job.sh").write_text(render(plan.job), encoding="utf-8")
+        write_json(
+            work / "job.json",
+            describe(
+                plan.tasks,
+                name=plan.job.name,
+                is_array=plan.job.is_array,
+                content_hash=plan.content_hash,
+                slurm=plan.job.config.model_dump(mode="json"),
+                profile=plan.job.profile.model_dump(mode="json"),
+                code={
+                    "tree": snapshot.tree,
+                    "commit": snapshot.commit,
+                    "dirty": snapshot.dirty,
+                },
+            ),
+        )
+        work.rename(path)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return read_submission(path)
+
+
+def _discard(path: Path) -> None:
+    """Take a folder out of sight first: what cannot be removed must not pass for a submission."""
+    hidden = Path(tempfile.mkdtemp(dir=path.parent, prefix=".refused-"))
+    path.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def forgive(submission: Submission, index: int) -> None:
+    """Start counting a task's restarts anew; forget failed nodes, and that it was cancelled."""
+    folder = submission.task_dir(index)
+    if folder.exists():
+        for mark in ("cancelled", "excluded"):
+            (folder / mark).unlink(missing_ok=True)
+        attempts = submission.attempts(index)
+        (folder / "since").write_text(f"{attempts[-1].number if attempts else 0}\n")
+
+
+def _secret_lines(plan: Plan, environment: Mapping[str, str]) -> list[str]:
+    lines = []
+    for name in plan.job.profile.secrets:
+        if name not in environment:
+            raise JobError(
+                f"secret {name} is not set in this shell: export it, or remove it from the"
+                " profile's secrets"
+            )
+        lines.append(f"export {name}={shlex.quote(environment[name])}\n")
+    return lines
+
+
+def _write_secrets(path: Path, lines: Iterable[str]) -> None:
+    """Write a file that only its owner can read, from its first moment on."""
+    temporary = path.with_name(".secrets.partial")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

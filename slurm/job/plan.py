@@ -1,0 +1,214 @@
+"""From experiments or a command to a job: decided completely before the cluster is asked."""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moe.config.experiment import (
+    Experiment,
+    apply_override,
+    load_experiment,
+    read_toml,
+    validated,
+)
+from moe.config.slurm import SlurmConfig
+from slurm.errors import JobError
+from slurm.job.job import Job, common_config, possible_node_counts
+from slurm.job.site_profile import SiteFile, resolve
+from slurm.job.task import SUBMISSIONS, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A job with what must lie beside it on disk."""
+
+    job: Job
+    tasks: tuple[Task, ...]
+    experiments: dict[str, str]
+    """Texts of the experiments, by file name."""
+    content_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where things are when a job is planned."""
+
+    runs_dir: Path
+    """Folder of all runs, absolute, on the shared file system."""
+    work_dir: Path
+    """Working folder of the ranks, absolute: relative paths of experiments start here."""
+    code_tree: str
+    """Hash of the code snapshot."""
+    name: str | None = None
+    """Job name; none: the experiment's, the folder's or the command's."""
+
+    @property
+    def submissions(self) -> Path:
+        """Folder of submissions."""
+        return self.runs_dir / SUBMISSIONS
+
+    @property
+    def code_dir(self) -> Path:
+        """The code snapshot."""
+        return self.submissions / "code" / self.code_tree
+
+
+def plan_training(
+    paths: Sequence[Path], overrides: Sequence[str], site: SiteFile, place: Place
+) -> Plan:
+    """Plan runs of experiment files; several files, or a folder, make one array.
+
+    Raises:
+        JobError: They cannot run like this; the message names file and key.
+    """
+    files = experiment_files(paths)
+    experiments = [load_experiment(path, overrides) for path in files]
+    names = [f"{one.name}-{one.content_hash}" for one in experiments]
+    _refuse_twins(files, names)
+    is_array = len(files) > 1 or any(path.is_dir() for path in paths)
+    sections = [(str(file), one.slurm) for file, one in zip(files, experiments, strict=True)]
+    config, profile = resolve(common_config(sections), site)
+    texts = {f"{name}.toml": one.to_toml() for name, one in zip(names, experiments, strict=True)}
+    default_name = files[0].parent.resolve().name if is_array else experiments[0].name
+    name = place.name or default_name
+    identity = [place.code_tree, config.model_dump(), profile.model_dump(), sorted(texts.items())]
+    content_hash = _hash([name, is_array, str(place.work_dir), *identity])
+    job_dir = place.submissions / f"{_slug(name)}-{content_hash}"
+    tasks = tuple(
+        _training_task(index, run, job_dir, place.runs_dir, one.train.steps)
+        for index, (run, one) in enumerate(zip(names, experiments, strict=True))
+    )
+    job = Job(
+        name=name,
+        job_dir=job_dir,
+        runs_dir=place.runs_dir,
+        code_dir=place.code_dir,
+        work_dir=place.work_dir,
+        python=sys.executable,
+        config=config,
+        profile=profile,
+        commands=tuple(task.command for task in tasks),
+        is_array=is_array,
+        node_counts=possible_node_counts(config, experiments),
+        has_secrets=bool(profile.secrets),
+        mounts=_store_folders(experiments, place.work_dir),
+    )
+    return Plan(job=job, tasks=tasks, experiments=texts, content_hash=content_hash)
+
+
+def plan_command(
+    command: Sequence[str],
+    num_tasks: int | None,
+    slurm_values: SlurmConfig,
+    site: SiteFile,
+    place: Place,
+) -> Plan:
+    """Plan any `moe` command, for example a share of data preparation or a benchmark.
+
+    Args:
+        command: Arguments of `moe`; `{task}` becomes 1 to N, `{tasks}` N.
+        num_tasks: N of an array; none: one job.
+        slurm_values: The `[slurm]` section.
+        site: Profiles.
+        place: Where things are.
+
+    Raises:
+        JobError: The keys contradict each other.
+    """
+    config, profile = resolve(slurm_values, site)
+    name = place.name or "-".join(word for word in command[:2] if re.fullmatch(r"[\w.-]+", word))
+    commands = tuple(
+        tuple(_numbered(word, number + 1, num_tasks or 1) for word in command)
+        for number in range(num_tasks or 1)
+    )
+    identity = [place.code_tree, config.model_dump(), profile.model_dump(), commands]
+    content_hash = _hash([name, num_tasks, str(place.work_dir), *identity])
+    tasks = tuple(
+        Task(index=index, name=f"{name}-{index + 1}" if num_tasks else name, command=words)
+        for index, words in enumerate(commands)
+    )
+    job = Job(
+        name=name,
+        job_dir=place.submissions / f"{_slug(name)}-{content_hash}",
+        runs_dir=place.runs_dir,
+        code_dir=place.code_dir,
+        work_dir=place.work_dir,
+        python=sys.executable,
+        config=config,
+        profile=profile,
+        commands=commands,
+        is_array=num_tasks is not None,
+        node_counts=(config.nodes,),
+        has_secrets=bool(profile.secrets),
+    )
+    return Plan(job=job, tasks=tasks, experiments={}, content_hash=content_hash)
+
+
+def slurm_section(file: Path | None, overrides: Sequence[str]) -> SlurmConfig:
+    """Read the `[slurm]` table of any TOML file, with `slurm.key=value` overrides.
+
+    Raises:
+        ConfigError: The file or a key is wrong.
+    """
+    values: dict[str, Any] = {} if file is None else {"slurm": read_toml(file).get("slurm", {})}
+    for override in overrides:
+        if not override.lstrip().startswith("slurm."):
+            raise JobError(f"--set {override!r}: a command's job has only slurm.* keys")
+        apply_override(values, override)
+    return validated(SlurmConfig, values.get("slurm", {}), str(file or "--set"), ("slurm",))
+
+
+def experiment_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files that are meant; a folder means its visible `*.toml`, sorted by name.
+
+    Raises:
+        JobError: A folder has none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(path.glob("[!.]*.toml")) if path.is_dir() else [path]
+        if not inside:
+            raise JobError(f"{path}: no *.toml experiments in this folder")
+        found += inside
+    return found
+
+
+def _training_task(index: int, run: str, job_dir: Path, runs_dir: Path, steps: int) -> Task:
+    experiment, run_dir = str(job_dir / "experiments" / f"{run}.toml"), str(runs_dir / run)
+    command = ("train", experiment, "--run-dir", run_dir, "--resume")
+    return Task(
+        index=index, name=run, command=command, run_dir=run_dir, experiment=experiment, steps=steps
+    )
+
+
+def _refuse_twins(files: Sequence[Path], names: Sequence[str]) -> None:
+    seen: dict[str, Path] = {}
+    for file, name in zip(files, names, strict=True):
+        if name in seen:
+            raise JobError(f"{file}: the same experiment as {seen[name]}: submit one of them")
+        seen[name] = file
+
+
+def _store_folders(experiments: Sequence[Experiment], work_dir: Path) -> tuple[str, ...]:
+    data = [one.data for one in experiments]
+    stores = {store for one in data for store in (one.store, *one.more_stores) if store}
+    return tuple(sorted(str(work_dir / store) for store in stores))
+
+
+def _numbered(word: str, number: int, count: int) -> str:
+    return word.replace("{task}", str(number)).replace("{tasks}", str(count))
+
+
+def _slug(name: str) -> str:
+    """Return a name that is safe in paths and log patterns."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "job"
+
+
+def _hash(content: object) -> str:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

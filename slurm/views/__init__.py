@@ -1,0 +1,1 @@
+"""What users see: status, accounting, logs, and their tables."""

@@ -1,0 +1,107 @@
+"""What jobs used: the cluster's accounting beside the run's own meter, the difference shown."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moe.runs.progress import Progress, read_progress
+from slurm.cluster.client import AccountingEntry, Client
+from slurm.cluster.submission_folder import Submission
+from slurm.job.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """One task's use over all its starts; none means not metered or not known."""
+
+    name: str
+    jobs: tuple[str, ...]
+    """Ids, oldest first."""
+    starts: int
+    states: tuple[str, ...]
+    """How each start ended, oldest first: sacct's words, or the attempts' outcomes."""
+    elapsed_s: int | None
+    """Wall time on nodes, s; none where a start was killed before it could note its end."""
+    cluster_energy_joules: float | None
+    """Energy of its nodes by sacct while ranks ran, J."""
+    own_energy_joules: float | None
+    """Energy by the run's own meter, J."""
+    own_kind: str | None
+    own_boundary: str | None
+
+    @property
+    def discrepancy(self) -> float | None:
+        """Return `cluster / own - 1`. The boundaries differ (node against device), so not 0."""
+        if not self.cluster_energy_joules or not self.own_energy_joules:
+            return None
+        return self.cluster_energy_joules / self.own_energy_joules - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {**self.__dict__, "discrepancy": self.discrepancy}
+
+
+def usages(submission: Submission, client: Client) -> tuple[str, list[Usage]]:
+    """Return where the figures come from (`sacct` or `attempts`), and every started task's use.
+
+    Where the accounting is disabled, time and ends come from what the batch shells wrote.
+    """
+    entries = client.accounting({job for job, _ in submission.submitted_jobs()})
+    if entries is None:
+        found = [_from_attempts(submission, task) for task in submission.tasks]
+        return "attempts", [usage for usage in found if usage.starts]
+    by_job: defaultdict[str, list[AccountingEntry]] = defaultdict(list)
+    for entry in entries:
+        by_job[entry.job].append(entry)
+    found = [_from_sacct(submission, task, by_job) for task in submission.tasks]
+    return "sacct", [usage for usage in found if usage.starts]
+
+
+def _from_sacct(
+    submission: Submission, task: Task, by_job: dict[str, list[AccountingEntry]]
+) -> Usage:
+    jobs = submission.job_ids(task.index)
+    entries = [entry for job in jobs for entry in by_job.get(job, []) if entry.nodes]
+    joules = [entry.energy_joules for entry in entries if entry.energy_joules is not None]
+    return _usage(
+        submission,
+        task,
+        states=tuple(entry.state for entry in entries),
+        elapsed_s=sum(entry.elapsed_s for entry in entries),
+        joules=sum(joules) if joules else None,
+    )
+
+
+def _from_attempts(submission: Submission, task: Task) -> Usage:
+    attempts = submission.attempts(task.index)
+    times = [one.ended_s - one.began_s for one in attempts if one.ended_s is not None]
+    return _usage(
+        submission,
+        task,
+        states=tuple(one.outcome or "unknown" for one in attempts),
+        elapsed_s=sum(times) if len(times) == len(attempts) else None,
+        joules=None,
+    )
+
+
+def _usage(
+    submission: Submission,
+    task: Task,
+    *,
+    states: tuple[str, ...],
+    elapsed_s: int | None,
+    joules: float | None,
+) -> Usage:
+    progress = read_progress(Path(task.run_dir)) if task.run_dir else Progress()
+    return Usage(
+        name=task.name,
+        jobs=tuple(submission.job_ids(task.index)),
+        starts=len(states),
+        states=states,
+        elapsed_s=elapsed_s,
+        cluster_energy_joules=joules,
+        own_energy_joules=progress.energy_joules,
+        own_kind=progress.energy_kind,
+        own_boundary=progress.energy_boundary,
+    )

@@ -1,0 +1,219 @@
+"""`moe bench` on the real engine: what a result holds, and that its parts add up."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.engine
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+DENSE = """
+[model]
+num_layers = 1
+hidden_size = 64
+num_heads = 4
+ffn_hidden_size = 128
+vocab_size = 512
+max_seq_len = 128
+"""
+
+
+def run(command: list[str]) -> Any:
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=600, env=ENVIRONMENT
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    dense = tmp_path_factory.mktemp("bench") / "dense.toml"
+    dense.write_text(DENSE)
+    command = [sys.executable, str(ROOT / "tests/support/bench_commands.py"), str(dense)]
+    done = run(command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def record(results: dict[str, Any], name: str, number: int = 0) -> Any:
+    assert results[name]["code"] == 0, results[name]["error"]
+    return json.loads(results[name]["out"])[number]
+
+
+def test_step_names_what_was_cut_and_what_ran(results: dict[str, Any]) -> None:
+    step = record(results, "step")
+    assert (step["case"]["layers"], step["case"]["of_layers"]) == (1, 4)
+    assert "GroupedExperts" in step["result"]["execution"]["experts"]
+    conditions = step["conditions"]
+    for key in ("hardware", "packages", "commit", "command", "measured_at", "load_average"):
+        assert key in conditions
+
+
+def test_step_measures_every_routing(results: dict[str, Any]) -> None:
+    result = record(results, "step")["result"]
+    rows = {row["routing"]: row for row in result["routing"]}
+    assert list(rows) == ["natural", "forced", "hot:1"]
+    # Every token at one of eight experts: half of all assignments, four times the even share.
+    assert rows["hot:1"]["busiest_over_even"] == pytest.approx(4.0)
+    assert rows["forced"]["busiest_over_even"] < 1.5
+    for row in rows.values():
+        ours = row["moescale"]
+        assert ours["step_s"]["low"] <= ours["step_s"]["median"] <= ours["step_s"]["high"]
+        assert ours["tokens_per_s"] == pytest.approx(128 / ours["step_s"]["median"])
+        flops = result["parameters"]["training_flops_per_token"]
+        assert ours["flops_per_s_per_device"] == pytest.approx(ours["tokens_per_s"] * flops)
+        assert ours["mfu_of_measured_peak"] > 0
+        assert ours["mfu_of_datasheet"] is None
+        assert ours["datasheet_peak"]["reason"]
+        assert row["energy_per_token"]["kind"] in ("measured", "modelled")
+        assert row["energy_per_token"]["value"] > 0
+
+
+@pytest.mark.needs("hub")
+def test_a_peer_runs_beside_under_every_routing(results: dict[str, Any]) -> None:
+    rows = record(results, "peer")["result"]["routing"]
+    assert [row["routing"] for row in rows] == ["natural", "forced", "hot:1"]
+    for row in rows:
+        assert row["peer"]["name"] == "transformers (grouped_mm)"
+        assert row["speed_over_peer"]["repeats"] == 2
+
+
+def test_time_split_adds_up(results: dict[str, Any]) -> None:
+    for name in ("step", "dense"):
+        split = dict(record(results, name)["result"]["split_s"])
+        whole, waiting = split.pop("step"), split.pop("communication")
+        assert waiting is None
+        assert sum(split.values()) == pytest.approx(whole)
+        assert all(seconds >= 0 for part, seconds in split.items()), split
+        sparse = {"router", "dispatch", "experts"} <= split.keys()
+        assert sparse == (name == "step")
+        assert ("dense FFN" in split) == (name == "dense")
+        for part in ("attention", "head and loss", "optimizer"):
+            assert split[part] > 0
+
+
+def test_memory_by_kind_is_exact_where_it_can_be(results: dict[str, Any]) -> None:
+    result = record(results, "step")["result"]
+    total = result["parameters"]["total_parameters"]
+    memory = result["memory"]
+    assert memory["parameters_bytes"] == pytest.approx(4 * total, rel=0.01)
+    assert memory["gradients_bytes"] == pytest.approx(4 * total, rel=0.01)
+    assert memory["optimizer_bytes"] == pytest.approx(8 * total, rel=0.05)
+    assert memory["activations_bytes"] > 2 * 64 * 256 * 4  # at least the layer's input
+    assert memory["peak_bytes"] > 16 * total
+
+
+def test_granularity_keeps_parameters_and_work(results: dict[str, Any]) -> None:
+    coarse, fine = record(results, "layer", 0), record(results, "layer", 1)
+    assert (fine["case"]["num_experts"], fine["case"]["top_k"]) == (32, 8)
+    assert fine["case"]["expert_ffn_hidden_size"] == 16
+    router = 64 * (32 - 8)
+    assert fine["result"]["parameters"] - coarse["result"]["parameters"] == router
+    for row in fine["result"]["routing"]:
+        assert row["forward_s"]["median"] > 0
+        assert row["backward_s"]["median"] > 0
+
+
+def test_routing_profiles_are_compared_with_even(results: dict[str, Any]) -> None:
+    rows = {row["routing"]: row for row in record(results, "routing")["result"]["routing"]}
+    assert list(rows) == ["natural", "forced", "zipf:1", "hot:0.5", "hot:1"]
+    assert rows["forced"]["time_over_forced"] == 1
+    assert rows["hot:1"]["busiest_over_even"] == pytest.approx(4.0)
+    assert rows["hot:0.5"]["busiest_over_even"] == pytest.approx(2.0, abs=0.6)
+
+
+def test_inference_stands_beside_its_dense_equals(results: dict[str, Any]) -> None:
+    rows = record(results, "inference")["result"]["variants"]
+    model, active, total = (
+        rows[name] for name in ("model", "dense, equal active", "dense, equal total")
+    )
+    router = 2 * 4 * 64
+    assert active["active_parameters"] == model["active_parameters"] - router
+    assert total["total_parameters"] == model["total_parameters"] - router
+    assert active["total_parameters"] == active["active_parameters"]
+    for row in rows.values():
+        decode = row["decode_s"]["median"]
+        assert row["decode_tokens_per_s"] == pytest.approx(4 * 3 / decode)
+        assert row["prefill_tokens_per_s"] == pytest.approx(4 * 16 / row["prefill_s"]["median"])
+        assert row["energy_per_generated_token"]["value"] > 0
+    assert model["decode_time_over_model"] == 1
+
+
+def test_checkpoint_holds_weights_and_both_moments(results: dict[str, Any]) -> None:
+    result = record(results, "checkpoint")["result"]
+    assert result["bytes"] > 3 * 4 * 188_000
+    assert result["save_bytes_per_s"] == pytest.approx(result["bytes"] / result["save_s"]["median"])
+
+
+def test_table_for_people(results: dict[str, Any]) -> None:
+    assert results["table"]["code"] == 0, results["table"]["error"]
+    out = results["table"]["out"]
+    for word in ("natural", "forced", "attention", "optimizer", "activations", "one rank"):
+        assert word in out
+
+
+def test_mistakes_are_one_line(results: dict[str, Any]) -> None:
+    assert results["alone"]["code"] == 2
+    assert "--nproc 2" in results["alone"]["error"]
+    assert results["other section"]["code"] == 2
+    assert "parallel, precision, energy only" in results["other section"]["error"]
+
+
+def test_collectives_between_two_processes_are_kept(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "moescale", "bench", "collectives", "--nproc", "2", "--size",
+               "4096", "--repeats", "2", "--warmup", "1", "--json",
+               "--out", str(tmp_path / "kept.jsonl")]  # fmt: skip
+    done = run(command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = json.loads(done.stdout)
+    found = {record["case"]["operation"]: record for record in records}
+    assert set(found) == {"all_reduce", "all_gather", "reduce_scatter", "all_to_all"}
+    reduced = found["all_reduce"]["result"]
+    # Over two ranks all-reduce moves each byte once, the others half of them.
+    assert reduced["bus_bytes_per_s"] == pytest.approx(reduced["algorithm_bytes_per_s"])
+    gathered = found["all_gather"]["result"]
+    assert gathered["bus_bytes_per_s"] == pytest.approx(gathered["algorithm_bytes_per_s"] / 2)
+    assert reduced["algorithm_bytes_per_s"] == pytest.approx(4096 / reduced["time_s"]["median"])
+    again = run(command)
+    assert again.stderr.count("kept from an earlier run") == 4
+    assert json.loads(again.stdout) == records
+
+
+def test_a_killed_benchmark_goes_on_where_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "layers.jsonl"
+    command = [sys.executable, "-m", "moescale", "bench", "layer", "--hidden", "64", "--ffn", "64",
+               "--tokens", "64", "--tokens", "256", "--repeats", "2", "--warmup", "0",
+               "--out", str(out), "--json"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ENVIRONMENT) as process:
+        while not out.exists() and process.poll() is None:
+            time.sleep(0.02)
+        process.kill()
+    first = json.loads(out.read_text().splitlines()[0])
+    done = run(command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = json.loads(done.stdout)
+    assert [record["case"]["tokens"] for record in records] == [64, 256]
+    assert records[0] == first
+    assert "kept from an earlier run" in done.stderr
+
+
+def test_pipeline_stages_name_their_waiting(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "moescale", "bench", "step", "tiny", "--nproc", "2", "--set",
+               "parallel.pp=2", "--seq-len", "32", "--micro-batch", "1", "--global-batch", "2",
+               "--routing", "natural", "--repeats", "2", "--warmup", "0", "--json"]  # fmt: skip
+    done = run(command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    [record] = json.loads(done.stdout)
+    split = dict(record["result"]["split_s"])
+    whole, waiting = split.pop("step"), split.pop("communication")
+    assert sum(split.values()) == pytest.approx(whole)
+    assert waiting > 0
+    assert "waiting for later stages" in split
+    assert "head and loss" not in split

@@ -1,0 +1,187 @@
+"""`moe train` and torchrun as a user starts them: a rank that hangs, a rank that dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from parallel.engine.watchdog import Watchdog
+from tests.support.fault_injection import record, wait_until
+from tests.support.paths import ROOT
+
+EXPERIMENT = """
+name = "restarts"
+[model]
+preset = "tiny"
+[data]
+store = "{store}"
+[parallel]
+ep = 2
+timeout_s = {timeout_s}
+[train]
+steps = {steps}
+seq_len = 32
+global_batch_size = 4
+checkpoint_interval = 1
+[energy]
+source = "model"
+"""
+MOE = ["-m", "moescale", "train"]
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", *MOE]
+
+
+def _write(folder: Path, store: Path, steps: int, timeout_s: float = 120) -> Path:
+    path = folder / "experiment.toml"
+    path.write_text(EXPERIMENT.format(store=store, steps=steps, timeout_s=timeout_s))
+    return path
+
+
+@contextmanager
+def _started(arguments: list[Any], **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A command under way; nothing of it outlives the test."""
+    process = subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT, env=os.environ | environment, text=True, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+        process.communicate()
+
+
+def _rank(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
+    children = psutil.Process(launcher.pid).children(recursive=True)
+    return next(c for c in children if c.environ().get("RANK") == str(rank))
+
+
+def _saved(run_dir: Path) -> bool:
+    return (run_dir / "checkpoints/latest").is_file()
+
+
+def test_a_hanging_rank_ends_the_run(store: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    experiment = _write(tmp_path, store, steps=100_000, timeout_s=15)
+    command = [*MOE, experiment, "--run-dir", run_dir, "--nproc", 2]
+    with _started(command, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="1") as process:
+        wait_until(lambda: _saved(run_dir))
+        ranks = [_rank(process, rank) for rank in (0, 1)]
+        ranks[1].suspend()
+        _, said = process.communicate(timeout=600)
+        assert process.returncode == 1
+        assert "moe: rank 0: no progress for" in said
+        assert "waits in the collective" in said
+        assert "rank 0 of 2 failed with exit code 1: continue with --resume" in said
+        assert not any(rank.is_running() for rank in ranks)
+
+
+def test_a_killed_rank_is_started_again_and_the_run_resumes(store: Path, tmp_path: Path) -> None:
+    experiment = _write(tmp_path, store, steps=24)
+    whole = _finished([*MOE, experiment, "--nproc", 2], tmp_path / "whole")
+    by_torchrun = _finished([*TORCHRUN, experiment], tmp_path / "torchrun", kill=1)
+    own = [*MOE, experiment, "--nproc", 2, "--max-restarts", 1]
+    for killed in (by_torchrun, _finished(own, tmp_path / "own", kill=0)):
+        assert killed["final_loss"] == whole["final_loss"]
+        assert killed["train_loss"] == whole["train_loss"]
+        first, second = killed["starts"]
+        assert first["ended"] in {"killed", "failed"}
+        assert second["ended"] == "finished"
+        assert second["first_step"] > 0
+        assert killed["goodput"]["useful_tokens"] == whole["tokens"]
+        rows = (Path(killed["run_dir"]) / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(row)["step"] for row in rows] == list(range(1, 25))
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_stop_is_told_once(whole_group: bool, store: Path, tmp_path: Path) -> None:
+    """By the launcher, whether the signal reached it alone or, as Ctrl-C, its ranks too."""
+    run_dir, experiment = tmp_path / "run", _write(tmp_path, store, steps=100_000)
+    with _started([*MOE, experiment, "--run-dir", run_dir, "--nproc", 2]) as process:
+        wait_until(lambda: _saved(run_dir))
+        if whole_group:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=600)
+    assert process.returncode == 75, said
+    step = record(run_dir)["steps"]
+    told = [line for line in said.splitlines() if "stopped by a signal" in line]
+    assert told == [
+        f"moe: stopped by a signal after step {step}; the checkpoint is written: continue with"
+        " --resume"
+    ]
+
+
+def _finished(command: list[Any], run_dir: Path, kill: int | None = None) -> dict[str, Any]:
+    """Run to the end, one rank killed after the first checkpoint; returns the record."""
+    with _started([*command, "--run-dir", run_dir]) as process:
+        if kill is not None:
+            wait_until(lambda: _saved(run_dir))
+            _rank(process, kill).send_signal(signal.SIGKILL)
+        _, said = process.communicate(timeout=900)
+        assert process.returncode == 0, said
+    return record(run_dir)
+
+
+def test_a_watchdog_says_where_a_rank_is_without_a_collective() -> None:
+    said: list[str] = []
+    ended: list[int] = []
+    watchdog = Watchdog(3, 0.5, end=ended.append, say=said.append)
+    watchdog.beat("reading data")
+    wait_until(lambda: ended)
+    assert ended == [1]
+    assert said[0].startswith("moe: rank 3: no progress for")
+    assert "in reading data: no collective is running; the rank is at wait_until" in said[0]
+
+
+def test_a_watchdog_is_quiet_while_there_is_progress() -> None:
+    ended: list[int] = []
+    watchdog = Watchdog(0, 3600.0, end=ended.append)
+    watchdog.close()
+    assert not ended
+
+
+BEATING = """
+import time
+from parallel.engine.watchdog import Watchdog
+watchdog = Watchdog(0, 2.0)
+print("beats", flush=True)
+for _ in range(20):
+    time.sleep(0.1)
+    watchdog.beat()
+"""
+
+
+def test_a_machine_that_stood_still_is_no_rank_that_hangs() -> None:
+    with _started(["-c", BEATING]) as process:
+        assert process.stdout and process.stdout.readline() == "beats\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        process.send_signal(signal.SIGCONT)
+        _, said = process.communicate(timeout=600)
+    assert (process.returncode, said) == (0, "")
+
+
+def test_a_start_that_was_stopped_is_not_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.launch.training import train_rank
+    from moe.errors import TrainingStoppedError
+
+    (tmp_path / "record.json").write_text('{"status": "stopped", "steps": 3}')
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(TrainingStoppedError, match="continue with --resume"):
+        train_rank(None, tmp_path)  # type: ignore[arg-type]

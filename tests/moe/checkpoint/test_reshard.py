@@ -1,0 +1,91 @@
+"""`moe convert reshard`: files cut for another layout hold the same state, and are resumed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from moe.convert.hugging_face import from_hub
+from tests.support.fault_injection import rows, run
+from tests.support.hf_reference_models import make_model
+from tests.support.layout_equivalence import Block, assemble, make
+from tests.support.trained_runs import command
+
+TRAIN = {"steps": 6, "warmup_steps": 1, "checkpoint_interval": 3}
+
+
+def _content(checkpoint: Path) -> dict[str, Any]:
+    index = json.loads((checkpoint / "index.json").read_text())
+    files = {name: load_file(checkpoint / name) for name in index["files"] if "rank" in name}
+    return assemble(
+        [
+            [
+                Block(p["key"], tuple(p["whole"]), tuple(p["offset"]),
+                      files[p["file"]][p["name"]].reshape(p["shape"]))
+                for p in index["parts"]
+                if not p["key"].startswith("rng")
+            ]
+        ]
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def source(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("reshard") / "run"
+    run(2, make(store, {"ep": 2}, train=TRAIN), run_dir)
+    return run_dir
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("ranks", "layout"),
+    [(1, {}), (4, {"tp": 2, "pp": 2}), (4, {"ep": 4}), (4, {"pp": 2, "vpp": 2, "ep": 2}),
+     (4, {"tp": 2, "ep": 2, "etp": 2})],
+)  # fmt: skip
+def test_resharded_files_hold_the_same_state(
+    ranks: int, layout: dict[str, int], source: Path, store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    new = make(store, layout, train=TRAIN)
+    sets = [x for key, value in layout.items() for x in ("--set", f"parallel.{key}={value}")]
+    code, said, fault = command(
+        "convert", "reshard", str(source), "-o", str(out), "--ranks", str(ranks), "--step", "3",
+        "--json", "--set", 'parallel.device="cpu"', *sets,
+    )  # fmt: skip
+    assert code == 0, fault
+    assert json.loads(said)["files"] == ranks
+    name = "checkpoints/step-00000003"
+    mine, theirs = _content(source / name), _content(out / name)
+    assert mine.keys() == theirs.keys()
+    assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
+    assert len(list((out / name).glob("rank-*.safetensors"))) == ranks
+    if ranks == 4:
+        run(4, new, out, resume=True)
+        losses = [row["loss"] for row in rows(out)]
+        wanted = [row["loss"] for row in rows(source)][3:]
+        np.testing.assert_allclose(losses, wanted, rtol=1e-5)
+
+
+def test_a_converted_model_is_resharded_with_what_came_with_it(tmp_path: Path) -> None:
+    make_model("qwen3", tmp_path / "hub")
+    from_hub(tmp_path / "hub", tmp_path / "ours")
+    arguments = ("-o", str(tmp_path / "out"), "--set", 'parallel.device="cpu"')
+    code, _, said = command("convert", "reshard", str(tmp_path / "ours"), *arguments)
+    assert code == 0, said
+    assert (tmp_path / "out" / "hub" / "config.json").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"hub", "ours", "out"}
+
+
+def test_bad_layouts_are_refused_and_nothing_is_written(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, _, said = command("convert", "reshard", str(source), "-o", str(out), "--ranks", "2",
+                            "--set", "parallel.tp=3")  # fmt: skip
+    assert code == 2
+    assert "tp*cp*pp = 3*1*1 = 3 does not divide 2 ranks" in said
+    assert not out.exists()
+    code, _, said = command("convert", "reshard", str(source), "-o", str(source))
+    assert code == 2
+    assert "exists: choose another --out" in said

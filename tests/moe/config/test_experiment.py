@@ -1,0 +1,228 @@
+"""Configuration: what is refused, in which words; overrides, round trips, the JSON Schema."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from jsonschema import Draft202012Validator
+from typer.testing import CliRunner
+
+from moe.config.experiment import Experiment, load_experiment, load_model, make_experiment
+from moe.config.model import ModelConfig
+from moe.config.presets.catalog import preset_names
+from moe.config.schema import experiment_schema
+from moe.errors import ConfigError
+from moescale import app
+from tests.support.paths import ROOT
+
+SHIPPED = ("moe", "data", "parallel", "benchmarks", "slurm", "examples")
+TRAIN = {"steps": 4, "seq_len": 64, "global_batch_size": 2}
+
+
+def experiment(**sections: Any) -> Experiment:
+    return make_experiment({"model": {"preset": "tiny"}, "train": TRAIN} | sections)
+
+
+def model(**values: Any) -> ModelConfig:
+    return experiment(model={"preset": "tiny"} | values).model
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hiden_size": 64}, "unknown key model.hiden_size: did you mean model.hidden_size?"),
+        ({"moe": {"topk": 2}}, "unknown key model.moe.topk: did you mean model.moe.top_k?"),
+        ({"num_layers": 0}, "model.num_layers = 0: input should be greater than 0"),
+        ({"moe": {"top_k": 9}}, "top_k=9 exceeds num_experts=4: lower top_k"),
+        ({"moe": {"top_k": 1}}, "top_k=1 needs normalize_top_k=false"),
+        ({"moe": {"num_groups": 3, "group_top_k": 1}}, "not divisible by num_groups=3"),
+        ({"moe": {"num_groups": 2, "group_top_k": 3}}, "group_top_k=3 exceeds num_groups=2"),
+        (
+            {"moe": {"num_groups": 4, "group_top_k": 1}},
+            "top_k=2 exceeds the 1 experts of each of group_top_k=1 groups",
+        ),
+        ({"moe": {"num_groups": 2}}, "num_groups and group_top_k go together"),
+        ({"moe": {"shared_expert_gate": True}}, "needs shared_expert_ffn_hidden_size > 0"),
+        ({"moe": {"expert_bias": True}}, 'expert_bias needs score_function = "sigmoid"'),
+        ({"moe": {"first_dense_layers": 2}}, "leaves none of the num_layers=2 layers sparse"),
+        (
+            {"moe": {"load_balancing": "expert_choice"}},
+            "model.moe.load_balancing: 'expert_choice': megatron-core has no such routing",
+        ),
+        ({"moe": {"forced_balance": "maybe"}}, "input should be False, True or 'random'"),
+        (
+            {"moe": {"load_balancing": "sinkhorn", "capacity_factor": 1.0}},
+            'capacity_factor does not go with load_balancing = "sinkhorn": remove it',
+        ),
+        ({"moe": {"group_score_experts": 2}}, "group_score_experts needs num_groups"),
+        (
+            {"moe": {"num_groups": 2, "group_top_k": 1, "group_score_experts": 3}},
+            "group_score_experts=3 exceeds the 2 experts of a group",
+        ),
+        ({"mtp_layers": 1, "sliding_window": 4, "full_attention_interval": 2}, "with mtp_layers"),
+        ({"num_kv_heads": 3}, "num_heads=4 is not divisible by num_kv_heads=3"),
+        ({"full_attention_interval": 2}, "full_attention_interval needs sliding_window"),
+        ({"rope": {"factor": 8.0}}, "factor=8.0 does nothing with scaling"),
+        (
+            {"linear_bias": True, "moe": {"shared_expert_ffn_hidden_size": 8}},
+            "linear_bias does not go with shared experts",
+        ),
+        (
+            {
+                "mla": {
+                    "kv_lora_rank": 8,
+                    "qk_nope_head_dim": 8,
+                    "qk_rope_head_dim": 8,
+                    "v_head_dim": 8,
+                },
+                "num_kv_heads": 4,
+            },
+            "qk_norm does not go with [model.mla]: remove it",
+        ),
+    ],
+)
+def test_wrong_models_are_refused_in_one_line(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        model(**values)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"train": TRAIN | {"seq_len": 999}}, "longer than the model's max_seq_len=128"),
+        ({"train": {"steps": 4, "seq_len": 64}}, "train.global_batch_size is missing"),
+        ({"trian": {}}, "unknown key trian: did you mean train?"),
+        ({"parallel": {"vpp": 2}}, "vpp=2 needs pipeline stages"),
+        ({"precision": {"fp8": "yes"}}, "precision.fp8 = 'yes'"),
+        ({"model": {"preset": "tinny"}}, "did you mean tiny?"),
+        (
+            {"model": {"preset": "tiny", "qk_norm": "full"}, "precision": {"kernels": "te"}},
+            'qk_norm = "full" is not in precision.kernels = "te"',
+        ),
+        (
+            {
+                "model": {"preset": "tiny", "moe": {"expert_ffn_hidden_size": 12}},
+                "precision": {"dtype": "bf16"},
+            },
+            'moe.expert_ffn_hidden_size=12 over etp=1: with precision.dtype = "bf16" torch\'s'
+            " grouped products need a multiple of 8",
+        ),
+        (
+            {
+                "model": {"preset": "tiny", "moe": {"expert_ffn_hidden_size": 36}},
+                "parallel": {"tp": 2, "etp": 2},
+            },
+            "moe.expert_ffn_hidden_size=36 over etp=2",
+        ),
+    ],
+)
+def test_wrong_experiments_are_refused_in_one_line(sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        experiment(**sections)
+    assert message in str(refused.value)
+
+
+def test_overrides_reach_every_depth(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(tomli_w.dumps({"model": {"preset": "tiny"}, "train": TRAIN}))
+    loaded = load_experiment(
+        path, ["train.steps=9", "model.moe.top_k = 3", "model.qk_norm=full", "name=other"]
+    )
+    assert loaded.train.steps == 9
+    assert loaded.model.moe is not None
+    assert loaded.model.moe.top_k == 3
+    assert loaded.model.moe.num_experts == 4
+    assert loaded.model.qk_norm == "full"
+    assert loaded.name == "other"
+    with pytest.raises(ConfigError, match="write it as section.key=value"):
+        load_experiment(path, ["train.steps"])
+    with pytest.raises(ConfigError, match="name is a value, not a section"):
+        load_experiment(path, ["name=x", "name.deep=1"])
+
+
+@pytest.mark.parametrize("content", [b"[model", b"\xff"], ids=["broken", "not-utf8"])
+def test_unreadable_files_are_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"run\.toml: not valid TOML"):
+        load_experiment(path)
+    with pytest.raises(ConfigError, match=r"gone\.toml: No such file"):
+        load_experiment(tmp_path / "gone.toml")
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_resolved_file_reads_back_to_the_same_experiment(preset: str, tmp_path: Path) -> None:
+    first = experiment(model={"preset": preset})
+    path = tmp_path / "run.toml"
+    path.write_text(first.to_toml())
+    again = load_experiment(path)
+    assert again == first
+    assert again.content_hash == first.content_hash
+
+
+def test_hash_follows_training_and_nothing_else() -> None:
+    base = experiment()
+    assert experiment(name="x", energy={"pue": 1.5}).content_hash == base.content_hash
+    assert experiment(train=TRAIN | {"seed": 1}).content_hash != base.content_hash
+
+
+def test_a_model_file_is_as_good_as_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[model]\npreset = "Tiny"\nnum_layers = 3\n')
+    assert load_model(str(path)) == load_model("tiny").model_copy(update={"num_layers": 3})
+    path.write_text("[train]\n")
+    with pytest.raises(ConfigError, match=r"no \[model\] table"):
+        load_model(str(path))
+
+
+def test_schema_describes_every_key_and_is_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    assert CliRunner().invoke(app, ["schema", "-o", str(path)]).exit_code == 0
+    schema = json.loads(path.read_text())
+    assert schema["properties"].keys() == Experiment.model_fields.keys()
+    top_k = schema["$defs"]["MoeConfig"]["properties"]["top_k"]
+    assert top_k["description"] == "Experts that see one token."
+    assert schema["$defs"]["MoeConfig"]["additionalProperties"] is False
+    assert json.loads(CliRunner().invoke(app, ["schema"]).stdout) == schema
+    assert [entry.name for entry in tmp_path.iterdir()] == ["schema.json"]
+
+
+@pytest.mark.parametrize(
+    ("model", "fits"),
+    [
+        ({"preset": "tiny"}, True),
+        ({"preset": "tiny", "moe": {"top_k": 1, "normalize_top_k": False}}, True),
+        (load_model("deepseek-v3").model_dump(mode="json", exclude_none=True), True),
+        ({"num_layers": 2}, False),
+        ({"preset": "tiny", "num_layer": 2}, False),
+        ({"preset": "tiny", "moe": {"top_k": 0}}, False),
+    ],
+)
+def test_schema_accepts_files_as_they_are_written(model: dict[str, Any], fits: bool) -> None:
+    validator = Draft202012Validator(experiment_schema())
+    assert validator.is_valid({"model": model, "train": TRAIN}) is fits
+
+
+def test_schema_that_cannot_be_written_is_the_users_fault(tmp_path: Path) -> None:
+    target = tmp_path / "missing" / "schema.json"
+    with pytest.raises(ConfigError, match="No such file or directory"):
+        CliRunner().invoke(app, ["schema", "-o", str(target)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for room in SHIPPED for path in (ROOT / room).glob("**/*.toml")),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_every_shipped_experiment_validates(path: Path) -> None:
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    if "train" in values and "model" in values:
+        load_experiment(path)
+        assert Draft202012Validator(experiment_schema()).is_valid(values)
+    elif "model" in values:
+        load_model(str(path))

@@ -1,0 +1,258 @@
+"""Routing measured: by hand, against slow sums, under every layout, by source; and replayed."""
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data.build.build import build_recipe
+from data.recipe import read_recipe
+from moe.config.experiment import Experiment
+from moe.errors import StorageError
+from moe.routing.replay import RoutingRecord
+from moe.routing.specialization import affinity, source_load, specialisation
+from tests.support.distributed import RankError, run_ranks
+from tests.support.layout_equivalence import make, started
+from tests.support.trained_runs import command, train_run
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of two sources that share no byte: letters, and digits."""
+    folder = tmp_path_factory.mktemp("sources")
+    chance = random.Random(2)
+    lines = ["held_out_fraction = 0.4", 'tokenizer = "bytes"']
+    for name, letters in (("letters", "abcdefgh"), ("digits", "0123456789")):
+        (folder / name).mkdir()
+        for index in range(30):
+            text = "".join(chance.choices(letters, k=150))
+            (folder / name / f"{index:02d}.txt").write_text(text)
+        lines += ["[[source]]", f'name = "{name}"', f'paths = ["{name}"]']
+    (folder / "recipe.toml").write_text("\n".join(lines))
+    build_recipe(read_recipe(folder / "recipe.toml"), folder / "store", workers=1)
+    return folder / "store"
+
+
+def _routed(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str, Any], Any]:
+    """Train two steps and evaluate; returns the rows, the maps, and the decisions seen."""
+    seen: list[tuple[int, Any, Any, Any]] = []
+    with started(experiment) as trainer:
+        for router in trainer.routing._routers:
+            router.watchers.append(
+                lambda n, d: seen.append(
+                    (n - 1, d.logits.detach().numpy(), d.experts.numpy(), d.kept.numpy())
+                )
+            )
+        rows = []
+        for index in range(2):
+            trainer.step(index)
+            rows.append(trainer.routing.take().as_json())
+        trained = list(seen)
+        trainer.evaluate()
+        return rows, trainer.routing_maps.take(), (trained, seen[len(trained) :])
+
+
+TRAIN = {"train": {"steps": 2, "warmup_steps": 0, "eval_sequences": 48}}
+LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "tp2_ep2": (2, {"tp": 2, "ep": 2}),
+    "pp2": (2, {"pp": 2}),
+    "cp2": (2, {"cp": 2}),
+    "dp2": (2, {}),
+}
+
+
+@pytest.fixture(scope="module")
+def alone(sources: Path) -> Any:
+    return run_ranks(1, _routed, make(sources, **TRAIN))[0]
+
+
+def test_equals_slow_sums(alone: Any) -> None:
+    rows, maps, (trained, evaluated) = alone
+    layer = rows[0]["layers"][1]
+    mine = [entry for entry in trained if entry[0] == layer]
+    half = mine[: len(mine) // 2]  # of the first step
+    logits = np.concatenate([entry[1] for entry in half]).astype(float)
+    counts = np.bincount(np.concatenate([entry[2] for entry in half]).flatten(), minlength=8)
+    share = counts / counts.sum()
+    weights = np.exp(logits)
+    probs = weights / weights.sum(1, keepdims=True)
+    expected = {
+        "load_entropy": -(share * np.log(share)).sum() / math.log(8),
+        "max_over_mean": counts.max() / counts.mean(),
+        "token_entropy": -(probs * np.log(probs)).sum(1).mean() / math.log(8),
+        "drop_rate": 0.0,
+        "router_z": (np.log(weights.sum(1)) ** 2).mean(),
+    }
+    assert {k: rows[0][k][1] for k in expected} == pytest.approx(expected, rel=1e-5)
+    experts = np.concatenate([entry[2] for entry in evaluated if entry[0] == layer])
+    together = np.zeros((8, 8), int)
+    for one, other in experts:
+        together[one, other] += 1
+        together[other, one] += 1
+    together[np.diag_indices(8)] = np.bincount(experts.flatten(), minlength=8)
+    place = maps["layers"].index(layer)
+    assert maps["together"][place] == together.tolist()
+    assert np.array(maps["counts"][place]).sum(0).tolist() == together.diagonal().tolist()
+
+
+def test_tokens_are_counted_at_their_source(sources: Path, alone: Any) -> None:
+    _, maps, _ = alone
+    assert maps["sources"] == ["letters", "digits"]
+    tokens = np.array(maps["counts"]).sum(2) / 2  # two experts a token
+    assert (tokens == tokens[0]).all() and (tokens % 32 == 0).all()
+    assert tokens[0].sum() == 48 * 32
+    assert max(specialisation(counts) or 0 for counts in maps["counts"]) > 0.02
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_agree(layout: str, sources: Path, alone: Any) -> None:
+    num_ranks, parallel = LAYOUTS[layout]
+    for rows, maps, _ in run_ranks(num_ranks, _routed, make(sources, parallel, **TRAIN)):
+        for row, expected in zip(rows, alone[0], strict=True):
+            for name, values in expected.items():
+                assert row[name] == pytest.approx(values, rel=1e-4), name
+        assert maps["counts"] == alone[1]["counts"]
+        assert maps["together"] == alone[1]["together"]
+
+
+def _counted(experiment: Experiment) -> tuple[Any, Any, Any]:
+    """Train one step and evaluate; returns choices by layer and expert, tokens by layer, maps."""
+    with started(experiment) as trainer:
+        trainer.step(0)
+        routing = trainer.routing.take()
+        trainer.evaluate()
+        return routing.counts.tolist(), routing.sums[:, 0].tolist(), trainer.routing_maps.take()
+
+
+RECOMPUTED: dict[str, tuple[int, dict[str, Any]]] = {
+    "full": (1, {"recompute": "full"}),
+    "experts": (1, {"recompute": "selective", "recompute_modules": ["moe"]}),
+    "full_pp2_vpp2": (2, {"pp": 2, "vpp": 2, "recompute": "full"}),
+    "experts_tp2_ep2": (
+        2, {"tp": 2, "ep": 2, "recompute": "selective", "recompute_modules": ["moe", "core_attn"]}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trainable", ["*", "*.router.*", "output_layer.*"])
+def test_what_is_recomputed_counts_once(trainable: str, sources: Path) -> None:
+    train = TRAIN["train"] | {"trainable": [trainable]}
+    expected = run_ranks(1, _counted, make(sources, train=train))[0]
+    assert expected[1] == [8 * 32] * 3
+    assert [sum(layer) for layer in expected[0]] == [2 * 8 * 32] * 3
+    for name, (num_ranks, layout) in RECOMPUTED.items():
+        for found in run_ranks(num_ranks, _counted, make(sources, layout, train=train)):
+            assert found == expected, name
+
+
+def test_drop_rate(sources: Path) -> None:
+    moe = {"num_experts": 8, "top_k": 2, "expert_ffn_hidden_size": 32, "capacity_factor": 0.5}
+    experiment = make(sources, model={"moe": moe}, **TRAIN)
+    rows, _, (trained, _) = run_ranks(1, _routed, experiment)[0]
+    half = [entry for entry in trained if entry[0] == 0]
+    kept = np.concatenate([entry[3] for entry in half[: len(half) // 2]])
+    assert rows[0]["drop_rate"][0] == pytest.approx((~kept).mean())
+    assert rows[0]["drop_rate"][0] > 0.4
+
+
+def test_specialisation_by_hand() -> None:
+    assert specialisation([[5, 5], [50, 50]]) == pytest.approx(0)
+    assert specialisation([[5, 0, 0], [0, 30, 30]]) == pytest.approx(1)
+    # Half of one source's choices tell it: I = 1/4 ln 2 + 3/4 ln ..., worked out by hand.
+    expected = 0.5 * (0.5 * math.log(2) + 0.5 * math.log(0.5 / 0.75)) + 0.5 * math.log(1 / 0.75)
+    assert specialisation([[5, 5], [0, 8]]) == pytest.approx(expected / math.log(2))
+    assert specialisation([[5, 5], [0, 0]]) is None
+    assert source_load([[6, 2], [0, 0]]) == [[1.5, 0.5], [0, 0]]
+
+
+def test_affinity_of_chance_is_one() -> None:
+    chance = np.random.default_rng(0)
+    for top_k in (2, 3):
+        together = np.zeros((6, 6))
+        for _ in range(20_000):
+            chosen = chance.choice(6, top_k, replace=False)
+            together[np.ix_(chosen, chosen)] += 1
+        assert (
+            np.abs(np.array(affinity(together.tolist(), top_k)) - 1).max() < 0.15
+        )  # five deviations of a count
+    bound = affinity([[9, 9, 0, 0], [9, 9, 0, 0], [0, 0, 9, 9], [0, 0, 9, 9]], 2)
+    assert bound[0] == [1.0, pytest.approx(3.0), 0.0, 0.0]
+
+
+def test_run_directory_has_it(sources: Path, tmp_path: Path) -> None:
+    train_run(sources, tmp_path / "run", 2, layout={"ep": 2}, **TRAIN)
+    rows = [json.loads(line) for line in (tmp_path / "run/routing.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert rows[0]["layers"] == [1, 2, 3] and len(rows[0]["router_z"]) == 3
+    maps = json.loads((tmp_path / "run/routing_maps.json").read_text())
+    assert (maps["step"], maps["split"], maps["sources"]) == (2, "held_out", ["letters", "digits"])
+
+
+@pytest.fixture(scope="module")
+def runs(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    for name, seed in (("a", 1), ("b", 2)):
+        train_run(sources, folder / name, train={"steps": 2, "warmup_steps": 0, "seed": seed})
+    return folder / "a", folder / "b"
+
+
+def _loss(*arguments: str | Path) -> float:
+    code, out, err = command("eval", *map(str, arguments), "--json", "--device", "cpu")
+    assert code == 0, err
+    return float(json.loads(out)["loss"])
+
+
+def test_record_and_replay(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    one, other = runs
+    record = tmp_path / "routing.safetensors"
+    loss = _loss(one, "--record-routing", record)
+    assert _loss(one, "--replay-routing", record) == loss
+    natural = _loss(other)
+    assert natural == _loss(other, "--record-routing", tmp_path / "its.safetensors")
+    assert abs(_loss(other, "--replay-routing", record) - natural) > 1e-6
+    code, out, err = command("eval", str(one), "--replay-routing", str(record), "--split", "train")
+    assert (code, out) == (2, "") and "the routing record does not fit" in err
+    code, _, err = command("eval", str(one), "--replay-routing", str(one / "experiment.toml"))
+    assert code == 2 and "no record of routing decisions" in err
+
+
+def test_place_for_the_record_is_checked_before_all_else(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "none" / "r.safetensors"):
+        code, out, err = command("eval", "no run", "--record-routing", str(place))
+        assert (code, out) == (2, "")
+        assert f"moe: {place}: " in err and "choose another file" in err
+
+
+def test_record_that_the_disk_does_not_take_is_one_line(tmp_path: Path) -> None:
+    record = RoutingRecord({1: [torch.zeros(2, 2, dtype=torch.int16)]})
+    with pytest.raises(StorageError, match=r"none/r: .*No such file"):
+        record.save(tmp_path / "none" / "r")
+
+
+def test_eval_says_which_experts(runs: tuple[Path, Path]) -> None:
+    code, out, err = command("eval", str(runs[0]), "--routing", "--device", "cpu")
+    assert code == 0, err
+    assert "specialisation" in out and "letters" in out
+    code, out, _ = command("eval", str(runs[0]), "--routing", "--json", "--device", "cpu")
+    assert json.loads(out)["routing"]["sources"] == ["letters", "digits"]
+
+
+def _replay_elsewhere(experiment: Experiment) -> None:
+    from moe.routing.replay import RoutingRecord, replaying
+
+    with started(experiment) as trainer:
+        chunks = [chunk.module for chunk in trainer.chunks]
+        with replaying(chunks, RoutingRecord({2: [torch.zeros(8, 2)]})):
+            pass
+
+
+def test_a_record_of_other_layers_is_refused(sources: Path) -> None:
+    with pytest.raises(RankError, match=r"record is of layers \[2\], the model's are \[2, 3, 4\]"):
+        run_ranks(1, _replay_elsewhere, make(sources))

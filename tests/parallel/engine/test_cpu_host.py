@@ -1,0 +1,138 @@
+"""CPU adaptations: each stated, each needed, none where a GPU is used."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from parallel.engine.cpu_host import ADAPTATIONS
+
+pytestmark = pytest.mark.engine
+
+
+def _run(code: str) -> str:
+    """Run `code` in a process of its own, since adaptations cannot be undone."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_every_adaptation_says_why_and_for_which_version() -> None:
+    assert all(adaptation.reason and adaptation.versions for adaptation in ADAPTATIONS)
+
+
+def test_importing_changes_nothing() -> None:
+    names = "torch.cuda.current_device, torch.cuda.Stream, torch.Tensor.cuda, torch.empty"
+    code = f"import torch; before = ({names}); from parallel.engine import cpu_host, start; "
+    assert _run(code + f"print(before == ({names}))") == "True"
+
+
+def test_a_gpu_process_is_left_alone() -> None:
+    """A process that finds a GPU never installs them (the GPU is pretended up to that choice)."""
+    code = """
+import torch
+from parallel.engine import start
+from parallel.layout.layout import Layout
+installed = []
+start.install_cpu_host = lambda: installed.append(1)
+torch.cuda.is_available = lambda: True
+class Chosen(Exception): pass
+def chosen(device): raise Chosen(device.type)
+torch.cuda.set_device = chosen
+try:
+    start.start_engine(Layout(), seed=0)
+except Chosen as device:
+    print(device, installed, hasattr(torch, "_moescale_cpu_host"))
+"""
+    assert _run(code) == "cuda [] False"
+
+
+def test_garbage_collection_passes_over_what_imports_made() -> None:
+    code = """
+import gc
+import megatron.core.models.gpt
+from parallel.engine.start import start_engine, stop_engine
+from parallel.layout.layout import Layout
+start_engine(Layout(), seed=0)
+stop_engine()
+print(len(gc.get_objects()) < gc.get_freeze_count() / 10)
+"""
+    assert _run(code) == "True"
+
+
+def test_cuda_is_answered_by_the_cpu() -> None:
+    code = """
+import torch
+from parallel.engine.cpu_host import install_cpu_host
+install_cpu_host(); install_cpu_host()
+x = torch.zeros(2, device="cuda", pin_memory=True).cuda().to("cuda")
+event = torch.cuda.current_stream().record_event()
+event.synchronize()
+torch.cuda.manual_seed(5)
+state = torch.cuda.get_rng_state()
+a = torch.rand(3)
+torch.cuda.set_rng_state(state)
+print(x.device, x.type(), event.query(), torch.equal(a, torch.rand(3)))
+print(torch.empty(2, device=torch.device("cuda", 0)).device, torch.cuda.current_device())
+"""
+    assert _run(code).splitlines() == ["cpu torch.cuda.FloatTensor True True", "cpu cpu"]
+
+
+def test_a_lone_rank_sends_itself_nothing() -> None:
+    code = """
+import torch, torch.distributed as dist
+sent = []
+dist.all_gather_into_tensor = lambda *_, **__: sent.append("gather")
+dist.reduce_scatter_tensor = lambda *_, **__: sent.append("reduce")
+from parallel.engine.cpu_host import install_cpu_host
+install_cpu_host()
+from megatron.core.distributed import param_and_grad_buffer as buffers
+class Group:
+    def __init__(self, ranks): self.size = lambda: ranks
+x = torch.ones(4)
+for call in (buffers.dist_all_gather_func, buffers.dist_reduce_scatter_func):
+    call(x, x, group=Group(1), async_op=False)
+print(sent)
+for call in (buffers.dist_all_gather_func, buffers.dist_reduce_scatter_func):
+    call(x, x[:2], group=Group(2), async_op=False)
+    call(x, x, group=Group(1), async_op=True)
+    call(x, x.clone(), group=Group(1), async_op=False)
+print(sent == ["gather"] * 3 + ["reduce"] * 3)
+"""
+    assert _run(code).splitlines() == ["[]", "True"]
+
+
+def test_chunks_are_moved_only_out_of_order() -> None:
+    code = """
+import torch
+from parallel.engine.cpu_host import install_cpu_host
+install_cpu_host()
+from megatron.core.transformer.moe.token_dispatcher import sort_chunks_by_idxs as sort
+x, sizes = torch.arange(3.), torch.tensor([1, 2])
+same, weights = sort(x, sizes, torch.tensor([0, 1]), probs=x)
+print(same is x and weights is x)
+turned, weights = sort(x, sizes, torch.tensor([1, 0]), probs=-x)
+print(turned.tolist(), weights.tolist())
+"""
+    assert _run(code).splitlines() == ["True", "[1.0, 2.0, 0.0] [-1.0, -2.0, -0.0]"]
+
+
+def test_clipping_scales_gradients_where_they_are() -> None:
+    code = """
+import torch
+from parallel.engine.cpu_host import install_cpu_host
+install_cpu_host()
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
+weight = torch.nn.Parameter(torch.zeros(2))
+weight.grad = gradient = torch.tensor([3.0, 4.0])
+clip_grad_by_total_norm_fp32([weight], 1.0, 5.0)
+print(weight.grad is gradient, torch.allclose(gradient, torch.tensor([0.6, 0.8])))
+"""
+    assert _run(code) == "True True"

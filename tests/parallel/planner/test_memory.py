@@ -1,0 +1,235 @@
+"""Memory of a rank: counted terms by hand, schedules by simulation, activations by invariants."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallel.layout.layout import Layout
+from parallel.layout.model_shape import Shape, Weights
+from parallel.layout.placement import place
+from parallel.planner.activations import layer_bytes, rank_tokens, recomputed_bytes, routed_tokens
+from parallel.planner.memory import (
+    RankMemory,
+    StateBytes,
+    chunks_in_flight,
+    peak_memory,
+    rank_parameters,
+    stage_memory,
+)
+from parallel.precision.recipes import Precision
+from tests.support.model_shapes import BATCH, DENSE, SPARSE
+
+BF16, FP32 = Precision(dtype="bf16"), Precision()
+TABLE = 48 * 8
+
+
+def memory(
+    shape: Shape = SPARSE, num_ranks: int = 1, precision: Precision = BF16, **layout: Any
+) -> RankMemory:
+    return peak_memory(shape, place(Layout(**layout), num_ranks), BATCH, precision)
+
+
+def test_one_rank_holds_every_parameter_once() -> None:
+    layers = 4 * (192 + 16) + 576 + 3 * (288 + 32 + 4 * 144)
+    found = rank_parameters(SPARSE, Layout(), BF16, 0)
+    assert found.total == 2 * TABLE + layers + 8
+    assert found.expert == 3 * 4 * 144
+
+
+def test_tensor_and_expert_ranks_cut_what_they_cut() -> None:
+    found = rank_parameters(SPARSE, Layout(tp=2, ep=2, etp=2), BF16, 0)
+    assert found.dense == 4 * (96 + 16) + 288 + 3 * (144 + 32) + 2 * TABLE // 2 + 8
+    assert found.expert == 3 * 2 * 72
+    assert found.fp8 == 4 * 96 + 288 + 3 * 144 + 3 * 2 * 72
+
+
+def test_stages_hold_their_layers_and_the_ends_their_tables() -> None:
+    first, last = (rank_parameters(SPARSE, Layout(pp=2), BF16, stage) for stage in (0, 1))
+    assert first.dense == TABLE + 2 * 208 + 576 + 320
+    assert last.dense == 2 * 208 + 2 * 320 + 8 + TABLE
+    assert (first.expert, last.expert) == (4 * 144, 2 * 4 * 144)
+
+
+@pytest.mark.parametrize(
+    ("tied", "mtp_layers", "pp", "tables"),
+    [
+        (False, 0, 1, [2]),
+        (True, 0, 1, [1]),
+        (True, 0, 2, [1, 1]),
+        (False, 1, 1, [2]),
+        (False, 1, 2, [1, 2]),
+    ],
+)
+def test_copies_of_the_vocabulary_table(
+    tied: bool, mtp_layers: int, pp: int, tables: list[int]
+) -> None:
+    shape = replace(DENSE, tie_embeddings=tied, mtp_layers=mtp_layers)
+    bare = replace(shape, vocab_size=0)
+    for stage, count in enumerate(tables):
+        found, without = (
+            rank_parameters(each, Layout(pp=pp), BF16, stage).total for each in (shape, bare)
+        )
+        assert found - without == count * TABLE
+
+
+def test_latent_projections_are_cut_by_our_modules_and_whole_in_transformer_engine() -> None:
+    shape = replace(DENSE, attention=Weights(cut=192, latent=64, whole=16))
+    ours, theirs = (
+        rank_parameters(shape, Layout(tp=2), Precision(kernels=kernels), 0).total
+        for kernels in ("torch", "te")
+    )
+    assert theirs - ours == 4 * 32
+
+
+def test_bytes_of_weights_gradients_and_optimizer_without_sharding() -> None:
+    total = rank_parameters(SPARSE, Layout(), BF16, 0).total
+    half = memory(distributed_optimizer=False)
+    assert half.parameter_bytes == 2 * total
+    assert half.gradient_bytes == 4 * total
+    assert half.optimizer_bytes == (4 + 4 + 4) * total
+    full = memory(precision=FP32, distributed_optimizer=False)
+    assert full.parameter_bytes == 4 * total
+    assert full.optimizer_bytes == (4 + 4) * total
+
+
+def test_distributed_optimizer_shards_experts_over_their_own_ranks() -> None:
+    # Eight ranks: dense parts have 4 replicas (cp counts), experts of ep=4 have 2.
+    layout = {"tp": 2, "cp": 2, "ep": 4}
+    parameters = rank_parameters(SPARSE, Layout(**layout), BF16, 0)
+    found = memory(num_ranks=8, **layout)
+    shards = -(-parameters.dense // 4) + -(-parameters.expert // 2)
+    assert found.optimizer_bytes == 12 * shards
+
+
+def test_other_optimizers_keep_other_states() -> None:
+    placement = place(Layout(), 1)
+    state = StateBytes(gradient=2, master=4, moments=4)
+    found = peak_memory(SPARSE, placement, BATCH, BF16, state=state)
+    total = rank_parameters(SPARSE, Layout(), BF16, 0).total
+    assert (found.gradient_bytes, found.optimizer_bytes) == (2 * total, 8 * total)
+
+
+def test_fp8_keeps_two_copies_of_matrix_weights() -> None:
+    fp8 = Precision(kernels="te", dtype="bf16", fp8="current")
+    parameters = rank_parameters(SPARSE, Layout(), fp8, 0)
+    assert memory(precision=fp8).fp8_weight_bytes == 2 * parameters.fp8
+    assert parameters.fp8 == parameters.total - 2 * TABLE - 8 - 4 * 16 - 3 * 32
+    assert memory().fp8_weight_bytes == 0
+
+
+def test_one_dense_layer_worked_by_hand() -> None:
+    # 32 tokens, BF16: 4 norms' tensors of 8; q 8, k 4, v 4, o 8; gate, up, silu, product of 24.
+    elements = 4 * 8 + 8 + 4 + 4 + 8 + 4 * 24
+    found = layer_bytes(DENSE, Layout(), BATCH, BF16, sparse=False)
+    assert found == 32 * (2 * elements + 4 * 4)
+
+
+def test_one_sparse_layer_worked_by_hand() -> None:
+    # tp 2 with sequence parallelism: 16 of 32 tokens between blocks, half the heads inside.
+    layout = Layout(tp=2, ep=2)
+    assert rank_tokens(layout, BATCH).residual == 16
+    assert routed_tokens(SPARSE, layout, BATCH, 1.0) == 16 * 2
+    between = 16 * 4 * 8
+    attention = 32 * (8 + 4 + 4 + 8) // 2
+    shared = 4 * 32 * 12 // 2
+    routed = 32 * (8 + 5 * 6)
+    fixed = 4 * 32 * 4 // 2 + 17 * 16 * 4 + 20 * 32
+    found = layer_bytes(SPARSE, layout, BATCH, BF16, sparse=True)
+    assert found == 2 * (between + attention + shared + routed) + fixed
+
+
+def test_full_recomputation_keeps_each_layers_input_and_one_layer_at_a_time() -> None:
+    kept, again = memory(), memory(recompute="full")
+    width = BATCH.seq_len * SPARSE.hidden_size * 2
+    last = 2 * width  # the final norm's input and output
+    assert again.activation_bytes == SPARSE.num_layers * width + last
+    largest = max(
+        layer_bytes(SPARSE, Layout(), BATCH, BF16, sparse=sparse) for sparse in (True, False)
+    )
+    assert largest < kept.activation_bytes
+    layout = Layout(recompute="full")
+    assert recomputed_bytes(SPARSE, layout, BATCH, BF16, sparse=True) == layer_bytes(
+        SPARSE, Layout(), BATCH, BF16, sparse=True
+    )
+
+
+def test_selective_recomputation_leaves_out_what_it_names() -> None:
+    def kept(*modules: str, sparse: bool = True) -> int:
+        layout = Layout(recompute="selective", recompute_modules=modules)
+        return layer_bytes(SPARSE, layout, BATCH, BF16, sparse=sparse)
+
+    whole = layer_bytes(SPARSE, Layout(), BATCH, BF16, sparse=True)
+    norms = 2 * BATCH.seq_len * SPARSE.hidden_size * 2
+    assert kept("core_attn") == whole
+    assert kept("layernorm") == whole - norms
+    layout = Layout(recompute="selective", recompute_modules=("moe",))
+    network = recomputed_bytes(SPARSE, layout, BATCH, BF16, sparse=True)
+    assert kept("moe") == whole - network
+    assert kept("moe", sparse=False) == layer_bytes(SPARSE, Layout(), BATCH, BF16, sparse=False)
+
+
+def test_capacity_and_imbalance_scale_routed_tokens() -> None:
+    dropping = replace(SPARSE, capacity_factor=0.5)
+    assert routed_tokens(dropping, Layout(), BATCH, 1.0) == 32
+    assert routed_tokens(SPARSE, Layout(), BATCH, 1.5) == 96
+    assert routed_tokens(SPARSE, Layout(etp=2), BATCH, 1.0) == 128
+
+
+def simulated_peak(pp: int, vpp: int, stage: int, micro_batches: int) -> int:
+    """Run one stage's interleaved order; count chunk passes that wait for their backward."""
+    ahead = min(2 * (pp - stage - 1) + (vpp - 1) * pp, vpp * micro_batches)
+    waiting = peak = ahead
+    for _ in range(vpp * micro_batches - ahead):
+        waiting += 1
+        peak = max(peak, waiting)
+        waiting -= 1
+    return peak
+
+
+@given(pp=st.integers(2, 6), vpp=st.integers(2, 4), groups=st.integers(1, 4), data=st.data())
+def test_interleaved_stages_keep_as_many_passes_as_the_schedule_runs_ahead(
+    pp: int, vpp: int, groups: int, data: st.DataObject
+) -> None:
+    stage = data.draw(st.integers(0, pp - 1))
+    chunks = chunks_in_flight(Layout(pp=pp, vpp=vpp), stage, groups * pp)
+    assert len(chunks) == simulated_peak(pp, vpp, stage, groups * pp)
+    assert set(chunks) <= set(range(vpp))
+
+
+def test_one_forward_one_backward_keeps_fewer_passes_downstream() -> None:
+    assert [len(chunks_in_flight(Layout(pp=4), s, 8)) for s in range(4)] == [4, 3, 2, 1]
+    assert [len(chunks_in_flight(Layout(pp=4), s, 2)) for s in range(4)] == [2, 2, 2, 1]
+
+
+def test_first_stage_of_an_interleaved_pipeline_keeps_what_the_paper_says() -> None:
+    """Korthikanti et al., section 4.2.3: L (1 + (p - 1) / (p m)) layers' activations."""
+    shape = replace(DENSE, sparse_layers=(False,) * 24)
+    layout = Layout(pp=4, vpp=3)
+    found = stage_memory(shape, place(layout, 4), BATCH, BF16, 0)
+    one = layer_bytes(shape, layout, BATCH, BF16, sparse=False)
+    assert found.activation_bytes == 24 * (1 + 3 / (4 * 3)) * one
+
+
+def test_peak_is_the_neediest_stage_and_terms_add_up() -> None:
+    placement = place(Layout(pp=2), 2)
+    stages = [stage_memory(SPARSE, placement, BATCH, BF16, stage) for stage in (0, 1)]
+    peak = peak_memory(SPARSE, placement, BATCH, BF16)
+    assert peak == max(stages, key=lambda stage: stage.total_bytes)
+    document = peak.as_json()
+    terms = [value for key, value in document.items() if key.endswith("_bytes")]
+    assert sum(terms) == 2 * document["total_bytes"]
+    assert document["kind"] == "modelled"
+    assert stages[0].logits_bytes == 0
+    assert stages[1].logits_bytes == 32 * 48 * 8
+
+
+@given(tp=st.sampled_from([1, 2, 4]), ep=st.sampled_from([1, 2, 4]), cp=st.sampled_from([1, 2, 4]))
+def test_more_ranks_never_need_more_memory_each(tp: int, ep: int, cp: int) -> None:
+    alone = memory(num_ranks=16)
+    shared = memory(num_ranks=16, tp=tp, ep=ep, cp=cp)
+    assert shared.parameter_bytes <= alone.parameter_bytes
+    assert shared.activation_bytes <= alone.activation_bytes
+    assert shared.logits_bytes <= alone.logits_bytes

@@ -1,0 +1,1 @@
+"""What tests share: fakes, small models and stores, groups of ranks, slow references."""

@@ -1,0 +1,217 @@
+"""What ranks do in the engine's tests, and whole tensors put together from their parts."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe.config.experiment import Experiment, make_experiment
+
+Whole = dict[str, NDArray[np.float32]]
+MODEL: dict[str, Any] = {
+    "num_layers": 4,
+    "hidden_size": 32,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "ffn_hidden_size": 64,
+    "vocab_size": 264,
+    "max_seq_len": 64,
+    "qk_norm": "full",
+    "moe": {
+        "num_experts": 8,
+        "top_k": 2,
+        "expert_ffn_hidden_size": 32,
+        "shared_expert_ffn_hidden_size": 16,
+        "first_dense_layers": 1,
+        "aux_loss_coefficient": 0.02,
+        "z_loss_coefficient": 0.002,
+    },
+}
+TRAIN: dict[str, Any] = {
+    "steps": 20,
+    "seq_len": 32,
+    "micro_batch_size": 2,
+    "global_batch_size": 8,
+    "learning_rate": 3e-3,
+    "warmup_steps": 4,
+    "seed": 3,
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One rank's part of a whole tensor."""
+
+    key: str
+    whole: tuple[int, ...]
+    offset: tuple[int, ...]
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one rank saw of a run."""
+
+    losses: list[float]
+    grad_norms: list[float]
+    router_losses: list[dict[str, float | None]]
+    tokens: list[int]
+    parameters: list[Block]
+
+
+def make(store: Path, layout: dict[str, Any] | None = None, **sections: Any) -> Experiment:
+    """Return the experiment of these tests, laid out, with keys of its sections changed."""
+    values: dict[str, Any] = {
+        "model": MODEL | sections.pop("model", {}),
+        "train": TRAIN | sections.pop("train", {}),
+        "data": {"store": str(store), "prefetch_steps": 0},
+        "parallel": {"device": "cpu"} | (layout or {}),
+    }
+    return make_experiment(values | sections)
+
+
+def train_curve(experiment: Experiment, without: str | None = None) -> Curve:
+    """Train; `without` takes one of our corrections of megatron-core away."""
+    with started(experiment, without) as trainer:
+        results, router_losses = [], []
+        for index in range(experiment.train.steps):
+            results.append(trainer.step(index))
+            router_losses.append(trainer.router_losses())
+        trainer.settle_parameters()
+        return Curve(
+            losses=[result.loss for result in results],
+            grad_norms=[result.grad_norm for result in results],
+            router_losses=router_losses,
+            tokens=[result.tokens for result in results],
+            parameters=blocks(trainer.chunks),
+        )
+
+
+def first_gradients(experiment: Experiment, without: str | None = None) -> list[Block]:
+    """Return this rank's parts of the first step's gradients.
+
+    Needs `distributed_optimizer = false`, under which every rank has its gradients whole.
+    """
+    import torch
+
+    with started(experiment, without) as trainer, torch.no_grad():
+        trainer.optimizer.zero_grad()
+        with torch.enable_grad():
+            trainer.forward_backward(trainer.loader.step(0), forward_only=False)
+        for chunk in trainer.chunks:
+            for parameter in chunk.module.parameters():
+                parameter.data.copy_(parameter.main_grad)
+        return blocks(trainer.chunks)
+
+
+def initial_weights(experiment: Experiment) -> list[Block]:
+    """Return this rank's parts of the untrained model."""
+    with started(experiment) as trainer:
+        return blocks(trainer.chunks)
+
+
+@contextmanager
+def started(experiment: Experiment, without: str | None = None) -> Iterator[Any]:
+    """A trainer of this rank on a running engine."""
+    from moe.training.trainer import Trainer
+    from parallel.engine.start import start_engine, stop_engine
+
+    if without is not None:
+        _take_away(without)
+    engine = start_engine(experiment.parallel, seed=experiment.train.seed)
+    trainer = Trainer(experiment, engine)
+    try:
+        yield trainer
+    finally:
+        trainer.close()
+        stop_engine()
+
+
+def _take_away(correction: str) -> None:
+    """Undo one correction in this process."""
+    from moe.model import mcore_config, torch_kernels
+
+    if correction == "router_loss_factor":
+        mcore_config.router_loss_factor = lambda _: 1
+    elif correction == "expert_allreduce":
+        _after_experts(torch_kernels, lambda weight: setattr(weight, "allreduce", True))
+    elif correction == "expert_norm_mark":
+        _after_experts(
+            torch_kernels, lambda weight: setattr(weight, "tensor_model_parallel", False)
+        )
+    elif correction == "norm_sequence_parallel":
+        made = torch_kernels.RMSNorm.__init__
+
+        def init(self: Any, *args: Any, **kwargs: Any) -> None:
+            made(self, *args, **kwargs)
+            self.weight.sequence_parallel = False
+
+        torch_kernels.RMSNorm.__init__ = init
+    else:
+        raise ValueError(correction)
+
+
+def _after_experts(torch_kernels: Any, change: Any) -> None:
+    made = torch_kernels.GroupedExperts.__init__
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        made(self, *args, **kwargs)
+        for weight in (self.gate_up, self.down):
+            change(weight)
+
+    torch_kernels.GroupedExperts.__init__ = init
+
+
+def blocks(chunks: Sequence[Any]) -> list[Block]:
+    """Return this rank's parts of all parameters, placed in the whole model."""
+    from megatron.core.dist_checkpointing.dict_utils import nested_values
+    from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factories
+
+    from moe.model.build import SHARDING
+
+    found = []
+    for chunk in chunks:
+        state = chunk.module.sharded_state_dict(metadata=SHARDING)
+        apply_factories(state)
+        for shard in nested_values(state):
+            if isinstance(shard, ShardedTensor):
+                lead = (1,) * shard.prepend_axis_num
+                values = shard.data.detach().float().reshape(*lead, *shard.data.shape)
+                found.append(
+                    Block(shard.key, shard.global_shape, shard.global_offset, values.numpy())
+                )
+    return found
+
+
+def assemble(ranks: Sequence[Sequence[Block]], tolerance: float = 0.0) -> Whole:
+    """Put whole tensors together; parts that several ranks hold must be the same.
+
+    Raises:
+        AssertionError: Ranks disagree about a part, or a part is nowhere.
+    """
+    whole: Whole = {}
+    for block in (block for rank in ranks for block in rank):
+        target = whole.setdefault(block.key, np.full(block.whole, np.nan, dtype=np.float32))
+        window = tuple(
+            slice(a, a + n) for a, n in zip(block.offset, block.values.shape, strict=True)
+        )
+        known = target[window]
+        same = np.isnan(known) | (np.abs(known - block.values) <= tolerance)
+        assert same.all(), f"ranks disagree about {block.key}"
+        target[window] = block.values
+    for key, values in whole.items():
+        assert not np.isnan(values).any(), f"a part of {key} is on no rank"
+    return whole
+
+
+def worst_difference(one: Whole, other: Whole) -> tuple[float, str]:
+    """Return the largest difference relative to its tensor's largest value, and the tensor."""
+    assert one.keys() == other.keys()
+    return max(
+        (float(np.abs(one[key] - other[key]).max() / np.abs(one[key]).max().clip(1e-12)), key)
+        for key in one
+    )
