@@ -32,9 +32,9 @@ from moe.errors import ConfigError
 from moe.model.build import SHARDING, build_model
 from moe.storage.atomic import write_text
 from moe.storage.new_directory import new_directory
-from parallel.engine.start import pretended_rank
+from parallel.engine.start import fake_rank
 from parallel.layout.layout import Layout
-from parallel.layout.model_shape import Batch
+from parallel.layout.model_shape import BatchSize
 from parallel.layout.validation import checked_placement
 from parallel.precision.recipes import Precision
 
@@ -93,7 +93,9 @@ def _resharded(  # noqa: PLR0913, PLR0917
     model = _model_of(source, checkpoint)
     # Batches do not matter here: one that divides everything.
     ranks = num_ranks * layout.vpp
-    batch = Batch(seq_len=2 * layout.cp * layout.tp, micro_batch_size=1, global_batch_size=ranks)
+    batch = BatchSize(
+        seq_len=2 * layout.cp * layout.tp, micro_batch_size=1, global_batch_size=ranks
+    )
     checked_placement(layout, shape_of(model), batch, num_ranks)
     experiment, step = source / "experiment.toml", int(read_state(checkpoint)["step"])
     with new_directory(out) as made:
@@ -135,7 +137,7 @@ def _write(  # noqa: PLR0913
         file = f"rank-{rank:05d}.safetensors"
         parts: list[Part] = []
         tensors: dict[str, torch.Tensor] = {}
-        with pretended_rank(layout, rank, num_ranks):
+        with fake_rank(layout, rank, num_ranks):
             wanted = _wanted(model, layout)
         for block in wanted:
             for key in states.get(block.key, ()):

@@ -24,7 +24,7 @@ from moe.convert.tensor_map import Piece, TensorMap, tensor_map
 from moe.errors import ConfigError
 from moe.storage.atomic import write_json, write_text
 from moe.storage.new_directory import new_directory
-from moe.storage.safetensors_io import DTYPES, Shape, TensorWriter, Where, tensor_bytes
+from moe.storage.safetensors_io import DTYPES, TensorShape, TensorWriter, Where, tensor_bytes
 
 FILE_BYTES = 4 * 2**30
 MODEL = "model.toml"
@@ -217,7 +217,7 @@ def _write_hub(
 
 
 def _assembled(
-    stored: StoredTensors, pieces: list[Piece], dtype: str, shape: Shape
+    stored: StoredTensors, pieces: list[Piece], dtype: str, shape: TensorShape
 ) -> torch.Tensor:
     """Return one of their tensors, put together from ours."""
     whole = torch.empty(shape, dtype=DTYPES[dtype])

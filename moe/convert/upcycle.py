@@ -24,7 +24,7 @@ from moe.convert.hugging_face import HUB, Progress, checkpoint_model, from_hub, 
 from moe.convert.tensor_map import Names, Piece, TensorMap, tensor_map
 from moe.errors import ConfigError
 from moe.storage.new_directory import new_directory
-from moe.storage.safetensors_io import DTYPES, Shape
+from moe.storage.safetensors_io import DTYPES, TensorShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ def _blocks(dense: ModelConfig, sparse: ModelConfig, shards: int) -> TensorMap:
     return found
 
 
-def _expert_blocks(found: TensorMap, mlp: str, name: str, shape: Shape, shards: int) -> None:
+def _expert_blocks(found: TensorMap, mlp: str, name: str, shape: TensorShape, shards: int) -> None:
     """Map experts' `gate_up` [E, 2, F/G, ..], `down` [E, H, F/G] and their biases."""
     of = {"gate_up": "fc1.weight", "gate_up_bias": "fc1.bias", "down": "fc2.weight",
           "down_bias": "fc2.bias"}[name]  # fmt: skip

@@ -127,7 +127,7 @@ def start_engine(layout: Layout, *, seed: int) -> Engine:
 
 
 @contextmanager
-def pretended_rank(layout: Layout, rank: int, num_ranks: int) -> Iterator[None]:
+def fake_rank(layout: Layout, rank: int, num_ranks: int) -> Iterator[None]:
     """Be one rank of many that are not there: what it would hold can be asked, nothing be sent."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
 

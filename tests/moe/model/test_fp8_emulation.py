@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from parallel.layout.layout import Layout
-from parallel.layout.model_shape import Batch
+from parallel.layout.model_shape import BatchSize
 from parallel.precision.fp8_support import fp8_faults
 from parallel.precision.recipes import Precision
 from tests.support.distributed import RankError, run_ranks
@@ -200,7 +200,7 @@ def test_a_lie_is_caught(store: Path, tmp_path: Path) -> None:
 
 
 NATIVE = {"kernels": "te", "dtype": "bf16"}
-WIDE = Batch(seq_len=4096, micro_batch_size=1, global_batch_size=8)
+WIDE = BatchSize(seq_len=4096, micro_batch_size=1, global_batch_size=8)
 
 
 @pytest.mark.parametrize(
