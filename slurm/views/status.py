@@ -1,4 +1,4 @@
-"""Where submitted tasks stand: the queue's word, the attempts on disk, the runs' own progress."""
+"""Status of submitted tasks: the queue's state, attempts on disk, the runs' own progress."""
 
 import time
 from collections import Counter
@@ -14,7 +14,7 @@ from slurm.cluster.submit import ENDED, is_finished
 from slurm.job.task import Task
 
 FAILED = frozenset({"error", "rejected", "restart_cap", "killed", "unknown"})
-"""States of tasks that want a look at their logs."""
+"""States of tasks whose logs need a look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class TaskStatus:
     index: int
     name: str
     state: str
-    """The queue's word in lower case (`pending`, `running`, ...); out of the queue the last
+    """The queue's state in lower case (`pending`, `running`, ...); out of the queue the last
     attempt's outcome, `killed` where it could not write one, `lost` where there was no attempt."""
     reason: str | None
     """Why it waits."""
@@ -49,17 +49,17 @@ class TaskStatus:
         return values | progress
 
 
-Standing = tuple[Submission, list[TaskStatus]]
-"""A submission and where its tasks stand."""
+SubmissionStatus = tuple[Submission, list[TaskStatus]]
+"""A submission and the status of its tasks."""
 
 
-def standings(
+def watch_status(
     chosen: Callable[[], Sequence[Submission]],
     client: Client,
     interval_s: float,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[list[Standing]]:
-    """Yield where submissions stand, again and again until none of them is in the queue.
+) -> Iterator[list[SubmissionStatus]]:
+    """Yield the status of submissions repeatedly, until none of them is in the queue.
 
     The queue is asked once each time, whatever the number of submissions.
     """

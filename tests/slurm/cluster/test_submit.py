@@ -23,8 +23,8 @@ from slurm.cluster.control import cancel_tasks, requeue_tasks
 from slurm.cluster.submission_folder import all_submissions, find_submission, read_submission
 from slurm.cluster.submit import submit
 from slurm.errors import JobError
-from slurm.job.plan import Plan, plan_command, slurm_section
-from slurm.job.site_profile import Profile, SiteFile
+from slurm.job.cluster_profile import ClusterProfile, ProfilesFile
+from slurm.job.plan import JobPlan, plan_command, slurm_section
 from tests.support.fake_cluster_user import SNAPSHOT, Desk
 from tests.support.paths import ROOT
 
@@ -193,7 +193,7 @@ def test_array_longer_than_the_cluster_allows_is_refused(desk: Desk) -> None:
 
 def test_secrets_go_through_a_file_of_ones_own(desk: Desk) -> None:
     value = "s3cr3t 'quoted' $HOME"
-    desk.site = SiteFile(default="a", profiles={"a": Profile(secrets=("MY_KEY",))})
+    desk.profiles = ProfilesFile(default="a", profiles={"a": ClusterProfile(secrets=("MY_KEY",))})
     plan = desk.plan(desk.write("tiny"))
     with pytest.raises(JobError, match="secret MY_KEY is not set"):
         desk.submit(plan)
@@ -255,7 +255,7 @@ def test_empty_folder_is_told(desk: Desk) -> None:
 
 def test_commands_are_arrays_too(desk: Desk) -> None:
     words = ["data", "build", "my docs", "--shard", "{task}/{tasks}"]
-    plan = plan_command(words, 3, SlurmConfig(), SiteFile(), desk.place())
+    plan = plan_command(words, 3, SlurmConfig(), ProfilesFile(), desk.paths())
     assert [command[-1] for command in plan.job.commands] == ["1/3", "2/3", "3/3"]
     assert plan.job.name == "data-build"
     desk.fake.answer("sbatch", "17\n")
@@ -311,7 +311,7 @@ def test_slurm_section_of_a_command(desk: Desk) -> None:
         slurm_section(None, ["train.steps=3"])
 
 
-def add_attempt(desk: Desk, plan: Plan, index: int, outcome: str) -> None:
+def add_attempt(desk: Desk, plan: JobPlan, index: int, outcome: str) -> None:
     attempts = plan.job.job_dir / "tasks" / str(index)
     number = len(list(attempts.glob("attempt-*"))) + 1
     folder = attempts / f"attempt-{number}"

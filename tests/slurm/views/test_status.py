@@ -121,7 +121,7 @@ def test_table_has_what_runs_first(desk: Desk) -> None:
     assert "40/100" in lines[2]
     assert "00:00:30" in lines[2]
     assert "01:00:00" in lines[2]
-    assert "120.0 J" in lines[2]
+    assert "120 J" in lines[2]
     assert "pending (Priority)" in "\n".join(lines)
 
 
@@ -223,7 +223,7 @@ def test_accounting_shows_both_meters_and_their_difference(desk: Desk) -> None:
     assert task["discrepancy"] == pytest.approx(0.1)
     table = desk.run("accounting", "17")
     assert "+10.0%" in table
-    assert "500.0 J (measured, GPU board)" in table
+    assert "500 J (measured, GPU board)" in table
 
 
 def test_accounting_where_it_is_disabled(desk: Desk) -> None:
