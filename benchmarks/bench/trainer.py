@@ -17,7 +17,7 @@ from benchmarks.energy.source_selection import choose_source
 from data.build.build import build_store
 from data.loading.batch import Batch
 from moe.config.experiment import Experiment, make_experiment
-from moe.training.loop import run_place
+from moe.training.loop import rank_context
 from moe.training.trainer import Trainer
 from parallel.engine.start import Engine
 from parallel.hardware.probe import measure_matmul_rate
@@ -96,7 +96,7 @@ def peak_rate(engine: Engine, experiment: Experiment) -> dict[str, Any]:
 
 def rank_meter(experiment: Experiment, engine: Engine) -> PhaseMeter | None:
     """Open this rank's meter as `[energy]` says; `None` where none works."""
-    source = choose_source(experiment.energy, run_place(engine, Path())).source
+    source = choose_source(experiment.energy, rank_context(engine, Path())).source
     return None if source is None else PhaseMeter(source)
 
 

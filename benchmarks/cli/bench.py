@@ -322,7 +322,7 @@ def _relaunched(nproc: int) -> bool:
         return False
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    from benchmarks.launch.training import launch_ranks
+    from parallel.engine.launch import launch_ranks
 
     try:
         launch_ranks(["-m", "moescale", *sys.argv[1:]], nproc)

@@ -38,7 +38,7 @@ from parallel.layout.model_shape import BatchSize
 from parallel.layout.validation import checked_placement
 from parallel.precision.recipes import Precision
 
-Progress = Callable[[int, int], None]
+ReshardProgress = Callable[[int, int], None]
 _OPTIMIZER = re.compile(r"^optimizer\.state\.\w+\.")
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16,
            "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32}  # fmt: skip
@@ -61,7 +61,7 @@ def reshard(  # noqa: PLR0913 - one command
     num_ranks: int,
     *,
     step: int | None = None,
-    progress: Progress | None = None,
+    progress: ReshardProgress | None = None,
 ) -> Resharded:
     """Write a run's checkpoint as `num_ranks` ranks of `layout` would have; optimizer included.
 
@@ -87,7 +87,7 @@ def _resharded(  # noqa: PLR0913, PLR0917
     out: Path,
     layout: Layout,
     num_ranks: int,
-    progress: Progress | None,
+    progress: ReshardProgress | None,
 ) -> Resharded:
     verify_files(checkpoint)
     model = _model_of(source, checkpoint)
@@ -125,7 +125,7 @@ def _write(  # noqa: PLR0913
     model: ModelConfig,
     layout: Layout,
     num_ranks: int,
-    progress: Progress | None,
+    progress: ReshardProgress | None,
 ) -> int:
     """Write all ranks' files, the state and the index; returns the number of whole tensors."""
     index = read_index(source)

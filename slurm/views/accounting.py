@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moe.runs.progress import Progress, read_progress
+from moe.runs.progress import RunProgress, read_progress
 from slurm.cluster.client import AccountingEntry, Client
 from slurm.cluster.submission_folder import Submission
 from slurm.job.task import Task
@@ -93,7 +93,7 @@ def _usage(
     elapsed_s: int | None,
     joules: float | None,
 ) -> Usage:
-    progress = read_progress(Path(task.run_dir)) if task.run_dir else Progress()
+    progress = read_progress(Path(task.run_dir)) if task.run_dir else RunProgress()
     return Usage(
         name=task.name,
         jobs=tuple(submission.job_ids(task.index)),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from moe.runs.progress import Progress, read_progress
+from moe.runs.progress import RunProgress, read_progress
 from slurm.cluster.client import Client, QueueEntry
 from slurm.cluster.submission_folder import Attempt, Submission
 from slurm.cluster.submit import ENDED, is_finished
@@ -40,7 +40,7 @@ class TaskStatus:
     limit_left_s: int | None
     """Time until the job's time limit, s."""
     run_dir: str | None
-    progress: Progress
+    progress: RunProgress
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values, the progress among the rest."""
@@ -92,7 +92,7 @@ def _status(
     entries = [queue[job] for job in ids if job in queue]
     active = next((entry for entry in reversed(entries) if entry.state not in ENDED), None)
     attempts = submission.attempts(task.index)
-    progress = read_progress(Path(task.run_dir)) if task.run_dir else Progress()
+    progress = read_progress(Path(task.run_dir)) if task.run_dir else RunProgress()
     left = None
     if task.steps and progress.step is not None and progress.step_time_s is not None:
         left = (task.steps - progress.step) * progress.step_time_s
