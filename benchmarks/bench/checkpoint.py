@@ -15,7 +15,7 @@ from moe.checkpoint.training_state import load_checkpoint, save_checkpoint, snap
 from moe.config.experiment import Experiment, load_model
 from moe.config.model import ModelConfig
 from moe.cost.ledger import ledger
-from parallel.engine.start import all_gather_objects
+from parallel.engine.collectives import all_gather_objects
 from parallel.measurement.intervals import median_interval
 
 

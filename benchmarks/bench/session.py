@@ -12,7 +12,8 @@ from benchmarks.bench.cases import Case, run_cases
 from benchmarks.errors import BenchmarkError
 from moe.config.experiment import Experiment, apply_override, make_experiment
 from moe.runs.directory import describe_start
-from parallel.engine.start import Engine, all_gather_objects, start_engine, stop_engine
+from parallel.engine.collectives import all_gather_objects
+from parallel.engine.start import Engine, start_engine, stop_engine
 from parallel.hardware.probe import describe_device
 
 SECTIONS = ("parallel", "precision", "energy")

@@ -28,7 +28,8 @@ from moe.config.train import TrainConfig
 from moe.cost.ledger import ledger
 from moe.cost.model_shape import batch_of, shape_of
 from moe.training.execution_report import execution
-from parallel.engine.start import Engine, all_gather_objects
+from parallel.engine.collectives import all_gather_objects
+from parallel.engine.start import Engine
 from parallel.hardware.datasheet import datasheet_peak
 from parallel.hardware.probe import describe_device
 from parallel.layout.validation import checked_placement

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from moe.config.model import MoeConfig
 from moe.model.routing_rule import Decision, decide
-from parallel.engine.start import BEFORE_BUILDERS
+from parallel.engine.megatron_version import SEQ_AUX_LOSS_IGNORES_BATCH
 
 Watcher = Callable[[int, Decision], None]
 
@@ -91,7 +91,7 @@ class Router(TopKRouter):  # type: ignore[misc]
         batch's loss over data-parallel ranks and divide by their number once too often.
         """
         coefficient: float = super().get_aux_loss_coeff(aux_loss_type)
-        if aux_loss_type == "seq_aux_loss" and BEFORE_BUILDERS:
+        if aux_loss_type == "seq_aux_loss" and SEQ_AUX_LOSS_IGNORES_BATCH:
             return coefficient * self._sequences
         if aux_loss_type == "global_aux_loss":
             shared: float = coefficient * self.tp_dp_cp_group.size() / self.tp_cp_group.size()

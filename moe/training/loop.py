@@ -25,7 +25,9 @@ from moe.training.guards import Fault
 from moe.training.metrics_log import StepLog, finite
 from moe.training.replay import DUMPS
 from moe.training.trainer import StepResult, Trainer
-from parallel.engine.start import ENGINE_VERSION, Engine, gather_objects
+from parallel.engine.collectives import gather_objects
+from parallel.engine.megatron_version import MEGATRON_VERSION
+from parallel.engine.start import Engine
 from parallel.engine.watchdog import Watchdog
 from parallel.hardware.probe import describe_device, measure_matmul_rate
 
@@ -225,7 +227,7 @@ class Session:
         )
         return {
             "hardware": describe_device(engine.device) | {"ranks": engine.world_size},
-            "execution": self.execution | {"megatron_core": ENGINE_VERSION},
+            "execution": self.execution | {"megatron_core": MEGATRON_VERSION},
             "layout": layout | {"dp": engine.dp},
             "data": self.trainer.loader.describe(experiment.train.steps),
             "ledger": self.ledger.as_json(),
