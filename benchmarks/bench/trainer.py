@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench.cases import settle
 from benchmarks.bench.forced_routing import RoutingProfile
+from benchmarks.bench.instruments import synchronize
 from benchmarks.energy.phase_meter import PhaseMeter
 from benchmarks.energy.source_selection import choose_source
 from data.build.build import build_store
@@ -65,11 +65,11 @@ class MeasuredTrainer:
 
     def step(self) -> float:
         """Run one training step; returns its duration, s."""
-        settle(self.engine.device)
+        synchronize(self.engine.device)
         stalled = self.trainer.loader.stall_seconds
         begin = time.perf_counter()
         self.trainer.step(self._next)
-        settle(self.engine.device)
+        synchronize(self.engine.device)
         elapsed = time.perf_counter() - begin
         self.last_stall_s = self.trainer.loader.stall_seconds - stalled
         self._next += 1

@@ -247,9 +247,10 @@ def build(  # noqa: PLR0913 - a command's options
     """Measure building of a store beside datasets.map and Megatron's preprocessing."""
     _quieten()
     from benchmarks.bench_data import build
+    from benchmarks.bench_data.build_tables import build_tables
 
     plan = build.default_plan(megabytes, vocab_size, workers, repeats)
-    _print(build.run(text or [], plan, out), build.build_tables, as_json)
+    _print(build.run(text or [], plan, out), build_tables, as_json)
 
 
 @app.command()
