@@ -1,4 +1,4 @@
-"""A desk to submit from: experiments, a fake cluster, and what was submitted."""
+"""A user to submit from: experiments, a fake cluster, and what was submitted."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ train = {{steps = {steps}, seq_len = 64, global_batch_size = 8}}
 SNAPSHOT = CodeSnapshot(path=Path("/code"), tree="0123456789ab", commit="c0ffee", dirty=True)
 
 
-class Desk:
+class FakeClusterUser:
     """A folder with experiments, a fake cluster, and what was submitted from here."""
 
     def __init__(self, folder: Path, fake: FakeCommands) -> None:

@@ -16,7 +16,7 @@ from moe.config.experiment import Experiment
 from moe.errors import StorageError
 from moe.routing.replay import RoutingRecord
 from moe.routing.specialization import affinity, source_load, specialisation
-from tests.support.distributed import RankError, run_ranks
+from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.layout_equivalence import make, started
 from tests.support.trained_runs import command, train_run
 
@@ -254,5 +254,7 @@ def _replay_elsewhere(experiment: Experiment) -> None:
 
 
 def test_a_record_of_other_layers_is_refused(sources: Path) -> None:
-    with pytest.raises(RankError, match=r"record is of layers \[2\], the model's are \[2, 3, 4\]"):
+    with pytest.raises(
+        RankFailedError, match=r"record is of layers \[2\], the model's are \[2, 3, 4\]"
+    ):
         run_ranks(1, _replay_elsewhere, make(sources))
