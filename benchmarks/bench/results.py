@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
+from data.storage.atomic import check_writable, write_text
+from data.storage.lock import FileLock
 from moe.errors import StorageError
-from moe.storage.atomic import check_writable, locked, write_text
 
 FORMAT = 1
 # Conditions that must be equal for an earlier result to replace a measurement.
@@ -62,7 +63,7 @@ def append_result(path: Path, record: Mapping[str, Any]) -> None:
         StorageError: The disk does not take it.
     """
     try:
-        with locked(path.with_name(f".{path.name}.lock")):
+        with FileLock(path.with_name(f".{path.name}.lock")):
             records = [*read_results(path), record]
             write_text(path, "".join(f"{json.dumps(one)}\n" for one in records))
     except OSError as error:

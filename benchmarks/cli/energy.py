@@ -54,8 +54,8 @@ def energy(
 def _section(run: Path, power_csv: Path | None, keep: bool) -> dict[str, Any] | None:
     """Return a run's energy by its own meter or by a logger; the latter may go on record."""
     from benchmarks.energy.remeter import energy_by_samples
+    from data.storage.atomic import write_json
     from moe.runs.reader import read_run
-    from moe.storage.atomic import write_json
 
     record = read_run(run).record
     own: dict[str, Any] | None = record.get("energy")
@@ -72,12 +72,13 @@ def _section(run: Path, power_csv: Path | None, keep: bool) -> dict[str, Any] | 
 def _ended(run: Path) -> "Iterator[None]":
     """Keep a run from going on, which writes its record too."""
     from benchmarks.errors import BenchmarkError
+    from data.storage.lock import FileLock
     from moe.runs.reader import read_run
-    from moe.storage.atomic import locked
 
     read_run(run)  # it is one
     try:
-        with locked(run / ".lock", wait=False):
-            yield
+        lock = FileLock(run / ".lock", wait=False)
     except BlockingIOError:
         raise BenchmarkError(f"{run}: still running: keep it when it has ended") from None
+    with lock:
+        yield

@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 
+from data.storage.atomic import write_text
+from data.storage.checksums import file_sha256
+from data.storage.new_directory import new_directory
 from moe.checkpoint.directory import STATE, checkpoint_name, read_state, use_checkpoint
 from moe.checkpoint.format import Block, blocks_of, index_of
 from moe.checkpoint.index import (
     INDEX,
     Part,
     StoredTensors,
-    file_sha256,
     read_index,
     verify_files,
     write_index,
@@ -28,10 +30,8 @@ from moe.checkpoint.index import (
 from moe.config.experiment import load_experiment, load_model
 from moe.config.model import ModelConfig
 from moe.cost.model_shape import shape_of
-from moe.errors import ConfigError
+from moe.errors import ConfigError, disk_errors
 from moe.model.build import SHARDING, build_model
-from moe.storage.atomic import write_text
-from moe.storage.new_directory import new_directory
 from parallel.engine.start import fake_rank
 from parallel.layout.layout import Layout
 from parallel.layout.model_shape import BatchSize
@@ -98,7 +98,7 @@ def _resharded(  # noqa: PLR0913, PLR0917
     )
     checked_placement(layout, shape_of(model), batch, num_ranks)
     experiment, step = source / "experiment.toml", int(read_state(checkpoint)["step"])
-    with new_directory(out) as made:
+    with disk_errors(out), new_directory(out) as made:
         target = made
         if experiment.is_file():
             moved = load_experiment(experiment).model_copy(update={"parallel": layout})

@@ -177,8 +177,8 @@ def _run_tasks(  # noqa: PLR0917 - handed on from the command
 
 
 def _check_writable(path: Path) -> None:
+    from data.storage.atomic import check_writable
     from moe.errors import ConfigError
-    from moe.storage.atomic import check_writable
 
     try:
         check_writable(path)

@@ -14,10 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from data.storage.atomic import atomic_path
 from moe.errors import ConfigError, StorageError
 from moe.model.routing_rule import Decision
 from moe.routing.statistics import routers_of, watching
-from moe.storage.atomic import replacing, share_as_folder
+from moe.storage.safetensors_io import inherit_permissions
 
 
 class RoutingRecord:
@@ -45,9 +46,9 @@ class RoutingRecord:
             for number, experts in enumerate(passes)
         }
         try:
-            with replacing(path) as temporary:
+            with atomic_path(path) as temporary:
                 save_file(tensors, temporary, metadata={"about": self.about})
-                share_as_folder(temporary)
+                inherit_permissions(temporary)
         except (OSError, SafetensorError) as error:
             raise StorageError(f"{path}: {error}") from None
 

@@ -41,6 +41,14 @@ def tensor_bytes(dtype: str, shape: TensorShape) -> int:
     return DTYPES[dtype].itemsize * math.prod(shape)
 
 
+def inherit_permissions(path: Path) -> None:
+    """Let everyone who may read a file's directory read the file: safetensors lets only its owner.
+
+    Write permission is copied as well.
+    """
+    path.chmod(path.parent.stat().st_mode & 0o666)
+
+
 class TensorWriter:
     """A file being written, tensor after tensor in the order announced."""
 

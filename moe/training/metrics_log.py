@@ -9,13 +9,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from data.storage.atomic import write_text
 from data.store.manifest import HELD_OUT
 from moe.cost.ledger import Ledger
 from moe.routing.statistics import Routing
 from moe.runs.callbacks import Callback, Logger
 from moe.runs.directory import RunDirectory
 from moe.runs.goodput import process_age_s
-from moe.storage.atomic import write_text
 from moe.training.tensorboard import TensorBoardLogger
 from moe.training.trainer import StepResult, Trainer
 

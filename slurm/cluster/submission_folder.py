@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data.storage.lock import FileLock, LocksUnsupportedError
 from slurm.errors import JobError
 from slurm.job.task import SUBMISSIONS, Task
 
@@ -159,14 +160,14 @@ def submission_lock(folder: Path) -> Iterator[None]:
         JobError: The file system has no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise JobError(
-                f"{folder}: cannot lock it against other commands ({error.strerror}):"
-                " choose a file system with locks with --runs-dir"
-            ) from None
+    try:
+        lock = FileLock(folder / ".lock")
+    except LocksUnsupportedError as error:
+        raise JobError(
+            f"{folder}: cannot lock it against other commands ({error.strerror}):"
+            " choose a file system with locks with --runs-dir"
+        ) from None
+    with lock:
         yield
 
 

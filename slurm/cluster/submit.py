@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from moe.storage.atomic import write_json
+from data.storage.atomic import write_json
 from slurm.cluster.client import Client
 from slurm.cluster.submission_folder import (
     Submission,

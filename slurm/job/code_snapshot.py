@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.storage.atomic import write_json
 from moe.runs.directory import CHECKOUT
-from moe.storage.atomic import write_json
 from slurm.errors import JobError
 
 CODE = ("moescale.py", "moe", "parallel", "data", "benchmarks", "slurm", "pyproject.toml")

@@ -204,8 +204,8 @@ def refuse(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "arguments"),
     [
-        ("data.chat.build.whole_folder", ["chat", "CHAT", "-o", "OUT", "--tokenizer", "bytes"]),
-        ("data.loading.packing.whole_file", ["pack", "STORE", "--seq-len", "8"]),
+        ("data.chat.build.new_directory", ["chat", "CHAT", "-o", "OUT", "--tokenizer", "bytes"]),
+        ("data.loading.packing.atomic_file", ["pack", "STORE", "--seq-len", "8"]),
         ("data.inspection.html.write_text", ["inspect", "STORE", "--html", "OUT"]),
     ],
 )
