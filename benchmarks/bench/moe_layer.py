@@ -110,7 +110,7 @@ class BareLayer:
         self.mlp = chunk.decoder.layers[0].mlp
         self.mlp.train()
         self.load: float | None = None
-        self.mlp.router.watchers.append(self._watch)
+        self.mlp.router.decision_hooks.append(self._watch)
         generator = torch.Generator().manual_seed(2)
         hidden = torch.randn(shape.tokens, 1, shape.hidden_size, generator=generator)
         self._hidden = hidden.to(self.engine.device, self.dtype)
@@ -128,7 +128,7 @@ class BareLayer:
         """Impose a routing profile, the same draw each time."""
         shape, generator = self.shape, torch.Generator().manual_seed(3 + self.engine.rank)
         choice = profile.choose(shape.tokens, shape.num_experts, shape.top_k, generator)
-        self.mlp.router.replay = None if choice is None else choice.to(self.engine.device)
+        self.mlp.router.forced_experts = None if choice is None else choice.to(self.engine.device)
 
     def forward_backward(self) -> tuple[float, float]:
         """Return seconds of a forward and of a backward pass, gradients to input and weights."""

@@ -56,7 +56,7 @@ class MeasuredTrainer:
         generator = torch.Generator().manual_seed(1 + self.engine.rank)
         for router in self.routers():
             choice = profile.choose(tokens, moe.num_experts, moe.top_k, generator)
-            router.replay = None if choice is None else choice.to(self.engine.device)
+            router.forced_experts = None if choice is None else choice.to(self.engine.device)
 
     def routers(self) -> list[Any]:
         """Return this rank's routers."""
@@ -74,7 +74,7 @@ class MeasuredTrainer:
         self.last_stall_s = self.trainer.loader.stall_seconds - stalled
         self._next += 1
         self.trainer.router_losses()
-        load = self.trainer.routing.take().counts.double()
+        load = self.trainer.routing.pop().counts.double()
         self.last_load = float((load.amax(1) / load.mean(1)).max()) if load.numel() else None
         return elapsed
 

@@ -117,7 +117,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
             "split": found.split,
             **{k: v for k, v in found.total.as_json().items() if k != "source"},
             "sources": [source.as_json() for source in found.sources],
-            "routing": None if maps is None else maps.take(),
+            "routing": None if maps is None else maps.pop(),
         }
     _note_other_numerics(document)
     if taken is not None and record_routing is not None:

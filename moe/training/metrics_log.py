@@ -12,7 +12,7 @@ import torch.distributed as dist
 from data.storage.atomic import write_text
 from data.store.manifest import HELD_OUT
 from moe.cost.ledger import Ledger
-from moe.routing.statistics import Routing
+from moe.routing.statistics import RoutingStatistics
 from moe.runs.callbacks import Callback, Logger
 from moe.runs.directory import RunDirectory
 from moe.runs.goodput import process_age_s
@@ -82,7 +82,7 @@ class StepLog:
         }
         for callback in self.callbacks:
             row |= callback.step(step, tokens)
-        routing = self.trainer.routing.take()
+        routing = self.trainer.routing.pop()
         if self.run is not None:
             self.run.append("metrics", row)
             if routing.layers:
@@ -95,7 +95,7 @@ class StepLog:
 
     def evaluated(self, step: int, tokens: int, found: Mapping[str, float | None]) -> None:
         """Write the held-out loss, the mode's further means, and the routing maps; collective."""
-        maps = self.trainer.routing_maps.take()
+        maps = self.trainer.routing_maps.pop()
         if self.run is not None:
             if maps is not None and found["loss"] is not None:
                 values = {"step": step, "split": HELD_OUT, **maps}
@@ -123,7 +123,7 @@ class StepLog:
         self.interval_tokens = self.interval_steps = 0
         self.interval_stall_s = self.trainer.loader.stall_seconds
 
-    def _show(self, step: int, row: Mapping[str, Any], routing: Routing) -> None:
+    def _show(self, step: int, row: Mapping[str, Any], routing: RoutingStatistics) -> None:
         numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and k != "step"}
         scalars = {f"train/{name}": float(value) for name, value in numbers.items()}
         measures = routing.as_json() if routing.layers else {}

@@ -20,7 +20,8 @@ from moe.config.experiment import Experiment
 from moe.model.build import build_model
 from moe.model.fp8_emulation import emulate_fp8
 from moe.model.mcore_config import scale_aux_losses
-from moe.routing.statistics import RoutingCounter, RoutingMaps
+from moe.routing.maps import RoutingMaps
+from moe.routing.statistics import RoutingCounter
 from moe.training.dpo import PreferenceObjective
 from moe.training.guards import Fault, Guard, RefusedUpdate
 from moe.training.initial_weights import freeze, load_initial_weights
