@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from data.options import JsonOption
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -18,7 +20,6 @@ app = typer.Typer(no_args_is_help=True)
 RunsOption = Annotated[
     Path, typer.Option("--runs-dir", help="Folder of all runs, on the shared file system.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key: section.key=value.")
 ]

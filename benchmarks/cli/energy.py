@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from data.options import JsonOption
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,7 +29,7 @@ def energy(
             "--keep", help="Write that into the run's record; its own meter's stays beside."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a run's energy: by phase, a token, idle, its uncertainty, and what metering took."""
     from benchmarks.errors import BenchmarkError

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+from data.options import JsonOption
 
 
 def mount(app: typer.Typer) -> None:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from data.options import JsonOption
+
 RunArgument = Annotated[
     Path,
     typer.Argument(metavar="RUN", help="Run of `moe train`, a checkpoint, or a converted model."),
@@ -23,7 +25,6 @@ StoreOption = Annotated[
 ]
 Device = Literal["auto", "cpu", "cuda"]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def mount(app: typer.Typer) -> None:
