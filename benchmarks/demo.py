@@ -11,10 +11,10 @@ from benchmarks.comparison.finding import finding
 from benchmarks.launch.progress_bar import TrainingProgress
 from benchmarks.launch.training import train_rank
 from benchmarks.report.write import ReportPaths, write_report
+from data.storage.atomic import write_text
 from moe.config.experiment import Experiment, make_experiment
 from moe.errors import ConfigError
 from moe.runs.reader import read_runs
-from moe.storage.atomic import write_text
 
 VOCABULARY = 4096
 

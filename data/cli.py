@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from data.options import JsonOption
+
 if TYPE_CHECKING:
     from data.progress import Report
     from data.recipe import Recipe
@@ -29,7 +31,6 @@ HeldOutOption = Annotated[
     ),
 ]
 EosOption = Annotated[str | None, typer.Option(help="The token that ends a document.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.callback()

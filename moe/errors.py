@@ -1,5 +1,8 @@
 """This room's errors, by exit code (data/errors.py)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Self
 
 from data.errors import FailedError, InputError, StoppedError
@@ -23,6 +26,18 @@ class TrainingStoppedError(StoppedError):
 
 class StorageError(FailedError):
     """The disk refused what a run must keep; everything complete is still there."""
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError met while writing `path` into a StorageError that names the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or path}: {error.strerror or error}: make room or repair it, then"
+            " start again"
+        ) from None
 
 
 class ExecutionError(FailedError):

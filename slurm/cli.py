@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from data.options import JsonOption
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from slurm.cluster.submission_folder import Submission
-    from slurm.job.plan import Place, Plan
+    from slurm.job.plan import JobPlan, SubmissionPaths
 
 app = typer.Typer(no_args_is_help=True)
 
 RunsOption = Annotated[
     Path, typer.Option("--runs-dir", help="Folder of all runs, on the shared file system.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key: section.key=value.")
 ]
@@ -55,12 +56,12 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """Submit training runs; submitted again, only what is missing runs."""
+    from slurm.job.cluster_profile import load_profiles
     from slurm.job.plan import plan_training
-    from slurm.job.site_profile import load_site
 
-    site = load_site()
+    profiles = load_profiles()
     _submit(
-        lambda place: plan_training(experiments, overrides or [], site, place),
+        lambda paths: plan_training(experiments, overrides or [], profiles, paths),
         runs_dir,
         name,
         dry_run=dry_run,
@@ -93,13 +94,13 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     Example: moe slurm run --tasks 16 -- data build corpus -o store --shard {task}/{tasks}
     """
+    from slurm.job.cluster_profile import load_profiles
     from slurm.job.plan import plan_command, slurm_section
-    from slurm.job.site_profile import load_site
 
-    section, site = slurm_section(config, overrides or []), load_site()
+    section, profiles = slurm_section(config, overrides or []), load_profiles()
 
-    def plan(place: "Place") -> "Plan":
-        planned = plan_command(command, tasks, section, site, place)
+    def plan(paths: "SubmissionPaths") -> "JobPlan":
+        planned = plan_command(command, tasks, section, profiles, paths)
         _check_command(context.find_root().command, planned.job.commands[0])
         return planned
 
@@ -126,13 +127,13 @@ def status(
     """Show queue, progress, tokens/s, loss, time left and joules."""
     from slurm.cluster.client import Client
     from slurm.cluster.submission_folder import all_submissions
-    from slurm.views.status import standings
+    from slurm.views.status import watch_status
     from slurm.views.tables import console, show_live, status_json, status_tables
 
     def chosen() -> list["Submission"]:
         return [_find(runs_dir, job)] if job else all_submissions(runs_dir.resolve())
 
-    updates = standings(chosen, Client(), watch or 0)
+    updates = watch_status(chosen, Client(), watch or 0)
     if watch is None and as_json:
         _print_json(status_json(next(updates)))
     elif watch is None:
@@ -168,7 +169,7 @@ def logs(
     if as_json and follow:
         raise JobError("--follow shows text as it comes, --json one document: choose one")
     submission = _find(runs_dir, job)
-    task = _named_task(job, task) or 0
+    task = _task_index(job, task) or 0
     if as_json:
         _print_json(logs_json(submission, task, attempt, rank, lines))
         return
@@ -191,8 +192,10 @@ def cancel(
     from slurm.cluster.control import cancel_tasks
 
     submission = _find(runs_dir, job)
-    cancelled = cancel_tasks(submission, _named_task(job, task), Client())
-    _tell({"cancelled": cancelled}, f"cancelled: {', '.join(cancelled) or 'nothing'}", as_json)
+    cancelled = cancel_tasks(submission, _task_index(job, task), Client())
+    _print_answer(
+        {"cancelled": cancelled}, f"cancelled: {', '.join(cancelled) or 'nothing'}", as_json
+    )
 
 
 @app.command()
@@ -206,9 +209,9 @@ def requeue(
     from slurm.cluster.client import Client
     from slurm.cluster.control import requeue_tasks
 
-    done = requeue_tasks(_find(runs_dir, job), _named_task(job, task), Client())
+    done = requeue_tasks(_find(runs_dir, job), _task_index(job, task), Client())
     text = "; ".join(f"{what}: {', '.join(ids)}" for what, ids in done.items() if ids)
-    _tell(done, text or "nothing: all is finished or waiting", as_json)
+    _print_answer(done, text or "nothing: all is finished or waiting", as_json)
 
 
 @app.command()
@@ -226,7 +229,7 @@ def accounting(job: JobArgument, runs_dir: RunsOption = RUNS, as_json: JsonOptio
 
 
 def _submit(
-    make_plan: "Callable[[Place], Plan]",
+    make_plan: "Callable[[SubmissionPaths], JobPlan]",
     runs_dir: Path,
     name: str | None,
     *,
@@ -239,29 +242,29 @@ def _submit(
     from errno import EDQUOT, ENOSPC
 
     from slurm.cluster.client import Client
+    from slurm.cluster.submit import dry_run_on_cluster
     from slurm.cluster.submit import submit as submit_plan
-    from slurm.cluster.submit import test_plan
     from slurm.errors import JobError, SlurmError
     from slurm.job.batch_script import render
-    from slurm.job.code_snapshot import keep_code, read_code
-    from slurm.job.plan import Place
+    from slurm.job.code_snapshot import read_code, store_code
+    from slurm.job.plan import SubmissionPaths
     from slurm.views.tables import receipt_json, receipt_text
 
     with tempfile.TemporaryDirectory() as folder:
         snapshot = read_code(Path(folder))
-        place = Place(
+        paths = SubmissionPaths(
             runs_dir=runs_dir.resolve(), work_dir=Path.cwd(), code_tree=snapshot.tree, name=name
         )
-        plan = make_plan(place)
+        plan = make_plan(paths)
         if dry_run:
             script = render(plan.job)
-            _tell({"script": script}, script.removesuffix("\n"), as_json)
+            _print_answer({"script": script}, script.removesuffix("\n"), as_json)
         elif test_only:
-            answer = test_plan(plan, Client())
-            _tell({"answer": answer}, answer, as_json)
+            answer = dry_run_on_cluster(plan, Client())
+            _print_answer({"answer": answer}, answer, as_json)
         else:
             try:
-                snapshot = keep_code(snapshot, place.submissions / "code")
+                snapshot = store_code(snapshot, paths.submissions / "code")
                 receipt = submit_plan(plan, snapshot, Client())
             except OSError as error:
                 is_full = isinstance(error, shutil.Error) or error.errno in {ENOSPC, EDQUOT}
@@ -269,7 +272,7 @@ def _submit(
                 why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
                 kind = SlurmError if is_full else JobError
                 raise kind(f"--runs-dir {runs_dir}: {why or error}") from None
-            _tell(receipt_json(receipt), receipt_text(receipt), as_json)
+            _print_answer(receipt_json(receipt), receipt_text(receipt), as_json)
 
 
 def _check_command(command: Any, words: "Sequence[str]") -> None:
@@ -300,14 +303,14 @@ def _find(runs_dir: Path, job: str) -> "Submission":
     return find_submission(runs_dir.resolve(), job)
 
 
-def _named_task(job: str, task: int | None) -> int | None:
+def _task_index(job: str, task: int | None) -> int | None:
     """Return the task that `123_4` names, else the option."""
     index = job.rpartition("_")[2]
     is_id = "_" in job and job.replace("_", "").isdigit()
     return int(index) if is_id else task
 
 
-def _tell(values: dict[str, Any], text: str, as_json: bool) -> None:
+def _print_answer(values: dict[str, Any], text: str, as_json: bool) -> None:
     if as_json:
         _print_json(values)
     else:

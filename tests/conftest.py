@@ -1,7 +1,9 @@
 """Settings of all tests, and what more than one room's tests share."""
 
+import random
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,3 +49,18 @@ def browser() -> Iterator[Any]:
     driver = webdriver.Chrome(options=options, service=service)
     yield driver
     driver.quit()
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The token store that small models are trained on."""
+    from data.build.build import build_store
+
+    folder = tmp_path_factory.mktemp("engine")
+    chance = random.Random(1)
+    sentence = "a model learns which expert reads the next token and the router sends it"
+    text = [" ".join(chance.choices(sentence.split(" "), k=200)) for _ in range(60)]
+    for index, document in enumerate(text):
+        (folder / f"{index:02d}.txt").write_text(document)
+    build_store([folder], folder / "store", tokenizer="bytes", held_out_fraction=0.2)
+    return folder / "store"

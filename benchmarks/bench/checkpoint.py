@@ -9,13 +9,13 @@ from typing import Any
 
 from benchmarks.bench.cases import Case
 from benchmarks.bench.layer_fit import fitted, free_bytes
-from benchmarks.bench.session import Session, bench_session, say
+from benchmarks.bench.session import BenchSession, bench_session, print_line
 from benchmarks.bench.trainer import MeasuredTrainer, bench_experiment, bench_store
 from moe.checkpoint.training_state import load_checkpoint, save_checkpoint, snapshot
 from moe.config.experiment import Experiment, load_model
 from moe.config.model import ModelConfig
 from moe.cost.ledger import ledger
-from parallel.engine.start import all_gather_objects
+from parallel.engine.collectives import all_gather_objects
 from parallel.measurement.intervals import median_interval
 
 
@@ -36,7 +36,7 @@ def run(
             full = load_model(name)
             model, word = fitted(name, full, layers, free_bytes(session.engine), _bytes)
             if word is not None and session.engine.is_main:
-                say(word)
+                print_line(word)
             experiment = bench_experiment(
                 model.model_dump(mode="json", exclude_none=True),
                 store,
@@ -57,7 +57,7 @@ def _bytes(model: ModelConfig) -> float:
 
 
 def measure(
-    experiment: Experiment, session: Session, folder: Path | None, repeats: int, warmup: int
+    experiment: Experiment, session: BenchSession, folder: Path | None, repeats: int, warmup: int
 ) -> dict[str, Any]:
     """Save and load in turn; a save counts until every file is on disk.
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from benchmarks.bench.cases import Case, settle
-from benchmarks.bench.session import Session, bench_session
+from benchmarks.bench.cases import Case
+from benchmarks.bench.instruments import synchronize
+from benchmarks.bench.session import BenchSession, bench_session
 from benchmarks.errors import BenchmarkError
 from parallel.measurement.intervals import median_interval
 
@@ -72,7 +73,9 @@ def run(
         return session.run("collectives", cases, out)
 
 
-def measure(name: str, size: int, session: Session, repeats: int, warmup: int) -> dict[str, Any]:
+def measure(
+    name: str, size: int, session: BenchSession, repeats: int, warmup: int
+) -> dict[str, Any]:
     """Time one operation; the slowest rank's time counts."""
     exchange, wire_share = OPERATIONS[name]
     device, ranks = session.engine.device, session.engine.world_size
@@ -82,10 +85,10 @@ def measure(name: str, size: int, session: Session, repeats: int, warmup: int) -
     times = torch.zeros(repeats, dtype=torch.float64)
     for number in range(warmup + repeats):
         dist.barrier()
-        settle(device)
+        synchronize(device)
         begin = time.perf_counter()
         exchange(into, of)
-        settle(device)
+        synchronize(device)
         if number >= warmup:
             times[number - warmup] = time.perf_counter() - begin
         of.fill_(1.0)

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench.cases import Case, settle
+from benchmarks.bench.cases import Case
+from benchmarks.bench.instruments import synchronize
 from benchmarks.bench.layer_fit import fitted, free_bytes
-from benchmarks.bench.session import Session, bench_session, say
+from benchmarks.bench.session import BenchSession, bench_session, print_line
 from benchmarks.bench.trainer import rank_meter
 from moe.config.experiment import load_model
 from moe.config.model import ModelConfig
@@ -49,14 +50,14 @@ def run(
             needed = partial(_bytes, plan, session)
             model, word = fitted(name, full, layers, free_bytes(session.engine), needed)
             if word is not None:
-                say(word)
+                print_line(word)
             key = {"model": name, "layers": model.num_layers, "of_layers": full.num_layers,
                    **vars(plan), **session.sections}  # fmt: skip
             cases.append(Case(key, partial(measure, model, plan, session)))
         return session.run("inference", cases, out)
 
 
-def _bytes(plan: InferencePlan, session: Session, model: ModelConfig) -> float:
+def _bytes(plan: InferencePlan, session: BenchSession, model: ModelConfig) -> float:
     """Return what the weights and caches of all variants take, bytes."""
     wide = 2 if session.probe.precision.dtype == "bf16" else 4
     tokens = plan.batch_size * (plan.prompt_len + plan.new_tokens)
@@ -65,7 +66,7 @@ def _bytes(plan: InferencePlan, session: Session, model: ModelConfig) -> float:
     return float(wide * numbers)
 
 
-def measure(model: ModelConfig, plan: InferencePlan, session: Session) -> dict[str, Any]:
+def measure(model: ModelConfig, plan: InferencePlan, session: BenchSession) -> dict[str, Any]:
     """Measure all variants; they take turns, so that drift is shared."""
     subjects = {name: _Subject(variant, plan, session) for name, variant in variants(model).items()}
     for number in range(plan.warmup + plan.repeats):
@@ -99,7 +100,7 @@ def variants(model: ModelConfig) -> dict[str, ModelConfig]:
 class _Subject:
     """One model that reads a prompt and continues it greedily, timed."""
 
-    def __init__(self, model: ModelConfig, plan: InferencePlan, session: Session) -> None:
+    def __init__(self, model: ModelConfig, plan: InferencePlan, session: BenchSession) -> None:
         self.plan, self.engine = plan, session.engine
         self.costs = ledger(model, plan.prompt_len)
         precision = session.probe.precision
@@ -119,16 +120,16 @@ class _Subject:
         plan, device = self.plan, self.engine.device
         paddings = [0] * plan.batch_size
         with cached_model(self.chunk, paddings, plan.prompt_len + plan.new_tokens) as model:
-            settle(device)
+            synchronize(device)
             begin = time.perf_counter()
             tokens = model.next_logits(self.prompt).argmax(-1, keepdim=True)
-            settle(device)
+            synchronize(device)
             middle = time.perf_counter()
             if warm and self.meter is not None:
                 self.meter.enter("evaluate")
             for _ in range(plan.new_tokens - 1):
                 tokens = model.next_logits(tokens).argmax(-1, keepdim=True)
-            settle(device)
+            synchronize(device)
             end = time.perf_counter()
             if warm and self.meter is not None:
                 self.meter.enter("idle")

@@ -7,7 +7,8 @@ import torch
 
 from benchmarks.errors import BenchmarkError
 from moe.config.model import ModelConfig
-from parallel.engine.start import Engine, all_gather_objects
+from parallel.engine.collectives import all_gather_objects
+from parallel.engine.start import Engine
 
 # Of what is free; the rest is for libraries, fragmentation and the error of the estimate.
 USABLE_SHARE = 0.8

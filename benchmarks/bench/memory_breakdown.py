@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.bench.cases import process_bytes
+from benchmarks.bench.instruments import process_bytes
 from benchmarks.bench.trainer import MeasuredTrainer
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench.cases import Case, settle
+from benchmarks.bench.cases import Case
 from benchmarks.bench.forced_routing import RoutingProfile, max_over_mean
+from benchmarks.bench.instruments import synchronize
 from benchmarks.bench.layer_shape import LayerShape, published_layers
-from benchmarks.bench.session import Session, bench_session
+from benchmarks.bench.session import BenchSession, bench_session
 from benchmarks.bench.trainer import peak_rate
 from moe.model.build import build_model
 from parallel.measurement.intervals import median_interval
@@ -47,7 +48,7 @@ def run(
 def measure(
     shape: LayerShape,
     profiles: Sequence[RoutingProfile],
-    session: Session,
+    session: BenchSession,
     repeats: int,
     warmup: int,
 ) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def _row(
 class BareLayer:
     """An MoE layer with random weights, fed random hidden states."""
 
-    def __init__(self, shape: LayerShape, session: Session) -> None:
+    def __init__(self, shape: LayerShape, session: BenchSession) -> None:
         self.shape, self.engine = shape, session.engine
         precision = session.probe.precision
         self.dtype = torch.bfloat16 if precision.dtype == "bf16" else torch.float32
@@ -109,7 +110,7 @@ class BareLayer:
         self.mlp = chunk.decoder.layers[0].mlp
         self.mlp.train()
         self.load: float | None = None
-        self.mlp.router.watchers.append(self._watch)
+        self.mlp.router.decision_hooks.append(self._watch)
         generator = torch.Generator().manual_seed(2)
         hidden = torch.randn(shape.tokens, 1, shape.hidden_size, generator=generator)
         self._hidden = hidden.to(self.engine.device, self.dtype)
@@ -127,17 +128,17 @@ class BareLayer:
         """Impose a routing profile, the same draw each time."""
         shape, generator = self.shape, torch.Generator().manual_seed(3 + self.engine.rank)
         choice = profile.choose(shape.tokens, shape.num_experts, shape.top_k, generator)
-        self.mlp.router.replay = None if choice is None else choice.to(self.engine.device)
+        self.mlp.router.forced_experts = None if choice is None else choice.to(self.engine.device)
 
     def forward_backward(self) -> tuple[float, float]:
         """Return seconds of a forward and of a backward pass, gradients to input and weights."""
         hidden = self._hidden.clone().requires_grad_()
         self.mlp.zero_grad(set_to_none=True)
-        settle(self.engine.device)
+        synchronize(self.engine.device)
         begin = time.perf_counter()
         output, _bias = self.mlp(hidden)
-        settle(self.engine.device)
+        synchronize(self.engine.device)
         middle = time.perf_counter()
         output.backward(self._gradient)
-        settle(self.engine.device)
+        synchronize(self.engine.device)
         return middle - begin, time.perf_counter() - middle

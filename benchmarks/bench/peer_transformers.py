@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench.cases import settle
 from benchmarks.bench.forced_routing import RoutingProfile
+from benchmarks.bench.instruments import synchronize
 from benchmarks.errors import BenchmarkError
 from data.loading.loader import Batch
 from moe.config.experiment import Experiment
@@ -68,7 +68,7 @@ class MeasuredPeer:
 
     def step(self, batches: list[Batch]) -> float:
         """Train on the micro-batches of one step; returns the duration, s."""
-        settle(self.device)
+        synchronize(self.device)
         begin = time.perf_counter()
         for batch in batches:
             tokens = batch.tokens.to(self.device)
@@ -77,7 +77,7 @@ class MeasuredPeer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.experiment.train.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        settle(self.device)
+        synchronize(self.device)
         return time.perf_counter() - begin
 
 

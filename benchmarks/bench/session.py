@@ -12,14 +12,15 @@ from benchmarks.bench.cases import Case, run_cases
 from benchmarks.errors import BenchmarkError
 from moe.config.experiment import Experiment, apply_override, make_experiment
 from moe.runs.directory import describe_start
-from parallel.engine.start import Engine, all_gather_objects, start_engine, stop_engine
+from parallel.engine.collectives import all_gather_objects
+from parallel.engine.start import Engine, start_engine, stop_engine
 from parallel.hardware.probe import describe_device
 
 SECTIONS = ("parallel", "precision", "energy")
 
 
 @dataclass(frozen=True)
-class Session:
+class BenchSession:
     """A started engine and the settings of all cases of one command."""
 
     engine: Engine
@@ -36,8 +37,8 @@ class Session:
             cases,
             self.conditions(),
             out=out if main else None,
-            tell=say if main else lambda _line: None,
-            share=lambda found: all_gather_objects(found)[0],
+            on_status=print_line if main else lambda _line: None,
+            broadcast=lambda value: all_gather_objects(value)[0],
         )
         if main and sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)
@@ -61,7 +62,7 @@ class Session:
 
 
 @contextmanager
-def bench_session(overrides: Sequence[str]) -> Iterator[Session]:
+def bench_session(overrides: Sequence[str]) -> Iterator[BenchSession]:
     """Start the engine in the layout and precision that `--set` options state.
 
     Raises:
@@ -86,18 +87,18 @@ def bench_session(overrides: Sequence[str]) -> Iterator[Session]:
     )
     engine = start_engine(probe.parallel, seed=0)
     try:
-        yield Session(engine, sections, probe)
+        yield BenchSession(engine, sections, probe)
     finally:
         stop_engine()
 
 
-def tell(line: str) -> None:
-    """Show what a case is doing, over one line; only a terminal shows it."""
+def print_status(line: str) -> None:
+    """Show what a case is doing on a line that the next one overwrites; terminals only."""
     if sys.stderr.isatty():
         print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
 
 
-def say(line: str) -> None:
-    """Show a line that stays: the cases, and what was cut."""
+def print_line(line: str) -> None:
+    """Print a line that stays: a case that begins, or what was cut."""
     clear = "\r\033[K" if sys.stderr.isatty() else ""
     print(f"{clear}{line}", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from benchmarks.bench.forced_routing import RoutingProfile
 from benchmarks.bench.layer_fit import fitted, free_bytes
 from benchmarks.bench.memory_breakdown import memory_by_kind
 from benchmarks.bench.peer_transformers import MeasuredPeer
-from benchmarks.bench.session import Session, bench_session, say, tell
+from benchmarks.bench.session import BenchSession, bench_session, print_line, print_status
 from benchmarks.bench.time_breakdown import time_split
 from benchmarks.bench.trainer import (
     MeasuredTrainer,
@@ -28,7 +28,8 @@ from moe.config.train import TrainConfig
 from moe.cost.ledger import ledger
 from moe.cost.model_shape import batch_of, shape_of
 from moe.training.execution_report import execution
-from parallel.engine.start import Engine, all_gather_objects
+from parallel.engine.collectives import all_gather_objects
+from parallel.engine.start import Engine
 from parallel.hardware.datasheet import datasheet_peak
 from parallel.hardware.probe import describe_device
 from parallel.layout.validation import checked_placement
@@ -67,7 +68,9 @@ class StepPlan:
     """Expert implementation of the transformers peer, or no peer."""
 
 
-def step_case(name: str, layers: int | None, plan: StepPlan, store: Path, session: Session) -> Case:
+def step_case(
+    name: str, layers: int | None, plan: StepPlan, store: Path, session: BenchSession
+) -> Case:
     """Return the case of one model, cut to `layers` layers where given."""
     full = load_model(name)
     model, word = fitted(
@@ -75,7 +78,7 @@ def step_case(name: str, layers: int | None, plan: StepPlan, store: Path, sessio
         partial(_step_bytes, plan, session), session.probe.parallel.pp,
     )  # fmt: skip
     if word is not None and session.engine.is_main:
-        say(word)
+        print_line(word)
     global_batch_size = plan.global_batch_size or plan.micro_batch_size * session.engine.dp
     key = {
         "model": name,
@@ -100,7 +103,7 @@ def step_case(name: str, layers: int | None, plan: StepPlan, store: Path, sessio
     return Case(key, partial(measure, experiment, plan, session.engine))
 
 
-def _step_bytes(plan: StepPlan, session: Session, model: ModelConfig) -> float:
+def _step_bytes(plan: StepPlan, session: BenchSession, model: ModelConfig) -> float:
     """Return the modelled peak of one rank; a peer beside it takes as much again."""
     train = TrainConfig(
         steps=1,
@@ -164,7 +167,7 @@ def _measure_profile(
     meter = rank_meter(ours.experiment, ours.engine)
     for number in range(plan.warmup + plan.repeats):
         if ours.engine.is_main:
-            tell(f"routing {profile}: step {number + 1} of {plan.warmup + plan.repeats}")
+            print_status(f"routing {profile}: step {number + 1} of {plan.warmup + plan.repeats}")
         if number == plan.warmup:
             mine, theirs, stalls = [], [], []
         warm = number >= plan.warmup

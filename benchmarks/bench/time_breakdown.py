@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from benchmarks.bench.cases import settle
+from benchmarks.bench.instruments import synchronize
 from benchmarks.bench.trainer import MeasuredTrainer
 
 # Calls that wait for other ranks, as megatron-core makes them.
@@ -30,11 +30,11 @@ class _Clocks:
         self._begins: dict[tuple[str, int], float] = {}
 
     def begin(self, name: str, owner: object) -> None:
-        settle(self._device)
+        synchronize(self._device)
         self._begins[name, id(owner)] = time.perf_counter()
 
     def end(self, name: str, owner: object) -> None:
-        settle(self._device)
+        synchronize(self._device)
         begin = self._begins.pop((name, id(owner)), None)
         if begin is not None:
             self.seconds[name] += time.perf_counter() - begin

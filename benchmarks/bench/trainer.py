@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench.cases import settle
 from benchmarks.bench.forced_routing import RoutingProfile
+from benchmarks.bench.instruments import synchronize
 from benchmarks.energy.phase_meter import PhaseMeter
 from benchmarks.energy.source_selection import choose_source
 from data.build.build import build_store
 from data.loading.batch import Batch
 from moe.config.experiment import Experiment, make_experiment
-from moe.training.loop import run_place
+from moe.training.loop import rank_context
 from moe.training.trainer import Trainer
 from parallel.engine.start import Engine
 from parallel.hardware.probe import measure_matmul_rate
@@ -56,7 +56,7 @@ class MeasuredTrainer:
         generator = torch.Generator().manual_seed(1 + self.engine.rank)
         for router in self.routers():
             choice = profile.choose(tokens, moe.num_experts, moe.top_k, generator)
-            router.replay = None if choice is None else choice.to(self.engine.device)
+            router.forced_experts = None if choice is None else choice.to(self.engine.device)
 
     def routers(self) -> list[Any]:
         """Return this rank's routers."""
@@ -65,16 +65,16 @@ class MeasuredTrainer:
 
     def step(self) -> float:
         """Run one training step; returns its duration, s."""
-        settle(self.engine.device)
+        synchronize(self.engine.device)
         stalled = self.trainer.loader.stall_seconds
         begin = time.perf_counter()
         self.trainer.step(self._next)
-        settle(self.engine.device)
+        synchronize(self.engine.device)
         elapsed = time.perf_counter() - begin
         self.last_stall_s = self.trainer.loader.stall_seconds - stalled
         self._next += 1
         self.trainer.router_losses()
-        load = self.trainer.routing.take().counts.double()
+        load = self.trainer.routing.pop().counts.double()
         self.last_load = float((load.amax(1) / load.mean(1)).max()) if load.numel() else None
         return elapsed
 
@@ -96,7 +96,7 @@ def peak_rate(engine: Engine, experiment: Experiment) -> dict[str, Any]:
 
 def rank_meter(experiment: Experiment, engine: Engine) -> PhaseMeter | None:
     """Open this rank's meter as `[energy]` says; `None` where none works."""
-    source = choose_source(experiment.energy, run_place(engine, Path())).source
+    source = choose_source(experiment.energy, rank_context(engine, Path())).source
     return None if source is None else PhaseMeter(source)
 
 

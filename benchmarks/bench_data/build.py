@@ -12,14 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from benchmarks.bench.cases import Case
-from benchmarks.bench.session import bench_session, tell
-from benchmarks.bench.tables import interval
+from benchmarks.bench.session import bench_session, print_status
 from benchmarks.bench_data.build_peers import TOOLS
 from benchmarks.errors import BenchmarkError
-from benchmarks.text_table import TextTable
 from data.build.worker_pool import available_cores
 from data.sources.discovery import walk_files
 from data.tokenization.tokenizer import train_bpe
@@ -71,7 +67,7 @@ def measure(text: Sequence[Path], plan: BuildPlan, folder: Path) -> dict[str, An
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in present}
     for number in range(plan.repeats):
         for name in present:
-            tell(f"build: repeat {number + 1}/{plan.repeats}, {name}")
+            print_status(f"build: repeat {number + 1}/{plan.repeats}, {name}")
             runs[name].append(_timed(name, source, tokenizer, plan.workers))
     if len({found[0]["tokens"] for found in runs.values()}) > 1:
         counts = {name: found[0]["tokens"] for name, found in runs.items()}
@@ -153,27 +149,3 @@ def _documents(text: Sequence[Path]) -> Iterator[str]:
         if document.strip() and len(document) < 1_000_000 and document not in seen:
             seen.add(document)
             yield document
-
-
-def build_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """Return the tools' speed, and ours over the best of the others."""
-    return [_table(record["case"], record["result"]) for record in records]
-
-
-def _table(case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
-    ratios = result["over_best_peer"]
-    title = f"{case['megabytes']:g} MB of JSON lines to tokens, {case['workers']} workers"
-    if ratios["by_wall_time"] is not None:
-        title += (
-            f": {ratios['by_wall_time']:.2f} times the best other by the clock,"
-            f" {ratios['by_processor_time']:.2f} times by processor time"
-        )
-    table = TextTable(title, ("tool", "tokens/s a core", "tokens a processor second"))
-    for row in result["tools"]:
-        per_core = {
-            name: row["tokens_per_s"][name] / case["workers"] for name in ("median", "low", "high")
-        }
-        table.add_row(row["tool"], interval(per_core, ""), interval(row["tokens_per_cpu_s"], ""))
-    for name in result["absent"]:
-        table.add_row(name, "absent: not installed", "–")
-    return table

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench.cases import process_bytes
+from benchmarks.bench.instruments import process_bytes
 from benchmarks.errors import BenchmarkError
 from data.config import DataConfig
 from data.loading.loader import Loader

@@ -3,20 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
 from benchmarks.bench.tables import interval
 from benchmarks.text_table import TextTable
 from parallel.measurement.units import readable, significant
 
 
-def loader_tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
+def loader_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     """Return one table each of random reads, batches, starts and stream hashes."""
     makers = {"reads": _reads, "batches": _batches, "starts": _starts, "streams": _streams}
     return [makers[record["case"]["what"]](record["case"], record["result"]) for record in records]
 
 
-def _reads(case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
+def _reads(case: Mapping[str, Any], result: Mapping[str, Any]) -> TextTable:
     table = TextTable(
         f"random reads of {case['seq_len']} tokens, {readable(case['tokens'], '')} in all",
         ("reader", "opened in", "M tokens/s", "over numpy memmap"),
@@ -34,7 +32,7 @@ def _reads(case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
     return table
 
 
-def _batches(case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
+def _batches(case: Mapping[str, Any], result: Mapping[str, Any]) -> TextTable:
     table = TextTable(f"whole batches of {case['seq_len']} tokens", ("feed", "M tokens/s"))
     for row in result["feeds"]:
         table.add_row(row["feed"], _plain(row["tokens_per_s"], 1e-6))
@@ -49,7 +47,7 @@ def _plain(spread: Mapping[str, Any], scale: float = 1.0) -> str:
     return f"{median} ({low} to {high})"
 
 
-def _starts(_case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
+def _starts(_case: Mapping[str, Any], result: Mapping[str, Any]) -> TextTable:
     table = TextTable(
         "starts, in processes of their own", ("", "time", "of it on the processor", "grown by")
     )
@@ -59,7 +57,7 @@ def _starts(_case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
     return table
 
 
-def _streams(_case: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
+def _streams(_case: Mapping[str, Any], result: Mapping[str, Any]) -> TextTable:
     equal = "all equal" if result["equal"] else "NOT equal"
     table = TextTable(f"one run's samples, hashed: {equal}", ("read by", "SHA-256"))
     for row in result["streams"]:

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from data.options import JsonOption
+
 app = typer.Typer(
     help="Measure steps, layers, inference, routing, loading, checkpoints and collectives.",
     no_args_is_help=True,
@@ -17,7 +19,6 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="FILE", help="Keep results (JSON lines); resumable."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Nproc = Annotated[int, typer.Option(help="Processes on this machine.", min=1)]
 Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Presets or TOML files.")]
 Layers = Annotated[
@@ -60,7 +61,7 @@ def step(  # noqa: PLR0913 - a command's options
     warmup: Warmup = 3,
     overrides: Overrides = None,
     out: Out = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a full training step: speed, memory by kind, and where the time goes."""
     if _relaunched(nproc):
@@ -103,7 +104,7 @@ def layer(  # noqa: PLR0913 - a command's options
     warmup: Warmup = 3,
     overrides: Overrides = None,
     out: Out = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure an MoE layer alone, forward and backward, over tokens, experts and top-k."""
     _quieten()
@@ -143,7 +144,7 @@ def routing(  # noqa: PLR0913 - a command's options
     warmup: Warmup = 3,
     overrides: Overrides = None,
     out: Out = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure what an imbalance costs: one layer under even, Zipf and hot-expert routing."""
     _quieten()
@@ -182,7 +183,7 @@ def inference(  # noqa: PLR0913 - a command's options
     warmup: Warmup = 2,
     overrides: Overrides = None,
     out: Out = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure prefill and decode beside dense models of equal active and equal total size."""
     _quieten()
@@ -211,7 +212,7 @@ def loader(  # noqa: PLR0913 - a command's options
     repeats: Repeats = 11,
     warmup: Warmup = 2,
     out: Out = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure reading of samples beside other libraries, starts, and stream hashes."""
     _quieten()
@@ -242,14 +243,15 @@ def build(  # noqa: PLR0913 - a command's options
     workers: Annotated[int | None, typer.Option(help="Processes.  [default: cores]", min=1)] = None,
     repeats: Repeats = 5,
     out: Out = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure building of a store beside datasets.map and Megatron's preprocessing."""
     _quieten()
     from benchmarks.bench_data import build
+    from benchmarks.bench_data.build_tables import build_tables
 
     plan = build.default_plan(megabytes, vocab_size, workers, repeats)
-    _print(build.run(text or [], plan, out), build.build_tables, as_json)
+    _print(build.run(text or [], plan, out), build_tables, as_json)
 
 
 @app.command()
@@ -265,7 +267,7 @@ def checkpoint(  # noqa: PLR0913 - a command's options
     warmup: Warmup = 1,
     overrides: Overrides = None,
     out: Out = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure saving and loading of a whole training state."""
     if _relaunched(nproc):
@@ -296,7 +298,7 @@ def collectives(
     warmup: Warmup = 3,
     overrides: Overrides = None,
     out: Out = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure collective operations between ranks, by size."""
     if _relaunched(nproc):
@@ -322,7 +324,7 @@ def _relaunched(nproc: int) -> bool:
         return False
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    from benchmarks.launch.training import launch_ranks
+    from parallel.engine.launch import launch_ranks
 
     try:
         launch_ranks(["-m", "moescale", *sys.argv[1:]], nproc)

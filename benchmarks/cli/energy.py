@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from data.options import JsonOption
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,7 +29,7 @@ def energy(
             "--keep", help="Write that into the run's record; its own meter's stays beside."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a run's energy: by phase, a token, idle, its uncertainty, and what metering took."""
     from benchmarks.errors import BenchmarkError
@@ -54,8 +56,8 @@ def energy(
 def _section(run: Path, power_csv: Path | None, keep: bool) -> dict[str, Any] | None:
     """Return a run's energy by its own meter or by a logger; the latter may go on record."""
     from benchmarks.energy.remeter import energy_by_samples
+    from data.storage.atomic import write_json
     from moe.runs.reader import read_run
-    from moe.storage.atomic import write_json
 
     record = read_run(run).record
     own: dict[str, Any] | None = record.get("energy")
@@ -72,12 +74,13 @@ def _section(run: Path, power_csv: Path | None, keep: bool) -> dict[str, Any] | 
 def _ended(run: Path) -> "Iterator[None]":
     """Keep a run from going on, which writes its record too."""
     from benchmarks.errors import BenchmarkError
+    from data.storage.lock import FileLock
     from moe.runs.reader import read_run
-    from moe.storage.atomic import locked
 
     read_run(run)  # it is one
     try:
-        with locked(run / ".lock", wait=False):
-            yield
+        lock = FileLock(run / ".lock", wait=False)
     except BlockingIOError:
         raise BenchmarkError(f"{run}: still running: keep it when it has ended") from None
+    with lock:
+        yield

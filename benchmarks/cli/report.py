@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from data.options import JsonOption
+
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")]
 Region = Annotated[
     str | None, typer.Option(help="Grid zone in place of the runs' own, e.g. FRA or US-CA.")
@@ -21,7 +23,6 @@ PowerPrice = Annotated[
     float | None, typer.Option("--power-price", help="Price of a kWh, in --currency.")
 ]
 Currency = Annotated[str | None, typer.Option(help="Currency of the prices, ISO 4217.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def report(  # noqa: PLR0913 - a command's options
@@ -40,7 +41,7 @@ def report(  # noqa: PLR0913 - a command's options
     price: Price = None,
     power_price: PowerPrice = None,
     currency: Currency = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare runs: an offline page with plots, a Markdown twin, and all figures as data."""
     from benchmarks.report.write import write_report
@@ -75,7 +76,7 @@ def carbon(  # noqa: PLR0913 - a command's options
     zones: Annotated[
         bool, typer.Option("--zones", help="List the grid zones of the shipped table.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the emissions of runs, under any grid, and what starting later would have saved."""
     from benchmarks.errors import BenchmarkError

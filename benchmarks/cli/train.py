@@ -56,7 +56,8 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options
 
         show(wanted, nproc, as_json=as_json)
         return
-    from benchmarks.launch.training import is_rank_of_a_group, run_directory, run_training
+    from benchmarks.launch.training import run_directory, run_training
+    from parallel.engine.launch import is_rank_of_a_group
 
     place = run_directory(wanted, run_dir)
     if replay is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.energy.source import Clock, EnergySource, SourceLostError
-from moe.runs.observers import Phase
+from moe.runs.callbacks import Phase
 
 # Readings may take this share of the time: a costly counter is read less often.
 OVERHEAD_SHARE = 1e-3

@@ -11,7 +11,7 @@ from benchmarks.energy.source import Clock, boot_id
 from benchmarks.energy.source_selection import Choice
 from benchmarks.energy.totals import Totals
 from moe.config.energy import EnergyConfig
-from moe.runs.observers import Phase, RunPlace
+from moe.runs.callbacks import Phase, RankContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class RankMeter:
     """One rank's meter with what it needs to report: see `open_rank_meter`."""
 
     config: EnergyConfig
-    place: RunPlace
+    context: RankContext
     choice: Choice
     clock: Clock
     meter: PhaseMeter | None
@@ -43,8 +43,8 @@ class RankMeter:
         source = self.choice.source
         scope = source.info.scope if source else "device"
         covers = {
-            "device": f"rank {self.place.rank}",
-            "node": f"node {boot_id(self.place.hostname)}",
+            "device": f"rank {self.context.rank}",
+            "node": f"node {boot_id(self.context.hostname)}",
             "job": "job",
         }
         return {
@@ -61,24 +61,24 @@ class RankMeter:
 def open_rank_meter(
     config: EnergyConfig,
     choice: Choice,
-    place: RunPlace,
+    context: RankContext,
     state: Mapping[str, Any] | None,
     clock: Clock,
 ) -> RankMeter:
     """Open this rank's meter, measure idle power, and read what earlier starts metered."""
-    meter = _open_phase_meter(choice, place, clock)
+    meter = _open_phase_meter(choice, context, clock)
     idle_watts = _measure_idle_watts(meter, config.idle_seconds)
-    before = _totals_before(place, state)
+    before = _totals_before(context, state)
     log = (
-        PhaseLog(place.run_dir, int((state or {}).get("phase_rows", 0)))
-        if place.rank == 0
+        PhaseLog(context.run_dir, int((state or {}).get("phase_rows", 0)))
+        if context.rank == 0
         else None
     )
     if log is not None:
         log.begin("idle")
     return RankMeter(
         config=config,
-        place=place,
+        context=context,
         choice=choice,
         clock=clock,
         meter=meter,
@@ -88,18 +88,18 @@ def open_rank_meter(
     )
 
 
-def _begin_log(place: RunPlace, state: Mapping[str, Any] | None) -> PhaseLog | None:
-    if place.rank != 0:
+def _begin_log(context: RankContext, state: Mapping[str, Any] | None) -> PhaseLog | None:
+    if context.rank != 0:
         return None
-    log = PhaseLog(place.run_dir, int((state or {}).get("phase_rows", 0)))
+    log = PhaseLog(context.run_dir, int((state or {}).get("phase_rows", 0)))
     log.begin("idle")
     return log
 
 
-def _open_phase_meter(choice: Choice, place: RunPlace, clock: Clock) -> PhaseMeter | None:
+def _open_phase_meter(choice: Choice, context: RankContext, clock: Clock) -> PhaseMeter | None:
     """Return a meter on the one rank that reads the source, whatever number of ranks it covers."""
     source = choice.source
-    readers = {"device": 0, "node": place.local_rank, "job": place.rank}
+    readers = {"device": 0, "node": context.local_rank, "job": context.rank}
     if source is None or readers[source.info.scope] != 0:
         return None
     return PhaseMeter(source, clock)
@@ -111,23 +111,23 @@ def _measure_idle_watts(meter: PhaseMeter | None, seconds: float) -> float | Non
     return meter.idle_watts(seconds)
 
 
-def _totals_before(place: RunPlace, state: Mapping[str, Any] | None) -> Totals:
+def _totals_before(context: RankContext, state: Mapping[str, Any] | None) -> Totals:
     """Return what earlier starts metered: the checkpoint's totals and what came after it."""
-    newest = read_totals(place.run_dir)
+    newest = read_totals(context.run_dir)
     if state or newest:
         return taken_up(Totals.from_state(state) if state else Totals(), newest)
     before = Totals()
-    if _has_rows(place):
+    if _has_rows(context):
         before.reasons.append(
             "resumed from a checkpoint without meter totals: earlier joules are unknown"
         )
     return before
 
 
-def _has_rows(place: RunPlace) -> bool:
+def _has_rows(context: RankContext) -> bool:
     """Return whether earlier steps of this run were logged."""
     try:
-        with (place.run_dir / "metrics.jsonl").open(encoding="utf-8") as rows:
+        with (context.run_dir / "metrics.jsonl").open(encoding="utf-8") as rows:
             return bool(json.loads(next(rows, "null")))
     except (OSError, ValueError):
         return False

@@ -9,7 +9,7 @@ from benchmarks.energy.phase_log import RENEW_S, state_with_rows, write_totals
 from benchmarks.energy.rank_meter import RankMeter
 from benchmarks.energy.record import energy_record
 from benchmarks.energy.totals import Totals, add_reports, first_of_each_device
-from moe.runs.observers import Phase
+from moe.runs.callbacks import Phase
 
 # With several ranks a row's joules need a collective: at every so many calls of `step`.
 GATHER_CALLS = 32
@@ -30,12 +30,12 @@ def gather(rank: RankMeter, own_seconds: float, joules: float | None = None) -> 
 
     `own_seconds` (s) is what metering took between steps since this start. A collective call.
     """
-    place, totals = rank.place, rank.before
-    reports = place.gather(rank.report(joules)) or []
-    if place.rank == 0:
-        totals = add_reports(rank.before, reports, place.world_size)
+    context, totals = rank.context, rank.before
+    reports = context.gather(rank.report(joules)) or []
+    if context.rank == 0:
+        totals = add_reports(rank.before, reports, context.world_size)
         totals.own_seconds += own_seconds
-        write_totals(place.run_dir, totals)
+        write_totals(context.run_dir, totals)
     return Gathered(reports, totals, rank.clock())
 
 
@@ -77,7 +77,7 @@ class RunMeter:
         if rank.log is None:
             return {}
         rank.log.end()
-        write_totals(rank.place.run_dir, latest.totals, closed=True)
+        write_totals(rank.context.run_dir, latest.totals, closed=True)
         section = energy_record(
             latest.totals,
             latest.reports,
@@ -89,7 +89,7 @@ class RunMeter:
 
     def _interval_joules(self) -> float | None:
         rank = self._rank
-        is_only_rank = rank.place.world_size == 1
+        is_only_rank = rank.context.world_size == 1
         if not is_only_rank and self._calls % GATHER_CALLS:
             return None
         joules = rank.meter.take_train_joules() if rank.meter else None

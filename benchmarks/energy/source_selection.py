@@ -13,10 +13,10 @@ from benchmarks.energy.source_rapl import RaplSource
 from benchmarks.energy.source_slurm import SampleSource, SlurmSource
 from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
-from moe.runs.observers import RunPlace
+from moe.runs.callbacks import RankContext
 from parallel.hardware.datasheet import rated_watts
 
-Opener = Callable[[EnergyConfig, RunPlace], EnergySource]
+Opener = Callable[[EnergyConfig, RankContext], EnergySource]
 
 
 @dataclass(frozen=True)
@@ -34,43 +34,43 @@ class Choice:
         return f"no meter works here ({tried})" if tried else "energy.source is none"
 
 
-def _open_nvml(config: EnergyConfig, place: RunPlace) -> EnergySource:
-    if place.device != "cuda":
+def _open_nvml(config: EnergyConfig, context: RankContext) -> EnergySource:
+    if context.device != "cuda":
         raise SourceUnavailableError("the run computes on no GPU")
     return open_nvml()
 
 
-def _open_rapl(config: EnergyConfig, place: RunPlace) -> EnergySource:
-    source = RaplSource(place.hostname)
-    if place.local_rank == 0:
+def _open_rapl(config: EnergyConfig, context: RankContext) -> EnergySource:
+    source = RaplSource(context.hostname)
+    if context.local_rank == 0:
         source.keep_alive()
     return source
 
 
-def _open_slurm(config: EnergyConfig, place: RunPlace) -> EnergySource:
+def _open_slurm(config: EnergyConfig, context: RankContext) -> EnergySource:
     return SlurmSource()
 
 
-def _open_csv(config: EnergyConfig, place: RunPlace) -> EnergySource:
+def _open_csv(config: EnergyConfig, context: RankContext) -> EnergySource:
     return SampleSource(Path(config.power_csv or ""))
 
 
-def _open_zeus(config: EnergyConfig, place: RunPlace) -> EnergySource:
-    if place.device != "cuda":
+def _open_zeus(config: EnergyConfig, context: RankContext) -> EnergySource:
+    if context.device != "cuda":
         raise SourceUnavailableError("the run computes on no GPU")
     return open_zeus()
 
 
-def _open_codecarbon(config: EnergyConfig, place: RunPlace) -> EnergySource:
-    return open_codecarbon(place.hostname)
+def _open_codecarbon(config: EnergyConfig, context: RankContext) -> EnergySource:
+    return open_codecarbon(context.hostname)
 
 
-def _open_model(config: EnergyConfig, place: RunPlace) -> EnergySource:
-    if place.device == "cpu":
-        return CpuModelSource(place.hostname, config.cpu_watts, os.cpu_count() or 1)
+def _open_model(config: EnergyConfig, context: RankContext) -> EnergySource:
+    if context.device == "cpu":
+        return CpuModelSource(context.hostname, config.cpu_watts, os.cpu_count() or 1)
     import torch
 
-    device = f"GPU {place.local_rank} of {place.hostname}"
+    device = f"GPU {context.local_rank} of {context.hostname}"
     if config.gpu_watts is not None:
         return GpuModelSource(device, config.gpu_watts, config.gpu_utilisation, "energy.gpu_watts")
     rated = rated_watts(torch.cuda.get_device_name())
@@ -92,7 +92,7 @@ OPENERS: dict[str, Opener] = {
 AUTO = {"cuda": ("nvml",), "cpu": ("nvml", "rapl", "model")}
 
 
-def choose_source(config: EnergyConfig, place: RunPlace) -> Choice:
+def choose_source(config: EnergyConfig, context: RankContext) -> Choice:
     """Open the configured meter, or for `auto` the first of nvml, rapl, model that works.
 
     Raises:
@@ -101,19 +101,19 @@ def choose_source(config: EnergyConfig, place: RunPlace) -> Choice:
     if config.source == "none":
         return Choice(None, {})
     if config.source != "auto":
-        return Choice(_open_asked(config, place), {})
+        return Choice(_open_asked(config, context), {})
     not_taken: dict[str, str] = {}
-    for name in AUTO[place.device]:
+    for name in AUTO[context.device]:
         try:
-            return Choice(OPENERS[name](config, place), not_taken)
+            return Choice(OPENERS[name](config, context), not_taken)
         except SourceUnavailableError as error:
             not_taken[name] = str(error)
     return Choice(None, not_taken)
 
 
-def _open_asked(config: EnergyConfig, place: RunPlace) -> EnergySource:
+def _open_asked(config: EnergyConfig, context: RankContext) -> EnergySource:
     try:
-        return OPENERS[config.source](config, place)
+        return OPENERS[config.source](config, context)
     except SourceUnavailableError as error:
         raise BenchmarkError(
             f'energy.source = "{config.source}": {error};'

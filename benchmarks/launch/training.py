@@ -2,7 +2,6 @@
 
 import ctypes
 import json
-import logging
 import math
 import os
 import signal
@@ -11,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.energy.observer import EnergyObserver
+from benchmarks.energy.callback import EnergyCallback
+from benchmarks.launch.loggers import open_loggers
 from benchmarks.launch.progress_bar import TrainingProgress
-from benchmarks.launch.trackers import open_trackers
 from moe.config.experiment import Experiment, load_experiment
 from moe.errors import ConfigError, RankError, TrainingStoppedError
 from moe.training.preflight import check_before_start
+from parallel.engine.launch import is_rank_of_a_group, launch_ranks
 from parallel.layout.layout import Layout
 
 RUNS = Path("runs")
@@ -25,11 +25,6 @@ RUNS = Path("runs")
 def run_directory(experiment: Experiment, run_dir: Path | None) -> Path:
     """Return where a run lies: as given, or `runs/<name>-<hash>`."""
     return run_dir or RUNS / f"{experiment.name}-{experiment.content_hash}"
-
-
-def is_rank_of_a_group() -> bool:
-    """Whether torchrun, srun or the like started this process as one rank of several."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def run_training(  # noqa: PLR0913 - the command's options
@@ -93,7 +88,7 @@ def train_rank(
         resume, from_step = True, None
         _refuse_to_restart_what_was_stopped(run_dir)
     check_before_start(experiment, int(os.environ.get("WORLD_SIZE", "1")))
-    trackers = open_trackers(experiment)
+    loggers = open_loggers(experiment)
     quieten_engine()
     from moe.training.loop import train
 
@@ -106,8 +101,8 @@ def train_rank(
             run_dir,
             resume=resume,
             from_step=from_step,
-            observers=[EnergyObserver(experiment.energy)],
-            trackers=trackers,
+            callbacks=[EnergyCallback(experiment.energy)],
+            loggers=loggers,
             progress=watcher,
         )
     finally:
@@ -191,27 +186,6 @@ def _how_it_ended(exit_code: int) -> str:
     if exit_code < 0:
         return f"was killed by {signal.Signals(-exit_code).name}"
     return f"failed with exit code {exit_code}"
-
-
-def launch_ranks(arguments: Sequence[str], nproc: int, max_restarts: int = 0) -> None:
-    """Run this Python with `arguments` as `nproc` ranks of this machine, under torchrun."""
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=nproc,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        run_id=f"moescale-{os.getpid()}",
-        max_restarts=max_restarts,
-        signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",
-    )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
-    # Ranks say what is wrong, and the caller how it ended: torchrun's own log is noise.
-    for name in ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    elastic_launch(config, sys.executable)(*arguments)
 
 
 def main() -> None:

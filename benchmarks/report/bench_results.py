@@ -5,18 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import tables
-from benchmarks.bench.cases import read_records
+from benchmarks.bench.results import read_results
+from benchmarks.bench_data.build_tables import build_tables
 from benchmarks.bench_data.loader_tables import loader_tables
 from benchmarks.errors import BenchmarkError
 from benchmarks.text_table import TextTable
 
 Record = Mapping[str, Any]
-
-
-def _build_tables(records: Sequence[Record]) -> Sequence[Any]:
-    from benchmarks.bench_data.build import build_tables  # brings the engine with it
-
-    return build_tables(records)
 
 
 TABLES: dict[str, Callable[[Sequence[Record]], Sequence[Any]]] = {
@@ -25,7 +20,7 @@ TABLES: dict[str, Callable[[Sequence[Record]], Sequence[Any]]] = {
     "routing": tables.layer_tables,
     "inference": tables.inference_tables,
     "loader": loader_tables,
-    "build": _build_tables,
+    "build": build_tables,
     "checkpoint": tables.checkpoint_tables,
     "collectives": tables.collective_tables,
 }
@@ -43,7 +38,7 @@ def read_bench_files(paths: Sequence[Path]) -> list[Record]:
     for path in paths:
         if not path.is_file():
             raise BenchmarkError(f"--bench {path}: no such file: `moe bench ... -o FILE` writes it")
-        found = read_records(path)
+        found = read_results(path)
         strange = {str(record.get("bench")) for record in found} - TABLES.keys()
         if not found or strange:
             what = f"no table for {', '.join(sorted(strange))}" if strange else "it holds no result"

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.comparison.seed_groups import Group
-from moe.routing.specialization import affinity, source_load, specialisation
+from moe.routing.specialization import affinity, source_load, specialization
 from moe.runs.reader import Run
 
 MAX_POINTS = 400
@@ -70,7 +70,7 @@ def map_figures(run: Run) -> dict[str, Any]:
     maps = run.routing_maps
     if not maps.get("layers"):
         return {"sources": None, "together": None, "note": ""}
-    shares = [specialisation(counts) for counts in maps["counts"]]
+    shares = [specialization(counts) for counts in maps["counts"]]
     known = [share if share is not None else -1.0 for share in shares]
     place = max(range(len(known)), key=lambda i: (known[i], i))
     counts, together = maps["counts"][place], maps["together"][place]

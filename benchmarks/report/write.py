@@ -16,8 +16,8 @@ from benchmarks.report.bench_results import read_bench_files, step_splits
 from benchmarks.report.content import report_content
 from benchmarks.report.figures import load_figures, pareto_figures, report_figures
 from benchmarks.report.tables import Table, report_tables
+from data.storage.atomic import atomic_path, write_text
 from moe.runs.reader import Run, read_runs
-from moe.storage.atomic import replacing, write_text
 
 # Columns of the table where models are too many to be columns themselves.
 HEADLINE = ("loss", "tokens", "total_parameters", "active_parameters", "training_flops",
@@ -145,5 +145,5 @@ def _write_table(path: Path, table: Table) -> None:
         twin.unlink(missing_ok=True)
         return
     write_text(path, table.to_csv())
-    with replacing(twin) as temporary:
+    with atomic_path(twin) as temporary:
         parquet.write_table(pa.Table.from_pylist(table.rows), temporary)

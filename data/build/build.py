@@ -21,7 +21,8 @@ from data.progress import Progress, Report
 from data.recipe import Recipe, SourceRecipe
 from data.sources.discovery import Inputs, list_inputs
 from data.sources.work_units import Share, Unit, plan_units
-from data.storage.atomic import give_name, locked, refuse_existing, whole_folder
+from data.storage.lock import locked_directory
+from data.storage.new_directory import new_directory, publish_directory, refuse_existing
 from data.store.manifest import WORK, Manifest
 
 BUILDING = ".building"
@@ -78,7 +79,7 @@ def build_recipe(
     with _finished_work(out, BUILDING, recipe, (1, 1), workers, strict, progress) as work:
         root = work.path / STORE
         manifest = _assembled([work], root, progress)
-        give_name(root, out)
+        publish_directory(root, out)
         shutil.rmtree(work.path, ignore_errors=True)
     return manifest
 
@@ -123,7 +124,7 @@ def merge_shards(shards: Sequence[Path], out: Path, progress: Report | None = No
     numbers = [work.shard[0] for work in works]
     if numbers != list(range(1, first.shard[1] + 1)):
         raise DataError(f"shards {numbers} of {first.shard[1]}: each is needed, once")
-    with whole_folder(out) as root:
+    with new_directory(out) as root:
         return _assembled(works, root, progress)
 
 
@@ -138,7 +139,7 @@ def _ended_just_after_naming(out: Path, recipe: Recipe) -> bool:
     if not out.exists() or not folder.exists() or (folder / STORE).exists():
         return False
     try:
-        with locked(folder):
+        with locked_directory(folder):
             return WorkFolder.read(folder).recipe == recipe
     except DataError:
         return False
@@ -164,7 +165,7 @@ def _finished_work(  # noqa: PLR0913, PLR0917 - a build and its place
         progress(Progress("find files and make the tokenizer"))
     inputs = list_inputs(recipe)
     folder = _scratch(out, ending)
-    with locked(folder):
+    with locked_directory(folder):
         is_new = not (folder / WORK).is_file()
         try:
             refuse_existing(out)  # another process may have finished it meanwhile

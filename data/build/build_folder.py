@@ -15,7 +15,8 @@ from data.errors import DataError
 from data.recipe import Recipe
 from data.sources.discovery import InputFile, Inputs, walk_files
 from data.sources.work_units import Share
-from data.storage.atomic import file_sha256, write_text
+from data.storage.atomic import write_text
+from data.storage.checksums import file_sha256
 from data.store.manifest import WORK
 from data.tokenization.info import TOKENIZER
 from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe

@@ -20,7 +20,7 @@ from data.errors import DataError
 from data.recipe import Recipe
 from data.sources.readers import Document, read_unit
 from data.sources.work_units import Unit
-from data.storage.atomic import whole_file, write_text
+from data.storage.atomic import atomic_file, write_text
 from data.store.writer import HASH_BYTES, dtype_for
 from data.tokenization.tokenizer import Tokenizer
 
@@ -77,7 +77,7 @@ class PartMaker:
         tally = Tally()
         tokens = 0
         path = self._job.parts / f"{unit.name}.arrow"
-        with whole_file(path) as file, pa.ipc.new_file(file, self._schema) as writer:
+        with atomic_file(path) as file, pa.ipc.new_file(file, self._schema) as writer:
             for group in _grouped(self._documents(unit)):
                 cleaned = [self._cleaner.clean(document, tally) for document in group]
                 if self._job.strict:

@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from data.chat.template import ANSWERER, ChatFormat, Encoded, Message, TemplateError, read_template
 from data.errors import DataError
-from data.storage.atomic import refuse_existing, whole_folder, write_text
+from data.storage.atomic import write_text
+from data.storage.new_directory import new_directory, refuse_existing
 from data.store.manifest import (
     FORMAT_VERSION,
     HELD_OUT,
@@ -98,7 +99,7 @@ def build_chat_store(
     folder = None if tokenizer == "bytes" else Path(tokenizer)
     model = byte_tokenizer() if folder is None else local_tokenizer(folder)
     form = read_template(template, model, folder if folder and folder.is_dir() else None)
-    with whole_folder(out) as root:
+    with new_directory(out) as root:
         build = _Build(root, form, model, held_out_fraction, strict)
         sources = tuple(_write_source(build, file) for file in _named(files))
         manifest = _manifest(build, sources)

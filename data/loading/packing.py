@@ -21,7 +21,8 @@ from pydantic import ValidationError
 from data.errors import DataError
 from data.frozen_model import FrozenModel
 from data.loading.row_buffers import Rows
-from data.storage.atomic import HashingFile, whole_file, write_text
+from data.storage.atomic import atomic_file, write_text
+from data.storage.checksums import HashingFile
 from data.store.manifest import HELD_OUT, TRAIN, FileInfo, SplitName
 from data.store.reader import Store, TokenStream, arrow_view, open_arrow
 
@@ -102,7 +103,7 @@ def _pack_stream(store: Store, stream: TokenStream, split: SplitName, seq_len: i
     path.parent.mkdir(parents=True, exist_ok=True)
     index_file = path.with_suffix(".arrow")
     positions = cut = cut_concatenated = sequences = 0
-    with whole_file(index_file) as file:
+    with atomic_file(index_file) as file:
         hashing = HashingFile(file)
         with pa.ipc.new_file(hashing, SCHEMA) as writer:
             for begin, end in stream.document_windows(WINDOW_DOCUMENTS):

@@ -1,1 +1,7 @@
-"""Durable files: atomic replacement, new folders, locks and checksums."""
+"""Durable files: atomic replacement, new directories, locks and checksums.
+
+atomic.py         replace a file in one step, on disk
+new_directory.py  a directory that has its name only when it is complete
+lock.py           one process at a time
+checksums.py      SHA-256 of files, while they are written or afterwards
+"""

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from data.errors import DataError
 from data.progress import Progress, Report
-from data.storage.atomic import refuse_existing, whole_file, whole_folder, write_text
+from data.storage.atomic import atomic_file, write_text
+from data.storage.new_directory import new_directory, refuse_existing
 from data.store.manifest import FORMAT_VERSION, HELD_OUT, TRAIN, Manifest, SourceInfo, SplitName
 from data.store.reader import Store, TokenStream
 from data.store.writer import (
@@ -92,7 +93,7 @@ def import_indexed(
     """
     refuse_existing(out)
     dataset = IndexedDataset.open(prefix)
-    with whole_folder(out) as root:
+    with new_directory(out) as root:
         return _imported(dataset, prefix, root, tokenizer, held_out_fraction, progress)
 
 
@@ -155,7 +156,7 @@ def export_indexed(
     total, done = int(lengths.sum()), 0
     itemsize = np.dtype(DTYPES[code]).itemsize
     offsets = (np.cumsum(lengths) - lengths) * itemsize
-    with whole_file(index_file) as index, whole_file(token_file) as file:
+    with atomic_file(index_file) as index, atomic_file(token_file) as file:
         index.write(HEADER.pack(MAGIC, 1, code, lengths.size, lengths.size + 1))
         index.write(lengths.astype("<i4").tobytes())
         index.write(offsets.astype("<i8").tobytes())

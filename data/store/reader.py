@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.errors import DataError
-from data.storage.atomic import file_sha256
+from data.storage.checksums import file_sha256
 from data.store.manifest import (
     MANIFEST,
     FileInfo,

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.storage.atomic import HashingFile, sync_folder
+from data.storage.atomic import fsync
+from data.storage.checksums import HashingFile
 from data.store.manifest import FileInfo, StreamInfo
 
 BATCH_TOKENS = 1 << 24
@@ -96,7 +97,7 @@ class ArrowFileWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        sync_folder(self._path.parent)
+        fsync(self._path.parent)
         return FileInfo(
             file=self._name,
             rows=self.rows,

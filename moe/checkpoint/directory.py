@@ -8,9 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from moe.checkpoint.index import INDEX, file_sha256, verify_files, write_index
+from data.storage.atomic import fsync, write_json, write_text
+from data.storage.checksums import file_sha256
+from moe.checkpoint.index import INDEX, verify_files, write_index
 from moe.errors import ConfigError, StorageError
-from moe.storage.atomic import fsync_directory, write_json, write_text
 
 STATE = "state.json"
 LATEST = "latest"
@@ -67,7 +68,7 @@ def complete(root: Path, step: int, state: Mapping[str, Any], index: dict[str, A
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
     partial.rename(final)
-    fsync_directory(root)
+    fsync(root)
     write_text(root / LATEST, final.name)
     shutil.rmtree(old, ignore_errors=True)
 

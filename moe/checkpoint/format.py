@@ -31,12 +31,12 @@ from megatron.core.dist_checkpointing.mapping import (
 from megatron.core.dist_checkpointing.state_dict_utils import load_preprocess, save_preprocess
 from megatron.core.dist_checkpointing.utils import extract_sharded_base
 
+from data.storage.checksums import file_sha256
 from moe.checkpoint.index import (
     FORMAT,
     INDEX,
     Part,
     StoredTensors,
-    file_sha256,
     read_index,
     verify_files,
     write_tensors,

@@ -10,9 +10,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from data.storage.atomic import fsync, write_json
+from data.storage.checksums import file_sha256
 from moe.errors import ConfigError
-from moe.storage.atomic import fsync_file, share_as_folder, write_json
-from moe.storage.safetensors_io import TensorReader
+from moe.storage.safetensors_io import TensorReader, inherit_permissions
 
 FORMAT = 1
 INDEX = "index.json"
@@ -164,11 +165,5 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     except SafetensorError as error:
         # safetensors wraps what the system said.
         raise OSError(f"{path}: {error}") from None
-    share_as_folder(path)
-    fsync_file(path)
-
-
-def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    inherit_permissions(path)
+    fsync(path)

@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 
+from data.storage.atomic import write_text
+from data.storage.checksums import file_sha256
+from data.storage.new_directory import new_directory
 from moe.checkpoint.directory import STATE, checkpoint_name, read_state, use_checkpoint
 from moe.checkpoint.format import Block, blocks_of, index_of
 from moe.checkpoint.index import (
     INDEX,
     Part,
     StoredTensors,
-    file_sha256,
     read_index,
     verify_files,
     write_index,
@@ -28,17 +30,15 @@ from moe.checkpoint.index import (
 from moe.config.experiment import load_experiment, load_model
 from moe.config.model import ModelConfig
 from moe.cost.model_shape import shape_of
-from moe.errors import ConfigError
+from moe.errors import ConfigError, disk_errors
 from moe.model.build import SHARDING, build_model
-from moe.storage.atomic import write_text
-from moe.storage.new_directory import new_directory
-from parallel.engine.start import pretended_rank
+from parallel.engine.start import fake_rank
 from parallel.layout.layout import Layout
-from parallel.layout.model_shape import Batch
+from parallel.layout.model_shape import BatchSize
 from parallel.layout.validation import checked_placement
 from parallel.precision.recipes import Precision
 
-Progress = Callable[[int, int], None]
+ReshardProgress = Callable[[int, int], None]
 _OPTIMIZER = re.compile(r"^optimizer\.state\.\w+\.")
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16,
            "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32}  # fmt: skip
@@ -61,7 +61,7 @@ def reshard(  # noqa: PLR0913 - one command
     num_ranks: int,
     *,
     step: int | None = None,
-    progress: Progress | None = None,
+    progress: ReshardProgress | None = None,
 ) -> Resharded:
     """Write a run's checkpoint as `num_ranks` ranks of `layout` would have; optimizer included.
 
@@ -87,16 +87,18 @@ def _resharded(  # noqa: PLR0913, PLR0917
     out: Path,
     layout: Layout,
     num_ranks: int,
-    progress: Progress | None,
+    progress: ReshardProgress | None,
 ) -> Resharded:
     verify_files(checkpoint)
     model = _model_of(source, checkpoint)
     # Batches do not matter here: one that divides everything.
     ranks = num_ranks * layout.vpp
-    batch = Batch(seq_len=2 * layout.cp * layout.tp, micro_batch_size=1, global_batch_size=ranks)
+    batch = BatchSize(
+        seq_len=2 * layout.cp * layout.tp, micro_batch_size=1, global_batch_size=ranks
+    )
     checked_placement(layout, shape_of(model), batch, num_ranks)
     experiment, step = source / "experiment.toml", int(read_state(checkpoint)["step"])
-    with new_directory(out) as made:
+    with disk_errors(out), new_directory(out) as made:
         target = made
         if experiment.is_file():
             moved = load_experiment(experiment).model_copy(update={"parallel": layout})
@@ -123,7 +125,7 @@ def _write(  # noqa: PLR0913
     model: ModelConfig,
     layout: Layout,
     num_ranks: int,
-    progress: Progress | None,
+    progress: ReshardProgress | None,
 ) -> int:
     """Write all ranks' files, the state and the index; returns the number of whole tensors."""
     index = read_index(source)
@@ -135,7 +137,7 @@ def _write(  # noqa: PLR0913
         file = f"rank-{rank:05d}.safetensors"
         parts: list[Part] = []
         tensors: dict[str, torch.Tensor] = {}
-        with pretended_rank(layout, rank, num_ranks):
+        with fake_rank(layout, rank, num_ranks):
             wanted = _wanted(model, layout)
         for block in wanted:
             for key in states.get(block.key, ()):

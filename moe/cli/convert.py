@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from data.options import JsonOption
+
 app = typer.Typer(
     help="Convert checkpoints: from and to Hugging Face, dense to sparse. Needs no GPU.",
     no_args_is_help=True,
 )
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Directory to make.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def mount(parent: typer.Typer) -> None:

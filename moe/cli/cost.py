@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+from data.options import JsonOption
 
 
 def mount(app: typer.Typer) -> None:
@@ -71,9 +71,9 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON Schema of experiment files, for editors that complete and check TOML."""
+    from data.storage.atomic import write_text
     from moe.config.schema import experiment_schema
     from moe.errors import ConfigError
-    from moe.storage.atomic import write_text
 
     text = json.dumps(experiment_schema(), indent=1) + "\n"
     if out is None:

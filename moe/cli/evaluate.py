@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from data.options import JsonOption
+
 RunArgument = Annotated[
     Path,
     typer.Argument(metavar="RUN", help="Run of `moe train`, a checkpoint, or a converted model."),
@@ -23,7 +25,6 @@ StoreOption = Annotated[
 ]
 Device = Literal["auto", "cpu", "cuda"]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def mount(app: typer.Typer) -> None:
@@ -117,7 +118,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
             "split": found.split,
             **{k: v for k, v in found.total.as_json().items() if k != "source"},
             "sources": [source.as_json() for source in found.sources],
-            "routing": None if maps is None else maps.take(),
+            "routing": None if maps is None else maps.pop(),
         }
     _note_other_numerics(document)
     if taken is not None and record_routing is not None:
@@ -177,8 +178,8 @@ def _run_tasks(  # noqa: PLR0917 - handed on from the command
 
 
 def _check_writable(path: Path) -> None:
+    from data.storage.atomic import check_writable
     from moe.errors import ConfigError
-    from moe.storage.atomic import check_writable
 
     try:
         check_writable(path)

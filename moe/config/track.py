@@ -11,7 +11,7 @@ class TrackConfig(FrozenModel):
     """The `[track]` section; TensorBoard events are always written to the run directory."""
 
     use: list[Literal["wandb", "mlflow"]] = []
-    """Trackers beside it, each with an extra of its name, offline: nothing leaves the machine.
+    """Loggers beside it, each with an extra of its name, offline: nothing leaves the machine.
     `wandb` writes RUN/wandb (send it with `wandb sync`), `mlflow` RUN/mlflow.db (`mlflow ui
     --backend-store-uri sqlite:///RUN/mlflow.db`)."""
     project: str = Field(default="moescale", min_length=1)

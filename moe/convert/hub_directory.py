@@ -9,7 +9,7 @@ import torch
 
 from moe.convert.hub_config import HubConfig
 from moe.errors import ConfigError
-from moe.storage.safetensors_io import Shape, TensorReader, Where
+from moe.storage.safetensors_io import TensorReader, TensorShape, Where
 
 
 class HubDirectory:
@@ -24,7 +24,7 @@ class HubDirectory:
         self.directory = directory
         path = directory / "config.json"
         self.config = HubConfig(str(path), _read_json(path))
-        self.shapes: dict[str, Shape] = {}
+        self.shapes: dict[str, TensorShape] = {}
         self.dtypes: dict[str, str] = {}
         self._places: dict[str, TensorReader] = {}
         for path in self._files():

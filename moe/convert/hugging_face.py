@@ -14,6 +14,8 @@ from typing import Any
 import tomli_w
 import torch
 
+from data.storage.atomic import write_json, write_text
+from data.storage.new_directory import new_directory
 from moe.checkpoint.directory import STATE, use_checkpoint
 from moe.checkpoint.index import FORMAT, Part, StoredTensors, read_index, write_index
 from moe.config.experiment import load_model, model_file, tokenizer_file
@@ -21,10 +23,8 @@ from moe.config.model import ModelConfig
 from moe.convert.hub_directory import HubDirectory, batched
 from moe.convert.registry import family_for, family_of
 from moe.convert.tensor_map import Piece, TensorMap, tensor_map
-from moe.errors import ConfigError
-from moe.storage.atomic import write_json, write_text
-from moe.storage.new_directory import new_directory
-from moe.storage.safetensors_io import DTYPES, Shape, TensorWriter, Where, tensor_bytes
+from moe.errors import ConfigError, disk_errors
+from moe.storage.safetensors_io import DTYPES, TensorShape, TensorWriter, Where, tensor_bytes
 
 FILE_BYTES = 4 * 2**30
 MODEL = "model.toml"
@@ -57,14 +57,15 @@ def from_hub(directory: Path, out: Path, progress: Progress | None = None) -> Co
 
     Raises:
         ConfigError: The model cannot be expressed here, a tensor is missing, unknown, misshapen
-            or of a number format that is not one of weights, or `out` exists.
+            or of a number format that is not one of weights.
+        DataError: `out` exists, or another process is making it.
     """
     source = HubDirectory(directory)
     family = family_of(source.config)
     model = family.model(source.config, _prediction_layers(source))
     mapping = tensor_map(model, family.names)
     _check_tensors(source, mapping)
-    with new_directory(out) as partial:
+    with disk_errors(out), new_directory(out) as partial:
         write_checkpoint(
             partial,
             mapping,
@@ -95,7 +96,8 @@ def to_hub(
         progress: Told of bytes written.
 
     Raises:
-        ConfigError: No family computes this model, the checkpoint lacks a tensor, or `out` exists.
+        ConfigError: No family computes this model, or the checkpoint lacks a tensor.
+        DataError: `out` exists, or another process is making it.
     """
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype}: there are {', '.join(DTYPES)}")
@@ -121,7 +123,7 @@ def _to_hub(
     _check_checkpoint(stored, mapping)
     number_format = dtype or stored.dtype(mapping.pieces[0].ours)
     values["torch_dtype"] = str(DTYPES[number_format]).removeprefix("torch.")
-    with new_directory(out) as partial:
+    with disk_errors(out), new_directory(out) as partial:
         _write_hub(partial, mapping, stored, dtype, progress)
         _copy_small_files(checkpoint, partial)
         values |= {key: kept[key] for key in TOKEN_IDS if key in kept}
@@ -217,7 +219,7 @@ def _write_hub(
 
 
 def _assembled(
-    stored: StoredTensors, pieces: list[Piece], dtype: str, shape: Shape
+    stored: StoredTensors, pieces: list[Piece], dtype: str, shape: TensorShape
 ) -> torch.Tensor:
     """Return one of their tensors, put together from ours."""
     whole = torch.empty(shape, dtype=DTYPES[dtype])

@@ -7,7 +7,7 @@ Our tensors are those of a checkpoint of the torch kernel set (`sharded_state_di
 from dataclasses import dataclass, field
 
 from moe.config.model import ModelConfig
-from moe.storage.safetensors_io import Shape, Where
+from moe.storage.safetensors_io import TensorShape, Where
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,8 @@ class Piece:
     """A block of our tensor that is a block of theirs."""
 
     ours: str
-    start: Shape
-    shape: Shape
+    start: TensorShape
+    shape: TensorShape
     theirs: str
     where: Where
     """Slices of their tensor; what they leave has our block's numbers in our order."""
@@ -42,8 +42,8 @@ class Piece:
 class TensorMap:
     """All tensors of a model on both sides; the pieces cover each side exactly once."""
 
-    ours: dict[str, Shape] = field(default_factory=dict)
-    theirs: dict[str, Shape] = field(default_factory=dict)
+    ours: dict[str, TensorShape] = field(default_factory=dict)
+    theirs: dict[str, TensorShape] = field(default_factory=dict)
     pieces: list[Piece] = field(default_factory=list)
     copies: dict[str, str] = field(default_factory=dict)
     """Their tensors that only repeat another (DeepSeek-V3's prediction layers)."""
@@ -58,11 +58,11 @@ class TensorMap:
     def block(  # noqa: PLR0913 - both sides' shape and place
         self,
         ours: str,
-        our_shape: Shape,
+        our_shape: TensorShape,
         theirs: str,
-        their_shape: Shape,
-        start: Shape,
-        shape: Shape,
+        their_shape: TensorShape,
+        start: TensorShape,
+        shape: TensorShape,
         where: Where,
         transposed: bool = False,
     ) -> None:
@@ -141,7 +141,7 @@ def _attention(found: TensorMap, model: ModelConfig, at: tuple[str, str]) -> Non
 
 
 def _qkv(
-    found: TensorMap, model: ModelConfig, at: tuple[str, str], kind: str, columns: Shape
+    found: TensorMap, model: ModelConfig, at: tuple[str, str], kind: str, columns: TensorShape
 ) -> None:
     """Ours holds, group by group, the group's query heads, its key head, its value head."""
     dim, groups = model.query_head_dim, model.kv_heads
@@ -168,7 +168,7 @@ def _latent_attention(found: TensorMap, model: ModelConfig, at: tuple[str, str])
     ours, theirs = at
     queries, rank = heads * model.query_head_dim, mla.kv_lora_rank
     up = heads * (mla.qk_nope_head_dim + mla.v_head_dim)
-    tensors: list[tuple[str, str, Shape]] = [
+    tensors: list[tuple[str, str, TensorShape]] = [
         ("linear_kv_down_proj", "kv_a_proj_with_mqa", (rank + mla.qk_rope_head_dim, hidden)),
         ("kv_layernorm", "kv_a_layernorm", (rank,)),
         ("linear_kv_up_proj", "kv_b_proj", (up, rank)),
@@ -189,7 +189,7 @@ def _latent_attention(found: TensorMap, model: ModelConfig, at: tuple[str, str])
 def _dense_ffn(found: TensorMap, model: ModelConfig, at: tuple[str, str], inner: int) -> None:
     """Ours holds the gate's rows before those of up."""
     ours, theirs = at
-    kinds: dict[str, Shape] = {"weight": (model.hidden_size,)}
+    kinds: dict[str, TensorShape] = {"weight": (model.hidden_size,)}
     if model.linear_bias:
         kinds["bias"] = ()
     for kind, columns in kinds.items():
@@ -236,7 +236,7 @@ def _separate_experts(
     moe, hidden = model.moe, model.hidden_size
     assert moe is not None
     experts, inner = moe.num_experts, moe.expert_ffn_hidden_size
-    kinds: dict[str, tuple[str, Shape, Shape]] = {"weight": ("", (hidden,), (inner,))}
+    kinds: dict[str, tuple[str, TensorShape, TensorShape]] = {"weight": ("", (hidden,), (inner,))}
     if model.linear_bias:
         kinds["bias"] = ("_bias", (), ())
     for kind, (ending, inputs, inner_inputs) in kinds.items():

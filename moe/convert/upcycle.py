@@ -16,15 +16,15 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from data.storage.new_directory import new_directory
 from moe.checkpoint.directory import use_checkpoint
 from moe.checkpoint.index import StoredTensors, read_index
 from moe.config.explain import explain
 from moe.config.model import ModelConfig
 from moe.convert.hugging_face import HUB, Progress, checkpoint_model, from_hub, write_checkpoint
 from moe.convert.tensor_map import Names, Piece, TensorMap, tensor_map
-from moe.errors import ConfigError
-from moe.storage.new_directory import new_directory
-from moe.storage.safetensors_io import DTYPES, Shape
+from moe.errors import ConfigError, disk_errors
+from moe.storage.safetensors_io import DTYPES, TensorShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +87,17 @@ def upcycle(
         progress: Told of bytes written.
 
     Raises:
-        ConfigError: The source is not a dense model, or `out` exists.
+        ConfigError: The source is not a dense model.
+        DataError: `out` exists, or another process is making it.
     """
 
     def use(found: Path) -> ModelConfig:
-        with new_directory(out) as partial:
+        with disk_errors(out), new_directory(out) as partial:
             return _upcycled(found, partial, how, progress)
 
     if not (source / "config.json").is_file():
         return use_checkpoint(source, None, use)
-    with new_directory(out) as partial:
+    with disk_errors(out), new_directory(out) as partial:
         dense = partial / "dense"
         from_hub(source, dense)
         sparse = _upcycled(dense, partial, how, progress)
@@ -138,7 +139,7 @@ def _blocks(dense: ModelConfig, sparse: ModelConfig, shards: int) -> TensorMap:
     return found
 
 
-def _expert_blocks(found: TensorMap, mlp: str, name: str, shape: Shape, shards: int) -> None:
+def _expert_blocks(found: TensorMap, mlp: str, name: str, shape: TensorShape, shards: int) -> None:
     """Map experts' `gate_up` [E, 2, F/G, ..], `down` [E, H, F/G] and their biases."""
     of = {"gate_up": "fc1.weight", "gate_up_bias": "fc1.bias", "down": "fc2.weight",
           "down_bias": "fc2.bias"}[name]  # fmt: skip

@@ -2,10 +2,10 @@
 
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.train import TrainConfig
-from parallel.layout.model_shape import Batch, Shape, Weights
+from parallel.layout.model_shape import BatchSize, ModelShape, Weights
 
 
-def shape_of(model: ModelConfig) -> Shape:
+def shape_of(model: ModelConfig) -> ModelShape:
     """Return what layouts and memory models must know of a model.
 
     Its weights add up to the ledger's total exactly.
@@ -30,7 +30,7 @@ def shape_of(model: ModelConfig) -> Shape:
         sizes["top_k"] = moe.top_k
         sizes["expert_ffn_hidden_size"] = moe.expert_ffn_hidden_size
         sizes["shared_expert_ffn_hidden_size"] = moe.shared_expert_ffn_hidden_size
-    return Shape(
+    return ModelShape(
         **sizes,
         sparse_layers=model.sparse_layers,
         tie_embeddings=model.tie_embeddings,
@@ -39,14 +39,14 @@ def shape_of(model: ModelConfig) -> Shape:
         attention=_attention(model),
         dense_ffn=_gated(model, model.ffn_hidden_size or 0),
         expert=Weights() if moe is None else _gated(model, moe.expert_ffn_hidden_size),
-        beside_experts=Weights() if moe is None else _beside_experts(model, moe),
-        mtp=Weights(cut=2 * hidden * hidden, whole=3 * hidden),
+        router_and_shared=Weights() if moe is None else _beside_experts(model, moe),
+        mtp=Weights(sharded=2 * hidden * hidden, replicated=3 * hidden),
     )
 
 
-def batch_of(train: TrainConfig) -> Batch:
+def batch_of(train: TrainConfig) -> BatchSize:
     """Return what one optimizer step trains on."""
-    return Batch(
+    return BatchSize(
         seq_len=train.seq_len,
         micro_batch_size=train.micro_batch_size,
         global_batch_size=train.global_batch_size,
@@ -62,9 +62,9 @@ def _attention(model: ModelConfig) -> Weights:
         up = mla.kv_lora_rank * heads * (mla.qk_nope_head_dim + mla.v_head_dim)
         query_up = (rank or hidden) * queries
         return Weights(
-            cut=query_up + up + heads * mla.v_head_dim * hidden,
-            latent=hidden * (rank + mla.kv_lora_rank + mla.qk_rope_head_dim),
-            whole=norms + rank + mla.kv_lora_rank,
+            sharded=query_up + up + heads * mla.v_head_dim * hidden,
+            mla_down=hidden * (rank + mla.kv_lora_rank + mla.qk_rope_head_dim),
+            replicated=norms + rank + mla.kv_lora_rank,
         )
     projected = (heads + 2 * model.kv_heads) * dim
     biased = model.qkv_bias or model.linear_bias
@@ -74,21 +74,25 @@ def _attention(model: ModelConfig) -> Weights:
         "full": (heads + model.kv_heads) * dim,
     }[model.qk_norm]
     return Weights(
-        cut=projected * (hidden + biased) + heads * dim * hidden + heads * model.attention_sinks,
-        whole=norms + hidden * model.linear_bias,
+        sharded=projected * (hidden + biased)
+        + heads * dim * hidden
+        + heads * model.attention_sinks,
+        replicated=norms + hidden * model.linear_bias,
     )
 
 
 def _gated(model: ModelConfig, inner: int) -> Weights:
     """Return one gated network; the bias after its row-parallel product is not cut."""
     bias = model.linear_bias
-    return Weights(cut=inner * (3 * model.hidden_size + 2 * bias), whole=model.hidden_size * bias)
+    return Weights(
+        sharded=inner * (3 * model.hidden_size + 2 * bias), replicated=model.hidden_size * bias
+    )
 
 
 def _beside_experts(model: ModelConfig, moe: MoeConfig) -> Weights:
     """Return one sparse layer's shared experts, router and gate."""
     router = moe.num_experts * (model.hidden_size + model.linear_bias)
     return Weights(
-        cut=3 * model.hidden_size * moe.shared_expert_ffn_hidden_size,
-        whole=router + model.hidden_size * moe.shared_expert_gate,
+        sharded=3 * model.hidden_size * moe.shared_expert_ffn_hidden_size,
+        replicated=router + model.hidden_size * moe.shared_expert_gate,
     )

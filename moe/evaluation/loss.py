@@ -17,7 +17,7 @@ from moe.errors import ConfigError
 from moe.evaluation.loading import LoadedModel
 from moe.evaluation.results import Evaluation, loss_of
 from moe.model.build import document_inputs
-from moe.routing.statistics import RoutingMaps
+from moe.routing.maps import RoutingMaps
 from parallel.precision.recipes import Precision
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from moe.routing.specialization import source_load, specialisation
+from moe.routing.specialization import source_load, specialization
 
 
 def print_evaluation(document: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ def _routing_table(maps: Mapping[str, Any]) -> Table:
     for name in ("layer", "specialisation", *maps["sources"]):
         table.add_column(name, justify="right" if name == "specialisation" else "left")
     for layer, counts in zip(maps["layers"], maps["counts"], strict=True):
-        share = specialisation(counts)
+        share = specialization(counts)
         favourites = [_favourites(load) for load in source_load(counts)]
         table.add_row(str(layer), "" if share is None else f"{share:.3f}", *favourites)
     return table

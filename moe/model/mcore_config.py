@@ -9,7 +9,7 @@ from megatron.core.transformer.transformer_config import MLATransformerConfig, T
 
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
-from parallel.engine.start import router_loss_factor
+from parallel.engine.aux_losses import aux_loss_gradient_scale
 from parallel.layout.layout import Layout
 from parallel.precision.recipes import Precision
 
@@ -147,7 +147,7 @@ def _moe_values(model: ModelConfig, layout: Layout) -> dict[str, Any]:
     moe = model.moe
     if moe is None:
         return {}
-    factor = router_loss_factor(layout)
+    loss_scale = aux_loss_gradient_scale(layout)
     return {
         "num_moe_experts": moe.num_experts,
         "moe_router_topk": moe.top_k,
@@ -159,8 +159,8 @@ def _moe_values(model: ModelConfig, layout: Layout) -> dict[str, Any]:
         # Our router decides (moe/model/router.py); this lets the engine accept top_k = 1.
         "moe_router_pre_softmax": moe.score_function == "softmax" and not moe.normalize_top_k,
         "moe_router_load_balancing_type": moe.load_balancing,
-        "moe_aux_loss_coeff": factor * moe.aux_loss_coefficient,
-        "moe_z_loss_coeff": factor * moe.z_loss_coefficient or None,
+        "moe_aux_loss_coeff": loss_scale * moe.aux_loss_coefficient,
+        "moe_z_loss_coeff": loss_scale * moe.z_loss_coefficient or None,
         "moe_router_enable_expert_bias": moe.expert_bias,
         "moe_router_bias_update_rate": moe.expert_bias_update_rate,
         # Our router drops tokens; the dispatcher must know that some may be missing.
@@ -173,16 +173,16 @@ def _moe_values(model: ModelConfig, layout: Layout) -> dict[str, Any]:
     }
 
 
-def weigh_router_losses(config: TransformerConfig, weight: float) -> None:
-    """Let router losses count `weight` times their coefficients from now on.
+def scale_aux_losses(config: TransformerConfig, weight: float) -> None:
+    """Scale auxiliary router losses by `weight` from now on, not by `weight` times the last one.
 
-    The engine divides their sum over a step's positions by whatever the main loss is divided by,
-    such as the tokens of answers.
+    The engine divides their sum over a step's positions by the main loss's divisor, such as the
+    number of answer tokens.
     """
-    whole = getattr(config, "_whole_router_losses", None)
-    if whole is None:
-        whole = config._whole_router_losses = (config.moe_aux_loss_coeff, config.moe_z_loss_coeff)
-    balancing, z = whole
+    full = getattr(config, "_unscaled_aux_losses", None)
+    if full is None:
+        full = config._unscaled_aux_losses = (config.moe_aux_loss_coeff, config.moe_z_loss_coeff)
+    balancing, z = full
     config.moe_aux_loss_coeff = weight * balancing
     config.moe_z_loss_coeff = None if z is None else weight * z
 

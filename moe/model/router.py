@@ -1,13 +1,12 @@
-"""The router of both kernel sets: megatron-core's gate and losses, our decision.
+"""The router of both kernel sets: megatron-core's gate and losses, our routing decision.
 
-megatron-core's own choice differs from the published models' where experts are grouped, always
-normalises sigmoid scores, drops tokens "by position" in no order of positions, and has Sinkhorn
-ignore the model's weights.
+megatron-core's own top-k differs from the published models' where experts are grouped, always
+normalizes sigmoid scores, drops tokens "by position" in no order of positions, and ignores the
+model's weights with Sinkhorn.
 
-Shapes: S sequence on this rank, B batch, T = S * B tokens, E experts, K experts a token.
+Shapes: S sequence on this rank, B batch, T = S * B tokens, E experts, K experts per token.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,54 +19,51 @@ from megatron.core.transformer.moe.router import TopKRouter
 from torch import Tensor
 
 from moe.config.model import MoeConfig
-from moe.model.routing_rule import Decision, decide
-from parallel.engine.start import BEFORE_BUILDERS
-
-Watcher = Callable[[int, Decision], None]
+from moe.model.routing_rule import DecisionHook, route_tokens
+from parallel.engine.megatron_version import SEQ_AUX_LOSS_IGNORES_BATCH
 
 
 class Router(TopKRouter):  # type: ignore[misc]
     """Routes tokens as `rule` says.
 
-    Capacity and Sinkhorn look at the tokens of this rank's micro-batch, as in the engine: their
-    results depend on how the batch is cut.
+    Capacity and Sinkhorn consider the tokens of this rank's micro-batch, as in megatron-core:
+    their results depend on how the batch is divided over ranks.
     """
 
-    _sequences = 1
+    _num_sequences = 1
 
     def __init__(self, rule: MoeConfig, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.rule = rule
-        self.watchers: list[Watcher] = []
-        """Called with the layer's number (from 1) and each decision."""
-        self.replay: Tensor | None = None
-        """Experts to take instead of choosing, [T, K]."""
+        self.decision_hooks: list[DecisionHook] = []
+        self.forced_experts: Tensor | None = None
+        """Experts to use instead of choosing, [T, K]: a replay, or a benchmark's routing."""
 
     def routing(self, logits: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return weights [T, E] (zero elsewhere) and whether tokens go to experts, bool [T, E]."""
+        """Return weights (zero where not routed) and the routing map (bool), both [T, E]."""
         assert padding_mask is None
-        length, self._sequences = logits.shape[:2]
+        length, self._num_sequences = logits.shape[:2]
         logits = self.apply_z_loss(logits.flatten(0, 1))
-        decision = decide(
+        decision = route_tokens(
             logits,
             self.rule,
             bias=self.expert_bias,
-            experts=self.replay,
+            experts=self.forced_experts,
             ranking=self._ranking(logits.detach()),
         )
-        for watch in self.watchers:
-            watch(self.layer_number, decision)
+        for hook in self.decision_hooks:
+            hook(self.layer_number, decision)
         kept_weights = decision.weights * decision.kept
         probs = torch.zeros_like(logits).scatter(1, decision.experts, kept_weights)
-        places = torch.zeros_like(logits, dtype=torch.bool)
-        routing_map = places.scatter(1, decision.experts, decision.kept)
+        routing_map = torch.zeros_like(logits, dtype=torch.bool)
+        routing_map = routing_map.scatter(1, decision.experts, decision.kept)
         if self.training and torch.is_grad_enabled() and self.is_aux_loss_enabled():
             probs = self._with_balancing_losses(logits, probs, length)
         self._apply_expert_bias(routing_map)
         return probs, routing_map
 
     def _ranking(self, logits: Tensor) -> Tensor | None:
-        """Return what experts are chosen by, [T, E]; None: their scores."""
+        """Return the values that experts are chosen by, [T, E]; None: their scores."""
         if self.rule.forced_balance == "random":
             ranking: Tensor = apply_random_logits(logits)
             return ranking
@@ -77,22 +73,22 @@ class Router(TopKRouter):  # type: ignore[misc]
         return None
 
     def _with_balancing_losses(self, logits: Tensor, probs: Tensor, length: int) -> Tensor:
-        """Attach the load-balancing loss; it sees the choice by score alone."""
+        """Attach the load-balancing losses; they count the top-k by score, without bias."""
         chosen, scores = compute_routing_scores_for_aux_loss(logits, self.topk, self.score_function)
         probs = self._apply_aux_loss(probs, scores, chosen)
-        probs = self._apply_seq_aux_loss(probs, scores, chosen, length, self._sequences)
+        probs = self._apply_seq_aux_loss(probs, scores, chosen, length, self._num_sequences)
         with_loss: Tensor = self._apply_global_aux_loss(probs, scores, chosen)
         return with_loss
 
     def get_aux_loss_coeff(self, aux_loss_type: str) -> float:
         """Return the loss's coefficient, so that its gradient is that of the stated loss.
 
-        0.16 weighs the loss of B sequences as one sequence's; both versions sum the global
-        batch's loss over data-parallel ranks and divide by their number once too often.
+        Corrects `SEQ_AUX_LOSS_IGNORES_BATCH`; and every version sums the global batch's loss over
+        data-parallel ranks but divides it by their number once too often.
         """
         coefficient: float = super().get_aux_loss_coeff(aux_loss_type)
-        if aux_loss_type == "seq_aux_loss" and BEFORE_BUILDERS:
-            return coefficient * self._sequences
+        if aux_loss_type == "seq_aux_loss" and SEQ_AUX_LOSS_IGNORES_BATCH:
+            return coefficient * self._num_sequences
         if aux_loss_type == "global_aux_loss":
             shared: float = coefficient * self.tp_dp_cp_group.size() / self.tp_cp_group.size()
             return shared

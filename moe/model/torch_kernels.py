@@ -15,7 +15,7 @@ from torch import Tensor
 from moe.model.attention import Attention, sequence_positions
 from moe.model.experts import GroupedExperts, contiguous_gradient
 from moe.model.norm import FullKeyNorm, FullQkNorm, RMSNorm
-from parallel.engine.start import BEFORE_BUILDERS
+from parallel.engine.megatron_version import SPECS_TAKE_SUBMODULES
 
 __all__ = [
     "Attention",
@@ -87,4 +87,4 @@ class TorchBackend(LocalSpecProvider):  # type: ignore[misc]
 
     def grouped_mlp_modules(self, *_: Any, **__: Any) -> Any:
         """Grouped experts; 0.16 expects a pair of class and submodules."""
-        return (GroupedExperts, None) if BEFORE_BUILDERS else GroupedExperts
+        return (GroupedExperts, None) if SPECS_TAKE_SUBMODULES else GroupedExperts

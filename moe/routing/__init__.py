@@ -1,1 +1,1 @@
-"""What routers did: load statistics, specialization of experts, recorded routing and its replay."""
+"""Routing decisions: statistics, maps by source, specialization of experts, record and replay."""

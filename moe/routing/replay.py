@@ -1,7 +1,9 @@
-"""Routing decisions recorded, kept in a file, and taken again instead of choosing.
+"""Record the experts that routers choose, save them, and replay them instead of choosing.
 
-A replay tells how much of a difference between two models, precisions or versions is the choice of
-experts, and how much is arithmetic.
+A replay separates the two causes of a difference between two models, precisions or versions: the
+choice of experts, and arithmetic.
+
+Shapes: T tokens, K experts per token.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,30 +16,31 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from data.storage.atomic import atomic_path
 from moe.errors import ConfigError, StorageError
-from moe.model.routing_rule import Decision
-from moe.routing.statistics import routers_of, watching
-from moe.storage.atomic import replacing, share_as_folder
+from moe.model.routing_rule import RoutingDecision
+from moe.routing.decision_hooks import decision_hook, routers_of
+from moe.storage.safetensors_io import inherit_permissions
 
 
 class RoutingRecord:
-    """The experts of every forward pass: for each sparse layer (from 1), [T, K] a pass."""
+    """The experts of every forward pass: for each sparse layer (from 1), [T, K] per pass."""
 
     def __init__(self, passes: dict[int, list[Tensor]] | None = None, about: str = "") -> None:
         self.passes: dict[int, list[Tensor]] = passes or {}
         self.about = about
-        """What was routed: sequences of another kind must not be replayed with it."""
+        """Describes the sequences that were routed; a replay must have the same."""
 
-    def add(self, layer_number: int, decision: Decision) -> None:
-        """Take note of a decision."""
+    def add(self, layer_number: int, decision: RoutingDecision) -> None:
+        """Append the experts of a decision."""
         experts = decision.experts.to("cpu", torch.int16)
         self.passes.setdefault(layer_number, []).append(experts)
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file; int16 tensors `layer.pass`.
+        """Write a safetensors file with int16 tensors named `layer.pass`.
 
         Raises:
-            StorageError: The disk does not take it.
+            StorageError: The file cannot be written.
         """
         tensors = {
             f"{layer}.{number}": experts.contiguous()
@@ -45,9 +48,9 @@ class RoutingRecord:
             for number, experts in enumerate(passes)
         }
         try:
-            with replacing(path) as temporary:
+            with atomic_path(path) as temporary:
                 save_file(tensors, temporary, metadata={"about": self.about})
-                share_as_folder(temporary)
+                inherit_permissions(temporary)
         except (OSError, SafetensorError) as error:
             raise StorageError(f"{path}: {error}") from None
 
@@ -56,7 +59,7 @@ class RoutingRecord:
         """Read what `save` wrote.
 
         Raises:
-            ConfigError: No such file, or it is none of these.
+            ConfigError: There is no such file, or it is not a routing record.
         """
         passes: dict[int, dict[int, Tensor]] = {}
         try:
@@ -67,25 +70,26 @@ class RoutingRecord:
                     passes.setdefault(layer, {})[number] = file.get_tensor(key)
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise ConfigError(f"{path}: no record of routing decisions: {error}") from None
-        return cls(
-            {layer: [some[i] for i in sorted(some)] for layer, some in passes.items()}, about
-        )
+        record = cls(about=about)
+        for layer, by_number in passes.items():
+            record.passes[layer] = [by_number[number] for number in sorted(by_number)]
+        return record
 
 
 @contextmanager
 def recording(chunks: Sequence[Any], about: str = "") -> Iterator[RoutingRecord]:
-    """Record the decisions of every forward pass inside."""
+    """Record the decisions of every forward pass inside the block."""
     record = RoutingRecord(about=about)
-    with watching(routers_of(chunks), record.add):
+    with decision_hook(routers_of(chunks), record.add):
         yield record
 
 
 @contextmanager
 def replaying(chunks: Sequence[Any], record: RoutingRecord) -> Iterator[None]:
-    """Let routers take recorded experts, pass by pass; their weights are still the model's own.
+    """Replay recorded expert choices, pass by pass; routing weights are still the model's own.
 
     Raises:
-        ConfigError: The record has other layers, fewer passes or passes of other sizes.
+        ConfigError: The record is of other layers, of fewer passes, or of passes of another size.
     """
     routers = routers_of(chunks)
     _check_layers([router.layer_number for router in routers], record.passes)
@@ -96,11 +100,11 @@ def replaying(chunks: Sequence[Any], record: RoutingRecord) -> Iterator[None]:
         for hook in hooks:
             hook.remove()
         for router in routers:
-            router.replay = None
+            router.forced_experts = None
 
 
 class _Replay:
-    """Hands one router the experts of each pass."""
+    """Sets the experts of one router before each forward pass."""
 
     def __init__(self, passes: Mapping[int, Sequence[Tensor]]) -> None:
         self._passes = passes
@@ -115,7 +119,7 @@ class _Replay:
                 f" {router.layer_number} has {tokens} tokens and {router.topk} experts each, the"
                 f" record {_shape(passes, self._next)}: replay what was recorded"
             )
-        router.replay = passes[self._next].to(inputs[0].device, torch.int64)
+        router.forced_experts = passes[self._next].to(inputs[0].device, torch.int64)
         self._next += 1
 
 

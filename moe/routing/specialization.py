@@ -1,4 +1,4 @@
-"""What routing maps say: specialisation, and experts that go together; plain numbers.
+"""Measures of routing maps in plain numbers: specialization, load by source, affinity of experts.
 
 Shapes: N sources, E experts.
 """
@@ -7,14 +7,14 @@ import math
 from collections.abc import Sequence
 
 
-def specialisation(counts: Sequence[Sequence[float]]) -> float | None:
-    """Return how much of a choice's source its expert tells, 0 (nothing) to 1 (all).
+def specialization(counts: Sequence[Sequence[float]]) -> float | None:
+    """Return how much an assignment's expert reveals of its source, 0 (nothing) to 1 (all).
 
-    That is the mutual information of source and expert over the entropy of the source, with every
-    source weighing the same. None for fewer than two sources that were read.
+    This is the mutual information of source and expert over the entropy of the source, with all
+    sources weighted equally. None for fewer than two sources with assignments.
 
     Args:
-        counts: Choices [N][E].
+        counts: Assignments [N][E].
     """
     rows = [[x / sum(row) for x in row] for row in counts if sum(row)]
     if len(rows) < 2:
@@ -27,24 +27,28 @@ def specialisation(counts: Sequence[Sequence[float]]) -> float | None:
 
 
 def source_load(counts: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Return each source's load relative to the even share, [N][E]."""
+    """Return the load of each source relative to an even one, [N][E]."""
     return [[x * len(row) / max(sum(row), 1) for x in row] for row in counts]
 
 
-def affinity(together: Sequence[Sequence[float]], top_k: int) -> list[list[float]]:
-    """Return how often two experts are chosen together over what chance would do, [E][E].
+def affinity(coactivation: Sequence[Sequence[float]], top_k: int) -> list[list[float]]:
+    """Return how often two experts are chosen together, over what chance would give, [E][E].
 
-    Chance draws `top_k` different experts a token, each as often as it was chosen; the diagonal
+    Chance draws `top_k` different experts per token, each as often as it was chosen; the diagonal
     is 1.
+
+    Args:
+        coactivation: Tokens routed to both experts, [E][E]; on the diagonal, to the one.
+        top_k: Experts per token.
     """
-    experts = len(together)
-    own = [together[i][i] for i in range(experts)]
+    experts = len(coactivation)
+    own = [coactivation[i][i] for i in range(experts)]
     tokens = sum(own) / top_k
-    # Of two different experts among K of E: K (K - 1) / (E (E - 1)), where K / E is each one's own.
+    # Probability of two different experts among K of E: K (K - 1) / (E (E - 1)); of each: K / E.
     base = (top_k - 1) * experts / (top_k * (experts - 1)) if top_k > 1 else 1.0
 
     def ratio(i: int, j: int) -> float:
         expected = own[i] * own[j] / tokens * base if tokens else 0.0
-        return together[i][j] / expected if expected else 1.0
+        return coactivation[i][j] / expected if expected else 1.0
 
     return [[1.0 if i == j else ratio(i, j) for j in range(experts)] for i in range(experts)]

@@ -1,8 +1,6 @@
 """A run's directory: who may write it, what is in it, and how it survives a crash."""
 
-import fcntl
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -13,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import moe
+from data.storage.atomic import write_json, write_text
+from data.storage.lock import FileLock, LocksUnsupportedError
 from moe.config.experiment import Experiment
 from moe.errors import ConfigError
-from moe.storage.atomic import write_json, write_text
 
 RECORD_FORMAT = 1
 CHECKOUT = Path(moe.__file__).resolve().parents[1]
@@ -55,19 +54,14 @@ class RunDirectory:
         """Where checkpoints lie."""
         return self.path / "checkpoints"
 
-    def _claim(self) -> int:
-        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    def _claim(self) -> FileLock:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
+            return FileLock(self.path / ".lock", wait=False)
+        except BlockingIOError:
+            problem, remedy = "is in use by another process", "wait for it, or choose"
+        except LocksUnsupportedError as error:
             problem, remedy = f"cannot be locked ({error.strerror})", "choose"
-            if isinstance(error, BlockingIOError):
-                problem, remedy = "is in use by another process", "wait for it, or choose"
-            raise ConfigError(
-                f"run directory {self.path} {problem}: {remedy} another with --run-dir"
-            ) from None
-        return descriptor
+        raise ConfigError(f"run directory {self.path} {problem}: {remedy} another with --run-dir")
 
     def _check_content(self, experiment: Experiment, resume: bool) -> None:
         kept = self.path / "experiment.toml"
@@ -121,7 +115,7 @@ class RunDirectory:
 
     def release(self) -> None:
         """Let others use the directory."""
-        os.close(self._lock)
+        self._lock.release()
 
 
 def _row_step(line: str) -> float:

@@ -11,7 +11,7 @@ RECENT_ROWS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class RunProgress:
     """Where a run stands; none means not known, not measured."""
 
     status: str | None = None
@@ -31,7 +31,7 @@ class Progress:
     """What was metered, for example the GPU board."""
 
 
-def read_progress(run_dir: Path) -> Progress:
+def read_progress(run_dir: Path) -> RunProgress:
     """Read a run's last rows and record; a run that has written nothing gives all none."""
     rows = last_rows(run_dir / "metrics.jsonl", RECENT_ROWS)
     record = _record(run_dir / "record.json")
@@ -40,7 +40,7 @@ def read_progress(run_dir: Path) -> Progress:
     total = (energy.get("total") or {}).get("value")
     times = [row["step_time_s"] for row in rows if row.get("step_time_s")]
     final_loss = record.get("final_loss") if record.get("status") == "finished" else None
-    return Progress(
+    return RunProgress(
         status=record.get("status"),
         step=last.get("step"),
         tokens=last.get("tokens"),

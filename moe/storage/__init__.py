@@ -1,1 +1,1 @@
-"""Durable files and folders, and tensors on disk (safetensors)."""
+"""Tensors on disk (safetensors); durable files in general are in `data.storage`."""

@@ -20,7 +20,7 @@ import torch
 
 from moe.errors import ConfigError
 
-Shape = tuple[int, ...]
+TensorShape = tuple[int, ...]
 Where = tuple[slice, ...]
 
 DTYPES = {
@@ -36,15 +36,23 @@ _HEADER_LIMIT = 100_000_000
 """Longest header that the library accepts."""
 
 
-def tensor_bytes(dtype: str, shape: Shape) -> int:
+def tensor_bytes(dtype: str, shape: TensorShape) -> int:
     """Return the size of a tensor of weights."""
     return DTYPES[dtype].itemsize * math.prod(shape)
+
+
+def inherit_permissions(path: Path) -> None:
+    """Let everyone who may read a file's directory read the file: safetensors lets only its owner.
+
+    Write permission is copied as well.
+    """
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 class TensorWriter:
     """A file being written, tensor after tensor in the order announced."""
 
-    def __init__(self, path: Path, tensors: Mapping[str, tuple[str, Shape]]) -> None:
+    def __init__(self, path: Path, tensors: Mapping[str, tuple[str, TensorShape]]) -> None:
         """Write the header; `tensors` are (number format, shape) by name."""
         self.path = path
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -88,7 +96,7 @@ class TensorReader:
             ConfigError: The file is missing or damaged.
         """
         self.path = path
-        self.shapes: dict[str, Shape] = {}
+        self.shapes: dict[str, TensorShape] = {}
         self.dtypes: dict[str, str] = {}
         self._ranges: dict[str, slice] = {}
         try:

@@ -14,7 +14,7 @@ from moe.checkpoint.weights import load_weights
 from moe.config.experiment import Experiment
 from moe.errors import ConfigError
 from moe.model.build import SHARDING
-from parallel.engine.start import all_gather_objects
+from parallel.engine.collectives import all_gather_objects
 
 NOT_OF_THE_MODEL = ("optimizer.", "rng", "mtp.")
 """Beginnings of keys that a checkpoint may have beyond the model's: its optimizer, and

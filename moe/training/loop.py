@@ -16,16 +16,18 @@ from moe.checkpoint.writer import Checkpointer
 from moe.config.experiment import Experiment
 from moe.cost.ledger import ledger
 from moe.errors import GuardError, StorageError, TrainingStoppedError
+from moe.runs.callbacks import Callback, Logger, Phase, RankContext
 from moe.runs.directory import RunDirectory, describe_start, now
 from moe.runs.goodput import begun, goodput, process_age_s
-from moe.runs.observers import Observer, Phase, RunPlace, Tracker
 from moe.training.claim import claim
 from moe.training.execution_report import check_execution, execution
 from moe.training.guards import Fault
 from moe.training.metrics_log import StepLog, finite
 from moe.training.replay import DUMPS
 from moe.training.trainer import StepResult, Trainer
-from parallel.engine.start import ENGINE_VERSION, Engine, gather_objects
+from parallel.engine.collectives import gather_objects
+from parallel.engine.megatron_version import MEGATRON_VERSION
+from parallel.engine.start import Engine
 from parallel.engine.watchdog import Watchdog
 from parallel.hardware.probe import describe_device, measure_matmul_rate
 
@@ -34,7 +36,7 @@ MAX_DUMPS = 3
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
-class Progress(Protocol):
+class TrainProgress(Protocol):
     """Is told what happens; rank 0 only."""
 
     def begin(self, step: int, steps: int) -> None:
@@ -54,9 +56,9 @@ def train(  # noqa: PLR0913 - the one entry point of a run
     *,
     resume: bool = False,
     from_step: int | None = None,
-    observers: Sequence[Observer] = (),
-    trackers: Sequence[Tracker] = (),
-    progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    progress: TrainProgress | None = None,
 ) -> dict[str, Any]:
     """Train an experiment in `run_dir` and return its record (rank 0; {} elsewhere).
 
@@ -66,8 +68,8 @@ def train(  # noqa: PLR0913 - the one entry point of a run
         run_dir: Where the run's files lie.
         resume: Go on from the newest checkpoint, where there is one.
         from_step: Go on from this step's checkpoint instead.
-        observers: Meters; every rank has them in the same order.
-        trackers: Show the run elsewhere, beside TensorBoard; used on rank 0 only.
+        callbacks: Meters; every rank has them in the same order.
+        loggers: Show the run elsewhere, beside TensorBoard; used on rank 0 only.
         progress: Told what happens; rank 0 only.
 
     Raises:
@@ -82,7 +84,7 @@ def train(  # noqa: PLR0913 - the one entry point of a run
         trainer = Trainer(experiment, engine, weights_follow=checkpoint is not None)
         trainer.forward.progressed = watchdog.beat
         try:
-            session = Session(experiment, engine, run, trainer, observers, trackers, progress)
+            session = Session(experiment, engine, run, trainer, callbacks, loggers, progress)
             session.watchdog = watchdog
             return session.run_to_end(run_dir, checkpoint)
         finally:
@@ -110,9 +112,9 @@ def _note_end(run: RunDirectory, status: str) -> None:
         print(f"moe: {run.path}: its record could not be written: {error}", file=sys.stderr)
 
 
-def run_place(engine: Engine, run_dir: Path) -> RunPlace:
-    """Return a rank's place in a run, as observers and meters take it."""
-    return RunPlace(
+def rank_context(engine: Engine, run_dir: Path) -> RankContext:
+    """Return a rank's place in a run, as callbacks and meters take it."""
+    return RankContext(
         run_dir=run_dir,
         rank=engine.rank,
         local_rank=engine.local_rank,
@@ -134,12 +136,12 @@ class Session:
         engine: Engine,
         run: RunDirectory | None,
         trainer: Trainer,
-        observers: Sequence[Observer],
-        trackers: Sequence[Tracker],
-        progress: Progress | None,
+        callbacks: Sequence[Callback],
+        loggers: Sequence[Logger],
+        progress: TrainProgress | None,
     ) -> None:
         self.experiment, self.engine, self.run = experiment, engine, run
-        self.trainer, self.observers, self.progress = trainer, observers, progress
+        self.trainer, self.callbacks, self.progress = trainer, callbacks, progress
         self.step = self.tokens = self.first_tokens = 0
         # Of every sample trained so far; the same on any ranks, after any restart.
         self.stream_hash = ""
@@ -151,7 +153,7 @@ class Session:
         self.ledger = ledger(experiment.model, experiment.train.seq_len)
         self.execution = execution(trainer)
         check_execution(experiment, self.execution)
-        self.log = StepLog(run, trainer, observers, trackers, self.ledger, self.peak)
+        self.log = StepLog(run, trainer, callbacks, loggers, self.ledger, self.peak)
 
     def run_to_end(self, run_dir: Path, checkpoint: Path | None) -> dict[str, Any]:
         """Train what is left, evaluate, save, and complete the record."""
@@ -204,10 +206,10 @@ class Session:
             run_dir / "checkpoints", keep=train.keep_checkpoints, keep_every=train.keep_every
         )
         self.dumps = Checkpointer(run_dir / DUMPS, keep=MAX_DUMPS)
-        place = run_place(engine, run_dir)
-        kept = state.get("observers", [None] * len(self.observers))
-        for observer, observer_state in zip(self.observers, kept, strict=True):
-            observer.start(place, observer_state)
+        context = rank_context(engine, run_dir)
+        kept = state.get("observers", [None] * len(self.callbacks))
+        for callback, callback_state in zip(self.callbacks, kept, strict=True):
+            callback.start(context, callback_state)
         if self.run is not None:
             first = {} if self.run.record else describe_start(experiment)
             now_running = {"status": "running", "starts": self.starts}
@@ -225,7 +227,7 @@ class Session:
         )
         return {
             "hardware": describe_device(engine.device) | {"ranks": engine.world_size},
-            "execution": self.execution | {"megatron_core": ENGINE_VERSION},
+            "execution": self.execution | {"megatron_core": MEGATRON_VERSION},
             "layout": layout | {"dp": engine.dp},
             "data": self.trainer.loader.describe(experiment.train.steps),
             "ledger": self.ledger.as_json(),
@@ -309,7 +311,7 @@ class Session:
             "stream_hash": self.stream_hash,
             "train_time_s": self.train_time_s,
             **self.trainer.state(),
-            "observers": [observer.state() for observer in self.observers],
+            "observers": [callback.state() for callback in self.callbacks],
         }
         self.trainer.settle_parameters()
         copy = snapshot(self.trainer.chunks, self.trainer.optimizer)
@@ -336,13 +338,13 @@ class Session:
 
     def _phase(self, name: Phase) -> None:
         self.watchdog.beat(f"phase {name} after step {self.step}")
-        for observer in self.observers:
-            observer.phase(name)
+        for callback in self.callbacks:
+            callback.phase(name)
 
     def _finish(self, status: str) -> dict[str, Any]:
         sections: dict[str, Any] = {}
-        for observer in self.observers:
-            sections |= observer.finish()
+        for callback in self.callbacks:
+            sections |= callback.finish()
         if self.run is None:
             return {}
         positions = self.step * self.experiment.train.positions_per_step

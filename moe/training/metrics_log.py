@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: metrics rows, expert load, trackers; a row an interval."""
+"""What a run writes down as it goes: metrics rows, expert load, loggers; a row an interval."""
 
 import json
 import math
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from data.storage.atomic import write_text
 from data.store.manifest import HELD_OUT
 from moe.cost.ledger import Ledger
-from moe.routing.statistics import Routing
+from moe.routing.statistics import RoutingStatistics
+from moe.runs.callbacks import Callback, Logger
 from moe.runs.directory import RunDirectory
 from moe.runs.goodput import process_age_s
-from moe.runs.observers import Observer, Tracker
-from moe.storage.atomic import write_text
-from moe.training.tensorboard import TensorBoard
+from moe.training.tensorboard import TensorBoardLogger
 from moe.training.trainer import StepResult, Trainer
 
 
@@ -32,21 +32,21 @@ class StepLog:
         self,
         run: RunDirectory | None,
         trainer: Trainer,
-        observers: Sequence[Observer],
-        trackers: Sequence[Tracker],
+        callbacks: Sequence[Callback],
+        loggers: Sequence[Logger],
         ledger: Ledger,
         peak: Mapping[str, Any],
     ) -> None:
-        self.run, self.trainer, self.observers = run, trainer, observers
+        self.run, self.trainer, self.callbacks = run, trainer, callbacks
         self.ledger, self.peak = ledger, peak
         self.positions_per_step = trainer.experiment.train.positions_per_step
-        self.trackers: list[Tracker] = [TensorBoard(), *trackers]
+        self.loggers: list[Logger] = [TensorBoardLogger(), *loggers]
 
     def start(self, run_dir: Path, step: int) -> None:
         """Begin to write after `step`."""
         if self.run is not None:
-            for tracker in self.trackers:
-                tracker.begin(run_dir, self.run.record, step)
+            for logger in self.loggers:
+                logger.begin(run_dir, self.run.record, step)
         self._restart()
 
     def add(self, result: StepResult, elapsed_s: float) -> None:
@@ -80,9 +80,9 @@ class StepLog:
             "data_stall_share": stall_s / self.interval_s,
             "allocated_s": process_age_s(),
         }
-        for observer in self.observers:
-            row |= observer.step(step, tokens)
-        routing = self.trainer.routing.take()
+        for callback in self.callbacks:
+            row |= callback.step(step, tokens)
+        routing = self.trainer.routing.pop()
         if self.run is not None:
             self.run.append("metrics", row)
             if routing.layers:
@@ -95,7 +95,7 @@ class StepLog:
 
     def evaluated(self, step: int, tokens: int, found: Mapping[str, float | None]) -> None:
         """Write the held-out loss, the mode's further means, and the routing maps; collective."""
-        maps = self.trainer.routing_maps.take()
+        maps = self.trainer.routing_maps.pop()
         if self.run is not None:
             if maps is not None and found["loss"] is not None:
                 values = {"step": step, "split": HELD_OUT, **maps}
@@ -103,14 +103,14 @@ class StepLog:
             counts = {"tokens": tokens, "positions": step * self.positions_per_step}
             self.run.append("evaluations", {"step": step, **counts, **found})
             known = {f"held_out/{name}": x for name, x in found.items() if x is not None}
-            for tracker in self.trackers if known else ():
-                tracker.scalars(step, known)
+            for logger in self.loggers if known else ():
+                logger.scalars(step, known)
 
     def close(self) -> None:
-        """Complete what trackers show, by the final record."""
+        """Complete what loggers show, by the final record."""
         if self.run is not None:
-            for tracker in self.trackers:
-                tracker.end(self.run.record)
+            for logger in self.loggers:
+                logger.end(self.run.record)
 
     def _longest_stall_s(self) -> float:
         """Return seconds of this interval that the rank which waited most waited for data."""
@@ -123,7 +123,7 @@ class StepLog:
         self.interval_tokens = self.interval_steps = 0
         self.interval_stall_s = self.trainer.loader.stall_seconds
 
-    def _show(self, step: int, row: Mapping[str, Any], routing: Routing) -> None:
+    def _show(self, step: int, row: Mapping[str, Any], routing: RoutingStatistics) -> None:
         numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and k != "step"}
         scalars = {f"train/{name}": float(value) for name, value in numbers.items()}
         measures = routing.as_json() if routing.layers else {}
@@ -131,7 +131,7 @@ class StepLog:
             if name != "layers":
                 by_layer = zip(routing.layers, values, strict=True)
                 scalars |= {f"routing/{name}_layer_{layer}": value for layer, value in by_layer}
-        for tracker in self.trackers:
-            tracker.scalars(step, scalars)
+        for logger in self.loggers:
+            logger.scalars(step, scalars)
             for layer, counts in zip(routing.layers, routing.counts.tolist(), strict=True):
-                tracker.expert_load(step, layer, counts)
+                logger.expert_load(step, layer, counts)

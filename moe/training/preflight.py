@@ -50,7 +50,7 @@ def _check_kernels(experiment: Experiment) -> None:
 
 def _check_init(experiment: Experiment, init: Path) -> None:
     """Refuse a start from nothing, or from weights that know other tokens than the store's."""
-    from data.storage.atomic import file_sha256
+    from data.storage.checksums import file_sha256
     from data.store.reader import Store
     from data.tokenization.info import TOKENIZER
     from moe.checkpoint.index import INDEX

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 
-class TensorBoard:
-    """Writes scalars, and expert load as histograms (a `Tracker` of moe/runs/observers.py)."""
+class TensorBoardLogger:
+    """Writes scalars, and expert load as histograms (a `Logger`)."""
 
     def begin(self, run_dir: Path, record: Mapping[str, Any], step: int) -> None:
         """Open the events; what an earlier start wrote after `step` is hidden."""

@@ -19,8 +19,9 @@ from data.store.manifest import HELD_OUT, TRAIN
 from moe.config.experiment import Experiment
 from moe.model.build import build_model
 from moe.model.fp8_emulation import emulate_fp8
-from moe.model.mcore_config import weigh_router_losses
-from moe.routing.statistics import RoutingCounter, RoutingMaps
+from moe.model.mcore_config import scale_aux_losses
+from moe.routing.maps import RoutingMaps
+from moe.routing.statistics import RoutingCounter
 from moe.training.dpo import PreferenceObjective
 from moe.training.guards import Fault, Guard, RefusedUpdate
 from moe.training.initial_weights import freeze, load_initial_weights
@@ -29,7 +30,8 @@ from moe.training.loader import open_loader
 from moe.training.micro_batches import MicroBatches
 from moe.training.objectives import Objective, TokenObjective
 from moe.training.optimizer import build_optimizer
-from parallel.engine.start import Engine, take_router_losses
+from parallel.engine.aux_losses import pop_aux_losses
+from parallel.engine.start import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +140,7 @@ class Trainer:
         """Run one step's micro-batches; returns this rank's sums (see `Measured`)."""
         references = self.objective.references(batches)
         if not forward_only:
-            self._weigh_router_losses(batches)
+            self._scale_aux_losses(batches)
         for chunk in self.chunks:
             if not forward_only:
                 chunk.zero_grad_buffer()
@@ -153,14 +155,14 @@ class Trainer:
                 total += sums.double().cpu()
         return total
 
-    def _weigh_router_losses(self, batches: Sequence[Batch]) -> None:
+    def _scale_aux_losses(self, batches: Sequence[Batch]) -> None:
         """Make router losses means over positions, whatever the main loss is a mean of."""
         if self.experiment.model.moe is None:
             return
         counted = sum(map(self.objective.count, batches))
         share = torch.tensor([counted, sum(batch.tokens.numel() for batch in batches)])
         dist.all_reduce(share)
-        weigh_router_losses(self.chunks[0].module.config, float(share[0] / share[1]))
+        scale_aux_losses(self.chunks[0].module.config, float(share[0] / share[1]))
 
     def step(self, index: int, *, stop: bool = False) -> StepResult:
         """Train step `index` (0-based). `stop` reaches every rank when any rank says it."""
@@ -273,7 +275,7 @@ class Trainer:
             return names
         layers = model.num_layers + model.mtp_layers
         sparse = sum(model.sparse_layers) + model.mtp_layers
-        losses = take_router_losses(self.experiment.parallel, self.engine.dp, layers)
+        losses = pop_aux_losses(self.experiment.parallel, self.engine.dp, layers)
         for name, values in losses.items():
             key = "z_loss" if name == "z_loss" else "load_balancing_loss"
             names[key] = float(values.sum()) / sparse / self.micro_batches / steps

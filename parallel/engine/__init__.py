@@ -1,1 +1,1 @@
-"""Process groups and megatron-core's start, the CPU host it runs on, and the watchdog."""
+"""megatron-core in this process: start and stop, process groups, the CPU host, the watchdog."""

@@ -1,34 +1,35 @@
-"""What layouts and memory models must know of a model and its batches: plain numbers."""
+"""The sizes of a model and its batches that layouts and the memory model need: plain numbers."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Parameters of one part, by what tensor parallelism does to them."""
+    """Number of parameters of one component, by how tensor parallelism treats them."""
 
-    cut: int = 0
-    """Divided over tensor-parallel ranks."""
-    whole: int = 0
-    """Kept by every tensor-parallel rank: norms, routers, biases after row-parallel products."""
-    latent: int = 0
-    """Down-projections of latent attention: divided by kernel set `torch`, whole with `te`."""
+    sharded: int = 0
+    """Sharded over tensor-parallel ranks."""
+    replicated: int = 0
+    """Replicated on every tensor-parallel rank: norms, routers, biases of row-parallel layers."""
+    mla_down: int = 0
+    """Down-projections of latent attention: sharded with kernel set `torch`, replicated with
+    `te`."""
 
     @property
     def total(self) -> int:
-        """All of them."""
-        return self.cut + self.whole + self.latent
+        """All parameters of the component."""
+        return self.sharded + self.replicated + self.mla_down
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """One decoder-only Transformer. Sizes are those of the whole model; 0 means absent."""
+class ModelShape:
+    """Sizes of one decoder-only Transformer, before sharding; 0 means absent."""
 
     hidden_size: int
     vocab_size: int
     num_heads: int
     num_kv_heads: int
-    """Key-value heads that are cut over ranks (latent attention: `num_heads`)."""
+    """Key-value heads, which tensor parallelism shards (latent attention: `num_heads`)."""
     qk_head_dim: int
     v_head_dim: int
     sparse_layers: tuple[bool, ...]
@@ -37,7 +38,7 @@ class Shape:
     """Multi-token-prediction layers, each of the last layer's kind, on the last stage."""
     tie_embeddings: bool = False
     normalizes_qk: bool = False
-    """Whether queries and keys pass an RMSNorm, which keeps its input for the backward pass."""
+    """Whether queries and keys pass an RMSNorm, which saves its input for the backward pass."""
     q_lora_rank: int = 0
     kv_lora_rank: int = 0
     """Above 0: latent attention."""
@@ -50,13 +51,13 @@ class Shape:
     capacity_factor: float | None = None
 
     attention: Weights
-    """One layer's attention with the layer's norms."""
+    """Attention of one layer, with the layer's norms."""
     dense_ffn: Weights = Weights()
-    """One dense layer's feed-forward network."""
+    """Feed-forward network of one dense layer."""
     expert: Weights = Weights()
-    """One routed expert (`cut` over expert-tensor-parallel ranks)."""
-    beside_experts: Weights = Weights()
-    """One sparse layer's router and shared experts."""
+    """One routed expert (`sharded` over expert-tensor-parallel ranks)."""
+    router_and_shared: Weights = Weights()
+    """Router, shared experts and their gate of one sparse layer."""
     mtp: Weights = Weights()
     """One multi-token-prediction layer without its Transformer layer."""
 
@@ -67,12 +68,12 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
-    """What one optimizer step trains on."""
+class BatchSize:
+    """Size of the batch of one optimizer step."""
 
     seq_len: int
-    """Tokens a sequence."""
+    """Tokens per sequence."""
     micro_batch_size: int
-    """Sequences of one forward pass on one data-parallel rank."""
+    """Sequences per forward pass on one data-parallel rank."""
     global_batch_size: int
-    """Sequences of one optimizer step over all ranks."""
+    """Sequences per optimizer step, over all ranks."""

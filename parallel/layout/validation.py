@@ -6,11 +6,13 @@ The rules are megatron-core's (`transformer_config.py`, `attention.py`, `moe_lay
 
 from parallel.errors import ParallelError
 from parallel.layout.layout import Layout
-from parallel.layout.model_shape import Batch, Shape
+from parallel.layout.model_shape import BatchSize, ModelShape
 from parallel.layout.placement import Placement, place, rank_fault
 
 
-def checked_placement(layout: Layout, shape: Shape, batch: Batch, num_ranks: int) -> Placement:
+def checked_placement(
+    layout: Layout, shape: ModelShape, batch: BatchSize, num_ranks: int
+) -> Placement:
     """Lay a model over ranks.
 
     Raises:
@@ -23,7 +25,7 @@ def checked_placement(layout: Layout, shape: Shape, batch: Batch, num_ranks: int
     return place(layout, num_ranks)
 
 
-def num_micro_batches(placement: Placement, batch: Batch) -> int:
+def num_micro_batches(placement: Placement, batch: BatchSize) -> int:
     """Return the micro-batches of one step on one data-parallel rank.
 
     Raises:
@@ -34,7 +36,7 @@ def num_micro_batches(placement: Placement, batch: Batch) -> int:
     return batch.global_batch_size // (batch.micro_batch_size * placement.dp)
 
 
-def layout_faults(layout: Layout, shape: Shape, batch: Batch, num_ranks: int) -> list[str]:
+def layout_faults(layout: Layout, shape: ModelShape, batch: BatchSize, num_ranks: int) -> list[str]:
     """Return all reasons why the engine cannot run this; none where it can."""
     found = [
         rank_fault(layout, num_ranks),
@@ -49,7 +51,7 @@ def layout_faults(layout: Layout, shape: Shape, batch: Batch, num_ranks: int) ->
     return [fault for fault in found if fault]
 
 
-def _tensor_faults(layout: Layout, shape: Shape) -> list[str | None]:
+def _tensor_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
     tp, kv_heads = layout.tp, shape.num_kv_heads
     cut = {
         "num_heads": shape.num_heads,
@@ -69,7 +71,7 @@ def _tensor_faults(layout: Layout, shape: Shape) -> list[str | None]:
     return faults
 
 
-def _sequence_faults(layout: Layout, shape: Shape, batch: Batch) -> list[str | None]:
+def _sequence_faults(layout: Layout, shape: ModelShape, batch: BatchSize) -> list[str | None]:
     cp, tp, length = layout.cp, layout.tp, batch.seq_len
     faults: list[str | None] = []
     # Each context-parallel rank takes two pieces, one early and one late, to even out work.
@@ -91,7 +93,7 @@ def _sequence_faults(layout: Layout, shape: Shape, batch: Batch) -> list[str | N
     return faults
 
 
-def _depth_fault(layout: Layout, shape: Shape) -> str | None:
+def _depth_fault(layout: Layout, shape: ModelShape) -> str | None:
     chunks, ends = layout.pp * layout.vpp, 2 * layout.ends_count_as_layers
     if layout.stage_layers is not None:
         total = sum(layout.stage_layers)
@@ -112,7 +114,7 @@ def _depth_fault(layout: Layout, shape: Shape) -> str | None:
     return f"pp*vpp = {layout.pp}*{layout.vpp} = {chunks} does not divide {counted}: {remedy}"
 
 
-def _tie_fault(layout: Layout, shape: Shape) -> str | None:
+def _tie_fault(layout: Layout, shape: ModelShape) -> str | None:
     """Refuse three copies of one table: megatron-core asserts when it maps them to a checkpoint."""
     if layout.pp == 1 or not (shape.tie_embeddings and shape.mtp_layers):
         return None
@@ -122,7 +124,7 @@ def _tie_fault(layout: Layout, shape: Shape) -> str | None:
     )
 
 
-def _expert_faults(layout: Layout, shape: Shape) -> list[str | None]:
+def _expert_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
     ep, etp = layout.ep, layout.expert_tp
     if not any(shape.sparse_layers):
         wrong = [f"{name}={n}" for name, n in (("ep", ep), ("etp", etp)) if n > 1]
@@ -136,7 +138,7 @@ def _expert_faults(layout: Layout, shape: Shape) -> list[str | None]:
     return faults
 
 
-def _recompute_faults(layout: Layout, shape: Shape) -> list[str | None]:
+def _recompute_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
     """Refuse to recompute parts that the model does not have."""
     if layout.recompute != "selective":
         return []
@@ -154,7 +156,7 @@ def _recompute_faults(layout: Layout, shape: Shape) -> list[str | None]:
     ]
 
 
-def _schedule_fault(layout: Layout, batch: Batch, num_ranks: int) -> str | None:
+def _schedule_fault(layout: Layout, batch: BatchSize, num_ranks: int) -> str | None:
     dp, rest = divmod(num_ranks, layout.tp * layout.cp * layout.pp)
     if rest:
         return None
@@ -172,7 +174,7 @@ def _schedule_fault(layout: Layout, batch: Batch, num_ranks: int) -> str | None:
     return None
 
 
-def _batch_fault(dp: int, batch: Batch) -> str | None:
+def _batch_fault(dp: int, batch: BatchSize) -> str | None:
     share = batch.micro_batch_size * dp
     if batch.global_batch_size % share == 0:
         return None

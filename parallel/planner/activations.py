@@ -17,7 +17,7 @@ their intermediate results too.
 from dataclasses import dataclass
 
 from parallel.layout.layout import Layout
-from parallel.layout.model_shape import Batch, Shape
+from parallel.layout.model_shape import BatchSize, ModelShape
 from parallel.precision.recipes import Precision
 
 LOG_SUM_EXP_BYTES = 4
@@ -40,13 +40,13 @@ class RankTokens:
     """Between them: fewer with sequence parallelism."""
 
 
-def rank_tokens(layout: Layout, batch: Batch) -> RankTokens:
+def rank_tokens(layout: Layout, batch: BatchSize) -> RankTokens:
     """Return a rank's tokens of one micro-batch."""
     sequence = batch.seq_len * batch.micro_batch_size // layout.cp
     return RankTokens(sequence=sequence, residual=sequence // layout.tp if layout.sp else sequence)
 
 
-def routed_tokens(shape: Shape, layout: Layout, batch: Batch, imbalance: float) -> int:
+def routed_tokens(shape: ModelShape, layout: Layout, batch: BatchSize, imbalance: float) -> int:
     """Return token copies that a rank's experts take in of one micro-batch.
 
     Each rank of the expert-parallel group sends `top_k` copies of each of its tokens and under
@@ -58,9 +58,9 @@ def routed_tokens(shape: Shape, layout: Layout, batch: Batch, imbalance: float) 
 
 
 def layer_bytes(  # noqa: PLR0913
-    shape: Shape,
+    shape: ModelShape,
     layout: Layout,
-    batch: Batch,
+    batch: BatchSize,
     precision: Precision,
     sparse: bool,
     imbalance: float = 1.0,
@@ -76,9 +76,9 @@ def layer_bytes(  # noqa: PLR0913
 
 
 def recomputed_bytes(  # noqa: PLR0913
-    shape: Shape,
+    shape: ModelShape,
     layout: Layout,
-    batch: Batch,
+    batch: BatchSize,
     precision: Precision,
     sparse: bool,
     imbalance: float = 1.0,
@@ -98,9 +98,9 @@ def _network(sparse: bool) -> str:
 
 
 def _part_bytes(  # noqa: PLR0913
-    shape: Shape,
+    shape: ModelShape,
     layout: Layout,
-    batch: Batch,
+    batch: BatchSize,
     precision: Precision,
     sparse: bool,
     imbalance: float,
@@ -123,7 +123,7 @@ def _part_bytes(  # noqa: PLR0913
     return attention, width * elements + fixed + ROUTED_COPY_BYTES * routed
 
 
-def logits_bytes(shape: Shape, layout: Layout, batch: Batch, precision: Precision) -> int:
+def logits_bytes(shape: ModelShape, layout: Layout, batch: BatchSize, precision: Precision) -> int:
     """Return logits in the model's precision, their FP32 softmax, and their gradient.
 
     In FP32 the softmax is taken in place of the logits and becomes their gradient
@@ -134,7 +134,11 @@ def logits_bytes(shape: Shape, layout: Layout, batch: Batch, precision: Precisio
 
 
 def layer_gradient_bytes(
-    shape: Shape, layout: Layout, batch: Batch, precision: Precision, imbalance: float = 1.0
+    shape: ModelShape,
+    layout: Layout,
+    batch: BatchSize,
+    precision: Precision,
+    imbalance: float = 1.0,
 ) -> int:
     """Return gradients alive at once inside the widest layer's feed-forward network.
 
@@ -151,7 +155,7 @@ def layer_gradient_bytes(
     )
 
 
-def _attention_elements(shape: Shape, layout: Layout, tokens: RankTokens) -> int:
+def _attention_elements(shape: ModelShape, layout: Layout, tokens: RankTokens) -> int:
     """Return elements kept between the norm's output and the output projection."""
     queries = shape.num_heads * shape.qk_head_dim
     output = shape.num_heads * shape.v_head_dim

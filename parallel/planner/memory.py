@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from parallel.layout.layout import Layout
-from parallel.layout.model_shape import Batch, Shape, Weights
+from parallel.layout.model_shape import BatchSize, ModelShape, Weights
 from parallel.layout.placement import Placement
 from parallel.layout.validation import num_micro_batches
 from parallel.planner.activations import (
@@ -98,9 +98,9 @@ class RankParameters:
 
 
 def peak_memory(
-    shape: Shape,
+    shape: ModelShape,
     placement: Placement,
-    batch: Batch,
+    batch: BatchSize,
     precision: Precision,
     *,
     expert_imbalance: float = 1.0,
@@ -127,9 +127,9 @@ def peak_memory(
 
 
 def stage_memory(  # noqa: PLR0913
-    shape: Shape,
+    shape: ModelShape,
     placement: Placement,
-    batch: Batch,
+    batch: BatchSize,
     precision: Precision,
     stage: int,
     *,
@@ -176,7 +176,7 @@ def stage_memory(  # noqa: PLR0913
 
 
 def rank_parameters(
-    shape: Shape, layout: Layout, precision: Precision, stage: int
+    shape: ModelShape, layout: Layout, precision: Precision, stage: int
 ) -> RankParameters:
     """Count the parameters on each rank of one stage."""
     layers = [layer for chunk in layout.chunk_layers(shape.num_layers)[stage] for layer in chunk]
@@ -186,17 +186,17 @@ def rank_parameters(
         kinds += [shape.sparse_layers[-1]] * shape.mtp_layers
     sparse = sum(kinds)
     beside = [shape.attention] * len(kinds)
-    beside += [shape.beside_experts] * sparse + [shape.dense_ffn] * (len(kinds) - sparse)
+    beside += [shape.router_and_shared] * sparse + [shape.dense_ffn] * (len(kinds) - sparse)
     beside += [shape.mtp] * (shape.mtp_layers * is_last)
     cut = sum(_cut(part, layout.tp, precision) for part in beside)
     whole = sum(_whole(part, precision) for part in beside)
     experts_here = sparse * (shape.num_experts // layout.ep)
-    expert_cut = experts_here * (shape.expert.cut // layout.expert_tp)
+    expert_cut = experts_here * (shape.expert.sharded // layout.expert_tp)
     tables = _table_copies(shape, layout, is_first=is_first, is_last=is_last)
     table = shape.vocab_size * shape.hidden_size // layout.tp
     return RankParameters(
         dense=cut + whole + tables * table + shape.hidden_size * is_last,
-        expert=expert_cut + experts_here * shape.expert.whole,
+        expert=expert_cut + experts_here * shape.expert.replicated,
         fp8=cut + expert_cut,
     )
 
@@ -225,7 +225,7 @@ def _optimizer_bytes(
     return each * (dense + -(-parameters.expert // placement.edp))
 
 
-def _table_copies(shape: Shape, layout: Layout, *, is_first: bool, is_last: bool) -> int:
+def _table_copies(shape: ModelShape, layout: Layout, *, is_first: bool, is_last: bool) -> int:
     """Count the vocabulary-sized tables of a stage.
 
     The first stage has the input embedding, the last the LM head, which is the same table where
@@ -236,9 +236,9 @@ def _table_copies(shape: Shape, layout: Layout, *, is_first: bool, is_last: bool
 
 
 def _cut(part: Weights, tp: int, precision: Precision) -> int:
-    latent = part.latent if precision.kernels == "torch" else 0
-    return (part.cut + latent) // tp
+    latent = part.mla_down if precision.kernels == "torch" else 0
+    return (part.sharded + latent) // tp
 
 
 def _whole(part: Weights, precision: Precision) -> int:
-    return part.whole + (part.latent if precision.kernels == "te" else 0)
+    return part.replicated + (part.mla_down if precision.kernels == "te" else 0)

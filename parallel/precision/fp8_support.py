@@ -6,7 +6,7 @@ Sources: Transformer Engine's `check_fp8_support`, `check_mxfp8_support` and
 """
 
 from parallel.layout.layout import Layout
-from parallel.layout.model_shape import Batch, Shape
+from parallel.layout.model_shape import BatchSize, ModelShape
 from parallel.precision.recipes import Fp8Scaling, Precision
 
 CAPABILITY: dict[Fp8Scaling, tuple[int, int]] = {
@@ -24,8 +24,8 @@ _CARDS = {(8, 9): "L4, L40, RTX 40", (9, 0): "H100, H200", (10, 0): "B200, GB200
 def fp8_faults(
     precision: Precision,
     layout: Layout,
-    shape: Shape,
-    batch: Batch,
+    shape: ModelShape,
+    batch: BatchSize,
     capability: tuple[int, int] | None = None,
 ) -> list[str]:
     """Return why a native FP8 recipe cannot run; none where it can, or where FP8 is off.
@@ -52,7 +52,7 @@ def fp8_faults(
     return found
 
 
-def _extents(layout: Layout, shape: Shape, batch: Batch) -> dict[str, int]:
+def _extents(layout: Layout, shape: ModelShape, batch: BatchSize) -> dict[str, int]:
     """Return the extents of a rank's products (routed tokens are padded by the engine)."""
     tp = layout.tp
     extents = {

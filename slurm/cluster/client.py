@@ -14,7 +14,7 @@ from pathlib import Path
 
 from slurm.errors import JobError, SlurmError
 
-BUSY = (
+TRANSIENT_ERRORS = (
     "unable to contact slurm controller",
     "socket timed out",
     "connection refused",
@@ -42,9 +42,9 @@ REMEDIES = {
 }
 """What mends a refusal, by a part of the answer in lower case; the first match counts."""
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL", re.IGNORECASE)
-OWN_VARIABLES = re.compile(r"(SLURMD?|SBATCH|SRUN)_|(RANK|LOCAL_RANK|WORLD_SIZE|MASTER_.*)$")
-KEPT_VARIABLES = frozenset({"SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS"})
-HABITS = re.compile(r"(SQUEUE|SACCT|SCONTROL|SCANCEL)_|SLURM_TIME_FORMAT$")
+JOB_VARIABLES = re.compile(r"(SLURMD?|SBATCH|SRUN)_|(RANK|LOCAL_RANK|WORLD_SIZE|MASTER_.*)$")
+CLIENT_VARIABLES = frozenset({"SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS"})
+USER_FORMAT_VARIABLES = re.compile(r"(SQUEUE|SACCT|SCONTROL|SCANCEL)_|SLURM_TIME_FORMAT$")
 """Variables by which users change what the commands select and how they write it."""
 
 
@@ -68,7 +68,7 @@ class QueueEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class AccountingEntry:
-    """One stay of a job on its nodes as sacct keeps it; a requeued job has several."""
+    """One start of a job as sacct records it; a requeued job has several."""
 
     job: str
     """Id, `123` or `123_4`."""
@@ -83,7 +83,7 @@ class AccountingEntry:
 
 
 class Client:
-    """Runs the cluster's commands, patiently; answers become values or one-line errors."""
+    """Runs the cluster's commands, with retries; answers become values or one-line errors."""
 
     def __init__(
         self, *, pauses_s: Sequence[float] = (2, 5, 10), sleep: Callable[[float], None] = time.sleep
@@ -117,11 +117,13 @@ class Client:
         argv = ["sbatch", "--parsable", *options, str(script)]
         env = submission_environment(os.environ, secrets)
 
-        def taken() -> str | None:
-            found = self.jobs_of_script(script) - set(known_jobs)
-            return max(found, key=int) if found else None
+        def accepted_job() -> str | None:
+            new_jobs = self.jobs_of_script(script) - set(known_jobs)
+            return max(new_jobs, key=int) if new_jobs else None
 
-        return self._patiently(argv, env=env, instead=taken).strip().partition(";")[0]
+        return (
+            self._run_with_retries(argv, env=env, fallback=accepted_job).strip().partition(";")[0]
+        )
 
     def test(self, script: Path, *, options: Sequence[str] = ()) -> str:
         """Ask whether and when a script could run, without submitting it; returns the answer."""
@@ -138,7 +140,7 @@ class Client:
         fields = "%i|%T|%r|%L|%S|%N"
         argv = ["squeue", "--noheader", "--array", "--states=all", f"--format={fields}"]
         try:
-            text = self._patiently([*argv, f"--jobs={','.join(sorted(jobs))}"])
+            text = self._run_with_retries([*argv, f"--jobs={','.join(sorted(jobs))}"])
         except JobError as error:
             if "invalid job id" in str(error).lower():  # all are long gone
                 return {}
@@ -147,21 +149,21 @@ class Client:
 
     def cancel(self, jobs: Sequence[str]) -> None:
         """Cancel jobs or array tasks."""
-        self._patiently(["scancel", *jobs])
+        self._run_with_retries(["scancel", *jobs])
 
-    def tell_batch_shell(self, job: str) -> None:
-        """Have a running job stop and go on, as before its time limit."""
-        self._patiently(["scancel", "--batch", "--signal=USR2", job])
+    def signal_batch_shell(self, job: str) -> None:
+        """Signal a running job's batch shell to checkpoint and continue."""
+        self._run_with_retries(["scancel", "--batch", "--signal=USR2", job])
 
     def requeue(self, job: str) -> None:
         """Put a running or ended job back into the queue."""
-        self._patiently(["scontrol", "requeue", job])
+        self._run_with_retries(["scontrol", "requeue", job])
 
     def max_array_size(self) -> int:
         """Return the number of indices that one array may span."""
-        text = self._patiently(["scontrol", "show", "config"])
-        found = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
-        return int(found[1]) if found else 1001
+        text = self._run_with_retries(["scontrol", "show", "config"])
+        match = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
+        return int(match[1]) if match else 1001
 
     def accounting(self, jobs: Collection[str]) -> list[AccountingEntry] | None:
         """Return what the accounting keeps of these jobs; none where it is disabled."""
@@ -170,7 +172,7 @@ class Client:
         fields = "JobID,State,ElapsedRaw,NodeList,ConsumedEnergyRaw"
         options = ["--noheader", "--parsable2", "--duplicates", f"--format={fields}"]
         try:
-            text = self._patiently(["sacct", *options, f"--jobs={','.join(sorted(jobs))}"])
+            text = self._run_with_retries(["sacct", *options, f"--jobs={','.join(sorted(jobs))}"])
         except (JobError, SlurmError) as error:
             if "accounting storage is disabled" in str(error).lower():
                 return None
@@ -179,32 +181,32 @@ class Client:
 
     def jobs_of_script(self, script: Path) -> set[str]:
         """Return the ids of one's own queued jobs that a script made, without array index."""
-        text = self._patiently(["squeue", "--noheader", "--me", "--format=%F|%o"])
+        text = self._run_with_retries(["squeue", "--noheader", "--me", "--format=%F|%o"])
         pairs = (line.strip().partition("|") for line in text.splitlines())
         return {job for job, _, command in pairs if command == str(script)}
 
-    def _patiently(
+    def _run_with_retries(
         self,
         argv: Sequence[str],
         *,
         env: Mapping[str, str] | None = None,
-        instead: Callable[[], str | None] = lambda: None,
+        fallback: Callable[[], str | None] = lambda: None,
     ) -> str:
-        """Run a command until the controller answers; `instead` may find the answer elsewhere."""
+        """Run a command until the controller answers; `fallback` may get the answer elsewhere."""
         for pause_s in (*self._pauses_s, None):
             done = self._run(argv, env=env)
             if done.returncode == 0:
                 return done.stdout
-            if not any(sign in done.stderr.lower() for sign in BUSY):
+            if not any(text in done.stderr.lower() for text in TRANSIENT_ERRORS):
                 raise _refusal(argv[0], done.stderr)
             if pause_s is not None:
                 self._sleep(pause_s)
-                if (answer := instead()) is not None:
+                if (answer := fallback()) is not None:
                     return answer
-        nothing = "; nothing was submitted" if argv[0] == "sbatch" else ""
+        consequence = "; nothing was submitted" if argv[0] == "sbatch" else ""
         raise SlurmError(
             f"{argv[0]}: {_last_line(done.stderr)} ({len(self._pauses_s) + 1} tries): the cluster's"
-            f" controller is down or busy{nothing}: try again later"
+            f" controller is down or busy{consequence}: try again later"
         )
 
     @staticmethod
@@ -214,7 +216,7 @@ class Client:
         try:
             return subprocess.run(
                 argv,
-                env=_without_habits(os.environ if env is None else env),
+                env=_without_user_formats(os.environ if env is None else env),
                 capture_output=True,
                 text=True,
                 timeout=120,
@@ -234,13 +236,13 @@ def submission_environment(env: Mapping[str, str], secrets: Iterable[str]) -> di
     return {
         name: value
         for name, value in env.items()
-        if name in KEPT_VARIABLES
-        or not (name in named or SECRET_NAME.search(name) or OWN_VARIABLES.match(name))
+        if name in CLIENT_VARIABLES
+        or not (name in named or SECRET_NAME.search(name) or JOB_VARIABLES.match(name))
     }
 
 
-def _without_habits(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if not HABITS.match(name)}
+def _without_user_formats(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if not USER_FORMAT_VARIABLES.match(name)}
 
 
 def seconds(text: str) -> int | None:
@@ -294,7 +296,7 @@ def _accounting_entries(lines: Iterable[str]) -> list[AccountingEntry]:
 
 
 def _refusal(program: str, stderr: str) -> JobError:
-    """Make one line of a refusal: what the cluster said, what mends it."""
+    """Make one line of a refusal: the cluster's message, and the remedy."""
     said = "; ".join(dict.fromkeys(_messages(stderr))) or "no message"
     remedy = next((text for sign, text in REMEDIES.items() if sign in said.lower()), None)
     return JobError(f"{program}: {said}" + (f": {remedy}" if remedy else ""))

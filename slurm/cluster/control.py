@@ -1,10 +1,16 @@
-"""Cancel and requeue what was submitted."""
+"""Cancel and requeue submitted tasks."""
 
 from collections.abc import Iterable
 
 from slurm.cluster.client import Client
-from slurm.cluster.submission_folder import Submission, alone
-from slurm.cluster.submit import ENDED, adopt_jobs, forgive, is_finished, submit_tasks
+from slurm.cluster.submission_folder import Submission, submission_lock
+from slurm.cluster.submit import (
+    ENDED,
+    is_finished,
+    record_orphan_jobs,
+    reset_restart_count,
+    submit_tasks,
+)
 from slurm.errors import JobError
 from slurm.job.task import Task
 
@@ -37,12 +43,12 @@ def requeue_tasks(submission: Submission, only: int | None, client: Client) -> d
     Raises:
         JobError: There is no such task.
     """
-    with alone(submission.path.parent):
+    with submission_lock(submission.path.parent):
         return _requeue(submission, only, client)
 
 
 def _requeue(submission: Submission, only: int | None, client: Client) -> dict[str, list[str]]:
-    adopt_jobs(submission, client)
+    record_orphan_jobs(submission, client)
     active = _active_ids(submission, client, state="RUNNING")
     waiting = _active_ids(submission, client)
     tasks = _tasks(submission, only)
@@ -50,8 +56,8 @@ def _requeue(submission: Submission, only: int | None, client: Client) -> dict[s
     # Where the job may not be requeued, its batch shell submits the next one.
     by_shell = submission.details["slurm"].get("continue_by") == "submit"
     for index, job in running.items():
-        forgive(submission, index)
-        (client.tell_batch_shell if by_shell else client.requeue)(job)
+        reset_restart_count(submission, index)
+        (client.signal_batch_shell if by_shell else client.requeue)(job)
     ended = [
         task for task in tasks if task.index not in waiting and not is_finished(task, submission)
     ]
@@ -66,14 +72,14 @@ def _active_ids(submission: Submission, client: Client, state: str | None = None
     """Return the id of each task that is in the queue (in one state), by task."""
     jobs = submission.submitted_jobs()
     queue = client.queue({job for job, _ in jobs})
-    found = {}
+    ids = {}
     for job, indices in jobs:
         for index in indices:
             identity = f"{job}_{index}" if submission.is_array else job
             entry = queue.get(identity)
             if entry and entry.state not in ENDED and state in {None, entry.state}:
-                found[index] = identity
-    return found
+                ids[index] = identity
+    return ids
 
 
 def _tasks(submission: Submission, only: int | None) -> Iterable[Task]:

@@ -1,4 +1,4 @@
-"""What lies on disk for one submission, and what it says of its tasks.
+"""A submission's folder: its files, and the jobs and attempts of its tasks.
 
     runs/slurm/<name>-<hash>/
         job.sh job.json commands      the script, the description, one line of arguments a task
@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data.storage.lock import FileLock, LocksUnsupportedError
 from slurm.errors import JobError
 from slurm.job.task import SUBMISSIONS, Task
 
@@ -47,7 +48,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A submission as found on disk."""
+    """A submission as read from its folder."""
 
     path: Path
     name: str
@@ -63,8 +64,8 @@ class Submission:
 
     def submitted_jobs(self) -> list[tuple[str, frozenset[int]]]:
         """Return every job of this submission with its tasks, oldest first."""
-        jobs = {}  # by id: the batch shell and whoever took its job up may both have noted it
-        # A full disk may have torn a line, and the next one stand right behind it.
+        jobs = {}  # by id: the batch shell and record_orphan_jobs may both have recorded it
+        # A full disk may have cut a line short, with the next one directly after it.
         for line in re.findall(r"\{[^{}]*\}", _text(self.path / "jobs")):
             with suppress(ValueError, KeyError):
                 row = json.loads(line)
@@ -72,14 +73,14 @@ class Submission:
         return list(jobs.items())
 
     def record_job(self, job: str, tasks: str, submitted_s: float) -> None:
-        """Note that tasks were submitted as `job`; one short line, while no batch shell writes."""
+        """Record that tasks were submitted as `job`: one short line, under a lock."""
         row = {"job": job, "tasks": tasks, "submitted": int(submitted_s)}
         with (self.path / "jobs").open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(json.dumps(row) + "\n")
 
     def task_dir(self, index: int) -> Path:
-        """Return where the batch shell keeps a task's attempts."""
+        """Return the folder in which the batch shell records a task's attempts."""
         return self.path / "tasks" / str(index)
 
     def job_ids(self, index: int) -> list[str]:
@@ -90,17 +91,17 @@ class Submission:
     def attempts(self, index: int) -> list[Attempt]:
         """Return a task's starts, oldest first."""
         begins = self.task_dir(index).glob("attempt-*/begin")
-        found = [_attempt(path, first) for path in begins if (first := _values(path))]
-        return sorted(found, key=lambda attempt: attempt.number)
+        attempts = [_attempt(path, first) for path in begins if (first := _values(path))]
+        return sorted(attempts, key=lambda attempt: attempt.number)
 
 
 def parse_array(text: str) -> frozenset[int]:
     """Read array indices, for example `0-3,7`."""
-    found: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return frozenset(found)
+    indices: set[int] = set()
+    for span in text.split(","):
+        first, _, last = span.partition("-")
+        indices.update(range(int(first), int(last or first) + 1))
+    return frozenset(indices)
 
 
 def describe(tasks: Sequence[Task], *, name: str, is_array: bool, **details: Any) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def read_submission(path: Path) -> Submission:
     """Open a submission's folder.
 
     Raises:
-        JobError: It is none.
+        JobError: It is not one.
     """
     try:
         return _read(path)
@@ -144,51 +145,51 @@ def _read(path: Path) -> Submission:
 
 def all_submissions(runs_dir: Path) -> list[Submission]:
     """Return every submission, oldest first."""
-    found = []
+    dated = []
     for path in (runs_dir / SUBMISSIONS).glob("[!.]*/job.json"):
-        with suppress(FileNotFoundError):  # the cluster refused it, and its folder goes right now
-            found.append((path.stat().st_mtime, _read(path.parent)))
-    return [submission for _, submission in sorted(found, key=lambda entry: entry[0])]
+        with suppress(FileNotFoundError):  # refused by the cluster, its folder is being removed
+            dated.append((path.stat().st_mtime, _read(path.parent)))
+    return [submission for _, submission in sorted(dated, key=lambda entry: entry[0])]
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other command submits from a folder of submissions, and keep others waiting.
+def submission_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder of submissions: one command at a time submits from it.
 
     Raises:
         JobError: The file system has no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise JobError(
-                f"{folder}: cannot lock it against other commands ({error.strerror}):"
-                " choose a file system with locks with --runs-dir"
-            ) from None
+    try:
+        lock = FileLock(folder / ".lock")
+    except LocksUnsupportedError as error:
+        raise JobError(
+            f"{folder}: cannot lock it against other commands ({error.strerror}):"
+            " choose a file system with locks with --runs-dir"
+        ) from None
+    with lock:
         yield
 
 
-def find_submission(runs_dir: Path, wanted: str) -> Submission:
-    """Return the submission that is meant by a job id, a folder, or the start of a name.
+def find_submission(runs_dir: Path, name: str) -> Submission:
+    """Return the submission that a job id, a folder, or the start of a name identifies.
 
     Raises:
-        JobError: None is, or several are.
+        JobError: None matches, or several do.
     """
-    if (Path(wanted) / "job.json").exists():
-        return read_submission(Path(wanted).resolve())
+    if (Path(name) / "job.json").exists():
+        return read_submission(Path(name).resolve())
     known = all_submissions(runs_dir)
-    number = wanted.partition("_")[0]
+    number = name.partition("_")[0]
     for submission in known:
         if any(job == number for job, _ in submission.submitted_jobs()):
             return submission
-    named = [one for one in known if wanted == one.name or one.path.name.startswith(wanted)]
+    named = [one for one in known if name == one.name or one.path.name.startswith(name)]
     if len(named) == 1:
         return named[0]
     names = ", ".join(one.path.name for one in (named or known)) or "none"
     problem = "means several submissions" if named else "is no submission"
-    raise JobError(f"{wanted}: {problem} in {runs_dir / SUBMISSIONS} (there: {names})")
+    raise JobError(f"{name}: {problem} in {runs_dir / SUBMISSIONS} (there: {names})")
 
 
 def _attempt(begin: Path, first: dict[str, Any]) -> Attempt:

@@ -1,4 +1,4 @@
-"""Hand a plan to the cluster: only what is missing, whole or not at all."""
+"""Submit a plan's missing tasks to the cluster; a submission is complete or absent."""
 
 import json
 import os
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from moe.storage.atomic import write_json
+from data.storage.atomic import write_json
 from slurm.cluster.client import Client
 from slurm.cluster.submission_folder import (
     Submission,
     all_submissions,
-    alone,
     describe,
     read_submission,
+    submission_lock,
 )
 from slurm.errors import JobError, UnrecordedError
 from slurm.job.batch_script import array_text, render, render_commands
-from slurm.job.code_snapshot import Snapshot
-from slurm.job.plan import Plan
+from slurm.job.code_snapshot import CodeSnapshot
+from slurm.job.plan import JobPlan
 from slurm.job.task import Task
 
 ENDED = frozenset(
@@ -46,7 +46,7 @@ class Receipt:
     """By task name."""
 
 
-def test_plan(plan: Plan, client: Client) -> str:
+def dry_run_on_cluster(plan: JobPlan, client: Client) -> str:
     """Ask the cluster whether and when a plan could run; returns its answer.
 
     Raises:
@@ -59,7 +59,10 @@ def test_plan(plan: Plan, client: Client) -> str:
 
 
 def submit(
-    plan: Plan, snapshot: Snapshot, client: Client, environment: Mapping[str, str] = os.environ
+    plan: JobPlan,
+    snapshot: CodeSnapshot,
+    client: Client,
+    environment: Mapping[str, str] = os.environ,
 ) -> Receipt:
     """Submit the tasks of a plan that are neither finished nor queued.
 
@@ -69,15 +72,15 @@ def submit(
         UnrecordedError: The job is queued, but the disk is full.
     """
     secrets = _secret_lines(plan, environment)
-    with alone(plan.job.job_dir.parent):
+    with submission_lock(plan.job.job_dir.parent):
         return _submit(plan, snapshot, client, secrets)
 
 
-def _submit(plan: Plan, snapshot: Snapshot, client: Client, secrets: list[str]) -> Receipt:
+def _submit(plan: JobPlan, snapshot: CodeSnapshot, client: Client, secrets: list[str]) -> Receipt:
     path = plan.job.job_dir
     earlier = read_submission(path) if (path / "job.json").exists() else None
     if earlier is not None:
-        adopt_jobs(earlier, client)
+        record_orphan_jobs(earlier, client)
     states = task_states(plan, client)
     missing = [task for task in plan.tasks if states[task.name] == "submitted"]
     if not missing:
@@ -93,7 +96,7 @@ def _submit(plan: Plan, snapshot: Snapshot, client: Client, secrets: list[str]) 
         raise
     except Exception:
         if earlier is None:
-            with suppress(OSError):  # why the cluster refused is what must be told
+            with suppress(OSError):  # the cluster's refusal is the error to report
                 _discard(path)
         raise
     return Receipt(submission=path, job=job, states=states)
@@ -114,14 +117,14 @@ def submit_tasks(
         limit = submission.details["slurm"].get("max_parallel")
         options = [f"--array={array_text(indices)}" + (f"%{limit}" if limit else "")]
     for index in indices:
-        forgive(submission, index)
+        reset_restart_count(submission, index)
     began_s = time.time()
     job = client.submit(submission.script, options=options, known_jobs=known, secrets=secrets)
     _record(submission, job, indices, began_s)
     return job
 
 
-def adopt_jobs(submission: Submission, client: Client) -> None:
+def record_orphan_jobs(submission: Submission, client: Client) -> None:
     """Record queued jobs whose command was ended, or whose disk was full, before it could."""
     known = {job for job, _ in submission.submitted_jobs()}
     for job in sorted(client.jobs_of_script(submission.script) - known):
@@ -139,8 +142,8 @@ def _record(submission: Submission, job: str, indices: Iterable[int], began_s: f
         ) from None
 
 
-def task_states(plan: Plan, client: Client) -> dict[str, TaskState]:
-    """Tell which tasks are done, which any submission has queued, and which are missing."""
+def task_states(plan: JobPlan, client: Client) -> dict[str, TaskState]:
+    """Return which tasks are finished, which any submission has queued, and which to submit."""
     states: dict[str, TaskState] = {}
     others = all_submissions(plan.job.runs_dir)
     queued = _queued_names(others, client)
@@ -155,7 +158,7 @@ def task_states(plan: Plan, client: Client) -> dict[str, TaskState]:
 
 
 def is_finished(task: Task, submission: Submission | None) -> bool:
-    """Tell whether a task needs no more work: by the run's record, or the last attempt's end."""
+    """Return whether a task needs no more work: by the run's record, or the last attempt's end."""
     if task.run_dir is not None:
         try:
             record = json.loads((Path(task.run_dir) / "record.json").read_text(encoding="utf-8"))
@@ -173,13 +176,13 @@ def _queued_names(submissions: Iterable[Submission], client: Client) -> set[str]
     known = list(submissions)
     jobs = {job for one in known for job, _ in one.submitted_jobs()}
     active = {job for job, entry in client.queue(jobs).items() if entry.state not in ENDED}
-    found = set()
+    names = set()
     for one in known:
         for job, indices in one.submitted_jobs():
             for index in indices:
                 if (f"{job}_{index}" if one.is_array else job) in active:
-                    found.add(one.tasks[index].run_dir or f"{one.path}/{index}")
-    return found
+                    names.add(one.tasks[index].run_dir or f"{one.path}/{index}")
+    return names
 
 
 def _check_array_size(count: int, client: Client) -> None:
@@ -190,11 +193,11 @@ def _check_array_size(count: int, client: Client) -> None:
         )
 
 
-def _write(plan: Plan, snapshot: Snapshot) -> Submission:
+def _write(plan: JobPlan, snapshot: CodeSnapshot) -> Submission:
     """Write the submission's folder under a temporary name, then rename it."""
     path = plan.job.job_dir
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():  # what is left of one that could not be removed whole
+    if path.exists():  # left behind by an earlier removal that failed
         _discard(path)
     work = Path(tempfile.mkdtemp(dir=path.parent, prefix=".partial-"))
     try:
@@ -229,14 +232,14 @@ def _write(plan: Plan, snapshot: Snapshot) -> Submission:
 
 
 def _discard(path: Path) -> None:
-    """Take a folder out of sight first: what cannot be removed must not pass for a submission."""
+    """Rename a folder before removing it: a half-removed one must not look like a submission."""
     hidden = Path(tempfile.mkdtemp(dir=path.parent, prefix=".refused-"))
     path.rename(hidden)
     shutil.rmtree(hidden, ignore_errors=True)
 
 
-def forgive(submission: Submission, index: int) -> None:
-    """Start counting a task's restarts anew; forget failed nodes, and that it was cancelled."""
+def reset_restart_count(submission: Submission, index: int) -> None:
+    """Count a task's restarts from 0 again; clear its failed nodes and its cancelled mark."""
     folder = submission.task_dir(index)
     if folder.exists():
         for mark in ("cancelled", "excluded"):
@@ -245,7 +248,7 @@ def forgive(submission: Submission, index: int) -> None:
         (folder / "since").write_text(f"{attempts[-1].number if attempts else 0}\n")
 
 
-def _secret_lines(plan: Plan, environment: Mapping[str, str]) -> list[str]:
+def _secret_lines(plan: JobPlan, environment: Mapping[str, str]) -> list[str]:
     lines = []
     for name in plan.job.profile.secrets:
         if name not in environment:

@@ -1,1 +1,1 @@
-"""What will run, as text and without side effects: job, plan, site profile, batch script."""
+"""What will run, as text and without side effects: job, plan, cluster profile, batch script."""

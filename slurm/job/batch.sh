@@ -154,7 +154,7 @@ submit_next() { # in a new job, which waits for the end of this one
   [[ -n $excluded ]] && options+=("--exclude=$excluded")
   id=$(sbatch "${options[@]}" "$job_dir/job.sh") || return 1
   say "continued by job ${id%%;*}"
-  { # alone, as other tasks and record_job of submission.py write here too
+  { # under a lock, as other tasks and submission_folder.py's record_job write here too
     flock 9
     printf '{"job": "%s", "tasks": "%s", "submitted": %d}\n' "${id%%;*}" "$task" "$EPOCHSECONDS" >&9
   } 9>>"$job_dir/jobs" || say "job ${id%%;*} could not be added to $job_dir/jobs: moe slurm requeue does"

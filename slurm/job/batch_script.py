@@ -182,7 +182,7 @@ def _srun_args(job: Job) -> list[str]:
         args.append("--gpu-bind=none")  # every rank sees its node's GPUs and takes LOCAL_RANK's
     args += job.profile.srun_args
     if container.runtime == "pyxis":
-        mounts = [*(f"{folder}:{folder}" for folder in job.seen_folders), *container.mounts]
+        mounts = [*(f"{folder}:{folder}" for folder in job.mounted_folders), *container.mounts]
         args += [
             f"--container-image={container.image}",
             f"--container-mounts={','.join(mounts)}",
@@ -196,10 +196,10 @@ def _runtime(job: Job) -> list[str]:
     container = job.profile.container
     if container.runtime != "apptainer" or container.image is None:
         return []
-    mounts = ",".join([*job.seen_folders, *container.mounts])
+    mounts = ",".join([*job.mounted_folders, *container.mounts])
     gpu = ["--nv"] if job.config.gpus_per_node else []
-    place = ["--bind", mounts, "--pwd", str(job.work_dir)]
-    return ["apptainer", "exec", *gpu, *place, *container.args, container.image]
+    binds = ["--bind", mounts, "--pwd", str(job.work_dir)]
+    return ["apptainer", "exec", *gpu, *binds, *container.args, container.image]
 
 
 def _exports(job: Job) -> list[str]:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.storage.atomic import write_json
 from moe.runs.directory import CHECKOUT
-from moe.storage.atomic import write_json
 from slurm.errors import JobError
 
 CODE = ("moescale.py", "moe", "parallel", "data", "benchmarks", "slurm", "pyproject.toml")
@@ -23,7 +23,7 @@ EDITOR_LOCKS = ".#*"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
+class CodeSnapshot:
     """A stored copy of the code."""
 
     path: Path
@@ -36,7 +36,7 @@ class Snapshot:
     """Whether it differs from that commit; the difference is in `changes.diff`."""
 
 
-def read_code(folder: Path, checkout: Path = CHECKOUT) -> Snapshot:
+def read_code(folder: Path, checkout: Path = CHECKOUT) -> CodeSnapshot:
     """Copy the code, uncommitted changes and new files included, into an empty folder.
 
     Raises:
@@ -50,10 +50,10 @@ def read_code(folder: Path, checkout: Path = CHECKOUT) -> Snapshot:
     (target / "changes.diff").write_bytes(diff or b"")
     record = {"tree": tree, "commit": commit, "dirty": dirty, "checkout": str(checkout)}
     write_json(target / "snapshot.json", record)
-    return Snapshot(path=target, tree=tree, commit=commit, dirty=dirty)
+    return CodeSnapshot(path=target, tree=tree, commit=commit, dirty=dirty)
 
 
-def keep_code(snapshot: Snapshot, store: Path) -> Snapshot:
+def store_code(snapshot: CodeSnapshot, store: Path) -> CodeSnapshot:
     """Put a snapshot into `store/<tree>`, unless equal code is there already."""
     final = store / snapshot.tree
     if not final.exists():
@@ -68,7 +68,7 @@ def keep_code(snapshot: Snapshot, store: Path) -> Snapshot:
                     raise
     # Equal content may have been committed since: what earlier jobs recorded stays.
     kept = json.loads((final / "snapshot.json").read_text())
-    return Snapshot(path=final, tree=kept["tree"], commit=kept["commit"], dirty=kept["dirty"])
+    return CodeSnapshot(path=final, tree=kept["tree"], commit=kept["commit"], dirty=kept["dirty"])
 
 
 def _read_git(checkout: Path, target: Path) -> tuple[str | None, bytes | None]:

@@ -9,7 +9,7 @@ from moe.config.slurm import SlurmConfig
 from moe.cost.model_shape import batch_of, shape_of
 from parallel.layout.validation import layout_faults
 from slurm.errors import JobError
-from slurm.job.site_profile import Profile
+from slurm.job.cluster_profile import ClusterProfile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Job:
     """Interpreter of the ranks, where the profile's environment is `current`."""
     config: SlurmConfig
     """`[slurm]`, the profile filled in."""
-    profile: Profile = Profile()
+    profile: ClusterProfile = ClusterProfile()
     commands: tuple[tuple[str, ...], ...]
     """Arguments of `moe`, one tuple for each task."""
     is_array: bool = False
@@ -43,7 +43,7 @@ class Job:
     """More folders that ranks must see, for example the token store's."""
 
     def __post_init__(self) -> None:
-        """Check what only the whole shows.
+        """Check the fields against each other.
 
         Raises:
             JobError: Keys contradict each other.
@@ -53,19 +53,19 @@ class Job:
         if self.config.gpu_type and not self.config.gpus_per_node:
             raise JobError(f'slurm.gpu_type = "{self.config.gpu_type}" needs slurm.gpus_per_node')
         if self.profile.container.runtime != "none":
-            for folder in self.seen_folders:
+            for folder in self.mounted_folders:
                 if "," in folder or ":" in folder:
                     raise JobError(f"{folder}: commas and colons cannot be mounted in a container")
 
     @property
-    def seen_folders(self) -> tuple[str, ...]:
+    def mounted_folders(self) -> tuple[str, ...]:
         """Folders that a container must mount, each once."""
         mine = (str(self.runs_dir), str(self.code_dir), str(self.work_dir), *self.mounts)
-        kept: list[str] = []
+        roots: list[str] = []
         for folder in sorted(set(mine), key=lambda name: (name.count("/"), name)):
-            if not any(Path(folder).is_relative_to(other) for other in kept):
-                kept.append(folder)
-        return tuple(kept)
+            if not any(Path(folder).is_relative_to(other) for other in roots):
+                roots.append(folder)
+        return tuple(roots)
 
     @property
     def tasks_per_node(self) -> int:
@@ -82,18 +82,18 @@ class Job:
 
 
 def possible_node_counts(config: SlurmConfig, experiments: Iterable[Experiment]) -> tuple[int, ...]:
-    """Return the numbers of nodes on which every experiment's layout can stand, ascending.
+    """Return the numbers of nodes on which every experiment's layout fits, ascending.
 
     Raises:
         JobError: The full number of nodes does not fit, or CPUs and GPUs are mixed up.
     """
-    found = set(range(config.min_nodes or config.nodes, config.nodes + 1))
+    counts = set(range(config.min_nodes or config.nodes, config.nodes + 1))
     for experiment in experiments:
-        faults = {count: _fault(experiment, config, count) for count in sorted(found)}
+        faults = {count: _fault(experiment, config, count) for count in sorted(counts)}
         if fault := faults.get(config.nodes):
             raise JobError(f"{experiment.name}: {fault}")
-        found = {count for count, fault in faults.items() if fault is None}
-    return tuple(sorted(found))
+        counts = {count for count, fault in faults.items() if fault is None}
+    return tuple(sorted(counts))
 
 
 def _fault(experiment: Experiment, config: SlurmConfig, nodes: int) -> str | None:

@@ -18,14 +18,14 @@ from moe.config.experiment import (
 )
 from moe.config.slurm import SlurmConfig
 from slurm.errors import JobError
+from slurm.job.cluster_profile import ClusterProfile, ProfilesFile, apply_profile
 from slurm.job.job import Job, common_config, possible_node_counts
-from slurm.job.site_profile import SiteFile, resolve
 from slurm.job.task import SUBMISSIONS, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A job with what must lie beside it on disk."""
+class JobPlan:
+    """A job, and the files that its submission writes beside it."""
 
     job: Job
     tasks: tuple[Task, ...]
@@ -35,8 +35,8 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where things are when a job is planned."""
+class SubmissionPaths:
+    """Folders of a submission, and what names it."""
 
     runs_dir: Path
     """Folder of all runs, absolute, on the shared file system."""
@@ -59,94 +59,89 @@ class Place:
 
 
 def plan_training(
-    paths: Sequence[Path], overrides: Sequence[str], site: SiteFile, place: Place
-) -> Plan:
+    sources: Sequence[Path],
+    overrides: Sequence[str],
+    profiles: ProfilesFile,
+    paths: SubmissionPaths,
+) -> JobPlan:
     """Plan runs of experiment files; several files, or a folder, make one array.
 
     Raises:
         JobError: They cannot run like this; the message names file and key.
     """
-    files = experiment_files(paths)
+    files = experiment_files(sources)
     experiments = [load_experiment(path, overrides) for path in files]
     names = [f"{one.name}-{one.content_hash}" for one in experiments]
-    _refuse_twins(files, names)
-    is_array = len(files) > 1 or any(path.is_dir() for path in paths)
+    _refuse_duplicates(files, names)
+    is_array = len(files) > 1 or any(path.is_dir() for path in sources)
     sections = [(str(file), one.slurm) for file, one in zip(files, experiments, strict=True)]
-    config, profile = resolve(common_config(sections), site)
+    config, profile = apply_profile(common_config(sections), profiles)
     texts = {f"{name}.toml": one.to_toml() for name, one in zip(names, experiments, strict=True)}
     default_name = files[0].parent.resolve().name if is_array else experiments[0].name
-    name = place.name or default_name
-    identity = [place.code_tree, config.model_dump(), profile.model_dump(), sorted(texts.items())]
-    content_hash = _hash([name, is_array, str(place.work_dir), *identity])
-    job_dir = place.submissions / f"{_slug(name)}-{content_hash}"
+    name = paths.name or default_name
+    identity = [paths.code_tree, config.model_dump(), profile.model_dump(), sorted(texts.items())]
+    content_hash = _hash([name, is_array, str(paths.work_dir), *identity])
+    job_dir = paths.submissions / f"{_slug(name)}-{content_hash}"
     tasks = tuple(
-        _training_task(index, run, job_dir, place.runs_dir, one.train.steps)
+        _training_task(index, run, job_dir, paths.runs_dir, one.train.steps)
         for index, (run, one) in enumerate(zip(names, experiments, strict=True))
     )
-    job = Job(
+    job = _job(
+        paths,
+        tasks,
         name=name,
         job_dir=job_dir,
-        runs_dir=place.runs_dir,
-        code_dir=place.code_dir,
-        work_dir=place.work_dir,
-        python=sys.executable,
         config=config,
         profile=profile,
-        commands=tuple(task.command for task in tasks),
         is_array=is_array,
         node_counts=possible_node_counts(config, experiments),
-        has_secrets=bool(profile.secrets),
-        mounts=_store_folders(experiments, place.work_dir),
+        mounts=_store_folders(experiments, paths.work_dir),
     )
-    return Plan(job=job, tasks=tasks, experiments=texts, content_hash=content_hash)
+    return JobPlan(job=job, tasks=tasks, experiments=texts, content_hash=content_hash)
 
 
 def plan_command(
     command: Sequence[str],
     num_tasks: int | None,
     slurm_values: SlurmConfig,
-    site: SiteFile,
-    place: Place,
-) -> Plan:
-    """Plan any `moe` command, for example a share of data preparation or a benchmark.
+    profiles: ProfilesFile,
+    paths: SubmissionPaths,
+) -> JobPlan:
+    """Plan any `moe` command, for example a shard of a data build or a benchmark.
 
     Args:
         command: Arguments of `moe`; `{task}` becomes 1 to N, `{tasks}` N.
         num_tasks: N of an array; none: one job.
         slurm_values: The `[slurm]` section.
-        site: Profiles.
-        place: Where things are.
+        profiles: The user's cluster profiles.
+        paths: Folders and the job's name.
 
     Raises:
         JobError: The keys contradict each other.
     """
-    config, profile = resolve(slurm_values, site)
-    name = place.name or "-".join(word for word in command[:2] if re.fullmatch(r"[\w.-]+", word))
+    config, profile = apply_profile(slurm_values, profiles)
+    name = paths.name or "-".join(word for word in command[:2] if re.fullmatch(r"[\w.-]+", word))
     commands = tuple(
         tuple(_numbered(word, number + 1, num_tasks or 1) for word in command)
         for number in range(num_tasks or 1)
     )
-    identity = [place.code_tree, config.model_dump(), profile.model_dump(), commands]
-    content_hash = _hash([name, num_tasks, str(place.work_dir), *identity])
+    identity = [paths.code_tree, config.model_dump(), profile.model_dump(), commands]
+    content_hash = _hash([name, num_tasks, str(paths.work_dir), *identity])
     tasks = tuple(
         Task(index=index, name=f"{name}-{index + 1}" if num_tasks else name, command=words)
         for index, words in enumerate(commands)
     )
-    job = Job(
+    job = _job(
+        paths,
+        tasks,
         name=name,
-        job_dir=place.submissions / f"{_slug(name)}-{content_hash}",
-        runs_dir=place.runs_dir,
-        code_dir=place.code_dir,
-        work_dir=place.work_dir,
-        python=sys.executable,
+        job_dir=paths.submissions / f"{_slug(name)}-{content_hash}",
         config=config,
         profile=profile,
-        commands=commands,
         is_array=num_tasks is not None,
         node_counts=(config.nodes,),
-        has_secrets=bool(profile.secrets),
     )
-    return Plan(job=job, tasks=tasks, experiments={}, content_hash=content_hash)
+    return JobPlan(job=job, tasks=tasks, experiments={}, content_hash=content_hash)
 
 
 def slurm_section(file: Path | None, overrides: Sequence[str]) -> SlurmConfig:
@@ -164,18 +159,38 @@ def slurm_section(file: Path | None, overrides: Sequence[str]) -> SlurmConfig:
 
 
 def experiment_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files that are meant; a folder means its visible `*.toml`, sorted by name.
+    """Return the experiment files; a folder stands for its visible `*.toml`, sorted by name.
 
     Raises:
         JobError: A folder has none.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         inside = sorted(path.glob("[!.]*.toml")) if path.is_dir() else [path]
         if not inside:
             raise JobError(f"{path}: no *.toml experiments in this folder")
-        found += inside
-    return found
+        files += inside
+    return files
+
+
+def _job(
+    paths: SubmissionPaths,
+    tasks: Sequence[Task],
+    *,
+    profile: ClusterProfile,
+    **values: Any,
+) -> Job:
+    """Make the job of `tasks`: what every job takes from the paths and the profile is filled in."""
+    return Job(
+        runs_dir=paths.runs_dir,
+        code_dir=paths.code_dir,
+        work_dir=paths.work_dir,
+        python=sys.executable,
+        commands=tuple(task.command for task in tasks),
+        profile=profile,
+        has_secrets=bool(profile.secrets),
+        **values,
+    )
 
 
 def _training_task(index: int, run: str, job_dir: Path, runs_dir: Path, steps: int) -> Task:
@@ -186,7 +201,7 @@ def _training_task(index: int, run: str, job_dir: Path, runs_dir: Path, steps: i
     )
 
 
-def _refuse_twins(files: Sequence[Path], names: Sequence[str]) -> None:
+def _refuse_duplicates(files: Sequence[Path], names: Sequence[str]) -> None:
     seen: dict[str, Path] = {}
     for file, name in zip(files, names, strict=True):
         if name in seen:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moe.runs.progress import Progress, read_progress
+from moe.runs.progress import RunProgress, read_progress
 from slurm.cluster.client import AccountingEntry, Client
 from slurm.cluster.submission_folder import Submission
 from slurm.job.task import Task
@@ -13,7 +13,7 @@ from slurm.job.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """One task's use over all its starts; none means not metered or not known."""
+    """What one task used over all its starts; none means not metered or not known."""
 
     name: str
     jobs: tuple[str, ...]
@@ -49,13 +49,13 @@ def usages(submission: Submission, client: Client) -> tuple[str, list[Usage]]:
     """
     entries = client.accounting({job for job, _ in submission.submitted_jobs()})
     if entries is None:
-        found = [_from_attempts(submission, task) for task in submission.tasks]
-        return "attempts", [usage for usage in found if usage.starts]
+        from_shells = [_from_attempts(submission, task) for task in submission.tasks]
+        return "attempts", [usage for usage in from_shells if usage.starts]
     by_job: defaultdict[str, list[AccountingEntry]] = defaultdict(list)
     for entry in entries:
         by_job[entry.job].append(entry)
-    found = [_from_sacct(submission, task, by_job) for task in submission.tasks]
-    return "sacct", [usage for usage in found if usage.starts]
+    from_sacct = [_from_sacct(submission, task, by_job) for task in submission.tasks]
+    return "sacct", [usage for usage in from_sacct if usage.starts]
 
 
 def _from_sacct(
@@ -93,7 +93,7 @@ def _usage(
     elapsed_s: int | None,
     joules: float | None,
 ) -> Usage:
-    progress = read_progress(Path(task.run_dir)) if task.run_dir else Progress()
+    progress = read_progress(Path(task.run_dir)) if task.run_dir else RunProgress()
     return Usage(
         name=task.name,
         jobs=tuple(submission.job_ids(task.index)),

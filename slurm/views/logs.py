@@ -1,4 +1,4 @@
-"""What ranks said: errors first, then one rank's log, followed while it grows."""
+"""Logs of ranks: errors first, then one rank's log, followed while it grows."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ EXCERPT_LINES = 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankError:
+class RankFailure:
     """One rank's failure."""
 
     rank: int
@@ -22,7 +22,7 @@ class RankError:
     """Its exit code; none where it did not live to leave one."""
     log: str
     text: str
-    """The last complaint in its log."""
+    """The last error in its log."""
 
 
 def choose_attempt(submission: Submission, index: int, number: int | None = None) -> Attempt:
@@ -59,31 +59,31 @@ def rank_log(attempt: Attempt, rank: int) -> Path:
 
 def ranks(attempt: Attempt) -> list[int]:
     """Return the ranks that have a log."""
-    found = attempt.path.glob("rank-*.log")
-    return sorted(int(path.stem.removeprefix("rank-")) for path in found)
+    logs = attempt.path.glob("rank-*.log")
+    return sorted(int(path.stem.removeprefix("rank-")) for path in logs)
 
 
-def rank_errors(attempt: Attempt) -> list[RankError]:
+def rank_errors(attempt: Attempt) -> list[RankFailure]:
     """Return what failed, the rank that failed first before the others.
 
     A rank that was killed leaves no exit code: where none did and the attempt did not end well,
-    whoever complained counts.
+    every rank with an error in its log counts.
     """
     exits = sorted(attempt.path.glob("exit-*"), key=lambda path: path.stat().st_mtime_ns)
     codes = {int(path.name.removeprefix("exit-")): int(path.read_text() or -1) for path in exits}
     errors = [_rank_error(attempt, rank, code) for rank, code in codes.items()]
     if not errors and attempt.outcome in {None, "error", "node_failure"}:
-        found = (_rank_error(attempt, rank, None) for rank in ranks(attempt))
-        errors = [error for error in found if error.text]
+        silent = (_rank_error(attempt, rank, None) for rank in ranks(attempt))
+        errors = [error for error in silent if error.text]
     return errors
 
 
-def _rank_error(attempt: Attempt, rank: int, exit_code: int | None) -> RankError:
+def _rank_error(attempt: Attempt, rank: int, exit_code: int | None) -> RankFailure:
     path = attempt.path / f"rank-{rank}.log"
-    return RankError(rank=rank, exit_code=exit_code, log=str(path), text=complaint(path))
+    return RankFailure(rank=rank, exit_code=exit_code, log=str(path), text=last_error(path))
 
 
-def complaint(path: Path) -> str:
+def last_error(path: Path) -> str:
     """Return the end of a log from its last error on; empty where nothing looks like one."""
     lines = tail(path, 400)
     for start in range(len(lines) - 1, -1, -1):

@@ -1,4 +1,4 @@
-"""Where submitted tasks stand: the queue's word, the attempts on disk, the runs' own progress."""
+"""Status of submitted tasks: the queue's state, attempts on disk, the runs' own progress."""
 
 import time
 from collections import Counter
@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from moe.runs.progress import Progress, read_progress
+from moe.runs.progress import RunProgress, read_progress
 from slurm.cluster.client import Client, QueueEntry
 from slurm.cluster.submission_folder import Attempt, Submission
 from slurm.cluster.submit import ENDED, is_finished
 from slurm.job.task import Task
 
 FAILED = frozenset({"error", "rejected", "restart_cap", "killed", "unknown"})
-"""States of tasks that want a look at their logs."""
+"""States of tasks whose logs need a look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class TaskStatus:
     index: int
     name: str
     state: str
-    """The queue's word in lower case (`pending`, `running`, ...); out of the queue the last
+    """The queue's state in lower case (`pending`, `running`, ...); out of the queue the last
     attempt's outcome, `killed` where it could not write one, `lost` where there was no attempt."""
     reason: str | None
     """Why it waits."""
@@ -40,7 +40,7 @@ class TaskStatus:
     limit_left_s: int | None
     """Time until the job's time limit, s."""
     run_dir: str | None
-    progress: Progress
+    progress: RunProgress
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values, the progress among the rest."""
@@ -49,17 +49,17 @@ class TaskStatus:
         return values | progress
 
 
-Standing = tuple[Submission, list[TaskStatus]]
-"""A submission and where its tasks stand."""
+SubmissionStatus = tuple[Submission, list[TaskStatus]]
+"""A submission and the status of its tasks."""
 
 
-def standings(
+def watch_status(
     chosen: Callable[[], Sequence[Submission]],
     client: Client,
     interval_s: float,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[list[Standing]]:
-    """Yield where submissions stand, again and again until none of them is in the queue.
+) -> Iterator[list[SubmissionStatus]]:
+    """Yield the status of submissions repeatedly, until none of them is in the queue.
 
     The queue is asked once each time, whatever the number of submissions.
     """
@@ -92,7 +92,7 @@ def _status(
     entries = [queue[job] for job in ids if job in queue]
     active = next((entry for entry in reversed(entries) if entry.state not in ENDED), None)
     attempts = submission.attempts(task.index)
-    progress = read_progress(Path(task.run_dir)) if task.run_dir else Progress()
+    progress = read_progress(Path(task.run_dir)) if task.run_dir else RunProgress()
     left = None
     if task.steps and progress.step is not None and progress.step_time_s is not None:
         left = (task.steps - progress.step) * progress.step_time_s

@@ -1,4 +1,4 @@
-"""Answers for people and for programs: tables, texts, JSON values."""
+"""Output of the commands: tables, texts and JSON values."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,15 +12,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from parallel.measurement.units import readable
 from slurm.cluster.client import Client
 from slurm.cluster.submission_folder import Attempt, Submission
 from slurm.cluster.submit import ENDED, Receipt
 from slurm.views.accounting import Usage
 from slurm.views.logs import batch_log, choose_attempt, follow, rank_errors, rank_log, ranks, tail
-from slurm.views.status import FAILED, Standing, TaskStatus, counts
+from slurm.views.status import FAILED, SubmissionStatus, TaskStatus, counts
 
 MAX_TASK_ROWS = 40
-"""Rows of one table; of larger arrays those that need eyes come first."""
+"""Rows of one table; of larger arrays those that need attention come first."""
 PIPE_COLUMNS = 200
 """Width of tables where no terminal limits it."""
 
@@ -44,8 +45,8 @@ def receipt_text(receipt: Receipt) -> str:
     return f"job {receipt.job}: {summary}; {receipt.submission}"
 
 
-def status_json(standings: Sequence[Standing]) -> dict[str, Any]:
-    """Return where submissions stand as JSON values."""
+def status_json(submissions: Sequence[SubmissionStatus]) -> dict[str, Any]:
+    """Return the status of submissions as JSON values."""
     return {
         "submissions": [
             {
@@ -55,16 +56,16 @@ def status_json(standings: Sequence[Standing]) -> dict[str, Any]:
                 "counts": counts(statuses),
                 "tasks": [status.to_json() for status in statuses],
             }
-            for submission, statuses in standings
+            for submission, statuses in submissions
         ]
     }
 
 
-def status_tables(standings: Sequence[Standing]) -> Group:
-    """Return where submissions stand: a table each, one line for several that are finished."""
-    done = [one for one, statuses in standings if set(counts(statuses)) == {"finished"}]
-    brief = done if len(standings) > 1 else []
-    tables = [_status_table(*one) for one in standings if one[0] not in brief]
+def status_tables(submissions: Sequence[SubmissionStatus]) -> Group:
+    """Return the status of submissions: a table each, one line for several that are finished."""
+    done = [one for one, statuses in submissions if set(counts(statuses)) == {"finished"}]
+    brief = done if len(submissions) > 1 else []
+    tables = [_status_table(*one) for one in submissions if one[0] not in brief]
     names = ", ".join(submission.path.name for submission in brief)
     return Group(*tables, *([Text(f"finished: {names}")] if brief else []))
 
@@ -86,11 +87,11 @@ def _status_table(submission: Submission, statuses: Sequence[TaskStatus]) -> Tab
     return table
 
 
-def show_live(updates: Iterable[Sequence[Standing]]) -> None:
-    """Show tables in place of each other; an interrupt ends it."""
+def show_live(updates: Iterable[Sequence[SubmissionStatus]]) -> None:
+    """Show each update in place of the one before; an interrupt ends it."""
     with suppress(KeyboardInterrupt), Live(console=console(), auto_refresh=False) as live:
-        for standings in updates:
-            live.update(status_tables(standings), refresh=True)
+        for submissions in updates:
+            live.update(status_tables(submissions), refresh=True)
 
 
 def logs_json(
@@ -157,7 +158,7 @@ def usage_table(source: str, usages: Sequence[Usage]) -> Table:
 
 
 def console() -> Console:
-    """Return where tables go; a pipe is wide."""
+    """Return the console for tables; a pipe is wide."""
     return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 
 
@@ -173,12 +174,7 @@ def duration_text(duration_s: float | None) -> str:
 
 def energy_text(energy_joules: float | None) -> str:
     """Write joules with a fitting prefix; `-` where not metered."""
-    if energy_joules is None:
-        return "-"
-    for factor, unit in ((1e9, "GJ"), (1e6, "MJ"), (1e3, "kJ")):
-        if energy_joules >= factor:
-            return f"{energy_joules / factor:.2f} {unit}"
-    return f"{energy_joules:.1f} J"
+    return "-" if energy_joules is None else readable(energy_joules, "J")
 
 
 def _table(title: str) -> Table:
@@ -204,10 +200,10 @@ def _status_cells(status: TaskStatus) -> list[str]:
 
 
 def _is_active(submission: Submission, client: Client, task: int) -> bool:
-    """Tell whether a task is in the queue."""
+    """Return whether a task is in the queue."""
     queue = client.queue({job for job, _ in submission.submitted_jobs()})
-    wanted = set(submission.job_ids(task))
-    return any(entry.state not in ENDED and entry.job in wanted for entry in queue.values())
+    ids = set(submission.job_ids(task))
+    return any(entry.state not in ENDED and entry.job in ids for entry in queue.values())
 
 
 def _chosen_log(submission: Submission, attempt: Attempt, rank: int) -> Path:

@@ -204,8 +204,8 @@ def refuse(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "arguments"),
     [
-        ("data.chat.build.whole_folder", ["chat", "CHAT", "-o", "OUT", "--tokenizer", "bytes"]),
-        ("data.loading.packing.whole_file", ["pack", "STORE", "--seq-len", "8"]),
+        ("data.chat.build.new_directory", ["chat", "CHAT", "-o", "OUT", "--tokenizer", "bytes"]),
+        ("data.loading.packing.atomic_file", ["pack", "STORE", "--seq-len", "8"]),
         ("data.inspection.html.write_text", ["inspect", "STORE", "--html", "OUT"]),
     ],
 )
@@ -242,7 +242,11 @@ def test_a_stopped_command_that_does_not_continue_says_so(
         raise KeyboardInterrupt
 
     build(source, tmp_path / "store")
-    for name in ("build.merge_shards", "indexed.import_indexed", "indexed.export_indexed"):
+    for name in (
+        "build.build.merge_shards",
+        "store.megatron_indexed.import_indexed",
+        "store.megatron_indexed.export_indexed",
+    ):
         monkeypatch.setattr(f"data.{name}", stopped)
     monkeypatch.setattr("data.chat.build.build_chat_store", stopped)
     out = ["-o", tmp_path / "out"] if command != "export" else [tmp_path / "out"]

@@ -1,4 +1,4 @@
-"""Simulated jobs that end with their test, and a desk to submit from."""
+"""Simulated jobs that end with their test, and a user to submit from."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_cluster_user import Desk
+from tests.support.fake_cluster_user import FakeClusterUser
 from tests.support.fake_commands import FakeCommands
 from tests.support.simulator import Simulator
 
@@ -36,6 +36,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    (tmp_path / "desk").mkdir()
-    return Desk(tmp_path / "desk", FakeCommands(tmp_path, monkeypatch))
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeClusterUser:
+    (tmp_path / "user").mkdir()
+    return FakeClusterUser(tmp_path / "user", FakeCommands(tmp_path, monkeypatch))

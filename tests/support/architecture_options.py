@@ -164,7 +164,7 @@ def _compute(trainer: Any) -> Computed:
         tokens=float(total[1]),
         batches=[{k: v.numpy() for k, v in vars(b).items() if v is not None} for b in batches],
         logits=logits,
-        load=trainer.routing.take().counts.numpy(),
+        load=trainer.routing.pop().counts.numpy(),
     )
 
 
@@ -206,7 +206,7 @@ def router_formats(experiments: dict[str, Experiment]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, trainer in _trainers(experiments):
         router = trainer.chunks[0].module.decoder.layers[0].mlp.router
-        router.watchers.append(
+        router.decision_hooks.append(
             lambda _layer, decision, name=name: found.setdefault(name, str(decision.logits.dtype))
         )
         trainer.step(0)

@@ -28,7 +28,7 @@ TRAIN = {
 }
 
 
-class Desk:
+class ClusterUser:
     """A folder with experiments and a token store, and the commands run in it."""
 
     def __init__(self, folder: Path, cluster: Cluster) -> None:
@@ -102,8 +102,8 @@ class Desk:
 class Run:
     """One submitted run, watched from outside."""
 
-    def __init__(self, desk: Desk, submission: Path, job: str, task: int | None) -> None:
-        self.desk, self.submission, self.task = desk, submission, task
+    def __init__(self, user: ClusterUser, submission: Path, job: str, task: int | None) -> None:
+        self.user, self.submission, self.task = user, submission, task
         self.job = job if task is None else f"{job}_{task}"
         described = json.loads((submission / "job.json").read_text())
         self.run_dir = Path(described["tasks"][task or 0]["run_dir"] or "")
@@ -169,13 +169,13 @@ class Run:
         """Return the queue's word for the job; empty once it is forgotten."""
         argv = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={self.job}"]
         done = subprocess.run(
-            argv, env=self.desk.cluster.env, capture_output=True, text=True, check=False
+            argv, env=self.user.cluster.env, capture_output=True, text=True, check=False
         )
         return done.stdout.strip()
 
     def shown(self, field: str) -> str:
         """Return one field of `scontrol show job`."""
-        text = self.desk.cluster.run("scontrol", "show", "job", "-o", self.job)
+        text = self.user.cluster.run("scontrol", "show", "job", "-o", self.job)
         return text.partition(f" {field}=")[2].partition(" ")[0]
 
     def record(self) -> dict[str, Any]:
@@ -211,7 +211,7 @@ class Run:
     def story(self) -> str:
         """Return all that helps to see why a run did not get on."""
         logs = [path.read_text()[-2000:] for path in self._task_dir.glob("attempt-*/rank-*.log")]
-        controller = (self.desk.cluster.folder / "slurmctld.log").read_text()[-4000:]
+        controller = (self.user.cluster.folder / "slurmctld.log").read_text()[-4000:]
         return "\n".join([self.state(), self.log(), *logs, controller])
 
     @property

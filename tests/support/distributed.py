@@ -15,7 +15,7 @@ from typing import Any
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
-class RankError(AssertionError):
+class RankFailedError(AssertionError):
     """A rank raised or died; the message is its traceback."""
 
 
@@ -58,7 +58,9 @@ class Ranks:
         while waiting:
             ready = wait(list(waiting), timeout=timeout_s)
             if not ready:
-                raise RankError(f"ranks {sorted(waiting.values())}: nothing for {timeout_s} s")
+                raise RankFailedError(
+                    f"ranks {sorted(waiting.values())}: nothing for {timeout_s} s"
+                )
             for connection in ready:
                 rank = waiting.pop(connection)
                 try:
@@ -66,7 +68,7 @@ class Ranks:
                 except EOFError:
                     fault = "died"
                 if fault:
-                    raise RankError(f"rank {rank} of {len(results)}: {fault}")
+                    raise RankFailedError(f"rank {rank} of {len(results)}: {fault}")
         return results
 
     def kill(self) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from moe.config.slurm import SlurmConfig
+from slurm.job.cluster_profile import ClusterProfile, ContainerConfig, EnvironmentConfig
 from slurm.job.job import Job
-from slurm.job.site_profile import ContainerConfig, EnvironmentConfig, Profile
 
 
 def make_job(**changes: Any) -> Job:
@@ -43,7 +43,7 @@ def large_job() -> Job:
             exclude=("node007",),
         ),
         node_counts=(16, 32),
-        profile=Profile(
+        profile=ClusterProfile(
             container=ContainerConfig(
                 runtime="pyxis",
                 image="/images/moescale-26.03.sqsh",
@@ -83,7 +83,7 @@ def array_job() -> Job:
         node_counts=(1,),
         commands=tuple(("train", f"run {i}.toml", "--resume") for i in range(20)),
         is_array=True,
-        profile=Profile(
+        profile=ClusterProfile(
             container=ContainerConfig(runtime="apptainer", image="/images/moe scale.sif"),
             environment=EnvironmentConfig(kind="conda", path="/opt/my env"),
             modules=("cuda/12.8", "gcc"),
@@ -113,7 +113,7 @@ def shards_job() -> Job:
         node_counts=(1,),
         commands=tuple((*build, f"{task}/8") for task in range(1, 9)),
         is_array=True,
-        profile=Profile(
+        profile=ClusterProfile(
             environment=EnvironmentConfig(kind="uv", path="/shared/moescale"),
             gpu_request="none",
             network="ethernet",

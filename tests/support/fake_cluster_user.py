@@ -1,12 +1,12 @@
-"""A desk to submit from: experiments, a fake cluster, and what was submitted."""
+"""A user to submit from: experiments, a fake cluster, and what was submitted."""
 
 from pathlib import Path
 
 from slurm.cluster.client import Client
 from slurm.cluster.submit import Receipt, submit
-from slurm.job.code_snapshot import Snapshot
-from slurm.job.plan import Place, Plan, plan_training
-from slurm.job.site_profile import SiteFile
+from slurm.job.cluster_profile import ProfilesFile
+from slurm.job.code_snapshot import CodeSnapshot
+from slurm.job.plan import JobPlan, SubmissionPaths, plan_training
 from tests.support.fake_commands import FakeCommands
 
 EXPERIMENT = """
@@ -14,16 +14,16 @@ name = "{name}"
 model.preset = "tiny"
 train = {{steps = {steps}, seq_len = 64, global_batch_size = 8}}
 """
-SNAPSHOT = Snapshot(path=Path("/code"), tree="0123456789ab", commit="c0ffee", dirty=True)
+SNAPSHOT = CodeSnapshot(path=Path("/code"), tree="0123456789ab", commit="c0ffee", dirty=True)
 
 
-class Desk:
+class FakeClusterUser:
     """A folder with experiments, a fake cluster, and what was submitted from here."""
 
     def __init__(self, folder: Path, fake: FakeCommands) -> None:
         self.folder, self.fake = folder, fake
         self.client = Client(pauses_s=(), sleep=lambda _: None)
-        self.site = SiteFile()
+        self.profiles = ProfilesFile()
         self.environment: dict[str, str] = {}
 
     @property
@@ -37,16 +37,18 @@ class Desk:
         path.write_text(EXPERIMENT.format(name=Path(name).name, steps=steps) + more)
         return path
 
-    def place(self, name: str | None = None) -> Place:
-        return Place(runs_dir=self.runs, work_dir=self.folder, code_tree=SNAPSHOT.tree, name=name)
+    def paths(self, name: str | None = None) -> SubmissionPaths:
+        return SubmissionPaths(
+            runs_dir=self.runs, work_dir=self.folder, code_tree=SNAPSHOT.tree, name=name
+        )
 
-    def plan(self, *paths: Path, sets: tuple[str, ...] = (), name: str | None = None) -> Plan:
-        return plan_training(paths, sets, self.site, self.place(name))
+    def plan(self, *paths: Path, sets: tuple[str, ...] = (), name: str | None = None) -> JobPlan:
+        return plan_training(paths, sets, self.profiles, self.paths(name))
 
-    def submit(self, plan: Plan) -> Receipt:
+    def submit(self, plan: JobPlan) -> Receipt:
         return submit(plan, SNAPSHOT, self.client, self.environment)
 
-    def finish(self, plan: Plan, *indices: int) -> None:
+    def finish(self, plan: JobPlan, *indices: int) -> None:
         """Write the records of finished runs."""
         for index in indices:
             run_dir = Path(plan.tasks[index].run_dir or "")

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.energy.observer import EnergyObserver
+from benchmarks.energy.callback import EnergyCallback
 from benchmarks.energy.source_nvml import NvmlSource
 from benchmarks.energy.source_selection import Choice
 from moe.config.energy import EnergyConfig
-from moe.runs.observers import RunPlace
+from moe.runs.callbacks import RankContext
 
 
 class FakeClock:
@@ -84,7 +84,7 @@ class Rank:
 
     def __init__(self, open_source: Callable[[], Any], clock: FakeClock, **config: Any) -> None:
         self.config = EnergyConfig(**{"idle_seconds": 0, **config})
-        self.observer = EnergyObserver(
+        self.observer = EnergyCallback(
             self.config, lambda _config, _place: Choice(open_source(), {}), clock
         )
 
@@ -102,7 +102,7 @@ class Ranks:
         self.slots: list[Any] = [None] * len(members)
         self.silent = silent
 
-    def place(self, rank: int) -> RunPlace:
+    def place(self, rank: int) -> RankContext:
         def gather(thing: Any) -> list[Any] | None:
             self.slots[rank] = None if rank in self.silent else thing
             self.barrier.wait(60)
@@ -110,7 +110,7 @@ class Ranks:
             self.barrier.wait(60)
             return found
 
-        return RunPlace(
+        return RankContext(
             run_dir=self.run_dir,
             rank=rank,
             local_rank=rank,
@@ -120,7 +120,7 @@ class Ranks:
             gather=gather,
         )
 
-    def call(self, action: Callable[[EnergyObserver, RunPlace], Any]) -> list[Any]:
+    def call(self, action: Callable[[EnergyCallback, RankContext], Any]) -> list[Any]:
         """Call `action(observer, place)` on every rank at once; returns all results."""
         results: list[Any] = [None] * len(self.members)
         errors: list[BaseException] = []

@@ -135,8 +135,8 @@ def _take_away(correction: str) -> None:
     """Undo one correction in this process."""
     from moe.model import mcore_config, torch_kernels
 
-    if correction == "router_loss_factor":
-        mcore_config.router_loss_factor = lambda _: 1
+    if correction == "aux_loss_gradient_scale":
+        mcore_config.aux_loss_gradient_scale = lambda _: 1
     elif correction == "expert_allreduce":
         _after_experts(torch_kernels, lambda weight: setattr(weight, "allreduce", True))
     elif correction == "expert_norm_mark":

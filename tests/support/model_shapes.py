@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
-from parallel.layout.model_shape import Batch, Shape, Weights
+from parallel.layout.model_shape import BatchSize, ModelShape, Weights
 
-DENSE = Shape(
+DENSE = ModelShape(
     hidden_size=8, vocab_size=48, num_heads=4, num_kv_heads=2, qk_head_dim=2, v_head_dim=2,
     sparse_layers=(False,) * 4, ffn_hidden_size=24,
-    attention=Weights(cut=192, whole=16), dense_ffn=Weights(cut=576),
+    attention=Weights(sharded=192, replicated=16), dense_ffn=Weights(sharded=576),
 )  # fmt: skip
 SPARSE = replace(
     DENSE, sparse_layers=(False, True, True, True), num_experts=4, top_k=2,
     expert_ffn_hidden_size=6, shared_expert_ffn_hidden_size=12,
-    expert=Weights(cut=144), beside_experts=Weights(cut=288, whole=32),
+    expert=Weights(sharded=144), router_and_shared=Weights(sharded=288, replicated=32),
 )  # fmt: skip
-BATCH = Batch(seq_len=32, micro_batch_size=1, global_batch_size=16)
+BATCH = BatchSize(seq_len=32, micro_batch_size=1, global_batch_size=16)

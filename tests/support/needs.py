@@ -33,9 +33,9 @@ MODULES = {
     "dali": ("nvidia.dali",),
     "eval": ("lm_eval",),
     "hub": ("transformers",),
-    "trackers": ("wandb", "mlflow", "sqlalchemy"),
+    "loggers": ("wandb", "mlflow", "sqlalchemy"),
 }
-EXTRAS = {"trackers": "wandb,mlflow"}
+EXTRAS = {"loggers": "wandb,mlflow"}
 REQUIRED = frozenset(filter(None, os.environ.get("MOESCALE_REQUIRE", "").split(",")))
 
 

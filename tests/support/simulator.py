@@ -20,8 +20,8 @@ from typing import Any
 
 from moe.config.slurm import SlurmConfig
 from slurm.job.batch_script import render, render_commands
+from slurm.job.cluster_profile import ClusterProfile
 from slurm.job.job import Job
-from slurm.job.site_profile import Profile
 
 STAND_INS = Path(__file__).with_name("fakes")
 STEPS = 30
@@ -38,7 +38,7 @@ class Simulator:
         *,
         array_task: int | None = None,
         experiment: str = "",
-        profile: Profile = Profile(),  # noqa: B008 - frozen
+        profile: ClusterProfile = ClusterProfile(),  # noqa: B008 - frozen
         node_counts: tuple[int, ...] = (2,),
         **slurm: Any,
     ) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.bench import cases
-from benchmarks.bench.cases import Case, read_records, run_cases
+from benchmarks.bench import results
+from benchmarks.bench.cases import Case, run_cases
 from benchmarks.bench.forced_routing import RoutingProfile, max_over_mean, parse_profile
 from benchmarks.bench.layer_fit import cut_layers, fewest_layers, fitted
 from benchmarks.bench.layer_shape import published_layers, published_shape
 from benchmarks.bench.peer_transformers import parse_peer
+from benchmarks.bench.results import read_results
 from benchmarks.errors import BenchmarkError
 from moe.config.experiment import load_model
 from moe.errors import StorageError
@@ -40,7 +41,7 @@ def test_results_are_kept_and_not_measured_twice(tmp_path: Path) -> None:
     with out.open("a") as file:
         file.write('{"format": 1, "ben')  # killed while writing
     told: list[str] = []
-    records = run_cases("b", cases(range(3)), CONDITIONS, out=out, tell=told.append)
+    records = run_cases("b", cases(range(3)), CONDITIONS, out=out, on_status=told.append)
     assert runs == [0, 1, 2]
     assert [record["result"]["value"] for record in records] == [0, 1, 2]
     assert told[0] == "b 1/3: n 0: kept from an earlier run"
@@ -65,8 +66,8 @@ def test_ranks_without_the_file_pass_over_what_rank_0_kept(tmp_path: Path) -> No
 
     run_cases("b", [case(0)], CONDITIONS, out=out)
     both = [case(0), case(1)]
-    run_cases("b", both, CONDITIONS, out=out, share=give)
-    others = run_cases("b", both, CONDITIONS, share=lambda _nothing: shared[0])
+    run_cases("b", both, CONDITIONS, out=out, broadcast=give)
+    others = run_cases("b", both, CONDITIONS, broadcast=lambda _nothing: shared[0])
     assert runs == [0, 1, 1]
     assert [record["result"]["value"] for record in others] == [0, 1]
 
@@ -130,7 +131,7 @@ def test_benchmarks_at_once_keep_all_results(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(measure, "ab"))
-    assert len(read_records(out)) == 60
+    assert len(read_results(out)) == 60
 
 
 def test_a_full_disk_is_not_called_a_mistake(
@@ -139,7 +140,7 @@ def test_a_full_disk_is_not_called_a_mistake(
     def refuse(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(cases, "write_text", refuse)
+    monkeypatch.setattr(results, "write_text", refuse)
     with pytest.raises(StorageError, match=r"r\.jsonl: No space left on device"):
         run_cases("b", [Case({}, dict)], CONDITIONS, out=tmp_path / "r.jsonl")
 

@@ -14,8 +14,8 @@ from benchmarks.energy.source_power_csv import PowerSamples, SampleFile
 from benchmarks.energy.source_selection import choose_source
 from benchmarks.energy.source_slurm import SampleSource, SlurmSource
 from benchmarks.errors import BenchmarkError
+from data.storage.lock import FileLock
 from moe.config.energy import EnergyConfig
-from moe.storage.atomic import locked
 from moescale import app
 from tests.support.fake_meters import FakeClock, Rank, Ranks
 from tests.support.synthetic_runs import make_run
@@ -201,7 +201,7 @@ def test_a_finished_run_is_metered_by_a_log(run: Path, tmp_path: Path) -> None:
 def test_a_run_on_its_way_is_not_written(run: Path, tmp_path: Path) -> None:
     log = logged(tmp_path / "pdu.csv", *((t, 500, "pdu") for t in range(115)))
     before = (run / "record.json").read_text()
-    with locked(run / ".lock"):
+    with FileLock(run / ".lock"):
         refused = moe("energy", run, "--power-csv", log, "--keep").exception
         assert moe("energy", run, "--power-csv", log).exit_code == 0
     assert getattr(refused, "exit_code", None) == 2

@@ -13,7 +13,7 @@ from benchmarks.energy.source_rapl import RaplSource
 from benchmarks.energy.source_selection import choose_source
 from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
-from moe.runs.observers import RunPlace
+from moe.runs.callbacks import RankContext
 from tests.support.fake_meters import FakeClock, Rank, Ranks
 
 RANGE_UJ = 262_143_328_850
@@ -128,7 +128,7 @@ def test_no_zones(tmp_path: Path) -> None:
         RaplSource("node", tmp_path)
 
 
-def cpu_place(tmp_path: Path) -> RunPlace:
+def cpu_place(tmp_path: Path) -> RankContext:
     place = Ranks([Rank(lambda: None, FakeClock())], tmp_path).place(0)
     return replace(place, device="cpu", hostname=socket.gethostname())
 

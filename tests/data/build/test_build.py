@@ -203,8 +203,7 @@ def test_who_comes_second_leaves_the_first_one_s_folder(
         raise DataError("another process is building there")
         yield
 
-    for module in ("build", "work"):
-        monkeypatch.setattr(f"data.{module}.locked", busy, raising=False)
+    monkeypatch.setattr("data.build.build.locked_directory", busy)
     with pytest.raises(DataError, match="another process"):
         build_recipe(recipe(write_corpus(tmp_path / "in", num_files=1)), tmp_path / "out")
     assert (tmp_path / "out.building" / "parts").is_dir()

@@ -15,7 +15,7 @@ from data.cli import app
 from data.config import DataConfig
 from data.errors import DataError
 from data.loading.loader import Batch, Loader
-from data.storage.atomic import whole_folder
+from data.storage.new_directory import new_directory
 from data.store.reader import Store
 from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, train_bpe
 
@@ -333,7 +333,7 @@ def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_two_builds_of_one_store_do_not_meet(tmp_path: Path) -> None:
     files = [write(tmp_path / "a.jsonl", [ask("q", "a")])]
     with (
-        whole_folder(tmp_path / "out") as root,
+        new_directory(tmp_path / "out") as root,
         pytest.raises(DataError, match="another process is building there"),
     ):
         build_chat_store(files, tmp_path / "out", tokenizer="bytes", held_out_fraction=0)

@@ -127,7 +127,8 @@ def test_without_dali_one_line_says_what_to_install(
 def test_the_plain_loader_never_imports_dali(store: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from data.config import DataConfig;"
-        " from data.loader import Loader; Loader(DataConfig(store=Path(sys.argv[1])), seq_len=32,"
+        " from data.loading.loader import Loader;"
+        " Loader(DataConfig(store=Path(sys.argv[1])), seq_len=32,"
         f" global_batch_size={GLOBAL_BATCH}, micro_batch_size=1).step(0);"
         " assert 'nvidia.dali' not in sys.modules; assert 'pandas' not in sys.modules;"
         " import os; os._exit(0)"

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from moe.checkpoint.index import write_index
 from moe.config.experiment import Experiment
-from tests.support.distributed import RankError, run_ranks
+from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.layout_equivalence import Block, Whole, assemble, blocks, make, started
 
 pytestmark = pytest.mark.engine
@@ -201,5 +201,5 @@ def test_damage_is_named(damage: Any, saved: dict[str, Path], store: Path, tmp_p
     checkpoint = _copied(saved["one"], tmp_path / "damaged")
     message = damage(checkpoint)
     experiment = make(store, train=TRAIN)
-    with pytest.raises(RankError, match=f"ConfigError: .*{message}"):
+    with pytest.raises(RankFailedError, match=f"ConfigError: .*{message}"):
         run_ranks(1, _load, experiment, checkpoint, tmp_path / "copy")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from data.errors import DataError
 from moe.checkpoint.index import StoredTensors, read_index
 from moe.convert.hugging_face import checkpoint_model, from_hub, to_hub
 from moe.convert.upcycle import Upcycling, upcycle
@@ -167,7 +168,7 @@ def test_sources_that_are_not_dense_models_are_refused(
     upcycle(dense["tied"], tmp_path / "sparse", WAYS["plain"])
     with pytest.raises(ConfigError, match="has routed experts already"):
         upcycle(tmp_path / "sparse", tmp_path / "again", WAYS["plain"])
-    with pytest.raises(ConfigError, match="exists already: remove it or choose another name"):
+    with pytest.raises(DataError, match="exists already: remove it or choose another name"):
         upcycle(dense["tied"], tmp_path / "sparse", WAYS["plain"])
     shutil.rmtree(tmp_path / "sparse")
     with pytest.raises(ConfigError, match="no complete checkpoint"):

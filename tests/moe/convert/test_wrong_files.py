@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from data.errors import DataError
 from moe.checkpoint.index import read_index, verify_files
 from moe.convert.hugging_face import from_hub, to_hub
 from moe.errors import ConfigError, StorageError
@@ -231,7 +232,7 @@ def test_two_conversions_to_one_place_do_not_meet(tmp_path: Path) -> None:
     refused = []
 
     def second(_done: int, _total: int) -> None:
-        with pytest.raises(ConfigError, match="another process is building there") as caught:
+        with pytest.raises(DataError, match="another process is building there") as caught:
             from_hub(hub, out)
         refused.append(caught)
 

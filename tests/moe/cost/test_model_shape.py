@@ -10,7 +10,7 @@ from moe.config.presets.catalog import preset_names
 from moe.cost.ledger import ledger
 from moe.cost.model_shape import batch_of, shape_of
 from parallel.layout.layout import Layout
-from parallel.layout.model_shape import Batch
+from parallel.layout.model_shape import BatchSize
 from parallel.layout.placement import place
 from parallel.layout.validation import layout_faults
 from parallel.planner.memory import RankMemory, StateBytes, peak_memory, rank_parameters
@@ -39,7 +39,7 @@ def test_biases_after_row_parallel_products_are_on_every_rank() -> None:
 
 
 def published(
-    model: ModelConfig, num_ranks: int, batch: Batch, layout: dict[str, Any], **options: Any
+    model: ModelConfig, num_ranks: int, batch: BatchSize, layout: dict[str, Any], **options: Any
 ) -> RankMemory:
     placement = place(Layout(**layout), num_ranks)
     shape = shape_of(model)
@@ -52,7 +52,7 @@ def test_moonlight_on_8_h100() -> None:
 
     NVIDIA-NeMo/Megatron-Bridge@067f987d skills/nemo-mbridge-perf-activation-recompute.
     """
-    batch = Batch(seq_len=4096, micro_batch_size=1, global_batch_size=4)
+    batch = BatchSize(seq_len=4096, micro_batch_size=1, global_batch_size=4)
     state = StateBytes(gradient=2, moments=4)
     found = published(load_model("moonlight-16b-a3b"), 8, batch, {"tp": 2, "ep": 8}, state=state)
     assert found.total_bytes / 1e9 == pytest.approx(36.618, rel=0.02)
@@ -63,7 +63,7 @@ def test_qwen3_30b_on_16_h100() -> None:
 
     NVIDIA-NeMo/Megatron-Bridge@067f987d skills/nemo-mbridge-perf-moe-comm-overlap.
     """
-    batch = Batch(seq_len=4096, micro_batch_size=1, global_batch_size=1024)
+    batch = BatchSize(seq_len=4096, micro_batch_size=1, global_batch_size=1024)
     found = published(load_model("qwen3-30b-a3b"), 16, batch, {"ep": 16})
     assert found.total_bytes / 2**30 == pytest.approx(62.166, rel=0.07)
 
@@ -75,7 +75,7 @@ def test_deepseek_v3_on_256_gpus() -> None:
     counted as a 62nd layer, and both ends as one layer each.
     """
     model = load_model("deepseek-v3").model_copy(update={"num_layers": 62, "mtp_layers": 0})
-    batch = Batch(seq_len=4096, micro_batch_size=1, global_batch_size=8192)
+    batch = BatchSize(seq_len=4096, micro_batch_size=1, global_batch_size=8192)
     layout = {"pp": 4, "vpp": 4, "ep": 64, "ends_count_as_layers": True}
     found = published(model, 256, batch, layout)
     assert found.total_bytes / 1e9 == pytest.approx(199.5, rel=0.03)
@@ -96,7 +96,7 @@ def test_published_layouts_are_possible() -> None:
     for name, num_ranks, layout in cases:
         model = load_model(name)
         ends = model.num_layers % (layout["pp"] * layout.get("vpp", 1)) != 0
-        batch = Batch(seq_len=8192, micro_batch_size=1, global_batch_size=1536)
+        batch = BatchSize(seq_len=8192, micro_batch_size=1, global_batch_size=1536)
         laid = Layout(**layout, ends_count_as_layers=ends)
         assert layout_faults(laid, shape_of(model), batch, num_ranks) == [], name
 
@@ -104,4 +104,6 @@ def test_published_layouts_are_possible() -> None:
 def test_batch_is_the_train_sections() -> None:
     train = {"steps": 1, "seq_len": 64, "global_batch_size": 6, "micro_batch_size": 2}
     experiment = make_experiment({"model": {"preset": "tiny"}, "train": train})
-    assert batch_of(experiment.train) == Batch(seq_len=64, micro_batch_size=2, global_batch_size=6)
+    assert batch_of(experiment.train) == BatchSize(
+        seq_len=64, micro_batch_size=2, global_batch_size=6
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.distributed import RankError, run_ranks
+from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.trained_runs import ATTENTION_KINDS, built, command, train_run
 
 pytestmark = pytest.mark.engine
@@ -121,7 +121,7 @@ def _refuse(prompts: list[list[int]]) -> None:
     [([[1], []], "prompt 2 is empty"), ([[1] * 60], "60 tokens; with 8 new ones it exceeds")],
 )
 def test_bad_prompts_are_refused(prompts: list[list[int]], fault: str) -> None:
-    with pytest.raises(RankError, match=f"ConfigError: .*{fault}"):
+    with pytest.raises(RankFailedError, match=f"ConfigError: .*{fault}"):
         run_ranks(1, _refuse, prompts)
 
 

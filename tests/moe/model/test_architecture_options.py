@@ -13,7 +13,7 @@ import torch
 from moe.config.experiment import Experiment
 from moe.cost.model_shape import shape_of
 from parallel.layout.layout import Layout
-from parallel.layout.model_shape import Batch
+from parallel.layout.model_shape import BatchSize
 from parallel.layout.validation import layout_faults
 from tests.support.architecture_options import CONFIGS, Computed, compute, router_formats, sparse
 from tests.support.distributed import run_ranks
@@ -141,7 +141,7 @@ def _can_be_cut(name: str, layout: str) -> bool:
     if name in BY_RANK:
         return layout in {"ep2", "pp2"}
     laid = Layout(**LAYOUTS[layout], device="cpu")
-    batch = Batch(**TRAIN)
+    batch = BatchSize(**TRAIN)
     return not layout_faults(laid, shape_of(CONFIGS[name]), batch, num_ranks=2)
 
 

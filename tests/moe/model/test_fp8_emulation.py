@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from parallel.layout.layout import Layout
-from parallel.layout.model_shape import Batch
+from parallel.layout.model_shape import BatchSize
 from parallel.precision.fp8_support import fp8_faults
 from parallel.precision.recipes import Precision
-from tests.support.distributed import RankError, run_ranks
+from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.fault_injection import assert_same_parameters, record, rows, run
 from tests.support.layout_equivalence import make
 from tests.support.model_shapes import SPARSE
@@ -191,7 +191,7 @@ def _build_other_dispatcher() -> None:
 def test_a_lie_is_caught(store: Path, tmp_path: Path) -> None:
     experiment = make(store, {"dispatcher": "allgather"}, train=TRAIN)
     lie = "ExecutionError: parallel.dispatcher: asked for 'MoEAllGather.*has 'MoEAlltoAll"
-    with pytest.raises(RankError, match=lie):
+    with pytest.raises(RankFailedError, match=lie):
         run(1, experiment, tmp_path / "run", prepare=_build_other_dispatcher)
     run(1, experiment, tmp_path / "true")
     execution = record(tmp_path / "true")["execution"]
@@ -200,7 +200,7 @@ def test_a_lie_is_caught(store: Path, tmp_path: Path) -> None:
 
 
 NATIVE = {"kernels": "te", "dtype": "bf16"}
-WIDE = Batch(seq_len=4096, micro_batch_size=1, global_batch_size=8)
+WIDE = BatchSize(seq_len=4096, micro_batch_size=1, global_batch_size=8)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from moe.cost.ledger import ledger
 from moe.cost.model_shape import shape_of
 from parallel.layout.layout import Layout
-from parallel.layout.model_shape import Batch
+from parallel.layout.model_shape import BatchSize
 from parallel.layout.placement import place
 from parallel.layout.validation import layout_faults
 from parallel.planner.memory import rank_parameters
@@ -18,7 +18,7 @@ from tests.support.parameter_counts import count_parameters, engine_chunk_layers
 
 pytestmark = pytest.mark.engine
 LAYOUT = Layout(tp=2, pp=2, ep=2, device="cpu")
-BATCH = Batch(seq_len=32, micro_batch_size=1, global_batch_size=2)
+BATCH = BatchSize(seq_len=32, micro_batch_size=1, global_batch_size=2)
 POSSIBLE = {
     name: model
     for name, model in CONFIGS.items()

@@ -15,8 +15,8 @@ from data.recipe import read_recipe
 from moe.config.experiment import Experiment
 from moe.errors import StorageError
 from moe.routing.replay import RoutingRecord
-from moe.routing.specialization import affinity, source_load, specialisation
-from tests.support.distributed import RankError, run_ranks
+from moe.routing.specialization import affinity, source_load, specialization
+from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.layout_equivalence import make, started
 from tests.support.trained_runs import command, train_run
 
@@ -45,7 +45,7 @@ def _routed(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str, Any
     seen: list[tuple[int, Any, Any, Any]] = []
     with started(experiment) as trainer:
         for router in trainer.routing._routers:
-            router.watchers.append(
+            router.decision_hooks.append(
                 lambda n, d: seen.append(
                     (n - 1, d.logits.detach().numpy(), d.experts.numpy(), d.kept.numpy())
                 )
@@ -53,10 +53,10 @@ def _routed(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str, Any
         rows = []
         for index in range(2):
             trainer.step(index)
-            rows.append(trainer.routing.take().as_json())
+            rows.append(trainer.routing.pop().as_json())
         trained = list(seen)
         trainer.evaluate()
-        return rows, trainer.routing_maps.take(), (trained, seen[len(trained) :])
+        return rows, trainer.routing_maps.pop(), (trained, seen[len(trained) :])
 
 
 TRAIN = {"train": {"steps": 2, "warmup_steps": 0, "eval_sequences": 48}}
@@ -108,7 +108,7 @@ def test_tokens_are_counted_at_their_source(sources: Path, alone: Any) -> None:
     tokens = np.array(maps["counts"]).sum(2) / 2  # two experts a token
     assert (tokens == tokens[0]).all() and (tokens % 32 == 0).all()
     assert tokens[0].sum() == 48 * 32
-    assert max(specialisation(counts) or 0 for counts in maps["counts"]) > 0.02
+    assert max(specialization(counts) or 0 for counts in maps["counts"]) > 0.02
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -126,9 +126,9 @@ def _counted(experiment: Experiment) -> tuple[Any, Any, Any]:
     """Train one step and evaluate; returns choices by layer and expert, tokens by layer, maps."""
     with started(experiment) as trainer:
         trainer.step(0)
-        routing = trainer.routing.take()
+        routing = trainer.routing.pop()
         trainer.evaluate()
-        return routing.counts.tolist(), routing.sums[:, 0].tolist(), trainer.routing_maps.take()
+        return routing.counts.tolist(), routing.sums[:, 0].tolist(), trainer.routing_maps.pop()
 
 
 RECOMPUTED: dict[str, tuple[int, dict[str, Any]]] = {
@@ -162,13 +162,13 @@ def test_drop_rate(sources: Path) -> None:
     assert rows[0]["drop_rate"][0] > 0.4
 
 
-def test_specialisation_by_hand() -> None:
-    assert specialisation([[5, 5], [50, 50]]) == pytest.approx(0)
-    assert specialisation([[5, 0, 0], [0, 30, 30]]) == pytest.approx(1)
+def test_specialization_by_hand() -> None:
+    assert specialization([[5, 5], [50, 50]]) == pytest.approx(0)
+    assert specialization([[5, 0, 0], [0, 30, 30]]) == pytest.approx(1)
     # Half of one source's choices tell it: I = 1/4 ln 2 + 3/4 ln ..., worked out by hand.
     expected = 0.5 * (0.5 * math.log(2) + 0.5 * math.log(0.5 / 0.75)) + 0.5 * math.log(1 / 0.75)
-    assert specialisation([[5, 5], [0, 8]]) == pytest.approx(expected / math.log(2))
-    assert specialisation([[5, 5], [0, 0]]) is None
+    assert specialization([[5, 5], [0, 8]]) == pytest.approx(expected / math.log(2))
+    assert specialization([[5, 5], [0, 0]]) is None
     assert source_load([[6, 2], [0, 0]]) == [[1.5, 0.5], [0, 0]]
 
 
@@ -254,5 +254,7 @@ def _replay_elsewhere(experiment: Experiment) -> None:
 
 
 def test_a_record_of_other_layers_is_refused(sources: Path) -> None:
-    with pytest.raises(RankError, match=r"record is of layers \[2\], the model's are \[2, 3, 4\]"):
+    with pytest.raises(
+        RankFailedError, match=r"record is of layers \[2\], the model's are \[2, 3, 4\]"
+    ):
         run_ranks(1, _replay_elsewhere, make(sources))

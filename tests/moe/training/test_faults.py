@@ -16,7 +16,7 @@ import pytest
 from data.build.build import build_store
 from moe.checkpoint.directory import complete_checkpoints, latest_checkpoint, step_of
 from moe.config.experiment import Experiment
-from tests.support.distributed import RankError
+from tests.support.distributed import RankFailedError
 from tests.support.fault_injection import At, assert_same_parameters, record, rows, run
 from tests.support.layout_equivalence import Block, make
 from tests.support.needs import lack
@@ -72,17 +72,17 @@ def test_a_damaged_checkpoint_is_named_and_an_earlier_one_used_when_asked(
     message = (
         "step-00000008/rank-00000.safetensors: missing or damaged.*resume from it with --step 6"
     )
-    with pytest.raises(RankError, match=message):
+    with pytest.raises(RankFailedError, match=message):
         run(1, experiment, run_dir, resume=True)
     assert _steps(run_dir) == [2, 4, 6, 8]
     damage(run_dir / "checkpoints/step-00000006/rank-00000.safetensors")
-    with pytest.raises(RankError, match="resume from it with --step 4"):
+    with pytest.raises(RankFailedError, match="resume from it with --step 4"):
         run(1, experiment, run_dir, resume=True)
     again = run(1, experiment, run_dir, from_step=4)
     _assert_as_undisturbed(run_dir, again, undisturbed)
     aside = sorted(path.name for path in (run_dir / "checkpoints").glob("set-aside-*"))
     assert aside == ["set-aside-step-00000006", "set-aside-step-00000008"]
-    with pytest.raises(RankError, match="no checkpoint of step 5: there are 2, 4, 6, 8"):
+    with pytest.raises(RankFailedError, match="no checkpoint of step 5: there are 2, 4, 6, 8"):
         run(1, experiment, run_dir, from_step=5)
 
 
@@ -110,7 +110,7 @@ def test_a_full_disk_loses_nothing(
     experiment: Experiment, undisturbed: Any, small_disk: Path
 ) -> None:
     run_dir = small_disk / "run"
-    with pytest.raises(RankError, match="StorageError: .*No space left on device"):
+    with pytest.raises(RankFailedError, match="StorageError: .*No space left on device"):
         run(1, experiment, run_dir, prepare=_impatient)
     assert _steps(run_dir) == [2]
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
@@ -150,7 +150,7 @@ def test_failing_storage_is_tried_again_and_training_goes_on(
 def test_a_run_whose_last_save_fails_says_what_to_do(store: Path, tmp_path: Path) -> None:
     experiment = make(store, train=TRAIN | {"steps": 2})
     remedy = "tried 2 times: .*: make room or repair it, then continue with --resume"
-    with pytest.raises(RankError, match=f"StorageError: .*{remedy}"):
+    with pytest.raises(RankFailedError, match=f"StorageError: .*{remedy}"):
         run(1, experiment, tmp_path / "run", prepare=partial(_failing_storage, 2))
     assert not list((tmp_path / "run/checkpoints").iterdir())
 
@@ -207,7 +207,7 @@ def test_a_store_that_changed_is_refused(store: Path, undisturbed: Any, tmp_path
     build_store([tmp_path / "other.txt"], tmp_path / "store", tokenizer="bytes")
     # The same place, other content: what the run directory's experiment cannot tell.
     changed = make(tmp_path / "store", train=TRAIN | {"steps": 8})
-    with pytest.raises(RankError, match="DataError: .*belongs to another sample stream"):
+    with pytest.raises(RankFailedError, match="DataError: .*belongs to another sample stream"):
         run(1, changed, tmp_path / "run", resume=True)
 
 

@@ -12,7 +12,7 @@ import pytest
 from moe.checkpoint.directory import complete_checkpoints, step_of
 from moe.config.experiment import Experiment
 from moe.training.guards import Guard, RefusedUpdate
-from tests.support.distributed import RankError, run_ranks
+from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.fault_injection import record, rows, run
 from tests.support.layout_equivalence import Block, make
 
@@ -57,7 +57,7 @@ def _spoil_while_saving(what: str) -> None:
 def test_a_refused_step_stops_the_run_with_a_dump(what: str, store: Path, tmp_path: Path) -> None:
     run_dir, experiment = tmp_path / "run", make(store, train=TRAIN)
     named = r"GuardError: step 4 \(samples 12 to 15\): the (loss|gradient norm) is (nan|inf)"
-    with pytest.raises(RankError, match=named):
+    with pytest.raises(RankFailedError, match=named):
         run(1, experiment, run_dir, prepare=partial(_spoil_while_saving, what))
     assert record(run_dir)["status"] == "failed"
     assert [step_of(path) for path in complete_checkpoints(run_dir / "checkpoints")] == [2]

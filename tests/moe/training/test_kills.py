@@ -7,7 +7,7 @@ import pytest
 
 from moe.checkpoint.directory import latest_checkpoint, step_of
 from moe.checkpoint.index import verify_files
-from tests.support.distributed import RankError
+from tests.support.distributed import RankFailedError
 from tests.support.fault_injection import Kill, assert_same_parameters, record, rows, run
 from tests.support.layout_equivalence import make
 
@@ -31,7 +31,7 @@ def test_killed_at_twenty_moments(store: Path, tmp_path: Path) -> None:
     undisturbed = run(2, make(store, {"ep": 2}, train=train), whole)
     done = 0
     for number in range(MOMENTS):
-        with pytest.raises(RankError):
+        with pytest.raises(RankFailedError):
             run(2, experiment, killed, resume=True, kill=_moment(number, done))
         newest = latest_checkpoint(killed / "checkpoints")
         before, done = done, 0 if newest is None else step_of(newest)

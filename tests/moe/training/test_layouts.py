@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parallel.engine.start import router_loss_factor
+from parallel.engine.aux_losses import aux_loss_gradient_scale
 from parallel.layout.layout import Layout
 from tests.support.distributed import run_ranks
 from tests.support.layout_equivalence import (
@@ -133,9 +133,9 @@ def test_router_losses_need_their_factor(
     name: str, store: Path, one_process_gradients: Whole
 ) -> None:
     difference, where = _gradient_difference(
-        LAYOUTS[name], store, one_process_gradients, without="router_loss_factor"
+        LAYOUTS[name], store, one_process_gradients, without="aux_loss_gradient_scale"
     )
-    if router_loss_factor(Layout(tp=2)) == 2:
+    if aux_loss_gradient_scale(Layout(tp=2)) == 2:
         assert difference > 100 * GRADIENT, where
     else:  # 0.19 scales them by itself, and our factor is one
         assert difference < GRADIENT, where

@@ -13,7 +13,7 @@ import pytest
 from data.store.manifest import TRAIN
 from moe.config.experiment import Experiment
 from moe.training.loader import open_loader
-from tests.support.distributed import RankError, run_ranks
+from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.finetuning_stores import tune, write_chats, write_pairs
 from tests.support.layout_equivalence import (
     MODEL,
@@ -311,7 +311,9 @@ def _steps(experiment: Any, steps: range, place: Path) -> list[float]:
 
 def test_a_pattern_that_matches_nothing_is_refused(base: Path, stores: dict[str, Path]) -> None:
     experiment = tune("sft", stores["sft"], init=str(base), trainable=["*.gate.*"])
-    with pytest.raises(RankError, match=r'no parameter matches "\*\.gate\.\*": there are decoder'):
+    with pytest.raises(
+        RankFailedError, match=r'no parameter matches "\*\.gate\.\*": there are decoder'
+    ):
         run_ranks(1, train_curve, experiment)
 
 
@@ -322,5 +324,5 @@ def test_weights_of_another_model_are_refused(base: Path, stores: dict[str, Path
         ({"hidden_size": 64}, "in the checkpoint and .* in the model"),
     ):
         experiment = tune("sft", stores["sft"], init=str(base), model=changes)
-        with pytest.raises(RankError, match=f"ConfigError: .*{fault}"):
+        with pytest.raises(RankFailedError, match=f"ConfigError: .*{fault}"):
             run_ranks(1, train_curve, experiment)

@@ -14,7 +14,7 @@ import pytest
 from data.build.build import build_recipe
 from data.recipe import Recipe
 from moe.config.experiment import Experiment
-from tests.support.distributed import RankError, run_ranks
+from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.layout_equivalence import TRAIN, Block, blocks, make
 
 pytestmark = pytest.mark.engine
@@ -140,7 +140,7 @@ def test_a_blend_may_be_changed_on_the_way_whoever_feeds(tmp_path: Path) -> None
     stopped = run_ranks(1, _train, experiment(**data, feed=FEEDS[-1]), cut, False, SignalAfter(5))
     assert stopped[0][0] == "stopped"
     too_late = {**data, "changes": [{"step": 2, "weights": {"other": 1}}]}
-    with pytest.raises(RankError, match="another sample stream: up to sample"):
+    with pytest.raises(RankFailedError, match="another sample stream: up to sample"):
         run_ranks(1, _train, experiment(**too_late), cut, True, None)
     moved = (tmp_path / "store").rename(tmp_path / "moved")
     resumed = run_ranks(
@@ -168,8 +168,8 @@ def test_a_blend_may_be_changed_on_the_way_whoever_feeds(tmp_path: Path) -> None
 def test_a_second_start_is_refused(store: Path, tmp_path: Path) -> None:
     experiment = make(store, train={"steps": 2, "warmup_steps": 0})
     run_ranks(1, _train, experiment, tmp_path / "run", False, None)
-    with pytest.raises(RankError, match="already holds a run: continue it with --resume"):
+    with pytest.raises(RankFailedError, match="already holds a run: continue it with --resume"):
         run_ranks(1, _train, experiment, tmp_path / "run", False, None)
     other = make(store, train={"steps": 3, "warmup_steps": 0})
-    with pytest.raises(RankError, match="holds another experiment"):
+    with pytest.raises(RankFailedError, match="holds another experiment"):
         run_ranks(1, _train, other, tmp_path / "run", True, None)

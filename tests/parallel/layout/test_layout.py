@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from parallel.errors import ParallelError
 from parallel.layout.layout import Layout
-from parallel.layout.model_shape import Batch
+from parallel.layout.model_shape import BatchSize
 from parallel.layout.placement import ATTENTION_DIMENSIONS, EXPERT_DIMENSIONS, Placement, place
 from parallel.layout.validation import checked_placement, layout_faults, num_micro_batches
 from tests.support.model_shapes import BATCH, DENSE, SPARSE
@@ -154,7 +154,7 @@ def test_first_fault_is_raised_and_the_rest_counted() -> None:
 
 def test_micro_batches() -> None:
     assert num_micro_batches(place(Layout(tp=2), 8), BATCH) == 4
-    odd = Batch(seq_len=8, micro_batch_size=3, global_batch_size=16)
+    odd = BatchSize(seq_len=8, micro_batch_size=3, global_batch_size=16)
     with pytest.raises(ParallelError, match=r"3\*4 = 12 does not divide global_batch_size=16"):
         num_micro_batches(place(Layout(tp=2), 8), odd)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallel.layout.layout import Layout
-from parallel.layout.model_shape import Shape, Weights
+from parallel.layout.model_shape import ModelShape, Weights
 from parallel.layout.placement import place
 from parallel.planner.activations import layer_bytes, rank_tokens, recomputed_bytes, routed_tokens
 from parallel.planner.memory import (
@@ -27,7 +27,7 @@ TABLE = 48 * 8
 
 
 def memory(
-    shape: Shape = SPARSE, num_ranks: int = 1, precision: Precision = BF16, **layout: Any
+    shape: ModelShape = SPARSE, num_ranks: int = 1, precision: Precision = BF16, **layout: Any
 ) -> RankMemory:
     return peak_memory(shape, place(Layout(**layout), num_ranks), BATCH, precision)
 
@@ -76,7 +76,7 @@ def test_copies_of_the_vocabulary_table(
 
 
 def test_latent_projections_are_cut_by_our_modules_and_whole_in_transformer_engine() -> None:
-    shape = replace(DENSE, attention=Weights(cut=192, latent=64, whole=16))
+    shape = replace(DENSE, attention=Weights(sharded=192, mla_down=64, replicated=16))
     ours, theirs = (
         rank_parameters(shape, Layout(tp=2), Precision(kernels=kernels), 0).total
         for kernels in ("torch", "te")

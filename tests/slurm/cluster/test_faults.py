@@ -19,7 +19,7 @@ from slurm.cluster.submission_folder import all_submissions, read_submission
 from slurm.errors import JobError, SlurmError, UnrecordedError
 from slurm.job import code_snapshot
 from slurm.views.status import task_statuses
-from tests.support.fake_cluster_user import Desk
+from tests.support.fake_cluster_user import FakeClusterUser
 from tests.support.simulator import Simulator
 
 Simulate = Callable[..., Simulator]
@@ -31,42 +31,42 @@ def fill_disk(file: Path) -> None:
 
 
 def test_queued_job_that_the_disk_does_not_take_is_told_and_taken_up_later(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    user: FakeClusterUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = desk.plan(desk.write("sweep/a").parent)
+    plan = user.plan(user.write("sweep/a").parent)
     jobs = plan.job.job_dir / "jobs"
-    accept = desk.client.submit
+    accept = user.client.submit
 
     def accept_as_the_disk_fills(script: Path, **options: Any) -> str:
         fill_disk(jobs)
         return accept(script, **options)
 
-    monkeypatch.setattr(desk.client, "submit", accept_as_the_disk_fills)
-    desk.fake.answer("sbatch", "17\n")
+    monkeypatch.setattr(user.client, "submit", accept_as_the_disk_fills)
+    user.fake.answer("sbatch", "17\n")
     with pytest.raises(UnrecordedError, match=r"job 17 is queued but .*\(No space left on device"):
-        desk.submit(plan)
+        user.submit(plan)
     jobs.unlink()
-    desk.fake.answer("squeue", f"17|{plan.job.job_dir / 'job.sh'}\n9|/another.sh\n")
-    desk.fake.answer("squeue", "17_0|PENDING|Priority|1:00|N/A|\n")
-    assert list(desk.submit(plan).states.values()) == ["queued"]
+    user.fake.answer("squeue", f"17|{plan.job.job_dir / 'job.sh'}\n9|/another.sh\n")
+    user.fake.answer("squeue", "17_0|PENDING|Priority|1:00|N/A|\n")
+    assert list(user.submit(plan).states.values()) == ["queued"]
     assert read_submission(plan.job.job_dir).job_ids(0) == ["17_0"]
-    assert len(desk.fake.calls("sbatch")) == 1
+    assert len(user.fake.calls("sbatch")) == 1
 
 
-def test_requeue_takes_up_a_job_of_an_ended_command(desk: Desk) -> None:
-    plan = desk.plan(desk.write("tiny"))
-    desk.fake.answer("sbatch", "17\n")
-    submission = read_submission(desk.submit(plan).submission)
+def test_requeue_takes_up_a_job_of_an_ended_command(user: FakeClusterUser) -> None:
+    plan = user.plan(user.write("tiny"))
+    user.fake.answer("sbatch", "17\n")
+    submission = read_submission(user.submit(plan).submission)
     (submission.path / "jobs").unlink()
-    desk.fake.answer("squeue", f"17|{submission.script}\n")
-    desk.fake.answer("squeue", "17|PENDING|Priority|1:00|N/A|\n")
-    assert requeue_tasks(submission, None, desk.client) == {"requeued": [], "submitted": []}
+    user.fake.answer("squeue", f"17|{submission.script}\n")
+    user.fake.answer("squeue", "17|PENDING|Priority|1:00|N/A|\n")
+    assert requeue_tasks(submission, None, user.client) == {"requeued": [], "submitted": []}
     assert submission.submitted_jobs() == [("17", frozenset({0}))]
 
 
-def test_torn_lines_and_empty_marks_are_passed_over(desk: Desk) -> None:
-    desk.fake.answer("sbatch", "17\n")
-    submission = read_submission(desk.submit(desk.plan(desk.write("tiny"))).submission)
+def test_torn_lines_and_empty_marks_are_passed_over(user: FakeClusterUser) -> None:
+    user.fake.answer("sbatch", "17\n")
+    submission = read_submission(user.submit(user.plan(user.write("tiny"))).submission)
     with (submission.path / "jobs").open("a") as file:
         file.write('{"job": "18", "ta')
     for _ in range(2):  # by the batch shell, and by who took the job up
@@ -84,11 +84,11 @@ def test_torn_lines_and_empty_marks_are_passed_over(desk: Desk) -> None:
 
 
 def test_refusal_is_told_though_its_folder_cannot_be_removed(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    user: FakeClusterUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = desk.plan(desk.write("tiny"))
-    desk.fake.answer("sbatch", stderr="sbatch: error: Invalid qos specification\n", code=1)
-    desk.fake.answer("sbatch", "17\n")
+    plan = user.plan(user.write("tiny"))
+    user.fake.answer("sbatch", stderr="sbatch: error: Invalid qos specification\n", code=1)
+    user.fake.answer("sbatch", "17\n")
 
     def refuse(_path: Path, ignore_errors: bool = False) -> None:
         if not ignore_errors:
@@ -96,15 +96,15 @@ def test_refusal_is_told_though_its_folder_cannot_be_removed(
 
     with monkeypatch.context() as patch, pytest.raises(JobError, match=r"slurm\.qos"):
         patch.setattr(shutil, "rmtree", refuse)
-        desk.submit(plan)
-    assert all_submissions(desk.runs) == []
+        user.submit(plan)
+    assert all_submissions(user.runs) == []
     (plan.job.job_dir / "logs").mkdir(parents=True)  # as an earlier removal may have left it
-    assert desk.submit(plan).job == "17"
+    assert user.submit(plan).job == "17"
 
 
 @pytest.mark.parametrize("of_files", [True, False])
 def test_code_that_the_disk_does_not_take_is_one_line(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, of_files: bool
+    user: FakeClusterUser, monkeypatch: pytest.MonkeyPatch, of_files: bool
 ) -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -114,7 +114,7 @@ def test_code_that_the_disk_does_not_take_is_one_line(
     monkeypatch.setattr(shutil, "copytree", refuse)
     monkeypatch.setattr(code_snapshot, "_read_git", code_snapshot._read_plain)
     monkeypatch.setattr(code_snapshot, "CODE", ("moescale.py",))
-    words = ["slurm", "submit", str(desk.write("tiny")), "--runs-dir", str(desk.runs)]
+    words = ["slurm", "submit", str(user.write("tiny")), "--runs-dir", str(user.runs)]
     error = CliRunner().invoke(moescale.app, words).exception
     assert isinstance(error, SlurmError)
     assert str(error).count("No space left on device") == 1

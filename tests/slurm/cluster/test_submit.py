@@ -23,9 +23,9 @@ from slurm.cluster.control import cancel_tasks, requeue_tasks
 from slurm.cluster.submission_folder import all_submissions, find_submission, read_submission
 from slurm.cluster.submit import submit
 from slurm.errors import JobError
-from slurm.job.plan import Plan, plan_command, slurm_section
-from slurm.job.site_profile import Profile, SiteFile
-from tests.support.fake_cluster_user import SNAPSHOT, Desk
+from slurm.job.cluster_profile import ClusterProfile, ProfilesFile
+from slurm.job.plan import JobPlan, plan_command, slurm_section
+from tests.support.fake_cluster_user import SNAPSHOT, FakeClusterUser
 from tests.support.paths import ROOT
 
 
@@ -42,15 +42,15 @@ class SlowClient(Client):
         return super().submit(*arguments, **options)
 
 
-def test_one_file_is_one_job(desk: Desk) -> None:
-    plan = desk.plan(desk.write("tiny"))
-    desk.fake.answer("sbatch", "17\n")
-    receipt = desk.submit(plan)
+def test_one_file_is_one_job(user: FakeClusterUser) -> None:
+    plan = user.plan(user.write("tiny"))
+    user.fake.answer("sbatch", "17\n")
+    receipt = user.submit(plan)
     assert receipt.job == "17"
     path = receipt.submission
-    assert path.parent == desk.runs / "slurm"
+    assert path.parent == user.runs / "slurm"
     assert path.name.startswith("tiny-")
-    assert desk.fake.calls("sbatch") == [["--parsable", str(path / "job.sh")]]
+    assert user.fake.calls("sbatch") == [["--parsable", str(path / "job.sh")]]
     (task,) = read_submission(path).tasks
     assert task.command[:2] == ("train", task.experiment)
     assert task.command[2:] == ("--run-dir", task.run_dir, "--resume")
@@ -60,153 +60,157 @@ def test_one_file_is_one_job(desk: Desk) -> None:
     assert read_submission(path).submitted_jobs() == [("17", frozenset({0}))]
 
 
-def test_files_or_a_folder_are_one_array(desk: Desk) -> None:
-    files = [desk.write(f"sweep/{name}", steps=steps) for name, steps in (("a", 3), ("b", 4))]
+def test_files_or_a_folder_are_one_array(user: FakeClusterUser) -> None:
+    files = [user.write(f"sweep/{name}", steps=steps) for name, steps in (("a", 3), ("b", 4))]
     files[0].with_name(".#a.toml").symlink_to("an.editor's.lock")
-    plan = desk.plan(files[0].parent)
+    plan = user.plan(files[0].parent)
     assert plan.job.is_array
     assert plan.job.name == "sweep"
     assert [task.name.split("-")[0] for task in plan.tasks] == ["a", "b"]
-    assert desk.plan(*files).tasks == plan.tasks
-    desk.fake.answer("sbatch", "17\n")
-    assert desk.submit(plan).states == {task.name: "submitted" for task in plan.tasks}
+    assert user.plan(*files).tasks == plan.tasks
+    user.fake.answer("sbatch", "17\n")
+    assert user.submit(plan).states == {task.name: "submitted" for task in plan.tasks}
     assert "#SBATCH --array=0-1\n" in (plan.job.job_dir / "job.sh").read_text()
 
 
-def test_folder_of_one_file_is_still_an_array(desk: Desk) -> None:
-    assert desk.plan(desk.write("sweep/a").parent).job.is_array
+def test_folder_of_one_file_is_still_an_array(user: FakeClusterUser) -> None:
+    assert user.plan(user.write("sweep/a").parent).job.is_array
 
 
-def test_what_training_depends_on_names_the_run_not_what_the_cluster_gives(desk: Desk) -> None:
-    file = desk.write("tiny")
-    first, second = desk.plan(file), desk.plan(file, sets=("slurm.partition=big",))
+def test_what_training_depends_on_names_the_run_not_what_the_cluster_gives(
+    user: FakeClusterUser,
+) -> None:
+    file = user.write("tiny")
+    first, second = user.plan(file), user.plan(file, sets=("slurm.partition=big",))
     assert first.tasks[0].run_dir == second.tasks[0].run_dir
     assert first.job.job_dir != second.job.job_dir
-    assert desk.plan(file) == first
+    assert user.plan(file) == first
 
 
-def test_submitted_again_only_what_is_missing_runs(desk: Desk) -> None:
+def test_submitted_again_only_what_is_missing_runs(user: FakeClusterUser) -> None:
     for number in range(6):
-        desk.write(f"sweep/r{number}", steps=number + 1)
-    plan = desk.plan(desk.folder / "sweep")
-    desk.fake.answer("sbatch", "17\n")
-    desk.fake.answer("sbatch", "18\n")
-    desk.submit(plan)
-    desk.finish(plan, 0, 3)
-    desk.fake.answer("squeue", "17_1|RUNNING|None|1:00|N/A|n1\n17_2|FAILED|None|0:00|N/A|n1\n")
-    receipt = desk.submit(plan)
-    assert desk.fake.calls("sbatch")[-1][1] == "--array=2,4-5"
+        user.write(f"sweep/r{number}", steps=number + 1)
+    plan = user.plan(user.folder / "sweep")
+    user.fake.answer("sbatch", "17\n")
+    user.fake.answer("sbatch", "18\n")
+    user.submit(plan)
+    user.finish(plan, 0, 3)
+    user.fake.answer("squeue", "17_1|RUNNING|None|1:00|N/A|n1\n17_2|FAILED|None|0:00|N/A|n1\n")
+    receipt = user.submit(plan)
+    assert user.fake.calls("sbatch")[-1][1] == "--array=2,4-5"
     assert list(receipt.states.values()) == [
         "finished", "queued", "submitted", "finished", "submitted", "submitted",
     ]  # fmt: skip
     assert read_submission(plan.job.job_dir).job_ids(2) == ["17_2", "18_2"]
 
 
-def test_nothing_is_submitted_where_nothing_is_missing(desk: Desk) -> None:
-    plan = desk.plan(desk.write("tiny"))
-    desk.finish(plan, 0)
-    receipt = desk.submit(plan)
+def test_nothing_is_submitted_where_nothing_is_missing(user: FakeClusterUser) -> None:
+    plan = user.plan(user.write("tiny"))
+    user.finish(plan, 0)
+    receipt = user.submit(plan)
     assert receipt.job is None
-    assert not desk.fake.calls("sbatch")
+    assert not user.fake.calls("sbatch")
     assert not plan.job.job_dir.exists()
 
 
-def test_larger_sweep_leaves_alone_what_a_smaller_one_did(desk: Desk) -> None:
-    desk.write("sweep/a", steps=1)
-    small = desk.plan(desk.folder / "sweep")
-    desk.fake.answer("sbatch", "17\n")
-    desk.fake.answer("sbatch", "18\n")
-    desk.submit(small)
-    desk.write("sweep/b", steps=2)
-    desk.write("sweep/c", steps=3)
-    large = desk.plan(desk.folder / "sweep")
-    desk.fake.answer("squeue", "17_0|PENDING|Priority|1:00|N/A|\n")
-    receipt = desk.submit(large)
+def test_larger_sweep_leaves_alone_what_a_smaller_one_did(user: FakeClusterUser) -> None:
+    user.write("sweep/a", steps=1)
+    small = user.plan(user.folder / "sweep")
+    user.fake.answer("sbatch", "17\n")
+    user.fake.answer("sbatch", "18\n")
+    user.submit(small)
+    user.write("sweep/b", steps=2)
+    user.write("sweep/c", steps=3)
+    large = user.plan(user.folder / "sweep")
+    user.fake.answer("squeue", "17_0|PENDING|Priority|1:00|N/A|\n")
+    receipt = user.submit(large)
     assert receipt.submission != small.job.job_dir
     assert list(receipt.states.values()) == ["queued", "submitted", "submitted"]
-    assert desk.fake.calls("sbatch")[-1][1] == "--array=1-2"
+    assert user.fake.calls("sbatch")[-1][1] == "--array=1-2"
 
 
-def test_throttle_holds_for_what_is_submitted_again(desk: Desk) -> None:
-    desk.write("sweep/a", steps=1)
-    desk.write("sweep/b", steps=2, more="slurm.max_parallel = 3\n")
-    plan = desk.plan(desk.folder / "sweep", sets=("slurm.max_parallel=3",))
-    desk.fake.answer("sbatch", "17\n")
-    desk.finish(plan, 0)
-    desk.submit(plan)
-    assert desk.fake.calls("sbatch")[0][1] == "--array=1%3"
+def test_throttle_holds_for_what_is_submitted_again(user: FakeClusterUser) -> None:
+    user.write("sweep/a", steps=1)
+    user.write("sweep/b", steps=2, more="slurm.max_parallel = 3\n")
+    plan = user.plan(user.folder / "sweep", sets=("slurm.max_parallel=3",))
+    user.fake.answer("sbatch", "17\n")
+    user.finish(plan, 0)
+    user.submit(plan)
+    assert user.fake.calls("sbatch")[0][1] == "--array=1%3"
 
 
-def test_refused_job_leaves_nothing_behind(desk: Desk) -> None:
-    plan = desk.plan(desk.write("tiny"))
-    desk.fake.answer("sbatch", stderr="sbatch: error: Invalid qos specification\n", code=1)
+def test_refused_job_leaves_nothing_behind(user: FakeClusterUser) -> None:
+    plan = user.plan(user.write("tiny"))
+    user.fake.answer("sbatch", stderr="sbatch: error: Invalid qos specification\n", code=1)
     with pytest.raises(JobError, match=r"slurm\.qos"):
-        desk.submit(plan)
-    assert [path.name for path in (desk.runs / "slurm").iterdir()] == [".lock"]
+        user.submit(plan)
+    assert [path.name for path in (user.runs / "slurm").iterdir()] == [".lock"]
 
 
-def test_half_written_submission_is_none(desk: Desk) -> None:
-    desk.fake.answer("sbatch", "17\n")
-    receipt = desk.submit(desk.plan(desk.write("tiny")))
-    shutil.copytree(receipt.submission, desk.runs / "slurm" / ".partial-abc")
-    (desk.runs / "slurm" / "gone").mkdir()
-    (desk.runs / "slurm" / "gone" / "job.json").symlink_to("deleted since it was listed")
-    assert [one.path for one in all_submissions(desk.runs)] == [receipt.submission]
+def test_half_written_submission_is_none(user: FakeClusterUser) -> None:
+    user.fake.answer("sbatch", "17\n")
+    receipt = user.submit(user.plan(user.write("tiny")))
+    shutil.copytree(receipt.submission, user.runs / "slurm" / ".partial-abc")
+    (user.runs / "slurm" / "gone").mkdir()
+    (user.runs / "slurm" / "gone" / "job.json").symlink_to("deleted since it was listed")
+    assert [one.path for one in all_submissions(user.runs)] == [receipt.submission]
 
 
 @pytest.mark.parametrize("paths", [("a", "a"), ("a", "a b")], ids=["equal", "overlapping"])
-def test_submissions_at_once_queue_each_run_once(desk: Desk, paths: tuple[str, str]) -> None:
+def test_submissions_at_once_queue_each_run_once(
+    user: FakeClusterUser, paths: tuple[str, str]
+) -> None:
     """The other command comes while this one waits for the cluster's answer."""
-    plans = [desk.plan(*(desk.write(name) for name in names.split())) for names in paths]
-    desk.fake.answer("sbatch", "17\n")
-    desk.fake.answer("sbatch", "18\n")
-    desk.fake.answer("squeue", "17|PENDING|Priority|1:00|N/A|\n")
+    plans = [user.plan(*(user.write(name) for name in names.split())) for names in paths]
+    user.fake.answer("sbatch", "17\n")
+    user.fake.answer("sbatch", "18\n")
+    user.fake.answer("squeue", "17|PENDING|Priority|1:00|N/A|\n")
     slow = SlowClient()
     with ThreadPoolExecutor() as commands:
         receipts = [commands.submit(submit, plans[0], SNAPSHOT, slow, {})]
         assert slow.was_asked.wait(60)
-        receipts.append(commands.submit(desk.submit, plans[1]))
+        receipts.append(commands.submit(user.submit, plans[1]))
         time.sleep(0.2)
         slow.may_answer.set()
         states = [list(receipt.result().states.values()) for receipt in receipts]
     assert states == [["submitted"], ["queued", "submitted"][: len(plans[1].tasks)]]
 
 
-def test_refused_second_submission_keeps_the_first(desk: Desk) -> None:
-    plan = desk.plan(desk.write("tiny"))
-    desk.fake.answer("sbatch", "17\n")
-    desk.fake.answer("sbatch", stderr="sbatch: error: Invalid qos specification\n", code=1)
-    desk.submit(plan)
+def test_refused_second_submission_keeps_the_first(user: FakeClusterUser) -> None:
+    plan = user.plan(user.write("tiny"))
+    user.fake.answer("sbatch", "17\n")
+    user.fake.answer("sbatch", stderr="sbatch: error: Invalid qos specification\n", code=1)
+    user.submit(plan)
     with pytest.raises(JobError):
-        desk.submit(plan)
+        user.submit(plan)
     assert read_submission(plan.job.job_dir).job_ids(0) == ["17"]
 
 
-def test_array_longer_than_the_cluster_allows_is_refused(desk: Desk) -> None:
+def test_array_longer_than_the_cluster_allows_is_refused(user: FakeClusterUser) -> None:
     for number in range(3):
-        desk.write(f"sweep/r{number}", steps=number + 1)
-    desk.fake.answer("scontrol", "MaxArraySize            = 2\n")
+        user.write(f"sweep/r{number}", steps=number + 1)
+    user.fake.answer("scontrol", "MaxArraySize            = 2\n")
     with pytest.raises(JobError, match="3 tasks exceed the cluster's MaxArraySize=2"):
-        desk.submit(desk.plan(desk.folder / "sweep"))
-    assert not desk.fake.calls("sbatch")
+        user.submit(user.plan(user.folder / "sweep"))
+    assert not user.fake.calls("sbatch")
 
 
-def test_secrets_go_through_a_file_of_ones_own(desk: Desk) -> None:
+def test_secrets_go_through_a_file_of_ones_own(user: FakeClusterUser) -> None:
     value = "s3cr3t 'quoted' $HOME"
-    desk.site = SiteFile(default="a", profiles={"a": Profile(secrets=("MY_KEY",))})
-    plan = desk.plan(desk.write("tiny"))
+    user.profiles = ProfilesFile(default="a", profiles={"a": ClusterProfile(secrets=("MY_KEY",))})
+    plan = user.plan(user.write("tiny"))
     with pytest.raises(JobError, match="secret MY_KEY is not set"):
-        desk.submit(plan)
-    desk.environment = {"MY_KEY": value}
-    desk.fake.answer("sbatch", "17\n")
-    path = desk.submit(plan).submission
+        user.submit(plan)
+    user.environment = {"MY_KEY": value}
+    user.fake.answer("sbatch", "17\n")
+    path = user.submit(plan).submission
     assert stat.S_IMODE((path / "secrets").stat().st_mode) == 0o600
     assert (path / "secrets").read_text() == "export MY_KEY='s3cr3t '\"'\"'quoted'\"'\"' $HOME'\n"
     others = [file for file in path.rglob("*") if file.is_file() and file.name != "secrets"]
     assert others
     assert not [file for file in others if "s3cr3t" in file.read_text()]
-    assert not [word for call in desk.fake.calls("sbatch") for word in call if "s3cr3t" in word]
-    assert "s3cr3t" not in "".join(desk.fake.environment("sbatch").values())
+    assert not [word for call in user.fake.calls("sbatch") for word in call if "s3cr3t" in word]
+    assert "s3cr3t" not in "".join(user.fake.environment("sbatch").values())
 
 
 @pytest.mark.parametrize(
@@ -219,47 +223,47 @@ def test_secrets_go_through_a_file_of_ones_own(desk: Desk) -> None:
     ],
 )
 def test_layout_nodes_and_gpus_are_checked_against_each_other(
-    desk: Desk, sets: tuple[str, ...], complaint: str
+    user: FakeClusterUser, sets: tuple[str, ...], complaint: str
 ) -> None:
     with pytest.raises(JobError) as error:
-        desk.plan(desk.write("tiny"), sets=sets)
+        user.plan(user.write("tiny"), sets=sets)
     assert complaint in str(error.value)
 
 
-def test_elastic_run_names_only_nodes_that_fit(desk: Desk) -> None:
+def test_elastic_run_names_only_nodes_that_fit(user: FakeClusterUser) -> None:
     """A batch of 8 stands on 1, 2 and 4 nodes, not on 3."""
-    plan = desk.plan(desk.write("tiny"), sets=("slurm.nodes=4", "slurm.min_nodes=1"))
+    plan = user.plan(user.write("tiny"), sets=("slurm.nodes=4", "slurm.min_nodes=1"))
     assert plan.job.node_counts == (1, 2, 4)
 
 
-def test_one_array_has_one_slurm_section(desk: Desk) -> None:
-    desk.write("sweep/a", steps=1)
-    desk.write("sweep/b", steps=2, more="slurm.nodes = 2\n")
+def test_one_array_has_one_slurm_section(user: FakeClusterUser) -> None:
+    user.write("sweep/a", steps=1)
+    user.write("sweep/b", steps=2, more="slurm.nodes = 2\n")
     with pytest.raises(JobError, match=r"slurm\.nodes is 1 in .*a\.toml but 2 in .*b\.toml"):
-        desk.plan(desk.folder / "sweep")
-    assert desk.plan(desk.folder / "sweep", sets=("slurm.nodes=2",)).job.config.nodes == 2
+        user.plan(user.folder / "sweep")
+    assert user.plan(user.folder / "sweep", sets=("slurm.nodes=2",)).job.config.nodes == 2
 
 
-def test_same_experiment_twice_is_refused(desk: Desk) -> None:
-    desk.write("sweep/a")
-    (desk.folder / "sweep" / "b.toml").write_text((desk.folder / "sweep" / "a.toml").read_text())
+def test_same_experiment_twice_is_refused(user: FakeClusterUser) -> None:
+    user.write("sweep/a")
+    (user.folder / "sweep" / "b.toml").write_text((user.folder / "sweep" / "a.toml").read_text())
     with pytest.raises(JobError, match=r"b\.toml: the same experiment as .*a\.toml"):
-        desk.plan(desk.folder / "sweep")
+        user.plan(user.folder / "sweep")
 
 
-def test_empty_folder_is_told(desk: Desk) -> None:
-    (desk.folder / "none").mkdir()
+def test_empty_folder_is_told(user: FakeClusterUser) -> None:
+    (user.folder / "none").mkdir()
     with pytest.raises(JobError, match=r"no \*\.toml experiments"):
-        desk.plan(desk.folder / "none")
+        user.plan(user.folder / "none")
 
 
-def test_commands_are_arrays_too(desk: Desk) -> None:
+def test_commands_are_arrays_too(user: FakeClusterUser) -> None:
     words = ["data", "build", "my docs", "--shard", "{task}/{tasks}"]
-    plan = plan_command(words, 3, SlurmConfig(), SiteFile(), desk.place())
+    plan = plan_command(words, 3, SlurmConfig(), ProfilesFile(), user.paths())
     assert [command[-1] for command in plan.job.commands] == ["1/3", "2/3", "3/3"]
     assert plan.job.name == "data-build"
-    desk.fake.answer("sbatch", "17\n")
-    desk.submit(plan)
+    user.fake.answer("sbatch", "17\n")
+    user.submit(plan)
     assert (plan.job.job_dir / "commands").read_text().splitlines()[0] == (
         "data build 'my docs' --shard 1/3"
     )
@@ -267,7 +271,7 @@ def test_commands_are_arrays_too(desk: Desk) -> None:
     end.mkdir(parents=True)
     (end / "begin").write_text('{"job": "17_1", "restart": 0, "nodes": "n1", "began": 5}')
     (end / "end").write_text('{"outcome": "finished", "exit_code": 0, "ended": 9}')
-    assert list(desk.submit(plan).states.values()) == ["submitted", "finished", "submitted"]
+    assert list(user.submit(plan).states.values()) == ["submitted", "finished", "submitted"]
 
 
 @pytest.mark.parametrize(
@@ -280,13 +284,15 @@ def test_commands_are_arrays_too(desk: Desk) -> None:
         ("data build docs -o s --workers {task}x", "Invalid value for '--workers'"),
     ],
 )
-def test_command_is_checked_before_it_is_queued(desk: Desk, words: str, complaint: str) -> None:
+def test_command_is_checked_before_it_is_queued(
+    user: FakeClusterUser, words: str, complaint: str
+) -> None:
     done = CliRunner().invoke(moescale.app, ["slurm", "run", "--dry-run", "--", *words.split()])
     assert isinstance(done.exception, JobError)
     assert complaint in str(done.exception)
 
 
-def test_right_command_passes_unrun(desk: Desk) -> None:
+def test_right_command_passes_unrun(user: FakeClusterUser) -> None:
     words = "data build docs -o s --shard {task}/{tasks}"
     argv = ["slurm", "run", "--tasks", "3", "--dry-run", "--", *words.split()]
     done = CliRunner().invoke(moescale.app, argv)
@@ -294,24 +300,24 @@ def test_right_command_passes_unrun(desk: Desk) -> None:
     assert "#SBATCH --array=0-2\n" in done.stdout
 
 
-def test_folder_that_cannot_be_written_is_one_line(desk: Desk) -> None:
-    desk.runs.write_text("a file")
+def test_folder_that_cannot_be_written_is_one_line(user: FakeClusterUser) -> None:
+    user.runs.write_text("a file")
     done = CliRunner().invoke(
         moescale.app,
-        ["slurm", "submit", str(desk.write("tiny")), "--runs-dir", str(desk.runs)],
+        ["slurm", "submit", str(user.write("tiny")), "--runs-dir", str(user.runs)],
     )
     assert isinstance(done.exception, JobError)
     assert "Not a directory" in str(done.exception)
 
 
-def test_slurm_section_of_a_command(desk: Desk) -> None:
-    file = desk.write("tiny", more='[slurm]\npartition = "cpu"\nnodes = 2\n')
+def test_slurm_section_of_a_command(user: FakeClusterUser) -> None:
+    file = user.write("tiny", more='[slurm]\npartition = "cpu"\nnodes = 2\n')
     assert slurm_section(file, ["slurm.nodes=3"]) == SlurmConfig(partition="cpu", nodes=3)
     with pytest.raises(JobError, match=r"only slurm\.\* keys"):
         slurm_section(None, ["train.steps=3"])
 
 
-def add_attempt(desk: Desk, plan: Plan, index: int, outcome: str) -> None:
+def add_attempt(user: FakeClusterUser, plan: JobPlan, index: int, outcome: str) -> None:
     attempts = plan.job.job_dir / "tasks" / str(index)
     number = len(list(attempts.glob("attempt-*"))) + 1
     folder = attempts / f"attempt-{number}"
@@ -320,41 +326,41 @@ def add_attempt(desk: Desk, plan: Plan, index: int, outcome: str) -> None:
     (folder / "end").write_text(f'{{"outcome": "{outcome}", "exit_code": 75, "ended": 9}}')
 
 
-def test_cancelled_task_is_marked_before_it_is_cancelled(desk: Desk) -> None:
-    plan = desk.plan(desk.write("tiny"))
-    desk.fake.answer("sbatch", "17\n")
-    submission = read_submission(desk.submit(plan).submission)
-    desk.fake.answer("squeue", "17|RUNNING|None|1:00|N/A|n1\n")
-    assert cancel_tasks(submission, None, desk.client) == ["17"]
+def test_cancelled_task_is_marked_before_it_is_cancelled(user: FakeClusterUser) -> None:
+    plan = user.plan(user.write("tiny"))
+    user.fake.answer("sbatch", "17\n")
+    submission = read_submission(user.submit(plan).submission)
+    user.fake.answer("squeue", "17|RUNNING|None|1:00|N/A|n1\n")
+    assert cancel_tasks(submission, None, user.client) == ["17"]
     assert (submission.task_dir(0) / "cancelled").exists()
-    assert desk.fake.calls("scancel") == [["17"]]
+    assert user.fake.calls("scancel") == [["17"]]
     with pytest.raises(JobError, match="no task 7"):
-        cancel_tasks(submission, 7, desk.client)
+        cancel_tasks(submission, 7, user.client)
 
 
-def test_requeue_goes_on_with_what_ended_and_forgives_it(desk: Desk) -> None:
+def test_requeue_goes_on_with_what_ended_and_forgives_it(user: FakeClusterUser) -> None:
     for number in range(4):
-        desk.write(f"sweep/r{number}", steps=number + 1)
-    plan = desk.plan(desk.folder / "sweep")
-    desk.fake.answer("sbatch", "17\n")
-    desk.fake.answer("sbatch", "18\n")
-    submission = read_submission(desk.submit(plan).submission)
-    desk.finish(plan, 0)
+        user.write(f"sweep/r{number}", steps=number + 1)
+    plan = user.plan(user.folder / "sweep")
+    user.fake.answer("sbatch", "17\n")
+    user.fake.answer("sbatch", "18\n")
+    submission = read_submission(user.submit(plan).submission)
+    user.finish(plan, 0)
     for outcome in ("preempted", "error"):
-        add_attempt(desk, plan, 3, outcome)
+        add_attempt(user, plan, 3, outcome)
     (submission.task_dir(3) / "cancelled").touch()
-    desk.fake.answer("squeue", "17_1|RUNNING|None|1:00|N/A|n1\n17_2|PENDING|Priority|1:00|N/A|\n")
-    done = requeue_tasks(submission, None, desk.client)
+    user.fake.answer("squeue", "17_1|RUNNING|None|1:00|N/A|n1\n17_2|PENDING|Priority|1:00|N/A|\n")
+    done = requeue_tasks(submission, None, user.client)
     assert done == {"requeued": ["17_1"], "submitted": ["18"]}
-    assert desk.fake.calls("scontrol")[-1] == ["requeue", "17_1"]
-    assert desk.fake.calls("sbatch")[-1][1] == "--array=3"
+    assert user.fake.calls("scontrol")[-1] == ["requeue", "17_1"]
+    assert user.fake.calls("sbatch")[-1][1] == "--array=3"
     assert (submission.task_dir(3) / "since").read_text() == "2\n"
     assert not (submission.task_dir(3) / "cancelled").exists()
 
 
-def test_login_node_needs_no_torch(desk: Desk) -> None:
+def test_login_node_needs_no_torch(user: FakeClusterUser) -> None:
     """Nor what else only compute nodes have: importing any of it fails here."""
-    desk.write("tiny")
+    user.write("tiny")
     absent = ("torch", "megatron", "numpy", "pyarrow", "tokenizers", "safetensors")
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({absent})); import moescale; moescale.main()"
@@ -362,19 +368,19 @@ def test_login_node_needs_no_torch(desk: Desk) -> None:
     argv = [sys.executable, "-c", code, "slurm", "submit", "tiny.toml", "--dry-run"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        argv, cwd=desk.folder, env=env, capture_output=True, text=True, check=False
+        argv, cwd=user.folder, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("#!/bin/bash\n#SBATCH --job-name=tiny\n")
 
 
-def test_submission_is_found_by_id_folder_or_name(desk: Desk) -> None:
-    desk.fake.answer("sbatch", "17\n")
-    desk.fake.answer("sbatch", "18\n")
-    first = desk.submit(desk.plan(desk.write("alpha", steps=1))).submission
-    second = desk.submit(desk.plan(desk.write("beta", steps=2))).submission
-    assert [one.path for one in all_submissions(desk.runs)] == [first, second]
-    find: Callable[[str], Any] = lambda wanted: find_submission(desk.runs, wanted).path  # noqa: E731
+def test_submission_is_found_by_id_folder_or_name(user: FakeClusterUser) -> None:
+    user.fake.answer("sbatch", "17\n")
+    user.fake.answer("sbatch", "18\n")
+    first = user.submit(user.plan(user.write("alpha", steps=1))).submission
+    second = user.submit(user.plan(user.write("beta", steps=2))).submission
+    assert [one.path for one in all_submissions(user.runs)] == [first, second]
+    find: Callable[[str], Any] = lambda wanted: find_submission(user.runs, wanted).path  # noqa: E731
     assert find("18") == find("18_4") == find("beta") == find(str(second)) == second
     assert find(first.name[:8]) == first
     with pytest.raises(JobError, match=f"there: {first.name}, {second.name}"):

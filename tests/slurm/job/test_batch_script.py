@@ -15,7 +15,7 @@ from moe.config.slurm import SlurmConfig
 from slurm.cluster.submission_folder import parse_array
 from slurm.errors import JobError
 from slurm.job.batch_script import array_text, render, render_commands
-from slurm.job.site_profile import ContainerConfig, EnvironmentConfig, Profile
+from slurm.job.cluster_profile import ClusterProfile, ContainerConfig, EnvironmentConfig
 from tests.support.example_jobs import array_job, forms, large_job, make_job
 from tests.support.paths import ROOT
 
@@ -127,7 +127,9 @@ def test_array_text_is_short() -> None:
     ],
 )
 def test_environments(environment: dict[str, str], line: str, python: str) -> None:
-    job = make_job(profile=Profile(environment=EnvironmentConfig.model_validate(environment)))
+    job = make_job(
+        profile=ClusterProfile(environment=EnvironmentConfig.model_validate(environment))
+    )
     lines = render(job).splitlines()
     assert f"activate={shlex.quote(line)}" in lines
     assert f"python={python}" in lines
@@ -141,7 +143,7 @@ def test_gpus_are_asked_for_as_the_cluster_wants() -> None:
         "none": [],
     }
     for request, options in wanted.items():
-        profile = Profile.model_validate({"gpu_request": request})
+        profile = ClusterProfile.model_validate({"gpu_request": request})
         text = render(make_job(config=config, profile=profile, node_counts=(1,)))
         assert re.findall(r"--g(?:pus|res)\S*(?==)\S*", text.split("set -uo")[0]) == options
 
@@ -164,8 +166,8 @@ def test_torchrun_is_one_task_with_all_cores_of_a_node() -> None:
 
 def test_container_sees_runs_code_and_data_once() -> None:
     job = make_job(mounts=("/shared/runs/inside", "/data/store"))
-    assert job.seen_folders == ("/data/store", "/shared/runs", "/shared/work")
-    assert dataclasses.replace(job, work_dir=Path("/shared")).seen_folders[0] == "/shared"
+    assert job.mounted_folders == ("/data/store", "/shared/runs", "/shared/work")
+    assert dataclasses.replace(job, work_dir=Path("/shared")).mounted_folders[0] == "/shared"
 
 
 def test_contradictions_are_refused() -> None:
@@ -173,6 +175,6 @@ def test_contradictions_are_refused() -> None:
         make_job(config=SlurmConfig(gpu_type="h100"))
     with pytest.raises(JobError, match="control characters"):
         make_job(name="two\nlines")
-    contained = Profile(container=ContainerConfig(runtime="pyxis", image="/a.sqsh"))
+    contained = ClusterProfile(container=ContainerConfig(runtime="pyxis", image="/a.sqsh"))
     with pytest.raises(JobError, match="cannot be mounted"):
         make_job(profile=contained, work_dir=Path("/a:b"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm.errors import JobError
-from slurm.job.code_snapshot import keep_code, read_code
+from slurm.job.code_snapshot import read_code, store_code
 
 
 def git(checkout: Path, *arguments: str) -> str:
@@ -82,7 +82,7 @@ def test_equal_code_is_kept_once(checkout: Path, tmp_path: Path) -> None:
     kept = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        kept.append(keep_code(read_code(tmp_path / name, checkout), tmp_path / "store"))
+        kept.append(store_code(read_code(tmp_path / name, checkout), tmp_path / "store"))
     assert kept[0] == kept[1]
     assert [path.name for path in (tmp_path / "store").iterdir()] == [kept[0].tree]
     (checkout / "moe" / "__init__.py").write_text("other = 1\n")
@@ -94,7 +94,7 @@ def test_submissions_at_the_same_moment_share_code(checkout: Path, tmp_path: Pat
     (tmp_path / "a").mkdir()
     snapshot, store = read_code(tmp_path / "a", checkout), tmp_path / "store"
     with ThreadPoolExecutor(8) as pool:
-        kept = list(pool.map(lambda _: keep_code(snapshot, store), range(8)))
+        kept = list(pool.map(lambda _: store_code(snapshot, store), range(8)))
     assert {one.path for one in kept} == {store / snapshot.tree}
     assert [path.name for path in store.iterdir()] == [snapshot.tree]
 
@@ -129,7 +129,7 @@ def test_links_are_kept_and_editors_locks_left_out(
     if not in_git:
         (checkout / ".git").rename(tmp_path / "elsewhere")
     (tmp_path / "a").mkdir()
-    kept = keep_code(read_code(tmp_path / "a", checkout), tmp_path / "store").path / "moe"
+    kept = store_code(read_code(tmp_path / "a", checkout), tmp_path / "store").path / "moe"
     assert {path.name for path in kept.iterdir()} == {"__init__.py", "link.py", "nowhere.py"}
     assert (kept / "link.py").readlink() == Path("__init__.py")
 

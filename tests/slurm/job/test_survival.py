@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.job.site_profile import ContainerConfig, EnvironmentConfig, Profile
+from slurm.job.cluster_profile import ClusterProfile, ContainerConfig, EnvironmentConfig
 from tests.support.simulator import STEPS, Simulator
 
 Simulate = Callable[..., Simulator]
@@ -330,7 +330,7 @@ def test_requeue_by_slurm_after_node_failure_excludes_the_node(simulate: Simulat
 def test_run_in_a_container_is_survived(simulate: Simulate, undisturbed: dict[str, object]) -> None:
     """The batch shell stays outside: it needs scontrol; the signal reaches the ranks inside."""
     container = ContainerConfig(runtime="apptainer", image="/images/a b.sif")
-    job = simulate(profile=Profile(container=container))
+    job = simulate(profile=ClusterProfile(container=container))
     job.start(hold_at=5)
     user_signal(job)
     assert job.run_to_end() == 0, job.log()
@@ -346,7 +346,7 @@ def test_environment_is_made_before_the_ranks(
     venv = tmp_path / "my env"
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "activate").write_text('echo "activated $UNSET_VARIABLE" >>"$SEEN"\n')
-    profile = Profile(
+    profile = ClusterProfile(
         environment=EnvironmentConfig(kind="venv", path=str(venv)),
         modules=("cuda/12.8",),
         setup=(f"export SEEN='{tmp_path}/seen' # where", "[ -n x ]"),
@@ -362,7 +362,7 @@ def test_environment_is_made_before_the_ranks(
 
 
 def test_failed_preparation_is_told_and_tried_once_more(simulate: Simulate) -> None:
-    job = simulate(profile=Profile(modules=("cuda/99",)))
+    job = simulate(profile=ClusterProfile(modules=("cuda/99",)))
     job.start()
     assert job.run_to_end() == 1
     assert job.outcomes() == ["error", "error"]
@@ -371,7 +371,7 @@ def test_failed_preparation_is_told_and_tried_once_more(simulate: Simulate) -> N
 
 
 def test_sick_node_is_found_before_training(simulate: Simulate) -> None:
-    job = simulate(profile=Profile(health_check='[ "$SLURMD_NODENAME" != n2 ]'))
+    job = simulate(profile=ClusterProfile(health_check='[ "$SLURMD_NODENAME" != n2 ]'))
     job.start()
     job.wait()
     assert job.outcomes() == ["node_failure"]

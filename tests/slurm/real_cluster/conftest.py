@@ -1,4 +1,4 @@
-"""One cluster for all tests, and a desk to submit from; where SLURM is missing they skip."""
+"""One cluster for all tests, and a user to submit from; where SLURM is missing they skip."""
 
 import shutil
 import tempfile
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster_user import Desk
+from tests.support.cluster_user import ClusterUser
 from tests.support.needs import need
 from tests.support.real_cluster import Cluster
 
@@ -29,6 +29,6 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def desk(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Desk:
+def user(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> ClusterUser:
     """A user's folder with a token store, on the login node."""
-    return Desk(tmp_path_factory.mktemp("desk with 'spaces' & $x"), cluster)
+    return ClusterUser(tmp_path_factory.mktemp("user with 'spaces' & $x"), cluster)

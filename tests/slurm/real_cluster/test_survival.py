@@ -5,16 +5,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.support.cluster_user import TRAIN, Desk, Run
+from tests.support.cluster_user import TRAIN, ClusterUser, Run
 from tests.support.real_cluster import Cluster
 
 
 @pytest.fixture(scope="session")
-def limited(desk: Desk) -> Iterator[Future[Run]]:
+def limited(user: ClusterUser) -> Iterator[Future[Run]]:
     """A run with a time limit of two minutes: it waits while others are tested."""
 
     def watch() -> Run:
-        run = desk.submit_two_nodes(
+        run = user.submit_two_nodes(
             "limited", time="00:02:00", partition="urgent", extra=["--nodelist=n3,n4"]
         )
         run.disturb(lambda: None, step=1)
@@ -26,9 +26,9 @@ def limited(desk: Desk) -> Iterator[Future[Run]]:
 
 
 @pytest.fixture(scope="session")
-def calm(desk: Desk, limited: Future[Run]) -> Run:
+def calm(user: ClusterUser, limited: Future[Run]) -> Run:
     """The run that nothing disturbs."""
-    run = desk.submit_two_nodes("calm")
+    run = user.submit_two_nodes("calm")
     run.wait()
     return run
 
@@ -61,8 +61,8 @@ def test_undisturbed_run_spans_two_nodes(calm: Run) -> None:
     assert_same(calm, calm)
 
 
-def test_requeue_by_scontrol(desk: Desk, cluster: Cluster, calm: Run) -> None:
-    run = desk.submit_two_nodes("requeued")
+def test_requeue_by_scontrol(user: ClusterUser, cluster: Cluster, calm: Run) -> None:
+    run = user.submit_two_nodes("requeued")
     run.disturb(lambda: cluster.run("scontrol", "requeue", run.job))
     run.wait()
     assert run.outcomes() == ["requeued", "finished"]
@@ -70,18 +70,18 @@ def test_requeue_by_scontrol(desk: Desk, cluster: Cluster, calm: Run) -> None:
     assert_nothing_lost(run, calm)
 
 
-def test_job_of_higher_priority(desk: Desk, cluster: Cluster, calm: Run) -> None:
-    run = desk.submit_two_nodes("outranked")
+def test_job_of_higher_priority(user: ClusterUser, cluster: Cluster, calm: Run) -> None:
+    run = user.submit_two_nodes("outranked")
     run.disturb(lambda: submit_urgent(cluster))
     run.wait()
     assert run.outcomes() == ["requeued", "finished"]
     assert_nothing_lost(run, calm)
 
 
-def test_power_cut_of_a_node(desk: Desk, cluster: Cluster, calm: Run) -> None:
+def test_power_cut_of_a_node(user: ClusterUser, cluster: Cluster, calm: Run) -> None:
     """It ends a rank of one run, and rank 0 with the batch shell of another."""
-    bereft = desk.submit_two_nodes("bereft", max_error_restarts=0)
-    headless = desk.submit_two_nodes("headless", exclude=["n1"])
+    bereft = user.submit_two_nodes("bereft", max_error_restarts=0)
+    headless = user.submit_two_nodes("headless", exclude=["n1"])
     with ThreadPoolExecutor() as watchers:  # neither may end while the other is awaited
         list(watchers.map(Run.freeze_between_checkpoints, (bereft, headless)))
     frozen_at = {run: run.rows()[-1]["step"] for run in (bereft, headless)}
@@ -113,7 +113,7 @@ def test_time_limit_shorter_than_the_run(limited: Future[Run], calm: Run) -> Non
     assert_nothing_lost(run, calm)
 
 
-def test_preemption_with_a_grace_time(desk: Desk, cluster: Cluster, calm: Run) -> None:
+def test_preemption_with_a_grace_time(user: ClusterUser, cluster: Cluster, calm: Run) -> None:
     """SIGTERM to the ranks alone; then, where the cluster is set so, the job's own signal first."""
 
     def submit_urgent_with_signal() -> None:
@@ -121,7 +121,7 @@ def test_preemption_with_a_grace_time(desk: Desk, cluster: Cluster, calm: Run) -
         cluster.reconfigure("SlurmctldParameters=preempt_send_user_signal")
         submit_urgent(cluster)
 
-    run = desk.submit_two_nodes("graceful", partition="graceful")
+    run = user.submit_two_nodes("graceful", partition="graceful")
     run.disturb(lambda: submit_urgent(cluster), step=20)
     run.disturb(submit_urgent_with_signal, step=60)
     run.wait()

@@ -19,7 +19,7 @@ from tests.support.fake_commands import FakeCommands
 NAMES = ("running", "waiting", "finished", "failed", "killed", "lost")
 
 
-class Desk:
+class StatusUser:
     """A submitted array of six tasks in as many states, seen through the command line."""
 
     def __init__(self, folder: Path, fake: FakeCommands) -> None:
@@ -73,33 +73,33 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StatusUser:
     fake = FakeCommands(tmp_path, monkeypatch)
     fake.answer(
         "squeue",
         "17_0|RUNNING|None|1:00:00|2026-11-23T23:58:04|n[1-2]\n17_1|PENDING|Priority|2:00:00|N/A|\n"
         "17_3|FAILED|NonZeroExitCode|0:00|N/A|n1\n",
     )
-    desk = Desk(tmp_path, fake)
+    user = StatusUser(tmp_path, fake)
     for task, outcome in ((0, "preempted"), (0, None), (2, "finished"), (3, "error"), (4, None)):
-        desk.attempt(task, outcome)
-    desk.progress(0, 40)
+        user.attempt(task, outcome)
+    user.progress(0, 40)
     energy = {"total": {"value": 500.0}, "kind": "measured", "boundary": "GPU board"}
-    desk.progress(2, 100, status="finished", final_loss=0.5, energy=energy)
-    return desk
+    user.progress(2, 100, status="finished", final_loss=0.5, energy=energy)
+    return user
 
 
-def test_every_state_has_its_word(desk: Desk) -> None:
-    (shown,) = desk.json("status")["submissions"]
+def test_every_state_has_its_word(user: StatusUser) -> None:
+    (shown,) = user.json("status")["submissions"]
     states = [task["state"] for task in shown["tasks"]]
     assert states == ["running", "pending", "finished", "error", "killed", "lost"]
     assert shown["counts"] == dict.fromkeys(states, 1)
     assert shown["jobs"] == ["17"]
-    assert len(desk.fake.calls("squeue")) == 1
+    assert len(user.fake.calls("squeue")) == 1
 
 
-def test_running_task_tells_how_far_it_is(desk: Desk) -> None:
-    task = desk.json("status", "sweep")["submissions"][0]["tasks"][0]
+def test_running_task_tells_how_far_it_is(user: StatusUser) -> None:
+    task = user.json("status", "sweep")["submissions"][0]["tasks"][0]
     assert (task["job"], task["nodes"], task["attempts"]) == ("17_0", "n[1-2]", 2)
     assert (task["step"], task["steps"], task["tokens_per_s"]) == (40, 100, 20.0)
     assert task["time_left_s"] == 60 * 0.5
@@ -108,53 +108,53 @@ def test_running_task_tells_how_far_it_is(desk: Desk) -> None:
     assert task["loss"] == 9 / 40
 
 
-def test_what_is_not_known_is_null(desk: Desk) -> None:
-    task = desk.json("status")["submissions"][0]["tasks"][1]
+def test_what_is_not_known_is_null(user: StatusUser) -> None:
+    task = user.json("status")["submissions"][0]["tasks"][1]
     assert task["reason"] == "Priority"
     for key in ("step", "loss", "tokens_per_s", "energy_joules", "time_left_s", "nodes"):
         assert task[key] is None
 
 
-def test_table_has_what_runs_first(desk: Desk) -> None:
-    lines = desk.run("status").splitlines()
+def test_table_has_what_runs_first(user: StatusUser) -> None:
+    lines = user.run("status").splitlines()
     assert lines[0].startswith("sweep-0123abcd: 1 running, 1 pending")
     assert "40/100" in lines[2]
     assert "00:00:30" in lines[2]
     assert "01:00:00" in lines[2]
-    assert "120.0 J" in lines[2]
+    assert "120 J" in lines[2]
     assert "pending (Priority)" in "\n".join(lines)
 
 
-def test_submissions_that_are_done_are_one_line(desk: Desk) -> None:
-    other = desk.runs / "slurm" / "older-89abcdef"
-    shutil.copytree(desk.submission, other)
+def test_submissions_that_are_done_are_one_line(user: StatusUser) -> None:
+    other = user.runs / "slurm" / "older-89abcdef"
+    shutil.copytree(user.submission, other)
     description = json.loads((other / "job.json").read_text())
     description["tasks"] = [{**description["tasks"][2], "index": 0}]
     (other / "job.json").write_text(json.dumps(description))
     (other / "jobs").write_text('{"job": "9", "tasks": "0", "submitted": 5}\n')
-    text = desk.run("status")
+    text = user.run("status")
     assert text.splitlines()[-1].strip() == "finished: older-89abcdef"
-    assert "100/100" not in desk.run("status").split("finished: ")[-1]
-    assert "100/100" in desk.run("status", "older")
-    assert "--jobs=17,9" in desk.fake.calls("squeue")[0]
+    assert "100/100" not in user.run("status").split("finished: ")[-1]
+    assert "100/100" in user.run("status", "older")
+    assert "--jobs=17,9" in user.fake.calls("squeue")[0]
 
 
-def test_batch_shell_is_shown_until_a_rank_has_written(desk: Desk) -> None:
-    (desk.submission / "logs" / "17_0.log").write_text("starts on n[1-2]\n")
-    assert desk.json("logs", "17_0")["lines"] == ["starts on n[1-2]"]
-    assert "no rank has written yet" in desk.run("logs", "17_0")
+def test_batch_shell_is_shown_until_a_rank_has_written(user: StatusUser) -> None:
+    (user.submission / "logs" / "17_0.log").write_text("starts on n[1-2]\n")
+    assert user.json("logs", "17_0")["lines"] == ["starts on n[1-2]"]
+    assert "no rank has written yet" in user.run("logs", "17_0")
 
 
-def test_watching_ends_with_the_queue(desk: Desk) -> None:
-    desk.fake.answer("squeue", "")
-    lines = desk.run("status", "--watch", "0.5", "--json").splitlines()
+def test_watching_ends_with_the_queue(user: StatusUser) -> None:
+    user.fake.answer("squeue", "")
+    lines = user.run("status", "--watch", "0.5", "--json").splitlines()
     states = [json.loads(line)["submissions"][0]["tasks"][0]["state"] for line in lines]
     assert states[0] == "running"
-    assert desk.run("status", "--watch", "0.5").count("killed")
+    assert user.run("status", "--watch", "0.5").count("killed")
 
 
-def test_errors_come_first_the_first_failure_before_its_consequences(desk: Desk) -> None:
-    folder = desk.attempt(3, "error")
+def test_errors_come_first_the_first_failure_before_its_consequences(user: StatusUser) -> None:
+    folder = user.attempt(3, "error")
     for rank, text in (
         (0, "x\nRuntimeError: Connection closed by peer\n"),
         (1, "step 3\nTraceback (most recent call last):\n a\nValueError: sick\n"),
@@ -163,28 +163,28 @@ def test_errors_come_first_the_first_failure_before_its_consequences(desk: Desk)
     (folder / "exit-1").write_text("1\n")
     (folder / "exit-0").write_text("7\n")
     os.utime(folder / "exit-1", ns=(1, 1))
-    shown = desk.json("logs", "17_3")
+    shown = user.json("logs", "17_3")
     assert [error["rank"] for error in shown["errors"]] == [1, 0]
     assert shown["errors"][0]["text"].startswith("Traceback")
     assert shown["errors"][1]["exit_code"] == 7
     assert (shown["attempt"], shown["job"], shown["outcome"]) == (2, "17_3", "error")
-    text = desk.run("logs", "sweep", "--task", "3")
+    text = user.run("logs", "sweep", "--task", "3")
     assert text.index("ValueError: sick") < text.index("Connection closed")
     assert text.index("Connection closed") < text.index("== rank 0, attempt 2")
 
 
-def test_ranks_and_attempts_can_be_chosen(desk: Desk) -> None:
-    folder = desk.submission / "tasks/0/attempt-1"
+def test_ranks_and_attempts_can_be_chosen(user: StatusUser) -> None:
+    folder = user.submission / "tasks/0/attempt-1"
     (folder / "rank-5.log").write_text("\n".join(map(str, range(100))))
-    shown = desk.json("logs", "17_0", "--attempt", "1", "--rank", "5", "-n", "3")
+    shown = user.json("logs", "17_0", "--attempt", "1", "--rank", "5", "-n", "3")
     assert shown["lines"] == ["97", "98", "99"]
     assert list(shown["rank_logs"]) == ["5"]
-    said = desk.run("logs", "17_0", "--attempt", "1", "--rank", "6", "--json", code=2)
+    said = user.run("logs", "17_0", "--attempt", "1", "--rank", "6", "--json", code=2)
     assert said == "attempt 1: no log of rank 6 (there: 5)"
-    said = desk.run("logs", "17_0", "--attempt", "9", code=2)
+    said = user.run("logs", "17_0", "--attempt", "9", code=2)
     assert "there: 1 to 2" in said
-    assert "has not started yet" in desk.run("logs", "17_1", code=2)
-    assert "choose one" in desk.run("logs", "17_0", "--json", "--follow", code=2)
+    assert "has not started yet" in user.run("logs", "17_1", code=2)
+    assert "choose one" in user.run("logs", "17_0", "--json", "--follow", code=2)
 
 
 def test_followed_log_goes_from_start_to_start(tmp_path: Path) -> None:
@@ -208,27 +208,27 @@ def test_followed_log_goes_from_start_to_start(tmp_path: Path) -> None:
     ]
 
 
-def test_accounting_shows_both_meters_and_their_difference(desk: Desk) -> None:
-    desk.fake.answer(
+def test_accounting_shows_both_meters_and_their_difference(user: StatusUser) -> None:
+    user.fake.answer(
         "sacct",
         "17_2|REQUEUED|60|n1|\n17_2.0|CANCELLED|58|n1|400\n"
         "17_2|COMPLETED|40|n1|\n17_2.0|COMPLETED|40|n1|150\n17_1|PENDING|0|None assigned|\n",
     )
-    used = desk.json("accounting", "17")
+    used = user.json("accounting", "17")
     assert used["source"] == "sacct"
     (task,) = used["tasks"]
     assert (task["starts"], task["states"]) == (2, ["REQUEUED", "COMPLETED"])
     assert (task["elapsed_s"], task["cluster_energy_joules"]) == (100, 550.0)
     assert (task["own_energy_joules"], task["own_boundary"]) == (500.0, "GPU board")
     assert task["discrepancy"] == pytest.approx(0.1)
-    table = desk.run("accounting", "17")
+    table = user.run("accounting", "17")
     assert "+10.0%" in table
-    assert "500.0 J (measured, GPU board)" in table
+    assert "500 J (measured, GPU board)" in table
 
 
-def test_accounting_where_it_is_disabled(desk: Desk) -> None:
-    desk.fake.answer("sacct", stderr="Slurm accounting storage is disabled\n", code=1)
-    used = desk.json("accounting", "17")
+def test_accounting_where_it_is_disabled(user: StatusUser) -> None:
+    user.fake.answer("sacct", stderr="Slurm accounting storage is disabled\n", code=1)
+    used = user.json("accounting", "17")
     assert used["source"] == "attempts"
     by_name = {task["name"]: task for task in used["tasks"]}
     assert by_name["finished"]["elapsed_s"] == 60
@@ -239,31 +239,33 @@ def test_accounting_where_it_is_disabled(desk: Desk) -> None:
     assert by_name["running"]["elapsed_s"] is None
 
 
-def test_cancel_and_requeue_answer_in_json(desk: Desk) -> None:
-    assert desk.json("cancel", "17_1") == {"cancelled": ["17_1"]}
-    assert desk.fake.calls("scancel") == [["17_1"]]
-    desk.fake.answer("sbatch", "18\n")
-    assert desk.json("requeue", "sweep", "--task", "3") == {"requeued": [], "submitted": ["18"]}
-    assert desk.json("requeue", "sweep", "--task", "0") == {"requeued": ["17_0"], "submitted": []}
+def test_cancel_and_requeue_answer_in_json(user: StatusUser) -> None:
+    assert user.json("cancel", "17_1") == {"cancelled": ["17_1"]}
+    assert user.fake.calls("scancel") == [["17_1"]]
+    user.fake.answer("sbatch", "18\n")
+    assert user.json("requeue", "sweep", "--task", "3") == {"requeued": [], "submitted": ["18"]}
+    assert user.json("requeue", "sweep", "--task", "0") == {"requeued": ["17_0"], "submitted": []}
 
 
-def test_whole_array_is_cancelled_at_once(desk: Desk) -> None:
-    assert desk.json("cancel", "sweep") == {"cancelled": ["17_0", "17_1"]}
-    assert desk.fake.calls("scancel") == [["17"]]
+def test_whole_array_is_cancelled_at_once(user: StatusUser) -> None:
+    assert user.json("cancel", "sweep") == {"cancelled": ["17_0", "17_1"]}
+    assert user.fake.calls("scancel") == [["17"]]
 
 
-def test_job_that_may_not_be_requeued_is_told_to_go_on(desk: Desk) -> None:
-    path = desk.submission / "job.json"
+def test_job_that_may_not_be_requeued_is_told_to_go_on(user: StatusUser) -> None:
+    path = user.submission / "job.json"
     path.write_text(path.read_text().replace('"slurm": {}', '"slurm": {"continue_by": "submit"}'))
-    assert desk.json("requeue", "17_0") == {"requeued": ["17_0"], "submitted": []}
-    assert desk.fake.calls("scancel") == [["--batch", "--signal=USR2", "17_0"]]
-    assert not desk.fake.calls("scontrol")
-    assert (desk.submission / "tasks/0/since").read_text() == "2\n"
+    assert user.json("requeue", "17_0") == {"requeued": ["17_0"], "submitted": []}
+    assert user.fake.calls("scancel") == [["--batch", "--signal=USR2", "17_0"]]
+    assert not user.fake.calls("scontrol")
+    assert (user.submission / "tasks/0/since").read_text() == "2\n"
 
 
-def test_controller_that_is_down_is_one_line(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_controller_that_is_down_is_one_line(
+    user: StatusUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(Client.__init__.__kwdefaults__, "pauses_s", ())
-    desk.fake.answer("squeue", stderr="slurm_load_jobs error: Unable to contact slurm controller\n",
+    user.fake.answer("squeue", stderr="slurm_load_jobs error: Unable to contact slurm controller\n",
                      code=1)  # fmt: skip
-    desk.run("status")
-    desk.run("status", code=1)
+    user.run("status")
+    user.run("status", code=1)

@@ -1,4 +1,4 @@
-"""The run's energy meter: an observer that never touches the arithmetic it watches."""
+"""The run's energy meter: a callback that never touches the arithmetic it watches."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ from benchmarks.energy.source import Clock
 from benchmarks.energy.source_selection import Choice, choose_source
 from benchmarks.footprint.carbon_intensity import zone
 from moe.config.energy import EnergyConfig
-from moe.runs.observers import Phase, RunPlace
+from moe.runs.callbacks import Phase, RankContext
 
 
-class EnergyObserver:
-    """Joules by phase, summed over devices, with their origin (an `Observer`).
+class EnergyCallback:
+    """Joules by phase, summed over devices, with their origin (a `Callback`).
 
     Counters are read at step and phase boundaries without synchronizing the device: a GPU's
     queued work falls into the next interval, never out of the total.
@@ -23,7 +23,7 @@ class EnergyObserver:
     def __init__(
         self,
         config: EnergyConfig,
-        choose: Callable[[EnergyConfig, RunPlace], Choice] = choose_source,
+        choose: Callable[[EnergyConfig, RankContext], Choice] = choose_source,
         clock: Clock = time.monotonic,
     ) -> None:
         """Meter as `config` says; the meter is opened in `start`, by `choose`.
@@ -38,14 +38,14 @@ class EnergyObserver:
         self._clock = clock
         self._run: RunMeter | None = None
 
-    def start(self, place: RunPlace, state: Mapping[str, Any] | None) -> None:
+    def start(self, context: RankContext, state: Mapping[str, Any] | None) -> None:
         """Open the meter and measure idle power; a collective call.
 
         Raises:
             BenchmarkError: The meter asked for by name is not there.
         """
-        choice = self._choose(self._config, place)
-        self._run = RunMeter(open_rank_meter(self._config, choice, place, state, self._clock))
+        choice = self._choose(self._config, context)
+        self._run = RunMeter(open_rank_meter(self._config, choice, context, state, self._clock))
 
     def phase(self, name: Phase) -> None:
         """Close the running phase and begin `name`; a collective call."""

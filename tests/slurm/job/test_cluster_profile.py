@@ -1,4 +1,4 @@
-"""The [slurm] section and site profiles: what is accepted, what is derived, what is refused."""
+"""The [slurm] section and cluster profiles: what is accepted, what is derived, what is refused."""
 
 import re
 import tomllib
@@ -13,7 +13,13 @@ from pydantic import ValidationError
 from moe.config.slurm import SlurmConfig
 from moe.errors import ConfigError
 from slurm.errors import JobError
-from slurm.job.site_profile import Profile, SiteFile, load_site, resolve, site_file_path
+from slurm.job.cluster_profile import (
+    ClusterProfile,
+    ProfilesFile,
+    apply_profile,
+    load_profiles,
+    profiles_path,
+)
 from tests.support.paths import ROOT
 
 
@@ -85,46 +91,49 @@ gpus_per_node = 4
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteFile:
+def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProfilesFile:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("MOESCALE_SLURM_FILE", raising=False)
     (tmp_path / "moescale").mkdir()
     (tmp_path / "moescale" / "slurm.toml").write_text(SITE)
-    return load_site()
+    return load_profiles()
 
 
-def test_experiment_goes_before_profile_before_default(site: SiteFile) -> None:
-    config, profile = resolve(SlurmConfig(partition="debug", nodes=2), site)
+def test_experiment_goes_before_profile_before_default(profiles: ProfilesFile) -> None:
+    config, profile = apply_profile(SlurmConfig(partition="debug", nodes=2), profiles)
     assert (config.partition, config.account, config.gpus_per_node) == ("debug", "g123", 4)
     assert (config.nodes, config.max_restarts, config.profile) == (2, 50, "alps")
     assert profile.modules == ("cuda/12.8",)
 
 
-def test_value_equal_to_the_default_still_overrides_the_profile(site: SiteFile) -> None:
-    config, _ = resolve(SlurmConfig(gpus_per_node=0), site)
+def test_value_equal_to_the_default_still_overrides_the_profile(profiles: ProfilesFile) -> None:
+    config, _ = apply_profile(SlurmConfig(gpus_per_node=0), profiles)
     assert config.gpus_per_node == 0
 
 
-def test_profile_is_chosen_by_name(site: SiteFile) -> None:
-    config, profile = resolve(SlurmConfig(profile="mini"), site)
-    assert profile == Profile()
+def test_profile_is_chosen_by_name(profiles: ProfilesFile) -> None:
+    config, profile = apply_profile(SlurmConfig(profile="mini"), profiles)
+    assert profile == ClusterProfile()
     assert config.account is None
     with pytest.raises(JobError, match=r'"other".*there: alps, mini'):
-        resolve(SlurmConfig(profile="other"), site)
+        apply_profile(SlurmConfig(profile="other"), profiles)
 
 
 def test_there_need_be_no_site_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("MOESCALE_SLURM_FILE", raising=False)
-    assert load_site() == SiteFile()
-    assert resolve(SlurmConfig(nodes=3), load_site()) == (SlurmConfig(nodes=3), Profile())
+    assert load_profiles() == ProfilesFile()
+    assert apply_profile(SlurmConfig(nodes=3), load_profiles()) == (
+        SlurmConfig(nodes=3),
+        ClusterProfile(),
+    )
 
 
 def test_file_that_is_named_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOESCALE_SLURM_FILE", str(tmp_path / "mine.toml"))
-    assert site_file_path() == tmp_path / "mine.toml"
+    assert profiles_path() == tmp_path / "mine.toml"
     with pytest.raises(ConfigError, match=r"mine\.toml: No such file"):
-        load_site()
+        load_profiles()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +156,7 @@ def test_wrong_site_file_is_told_in_one_line(tmp_path: Path, text: str, complain
     path = tmp_path / "slurm.toml"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
-        load_site(path)
+        load_profiles(path)
     assert complaint in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -155,16 +164,16 @@ def test_wrong_site_file_is_told_in_one_line(tmp_path: Path, text: str, complain
 
 def test_container_brings_its_own_python() -> None:
     contained = {"runtime": "apptainer", "image": "/a.sif"}
-    profile = Profile.model_validate({"container": contained})
+    profile = ClusterProfile.model_validate({"container": contained})
     assert profile.python_environment.kind == "path"
     with pytest.raises(ValidationError, match="outside the container"):
-        Profile.model_validate({"container": contained, "environment": {"kind": "current"}})
+        ClusterProfile.model_validate({"container": contained, "environment": {"kind": "current"}})
 
 
 def test_readme_profile_is_valid() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     tables = [tomllib.loads(one) for one in re.findall(r"^```toml\n(.*?)^```", text, re.M | re.S)]
     (values,) = [table for table in tables if "profiles" in table]
-    config, profile = resolve(SlurmConfig(nodes=2), SiteFile(**values))
+    config, profile = apply_profile(SlurmConfig(nodes=2), ProfilesFile(**values))
     assert (config.account, config.num_processes_per_node) == ("g123", 8)
     assert profile.container.runtime == "pyxis"

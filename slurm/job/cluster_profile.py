@@ -1,4 +1,4 @@
-"""Site profiles: what is true of a cluster rather than of an experiment.
+"""Cluster profiles: what is true of a cluster rather than of an experiment.
 
 They live in the user's `~/.config/moescale/slurm.toml`, so experiments stay portable:
 
@@ -73,8 +73,8 @@ class ContainerConfig(FrozenModel):
         return self
 
 
-class Profile(FrozenModel):
-    """One cluster as one user meets it."""
+class ClusterProfile(FrozenModel):
+    """What one user's jobs need on one cluster."""
 
     slurm: SlurmConfig = SlurmConfig()
     """Defaults of the experiment's `[slurm]` section."""
@@ -122,12 +122,12 @@ class Profile(FrozenModel):
         return self
 
 
-class SiteFile(FrozenModel):
-    """The whole user file."""
+class ProfilesFile(FrozenModel):
+    """The user's file of profiles."""
 
     default: str | None = None
     """Profile of experiments that name none."""
-    profiles: dict[str, Profile] = Field(default_factory=dict)
+    profiles: dict[str, ClusterProfile] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -136,38 +136,38 @@ class SiteFile(FrozenModel):
         return self
 
 
-def site_file_path() -> Path:
+def profiles_path() -> Path:
     """Return the user file: `$MOESCALE_SLURM_FILE`, or `moescale/slurm.toml` in the XDG folder."""
     named = os.environ.get("MOESCALE_SLURM_FILE")
     config_home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
     return Path(named) if named else config_home / "moescale" / "slurm.toml"
 
 
-def load_site(path: Path | None = None) -> SiteFile:
+def load_profiles(path: Path | None = None) -> ProfilesFile:
     """Read the user file; without one there are no profiles.
 
     Raises:
         ConfigError: The file breaks a rule, or is missing though `$MOESCALE_SLURM_FILE` names it.
     """
-    where = path or site_file_path()
+    where = path or profiles_path()
     if path is None and not os.environ.get("MOESCALE_SLURM_FILE") and not where.exists():
-        return SiteFile()
-    return validated(SiteFile, read_toml(where), str(where))
+        return ProfilesFile()
+    return validated(ProfilesFile, read_toml(where), str(where))
 
 
-def resolve(config: SlurmConfig, site: SiteFile) -> tuple[SlurmConfig, Profile]:
+def apply_profile(config: SlurmConfig, file: ProfilesFile) -> tuple[SlurmConfig, ClusterProfile]:
     """Fill what an experiment leaves out from its profile.
 
     Raises:
         JobError: The profile is unknown.
         ConfigError: Both together break a rule.
     """
-    name = config.profile or site.default
+    name = config.profile or file.default
     if name is None:
-        return config, Profile()
-    if name not in site.profiles:
-        raise JobError(f'slurm.profile = "{name}": {_known(site)}')
-    profile = site.profiles[name]
+        return config, ClusterProfile()
+    if name not in file.profiles:
+        raise JobError(f'slurm.profile = "{name}": {_known(file)}')
+    profile = file.profiles[name]
     merged = {
         **profile.slurm.model_dump(exclude_unset=True),
         **config.model_dump(exclude_unset=True),
@@ -176,6 +176,6 @@ def resolve(config: SlurmConfig, site: SiteFile) -> tuple[SlurmConfig, Profile]:
     return validated(SlurmConfig, merged, f"experiment with profile {name}", ("slurm",)), profile
 
 
-def _known(site: SiteFile) -> str:
-    names = ", ".join(sorted(site.profiles)) or "none"
-    return f"no such profile in {site_file_path()} (there: {names})"
+def _known(file: ProfilesFile) -> str:
+    names = ", ".join(sorted(file.profiles)) or "none"
+    return f"no such profile in {profiles_path()} (there: {names})"

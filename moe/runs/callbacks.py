@@ -1,4 +1,4 @@
-"""What a training run tells its observers (meters, trackers), and what they give back."""
+"""What a training run calls while it runs: callbacks (meters) and loggers (TensorBoard, ...)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ Phase = Literal["train", "evaluate", "checkpoint", "idle"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunPlace:
-    """One rank's place in a run, handed to observers at the start."""
+class RankContext:
+    """One rank of a run, as callbacks see it."""
 
     run_dir: Path
     rank: int
@@ -22,36 +22,39 @@ class RunPlace:
     """Collect one small picklable object from every rank; the list on rank 0, None elsewhere."""
 
 
-class Observer(Protocol):
-    """Watches a run from outside its arithmetic. Every rank has one; calls come in rank order."""
+class Callback(Protocol):
+    """Follows a run without touching its arithmetic.
 
-    def start(self, place: RunPlace, state: Mapping[str, Any] | None) -> None:
-        """Begin; `state` is what `state()` returned when the resumed checkpoint was written."""
+    Every rank has the same callbacks in the same order, so their methods may be collective calls.
+    """
+
+    def start(self, context: RankContext, state: Mapping[str, Any] | None) -> None:
+        """Start; `state` is what `state()` returned when the resumed checkpoint was written."""
 
     def phase(self, name: Phase) -> None:
-        """Another phase begins, at a step boundary."""
+        """Enter another phase, at a step boundary."""
 
     def step(self, step: int, tokens: int) -> Mapping[str, float | None]:
-        """A step ended after `tokens` tokens in all; returns columns for its metrics row."""
+        """Return columns for the metrics row of `step`, after `tokens` tokens in all."""
 
     def state(self) -> Mapping[str, Any]:
         """Return totals that must survive a restart (JSON values)."""
 
     def finish(self) -> Mapping[str, Any]:
-        """End; returns sections for `record.json` (rank 0's are written). A collective call."""
+        """Finish; return sections for `record.json` (rank 0's are written). A collective call."""
 
 
-class Tracker(Protocol):
-    """Shows a run elsewhere (TensorBoard, ...), while it runs; lives on rank 0 only."""
+class Logger(Protocol):
+    """Shows a run elsewhere (TensorBoard, ...) while it runs; used on rank 0 only."""
 
     def begin(self, run_dir: Path, record: Mapping[str, Any], step: int) -> None:
-        """Training goes on after `step`; `record` is what `record.json` holds so far."""
+        """Start logging after `step`; `record` is the run's record so far."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Take named numbers of a step, e.g. `train/loss`."""
+        """Log named numbers of a step, e.g. `train/loss`."""
 
     def expert_load(self, step: int, layer: int, tokens: Sequence[float]) -> None:
-        """Take the tokens that each expert of a layer got since the last call."""
+        """Log the tokens that each expert of a layer received since the last call."""
 
     def end(self, record: Mapping[str, Any]) -> None:
         """Close; `record` is the final one."""

@@ -9,20 +9,23 @@ from typing import Any
 
 from benchmarks.errors import BenchmarkError
 from moe.config.experiment import Experiment
-from moe.runs.observers import Tracker
+from moe.runs.callbacks import Logger
 
 FLUSH_S = 10.0
 FLUSH_METRICS = 500
 _MODULES = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
 
 
-def open_trackers(experiment: Experiment) -> list[Tracker]:
-    """Return the trackers that `[track]` names; they begin when training does.
+def open_loggers(experiment: Experiment) -> list[Logger]:
+    """Return the loggers that `[track]` names; they begin when training does.
 
     Raises:
         BenchmarkError: One is not installed; names its extra.
     """
-    makers: dict[str, Callable[[Experiment], Tracker]] = {"wandb": Wandb, "mlflow": Mlflow}
+    makers: dict[str, Callable[[Experiment], Logger]] = {
+        "wandb": WandbLogger,
+        "mlflow": MlflowLogger,
+    }
     for name in experiment.track.use:
         missing = [module for module in _MODULES[name] if find_spec(module) is None]
         if missing:
@@ -33,7 +36,7 @@ def open_trackers(experiment: Experiment) -> list[Tracker]:
     return [makers[name](experiment) for name in dict.fromkeys(experiment.track.use)]
 
 
-class Wandb:
+class WandbLogger:
     """Weights & Biases in offline mode, under `RUN/wandb`; all starts of a run have one id."""
 
     def __init__(self, experiment: Experiment) -> None:
@@ -71,7 +74,7 @@ class Wandb:
         self._run.finish(exit_code=0 if record.get("status") == "finished" else 1)
 
 
-class Mlflow:
+class MlflowLogger:
     """MLflow in `RUN/mlflow.db` (SQLite); a resumed run goes on in the same MLflow run."""
 
     def __init__(self, experiment: Experiment) -> None:

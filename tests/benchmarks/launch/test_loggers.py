@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.launch.trackers import final_figures, open_trackers
+from benchmarks.launch.loggers import final_figures, open_loggers
 from moe.config.experiment import make_experiment
 from tests.support.needs import need
 from tests.support.paths import ROOT
@@ -20,13 +20,13 @@ RESUME = """
 import sys
 from contextlib import closing
 from pathlib import Path
-from benchmarks.launch.trackers import Mlflow
+from benchmarks.launch.loggers import MlflowLogger
 from moe.config.experiment import load_experiment
 run = Path(sys.argv[1])
-tracker = Mlflow(load_experiment(run / "experiment.toml"))
-tracker.begin(run, {"run_id": "again"}, 4)
-tracker.scalars(5, {"train/loss": 1.25})
-tracker.end({"status": "finished", "steps": 5, "final_loss": 1.5})
+logger = MlflowLogger(load_experiment(run / "experiment.toml"))
+logger.begin(run, {"run_id": "again"}, 4)
+logger.scalars(5, {"train/loss": 1.25})
+logger.end({"status": "finished", "steps": 5, "final_loss": 1.5})
 """
 EXPERIMENT = """
 name = "shown"
@@ -60,7 +60,7 @@ def run_python(*arguments: str | Path) -> Any:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need("trackers")
+    need("loggers")
     from data.build.build import build_store
 
     root = tmp_path_factory.mktemp("tracked")
@@ -112,11 +112,11 @@ def test_a_resumed_run_stays_one_run_of_mlflow(run: Path) -> None:
     assert metrics(run)["train/loss"][5] == 1.25
 
 
-def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.launch.trackers.find_spec", lambda _name: None)
-    assert open_trackers(experiment()) == []
+def test_a_logger_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.launch.loggers.find_spec", lambda _name: None)
+    assert open_loggers(experiment()) == []
     with pytest.raises(BenchmarkError, match=r"moescale\[mlflow\]") as error:
-        open_trackers(experiment(use=["mlflow"]))
+        open_loggers(experiment(use=["mlflow"]))
     assert error.value.exit_code == 2
 
 
