@@ -17,12 +17,14 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 ROOT = Path(__file__).resolve().parents[1]
 Schema = Mapping[str, Any]
 
-DATA_RECIPE = ("data.recipe:DataRecipe", "data.recipe:Recipe")
-CLUSTER_FILE = ("slurm.job.site_profile:SiteFile", "slurm.site:SiteFile")
-"""Where a model may be, newest place first."""
+DATA_RECIPE = ("data.recipe", {"source", "tokenizer"})
+CLUSTER_FILE = ("slurm.job.cluster_profile", {"default", "profiles"})
+"""Module of a pydantic model, and fields by which it is known there."""
 
 SCALARS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false"}
 CONTAINERS = {"array": ("list", "items"), "object": ("table", "additionalProperties")}
@@ -137,8 +139,8 @@ cluster
 def config_pages() -> dict[str, str]:
     """Return the configuration pages by name."""
     experiment = json.loads(run("-m", "moescale", "schema"))
-    recipe = first_of(DATA_RECIPE).model_json_schema()
-    cluster = first_of(CLUSTER_FILE).model_json_schema()
+    recipe = schema_of(*DATA_RECIPE)
+    cluster = schema_of(*CLUSTER_FILE)
     return {
         "index": CONFIG_INDEX,
         "experiment": page(experiment, "The experiment file", EXPERIMENT),
@@ -147,16 +149,15 @@ def config_pages() -> dict[str, str]:
     }
 
 
-def first_of(places: tuple[str, ...]) -> Any:
-    """Return the first of `module:name` that exists."""
+def schema_of(module: str, fields: Set[str]) -> Schema:
+    """Return the JSON Schema of the model in a module that has these fields."""
     sys.path.insert(0, str(ROOT))
-    for place in places:
-        module, name = place.split(":")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError):
-            continue
-    raise RuntimeError(f"none of {', '.join(places)} exists: name its new place here")
+    found = vars(importlib.import_module(module)).values()
+    models = (one for one in found if isinstance(one, type) and issubclass(one, BaseModel))
+    model = next((one for one in models if fields <= one.model_fields.keys()), None)
+    if model is None:
+        raise RuntimeError(f"{module}: no model with {', '.join(sorted(fields))}")
+    return model.model_json_schema()
 
 
 def page(schema: Schema, title: str, intro: str, known: Set[str] = frozenset()) -> str:
