@@ -1,4 +1,4 @@
-"""`moe cost`, `moe presets` and `moe schema`: what can be said before anything runs."""
+"""`moe cost`, `moe presets` and `moe schema`: what is known before anything runs."""
 
 import json
 from pathlib import Path
@@ -33,8 +33,8 @@ def cost(
     ledgers = {name: ledger(load_model(name), seq_len) for name in models}
     if as_json:
         documents = [{"model": name, **led.as_json()} for name, led in ledgers.items()]
-        whole = documents[0] if len(documents) == 1 else {"models": documents}
-        typer.echo(json.dumps(whole))
+        document = documents[0] if len(documents) == 1 else {"models": documents}
+        typer.echo(json.dumps(document))
         return
     from rich.console import Console
 

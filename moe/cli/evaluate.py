@@ -94,7 +94,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
     record = None if replay_routing is None else RoutingRecord.load(replay_routing)
     with (
         loaded_model(run, step=step, device=device) as model,
-        _progress() as advance,
+        _progress() as report,
         ExitStack() as stack,
     ):
         opened = open_store(model, store)
@@ -104,10 +104,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
             stack.enter_context(maps.mapping())
         if record is not None:
             stack.enter_context(replaying([model.chunk], record))
-        taken = None
+        recorder = None
         if record_routing is not None:
-            taken = stack.enter_context(recording([model.chunk]))
-        found = evaluator.run(advance)
+            recorder = stack.enter_context(recording([model.chunk]))
+        evaluation = evaluator.run(report)
         document = {
             "run_dir": str(run),
             "checkpoint": str(model.checkpoint),
@@ -115,14 +115,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
             "device": model.device.type,
             **model.numerics(),
             "store": str(opened.path),
-            "split": found.split,
-            **{k: v for k, v in found.total.as_json().items() if k != "source"},
-            "sources": [source.as_json() for source in found.sources],
+            "split": evaluation.split,
+            **{k: v for k, v in evaluation.total.as_json().items() if k != "source"},
+            "sources": [source.as_json() for source in evaluation.sources],
             "routing": None if maps is None else maps.pop(),
         }
     _note_other_numerics(document)
-    if taken is not None and record_routing is not None:
-        taken.save(record_routing)
+    if recorder is not None and record_routing is not None:
+        recorder.save(record_routing)
     if as_json:
         typer.echo(json.dumps(document))
     else:
@@ -159,12 +159,12 @@ def _run_tasks(  # noqa: PLR0917 - handed on from the command
         raise ConfigError("--tasks needs lm-eval: pip install 'moescale[eval]'")
     from moe.evaluation.lm_eval_adapter import run_tasks
     from moe.evaluation.loading import loaded_model
-    from moe.evaluation.text_interface import language_of
+    from moe.evaluation.text_interface import text_interface_of
 
     step, store, device = place
     names = [name.strip() for name in tasks.split(",") if name.strip()]
-    with loaded_model(run, step=step, device=device, each_alone=True) as model:
-        language = language_of(run, store)
+    with loaded_model(run, step=step, device=device, batch_invariant=True) as model:
+        language = text_interface_of(run, store)
         results = run_tasks(model, language, names, task_path=task_path, shots=shots, limit=limit)
         document: dict[str, Any] = {"run_dir": str(run), "step": model.step, **model.numerics()}
     document |= {"limit": limit, "tasks": results}
@@ -214,14 +214,14 @@ def audit(  # noqa: PLR0913 - a command's options
     from moe.evaluation.loss import open_store
     from moe.evaluation.memorization_audit import audit as inspect
 
-    with loaded_model(run, step=step, device=device, each_alone=True) as model:
+    with loaded_model(run, step=step, device=device, batch_invariant=True) as model:
         opened = open_store(model, store)
-        found = inspect(
+        result = inspect(
             model, opened, candidates=candidates, passages=passages, prompt_tokens=prompt_tokens,
             report=lambda text: typer.echo(f"audit: {text}", err=True),
         )  # fmt: skip
         document: dict[str, Any] = {"run_dir": str(run), "step": model.step, **model.numerics()}
-    document |= {"store": str(opened.path), **found.as_json()}
+    document |= {"store": str(opened.path), **result.as_json()}
     _note_other_numerics(document)
     typer.echo(json.dumps(document) if as_json else document["finding"])
 
@@ -259,15 +259,15 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
     from moe.evaluation.generation import Sampling
     from moe.evaluation.generation import generate as continue_prompts
     from moe.evaluation.loading import loaded_model
-    from moe.evaluation.text_interface import language_of
+    from moe.evaluation.text_interface import text_interface_of
 
     sampling = Sampling(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
     )
-    with loaded_model(run, step=step, device=device, each_alone=True) as model:
-        language = language_of(run, store)
+    with loaded_model(run, step=step, device=device, batch_invariant=True) as model:
+        language = text_interface_of(run, store)
         encode = language.encode_questions if chat else language.encode
-        found = continue_prompts(
+        continuations = continue_prompts(
             model.chunk,
             encode(texts),
             sampling,
@@ -275,8 +275,8 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
             max_seq_len=model.config.max_seq_len,
             vocab_size=min(language.tokenizer.info.vocab_size, model.config.vocab_size),
         )
-        place: dict[str, Any] = {"run_dir": str(run), "step": model.step, **model.numerics()}
-    _note_other_numerics(place)
+        header: dict[str, Any] = {"run_dir": str(run), "step": model.step, **model.numerics()}
+    _note_other_numerics(header)
     rows = [
         {
             "prompt": text,
@@ -284,10 +284,10 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
             "tokens": len(one.tokens),
             "stopped": one.stopped,
         }
-        for text, one in zip(texts, found, strict=True)
+        for text, one in zip(texts, continuations, strict=True)
     ]
     if as_json:
-        typer.echo(json.dumps(place | {"seed": seed, "continuations": rows}))
+        typer.echo(json.dumps(header | {"seed": seed, "continuations": rows}))
         return
     for row in rows:
         typer.echo(row["text"] if chat else f"{row['prompt']}{row['text']}")

@@ -104,18 +104,18 @@ class Experiment(FrozenModel):
         the loss depends on may not. Weights that change from a later step on are checked where
         the checkpoint is read: there it is known which step is later.
         """
-        return self._essence() == other._essence()
+        return self._training_values() == other._training_values()
 
-    def _essence(self) -> dict[str, Any]:
-        essence = self.model_dump(mode="json", include={"model", "data", "train"})
+    def _training_values(self) -> dict[str, Any]:
+        values = self.model_dump(mode="json", include={"model", "data", "train"})
         for free in ("log_interval", "eval_interval", "checkpoint_interval", "keep_checkpoints",
                      "keep_every", "on_nonfinite", "on_spike", "spike_factor", "spike_window",
                      "max_skipped", "eval_sequences", "micro_batch_size"):  # fmt: skip
-            essence["train"].pop(free)
+            values["train"].pop(free)
         for reading in ("store", "more_stores", "changes", "max_epochs", "feed", "prefetch_steps",
                         "workers", "pin_memory"):  # fmt: skip
-            essence["data"].pop(reading)
-        return essence
+            values["data"].pop(reading)
+        return values
 
     def to_toml(self) -> str:
         """Return the resolved experiment as TOML text that reads back to an equal one."""

@@ -24,7 +24,7 @@ ONLY_TRAINING_MOE = {
 
 
 class MisfitError(ConfigError):
-    """A family computes something else than a model; `differences` say what."""
+    """A family computes something other than the model; `differences` lists what."""
 
     def __init__(self, family: str, differences: list[str]) -> None:
         super().__init__(f"{family} has no {', '.join(differences)}")
@@ -71,13 +71,13 @@ class Family:
         }
         mtp_layers = model.mtp_layers if self.predicts else 0
         back = self.model(HubConfig(self.model_type, values), mtp_layers)
-        wrong = _differences(essence(model), essence(back))
+        wrong = _differences(functional_config(model), functional_config(back))
         if wrong:
             raise MisfitError(self.model_type, wrong)
         return values
 
 
-def essence(model: ModelConfig) -> dict[str, Any]:
+def functional_config(model: ModelConfig) -> dict[str, Any]:
     """Return what a trained model's output depends on, derived values filled in."""
     resolved: dict[str, Any] = {"num_kv_heads": model.kv_heads, **ONLY_TRAINING}
     if model.mla is None:
@@ -98,15 +98,17 @@ def essence(model: ModelConfig) -> dict[str, Any]:
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
+    differences = []
     for key, value in one.items():
         theirs = other.get(key)
         if isinstance(value, dict) and isinstance(theirs, dict):
-            found += _differences(value, theirs, f"{prefix}{key}.")
+            differences += _differences(value, theirs, f"{prefix}{key}.")
         elif value != theirs:
             is_table = isinstance(value, dict)
-            found.append(f"[model.{prefix}{key}]" if is_table else f"{prefix}{key} = {value!r}")
-    return found
+            differences.append(
+                f"[model.{prefix}{key}]" if is_table else f"{prefix}{key} = {value!r}"
+            )
+    return differences
 
 
 def need_experts(model: ModelConfig) -> MoeConfig:

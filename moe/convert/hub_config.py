@@ -45,8 +45,8 @@ class HubConfig:
 def common_model(config: HubConfig, *, rotated: float | None = None) -> dict[str, Any]:
     """Return the `[model]` values that every family states alike.
 
-    `rotated` is the share of a head that the family rotates unless told otherwise; none: it
-    always rotates whole heads.
+    `rotated` is the fraction of a head that the family rotates by default; none: it
+    always rotates entire heads.
     """
     config.only("hidden_act", "silu", why="feed-forward networks here are SwiGLU")
     values = {

@@ -22,7 +22,7 @@ from moe.config.experiment import load_model, model_file, tokenizer_file
 from moe.config.model import ModelConfig
 from moe.convert.hub_directory import HubDirectory, batched
 from moe.convert.registry import family_for, family_of
-from moe.convert.tensor_map import Piece, TensorMap, tensor_map
+from moe.convert.tensor_map import BlockPair, TensorMap, tensor_map
 from moe.errors import ConfigError, disk_errors
 from moe.storage.safetensors_io import DTYPES, TensorShape, TensorWriter, Where, tensor_bytes
 
@@ -30,14 +30,14 @@ FILE_BYTES = 4 * 2**30
 MODEL = "model.toml"
 HUB = "hub"
 KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
-"""Small files kept with a model: tokeniser, chat template, generation defaults."""
+"""Small files stored with a model: tokenizer, chat template, generation defaults."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 SCALES = ("_scale_inv", "_scales", "_blocks")
 """Endings of tensors that belong to quantised weights (DeepSeek-V3, GPT-OSS)."""
 IGNORED = (".rotary_emb.inv_freq",)
 """Endings of tensors that old files keep and that follow from the configuration."""
 
-Progress = Callable[[int, int], None]
+ConvertProgress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
 
@@ -52,7 +52,7 @@ class Conversion:
     parameters: int
 
 
-def from_hub(directory: Path, out: Path, progress: Progress | None = None) -> Conversion:
+def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None) -> Conversion:
     """Convert a Hugging Face model into the checkpoint directory `out`.
 
     Raises:
@@ -70,8 +70,8 @@ def from_hub(directory: Path, out: Path, progress: Progress | None = None) -> Co
             partial,
             mapping,
             model,
-            dtype=lambda piece: source.dtypes[piece.theirs],
-            read=lambda piece: _taken(source.read(piece.theirs, piece.where), piece),
+            dtype=lambda pair: source.dtypes[pair.theirs],
+            read=lambda pair: _stored_view(source.read(pair.theirs, pair.where), pair),
             progress=progress,
         )
         _keep_small_files(directory, partial / HUB)
@@ -84,7 +84,7 @@ def to_hub(
     *,
     family: str | None = None,
     dtype: str | None = None,
-    progress: Progress | None = None,
+    progress: ConvertProgress | None = None,
 ) -> Conversion:
     """Convert a checkpoint into a Hugging Face model directory `out`.
 
@@ -102,10 +102,10 @@ def to_hub(
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype}: there are {', '.join(DTYPES)}")
 
-    def use(found: Path) -> Conversion:
-        return _to_hub(found, out, family, dtype, progress)
+    def convert(checkpoint_dir: Path) -> Conversion:
+        return _to_hub(checkpoint_dir, out, family, dtype, progress)
 
-    return use_checkpoint(checkpoint, None, use)
+    return use_checkpoint(checkpoint, None, convert)
 
 
 def _to_hub(
@@ -113,20 +113,20 @@ def _to_hub(
     out: Path,
     family: str | None,
     dtype: str | None,
-    progress: Progress | None,
+    progress: ConvertProgress | None,
 ) -> Conversion:
     model = checkpoint_model(checkpoint)
-    kept = _kept_config(checkpoint)
-    chosen, values = family_for(model, family or kept.get("model_type"))
+    original = _original_config(checkpoint)
+    chosen, values = family_for(model, family or original.get("model_type"))
     mapping = tensor_map(model, chosen.names)
     stored = StoredTensors(checkpoint, read_index(checkpoint))
     _check_checkpoint(stored, mapping)
-    number_format = dtype or stored.dtype(mapping.pieces[0].ours)
+    number_format = dtype or stored.dtype(mapping.pairs[0].ours)
     values["torch_dtype"] = str(DTYPES[number_format]).removeprefix("torch.")
     with disk_errors(out), new_directory(out) as partial:
         _write_hub(partial, mapping, stored, dtype, progress)
         _copy_small_files(checkpoint, partial)
-        values |= {key: kept[key] for key in TOKEN_IDS if key in kept}
+        values |= {key: original[key] for key in TOKEN_IDS if key in original}
         write_json(partial / "config.json", values)
     return _conversion(out, chosen.model_type, mapping)
 
@@ -151,25 +151,23 @@ def write_checkpoint(  # noqa: PLR0913 - one format, two sources
     mapping: TensorMap,
     model: ModelConfig,
     *,
-    dtype: Callable[[Piece], str],
-    read: Callable[[Piece], torch.Tensor],
-    progress: Progress | None = None,
+    dtype: Callable[[BlockPair], str],
+    read: Callable[[BlockPair], torch.Tensor],
+    progress: ConvertProgress | None = None,
 ) -> None:
-    """Write a checkpoint without an optimizer, a part for every piece of the map."""
-    sizes = {
-        str(i): tensor_bytes(dtype(piece), piece.shape) for i, piece in enumerate(mapping.pieces)
-    }
+    """Write a checkpoint without an optimizer, one stored block for every pair of the map."""
+    sizes = {str(i): tensor_bytes(dtype(pair), pair.shape) for i, pair in enumerate(mapping.pairs)}
     parts, checksums = [], {}
     done, total = 0, sum(sizes.values())
     for number, names in enumerate(batched(sizes, FILE_BYTES)):
         file = f"part-{number:05d}.safetensors"
-        pieces = {name: mapping.pieces[int(name)] for name in names}
-        headers = {name: (dtype(piece), piece.shape) for name, piece in pieces.items()}
+        pairs = {name: mapping.pairs[int(name)] for name in names}
+        headers = {name: (dtype(pair), pair.shape) for name, pair in pairs.items()}
         target = TensorWriter(directory / file, headers)
-        for name, piece in pieces.items():
-            target.write(name, read(piece))
-            whole = mapping.ours[piece.ours]
-            part = Part(key=piece.ours, whole=whole, offset=piece.start, shape=piece.shape,
+        for name, pair in pairs.items():
+            target.write(name, read(pair))
+            whole = mapping.ours[pair.ours]
+            part = Part(key=pair.ours, whole=whole, offset=pair.start, shape=pair.shape,
                         file=file, name=name)  # fmt: skip
             parts.append(asdict(part))
             done += sizes[name]
@@ -188,14 +186,14 @@ def _write_hub(
     mapping: TensorMap,
     stored: StoredTensors,
     dtype: str | None,
-    progress: Progress | None,
+    progress: ConvertProgress | None,
 ) -> None:
-    pieces: dict[str, list[Piece]] = {}
-    for piece in mapping.pieces:
-        pieces.setdefault(piece.theirs, []).append(piece)
+    pairs: dict[str, list[BlockPair]] = {}
+    for pair in mapping.pairs:
+        pairs.setdefault(pair.theirs, []).append(pair)
     sources = {name: name for name in mapping.theirs} | mapping.copies
     headers = {
-        name: (dtype or stored.dtype(pieces[source][0].ours), mapping.theirs[source])
+        name: (dtype or stored.dtype(pairs[source][0].ours), mapping.theirs[source])
         for name, source in sources.items()
     }
     sizes = {name: tensor_bytes(*header) for name, header in headers.items()}
@@ -207,7 +205,7 @@ def _write_hub(
         target = TensorWriter(directory / file, {name: headers[name] for name in names})
         for name in names:
             kind, shape = headers[name]
-            target.write(name, _assembled(stored, pieces[sources[name]], kind, shape))
+            target.write(name, _assembled(stored, pairs[sources[name]], kind, shape))
             weight_map[name] = file
             done += sizes[name]
             if progress:
@@ -219,22 +217,22 @@ def _write_hub(
 
 
 def _assembled(
-    stored: StoredTensors, pieces: list[Piece], dtype: str, shape: TensorShape
+    stored: StoredTensors, pairs: list[BlockPair], dtype: str, shape: TensorShape
 ) -> torch.Tensor:
     """Return one of their tensors, put together from ours."""
-    whole = torch.empty(shape, dtype=DTYPES[dtype])
-    for piece in pieces:
-        block = torch.empty(piece.shape, dtype=DTYPES[dtype])
-        if not stored.read_block(block, piece.ours, piece.start, piece.shape):
-            raise ConfigError(f"{stored.directory}: parts of tensor {piece.ours} are missing")
-        view = _viewed(whole, piece.where, piece.transposed)
+    full = torch.empty(shape, dtype=DTYPES[dtype])
+    for pair in pairs:
+        block = torch.empty(pair.shape, dtype=DTYPES[dtype])
+        if not stored.read_block(block, pair.ours, pair.start, pair.shape):
+            raise ConfigError(f"{stored.directory}: parts of tensor {pair.ours} are missing")
+        view = _viewed(full, pair.where, pair.transposed)
         view.copy_(block.view(view.shape))
-    return whole
+    return full
 
 
-def _taken(block: torch.Tensor, piece: Piece) -> torch.Tensor:
+def _stored_view(block: torch.Tensor, pair: BlockPair) -> torch.Tensor:
     """Return their block as ours."""
-    return _viewed(block, (), piece.transposed).reshape(piece.shape)
+    return _viewed(block, (), pair.transposed).reshape(pair.shape)
 
 
 def _viewed(tensor: torch.Tensor, where: Where, transposed: bool) -> torch.Tensor:
@@ -255,15 +253,15 @@ def _check_tensors(source: HubDirectory, mapping: TensorMap) -> None:
     copies = mapping.copies | {
         name: of for name, of in mapping.possible_copies.items() if name in source.shapes
     }
-    wanted = mapping.theirs | {name: mapping.theirs[of] for name, of in copies.items()}
-    found = {n: s for n, s in source.shapes.items() if n in wanted or not n.endswith(IGNORED)}
+    expected = mapping.theirs | {name: mapping.theirs[of] for name, of in copies.items()}
+    present = {n: s for n, s in source.shapes.items() if n in expected or not n.endswith(IGNORED)}
     faults = {
-        "missing": [name for name in wanted if name not in found],
-        "unknown": [name for name in found if name not in wanted],
+        "missing": [name for name in expected if name not in present],
+        "unknown": [name for name in present if name not in expected],
         "misshapen": [
-            f"{name} {list(found[name])}, wanted {list(shape)}"
-            for name, shape in wanted.items()
-            if name in found and found[name] != shape
+            f"{name} {list(present[name])}, wanted {list(shape)}"
+            for name, shape in expected.items()
+            if name in present and present[name] != shape
         ],
     }
     _check_number_formats(source)
@@ -306,13 +304,13 @@ def _is_weight(key: str) -> bool:
 
 
 def _raise_faults(origin: Path, faults: dict[str, list[str]]) -> None:
-    said = []
+    lines = []
     for kind, names in faults.items():
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            said.append(f"{kind}: {', '.join(names[:3])}{more}")
-    if said:
-        raise ConfigError(f"{origin}: tensors {'; '.join(said)}")
+            lines.append(f"{kind}: {', '.join(names[:3])}{more}")
+    if lines:
+        raise ConfigError(f"{origin}: tensors {'; '.join(lines)}")
 
 
 def _keep_small_files(source: Path, target: Path) -> None:
@@ -330,7 +328,7 @@ def _copy_small_files(checkpoint: Path, target: Path) -> None:
         shutil.copyfile(tokenizer, target / "tokenizer.json")
 
 
-def _kept_config(checkpoint: Path) -> dict[str, Any]:
+def _original_config(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / HUB / "config.json"
     values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return values

@@ -34,21 +34,21 @@ def family_of(config: HubConfig) -> Family:
     return family
 
 
-def family_for(model: ModelConfig, wanted: str | None = None) -> tuple[Family, dict[str, Any]]:
+def family_for(model: ModelConfig, name: str | None = None) -> tuple[Family, dict[str, Any]]:
     """Return the family that computes what a model computes, and its `config.json`.
 
     Args:
         model: Our model.
-        wanted: The family to use; none: the first that fits.
+        name: The family to use; none: the first that fits.
 
     Raises:
-        ConfigError: The wanted family, or each of them, lacks something; names it for the
+        ConfigError: The family, or each of them, lacks something; names it for the
             nearest.
     """
-    if wanted is not None and wanted not in FAMILIES:
-        raise ConfigError(f"--family {wanted}: there are {', '.join(FAMILIES)}")
+    if name is not None and name not in FAMILIES:
+        raise ConfigError(f"--family {name}: there are {', '.join(FAMILIES)}")
     misfits = []
-    for family in [FAMILIES[wanted]] if wanted else FAMILIES.values():
+    for family in [FAMILIES[name]] if name else FAMILIES.values():
         try:
             return family, family.config(model)
         except ConfigError as error:

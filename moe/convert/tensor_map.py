@@ -1,7 +1,7 @@
 """Which block of which of our tensors is which block of which Hugging Face tensor.
 
 The map is computed from the model's configuration alone; both directions of conversion follow it.
-Our tensors are those of a checkpoint of the torch kernel set (`sharded_state_dict`), whole.
+Our tensors are those of a checkpoint of the torch kernel set (`sharded_state_dict`), unsharded.
 """
 
 from dataclasses import dataclass, field
@@ -25,8 +25,8 @@ class Names:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A block of our tensor that is a block of theirs."""
+class BlockPair:
+    """A block of our tensor, and the block of theirs that it equals."""
 
     ours: str
     start: TensorShape
@@ -40,22 +40,22 @@ class Piece:
 
 @dataclass(frozen=True)
 class TensorMap:
-    """All tensors of a model on both sides; the pieces cover each side exactly once."""
+    """All tensors of a model on both sides; the pairs cover each side exactly once."""
 
     ours: dict[str, TensorShape] = field(default_factory=dict)
     theirs: dict[str, TensorShape] = field(default_factory=dict)
-    pieces: list[Piece] = field(default_factory=list)
+    pairs: list[BlockPair] = field(default_factory=list)
     copies: dict[str, str] = field(default_factory=dict)
     """Their tensors that only repeat another (DeepSeek-V3's prediction layers)."""
     possible_copies: dict[str, str] = field(default_factory=dict)
     """Tensors that some files have, repeating another (a tied LM head)."""
 
     def same(self, ours: str, theirs: str, *shape: int) -> None:
-        """Map a whole tensor to a whole tensor of the same shape."""
+        """Map a tensor to a tensor of the same shape."""
         where = tuple(slice(None) for _ in shape)
         self.block(ours, shape, theirs, shape, (0,) * len(shape), shape, where)
 
-    def block(  # noqa: PLR0913 - both sides' shape and place
+    def block(  # noqa: PLR0913 - both sides' shape and position
         self,
         ours: str,
         our_shape: TensorShape,
@@ -69,8 +69,8 @@ class TensorMap:
         """Map a block of one tensor to a block of another."""
         self.ours[ours] = our_shape
         self.theirs[theirs] = their_shape
-        self.pieces.append(
-            Piece(
+        self.pairs.append(
+            BlockPair(
                 ours=ours,
                 start=start,
                 shape=shape,
@@ -83,77 +83,77 @@ class TensorMap:
 
 def tensor_map(model: ModelConfig, names: Names) -> TensorMap:
     """Return the map of a model in a family's names."""
-    found, hidden = TensorMap(), model.hidden_size
+    mapping, hidden = TensorMap(), model.hidden_size
     table = (model.vocab_size, hidden)
-    found.same("embedding.word_embeddings.weight", "model.embed_tokens.weight", *table)
+    mapping.same("embedding.word_embeddings.weight", "model.embed_tokens.weight", *table)
     for i, sparse in enumerate(model.sparse_layers):
-        _layer(found, model, names, (f"decoder.layers.{i}", f"model.layers.{i}"), sparse=sparse)
+        _layer(mapping, model, names, (f"decoder.layers.{i}", f"model.layers.{i}"), sparse=sparse)
     for i in range(model.mtp_layers):
-        _prediction_layer(found, model, names, i)
-    found.same("decoder.final_layernorm.weight", "model.norm.weight", hidden)
+        _prediction_layer(mapping, model, names, i)
+    mapping.same("decoder.final_layernorm.weight", "model.norm.weight", hidden)
     if model.tie_embeddings:
-        found.possible_copies["lm_head.weight"] = "model.embed_tokens.weight"
+        mapping.possible_copies["lm_head.weight"] = "model.embed_tokens.weight"
     else:
-        found.same("output_layer.weight", "lm_head.weight", *table)
-    return found
+        mapping.same("output_layer.weight", "lm_head.weight", *table)
+    return mapping
 
 
 def _layer(
-    found: TensorMap, model: ModelConfig, names: Names, at: tuple[str, str], *, sparse: bool
+    mapping: TensorMap, model: ModelConfig, names: Names, at: tuple[str, str], *, sparse: bool
 ) -> None:
     ours, theirs = at
     hidden = model.hidden_size
-    found.same(f"{ours}.input_layernorm.weight", f"{theirs}.input_layernorm.weight", hidden)
+    mapping.same(f"{ours}.input_layernorm.weight", f"{theirs}.input_layernorm.weight", hidden)
     attention = (f"{ours}.self_attention", f"{theirs}.self_attn")
     if model.mla is not None:
-        _latent_attention(found, model, attention)
+        _latent_attention(mapping, model, attention)
     else:
-        _attention(found, model, attention)
+        _attention(mapping, model, attention)
     norm = f"{theirs}.post_attention_layernorm.weight"
-    found.same(f"{ours}.pre_mlp_layernorm.weight", norm, hidden)
+    mapping.same(f"{ours}.pre_mlp_layernorm.weight", norm, hidden)
     mlp = (f"{ours}.mlp", f"{theirs}.{names.mlp}")
     if sparse:
-        _sparse_ffn(found, model, names, mlp)
+        _sparse_ffn(mapping, model, names, mlp)
     else:
-        _dense_ffn(found, model, mlp, model.ffn_hidden_size or 0)
+        _dense_ffn(mapping, model, mlp, model.ffn_hidden_size or 0)
 
 
-def _attention(found: TensorMap, model: ModelConfig, at: tuple[str, str]) -> None:
+def _attention(mapping: TensorMap, model: ModelConfig, at: tuple[str, str]) -> None:
     ours, theirs = at
     hidden, dim = model.hidden_size, model.query_head_dim
-    _qkv(found, model, at, "weight", (hidden,))
+    _qkv(mapping, model, at, "weight", (hidden,))
     if model.qkv_bias or model.linear_bias:
-        _qkv(found, model, at, "bias", ())
+        _qkv(mapping, model, at, "bias", ())
     width = model.num_heads * dim
-    found.same(f"{ours}.linear_proj.weight", f"{theirs}.o_proj.weight", hidden, width)
+    mapping.same(f"{ours}.linear_proj.weight", f"{theirs}.o_proj.weight", hidden, width)
     if model.linear_bias:
-        found.same(f"{ours}.linear_proj.bias", f"{theirs}.o_proj.bias", hidden)
+        mapping.same(f"{ours}.linear_proj.bias", f"{theirs}.o_proj.bias", hidden)
     if model.attention_sinks:
         sinks = f"{ours}.core_attention.softmax_offset"
-        found.same(sinks, f"{theirs}.sinks", model.num_heads)
+        mapping.same(sinks, f"{theirs}.sinks", model.num_heads)
     if model.qk_norm != "none":
         heads = {"q": 1, "k": 1}
         if model.qk_norm == "full":
             heads = {"q": model.num_heads, "k": model.kv_heads}
-        for part, count in heads.items():
-            norm = f"{theirs}.{part}_norm.weight"
-            found.same(f"{ours}.{part}_layernorm.weight", norm, count * dim)
+        for projection, count in heads.items():
+            norm = f"{theirs}.{projection}_norm.weight"
+            mapping.same(f"{ours}.{projection}_layernorm.weight", norm, count * dim)
 
 
 def _qkv(
-    found: TensorMap, model: ModelConfig, at: tuple[str, str], kind: str, columns: TensorShape
+    mapping: TensorMap, model: ModelConfig, at: tuple[str, str], kind: str, columns: TensorShape
 ) -> None:
     """Ours holds, group by group, the group's query heads, its key head, its value head."""
     dim, groups = model.query_head_dim, model.kv_heads
     queries = model.num_heads // groups * dim
-    whole = (groups * (queries + 2 * dim), *columns)
+    full_shape = (groups * (queries + 2 * dim), *columns)
     for group in range(groups):
         row = group * (queries + 2 * dim)
-        for part, size in (("q", queries), ("k", dim), ("v", dim)):
-            found.block(
+        for projection, size in (("q", queries), ("k", dim), ("v", dim)):
+            mapping.block(
                 f"{at[0]}.linear_qkv.{kind}",
-                whole,
-                f"{at[1]}.{part}_proj.{kind}",
+                full_shape,
+                f"{at[1]}.{projection}_proj.{kind}",
                 (groups * size, *columns),
                 (row, *(0 for _ in columns)),
                 (size, *columns),
@@ -162,7 +162,7 @@ def _qkv(
             row += size
 
 
-def _latent_attention(found: TensorMap, model: ModelConfig, at: tuple[str, str]) -> None:
+def _latent_attention(mapping: TensorMap, model: ModelConfig, at: tuple[str, str]) -> None:
     mla, hidden, heads = model.mla, model.hidden_size, model.num_heads
     assert mla is not None
     ours, theirs = at
@@ -183,55 +183,55 @@ def _latent_attention(found: TensorMap, model: ModelConfig, at: tuple[str, str])
             ("linear_q_up_proj", "q_b_proj", (queries, mla.q_lora_rank)),
         ]
     for our_name, their_name, shape in tensors:
-        found.same(f"{ours}.{our_name}.weight", f"{theirs}.{their_name}.weight", *shape)
+        mapping.same(f"{ours}.{our_name}.weight", f"{theirs}.{their_name}.weight", *shape)
 
 
-def _dense_ffn(found: TensorMap, model: ModelConfig, at: tuple[str, str], inner: int) -> None:
+def _dense_ffn(mapping: TensorMap, model: ModelConfig, at: tuple[str, str], inner: int) -> None:
     """Ours holds the gate's rows before those of up."""
     ours, theirs = at
     kinds: dict[str, TensorShape] = {"weight": (model.hidden_size,)}
     if model.linear_bias:
         kinds["bias"] = ()
     for kind, columns in kinds.items():
-        for i, part in enumerate(("gate_proj", "up_proj")):
-            found.block(
+        for i, projection in enumerate(("gate_proj", "up_proj")):
+            mapping.block(
                 f"{ours}.linear_fc1.{kind}",
                 (2 * inner, *columns),
-                f"{theirs}.{part}.{kind}",
+                f"{theirs}.{projection}.{kind}",
                 (inner, *columns),
                 (i * inner, *(0 for _ in columns)),
                 (inner, *columns),
                 (slice(None),),
             )
         down = (model.hidden_size, *((inner,) if kind == "weight" else ()))
-        found.same(f"{ours}.linear_fc2.{kind}", f"{theirs}.down_proj.{kind}", *down)
+        mapping.same(f"{ours}.linear_fc2.{kind}", f"{theirs}.down_proj.{kind}", *down)
 
 
-def _sparse_ffn(found: TensorMap, model: ModelConfig, names: Names, at: tuple[str, str]) -> None:
+def _sparse_ffn(mapping: TensorMap, model: ModelConfig, names: Names, at: tuple[str, str]) -> None:
     moe, hidden = model.moe, model.hidden_size
     assert moe is not None
     ours, theirs = at
     experts = moe.num_experts
     gate = f"{theirs}.{names.router}"
-    found.same(f"{ours}.router.weight", f"{gate}.weight", experts, hidden)
+    mapping.same(f"{ours}.router.weight", f"{gate}.weight", experts, hidden)
     if model.linear_bias:
-        found.same(f"{ours}.router.bias", f"{gate}.bias", experts)
+        mapping.same(f"{ours}.router.bias", f"{gate}.bias", experts)
     if moe.expert_bias:
-        found.same(f"{ours}.router.expert_bias", f"{gate}.e_score_correction_bias", experts)
+        mapping.same(f"{ours}.router.expert_bias", f"{gate}.e_score_correction_bias", experts)
     if names.fused_experts:
-        _fused_experts(found, model, at)
+        _fused_experts(mapping, model, at)
     else:
-        _separate_experts(found, model, names, at)
+        _separate_experts(mapping, model, names, at)
     if inner := moe.shared_expert_ffn_hidden_size:
         shared = (f"{ours}.shared_experts", f"{theirs}.{names.shared}")
-        _dense_ffn(found, model, shared, inner)
+        _dense_ffn(mapping, model, shared, inner)
     if moe.shared_expert_gate:
         weight = f"{theirs}.{names.shared}_gate.weight"
-        found.same(f"{ours}.shared_experts.gate_weight", weight, 1, hidden)
+        mapping.same(f"{ours}.shared_experts.gate_weight", weight, 1, hidden)
 
 
 def _separate_experts(
-    found: TensorMap, model: ModelConfig, names: Names, at: tuple[str, str]
+    mapping: TensorMap, model: ModelConfig, names: Names, at: tuple[str, str]
 ) -> None:
     moe, hidden = model.moe, model.hidden_size
     assert moe is not None
@@ -242,17 +242,17 @@ def _separate_experts(
     for kind, (ending, inputs, inner_inputs) in kinds.items():
         for e in range(experts):
             theirs = f"{at[1]}.experts.{e}"
-            for i, part in enumerate((names.gate, names.up)):
-                found.block(
+            for i, projection in enumerate((names.gate, names.up)):
+                mapping.block(
                     f"{at[0]}.experts.gate_up{ending}",
                     (experts, 2, inner, *inputs),
-                    f"{theirs}.{part}.{kind}",
+                    f"{theirs}.{projection}.{kind}",
                     (inner, *inputs),
                     (e, i, 0, *(0 for _ in inputs)),
                     (1, 1, inner, *inputs),
                     (slice(None),),
                 )
-            found.block(
+            mapping.block(
                 f"{at[0]}.experts.down{ending}",
                 (experts, hidden, *inner_inputs),
                 f"{theirs}.{names.down}.{kind}",
@@ -263,7 +263,7 @@ def _separate_experts(
             )
 
 
-def _fused_experts(found: TensorMap, model: ModelConfig, at: tuple[str, str]) -> None:
+def _fused_experts(mapping: TensorMap, model: ModelConfig, at: tuple[str, str]) -> None:
     """GPT-OSS: [E, H, 2F] with gate and up in turn, and [E, F, H]; biases alike."""
     moe, hidden = model.moe, model.hidden_size
     assert moe is not None
@@ -273,7 +273,7 @@ def _fused_experts(found: TensorMap, model: ModelConfig, at: tuple[str, str]) ->
         expert = slice(e, e + 1)
         for i in range(2):
             turn = slice(i, None, 2)
-            found.block(
+            mapping.block(
                 f"{ours}.gate_up",
                 (experts, 2, inner, hidden),
                 f"{theirs}.gate_up_proj",
@@ -283,7 +283,7 @@ def _fused_experts(found: TensorMap, model: ModelConfig, at: tuple[str, str]) ->
                 (expert, slice(None), turn),
                 transposed=True,
             )
-            found.block(
+            mapping.block(
                 f"{ours}.gate_up_bias",
                 (experts, 2, inner),
                 f"{theirs}.gate_up_proj_bias",
@@ -292,7 +292,7 @@ def _fused_experts(found: TensorMap, model: ModelConfig, at: tuple[str, str]) ->
                 (1, 1, inner),
                 (expert, turn),
             )
-        found.block(
+        mapping.block(
             f"{ours}.down",
             (experts, hidden, inner),
             f"{theirs}.down_proj",
@@ -302,20 +302,20 @@ def _fused_experts(found: TensorMap, model: ModelConfig, at: tuple[str, str]) ->
             (expert, slice(None), slice(None)),
             transposed=True,
         )
-    found.same(f"{ours}.down_bias", f"{theirs}.down_proj_bias", experts, hidden)
+    mapping.same(f"{ours}.down_bias", f"{theirs}.down_proj_bias", experts, hidden)
 
 
-def _prediction_layer(found: TensorMap, model: ModelConfig, names: Names, index: int) -> None:
+def _prediction_layer(mapping: TensorMap, model: ModelConfig, names: Names, index: int) -> None:
     """DeepSeek-V3 keeps prediction layers behind the last layer (README_WEIGHTS.md)."""
     hidden = model.hidden_size
     ours, theirs = f"mtp.layers.{index}", f"model.layers.{model.num_layers + index}"
     for name in ("enorm", "hnorm"):
-        found.same(f"{ours}.{name}.weight", f"{theirs}.{name}.weight", hidden)
-    found.same(f"{ours}.eh_proj.weight", f"{theirs}.eh_proj.weight", hidden, 2 * hidden)
+        mapping.same(f"{ours}.{name}.weight", f"{theirs}.{name}.weight", hidden)
+    mapping.same(f"{ours}.eh_proj.weight", f"{theirs}.eh_proj.weight", hidden, 2 * hidden)
     layer = (f"{ours}.transformer_layer", theirs)
-    _layer(found, model, names, layer, sparse=model.sparse_layers[-1])
+    _layer(mapping, model, names, layer, sparse=model.sparse_layers[-1])
     norm = f"{theirs}.shared_head.norm.weight"
-    found.same(f"{ours}.final_layernorm.weight", norm, hidden)
-    found.copies[f"{theirs}.embed_tokens.weight"] = "model.embed_tokens.weight"
+    mapping.same(f"{ours}.final_layernorm.weight", norm, hidden)
+    mapping.copies[f"{theirs}.embed_tokens.weight"] = "model.embed_tokens.weight"
     head = "model.embed_tokens.weight" if model.tie_embeddings else "lm_head.weight"
-    found.copies[f"{theirs}.shared_head.head.weight"] = head
+    mapping.copies[f"{theirs}.shared_head.head.weight"] = head

@@ -21,8 +21,14 @@ from moe.checkpoint.directory import use_checkpoint
 from moe.checkpoint.index import StoredTensors, read_index
 from moe.config.explain import explain
 from moe.config.model import ModelConfig
-from moe.convert.hugging_face import HUB, Progress, checkpoint_model, from_hub, write_checkpoint
-from moe.convert.tensor_map import Names, Piece, TensorMap, tensor_map
+from moe.convert.hugging_face import (
+    HUB,
+    ConvertProgress,
+    checkpoint_model,
+    from_hub,
+    write_checkpoint,
+)
+from moe.convert.tensor_map import BlockPair, Names, TensorMap, tensor_map
 from moe.errors import ConfigError, disk_errors
 from moe.storage.safetensors_io import DTYPES, TensorShape
 
@@ -76,7 +82,7 @@ def upcycled_model(dense: ModelConfig, how: Upcycling) -> ModelConfig:
 
 
 def upcycle(
-    source: Path, out: Path, how: Upcycling, progress: Progress | None = None
+    source: Path, out: Path, how: Upcycling, progress: ConvertProgress | None = None
 ) -> ModelConfig:
     """Write the sparse checkpoint `out`; returns its model.
 
@@ -105,7 +111,9 @@ def upcycle(
         return sparse
 
 
-def _upcycled(source: Path, target: Path, how: Upcycling, progress: Progress | None) -> ModelConfig:
+def _upcycled(
+    source: Path, target: Path, how: Upcycling, progress: ConvertProgress | None
+) -> ModelConfig:
     """Write the sparse checkpoint of a dense one into `target`."""
     dense = checkpoint_model(source)
     sparse = upcycled_model(dense, how)
@@ -129,17 +137,19 @@ def _upcycled(source: Path, target: Path, how: Upcycling, progress: Progress | N
 def _blocks(dense: ModelConfig, sparse: ModelConfig, shards: int) -> TensorMap:
     """Return where each block of the sparse checkpoint (ours) is in the dense one (theirs)."""
     before, after = (tensor_map(model, Names()).ours for model in (dense, sparse))
-    found = TensorMap()
+    mapping = TensorMap()
     for key, shape in after.items():
         layer, _, name = key.rpartition(".mlp.")
         if key in before or name.startswith("router."):
-            found.same(key, key, *shape)
+            mapping.same(key, key, *shape)
         else:
-            _expert_blocks(found, f"{layer}.mlp", name.removeprefix("experts."), shape, shards)
-    return found
+            _expert_blocks(mapping, f"{layer}.mlp", name.removeprefix("experts."), shape, shards)
+    return mapping
 
 
-def _expert_blocks(found: TensorMap, mlp: str, name: str, shape: TensorShape, shards: int) -> None:
+def _expert_blocks(
+    mapping: TensorMap, mlp: str, name: str, shape: TensorShape, shards: int
+) -> None:
     """Map experts' `gate_up` [E, 2, F/G, ..], `down` [E, H, F/G] and their biases."""
     of = {"gate_up": "fc1.weight", "gate_up_bias": "fc1.bias", "down": "fc2.weight",
           "down_bias": "fc2.bias"}[name]  # fmt: skip
@@ -150,13 +160,13 @@ def _expert_blocks(found: TensorMap, mlp: str, name: str, shape: TensorShape, sh
             columns = slice(shard * shape[-1], (shard + 1) * shape[-1])
             where = (slice(None), columns) if name == "down" else (slice(None),)
             start = (expert, *(0 for _ in shape[1:]))
-            found.block(key, shape, theirs, (), start, (1, *shape[1:]), where)
+            mapping.block(key, shape, theirs, (), start, (1, *shape[1:]), where)
             continue
         for half in range(2):
             first = (half * shards + shard) * shape[2]
             where = (slice(first, first + shape[2]),)
             start = (expert, half, *(0 for _ in shape[2:]))
-            found.block(key, shape, theirs, (), start, (1, 1, *shape[2:]), where)
+            mapping.block(key, shape, theirs, (), start, (1, 1, *shape[2:]), where)
 
 
 class _Reader:
@@ -166,40 +176,38 @@ class _Reader:
         self.stored, self.sparse, self.how = stored, sparse, how
         self._scales: dict[str, float] = {}
 
-    def dtype(self, piece: Piece) -> str:
+    def dtype(self, pair: BlockPair) -> str:
         """Return the number format a block is stored in."""
-        is_router = ".mlp.router." in piece.ours
-        return self.stored.dtype("embedding.word_embeddings.weight" if is_router else piece.theirs)
+        is_router = ".mlp.router." in pair.ours
+        return self.stored.dtype("embedding.word_embeddings.weight" if is_router else pair.theirs)
 
-    def read(self, piece: Piece) -> torch.Tensor:
+    def read(self, pair: BlockPair) -> torch.Tensor:
         """Return a block."""
-        if ".mlp.router." in piece.ours:
-            return self._router(piece).to(DTYPES[self.dtype(piece)])
-        block = self._dense_block(piece.theirs, piece.where).reshape(piece.shape)
-        if piece.ours.endswith("down_bias"):
-            # Each of a copy's shards adds its part of the bias.
+        if ".mlp.router." in pair.ours:
+            return self._router(pair).to(DTYPES[self.dtype(pair)])
+        block = self._dense_block(pair.theirs, pair.where).reshape(pair.shape)
+        if pair.ours.endswith("down_bias"):
+            # Each of a copy's shards adds its fraction of the bias.
             return block / self.how.granularity
-        if self.how.noise and ".mlp.experts." in piece.ours and not piece.ours.endswith("bias"):
-            scale = self.how.noise * self._scale(piece.theirs)
-            drawn = torch.randn(
-                piece.shape, generator=self._generator(f"{piece.ours}{piece.start}")
-            )
+        if self.how.noise and ".mlp.experts." in pair.ours and not pair.ours.endswith("bias"):
+            scale = self.how.noise * self._scale(pair.theirs)
+            drawn = torch.randn(pair.shape, generator=self._generator(f"{pair.ours}{pair.start}"))
             return (block.float() + scale * drawn).to(block.dtype)
         return block
 
-    def _router(self, piece: Piece) -> torch.Tensor:
+    def _router(self, pair: BlockPair) -> torch.Tensor:
         """Draw a row for each copy, the same for all its shards; biases are zero."""
-        copies = piece.shape[0] // self.how.granularity
-        if len(piece.shape) == 1:
-            return torch.zeros(piece.shape)
-        rows = torch.randn(copies, *piece.shape[1:], generator=self._generator(piece.ours))
+        copies = pair.shape[0] // self.how.granularity
+        if len(pair.shape) == 1:
+            return torch.zeros(pair.shape)
+        rows = torch.randn(copies, *pair.shape[1:], generator=self._generator(pair.ours))
         return (rows * self.sparse.init_std).repeat_interleave(self.how.granularity, dim=0)
 
     def _dense_block(self, key: str, where: tuple[slice, ...]) -> torch.Tensor:
-        whole = self.stored.whole(key)
-        cuts = [cut.indices(n) for cut, n in zip(where, whole, strict=False)]
-        start = tuple(cut[0] for cut in cuts) + (0,) * (len(whole) - len(cuts))
-        shape = tuple(cut[1] - cut[0] for cut in cuts) + whole[len(cuts) :]
+        full_shape = self.stored.whole(key)
+        cuts = [cut.indices(n) for cut, n in zip(where, full_shape, strict=False)]
+        start = tuple(cut[0] for cut in cuts) + (0,) * (len(full_shape) - len(cuts))
+        shape = tuple(cut[1] - cut[0] for cut in cuts) + full_shape[len(cuts) :]
         block = torch.empty(shape, dtype=DTYPES[self.stored.dtype(key)])
         if not self.stored.read_block(block, key, start, shape):
             raise ConfigError(f"{self.stored.directory}: parts of tensor {key} are missing")
@@ -210,6 +218,6 @@ class _Reader:
             self._scales[key] = float(self._dense_block(key, ()).float().std())
         return self._scales[key]
 
-    def _generator(self, place: str) -> torch.Generator:
-        digest = hashlib.sha256(f"{self.how.seed}:{place}".encode()).digest()
+    def _generator(self, name: str) -> torch.Generator:
+        digest = hashlib.sha256(f"{self.how.seed}:{name}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -35,7 +35,7 @@ class Continuation:
 
 
 @torch.no_grad()
-def generate(  # noqa: PLR0913 - one call says it all
+def generate(  # noqa: PLR0913 - every setting of a generation
     chunk: Any,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
@@ -48,7 +48,7 @@ def generate(  # noqa: PLR0913 - one call says it all
     """Continue each prompt (token ids) until a stop token or `sampling.max_new_tokens`.
 
     Args:
-        chunk: The model in one piece, in evaluation mode.
+        chunk: The whole model (no parallelism), in evaluation mode.
         prompts: One or more token ids each.
         sampling: How tokens are chosen.
         stop_ids: Tokens that end a continuation.

@@ -13,22 +13,22 @@ from moe.errors import ConfigError
 from moe.evaluation.generation import Sampling, generate
 from moe.evaluation.loading import LoadedModel
 from moe.evaluation.scoring import score_continuations
-from moe.evaluation.text_interface import Language
+from moe.evaluation.text_interface import TextInterface
 
 MAX_NEW_TOKENS = 256
-"""Tokens of an answer where a task does not say."""
+"""New tokens of an answer whose task sets no limit."""
 
 
 class HarnessModel(TemplateLM):  # type: ignore[misc]
     """A loaded model behind the harness's interface."""
 
-    def __init__(self, model: LoadedModel, language: Language) -> None:
+    def __init__(self, model: LoadedModel, language: TextInterface) -> None:
         super().__init__()
         self._model, self._language = model, language
 
     @property
     def eot_token_id(self) -> int:
-        """The token that ends a document, and stands before one."""
+        """The end-of-document token, also the first context token of a document."""
         return int((self._language.prefix or (self._language.tokenizer.info.eos_id,))[0])
 
     def tok_encode(
@@ -46,8 +46,8 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         return [(score.log_probability, score.is_greedy) for score in scores]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], **_: Any) -> list[float]:
-        """Return the log-probability of each whole text, in windows of the model's length."""
-        found = []
+        """Return the log-probability of each text as a whole, in windows of the model's length."""
+        log_probabilities = []
         for request in requests:
             windows = get_rolling_token_windows(
                 token_list=self.tok_encode(request.args[0]),
@@ -57,32 +57,32 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
             )
             pairs = [make_disjoint_window(window) for window in windows]
             scores = score_continuations(self._model, pairs)
-            found.append(sum(score.log_probability for score in scores))
-        return found
+            log_probabilities.append(sum(score.log_probability for score in scores))
+        return log_probabilities
 
     def generate_until(self, requests: Sequence[Any], **_: Any) -> list[str]:
         """Continue each text until one of its stop texts."""
         return [self._answer(*request.args) for request in requests]
 
-    def _answer(self, context: str, wanted: dict[str, Any]) -> str:
+    def _answer(self, context: str, settings: dict[str, Any]) -> str:
         length = self._model.config.max_seq_len
-        new = min(int(wanted.get("max_gen_toks", MAX_NEW_TOKENS)), length - 1)
+        new = min(int(settings.get("max_gen_toks", MAX_NEW_TOKENS)), length - 1)
         prompt = self.tok_encode(context, add_special_tokens=True)[-(length - new) :]
-        temperature = float(wanted.get("temperature", 0.0)) if wanted.get("do_sample") else 0.0
+        temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0
         (done,) = generate(
             self._model.chunk,
             [prompt or [self.eot_token_id]],
             Sampling(
                 max_new_tokens=new,
                 temperature=temperature,
-                top_p=float(wanted.get("top_p", 1.0)),
+                top_p=float(settings.get("top_p", 1.0)),
             ),
             stop_ids=self._language.stop_ids,
             max_seq_len=length,
             vocab_size=self._language.tokenizer.info.vocab_size,
         )
         text = self._language.tokenizer.decode(done.tokens)
-        stops = wanted.get("until") or []
+        stops = settings.get("until") or []
         for stop in [stops] if isinstance(stops, str) else stops:
             text = text.split(stop)[0] if stop else text
         return text
@@ -90,7 +90,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
 
 def run_tasks(
     model: LoadedModel,
-    language: Language,
+    language: TextInterface,
     tasks: Sequence[str],
     *,
     task_path: Path | None = None,
@@ -104,7 +104,7 @@ def run_tasks(
         language: Its tokeniser.
         tasks: Names of tasks.
         task_path: Folder with more tasks (YAML).
-        shots: Examples before each question; None: as the task says.
+        shots: Examples before each question; None: the task's own number.
         limit: Most questions of a task; None: all.
 
     Raises:
@@ -117,7 +117,7 @@ def run_tasks(
             f"--tasks {unknown[0]}: lm-eval knows no such task: give its name, or its folder with"
             " --task-path"
         )
-    found = simple_evaluate(
+    output = simple_evaluate(
         model=HarnessModel(model, language),
         tasks=list(tasks),
         task_manager=manager,
@@ -126,7 +126,7 @@ def run_tasks(
         bootstrap_iters=0,
         log_samples=False,
     )
-    results: dict[str, Any] = found["results"]
+    results: dict[str, Any] = output["results"]
     return {name: _numbers(values) for name, values in results.items()}
 
 

@@ -1,4 +1,4 @@
-"""A trained model ready for use: of a run or converted, alone in this process."""
+"""Load a trained model for use: a run's or a converted one, without parallelism."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ CONVERTED_SEQ_LEN = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A model in evaluation mode, in one piece."""
+    """A model in evaluation mode, whole in this process."""
 
     run: Path
     """The run's directory, or the checkpoint's."""
@@ -69,20 +69,20 @@ def loaded_model(
     *,
     step: int | None = None,
     device: DeviceChoice = "auto",
-    each_alone: bool = False,
+    batch_invariant: bool = False,
 ) -> Iterator[LoadedModel]:
     """Build the model of a run with the weights of its newest checkpoint (or that of `step`).
 
-    Whatever layout and kernels the run was trained with, the model is built in one piece from the
-    torch kernel set: in FP32 on a CPU, in the run's number format on a GPU. Emulated FP8 is
-    emulated here too; that of Transformer Engine is left out, as are multi-token-prediction
+    Whatever layout and kernels the run was trained with, the model is built whole in this process
+    from the torch kernel set: in FP32 on a CPU, in the run's number format on a GPU. Emulated FP8
+    is emulated here too; that of Transformer Engine is left out, as are multi-token-prediction
     layers. Starts the engine, and stops it on leaving.
 
     Args:
         run: Run directory, a checkpoint in one, or what `moe convert` made.
         step: Step of the checkpoint. Default: the newest.
         device: Where to run.
-        each_alone: Leave out what makes a sequence depend on others in its batch: the expert
+        batch_invariant: Leave out what makes a sequence depend on others in its batch: the expert
             capacity a model was trained with, and FP8, whose scales look at all of them.
 
     Raises:
@@ -90,15 +90,15 @@ def loaded_model(
     """
     trained = _read(run)
     find_checkpoint(run, step)  # refuses before anything is built
-    config = _config_for_use(trained.model, dropless=each_alone)
+    config = _config_for_use(trained.model, dropless=batch_invariant)
     layout = Layout(device=device)
     engine = start_engine(layout, seed=0)
     try:
         on_cpu = engine.device.type == "cpu"
         dtype: Literal["fp32", "bf16"] = "fp32" if on_cpu else trained.precision.dtype
-        precision = _precision_for_use(trained.precision, dtype, with_fp8=not each_alone)
+        precision = _precision_for_use(trained.precision, dtype, with_fp8=not batch_invariant)
         chunk = build_model(config, layout, precision, seed=0)[0]
-        checkpoint, state = use_checkpoint(run, step, lambda path: _loaded(path, chunk))
+        checkpoint, state = use_checkpoint(run, step, lambda checkpoint: _loaded(checkpoint, chunk))
         if precision.fp8 == "emulated":
             emulate_fp8([chunk], precision).load(state["fp8"])
         chunk.eval()
@@ -126,7 +126,7 @@ def _loaded(checkpoint: Path, chunk: Any) -> tuple[Path, dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Trained:
-    """What is known of how a model came about."""
+    """How a model was trained, or that it was converted."""
 
     model: ModelConfig
     data: DataConfig
@@ -135,11 +135,11 @@ class _Trained:
     precision: Precision
 
 
-def _read(place: Path) -> _Trained:
-    file = model_file(place)
+def _read(path: Path) -> _Trained:
+    file = model_file(path)
     if file is None:
         raise ConfigError(
-            f"{place}: not a run directory or a checkpoint (no experiment.toml, no model.toml):"
+            f"{path}: not a run directory or a checkpoint (no experiment.toml, no model.toml):"
             " give the directory that `moe train` or `moe convert` printed"
         )
     if file.name == "model.toml":

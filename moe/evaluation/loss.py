@@ -1,4 +1,4 @@
-"""Loss of a trained model on a store's split, as a whole and by source."""
+"""Loss of a trained model on a store's split: overall and by source."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,11 +21,11 @@ from moe.routing.maps import RoutingMaps
 from parallel.precision.recipes import Precision
 
 
-class Advance(Protocol):
-    """Is told how many sequences are done, of how many."""
+class ReportProgress(Protocol):
+    """Receives how many of all sequences are done."""
 
     def __call__(self, done: int, total: int) -> None:
-        """Take note."""
+        """Report `done` of `total` sequences."""
 
 
 def open_store(model: LoadedModel, path: Any = None) -> Store:
@@ -35,23 +35,25 @@ def open_store(model: LoadedModel, path: Any = None) -> Store:
         ConfigError: Neither is named, or the tokeniser has more ids than the model.
         DataError: It is missing or damaged.
     """
-    place = path or model.data.store
-    if place is None:
+    store_path = path or model.data.store
+    if store_path is None:
         raise ConfigError(f"{model.run}: it names no data.store: give one with --store")
-    store = Store.open(place)
+    store = Store.open(store_path)
     ids, rows = store.manifest.tokenizer.vocab_size, model.config.vocab_size
     if ids > rows:
-        raise ConfigError(f"{place}: its tokenizer has {ids} ids, the model {rows}: give another")
+        raise ConfigError(
+            f"{store_path}: its tokenizer has {ids} ids, the model {rows}: give another"
+        )
     return store
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Sequences that are counted together."""
+class _SequenceGroup:
+    """Sequences whose loss is summed together: a source, or one side of its pairs."""
 
     name: str
     source: SequenceSource
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     losses: list[NDArray[np.float64]] = field(default_factory=list)
     """[B, 2] of each batch: loss sums and tokens."""
 
@@ -89,8 +91,10 @@ class Evaluator:
         sources = open_sources(
             store, self._data, model.seq_len, split, "text" if chat is None else chat.kind
         )
-        self.parts = [part for source in sources for part in _parts(source, chat, max_sequences)]
-        if not any(part.places.size for part in self.parts):
+        self.groups = [
+            group for source in sources for group in _sequence_groups(source, chat, max_sequences)
+        ]
+        if not any(group.indices.size for group in self.groups):
             raise ConfigError(
                 f"{store.path}: split {split} has {store.split(split).num_tokens} tokens, too few"
                 f" for one sequence of {model.seq_len + 1}: evaluate on another with --store or"
@@ -102,7 +106,7 @@ class Evaluator:
     @property
     def names(self) -> list[str]:
         """Names of the sources."""
-        return [part.name for part in self.parts]
+        return [group.name for group in self.groups]
 
     def maps(self) -> RoutingMaps:
         """Return routing maps that know the sources of what runs here."""
@@ -110,48 +114,36 @@ class Evaluator:
         return RoutingMaps(model.config, [model.chunk], self.names, lambda: self.current_sources)
 
     @torch.no_grad()
-    def run(self, advance: Advance | None = None) -> Evaluation:
-        """Measure the loss; `advance` is told about progress."""
-        total, done = sum(part.places.size for part in self.parts), 0
-        for number, part in enumerate(self.parts):
-            part.losses.clear()
-            for batch in self._batches(part):
+    def run(self, report: ReportProgress | None = None) -> Evaluation:
+        """Measure the loss, reporting progress."""
+        total, done = sum(group.indices.size for group in self.groups), 0
+        for number, group in enumerate(self.groups):
+            group.losses.clear()
+            for batch in self._batches(group):
                 self.current_sources = torch.full((len(batch.tokens),), number)
-                part.losses.append(sequence_losses(self.model, batch))
+                group.losses.append(sequence_losses(self.model, batch))
                 done += len(batch.tokens)
-                if advance is not None:
-                    advance(done, total)
-        found = {part.name: np.concatenate(part.losses) for part in self.parts if part.losses}
+                if report is not None:
+                    report(done, total)
+        losses = {group.name: np.concatenate(group.losses) for group in self.groups if group.losses}
         return Evaluation(
             split=self.split,
-            total=loss_of(None, np.concatenate(list(found.values()))),
-            sources=tuple(loss_of(name, rows) for name, rows in found.items()),
+            total=loss_of(None, np.concatenate(list(losses.values()))),
+            sources=tuple(loss_of(name, rows) for name, rows in losses.items()),
         )
 
-    def _batches(self, part: _Part) -> Iterator[Batch]:
+    def _batches(self, group: _SequenceGroup) -> Iterator[Batch]:
         size = self.model.micro_batch_size
-        for start in range(0, part.places.size, size):
-            places = part.places[start : start + size]
-            batch = Batch.empty(places.size, self.model.seq_len, False)
+        for start in range(0, group.indices.size, size):
+            indices = group.indices[start : start + size]
+            batch = Batch.empty(indices.size, self.model.seq_len, False)
             rows = batch.rows()
-            for row, place in enumerate(places.tolist()):
-                part.source.fill(place, rows, row)
+            for row, index in enumerate(indices.tolist()):
+                group.source.fill(index, rows, row)
             if self._data.document_mask:
-                borders = torch.from_numpy(rows.restart_positions())
-                batch = Batch(**{**batch.__dict__, "cu_seqlens": borders})
+                restarts = torch.from_numpy(rows.restart_positions())
+                batch = Batch(**{**batch.__dict__, "cu_seqlens": restarts})
             yield batch
-
-
-def evaluate(
-    model: LoadedModel,
-    store: Store,
-    split: SplitName = "held_out",
-    *,
-    max_sequences: int | None = None,
-    advance: Advance | None = None,
-) -> Evaluation:
-    """Measure the loss over a split; see `Evaluator`."""
-    return Evaluator(model, store, split, max_sequences=max_sequences).run(advance)
 
 
 def _data_for(data: DataConfig, is_chat: bool) -> DataConfig:
@@ -161,19 +153,19 @@ def _data_for(data: DataConfig, is_chat: bool) -> DataConfig:
     return data
 
 
-def _parts(source: SequenceSource, chat: Any, most: int | None) -> list[_Part]:
+def _sequence_groups(source: SequenceSource, chat: Any, most: int | None) -> list[_SequenceGroup]:
     if chat is None or chat.kind == "conversations":
-        return [_Part(source.name, source, _spaced(len(source), most))]
+        return [_SequenceGroup(source.name, source, _spaced(len(source), most))]
     pairs = _spaced(len(source), most)
     return [
-        _Part(f"{source.name}/{name}", source, 2 * pairs + member)
+        _SequenceGroup(f"{source.name}/{name}", source, 2 * pairs + member)
         for member, name in enumerate(("chosen", "rejected"))
     ]
 
 
 def _spaced(count: int, most: int | None) -> NDArray[np.int64]:
-    kept = count if most is None else min(count, most)
-    return np.arange(kept, dtype=np.int64) * count // max(1, kept)
+    selected = count if most is None else min(count, most)
+    return np.arange(selected, dtype=np.int64) * count // max(1, selected)
 
 
 def sequence_losses(model: LoadedModel, batch: Batch) -> NDArray[np.float64]:

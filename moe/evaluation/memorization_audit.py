@@ -35,23 +35,24 @@ def audit(
         store: Its training data, with canaries or without.
         candidates: Other secrets to compare each canary with.
         passages: Passages of each split to be written on.
-        prompt_tokens: Tokens given and wanted; fewer where the model's sequences are short.
+        prompt_tokens: Tokens given, and as many to write; fewer where the model's sequences are
+            short.
         report: Told what is being done.
     """
-    tell = report or (lambda _: None)
+    notify = report or (lambda _: None)
     tokens = min(prompt_tokens, model.config.max_seq_len // 2)
     by_repeats: dict[int, list[Canary]] = {}
     for canary in store.manifest.canaries:
         by_repeats.setdefault(canary.repeats, []).append(canary)
     groups = []
     for repeats, canaries in sorted(by_repeats.items()):
-        tell(f"canaries planted {repeats} times")
+        notify(f"canaries planted {repeats} times")
         groups.append(_canary_group(model, store, repeats, canaries, candidates))
-    found = []
+    results = []
     for split in (TRAIN, HELD_OUT):
-        tell(f"passages of {split}")
-        found.append(_passages(model, store, split, passages, tokens))
-    return Audit(candidates=candidates, prompt_tokens=tokens, canaries=groups, passages=found)
+        notify(f"passages of {split}")
+        results.append(_passages(model, store, split, passages, tokens))
+    return Audit(candidates=candidates, prompt_tokens=tokens, canaries=groups, passages=results)
 
 
 def _canary_group(
@@ -83,16 +84,16 @@ def _exposure(model: LoadedModel, store: Store, canary: Canary, candidates: int)
 def _passages(
     model: LoadedModel, store: Store, split: SplitName, most: int, tokens: int
 ) -> Passages:
-    """Let the model write on passages of a split, evenly spaced over its tokens."""
+    """Have the model continue passages of a split, evenly spaced over its tokens."""
     streams = store.split(split).streams
     total = sum(stream.num_tokens for stream in streams)
     rows: list[list[int]] = []
     for stream in streams:
         room = stream.num_tokens - 2 * tokens
-        wanted = min(room // (2 * tokens) + 1, most * stream.num_tokens // max(total, 1) + 1)
+        count = min(room // (2 * tokens) + 1, most * stream.num_tokens // max(total, 1) + 1)
         if room >= 0:
-            places = (room * i // max(1, wanted) for i in range(wanted))
-            rows += [stream.read(place, 2 * tokens).tolist() for place in places]
+            starts = (room * i // max(1, count) for i in range(count))
+            rows += [stream.read(start, 2 * tokens).tolist() for start in starts]
     rows = rows[:most]
     written = _written(model, [row[:tokens] for row in rows], tokens)
     extracted = sum(row[tokens:] == new for row, new in zip(rows, written, strict=True))

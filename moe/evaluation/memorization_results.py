@@ -1,4 +1,4 @@
-"""What an audit found of a model's memory: numbers, intervals, and a finding in words.
+"""Results of a memorization audit: numbers, intervals, and a finding in words.
 
 Exposure is that of Carlini et al. (arXiv:1802.08232, section 4.2), extraction that of
 arXiv:2202.07646, section 3.
@@ -91,7 +91,7 @@ class Passages:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What an audit found."""
+    """Results of an audit."""
 
     candidates: int
     """Other secrets that each canary was compared with."""
@@ -118,23 +118,23 @@ class Audit:
         }
 
 
-def finding(found: Audit) -> str:
-    """Return what an audit found, in words."""
-    said = [_group_text(group, found) for group in found.canaries]
-    if not said:
-        said = ["The store has no canaries: exposure is not measured."]
-    train, held_out = found.passages
+def finding(audit: Audit) -> str:
+    """Return the results in words."""
+    sentences = [_group_text(group, audit) for group in audit.canaries]
+    if not sentences:
+        sentences = ["The store has no canaries: exposure is not measured."]
+    train, held_out = audit.passages
     low, high = train.interval
     text = (
         f"Of {train.count} training passages the model writes {train.extracted} on verbatim for"
-        f" {found.prompt_tokens} tokens ({low:.1%} to {high:.1%})"
+        f" {audit.prompt_tokens} tokens ({low:.1%} to {high:.1%})"
     )
     if held_out.count:
         text += f", of {held_out.count} held-out ones {held_out.extracted}"
-    return " ".join([*said, f"{text}."])
+    return " ".join([*sentences, f"{text}."])
 
 
-def _group_text(group: CanaryGroup, found: Audit) -> str:
+def _group_text(group: CanaryGroup, audit: Audit) -> str:
     times = {0: "never planted", 1: "planted once"}.get(
         group.repeats, f"planted {group.repeats} times"
     )
@@ -143,6 +143,6 @@ def _group_text(group: CanaryGroup, found: Audit) -> str:
         verdict = "as chance has it" if group.p_value >= SIGNIFICANT else "an odd control"
     return (
         f"Canaries {times}: exposure {group.mean_bits:.1f} bits (chance {CHANCE_BITS:.1f}, most"
-        f" {found.most_bits:.1f}), {verdict} (p = {group.p_value:.2g}); {group.extracted} of"
+        f" {audit.most_bits:.1f}), {verdict} (p = {group.p_value:.2g}); {group.extracted} of"
         f" {group.count} written out verbatim."
     )

@@ -1,4 +1,4 @@
-"""What an evaluation found: loss, its error, perplexity."""
+"""Results of an evaluation: loss, its standard error, perplexity."""
 
 import math
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a model loses on a split."""
+    """A model's loss on a split."""
 
     split: SplitName
     total: Loss

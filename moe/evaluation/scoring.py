@@ -35,9 +35,9 @@ def score_continuations(
     rows = [_fitted(context, continuation, model) for context, continuation in pairs]
     scores: dict[int, Score] = {}
     most = LOGITS_AT_ONCE // model.config.vocab_size
-    for places in _batches([len(tokens) for tokens, _ in rows], most):
-        for place, score in zip(places, _scored(model, [rows[i] for i in places]), strict=True):
-            scores[place] = score
+    for indices in _batches([len(tokens) for tokens, _ in rows], most):
+        for index, score in zip(indices, _scored(model, [rows[i] for i in indices]), strict=True):
+            scores[index] = score
     return [scores[i] for i in range(len(rows))]
 
 
@@ -51,15 +51,18 @@ def _fitted(
 
 
 def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Yield places of rows of like length, longest first, of `most` tokens padding included."""
+    """Yield indices of rows in batches of similar length, longest first.
+
+    A batch has at most `most` tokens, padding included.
+    """
     batch: list[int] = []
     longest = 0
-    for place in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if batch and (len(batch) + 1) * longest > most:
             yield batch
             batch = []
-        longest = longest if batch else lengths[place]
-        batch.append(place)
+        longest = longest if batch else lengths[index]
+        batch.append(index)
     if batch:
         yield batch
 

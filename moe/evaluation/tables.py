@@ -10,7 +10,7 @@ from moe.routing.specialization import source_load, specialization
 
 
 def print_evaluation(document: Mapping[str, Any]) -> None:
-    """Print the loss as a whole and by source."""
+    """Print the loss overall and by source."""
     title = f"{document['run_dir']}, step {document['step']}: {document['split']}"
     if document["fp8"] is not None:
         title += f", in emulated FP8 ({document['fp8']})"

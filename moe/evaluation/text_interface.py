@@ -1,4 +1,4 @@
-"""Texts to tokens and back, as a trained model knows them: its tokeniser, chat template, ends."""
+"""A trained model's text interface: its tokenizer, chat template and stop tokens."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from moe.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Language:
+class TextInterface:
     """How texts become prompts, and what ends a continuation."""
 
     tokenizer: Tokenizer
@@ -30,7 +30,7 @@ class Language:
         return [[*self.prefix, *ids.tolist()] for ids in self.tokenizer.encode_batch(texts)]
 
     def encode_questions(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return what a user says, each as a prompt for the answer.
+        """Return user messages, each as a prompt for the answer.
 
         Raises:
             ConfigError: No chat template is known.
@@ -44,8 +44,8 @@ class Language:
         return [chat.encode_prompt([{"role": "user", "content": t}]).tolist() for t in texts]
 
 
-def language_of(place: Path, store: Path | None = None) -> Language:
-    """Return the language of a run or converted model, or of a store that is given.
+def text_interface_of(path: Path, store: Path | None = None) -> TextInterface:
+    """Return the text interface of a run or converted model, or of a given store.
 
     Raises:
         ConfigError: No tokeniser is known.
@@ -53,22 +53,22 @@ def language_of(place: Path, store: Path | None = None) -> Language:
     """
     if store is not None:
         return _of_store(Store.open(store))
-    file = tokenizer_file(place)
+    file = tokenizer_file(path)
     if file is None:
-        raise ConfigError(f"{place}: no tokenizer is known: give a store with --store")
+        raise ConfigError(f"{path}: no tokenizer is known: give a store with --store")
     if file.parent.name == "hub":
         return _of_hub(file.parent)
     return _of_store(Store.open(file.parent))
 
 
-def _of_store(store: Store) -> Language:
+def _of_store(store: Store) -> TextInterface:
     tokenizer, chat = store.tokenizer, store.manifest.chat
     form = None if chat is None else ChatFormat(chat.template, tokenizer, chat.names)
     stops = frozenset({tokenizer.info.eos_id}) if form is None else form.stop_ids
-    return Language(tokenizer=tokenizer, stop_ids=stops, chat=form)
+    return TextInterface(tokenizer=tokenizer, stop_ids=stops, chat=form)
 
 
-def _of_hub(folder: Path) -> Language:
+def _of_hub(folder: Path) -> TextInterface:
     tokenizer = local_tokenizer(folder)
     stops = {tokenizer.info.eos_id}
     settings = folder / "generation_config.json"
@@ -80,7 +80,9 @@ def _of_hub(folder: Path) -> Language:
     form = read_template("tokenizer", tokenizer, folder) if has_template else None
     if form is not None:
         stops |= form.stop_ids
-    return Language(tokenizer=tokenizer, stop_ids=frozenset(stops), prefix=tuple(prefix), chat=form)
+    return TextInterface(
+        tokenizer=tokenizer, stop_ids=frozenset(stops), prefix=tuple(prefix), chat=form
+    )
 
 
 def _text(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Kernel set `torch`: all experts of a rank as grouped matrix products.
+"""Kernel set `torch`: all experts of a rank as grouped matmuls.
 
 Shapes: T routed tokens, E experts on this rank, F an expert's inner size on this rank, H hidden.
 """
@@ -14,18 +14,19 @@ from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attri
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
-INNER_DIM = {"gate_up": 2, "gate_up_bias": 2, "down": 2, "down_bias": 1}
-"""The dimension of each weight that is cut over expert-tensor-parallel ranks."""
+SHARDED_DIM = {"gate_up": 2, "gate_up_bias": 2, "down": 2, "down_bias": 1}
+"""The dimension of each weight that is sharded over expert-tensor-parallel ranks."""
 
-
-Product = Callable[[Tensor, Tensor, Tensor], Tensor]
+GroupedMatmul = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Multiplies tokens [T, K], sorted by expert, by weights [E, N, K]; given the end of each expert's
+tokens, int32 [E]. Returns [T, N]."""
 
 
 class GroupedExperts(nn.Module):
     """Gated networks (arXiv:2002.05202) of all experts on this rank.
 
     `gate_up` is [E, 2, F, H] and `down` is [E, H, F], with `linear_bias` also `gate_up_bias`
-    [E, 2, F] and `down_bias` [E, H / etp]. They are cut over expert-parallel ranks along E and
+    [E, 2, F] and `down_bias` [E, H / etp]. They are sharded over expert-parallel ranks along E and
     over expert-tensor-parallel ranks along F (`down_bias` along H: each rank adds its columns).
     megatron-core's dispatcher sums the partial products over the latter.
     """
@@ -45,8 +46,8 @@ class GroupedExperts(nn.Module):
         super().__init__()
         assert pg_collection is not None
         self.groups = pg_collection
-        self.products: dict[str, Product] = {"gate_up": _grouped_mm, "down": _grouped_mm}
-        """How tokens [T, K] are multiplied by weights [E, N, K]; emulated FP8 replaces them."""
+        self.matmuls: dict[str, GroupedMatmul] = {"gate_up": _grouped_mm, "down": _grouped_mm}
+        """Emulated FP8 replaces these."""
         self.clamp: float | None = config.activation_func_clamp_value
         shards = pg_collection.expt_tp.size()
         experts, width = num_local_experts, config.hidden_size
@@ -65,19 +66,19 @@ class GroupedExperts(nn.Module):
     ) -> tuple[Tensor, None]:
         """Run tokens [T, H], sorted by expert, each scaled by its routing weight [T]."""
         if tokens_th.shape[0] == 0:
-            # No token came: nothing to compute, but all weights still get (zero) gradients.
-            nothing = sum((weight.sum() for weight in self.parameters()), probs_t.sum()) * 0.0
-            return tokens_th + nothing, None
+            # No tokens: nothing to compute, but all weights still need (zero) gradients.
+            zero = sum((weight.sum() for weight in self.parameters()), probs_t.sum()) * 0.0
+            return tokens_th + zero, None
         counts = tokens_per_expert.to(tokens_th.device)
         ends = counts.cumsum(0).to(torch.int32)
-        inner = self.products["gate_up"](tokens_th, self.gate_up.flatten(1, 2), ends)
+        inner = self.matmuls["gate_up"](tokens_th, self.gate_up.flatten(1, 2), ends)
         if self.gate_up_bias is not None:
             inner = inner + self.gate_up_bias.flatten(1).repeat_interleave(counts, dim=0)
         gate, up = inner.chunk(2, dim=-1)
         activated = (self._activate(gate, up) * probs_t.unsqueeze(-1)).to(tokens_th.dtype)
-        output = self.products["down"](activated, self.down, ends)
+        output = self.matmuls["down"](activated, self.down, ends)
         if self.down_bias is not None:
-            bias_th = self._whole_down_bias().repeat_interleave(counts, dim=0)
+            bias_th = self._full_down_bias().repeat_interleave(counts, dim=0)
             output = output + (bias_th * probs_t.unsqueeze(-1)).to(output.dtype)
         return output, None
 
@@ -88,8 +89,8 @@ class GroupedExperts(nn.Module):
         gate, up = gate.clamp(max=self.clamp), up.clamp(-self.clamp, self.clamp)
         return gate * torch.sigmoid(1.702 * gate) * (up + 1)
 
-    def _whole_down_bias(self) -> Tensor:
-        """Return [E, H]: this rank's columns, zero elsewhere."""
+    def _full_down_bias(self) -> Tensor:
+        """Return this rank's columns of the bias, zero elsewhere, [E, H]."""
         assert self.down_bias is not None
         group = self.groups.expt_tp
         width = self.down_bias.shape[1]
@@ -97,7 +98,7 @@ class GroupedExperts(nn.Module):
         return F.pad(self.down_bias, (before, (group.size() - 1) * width - before))
 
     def backward_dw(self) -> None:
-        """Weight gradients are not delayed in this kernel set."""
+        """Do nothing: this kernel set does not delay weight gradients."""
 
     def sharded_state_dict(
         self,
@@ -105,7 +106,7 @@ class GroupedExperts(nn.Module):
         sharded_offsets: tuple[tuple[int, int, int], ...] = (),
         metadata: dict[str, Any] | None = None,
     ) -> ShardedStateDict:
-        """Place all weights in the whole model's tensors, for checkpoints of any layout."""
+        """Describe each weight as a shard of the full tensor, for checkpoints of any layout."""
         first_axis, groups = len(sharded_offsets), self.groups
         return {
             f"{prefix}{name}": ShardedTensor.from_rank_offsets(
@@ -113,7 +114,7 @@ class GroupedExperts(nn.Module):
                 weight,
                 *sharded_offsets,
                 (first_axis, groups.ep.rank(), groups.ep.size()),
-                (first_axis + INNER_DIM[name], groups.expt_tp.rank(), groups.expt_tp.size()),
+                (first_axis + SHARDED_DIM[name], groups.expt_tp.rank(), groups.expt_tp.size()),
                 replica_id=(0, 0, groups.expt_dp.rank()),
                 prepend_axis_num=first_axis,
             )
@@ -125,23 +126,23 @@ def _weight(name: str, shape: tuple[int, ...] | None, dtype: torch.dtype) -> nn.
     if shape is None:
         return None
     weight = nn.Parameter(torch.empty(shape, dtype=dtype, device=torch.cuda.current_device()))
-    # Sends gradients through the expert data-parallel group. megatron-core 0.16.1's own modules
-    # say True when ep = 1, and lose the tensor-parallel ranks' share.
+    # Reduces gradients over the expert data-parallel group. megatron-core 0.16.1's own modules
+    # set True when ep = 1, and lose what the tensor-parallel ranks contribute.
     weight.allreduce = False  # type: ignore[attr-defined]
     # Each tensor-parallel rank's shard counts in the gradient norm.
-    set_tensor_model_parallel_attributes(weight, is_parallel=True, dim=INNER_DIM[name], stride=1)
+    set_tensor_model_parallel_attributes(weight, is_parallel=True, dim=SHARDED_DIM[name], stride=1)
     return weight
 
 
 def _grouped_mm(tokens_tk: Tensor, weights_enk: Tensor, ends_e: Tensor) -> Tensor:
-    # Its backward on a CPU wants contiguous gradients.
+    # Its backward pass on a CPU needs contiguous gradients.
     return contiguous_gradient(F.grouped_mm(tokens_tk, weights_enk.transpose(-2, -1), offs=ends_e))
 
 
 def contiguous_gradient(x: Tensor) -> Tensor:
-    """Return `x`, whose gradient will be contiguous."""
-    same: Tensor = _ContiguousGradient.apply(x)  # type: ignore[no-untyped-call]
-    return same
+    """Return `x`; the backward pass makes its gradient contiguous."""
+    output: Tensor = _ContiguousGradient.apply(x)  # type: ignore[no-untyped-call]
+    return output
 
 
 class _ContiguousGradient(torch.autograd.Function):

@@ -87,7 +87,7 @@ def _fp8(trainer: Trainer, config: Any) -> dict[str, Any] | None:
     """Return recipe, formats and how many products of this rank run in FP8."""
     if trainer.fp8 is not None:
         scaling, formats = trainer.fp8.scaling, trainer.fp8.formats
-        count = trainer.fp8.num_products
+        count = trainer.fp8.num_matmuls
         return {"recipe": "emulated", "scaling": scaling, "formats": formats, "products": count}
     if config.fp8 is None:
         return None

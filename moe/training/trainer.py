@@ -216,7 +216,7 @@ class Trainer:
         for bias, before in zip(self._expert_biases(), biases, strict=True):
             bias.copy_(before)
         if self.fp8 is not None:
-            self.fp8.forget_step()
+            self.fp8.discard_step()
 
     def _expert_biases(self) -> list[torch.Tensor]:
         """Return what auxiliary-loss-free balancing changes as gradients are completed."""

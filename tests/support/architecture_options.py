@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from moe.config.experiment import Experiment
 from moe.config.model import ModelConfig
-from tests.support.layout_equivalence import Block, blocks
+from tests.support.layout_equivalence import Shard, shards
 
 DENSE: dict[str, Any] = {
     "num_layers": 2, "hidden_size": 32, "num_heads": 4, "num_kv_heads": 2, "head_dim": 8,
@@ -107,8 +107,8 @@ CONFIGS = {name: ModelConfig.model_validate(values) for name, values in MODELS.i
 class Computed:
     """What one rank computed of one model."""
 
-    weights: list[Block]
-    gradients: list[Block]
+    weights: list[Shard]
+    gradients: list[Shard]
     """Of the step's mean loss; balancing biases: after the step."""
     loss_sum: float
     tokens: float
@@ -145,7 +145,7 @@ def _compute(trainer: Any) -> Computed:
 
     for chunk in trainer.chunks:
         randomize(chunk.module)
-    weights = [Block(b.key, b.whole, b.offset, b.values.copy()) for b in blocks(trainer.chunks)]
+    weights = [replace(shard, values=shard.values.copy()) for shard in shards(trainer.chunks)]
     batches = trainer.loader.step(0)
     logits = None
     if trainer.engine.world_size == 1:
@@ -159,7 +159,7 @@ def _compute(trainer: Any) -> Computed:
                 parameter.data.copy_(parameter.main_grad)
     return Computed(
         weights=weights,
-        gradients=blocks(trainer.chunks),
+        gradients=shards(trainer.chunks),
         loss_sum=float(total[0]),
         tokens=float(total[1]),
         batches=[{k: v.numpy() for k, v in vars(b).items() if v is not None} for b in batches],

@@ -13,7 +13,7 @@ from typing import Any
 
 from moe.config.experiment import Experiment
 from tests.support.distributed import run_ranks
-from tests.support.layout_equivalence import Block, blocks
+from tests.support.layout_equivalence import Shard, shards
 
 TIMED = ("step_time_s", "tokens_per_s", "flops_per_s", "mfu", "data_stall_s",
          "data_stall_share", "allocated_s")  # fmt: skip
@@ -70,7 +70,7 @@ def train_rank(
     kill: Kill | None = None,
     progress: At | None = None,
     **how: Any,
-) -> list[Block]:
+) -> list[Shard]:
     """Train one rank of a run, whose process is prepared first; returns its parameters' parts."""
     from moe.training import loop as training
     from moe.training.trainer import Trainer
@@ -93,12 +93,12 @@ def train_rank(
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
     watcher = progress if engine.is_main else None
     training.train(experiment, engine, run_dir, progress=watcher, **how)
-    parts = blocks(made[0].chunks)
+    parts = shards(made[0].chunks)
     stop_engine()
     return parts
 
 
-def run(num_ranks: int, experiment: Experiment, run_dir: Path, **how: Any) -> list[list[Block]]:
+def run(num_ranks: int, experiment: Experiment, run_dir: Path, **how: Any) -> list[list[Shard]]:
     """Train in `num_ranks` processes; returns their parameters' parts."""
     return run_ranks(num_ranks, partial(train_rank, experiment, run_dir, **how))
 
@@ -110,7 +110,7 @@ def rows(run_dir: Path, name: str = "metrics") -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if k not in TIMED} for line in lines]
 
 
-def assert_same_parameters(ranks: list[list[Block]], others: list[list[Block]]) -> None:
+def assert_same_parameters(ranks: list[list[Shard]], others: list[list[Shard]]) -> None:
     """Compare two runs' parameters, bit by bit."""
     for mine, theirs in zip(ranks, others, strict=True):
         for a, b in zip(mine, theirs, strict=True):

@@ -10,7 +10,7 @@ from moe.config.experiment import Experiment
 from moe.convert.hugging_face import checkpoint_model
 from parallel.layout.layout import Layout
 from parallel.precision.recipes import Precision
-from tests.support.layout_equivalence import Block, started
+from tests.support.layout_equivalence import Shard, started
 
 ALONE = Layout(device="cpu")
 
@@ -33,9 +33,9 @@ def start(layout: Layout) -> None:
 
 def run_model(
     checkpoint: Path, tokens: torch.Tensor, borders: torch.Tensor
-) -> dict[str, np.ndarray[Any, Any] | float | list[Block]]:
+) -> dict[str, np.ndarray[Any, Any] | float | list[Shard]]:
     """Return logits of whole rows, of documents, the loss and its gradients, in one process."""
-    from tests.support.layout_equivalence import blocks
+    from tests.support.layout_equivalence import shards
 
     start(ALONE)
     chunk = load(checkpoint, ALONE)
@@ -53,7 +53,7 @@ def run_model(
         "logits": logits.numpy(),
         "documents": documents.numpy(),
         "loss": float(losses.detach().mean()),
-        "gradients": blocks([holder]),
+        "gradients": shards([holder]),
     }
 
 

@@ -1,8 +1,8 @@
-"""What ranks do in the engine's tests, and whole tensors put together from their parts."""
+"""What ranks compute in the engine's tests, and full tensors assembled from their shards."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moe.config.experiment import Experiment, make_experiment
 
-Whole = dict[str, NDArray[np.float32]]
+FullTensors = dict[str, NDArray[np.float32]]
 MODEL: dict[str, Any] = {
     "num_layers": 4,
     "hidden_size": 32,
@@ -43,24 +43,24 @@ TRAIN: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Block:
-    """One rank's part of a whole tensor."""
+class Shard:
+    """One rank's shard of a full tensor."""
 
     key: str
-    whole: tuple[int, ...]
+    global_shape: tuple[int, ...]
     offset: tuple[int, ...]
     values: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What one rank saw of a run."""
+    """What one rank measured at every step of a run, and its shards of the result."""
 
     losses: list[float]
     grad_norms: list[float]
     router_losses: list[dict[str, float | None]]
     tokens: list[int]
-    parameters: list[Block]
+    parameters: list[Shard]
 
 
 def make(store: Path, layout: dict[str, Any] | None = None, **sections: Any) -> Experiment:
@@ -77,41 +77,76 @@ def make(store: Path, layout: dict[str, Any] | None = None, **sections: Any) -> 
 def train_curve(experiment: Experiment, without: str | None = None) -> Curve:
     """Train; `without` takes one of our corrections of megatron-core away."""
     with started(experiment, without) as trainer:
-        results, router_losses = [], []
-        for index in range(experiment.train.steps):
-            results.append(trainer.step(index))
-            router_losses.append(trainer.router_losses())
-        trainer.settle_parameters()
-        return Curve(
-            losses=[result.loss for result in results],
-            grad_norms=[result.grad_norm for result in results],
-            router_losses=router_losses,
-            tokens=[result.tokens for result in results],
-            parameters=blocks(trainer.chunks),
-        )
+        return _curve(trainer, experiment.train.steps)
 
 
-def first_gradients(experiment: Experiment, without: str | None = None) -> list[Block]:
-    """Return this rank's parts of the first step's gradients.
+def _curve(trainer: Any, steps: int) -> Curve:
+    results, router_losses = [], []
+    for index in range(steps):
+        results.append(trainer.step(index))
+        router_losses.append(trainer.router_losses())
+    trainer.settle_parameters()
+    return Curve(
+        losses=[result.loss for result in results],
+        grad_norms=[result.grad_norm for result in results],
+        router_losses=router_losses,
+        tokens=[result.tokens for result in results],
+        parameters=shards(trainer.chunks),
+    )
 
-    Needs `distributed_optimizer = false`, under which every rank has its gradients whole.
+
+def first_gradients(experiment: Experiment, without: str | None = None) -> list[Shard]:
+    """Return this rank's shards of the first step's gradients.
+
+    Needs `distributed_optimizer = false`, under which every rank has its gradients complete.
     """
+    with started(experiment, without) as trainer:
+        return _gradients(trainer)
+
+
+def _gradients(trainer: Any) -> list[Shard]:
     import torch
 
-    with started(experiment, without) as trainer, torch.no_grad():
+    with torch.no_grad():
         trainer.optimizer.zero_grad()
         with torch.enable_grad():
             trainer.forward_backward(trainer.loader.step(0), forward_only=False)
         for chunk in trainer.chunks:
             for parameter in chunk.module.parameters():
                 parameter.data.copy_(parameter.main_grad)
-        return blocks(trainer.chunks)
+        return shards(trainer.chunks)
 
 
-def initial_weights(experiment: Experiment) -> list[Block]:
-    """Return this rank's parts of the untrained model."""
-    with started(experiment) as trainer:
-        return blocks(trainer.chunks)
+@dataclass(frozen=True)
+class Observed:
+    """What one rank computed under a layout: all that must not depend on it."""
+
+    weights: list[Shard]
+    """Of the untrained model."""
+    gradients: list[Shard] | None
+    """Of the first step; None where the layout needs the distributed optimizer."""
+    curve: Curve
+
+
+def observe(experiment: Experiment) -> Observed:
+    """Compute initial weights and first gradients, then train from the start, in one engine."""
+    from moe.training.trainer import Trainer
+    from parallel.engine.start import start_engine, stop_engine
+
+    engine = start_engine(experiment.parallel, seed=experiment.train.seed)
+    gradients = None
+    if not experiment.parallel.overlap_param_gather:
+        plain = experiment.parallel.model_copy(update={"distributed_optimizer": False})
+        trainer = Trainer(experiment.model_copy(update={"parallel": plain}), engine)
+        gradients = _gradients(trainer)
+        trainer.router_losses()
+        trainer.close()
+    trainer = Trainer(experiment, engine)
+    weights = [replace(shard, values=shard.values.copy()) for shard in shards(trainer.chunks)]
+    curve = _curve(trainer, experiment.train.steps)
+    trainer.close()
+    stop_engine()
+    return Observed(weights, gradients, curve)
 
 
 @contextmanager
@@ -166,8 +201,8 @@ def _after_experts(torch_kernels: Any, change: Any) -> None:
     torch_kernels.GroupedExperts.__init__ = init
 
 
-def blocks(chunks: Sequence[Any]) -> list[Block]:
-    """Return this rank's parts of all parameters, placed in the whole model."""
+def shards(chunks: Sequence[Any]) -> list[Shard]:
+    """Return this rank's shards of all parameters, with their offsets in the full tensors."""
     from megatron.core.dist_checkpointing.dict_utils import nested_values
     from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factories
 
@@ -182,33 +217,33 @@ def blocks(chunks: Sequence[Any]) -> list[Block]:
                 lead = (1,) * shard.prepend_axis_num
                 values = shard.data.detach().float().reshape(*lead, *shard.data.shape)
                 found.append(
-                    Block(shard.key, shard.global_shape, shard.global_offset, values.numpy())
+                    Shard(shard.key, shard.global_shape, shard.global_offset, values.numpy())
                 )
     return found
 
 
-def assemble(ranks: Sequence[Sequence[Block]], tolerance: float = 0.0) -> Whole:
-    """Put whole tensors together; parts that several ranks hold must be the same.
+def assemble(ranks: Sequence[Sequence[Shard]], tolerance: float = 0.0) -> FullTensors:
+    """Assemble full tensors; what several ranks hold must be the same on all of them.
 
     Raises:
-        AssertionError: Ranks disagree about a part, or a part is nowhere.
+        AssertionError: Ranks disagree about a shard, or no rank holds some of a tensor.
     """
-    whole: Whole = {}
-    for block in (block for rank in ranks for block in rank):
-        target = whole.setdefault(block.key, np.full(block.whole, np.nan, dtype=np.float32))
+    full: FullTensors = {}
+    for shard in (shard for rank in ranks for shard in rank):
+        target = full.setdefault(shard.key, np.full(shard.global_shape, np.nan, dtype=np.float32))
         window = tuple(
-            slice(a, a + n) for a, n in zip(block.offset, block.values.shape, strict=True)
+            slice(a, a + n) for a, n in zip(shard.offset, shard.values.shape, strict=True)
         )
         known = target[window]
-        same = np.isnan(known) | (np.abs(known - block.values) <= tolerance)
-        assert same.all(), f"ranks disagree about {block.key}"
-        target[window] = block.values
-    for key, values in whole.items():
-        assert not np.isnan(values).any(), f"a part of {key} is on no rank"
-    return whole
+        same = np.isnan(known) | (np.abs(known - shard.values) <= tolerance)
+        assert same.all(), f"ranks disagree about {shard.key}"
+        target[window] = shard.values
+    for key, values in full.items():
+        assert not np.isnan(values).any(), f"some of {key} is on no rank"
+    return full
 
 
-def worst_difference(one: Whole, other: Whole) -> tuple[float, str]:
+def worst_difference(one: FullTensors, other: FullTensors) -> tuple[float, str]:
     """Return the largest difference relative to its tensor's largest value, and the tensor."""
     assert one.keys() == other.keys()
     return max(

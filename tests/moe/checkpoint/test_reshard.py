@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from moe.convert.hugging_face import from_hub
 from tests.support.fault_injection import rows, run
 from tests.support.hf_reference_models import make_model
-from tests.support.layout_equivalence import Block, assemble, make
+from tests.support.layout_equivalence import Shard, assemble, make
 from tests.support.trained_runs import command
 
 TRAIN = {"steps": 6, "warmup_steps": 1, "checkpoint_interval": 3}
@@ -23,7 +23,7 @@ def _content(checkpoint: Path) -> dict[str, Any]:
     return assemble(
         [
             [
-                Block(p["key"], tuple(p["whole"]), tuple(p["offset"]),
+                Shard(p["key"], tuple(p["whole"]), tuple(p["offset"]),
                       files[p["file"]][p["name"]].reshape(p["shape"]))
                 for p in index["parts"]
                 if not p["key"].startswith("rng")

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from moe.checkpoint.index import write_index
 from moe.config.experiment import Experiment
 from tests.support.distributed import RankFailedError, run_ranks
-from tests.support.layout_equivalence import Block, Whole, assemble, blocks, make, started
+from tests.support.layout_equivalence import FullTensors, Shard, assemble, make, shards, started
 
 pytestmark = pytest.mark.engine
 
@@ -43,25 +43,25 @@ def _save(experiment: Experiment, root: Path, steps: int = SAVED_AT) -> list[flo
         return [trainer.step(index).loss for index in range(SAVED_AT, steps)]
 
 
-def _load(experiment: Experiment, path: Path, copy: Path) -> tuple[list[Block], list[float]]:
+def _load(experiment: Experiment, path: Path, copy: Path) -> tuple[list[Shard], list[float]]:
     """Load and save again at once; returns parameters and the losses of later steps."""
     from moe.checkpoint.training_state import load_checkpoint, save_checkpoint
 
     with started(experiment) as trainer:
         state = load_checkpoint(path, trainer.chunks, trainer.optimizer)
         trainer.loader.load_state_dict(state["data"])
-        parts = blocks(trainer.chunks)
+        parts = shards(trainer.chunks)
         save_checkpoint(copy, state["step"], trainer.chunks, trainer.optimizer, {}, 2)
         steps = range(state["step"], experiment.train.steps)
         return parts, [trainer.step(index).loss for index in steps]
 
 
-def _content(checkpoint: Path) -> Whole:
+def _content(checkpoint: Path) -> FullTensors:
     """Put a checkpoint's whole tensors together from its files, by its index alone."""
     index = json.loads((checkpoint / "index.json").read_text())
     files = {name: load_file(checkpoint / name) for name in index["files"] if "rank" in name}
     parts = [
-        Block(
+        Shard(
             part["key"],
             tuple(part["whole"]),
             tuple(part["offset"]),

@@ -71,14 +71,14 @@ def _gradient_difference(kind: str, checkpoint: Path, blocks: Any, expected: Ref
     mapping = tensor_map(checkpoint_model(checkpoint), FAMILIES[kind].names)
     assert mapping.theirs.keys() == expected.gradients.keys()
     worst = 0.0
-    for piece in mapping.pieces:
-        if piece.theirs.endswith("e_score_correction_bias"):
+    for pair in mapping.pairs:
+        if pair.theirs.endswith("e_score_correction_bias"):
             continue
-        place = tuple(slice(a, a + n) for a, n in zip(piece.start, piece.shape, strict=True))
-        theirs = expected.gradients[piece.theirs][piece.where]
-        theirs = theirs.transpose(-2, -1) if piece.transposed else theirs
-        mine = ours[piece.ours][place].reshape(theirs.shape)
-        largest = float(expected.gradients[piece.theirs].abs().max())
+        place = tuple(slice(a, a + n) for a, n in zip(pair.start, pair.shape, strict=True))
+        theirs = expected.gradients[pair.theirs][pair.where]
+        theirs = theirs.transpose(-2, -1) if pair.transposed else theirs
+        mine = ours[pair.ours][place].reshape(theirs.shape)
+        largest = float(expected.gradients[pair.theirs].abs().max())
         worst = max(worst, _worst(mine, theirs) / max(largest, 1e-6))
     return worst
 

@@ -5,7 +5,7 @@ import torch
 
 from moe.config.experiment import load_model
 from moe.config.presets.catalog import preset_names
-from moe.convert.family import essence
+from moe.convert.family import functional_config
 from moe.convert.hub_config import HubConfig
 from moe.convert.registry import family_for, family_of
 from moe.cost.ledger import ledger
@@ -27,7 +27,9 @@ def test_transformers_counts_the_same_parameters(preset: str) -> None:
 
     model = load_model(preset)
     family, values = family_for(model)
-    assert essence(family.model(HubConfig("x", values), model.mtp_layers)) == essence(model)
+    assert functional_config(
+        family.model(HubConfig("x", values), model.mtp_layers)
+    ) == functional_config(model)
     config = transformers.AutoConfig.for_model(**values)
     with torch.device("meta"):
         built = transformers.AutoModelForCausalLM.from_config(config)
@@ -43,6 +45,9 @@ def test_transformers_defaults_are_the_shipped_model(stem: str, preset: str) -> 
 
     values = getattr(transformers, f"{stem}Config")().to_dict()
     config = HubConfig(stem, values)
-    theirs, ours = essence(family_of(config).model(config)), essence(load_model(preset))
+    theirs, ours = (
+        functional_config(family_of(config).model(config)),
+        functional_config(load_model(preset)),
+    )
     differing = {key for key in theirs if theirs[key] != ours[key]}
     assert differing <= {"max_seq_len", "mtp_layers", "rope"}

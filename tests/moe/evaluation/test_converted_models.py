@@ -34,7 +34,7 @@ def _ours(checkpoint: Path) -> list[list[int]]:
     from moe.evaluation.generation import Sampling, generate
     from moe.evaluation.loading import loaded_model
 
-    with loaded_model(checkpoint, device="cpu", each_alone=True) as model:
+    with loaded_model(checkpoint, device="cpu", batch_invariant=True) as model:
         found = generate(
             model.chunk,
             PROMPTS,
@@ -93,9 +93,9 @@ def with_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _language(checkpoint: Path) -> Any:
-    from moe.evaluation.text_interface import language_of
+    from moe.evaluation.text_interface import text_interface_of
 
-    language = language_of(checkpoint)
+    language = text_interface_of(checkpoint)
     tokenizer = language.tokenizer
     return (
         language.stop_ids,

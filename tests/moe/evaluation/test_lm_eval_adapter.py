@@ -130,13 +130,13 @@ def test_tasks_equal_what_logits_say(run: Path, tasks: Path) -> None:
 def _answers(run: Path) -> list[str]:
     from moe.evaluation.lm_eval_adapter import HarnessModel
     from moe.evaluation.loading import loaded_model
-    from moe.evaluation.text_interface import language_of
+    from moe.evaluation.text_interface import text_interface_of
 
     def ask(text: str, **wanted: Any) -> Any:
         return type("Request", (), {"args": (text, wanted)})
 
     with loaded_model(run, device="cpu") as model:
-        harness = HarnessModel(model, language_of(run))
+        harness = HarnessModel(model, text_interface_of(run))
         requests = [
             ask("the router", max_gen_toks=8),
             ask("the router", max_gen_toks=8, until=["e"]),

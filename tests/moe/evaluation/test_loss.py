@@ -52,10 +52,10 @@ def run(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _evaluate(run: Path, **options: Any) -> Any:
     from moe.evaluation.loading import loaded_model
-    from moe.evaluation.loss import evaluate, open_store
+    from moe.evaluation.loss import Evaluator, open_store
 
     with loaded_model(run, device="cpu") as model:
-        return evaluate(model, open_store(model), **options)
+        return Evaluator(model, open_store(model), **options).run()
 
 
 def test_equals_what_training_measured(run: Path) -> None:

@@ -17,7 +17,7 @@ from parallel.layout.model_shape import BatchSize
 from parallel.layout.validation import layout_faults
 from tests.support.architecture_options import CONFIGS, Computed, compute, router_formats, sparse
 from tests.support.distributed import run_ranks
-from tests.support.layout_equivalence import Whole, assemble, make, worst_difference
+from tests.support.layout_equivalence import FullTensors, assemble, make, worst_difference
 from tests.support.reference_model import SlowModel, Step
 
 pytestmark = pytest.mark.engine
@@ -169,7 +169,7 @@ def test_global_balancing_loss_is_one_over_all_data_parallel_ranks(store: Path) 
     assert worst_difference(one, two)[0] < 1e-5
 
 
-def _gradients(parts: list[Computed]) -> Whole:
+def _gradients(parts: list[Computed]) -> FullTensors:
     return assemble([part.gradients for part in parts])
 
 

@@ -46,7 +46,7 @@ def _nearest(x: float, number_format: str) -> float:
 def _written_out(
     x: NDArray[Any], number_format: str, scaling: str, dim: int, is_weight: bool
 ) -> NDArray[Any]:
-    """Quantise number by number, block by block."""
+    """Quantize number by number, block by block."""
     largest = CODES[number_format][-1]
     size = {"current": None, "blockwise": 128, "mxfp8": 32}[scaling]
     square = is_weight and scaling == "blockwise"
@@ -70,11 +70,11 @@ def _written_out(
     return out
 
 
-def _quantised(x: NDArray[Any], *how: Any) -> NDArray[Any]:
-    from moe.model.fp8_emulation import quantised
+def _quantized(x: NDArray[Any], *how: Any) -> NDArray[Any]:
+    from moe.model.fp8_quantization import quantize_dequantize
 
     number_format, scaling, dim, is_weight = how
-    values: NDArray[Any] = quantised(
+    values: NDArray[Any] = quantize_dequantize(
         torch.from_numpy(x), number_format, scaling, dim=dim, is_weight=is_weight
     ).numpy()
     return values
@@ -87,24 +87,24 @@ def test_codes_are_all_of_the_formats() -> None:
 
 @pytest.mark.parametrize("scaling", ["current", "blockwise", "mxfp8"])
 @pytest.mark.parametrize("number_format", ["e4m3", "e5m2"])
-def test_quantisation_equals_the_written_out_one(scaling: str, number_format: str) -> None:
+def test_quantization_equals_the_written_out_one(scaling: str, number_format: str) -> None:
     chance = np.random.default_rng(3)
     x = chance.standard_normal((40, 150)) * np.exp(4 * chance.standard_normal((40, 150)))
     x = x.astype(np.float32)
     x[3] = 0.0
     for dim, is_weight in ((1, False), (0, False), (1, True)):
-        got = run_ranks(1, _quantised, x, number_format, scaling, dim, is_weight)[0]
+        got = run_ranks(1, _quantized, x, number_format, scaling, dim, is_weight)[0]
         expected = _written_out(x, number_format, scaling, dim, is_weight)
         np.testing.assert_allclose(got, expected, rtol=3e-7)
 
 
 def _gradients(scaling: str) -> list[NDArray[Any]]:
-    from moe.model.fp8_emulation import Recipe, product
+    from moe.model.fp8_emulation import Fp8Emulation, MatmulId, fp8_linear
 
-    recipe = Recipe(Precision(fp8="emulated", fp8_scaling=scaling), 1, ["only"])  # type: ignore[arg-type]
-    x, weight, slope = _operands()
-    output = product(x, weight, recipe, (0, 0))
-    output.backward(slope)
+    emulation = Fp8Emulation(Precision(fp8="emulated", fp8_scaling=scaling), 1, ["only"])  # type: ignore[arg-type]
+    x, weight, grad_output = _operands()
+    output = fp8_linear(x, weight, emulation, MatmulId(0, 0))
+    output.backward(grad_output)
     assert x.grad is not None and weight.grad is not None
     return [t.detach().numpy() for t in (output, x.grad, weight.grad)]
 
@@ -117,8 +117,8 @@ def _operands() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("scaling", ["current", "blockwise", "mxfp8"])
-def test_all_three_products_take_quantised_inputs(scaling: str) -> None:
-    x, weight, slope = (t.detach().numpy() for t in _operands())
+def test_all_three_matmuls_take_quantized_inputs(scaling: str) -> None:
+    x, weight, grad_output = (t.detach().numpy() for t in _operands())
     backward = "e5m2" if scaling == "current" else "e4m3"
 
     def q(values: NDArray[Any], dim: int, kind: str = "e4m3", weight: bool = False) -> Any:
@@ -126,29 +126,29 @@ def test_all_three_products_take_quantised_inputs(scaling: str) -> None:
 
     expected = [
         q(x, 1) @ q(weight, 1, weight=True).T,
-        q(slope, 1, backward) @ q(weight, 0, weight=True),
-        q(slope, 0, backward).T @ q(x, 0),
+        q(grad_output, 1, backward) @ q(weight, 0, weight=True),
+        q(grad_output, 0, backward).T @ q(x, 0),
     ]
     for got, wanted in zip(run_ranks(1, _gradients, scaling)[0], expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
 
 
 def _delayed() -> list[float]:
-    from moe.model.fp8_emulation import Recipe, product
+    from moe.model.fp8_emulation import Fp8Emulation, MatmulId, fp8_linear
     from parallel.engine.start import start_engine
 
     start_engine(Layout(device="cpu"), seed=0)
-    recipe = Recipe(Precision(fp8="emulated", fp8_scaling="delayed"), 1, ["only"])
+    emulation = Fp8Emulation(Precision(fp8="emulated", fp8_scaling="delayed"), 1, ["only"])
     x = torch.full((1, 1), 1000.0)
     weight = torch.ones(1, 1, requires_grad=True)
     outputs = []
     for _ in range(2):
-        outputs.append(float(product(x, weight, recipe, (0, 0))))
-        recipe.end_step()
+        outputs.append(float(fp8_linear(x, weight, emulation, MatmulId(0, 0))))
+        emulation.end_step()
     return outputs
 
 
-def test_delayed_scaling_uses_the_step_before() -> None:
+def test_delayed_scaling_uses_the_amax_of_the_step_before() -> None:
     # The first step's scale is 1, so that 1000 saturates at E4M3's 448.
     assert run_ranks(1, _delayed)[0] == pytest.approx([448.0, 1000.0])
 

@@ -10,7 +10,7 @@ from parallel.layout.layout import Layout
 from parallel.precision.recipes import Precision
 from tests.support.architecture_options import CONFIGS
 from tests.support.distributed import run_ranks
-from tests.support.layout_equivalence import Whole, assemble, blocks
+from tests.support.layout_equivalence import FullTensors, assemble, shards
 
 pytestmark = pytest.mark.engine
 SIZES = {"num_layers": 8, "hidden_size": 64, "init_std": 0.03}
@@ -30,16 +30,16 @@ def _initial(model: ModelConfig, seeds: list[int]) -> list[Any]:
     found = []
     for seed in seeds:
         holder.module = build_model(model, layout, Precision(), seed=seed)[0]
-        found.append(blocks([holder]))
+        found.append(shards([holder]))
     return found
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[Whole]:
+def drawn() -> list[FullTensors]:
     return [assemble([part]) for part in run_ranks(1, _initial, MODEL, [1, 1, 2])[0]]
 
 
-def test_spread_is_what_the_model_says(drawn: list[Whole]) -> None:
+def test_spread_is_what_the_model_says(drawn: list[FullTensors]) -> None:
     for key, values in drawn[0].items():
         if "layernorm" in key:
             assert (values == 1).all(), key
@@ -52,14 +52,14 @@ def test_spread_is_what_the_model_says(drawn: list[Whole]) -> None:
             assert abs(values.mean()) < 5 * std / np.sqrt(values.size), key
 
 
-def test_no_two_matrices_or_experts_are_alike(drawn: list[Whole]) -> None:
+def test_no_two_matrices_or_experts_are_alike(drawn: list[FullTensors]) -> None:
     experts = drawn[0]["decoder.layers.1.mlp.experts.gate_up"]
     assert len({expert.tobytes() for expert in experts}) == len(experts)
     firsts = [values.flat[0] for key, values in drawn[0].items() if key.endswith("qkv.weight")]
     assert len(set(firsts)) == 8
 
 
-def test_seed_decides(drawn: list[Whole]) -> None:
+def test_seed_decides(drawn: list[FullTensors]) -> None:
     one, again, other = drawn
     assert all(np.array_equal(one[key], again[key]) for key in one)
     name = "embedding.word_embeddings.weight"

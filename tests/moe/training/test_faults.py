@@ -18,7 +18,7 @@ from moe.checkpoint.directory import complete_checkpoints, latest_checkpoint, st
 from moe.config.experiment import Experiment
 from tests.support.distributed import RankFailedError
 from tests.support.fault_injection import At, assert_same_parameters, record, rows, run
-from tests.support.layout_equivalence import Block, make
+from tests.support.layout_equivalence import Shard, make
 from tests.support.needs import lack
 
 TRAIN = {"steps": 8, "warmup_steps": 1, "checkpoint_interval": 2, "keep_checkpoints": 9,
@@ -33,13 +33,13 @@ def experiment(store: Path) -> Experiment:
 @pytest.fixture(scope="module")
 def undisturbed(
     experiment: Experiment, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[list[Block]]]:
+) -> tuple[Path, list[list[Shard]]]:
     run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
     return run_dir, run(1, experiment, run_dir)
 
 
 def _assert_as_undisturbed(
-    run_dir: Path, parameters: list[list[Block]], undisturbed: tuple[Path, list[list[Block]]]
+    run_dir: Path, parameters: list[list[Shard]], undisturbed: tuple[Path, list[list[Shard]]]
 ) -> None:
     whole, expected = undisturbed
     assert rows(run_dir) == rows(whole)

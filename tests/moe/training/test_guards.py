@@ -14,7 +14,7 @@ from moe.config.experiment import Experiment
 from moe.training.guards import Guard, RefusedUpdate
 from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.fault_injection import record, rows, run
-from tests.support.layout_equivalence import Block, make
+from tests.support.layout_equivalence import Shard, make
 
 TRAIN = {"steps": 6, "warmup_steps": 1, "global_batch_size": 4, "checkpoint_interval": 2}
 
@@ -105,7 +105,7 @@ def _checksums(run_dir: Path, step: int) -> dict[str, str]:
     return {name: digest for name, digest in index["files"].items() if "rank" in name}
 
 
-def _assert_finite(ranks: list[list[Block]]) -> None:
+def _assert_finite(ranks: list[list[Shard]]) -> None:
     for block in (block for rank in ranks for block in rank):
         assert math.isfinite(float(abs(block.values).max())), block.key
 

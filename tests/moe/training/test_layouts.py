@@ -6,16 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moe.config.experiment import Experiment
 from parallel.engine.aux_losses import aux_loss_gradient_scale
 from parallel.layout.layout import Layout
 from tests.support.distributed import run_ranks
 from tests.support.layout_equivalence import (
     Curve,
-    Whole,
+    Observed,
+    Shard,
     assemble,
     first_gradients,
-    initial_weights,
     make,
+    observe,
     train_curve,
     worst_difference,
 )
@@ -40,8 +42,6 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "pp2_vpp2": (2, {"pp": 2, "vpp": 2}),
 }
 
-
-SHORT = {"steps": 5, "warmup_steps": 1}
 MORE_LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "etp2": (2, {"tp": 2, "etp": 2}),
     "ep2_allgather": (2, {"ep": 2, "dispatcher": "allgather"}),
@@ -71,74 +71,74 @@ MORE_LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 """Shorter runs of more combinations: expert-TP, folding, uneven stages, recomputation, overlap."""
+STEPS, FEWER_STEPS = 5, 3
+
+
+def _experiment(store: Path, parallel: dict[str, Any], steps: int) -> Experiment:
+    return make(store, parallel, train={"steps": steps, "warmup_steps": 1})
 
 
 @pytest.fixture(scope="module")
-def short_run(store: Path) -> Curve:
-    curve: Curve = run_ranks(1, train_curve, make(store, train=SHORT))[0]
-    return curve
+def one_process(store: Path) -> dict[int, Observed]:
+    """What one process computes, by the number of steps."""
+    return {
+        steps: run_ranks(1, observe, _experiment(store, {}, steps))[0]
+        for steps in (STEPS, FEWER_STEPS)
+    }
 
 
-@pytest.mark.parametrize("name", MORE_LAYOUTS)
-def test_short_curve(name: str, store: Path, short_run: Curve) -> None:
-    num_ranks, parallel = MORE_LAYOUTS[name]
-    curves = run_ranks(num_ranks, train_curve, make(store, parallel, train=SHORT))
-    for curve in curves:
-        _assert_same_curve(curve, short_run)
-    trained = assemble([curve.parameters for curve in curves])
-    difference, tensor = worst_difference(assemble([short_run.parameters]), trained)
+@pytest.mark.parametrize("name", [*LAYOUTS, *MORE_LAYOUTS])
+def test_layout_computes_what_one_process_does(
+    name: str, store: Path, one_process: dict[int, Observed]
+) -> None:
+    """Initial weights, the first step's gradients, every step's losses, trained parameters."""
+    num_ranks, parallel = (LAYOUTS | MORE_LAYOUTS)[name]
+    steps = STEPS if name in LAYOUTS else FEWER_STEPS
+    expected = one_process[steps]
+    ranks = run_ranks(num_ranks, observe, _experiment(store, parallel, steps))
+    weights = assemble([rank.weights for rank in ranks])
+    assert worst_difference(assemble([expected.weights]), weights)[0] == 0
+    gradients = [rank.gradients for rank in ranks if rank.gradients is not None]
+    assert len(gradients) == (0 if parallel.get("overlap_param_gather") else num_ranks)
+    if gradients:
+        assert expected.gradients is not None
+        difference, tensor = worst_difference(assemble([expected.gradients]), assemble(gradients))
+        assert difference < GRADIENT, tensor
+    for rank in ranks:
+        _assert_same_curve(rank.curve, expected.curve)
+    trained = assemble([rank.curve.parameters for rank in ranks])
+    difference, tensor = worst_difference(assemble([expected.curve.parameters]), trained)
     assert difference < PARAMETER, tensor
 
 
 def _assert_same_curve(curve: Curve, expected: Curve) -> None:
+    assert len(expected.losses) >= FEWER_STEPS
     np.testing.assert_allclose(curve.losses, expected.losses, rtol=LOSS)
     np.testing.assert_allclose(curve.grad_norms, expected.grad_norms, rtol=LOSS)
-    for row, wanted in zip(curve.router_losses, expected.router_losses, strict=True):
-        assert row == pytest.approx(wanted, rel=1e-4)
+    for row, other in zip(curve.router_losses, expected.router_losses, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
 
 
-@pytest.fixture(params=LAYOUTS)
-def layout(request: pytest.FixtureRequest) -> tuple[int, dict[str, Any]]:
-    return LAYOUTS[request.param]
-
-
-def test_curve(layout: tuple[int, dict[str, Any]], store: Path, one_process: Curve) -> None:
-    num_ranks, parallel = layout
-    curves = run_ranks(num_ranks, train_curve, make(store, parallel))
-    for curve in curves:
-        _assert_same_curve(curve, one_process)
-    trained = assemble([curve.parameters for curve in curves])
-    difference, name = worst_difference(assemble([one_process.parameters]), trained)
-    assert difference < PARAMETER, name
-
-
-def test_gradients(
-    layout: tuple[int, dict[str, Any]], store: Path, one_process_gradients: Whole
-) -> None:
-    difference, name = _gradient_difference(layout, store, one_process_gradients)
-    assert difference < GRADIENT, name
-
-
-def _gradient_difference(
-    layout: tuple[int, dict[str, Any]], store: Path, expected: Whole, without: str | None = None
-) -> tuple[float, str]:
-    num_ranks, parallel = layout
+def _without(correction: str, name: str, store: Path) -> list[list[Shard]]:
+    """Return each rank's gradients where one of our corrections of megatron-core is missing."""
+    num_ranks, parallel = LAYOUTS[name]
     experiment = make(store, {**parallel, "distributed_optimizer": False})
-    ranks = run_ranks(num_ranks, first_gradients, experiment, without)
-    return worst_difference(expected, assemble(ranks))
+    return run_ranks(num_ranks, first_gradients, experiment, correction)
 
 
 @pytest.mark.parametrize("name", ["tp2", "cp2"])
-def test_router_losses_need_their_factor(
-    name: str, store: Path, one_process_gradients: Whole
+def test_aux_losses_need_their_gradient_scale(
+    name: str, store: Path, one_process: dict[int, Observed]
 ) -> None:
-    difference, where = _gradient_difference(
-        LAYOUTS[name], store, one_process_gradients, without="aux_loss_gradient_scale"
+    gradients = one_process[STEPS].gradients
+    assert gradients is not None
+    difference, tensor = worst_difference(
+        assemble([gradients]), assemble(_without("aux_loss_gradient_scale", name, store))
     )
     if aux_loss_gradient_scale(Layout(tp=2)) == 2:
-        assert difference > 100 * GRADIENT, where
+        assert difference > 100 * GRADIENT, tensor
     else:  # 0.19 scales them by itself, and our factor is one
-        assert difference < GRADIENT, where
+        assert difference < GRADIENT, tensor
 
 
 @pytest.mark.parametrize(
@@ -146,24 +146,13 @@ def test_router_losses_need_their_factor(
     [("expert_allreduce", "experts"), ("norm_sequence_parallel", "layernorm")],
 )
 def test_gradient_marks_are_needed(correction: str, tensor: str, store: Path) -> None:
-    num_ranks, parallel = LAYOUTS["tp2"]
-    experiment = make(store, {**parallel, "distributed_optimizer": False})
-    ranks = run_ranks(num_ranks, first_gradients, experiment, correction)
     with pytest.raises(AssertionError, match=f"ranks disagree about .*{tensor}"):
-        assemble(ranks)
+        assemble(_without(correction, "tp2", store))
 
 
-def test_gradient_norm_needs_expert_marks(store: Path, one_process: Curve) -> None:
-    num_ranks, parallel = LAYOUTS["tp2"]
-    experiment = make(store, {**parallel, "etp": 2}, train={"steps": 1, "warmup_steps": 0})
-    right = run_ranks(num_ranks, train_curve, experiment)[0]
+def test_gradient_norm_needs_expert_marks(store: Path, one_process: dict[int, Observed]) -> None:
+    num_ranks, parallel = MORE_LAYOUTS["etp2"]
+    experiment = make(store, parallel, train={"steps": 1, "warmup_steps": 0})
     wrong = run_ranks(num_ranks, train_curve, experiment, "expert_norm_mark")[0]
-    assert right.grad_norms[0] == pytest.approx(one_process.grad_norms[0], rel=LOSS)
+    right = one_process[STEPS].curve  # as test_layout_computes_what_one_process_does[etp2] finds
     assert wrong.grad_norms[0] < (1 - 10 * LOSS) * right.grad_norms[0]
-
-
-def test_layouts_start_from_the_same_weights(store: Path) -> None:
-    one = assemble(run_ranks(1, initial_weights, make(store)))
-    for num_ranks, parallel in (LAYOUTS["tp2_ep2"], LAYOUTS["pp2_ep2"]):
-        other = assemble(run_ranks(num_ranks, initial_weights, make(store, parallel)))
-        assert worst_difference(one, other)[0] == 0.0

@@ -15,7 +15,7 @@ from data.build.build import build_recipe
 from data.recipe import Recipe
 from moe.config.experiment import Experiment
 from tests.support.distributed import RankFailedError, run_ranks
-from tests.support.layout_equivalence import TRAIN, Block, blocks, make
+from tests.support.layout_equivalence import TRAIN, Shard, make, shards
 
 pytestmark = pytest.mark.engine
 
@@ -40,7 +40,7 @@ class SignalAfter:
 
 def _train(
     experiment: Experiment, run_dir: Path, resume: bool, progress: SignalAfter | None
-) -> tuple[str, list[Block]]:
+) -> tuple[str, list[Shard]]:
     """Train one rank; returns how it ended and this rank's parts of the parameters."""
     from moe.errors import TrainingStoppedError
     from moe.training import loop as training
@@ -68,7 +68,7 @@ def _train(
     except TrainingStoppedError as stopped:
         assert stopped.exit_code == 75
         outcome = "stopped"
-    parts = blocks(made[0].chunks)
+    parts = shards(made[0].chunks)
     stop_engine()
     return outcome, parts
 
