@@ -1,6 +1,5 @@
 """Recipe files: what they may say, and how they are refused."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from data.build.build import build_recipe
 from data.errors import DataError
 from data.recipe import read_recipe
 from data.store.reader import Store
-from tests.support.paths import ROOT
+from tests.support.docs_examples import blocks
 from tests.support.store_helpers import texts
 
 RECIPE = """
@@ -35,9 +34,8 @@ decontaminate = ["eval.txt"]
 """
 
 
-def test_the_readme_s_recipe_is_valid(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (text,) = (t for t in re.findall(r"^```toml\n(.*?)^```", readme, re.M | re.S) if "[clean]" in t)
+def test_the_guide_s_recipe_is_valid(tmp_path: Path) -> None:
+    (text,) = (text for text in blocks("docs/guides/build_data.md", "toml") if "[clean]" in text)
     (tmp_path / "r.toml").write_text(text)
     wanted = read_recipe(tmp_path / "r.toml")
     assert [source.name for source in wanted.source] == ["web", "books"]

@@ -1,7 +1,6 @@
-"""A worked example of each mode, one after the other, as README's section "Fine-tune" has them."""
+"""A worked example of each mode, one after the other, as docs/guides/fine_tune.md has them."""
 
 import json
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,27 +9,24 @@ import pytest
 
 from moe.config.experiment import make_experiment
 from tests.support.distributed import run_ranks
+from tests.support.docs_examples import toml_example
 from tests.support.finetuning_stores import write_chats, write_pairs
-from tests.support.paths import ROOT
 from tests.support.trained_runs import command, train_here
 
 pytestmark = pytest.mark.engine
 
-README = ROOT / "README.md"
 SMALL = {"micro_batch_size": 8, "global_batch_size": 8, "seq_len": 64, "warmup_steps": 2}
 MODEL = {"preset": "tiny", "vocab_size": 264}
 
 
-def readme_example() -> dict[str, Any]:
-    """The experiment of the section."""
-    section = README.read_text().split("\n## Fine-tune\n")[1].split("\n## ")[0]
-    (block,) = re.findall(r"```toml\n(.*?)```", section, re.S)
-    return tomllib.loads(block)
+def guide_example() -> dict[str, Any]:
+    """The guide's experiment."""
+    return toml_example("docs/guides/fine_tune.md", with_table="train")
 
 
 def run(folder: Path, name: str, store: Path, **train: Any) -> list[float]:
-    """Train the README's example with another mode's keys; returns the held-out losses."""
-    values = readme_example()
+    """Train the guide's example with another mode's keys; returns the held-out losses."""
+    values = guide_example()
     init = train.pop("init", None)
     model = train.pop("model", None)
     values["train"] |= SMALL | {"eval_interval": 10, "eval_sequences": 16} | train
@@ -142,7 +138,7 @@ def _resume(experiment: Any, run_dir: Path) -> None:
     ],
 )
 def test_wrong_experiments(changes: dict[str, Any], fault: str, tmp_path: Path) -> None:
-    values = readme_example()
+    values = guide_example()
     values["train"] |= SMALL | changes
     model = {} if changes.get("init") == "nowhere" else {"model": MODEL}
     values["train"] = {k: v for k, v in values["train"].items() if v is not None}
@@ -158,7 +154,7 @@ def test_wrong_experiments(changes: dict[str, Any], fault: str, tmp_path: Path) 
     ],
 )
 def test_wrong_data(data: dict[str, Any], fault: str) -> None:
-    values = readme_example() | {"model": MODEL | {"max_seq_len": 256}}
+    values = guide_example() | {"model": MODEL | {"max_seq_len": 256}}
     with pytest.raises(ValueError, match=fault):
         make_experiment(values | {"data": data})
 

@@ -1,6 +1,5 @@
 """The [slurm] section and cluster profiles: what is accepted, what is derived, what is refused."""
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from slurm.job.cluster_profile import (
     load_profiles,
     profiles_path,
 )
-from tests.support.paths import ROOT
+from tests.support.docs_examples import toml_example
 
 
 @pytest.mark.parametrize(
@@ -170,10 +169,8 @@ def test_container_brings_its_own_python() -> None:
         ClusterProfile.model_validate({"container": contained, "environment": {"kind": "current"}})
 
 
-def test_readme_profile_is_valid() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    tables = [tomllib.loads(one) for one in re.findall(r"^```toml\n(.*?)^```", text, re.M | re.S)]
-    (values,) = [table for table in tables if "profiles" in table]
+def test_the_guide_s_profile_is_valid() -> None:
+    values = toml_example("docs/guides/slurm.md", with_table="profiles")
     config, profile = apply_profile(SlurmConfig(nodes=2), ProfilesFile(**values))
     assert (config.account, config.num_processes_per_node) == ("g123", 8)
     assert profile.container.runtime == "pyxis"
