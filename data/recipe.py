@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from data.errors import DataError
 from data.frozen_model import FrozenModel
+from data.overrides import apply_override
 
 QualityRules = Literal["gopher_quality", "gopher_repetition", "c4"]
 
@@ -119,31 +120,20 @@ def make_recipe(values: dict[str, Any], origin: str, overrides: Sequence[str] = 
     """Make a recipe of plain values, after `KEY=VALUE` overrides with dotted keys and TOML values.
 
     Raises:
-        DataError: A value breaks a rule, or an override is not of that form; names the key.
+        DataError: A value breaks a rule; names the key.
+        InputError: An override is not of that form.
     """
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise DataError(f"--set {text}: write KEY=VALUE, for example clean.unicode=nfc")
-        *parents, last = key.strip().split(".")
-        table = values
-        for parent in parents:
-            table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise DataError(f"--set {text}: {parent} is not a table: write it in a recipe file")
-        table[last] = _toml_value(value.strip())
+    for override in overrides:
+        apply_override(
+            values,
+            override,
+            usage="write KEY=VALUE, for example clean.unicode=nfc",
+            not_a_table="is not a table: write it in a recipe file",
+        )
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise DataError(f"{origin}: {recipe_fault(error)}") from None
-
-
-def _toml_value(text: str) -> Any:
-    """Read a value as TOML; what is none is a string without its quotes."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def recipe_fault(error: ValidationError) -> str:

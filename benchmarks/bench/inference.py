@@ -156,14 +156,4 @@ class _Subject:
     def _energy(self, generated: int) -> Measurement:
         if self.meter is None or self.meter.lost:
             return Measurement.missing("J/token", "none", "no meter works here")
-        info, total = self.meter.source.info, self.meter.phases["evaluate"]
-        quantum = self.meter.report()["quantum_joules"]
-        joules = Measurement(
-            value=total.joules,
-            unit="J",
-            source=info.name,
-            boundary=info.boundary,
-            kind=info.kind,
-            uncertainty=quantum * total.segments if quantum else None,
-        )
-        return joules.over(generated * self.plan.repeats, "J/token")
+        return self.meter.energy("evaluate").over(generated * self.plan.repeats, "J/token")

@@ -10,7 +10,8 @@ from typing import Any
 
 from benchmarks.bench.cases import Case, run_cases
 from benchmarks.errors import BenchmarkError
-from moe.config.experiment import Experiment, apply_override, make_experiment
+from data.overrides import apply_override
+from moe.config.experiment import Experiment, make_experiment
 from moe.runs.directory import describe_start
 from parallel.engine.collectives import all_gather_objects
 from parallel.engine.start import Engine, start_engine, stop_engine

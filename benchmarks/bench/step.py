@@ -222,15 +222,10 @@ def _energy_per_token(ours: MeasuredTrainer, meter: PhaseMeter | None, steps: in
     info = meter.source.info
     devices = {part["device"]: part for part in parts}
     phases = [part["phases"]["train"] for part in devices.values()]
-    quanta = [part["quantum_joules"] for part in devices.values()]
-    measured = info.kind == "measured"
-    joules = Measurement(
-        value=sum(phase["joules"] for phase in phases),
-        unit="J",
-        source=info.name,
-        boundary=info.boundary,
-        kind=info.kind,
-        uncertainty=sum(quanta) * phases[0]["segments"] if measured else None,
+    quanta = [part["quantum_joules"] or 0.0 for part in devices.values()]
+    joules = info.origin.energy(
+        sum(phase["joules"] for phase in phases),
+        sum(quanta) * phases[0]["segments"],
         reason=info.note,
     )
     return joules.over(steps * ours.tokens_per_step, "J/token")

@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.footprint.footprint import assumptions, intensity
 from moe.runs.reader import Run
+from parallel.measurement.units import TERA
 
 NOT_RECORDED = "not recorded"
 
@@ -84,7 +85,7 @@ def _peak(run: Run) -> str | None:
     peak = run.record.get("peak") or {}
     if not peak.get("flops_per_s"):
         return None
-    return f"{peak['flops_per_s'] / 1e12:.3g} TFLOP/s ({peak.get('source', 'source not recorded')})"
+    return f"{peak['flops_per_s'] / TERA:.3g} TFLOP/s ({peak.get('source', 'source not recorded')})"
 
 
 def _meter(run: Run) -> str | None:

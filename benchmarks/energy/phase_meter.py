@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.energy.source import Clock, EnergySource, SourceLostError
 from moe.runs.callbacks import Phase
+from parallel.measurement.measurement import Measurement
 
 # Readings may take this share of the time: a costly counter is read less often.
 OVERHEAD_SHARE = 1e-3
@@ -73,15 +74,28 @@ class PhaseMeter:
             return None
         return (self._last_joules - before_joules) / (self._last_s - before_s)
 
-    def report(self) -> dict[str, Any]:
-        """Return totals as plain values, for gathering."""
+    @property
+    def quantum_joules(self) -> float | None:
+        """Quantisation error of one segment, J: of its two readings, at the highest power.
+
+        `None` for a model, which has no counter.
+        """
         info = self.source.info
         peak = info.max_power_watts or self.peak_watts
-        measured = info.kind == "measured"
+        return 2 * info.resolution_s * peak if info.kind == "measured" else None
+
+    def energy(self, phase: Phase) -> Measurement:
+        """Return the joules of a phase that was entered, as this meter alone knows them."""
+        total, quantum = self.phases[phase], self.quantum_joules
+        error = quantum * total.segments if quantum else None
+        return self.source.info.origin.energy(total.joules, error)
+
+    def report(self) -> dict[str, Any]:
+        """Return totals as plain values, for gathering."""
         return {
-            "device": info.device,
+            "device": self.source.info.device,
             "lost": self.lost,
-            "quantum_joules": 2 * info.resolution_s * peak if measured else None,
+            "quantum_joules": self.quantum_joules,
             "phases": {name: dict(vars(total)) for name, total in self.phases.items()},
             "num_reads": self.num_reads,
             "read_seconds": self.read_seconds,

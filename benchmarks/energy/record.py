@@ -3,65 +3,84 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.energy.source import EnergyOrigin, SourceInfo
 from benchmarks.energy.source_selection import Choice
 from benchmarks.energy.totals import Totals, first_of_each_device
-from moe.config.energy import EnergyConfig
 from parallel.measurement.measurement import Measurement
 
+# The section's keys in their order; a run metered afterwards lacks what only its own meter knows.
+KEYS = ("source", "boundary", "kind", "note", "asked", "not_taken", "missing", "total", "train",
+        "per_token", "mean_power", "idle_power", "tokens", "phases", "devices", "resolution_s",
+        "starts", "overhead")  # fmt: skip
 
-def energy_record(
+
+def energy_section(
     totals: Totals,
-    reports: Sequence[Mapping[str, Any] | None],
+    info: SourceInfo | None,
     *,
-    config: EnergyConfig,
-    choice: Choice,
+    asked: str,
     tokens: int,
+    own: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return JSON values: totals by phase, per token, idle power, and how they came about.
+    """Return JSON values: totals by phase, per token, mean power, and how they came about.
 
     Energy per token is the train phase's joules over all trained tokens; evaluation, checkpoints
     and waiting are shown beside it. Idle power is never subtracted.
+
+    Args:
+        totals: Joules and seconds by phase.
+        info: What was read; `None` where nothing was.
+        asked: The source asked for, `energy.source`.
+        tokens: Tokens trained on, for energy per token.
+        own: What only the run's own meter knows (`own_meter`).
     """
-    info = choice.source.info if choice.source else None
-    meter = {
-        "source": info.name if info else config.source,
-        "boundary": info.boundary if info else None,
-        "kind": info.kind if info else None,
-    }
-    train = totals.energy(meter, "train")
-    train_seconds = totals.phases.get("train", {}).get("seconds", 0.0)
-    devices = first_of_each_device(reports)
-    return {
-        **meter,
+    origin = info.origin if info else EnergyOrigin(source=asked)
+    train = totals.energy(origin, "train")
+    section = {
+        **origin.to_json(),
         "note": info.note if info else None,
-        "asked": config.source,
-        "not_taken": choice.not_taken,
+        "asked": asked,
         "missing": totals.reasons,
-        "total": totals.energy(meter).to_json(),
+        "total": totals.energy(origin).to_json(),
         "train": train.to_json(),
         "per_token": train.over(tokens, "J/token").to_json(),
-        "mean_power": train.over(train_seconds, "W").to_json(),
-        "idle_power": _idle_power(devices, meter).to_json(),
+        "mean_power": train.over(totals.train_seconds, "W").to_json(),
         "tokens": tokens,
         "phases": {
-            name: {"seconds": phase["seconds"], **totals.energy(meter, name).to_json()}
+            name: {"seconds": phase["seconds"], **totals.energy(origin, name).to_json()}
             for name, phase in totals.phases.items()
         },
-        "devices": [device["device"] for device in devices],
         "resolution_s": info.resolution_s if info else None,
         "starts": totals.starts,
+        **(own or {}),
+    }
+    return {key: section[key] for key in KEYS if key in section}
+
+
+def own_meter(
+    totals: Totals, choice: Choice, reports: Sequence[Mapping[str, Any] | None], asked: str
+) -> dict[str, Any]:
+    """Return what only the run's own meter knows: devices, idle power, its cost in time."""
+    devices = first_of_each_device(reports)
+    info = choice.source.info if choice.source else None
+    origin = info.origin if info else EnergyOrigin(source=asked)
+    train_s = totals.train_seconds
+    return {
+        "not_taken": choice.not_taken,
+        "idle_power": _idle_power(devices, origin).to_json(),
+        "devices": [device["device"] for device in devices],
         "overhead": {
             "reads": sum(device["num_reads"] for device in devices),
             "step_seconds": totals.own_seconds,
-            "share_of_train_time": totals.own_seconds / train_seconds if train_seconds else None,
+            "share_of_train_time": totals.own_seconds / train_s if train_s else None,
         },
     }
 
 
-def _idle_power(devices: Sequence[Mapping[str, Any]], meter: Mapping[str, Any]) -> Measurement:
+def _idle_power(devices: Sequence[Mapping[str, Any]], origin: EnergyOrigin) -> Measurement:
     watts: list[Any] = [device.get("idle_watts") for device in devices]
-    if meter["kind"] != "measured":
-        return Measurement.missing("W", meter["source"], "only a counter measures idle power")
+    if origin.kind != "measured":
+        return Measurement.missing("W", origin.source, "only a counter measures idle power")
     if not watts or None in watts:
-        return Measurement.missing("W", meter["source"], "not measured before the run")
-    return Measurement(value=sum(watts), unit="W", **meter)
+        return Measurement.missing("W", origin.source, "not measured before the run")
+    return Measurement(value=sum(watts), unit="W", **origin.to_json())

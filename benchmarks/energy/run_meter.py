@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.energy.phase_log import RENEW_S, state_with_rows, write_totals
 from benchmarks.energy.rank_meter import RankMeter
-from benchmarks.energy.record import energy_record
+from benchmarks.energy.record import energy_section, own_meter
 from benchmarks.energy.totals import Totals, add_reports, first_of_each_device
 from moe.runs.callbacks import Phase
 
@@ -78,12 +78,13 @@ class RunMeter:
             return {}
         rank.log.end()
         write_totals(rank.context.run_dir, latest.totals, closed=True)
-        section = energy_record(
+        asked, source = rank.config.source, rank.choice.source
+        section = energy_section(
             latest.totals,
-            latest.reports,
-            config=rank.config,
-            choice=rank.choice,
+            source.info if source else None,
+            asked=asked,
             tokens=self._tokens,
+            own=own_meter(latest.totals, rank.choice, latest.reports, asked),
         )
         return {"energy": section}
 

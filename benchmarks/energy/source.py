@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from benchmarks.errors import BenchmarkError
-from parallel.measurement.measurement import Kind
+from parallel.measurement.measurement import Kind, Measurement
 
 Clock = Callable[[], float]
 
@@ -18,6 +18,33 @@ class SourceUnavailableError(BenchmarkError):
 
 class SourceLostError(RuntimeError):
     """A meter's counter can no longer be trusted: energy from here on is unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyOrigin:
+    """What every number of joules carries: which meter gave it, of what, and how it is known."""
+
+    source: str
+    boundary: str | None = None
+    kind: Kind | None = None
+    """`None` where nothing was metered."""
+
+    def energy(
+        self, joules: float, quantisation_joules: float | None, reason: str | None = None
+    ) -> Measurement:
+        """Return joules as a measurement.
+
+        `quantisation_joules` (J) is what the counter's resolution leaves uncertain; a modelled
+        number has no counter, and takes none. `reason` is what limits the number.
+        """
+        uncertainty = quantisation_joules if self.kind == "measured" else None
+        return Measurement(
+            value=joules, unit="J", uncertainty=uncertainty, reason=reason, **self.to_json()
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values, one key for each field."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +63,12 @@ class SourceInfo:
     scope: Literal["device", "node", "job"] = "device"
     """Covers this rank's device, its node, or the whole job: one rank of each reads it."""
     note: str | None = None
-    """How a modelled number is computed."""
+    """How a modelled number is computed, or what a measured one includes."""
+
+    @property
+    def origin(self) -> EnergyOrigin:
+        """What the joules read here carry."""
+        return EnergyOrigin(source=self.name, boundary=self.boundary, kind=self.kind)
 
 
 class EnergySource(Protocol):

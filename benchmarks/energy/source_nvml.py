@@ -11,10 +11,10 @@ from benchmarks.energy.source import (
     SourceLostError,
     SourceUnavailableError,
 )
+from parallel.measurement.units import MILLIJOULE
 
 # The counter moves every 20 to 100 ms (Zeus and PETSc measured it): the coarser is assumed.
 RESOLUTION_S = 0.1
-MILLIJOULE = 1e-3
 # 64-bit by its interface; firmware that counts in 32 bits wraps after 4.3 MJ.
 MODULI = (2**32, 2**64)
 

@@ -1,166 +1,48 @@
-"""Joules from power samples that another device logged: a rack PDU, IPMI, a bench meter."""
+"""Joules of a job from a file of power samples that a logger is still writing."""
 
-import csv
-from bisect import bisect_right
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from itertools import pairwise
+import time
 from pathlib import Path
-from statistics import median
 
-from benchmarks.energy.source import SourceLostError, SourceUnavailableError
-
-COLUMNS = ("time", "watts")
-# A logger that was silent for so many of its intervals, or so long, has stopped.
-GAP_INTERVALS = 10
-GAP_S = 10.0
+from benchmarks.energy.power_samples import SampleFile
+from benchmarks.energy.source import Clock, SourceInfo, SourceLostError, SourceUnavailableError
 
 
-@dataclass
-class PowerSamples:
-    """Samples of one or more devices (outlets, nodes), whose sum is the power drawn."""
+class PowerCsvSource:
+    """A file of power samples that a logger goes on writing; one rank reads it for the job."""
 
-    origin: str
-    devices: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    """By device: (Unix time in s, power in W), times growing."""
-
-    def add(self, device: str, time_s: float, watts: float) -> None:
-        """Take a device's next sample.
+    def __init__(self, path: Path, clock: Clock = time.time) -> None:
+        """Open the file; `clock` gives Unix time, as the samples' times are.
 
         Raises:
-            ValueError: It is not later than the one before, or negative.
+            SourceUnavailableError: No samples there, or none lately.
         """
-        samples = self.devices.setdefault(device, [])
-        if samples and time_s <= samples[-1][0]:
-            raise ValueError("times of a device must grow")
-        if not 0 <= watts < float("inf"):
-            raise ValueError(f"{watts:g} W is no power")
-        samples.append((time_s, watts))
-
-    @property
-    def newest_s(self) -> float:
-        """Time up to which every device was sampled, Unix s."""
-        return min(samples[-1][0] for samples in self.devices.values())
-
-    @property
-    def interval_s(self) -> float:
-        """Usual time between two samples of a device, s."""
-        gaps = [b[0] - a[0] for samples in self.devices.values() for a, b in pairwise(samples)]
-        return median(gaps) if gaps else GAP_S
-
-    @property
-    def longest_gap_s(self) -> float:
-        """Silence after which the power is unknown, s."""
-        return max(GAP_S, GAP_INTERVALS * self.interval_s)
-
-    @property
-    def max_watts(self) -> float:
-        """Sum of the devices' highest samples, W."""
-        return sum(max(watts for _, watts in samples) for samples in self.devices.values())
-
-    def joules(self, begin_s: float, end_s: float) -> float:
-        """Return the energy between two Unix times, J: trapezoids between neighbouring samples.
-
-        Raises:
-            SourceLostError: A device was silent too long between them.
-        """
-        return sum(self._device_joules(name, begin_s, end_s) for name in self.devices)
-
-    def _device_joules(self, name: str, begin_s: float, end_s: float) -> float:
-        samples, longest = self.devices[name], self.longest_gap_s
-        first = max(0, bisect_right(samples, (begin_s, float("inf"))) - 1)
-        total, position, watts = 0.0, begin_s, samples[first][1]
-        if abs(samples[first][0] - begin_s) > longest:
-            raise self._silent(name, begin_s, samples[first][0])
-        for (left_s, left), (right_s, right) in pairwise(samples[first:]):
-            if position >= end_s:
-                break
-            if right_s - left_s > longest:
-                raise self._silent(name, left_s, right_s)
-            stop = min(right_s, end_s)
-            if stop > position:
-                slope = (right - left) / (right_s - left_s)
-                at_position = left + slope * (max(position, left_s) - left_s)
-                watts = left + slope * (stop - left_s)
-                total += (at_position + watts) / 2 * (stop - position)
-                position = stop
-        if end_s - position > longest:
-            raise self._silent(name, position, end_s)
-        return total + watts * max(0.0, end_s - position)
-
-    def _silent(self, name: str, begin_s: float, end_s: float) -> SourceLostError:
-        times = [datetime.fromtimestamp(t, UTC).isoformat(timespec="seconds")
-                 for t in sorted((begin_s, end_s))]  # fmt: skip
-        device = f" of {name}" if name else ""
-        return SourceLostError(f"{self.origin}: no sample{device} from {times[0]} to {times[1]}")
-
-
-class SampleFile:
-    """A CSV that a logger may still be writing: `time`, `watts` and, for several, `device`.
-
-    Times are Unix seconds or ISO 8601 (UTC where no zone is given), by the clock of the run's
-    machine.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Read what is there.
-
-        Raises:
-            SourceUnavailableError: Missing file or column, no or a damaged sample.
-        """
-        self.path = path
-        self.samples = PowerSamples(str(path))
-        self._offset = self._line = 0
-        self._names: list[str] = []
-        try:
-            self.update()
-        except SourceLostError as error:
-            raise SourceUnavailableError(str(error)) from None
-        if not self.samples.devices:
-            raise SourceUnavailableError(f"{path}: no samples yet")
-
-    def update(self) -> PowerSamples:
-        """Read the whole lines added since; returns all samples.
-
-        Raises:
-            SourceLostError: The file went away, or a line is damaged.
-        """
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                new = file.read()
-        except OSError as error:
-            raise SourceLostError(f"{self.path}: {error.strerror or error}") from None
-        whole = new[: new.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for row in csv.reader(whole.decode("utf-8-sig", "replace").splitlines()):
-            self._line += 1
-            if row:
-                self._take(row)
-        return self.samples
-
-    def _take(self, row: list[str]) -> None:
-        if not self._names:
-            self._names = [name.strip().lower() for name in row]
-            missing = [name for name in COLUMNS if name not in self._names]
-            if missing:
-                raise SourceLostError(
-                    f"{self.path}: no column {', '.join(missing)}: it needs time and watts, and"
-                    " device where several are summed"
-                )
-            return
-        values = dict(zip(self._names, row, strict=False))
-        try:
-            self.samples.add(
-                values.get("device", ""), _unix_seconds(values["time"]), float(values["watts"])
+        self._file, self._clock = SampleFile(path), clock
+        samples = self._file.samples
+        age_s = clock() - samples.newest_s
+        if age_s > samples.longest_gap_s:
+            raise SourceUnavailableError(
+                f"{path}: its newest sample is {age_s:.0f} s old: is its logger running, by this"
+                " machine's clock? A finished log is read by `moe energy RUN --power-csv`"
             )
-        except (KeyError, ValueError) as error:
-            raise SourceLostError(f"{self.path}: line {self._line}: {error}") from None
+        self._position_s, self._joules = samples.newest_s, 0.0
 
+    @property
+    def info(self) -> SourceInfo:
+        """What the samples say of themselves so far."""
+        path = self._file.path
+        return self._file.samples.info(path, note=f"power samples from {path}")
 
-def _unix_seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        time = datetime.fromisoformat(text.strip())
-        return time.replace(tzinfo=time.tzinfo or UTC).timestamp()
+    def read_joules(self) -> float:
+        """Return joules from the first reading to the newest sample.
+
+        Raises:
+            SourceLostError: The logger fell silent, or wrote a damaged line.
+        """
+        samples = self._file.update()
+        silent_s = self._clock() - samples.newest_s
+        if silent_s > samples.longest_gap_s:
+            raise SourceLostError(f"{self._file.path}: no sample for {silent_s:.0f} s")
+        if samples.newest_s > self._position_s:
+            self._joules += samples.joules(self._position_s, samples.newest_s)
+            self._position_s = samples.newest_s
+        return self._joules

@@ -13,9 +13,9 @@ from benchmarks.energy.source import (
     SourceUnavailableError,
     boot_id,
 )
+from parallel.measurement.units import MICROJOULE, MICROWATT
 
 POWERCAP = Path("/sys/class/powercap")
-MICROJOULE = 1e-6
 # Updated about every millisecond (Intel SDM volume 3B, section 15.10).
 RESOLUTION_S = 1e-3
 # No CPU package or its memory draws more; used where the kernel states no limit.
@@ -111,7 +111,7 @@ def _open(zone: Path, max_watts: float, clock: Clock) -> Counter:
 
 def _max_watts(zone: Path) -> float | None:
     try:
-        return int(_read_text(zone / "constraint_0_max_power_uw")) * 1e-6 or None
+        return int(_read_text(zone / "constraint_0_max_power_uw")) * MICROWATT or None
     except (OSError, ValueError):
         return None
 

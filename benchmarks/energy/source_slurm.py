@@ -1,74 +1,15 @@
-"""Meters outside the machine behind our interface: logged power samples, SLURM's accounting."""
+"""Joules of a job step from SLURM's own accounting (`ConsumedEnergyRaw`)."""
 
 import os
 import re
 import subprocess
-import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-from benchmarks.energy.source import (
-    Clock,
-    SourceInfo,
-    SourceLostError,
-    SourceUnavailableError,
-)
-from benchmarks.energy.source_power_csv import SampleFile
+from benchmarks.energy.source import SourceInfo, SourceLostError, SourceUnavailableError
 
 Ask = Callable[[list[str]], str]
 NOT_KNOWN = ("", "0", "4294967294", "18446744073709551614")  # SLURM's NO_VAL
 NODE_PERIOD_S = 30.0
-
-
-class SampleSource:
-    """A file of power samples that a logger goes on writing; one rank reads it for the job."""
-
-    def __init__(self, path: Path, clock: Clock = time.time) -> None:
-        """Open the file; `clock` gives Unix time, as the samples' times are.
-
-        Raises:
-            SourceUnavailableError: No samples there, or none lately.
-        """
-        self._file, self._clock = SampleFile(path), clock
-        samples = self._file.samples
-        age_s = clock() - samples.newest_s
-        if age_s > samples.longest_gap_s:
-            raise SourceUnavailableError(
-                f"{path}: its newest sample is {age_s:.0f} s old: is its logger running, by this"
-                " machine's clock? A finished log is read by `moe energy RUN --power-csv`"
-            )
-        self._position_s, self._joules = samples.newest_s, 0.0
-
-    @property
-    def info(self) -> SourceInfo:
-        """What the samples say of themselves so far."""
-        samples = self._file.samples
-        names = ", ".join(name for name in samples.devices if name)
-        return SourceInfo(
-            name="csv",
-            kind="measured",
-            boundary=names or "what the samples' meter covers",
-            device=str(self._file.path.resolve()),
-            resolution_s=samples.interval_s,
-            max_power_watts=samples.max_watts,
-            scope="job",
-            note=f"power samples from {self._file.path}",
-        )
-
-    def read_joules(self) -> float:
-        """Return joules from the first reading to the newest sample.
-
-        Raises:
-            SourceLostError: The logger fell silent, or wrote a damaged line.
-        """
-        samples = self._file.update()
-        silent_s = self._clock() - samples.newest_s
-        if silent_s > samples.longest_gap_s:
-            raise SourceLostError(f"{self._file.path}: no sample for {silent_s:.0f} s")
-        if samples.newest_s > self._position_s:
-            self._joules += samples.joules(self._position_s, samples.newest_s)
-            self._position_s = samples.newest_s
-        return self._joules
 
 
 class SlurmSource:

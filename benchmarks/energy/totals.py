@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from benchmarks.energy.source import EnergyOrigin
 from parallel.measurement.measurement import Measurement
 
 
@@ -40,22 +41,33 @@ class Totals:
             "killed": self.killed,
         }
 
-    def energy(self, meter: Mapping[str, Any], phase: str | None = None) -> Measurement:
-        """Return a phase's energy (all phases: `None`), J, labelled by `meter`."""
+    @property
+    def train_seconds(self) -> float:
+        """Time in the train phase, s."""
+        return self.phases.get("train", {}).get("seconds", 0.0)
+
+    def add(
+        self, phase: str, *, joules: float = 0.0, seconds: float = 0.0, quantisation: float = 0.0
+    ) -> None:
+        """Add to a phase: energy (J), time (s), and the energy's quantisation error (J)."""
+        total = self.phases.setdefault(
+            phase, {"joules": 0.0, "seconds": 0.0, "quantisation_joules": 0.0}
+        )
+        total["joules"] += joules
+        total["seconds"] += seconds
+        total["quantisation_joules"] += quantisation
+
+    def energy(self, origin: EnergyOrigin, phase: str | None = None) -> Measurement:
+        """Return a phase's energy (all phases: `None`), J."""
         if self.reasons:
-            return Measurement.missing("J", meter["source"], "; ".join(self.reasons))
+            return Measurement.missing("J", origin.source, "; ".join(self.reasons))
         totals = [t for name, t in self.phases.items() if phase in (None, name)]
         if not totals:
-            return Measurement.missing("J", meter["source"], f"the run had no phase {phase}")
-        quanta = [t["quantisation_joules"] for t in totals]
-        return Measurement(
-            value=sum(t["joules"] for t in totals),
-            unit="J",
-            source=meter["source"],
-            boundary=meter["boundary"],
-            kind=meter["kind"],
-            uncertainty=sum(quanta) if meter["kind"] == "measured" else None,
-            reason=self._limit() if phase is None else None,
+            return Measurement.missing("J", origin.source, f"the run had no phase {phase}")
+        return origin.energy(
+            sum(t["joules"] for t in totals),
+            sum(t["quantisation_joules"] for t in totals),
+            self._limit() if phase is None else None,
         )
 
     def _limit(self) -> str | None:
@@ -108,15 +120,11 @@ def add_reports(
     )
     for report in first_of_each_device(reports):
         for name, phase in report["phases"].items():
-            total = totals.phases.setdefault(
-                name, {"joules": 0.0, "seconds": 0.0, "quantisation_joules": 0.0}
-            )
-            total["joules"] += phase["joules"]
             quantum = report["quantum_joules"] or 0.0
-            total["quantisation_joules"] += quantum * phase["segments"]
+            totals.add(name, joules=phase["joules"], quantisation=quantum * phase["segments"])
     rank_0 = reports[0] or {}
     for name, phase in rank_0.get("phases", {}).items():
-        totals.phases[name]["seconds"] += phase["seconds"]
+        totals.add(name, seconds=phase["seconds"])
     for reason in missing_reasons(reports, world_size):
         if reason not in totals.reasons:
             totals.reasons.append(reason)

@@ -13,8 +13,8 @@ from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
 from moe.runs.reader import Run
 from parallel.measurement.measurement import Measurement
+from parallel.measurement.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 
-JOULES_PER_KWH = 3.6e6
 # Each pair says the same thing; stating one withdraws the other.
 _EXCLUSIVE = {"region": "carbon_intensity", "carbon_intensity": "region"}
 
@@ -123,7 +123,7 @@ def device_hours(run: Run) -> float | None:
     """Return wall time times devices, h."""
     wall_time_s = run.record.get("wall_time_s")
     ranks = (run.record.get("hardware") or {}).get("ranks")
-    return None if wall_time_s is None or ranks is None else wall_time_s * ranks / 3600
+    return None if wall_time_s is None or ranks is None else wall_time_s * ranks / SECONDS_PER_HOUR
 
 
 def per_token(total: Measurement, run: Run) -> Measurement:

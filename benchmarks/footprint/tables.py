@@ -10,7 +10,7 @@ from benchmarks.footprint import footprint
 from benchmarks.footprint.carbon_intensity import zones
 from benchmarks.footprint.start_time import best_start, read_hourly
 from moe.runs.reader import Run, read_runs
-from parallel.measurement.units import readable
+from parallel.measurement.units import JOULES_PER_KWH, readable
 
 Row = dict[str, Any]
 
@@ -63,7 +63,7 @@ def _shift(run: Run, joules: float | None, hourly: Path, within: timedelta) -> R
     except (KeyError, TypeError, ValueError):
         raise BenchmarkError(f"{run.path}: its start or end is not recorded") from None
     shift = best_start(read_hourly(hourly), begin, end - begin, within)
-    kwh = None if joules is None else joules / footprint.JOULES_PER_KWH
+    kwh = None if joules is None else joules / JOULES_PER_KWH
     return {
         "hourly_gco2e": None if kwh is None else kwh * shift.intensity,
         "best_start": shift.best_start.isoformat(),

@@ -20,7 +20,7 @@ from benchmarks.report.bench_results import bench_content
 from benchmarks.report.figures import load_figures
 from moe.runs.reader import Run
 from parallel.measurement.measurement import Measurement
-from parallel.measurement.units import readable, short
+from parallel.measurement.units import BILLION, JOULES_PER_MWH, readable, short
 
 FORMAT = 1
 # The peak that publications' MFU is of (dense BF16).
@@ -172,7 +172,7 @@ def _published() -> list[dict[str, str]]:
     """Return published energy per token, recomputed from each row's own figures."""
     rows = []
     for row in published_rows("training_energy"):
-        joules = float(row["energy_mwh"]) * 3.6e9 / float(row["tokens"])
+        joules = float(row["energy_mwh"]) * JOULES_PER_MWH / float(row["tokens"])
         active = float(row["active_parameters"])
         rows.append(
             {
@@ -180,7 +180,7 @@ def _published() -> list[dict[str, str]]:
                 "active": readable(active, ""),
                 "tokens": readable(float(row["tokens"]), "tokens"),
                 "energy_per_token": readable(joules, "J/token"),
-                "per_billion": readable(joules / active * 1e9, "J/token"),
+                "per_billion": readable(joules / active * BILLION, "J/token"),
                 "method": row["method"],
                 "source": row["source"],
             }

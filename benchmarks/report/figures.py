@@ -13,7 +13,7 @@ from benchmarks.report.figures_routing import map_figures, measure_figures
 from benchmarks.report.figures_time import phase_figure, step_figure
 from moe.runs.reader import Run
 from parallel.measurement.measurement import Measurement
-from parallel.measurement.units import readable, short
+from parallel.measurement.units import JOULES_PER_MWH, readable, short
 
 Trace = dict[str, Any]
 Figure = dict[str, Any]
@@ -257,7 +257,7 @@ def _published_energy(groups: Sequence[Group]) -> Figure:
     """Return energy per token over active parameters, beside published training runs."""
     traces = [trace for group in groups if (trace := _energy_point(group))]
     rows = published_rows("training_energy")
-    joules = [float(r["energy_mwh"]) * 3.6e9 / float(r["tokens"]) for r in rows]
+    joules = [float(r["energy_mwh"]) * JOULES_PER_MWH / float(r["tokens"]) for r in rows]
     traces.append(
         {
             "type": "scatter",

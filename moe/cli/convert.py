@@ -123,8 +123,9 @@ def reshard(
     as_json: JsonOption = False,
 ) -> None:
     """Cut a checkpoint's files for another layout; the optimizer's state comes along."""
+    from data.overrides import apply_override
     from moe.checkpoint.reshard import reshard
-    from moe.config.experiment import apply_override, validated
+    from moe.config.experiment import validated
     from parallel.layout.layout import Layout
 
     values: dict[str, Any] = {}

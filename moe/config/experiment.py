@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from data.config import DataConfig
 from data.frozen_model import FrozenModel
+from data.overrides import apply_override
 from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
 from moe.config.kernels import kernel_fault
@@ -127,6 +128,7 @@ def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
 
     Raises:
         ConfigError: The file is missing, is not TOML, or breaks a rule; names key and remedy.
+        InputError: An override is not of that form.
     """
     values = read_toml(path)
     for override in overrides:
@@ -234,28 +236,3 @@ def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
-
-
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one `a.b=value` in plain values; the value is TOML, else taken as a string.
-
-    Raises:
-        ConfigError: It is not of that form.
-    """
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {override!r}: write it as section.key=value")
-    *tables, leaf = key.strip().split(".")
-    table = values
-    for name in tables:
-        table = table.setdefault(name, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"--set {override!r}: {name} is a value, not a section")
-    table[leaf] = _toml_value(text.strip())
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text

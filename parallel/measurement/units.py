@@ -1,6 +1,14 @@
-"""Numbers as people read them: three significant digits, SI prefixes, signs of difference."""
+"""Unit conversions by name, and numbers as people read them: three digits, SI prefixes."""
 
 import math
+
+BILLION = 1e9
+TERA = 1e12
+MILLIJOULE, MICROJOULE = 1e-3, 1e-6  # J
+MICROWATT = 1e-6  # W
+SECONDS_PER_HOUR = 3600.0
+JOULES_PER_KWH = 1e3 * SECONDS_PER_HOUR
+JOULES_PER_MWH = 1e6 * SECONDS_PER_HOUR
 
 _PREFIXES = {-5: "f", -4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T",
              5: "P", 6: "E", 7: "Z", 8: "Y"}  # fmt: skip
@@ -9,7 +17,7 @@ _SCALED = {"", "J", "J/token", "W", "FLOP", "FLOP/s", "FLOP/token", "tokens/s", 
            "gCO2e", "gCO2e/token", "J/nat", "gCO2e/nat"}  # fmt: skip
 # Of these people say billions, not giga.
 _COUNTED = {"", "tokens", "tokens/s"}
-_SECONDS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
+_SECONDS = ((SECONDS_PER_HOUR, "h"), (60.0, "min"), (1.0, "s"))
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -9,13 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moe.config.experiment import (
-    Experiment,
-    apply_override,
-    load_experiment,
-    read_toml,
-    validated,
-)
+from data.overrides import apply_override
+from moe.config.experiment import Experiment, load_experiment, read_toml, validated
 from moe.config.slurm import SlurmConfig
 from slurm.errors import JobError
 from slurm.job.cluster_profile import ClusterProfile, ProfilesFile, apply_profile

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import moescale
 from data.cli import app
-from data.errors import DataError, DiskError, StoppedError
+from data.errors import DataError, DiskError, InputError, StoppedError
 from tests.support.store_helpers import contents
 
 HERE = Path(moescale.__file__).parent
@@ -133,7 +133,7 @@ def test_mistakes_are_one_line(
 ) -> None:
     (source / "a.jsonl").write_text('{"text": "x"}\n')
     places = {"IN": source, "OUT": tmp_path / "out"}
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         moe_data(*(places.get(argument, argument) for argument in arguments))
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
     assert not list(tmp_path.glob("out*"))

@@ -360,3 +360,19 @@ def test_none_means_no_meter(tmp_path: Path) -> None:
     choice = choose_source(EnergyConfig(source="none"), place)
     assert choice.source is None
     assert choice.reason == "energy.source is none"
+
+
+def test_a_meter_states_a_phase_with_its_quantisation(clock: FakeClock) -> None:
+    _, nvml = one_gpu(clock, watts=500.0)
+    meter = PhaseMeter(NvmlSource("GPU-a", nvml, clock), clock)
+    meter.enter("evaluate")
+    clock.advance(4)
+    meter.enter("idle")
+    energy = meter.energy("evaluate")
+    assert energy.value == pytest.approx(2000)
+    # Two readings, each up to 0.1 s old, at the board's limit of 700 W.
+    assert energy.uncertainty == pytest.approx(2 * 0.1 * 700)
+    assert (energy.kind, energy.source, energy.boundary) == ("measured", "nvml", "GPU board")
+    modelled = PhaseMeter(CpuModelSource("node", None, 2, lambda: clock.now), clock)
+    modelled.enter("evaluate")
+    assert modelled.energy("evaluate").uncertainty is None

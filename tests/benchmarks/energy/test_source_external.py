@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
-from benchmarks.energy.source_external import CodeCarbonSource, LatestEnergy, ZeusSource
+from benchmarks.energy.source_codecarbon import CodeCarbonSource, LatestEnergy
 from benchmarks.energy.source_selection import OPENERS, choose_source
+from benchmarks.energy.source_zeus import ZeusSource
 from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
 from tests.support.fake_meters import FakeClock, FakeGpu, Rank, Ranks

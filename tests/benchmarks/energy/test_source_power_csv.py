@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.energy.power_samples import PowerSamples, SampleFile
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
 from benchmarks.energy.source_model import GpuModelSource
-from benchmarks.energy.source_power_csv import PowerSamples, SampleFile
+from benchmarks.energy.source_power_csv import PowerCsvSource
 from benchmarks.energy.source_selection import choose_source
-from benchmarks.energy.source_slurm import SampleSource, SlurmSource
+from benchmarks.energy.source_slurm import SlurmSource
 from benchmarks.errors import BenchmarkError
 from data.storage.lock import FileLock
 from moe.config.energy import EnergyConfig
@@ -87,7 +88,7 @@ def test_a_damaged_file_is_named(text: str, message: str, tmp_path: Path) -> Non
 def test_a_growing_file_is_read_on(tmp_path: Path) -> None:
     clock = FakeClock()
     path = logged(tmp_path / "p.csv", *((clock.now - 5 + t, 250, "") for t in range(6)))
-    source = SampleSource(path, clock)
+    source = PowerCsvSource(path, clock)
     assert source.info.resolution_s == 1
     assert source.info.scope == "job"
     assert source.read_joules() == 0
@@ -99,13 +100,13 @@ def test_a_growing_file_is_read_on(tmp_path: Path) -> None:
     with pytest.raises(SourceLostError, match="no sample for 60 s"):
         source.read_joules()
     with pytest.raises(SourceUnavailableError, match="--power-csv"):
-        SampleSource(path, clock)
+        PowerCsvSource(path, clock)
 
 
 def test_one_rank_reads_the_file_for_all(tmp_path: Path) -> None:
     clock = FakeClock()
     path = logged(tmp_path / "p.csv", *((clock.now - 5 + t, 250, "") for t in range(6)))
-    ranks = Ranks([Rank(lambda: SampleSource(path, clock), clock) for _ in range(3)], tmp_path)
+    ranks = Ranks([Rank(lambda: PowerCsvSource(path, clock), clock) for _ in range(3)], tmp_path)
     ranks.start()
     ranks.phase("train")
     for _ in range(20):

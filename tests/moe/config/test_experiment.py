@@ -10,6 +10,7 @@ import tomli_w
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
+from data.errors import InputError
 from moe.config.experiment import Experiment, load_experiment, load_model, make_experiment
 from moe.config.model import ModelConfig
 from moe.config.presets.catalog import preset_names
@@ -139,9 +140,9 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
     assert loaded.model.moe.num_experts == 4
     assert loaded.model.qk_norm == "full"
     assert loaded.name == "other"
-    with pytest.raises(ConfigError, match="write it as section.key=value"):
+    with pytest.raises(InputError, match="write it as section.key=value"):
         load_experiment(path, ["train.steps"])
-    with pytest.raises(ConfigError, match="name is a value, not a section"):
+    with pytest.raises(InputError, match="name is a value, not a section"):
         load_experiment(path, ["name=x", "name.deep=1"])
 
 

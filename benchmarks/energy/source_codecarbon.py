@@ -1,58 +1,14 @@
-"""Other tools' meters behind our interface, for those who want them: zeus and codecarbon."""
+"""Joules of a machine as codecarbon accounts for them: partly measured, partly modelled."""
 
-import time
 from typing import Any
 
 from benchmarks.energy.source import (
-    Clock,
-    Counter,
     SourceInfo,
     SourceLostError,
     SourceUnavailableError,
     boot_id,
 )
-from benchmarks.energy.source_nvml import MILLIJOULE, RESOLUTION_S, current_gpu_uuid
-
-# No single accelerator draws more; zeus states no limit.
-CEILING_WATTS = 2000.0
-JOULES_PER_KWH = 3.6e6
-
-
-class ZeusSource:
-    """The energy counter of one GPU as zeus reads it (NVIDIA and AMD), mJ since driver load."""
-
-    def __init__(self, gpus: Any, index: int, device: str, clock: Clock = time.monotonic) -> None:
-        """Read GPU `index` of `gpus`, zeus's manager of visible GPUs.
-
-        Raises:
-            SourceUnavailableError: The GPU has no energy counter.
-        """
-        if not gpus.supports_get_total_energy_consumption(index):
-            raise SourceUnavailableError(f"zeus: GPU {index} has no energy counter")
-        self._gpus, self._index = gpus, index
-        self._counter = Counter(
-            unit_joules=MILLIJOULE, moduli=(2**64,), max_watts=CEILING_WATTS, clock=clock
-        )
-        self.info = SourceInfo(
-            name="zeus",
-            kind="measured",
-            boundary="GPU board",
-            device=device,
-            resolution_s=RESOLUTION_S,
-            max_power_watts=None,
-        )
-
-    def read_joules(self) -> float:
-        """Return joules since the first reading.
-
-        Raises:
-            SourceLostError: zeus can no longer read the GPU, or its counter was reset.
-        """
-        try:
-            count = self._gpus.get_total_energy_consumption(self._index)
-        except Exception as error:  # zeus has an exception for every vendor's every fault
-            raise SourceLostError(f"zeus: {error}") from None
-        return self._counter.add(count)
+from parallel.measurement.units import JOULES_PER_KWH
 
 
 class CodeCarbonSource:
@@ -109,27 +65,6 @@ class LatestEnergy:
 
     def exit(self) -> None:
         """Keep nothing open."""
-
-
-def open_zeus() -> ZeusSource:
-    """Open this process's GPU through zeus.
-
-    Raises:
-        SourceUnavailableError: zeus is not installed, or finds no GPU.
-    """
-    try:
-        from zeus.device import get_gpus
-        from zeus.device.exception import ZeusBaseGPUError
-    except ImportError:
-        raise SourceUnavailableError(
-            "zeus is not installed: pip install 'moescale[zeus]'"
-        ) from None
-    import torch
-
-    try:
-        return ZeusSource(get_gpus(), torch.cuda.current_device(), current_gpu_uuid())
-    except ZeusBaseGPUError as error:
-        raise SourceUnavailableError(f"zeus: {error}") from None
 
 
 def open_codecarbon(hostname: str) -> CodeCarbonSource:

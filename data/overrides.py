@@ -1,0 +1,44 @@
+"""`--set KEY=VALUE`: one value of a configuration, given on the command line."""
+
+import tomllib
+from typing import Any
+
+from data.errors import InputError
+
+
+def apply_override(
+    values: dict[str, Any],
+    override: str,
+    *,
+    usage: str = "write it as section.key=value",
+    not_a_table: str = "is a value, not a section",
+) -> None:
+    """Set one `a.b=value` in nested dictionaries; the value is TOML, else taken as a string.
+
+    Args:
+        values: Changed in place; tables that are missing are created.
+        override: Dotted key, equals sign, value.
+        usage: What the message says where `override` is not of that form.
+        not_a_table: What it says of a parent key that holds a value.
+
+    Raises:
+        InputError: `override` is not of that form, or a parent key holds a value.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {override!r}: {usage}")
+    *parents, leaf = key.strip().split(".")
+    table = values
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise InputError(f"--set {override!r}: {parent} {not_a_table}")
+    table[leaf] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    """Parse a value as TOML; what is not TOML is a string without its quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

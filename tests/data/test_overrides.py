@@ -1,0 +1,40 @@
+"""`--set KEY=VALUE` reaches every depth, and says what is wrong with it."""
+
+from typing import Any
+
+import pytest
+
+from data.errors import InputError
+from data.overrides import apply_override
+
+
+def test_values_are_toml_or_else_strings() -> None:
+    values: dict[str, Any] = {"clean": {"unicode": "none"}}
+    for override in (
+        "clean.unicode=nfc",
+        "clean.languages = ['en']",
+        "held_out_fraction=0.5",
+        "a.b.c=true",
+        "text=x=y",
+    ):
+        apply_override(values, override)
+    assert values == {
+        "clean": {"unicode": "nfc", "languages": ["en"]},
+        "held_out_fraction": 0.5,
+        "a": {"b": {"c": True}},
+        "text": "x=y",
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("clean", "--set 'clean': write it as section.key=value"),
+        (" =1", "--set ' =1': write it as section.key=value"),
+        ("name.deep=1", "--set 'name.deep=1': name is a value, not a section"),
+    ],
+)
+def test_wrong_overrides_are_named(override: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        apply_override({"name": "x"}, override)
+    assert str(caught.value) == message
