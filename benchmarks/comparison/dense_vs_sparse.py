@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from math import log
 from statistics import fmean
 
+from benchmarks.comparison.equality import count_as_equal, relative_gap
 from benchmarks.comparison.seed_groups import Group
 from moe.runs.reader import Run
-from parallel.measurement.measurement import Measurement
 
-# Sizes this close are equal; beyond it there is no pair to compare.
-EQUAL_SHARE = 0.1
 # A budget this near to a run's whole is its whole.
 AT_END = 0.999
 # Per-token and per-parameter costs shown for both, by quantity.
@@ -40,10 +38,6 @@ class Comparison:
     reason: str | None
     """Why there is no comparison."""
 
-    def cost(self, side: Side, key: str) -> Measurement:
-        """Return a cost of one side, by its quantity."""
-        return side.group.measurement(key)
-
 
 def comparisons(groups: Sequence[Group]) -> list[Comparison]:
     """Return the four comparisons; empty where there is not at least one model of each kind."""
@@ -67,9 +61,10 @@ def _of_equal_size(
         ((d, s) for d in dense for s in sparse),
         key=lambda pair: abs(log(size(pair[0].first) / size(pair[1].first))),
     )
-    gap = abs(1 - size(d.first) / size(s.first))
-    if gap > EQUAL_SHARE:
-        return Comparison(basis, None, None, f"the nearest pair is {gap:.0%} apart")
+    sizes = size(d.first), size(s.first)
+    if not count_as_equal(*sizes):
+        apart = f"the nearest pair is {relative_gap(*sizes):.0%} apart"
+        return Comparison(basis, None, None, apart)
     return Comparison(basis, _finished(d), _finished(s), None)
 
 

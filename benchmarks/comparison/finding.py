@@ -3,12 +3,10 @@
 import math
 from collections.abc import Sequence
 
+from benchmarks.comparison.equality import count_as_equal, relative_gap
 from benchmarks.comparison.seed_groups import Group, difference, group_runs
 from moe.runs.reader import Run
 from parallel.measurement.units import ratio, readable, significant
-
-# Parameters or tokens this close count as equal.
-EQUAL_SHARE = 0.05
 
 
 def finding(runs: Sequence[Run]) -> str:
@@ -38,8 +36,8 @@ def closest_pair(groups: Sequence[Group]) -> tuple[Group, Group] | None:
 
     def distance(pair: tuple[Group, Group]) -> tuple[float, float, float]:
         dense, sparse = pair
-        active = _gap(dense.first.active_parameters, sparse.first.active_parameters)
-        tokens = _gap(dense.first.tokens, sparse.first.tokens)
+        active = relative_gap(dense.first.active_parameters, sparse.first.active_parameters)
+        tokens = relative_gap(dense.first.tokens, sparse.first.tokens)
         return round(active, 2), round(tokens, 2), _loss(dense) + _loss(sparse)
 
     return min(pairs, key=distance) if pairs else None
@@ -58,11 +56,11 @@ def _basis(dense: Group, sparse: Group) -> str:
     """Say on what footing the two stand: active parameters and tokens."""
     d, s = dense.first, sparse.first
     sizes = f"{readable(d.active_parameters, '')} dense, {readable(s.active_parameters, '')} sparse"
-    if _gap(d.active_parameters, s.active_parameters) <= EQUAL_SHARE:
+    if count_as_equal(d.active_parameters, s.active_parameters):
         active = f"At equal active parameters ({sizes})"
     else:
         active = f"At unequal active parameters ({sizes})"
-    if _gap(d.tokens, s.tokens) <= EQUAL_SHARE:
+    if count_as_equal(d.tokens, s.tokens):
         return f"{active} after {readable(s.tokens, 'tokens')} each"
     return (
         f"{active} and unequal training ({readable(d.tokens, 'tokens')} dense,"
@@ -116,7 +114,3 @@ def _energy(dense: Group, sparse: Group) -> str:
 def _loss(group: Group) -> float:
     interval = group.interval("loss")
     return interval.mean if interval else math.inf
-
-
-def _gap(a: float, b: float) -> float:
-    return abs(a - b) / max(a, b, 1)

@@ -9,6 +9,7 @@ import pytest
 import tomli_w
 
 from benchmarks.comparison.dense_vs_sparse import comparisons, loss_at_share
+from benchmarks.comparison.finding import finding
 from benchmarks.comparison.flop_convention import OWN, convention
 from benchmarks.comparison.pareto import front
 from benchmarks.comparison.seed_groups import Group, group_runs
@@ -17,6 +18,7 @@ from benchmarks.report.content import report_content
 from benchmarks.report.write import write_report
 from moe.config.experiment import load_model
 from moe.cost.ledger import ledger
+from moe.errors import ConfigError
 from moe.runs.reader import Run, read_run
 from tests.support.synthetic_runs import make_run, write_rows
 
@@ -87,6 +89,33 @@ def test_equal_footing(tmp_path: Path) -> None:
     assert energy.sparse.loss == pytest.approx(4.2 * (1 / 0.625) ** 0.09, rel=1e-6)
     assert flops.sparse is not None
     assert flops.sparse.note == "after 99% of its training"
+
+
+@pytest.mark.parametrize(
+    ("sparse_active", "equal"),
+    [(2_110_000, True), (2_020_000, True), (1_962_300, False), (1_870_000, False)],
+)
+@pytest.mark.parametrize("dense_is_larger", [True, False])
+def test_sentence_and_table_agree_on_what_is_equal(
+    sparse_active: int, equal: bool, dense_is_larger: bool, tmp_path: Path
+) -> None:
+    """Sizes 0, 4, 7 and 11% apart, either way round: the sentence and the table say the same."""
+    sizes = [2_110_000, sparse_active] if dense_is_larger else [sparse_active, 2_110_000]
+    ledgers = [
+        {"total_parameters": 3 * size, "active_parameters": size, "training_flops_per_token": 1e7}
+        for size in sizes
+    ]
+    dense, sparse = [{"sparse": kind, "changes": {"ledger": ledger}}
+                     for kind, ledger in zip((False, True), ledgers, strict=True)]  # fmt: skip
+    groups = groups_of(tmp_path, dense, sparse)
+    sentence = finding([run for group in groups for run in group.runs])
+    assert sentence.startswith("At equal active" if equal else "At unequal active")
+    by_basis = {comparison.basis: comparison for comparison in comparisons(groups)}
+    for basis in ("active parameters", "memory for weights"):
+        assert (by_basis[basis].reason is None) == equal
+    gap = round(100 * (1 - min(sizes) / max(sizes)))
+    if not equal:
+        assert by_basis["active parameters"].reason == f"the nearest pair is {gap}% apart"
 
 
 def test_every_row_of_a_model_speaks_of_all_its_seeds(tmp_path: Path) -> None:
@@ -185,5 +214,5 @@ def test_two_hundred_runs(tmp_path: Path) -> None:
     report = write_report(paths, tmp_path / "out")
     assert report.html.stat().st_size < 12e6
     assert report.markdown.stat().st_size < 2e5
-    with pytest.raises(BenchmarkError, match="201 runs: a report compares 1 to 200"):
+    with pytest.raises(ConfigError, match="201 runs: a report compares 1 to 200"):
         write_report([*paths, make_run(tmp_path / "x", sparse=False, steps=4)], tmp_path / "o")

@@ -17,6 +17,7 @@ from benchmarks.report.bench_results import step_splits
 from benchmarks.report.figures import MAX_POINTS, report_figures, thinned
 from benchmarks.report.figures_time import phase_figure, phase_seconds, step_figure
 from benchmarks.report.write import ReportPaths, write_report
+from moe.errors import ConfigError
 from moe.runs.reader import read_run
 from moescale import app
 from parallel.measurement.units import ratio, readable, short
@@ -261,9 +262,9 @@ def test_long_runs_are_thinned(tmp_path: Path) -> None:
 
 def test_a_run_given_twice_or_none(tmp_path: Path) -> None:
     path = make_run(tmp_path / "a", sparse=False, steps=4)
-    with pytest.raises(BenchmarkError, match="given twice"):
+    with pytest.raises(ConfigError, match="given twice"):
         write_report([path, tmp_path / "." / "a"], tmp_path / "out")
-    with pytest.raises(BenchmarkError, match="0 runs"):
+    with pytest.raises(ConfigError, match="0 runs"):
         write_report([], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
