@@ -18,7 +18,7 @@ from moe.config.experiment import load_model
 from moe.config.model import ModelConfig
 from moe.cost.ledger import ledger
 from moe.model.build import build_model
-from moe.model.incremental_decoding import cached_model
+from moe.model.incremental_decoding import incremental_decoder
 from parallel.measurement.intervals import median_interval
 from parallel.measurement.measurement import Measurement
 
@@ -119,7 +119,7 @@ class _Subject:
         """Read the prompt, then generate; times count once warm."""
         plan, device = self.plan, self.engine.device
         paddings = [0] * plan.batch_size
-        with cached_model(self.chunk, paddings, plan.prompt_len + plan.new_tokens) as model:
+        with incremental_decoder(self.chunk, paddings, plan.prompt_len + plan.new_tokens) as model:
             synchronize(device)
             begin = time.perf_counter()
             tokens = model.next_logits(self.prompt).argmax(-1, keepdim=True)

@@ -31,7 +31,7 @@ from moe.config.experiment import load_experiment, load_model
 from moe.config.model import ModelConfig
 from moe.cost.model_shape import shape_of
 from moe.errors import ConfigError, disk_errors
-from moe.model.build import SHARDING, build_model
+from moe.model.build import build_model
 from parallel.engine.start import fake_rank
 from parallel.layout.layout import Layout
 from parallel.layout.model_shape import BatchSize
@@ -166,7 +166,7 @@ def _write(  # noqa: PLR0913
 
 def _wanted(model: ModelConfig, layout: Layout) -> list[Block]:
     chunks = build_model(model, layout, Precision(), seed=None)
-    return [b for chunk in chunks for b in blocks_of(chunk.sharded_state_dict(metadata=SHARDING))]
+    return [b for chunk in chunks for b in blocks_of(chunk.sharded_state_dict())]
 
 
 def _states_by_weight(stored: StoredTensors) -> dict[str, list[str]]:

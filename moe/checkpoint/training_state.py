@@ -12,9 +12,8 @@ from megatron.core.optimizer import MegatronOptimizer
 from moe.checkpoint.directory import checkpoint_name, read_state
 from moe.checkpoint.format import Snapshot, read_sharded, take_snapshot, verify_files
 from moe.checkpoint.writer import Checkpointer
-from moe.model.build import SHARDING
 
-_METADATA = SHARDING | {
+_METADATA = {
     "distrib_optim_sharding_type": "fully_reshardable",
     "chained_optim_avoid_prefix": True,
 }

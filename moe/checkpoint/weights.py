@@ -6,7 +6,6 @@ from typing import Any
 
 from moe.checkpoint.directory import read_state
 from moe.checkpoint.format import read_sharded, verify_files
-from moe.model.build import SHARDING
 
 
 def load_weights(checkpoint: Path, chunks: Sequence[Any]) -> int:
@@ -16,9 +15,7 @@ def load_weights(checkpoint: Path, chunks: Sequence[Any]) -> int:
         ConfigError: A file is missing or damaged, or a tensor does not fit the model.
     """
     verify_files(checkpoint)
-    wanted = {
-        f"model{i}": chunk.sharded_state_dict(metadata=SHARDING) for i, chunk in enumerate(chunks)
-    }
+    wanted = {f"model{i}": chunk.sharded_state_dict() for i, chunk in enumerate(chunks)}
     loaded = read_sharded(checkpoint, wanted)
     for i, chunk in enumerate(chunks):
         chunk.load_state_dict(loaded[f"model{i}"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from moe.errors import ConfigError
-from moe.model.incremental_decoding import cached_model
+from moe.model.incremental_decoding import incremental_decoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ def _continue_batch(
     tokens = torch.tensor(rows, device=device)
     chosen: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
-    with cached_model(chunk, paddings, longest + new) as model:
+    with incremental_decoder(chunk, paddings, longest + new) as model:
         for _ in range(new):
             logits = model.next_logits(tokens)
             for row, chooser in enumerate(choosers):

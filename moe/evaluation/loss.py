@@ -16,7 +16,7 @@ from data.store.reader import Store
 from moe.errors import ConfigError
 from moe.evaluation.loading import LoadedModel
 from moe.evaluation.results import Evaluation, loss_of
-from moe.model.build import document_inputs
+from moe.model.document_masks import document_inputs
 from moe.routing.maps import RoutingMaps
 from parallel.precision.recipes import Precision
 

@@ -1,7 +1,7 @@
 """Kernel set `torch`: attention on torch's fused `scaled_dot_product_attention`.
 
-Shapes: S sequence on this rank, B batch, N heads, G key-value heads, D head dimension; L length
-of one document, W sliding window.
+Shapes: S sequence on this rank, B batch, N heads, G key-value heads, D head dimension, L length of
+one document, W sliding window.
 """
 
 from typing import Any
@@ -17,15 +17,16 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from torch import Tensor, nn
 
+from moe.model.context_parallel import gather_sequence, sequence_positions
+from moe.model.document_masks import document_indices
 from moe.model.kv_cache import KeyValueCache
 
 
 class Attention(nn.Module):
-    """Causal attention: over documents, sliding windows, sinks, and `cp` ranks where asked.
+    """Causal attention with optional document masks, sliding window, sinks and KV cache.
 
-    With context parallelism rank r holds chunks r and 2cp-1-r of the sequence (megatron-core's
-    balanced order); keys and values are gathered, queries stay (Llama 3, arXiv:2407.21783,
-    section 3.3.2).
+    With context parallelism (context_parallel.py) keys and values are gathered, queries stay on
+    their rank (Llama 3, arXiv:2407.21783, section 3.3.2).
     """
 
     softmax_offset: nn.Parameter | None
@@ -65,22 +66,22 @@ class Attention(nn.Module):
         packed_seq_params: Any = None,
         **_: Any,
     ) -> Tensor:
-        """Attend: query [S, B, N, D], key and value [S, B, G, D]; returns [S, B, N * D].
+        """Return attention [S, B, N * D] of query [S, B, N, D], key and value [S, B, G, D].
 
-        `attention_mask` narrows the causal rule: None does not; bool [B, 1, S, keys] says which
-        keys a query may see; int [documents + 1] are borders of documents in the B * S tokens
-        laid end to end, which see only themselves.
+        `attention_mask` restricts the causal mask further: bool [B, 1, S, keys] is true for the
+        keys that a query may see; int [documents + 1] is `cu_seqlens` of documents
+        (document_masks.py), which see only themselves; None does not restrict it.
         """
         assert attention_bias is None and packed_seq_params is None
         if self.cache is not None:
             key, value = self.cache.extend(key, value)
         if self.cp_group.size() > 1:
-            key = _gather_sequence(key, self.cp_group)
-            value = _gather_sequence(value, self.cp_group)
+            key = gather_sequence(key, self.cp_group)
+            value = gather_sequence(value, self.cp_group)
         q_bnsd, k_bgsd, v_bgsd = (x.permute(1, 2, 0, 3) for x in (query, key, value))
-        by_mask = attention_mask is not None and attention_mask.dtype == torch.bool
-        if by_mask or query.shape[0] != key.shape[0]:
-            mask = self._mask(query.shape[0], key.shape[0], attention_mask, query.device)
+        is_bool = attention_mask is not None and attention_mask.dtype == torch.bool
+        if is_bool or query.shape[0] != key.shape[0]:
+            mask = self._build_mask(query.shape[0], key.shape[0], attention_mask, query.device)
             out = self._masked(q_bnsd, k_bgsd, v_bgsd, mask)
         elif attention_mask is not None:
             out = self._by_document(q_bnsd, k_bgsd, v_bgsd, attention_mask)
@@ -88,54 +89,55 @@ class Attention(nn.Module):
             out = self._causal(q_bnsd, k_bgsd, v_bgsd)
         return out.permute(2, 0, 1, 3).flatten(2)
 
-    def _mask(
-        self, queries: int, keys: int, allowed: Tensor | None, device: torch.device
+    def _build_mask(
+        self, queries: int, keys: int, restriction: Tensor | None, device: torch.device
     ) -> Tensor:
-        """Which keys each query of this rank sees, bool [1 or B, 1, queries, keys]."""
-        places = torch.arange(keys, device=device)
-        mine = places[keys - queries :]
+        """Return which keys each query of this rank sees, bool [1 or B, 1, queries, keys]."""
+        key_positions = torch.arange(keys, device=device)
+        positions = key_positions[keys - queries :]
         if self.cp_group.size() > 1:
-            mine = sequence_positions(self.cp_group.size(), queries, device)[self.cp_group.rank()]
-        distance = mine[:, None] - places[None, :]
+            all_ranks = sequence_positions(self.cp_group.size(), queries, device)
+            positions = all_ranks[self.cp_group.rank()]
+        distance = positions[:, None] - key_positions[None, :]
         mask = distance >= 0
         if self.window is not None:
             mask &= distance < self.window
-        if allowed is None:
+        if restriction is None:
             return mask[None, None]
-        if allowed.dtype == torch.bool:
-            return mask & allowed
-        document = document_numbers(allowed).to(device).view(-1, 1, 1, keys)
-        return mask & (document[..., mine].transpose(-2, -1) == document)
+        if restriction.dtype == torch.bool:
+            return mask & restriction
+        document = document_indices(restriction).to(device).view(-1, 1, 1, keys)
+        return mask & (document[..., positions].transpose(-2, -1) == document)
 
-    def _by_document(self, q: Tensor, k: Tensor, v: Tensor, borders: Tensor) -> Tensor:
-        """Attend within each document alone; no document reaches over a row's end."""
+    def _by_document(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Tensor:
+        """Attend within each document; a document never continues in the next row."""
         length, outputs = q.shape[2], []
-        for first, end in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
+        for first, end in zip(cu_seqlens[:-1].tolist(), cu_seqlens[1:].tolist(), strict=True):
             row, start = divmod(first, length)
-            part = slice(start, start + end - first)
-            outputs.append(self._causal(*(x[row : row + 1, :, part] for x in (q, k, v))))
-        whole_nld = torch.cat(outputs, dim=2)[0]
-        return whole_nld.reshape(q.shape[1], q.shape[0], length, -1).transpose(0, 1)
+            document = slice(start, start + end - first)
+            outputs.append(self._causal(*(x[row : row + 1, :, document] for x in (q, k, v))))
+        joined_nld = torch.cat(outputs, dim=2)[0]
+        return joined_nld.reshape(q.shape[1], q.shape[0], length, -1).transpose(0, 1)
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend in whole sequences of one length, [B, N, L, D]."""
+        """Attend in sequences of one length, without another mask, [B, N, L, D]."""
         if self.window is not None and self.window < q.shape[2]:
             return self._windowed(q, k, v, self.window)
         if self.softmax_offset is None:
             return self._attend(q, k, v, None)
-        # A sink is a key before the first, and a query there keeps the square causal.
+        # The sink is a key before the first; a query is padded there to keep the mask square.
         q, k, v = self._with_sink_feature(q, k, v)
         q = F.pad(q, (0, 0, 1, 0))
         return self._attend(q, *_with_sink_key(k, v), None)[:, :, 1:]
 
     def _windowed(self, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-        """Attend in blocks of W queries to their own and the block before: cost L * 2W."""
+        """Attend from blocks of W queries to their own block and the one before: cost L * 2W."""
         rows, length = q.shape[0], q.shape[2]
         blocks = -(-length // window)
         q, k, v = (F.pad(x, (0, 0, 0, blocks * window - length)) for x in (q, k, v))
-        place = torch.arange(blocks * window, device=q.device).view(blocks, window, 1)
-        keys = torch.arange(-window, window, device=q.device) + place[:, :1]
-        mask = (keys >= 0) & (keys <= place) & (place - keys < window)
+        queries = torch.arange(blocks * window, device=q.device).view(blocks, window, 1)
+        keys = torch.arange(-window, window, device=q.device) + queries[:, :1]
+        mask = (keys >= 0) & (keys <= queries) & (queries - keys < window)
         q = _block_rows(q, blocks)
         k, v = (_block_rows(_with_block_before(x, blocks), blocks) for x in (k, v))
         out = self._masked(q, k, v, mask[None].expand(rows, -1, -1, -1).flatten(0, 1)[:, None])
@@ -151,9 +153,9 @@ class Attention(nn.Module):
         return self._attend(q, k, v, mask)
 
     def _with_sink_feature(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Add 8 dimensions; in the first, a query's product with the sink key gives its logit.
+        """Add 8 head dimensions; in the first, a query times the sink key gives the sink's logit.
 
-        Eight, since fused kernels want head dimensions in multiples of it.
+        Eight, because fused kernels need head dimensions in multiples of it.
         """
         assert self.softmax_offset is not None
         scale = self.scale or q.shape[-1] ** -0.5
@@ -166,7 +168,7 @@ class Attention(nn.Module):
         scale = self.scale or (q.shape[-1] - extra) ** -0.5
         value_dim = v.shape[-1]
         if value_dim != q.shape[-1]:
-            # Fused kernels want one head dimension (latent attention has two).
+            # Fused kernels need one head dimension (latent attention has two).
             v = F.pad(v, (0, q.shape[-1] - value_dim))
         out = F.scaled_dot_product_attention(
             q,
@@ -185,14 +187,14 @@ class Attention(nn.Module):
         sharded_offsets: tuple[tuple[int, int, int], ...] = (),
         metadata: dict[str, Any] | None = None,
     ) -> ShardedStateDict:
-        """Place the sinks, cut over tensor-parallel ranks by head."""
+        """Describe the sinks as sharded over tensor-parallel ranks by head."""
         state = self.state_dict(prefix="", keep_vars=True)
-        cuts = {"softmax_offset": 0}
-        return make_sharded_tensors_for_checkpoint(state, prefix, cuts, sharded_offsets)
+        sharded_axis = {"softmax_offset": 0}
+        return make_sharded_tensors_for_checkpoint(state, prefix, sharded_axis, sharded_offsets)
 
 
 def _layer_window(config: TransformerConfig, layer_number: int) -> int | None:
-    """Return the tokens a layer (counted from 1) sees, itself included; None: all before it."""
+    """Return how many tokens a query of a layer (from 1) sees, its own included; None: all."""
     if config.window_size is None:
         return None
     full = config.window_attn_skip_freq
@@ -200,60 +202,21 @@ def _layer_window(config: TransformerConfig, layer_number: int) -> int | None:
 
 
 def _with_sink_key(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Put the sink before all keys: one in its own dimension, with nothing as its value."""
+    """Prepend the sink to keys and values: its key is 1 in the sink's dimension, its value 0."""
     sink = F.one_hot(torch.tensor(k.shape[-1] - 8), k.shape[-1]).to(k)
     return torch.cat([sink.expand(*k.shape[:2], 1, -1), k], dim=2), F.pad(v, (0, 0, 1, 0))
 
 
 def _block_rows(x: Tensor, blocks: int) -> Tensor:
-    """Make each block of the sequence a row of the batch: [B * blocks, heads, tokens, D]."""
+    """Turn each block of the sequence into a row of the batch, [B * blocks, heads, tokens, D]."""
     rows, heads, tokens, dim = x.shape
     blocked = x.reshape(rows, heads, blocks, tokens // blocks, dim)
     return blocked.transpose(1, 2).flatten(0, 1)
 
 
 def _with_block_before(x: Tensor, blocks: int) -> Tensor:
-    """Put before each block the one that precedes it, zeros before the first."""
+    """Prepend to each block the one before it; zeros to the first."""
     rows, heads, tokens, dim = x.shape
-    own = x.reshape(rows, heads, blocks, tokens // blocks, dim)
-    before = F.pad(own, (0, 0, 0, 0, 1, 0))[:, :, :-1]
-    return torch.cat([before, own], dim=3).flatten(2, 3)
-
-
-def document_numbers(borders: Tensor) -> Tensor:
-    """Return the document of each token, given borders [documents + 1] that begin with 0."""
-    return torch.repeat_interleave(torch.diff(borders))
-
-
-def sequence_positions(cp: int, length: int, device: torch.device | None = None) -> Tensor:
-    """Return the sequence positions each context-parallel rank holds, [cp, S]."""
-    chunks = torch.arange(cp * length, device=device).view(2 * cp, length // 2)
-    ranks = torch.arange(cp, device=device)
-    return torch.cat([chunks[ranks], chunks[2 * cp - 1 - ranks]], dim=1)
-
-
-def _gather_sequence(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    whole: Tensor = _GatherSequence.apply(x, group)  # type: ignore[no-untyped-call]
-    return whole
-
-
-class _GatherSequence(torch.autograd.Function):
-    """Gather [S, ...] of all ranks in sequence order; sum gradients back to their owner."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        parts = [torch.empty_like(x) for _ in range(group.size())]
-        dist.all_gather(parts, x.contiguous(), group=group)
-        order = sequence_positions(group.size(), x.shape[0], x.device).flatten()
-        whole = torch.empty(order.numel(), *x.shape[1:], dtype=x.dtype, device=x.device)
-        whole[order] = torch.cat(parts)
-        return whole
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total, group=ctx.group)
-        length = total.shape[0] // ctx.group.size()
-        positions = sequence_positions(ctx.group.size(), length, total.device)
-        return total[positions[ctx.group.rank()]], None
+    block = x.reshape(rows, heads, blocks, tokens // blocks, dim)
+    before = F.pad(block, (0, 0, 0, 0, 1, 0))[:, :, :-1]
+    return torch.cat([before, block], dim=3).flatten(2, 3)

@@ -1,10 +1,10 @@
-"""A model that continues sequences token by token, reading each token once.
+"""Incremental decoding: extend sequences token by token with a KV cache.
 
-Prompts of different lengths are padded on the left, so that all sequences grow together. Rotary
-embeddings encode differences of positions alone (arXiv:2104.09864, section 3.3), so the common
-positions of a padded batch change nothing but the padding, which the mask hides.
+Prompts of different lengths are padded on the left, so that all sequences end at the same position.
+Rotary embeddings encode only differences of positions (arXiv:2104.09864, section 3.3), so the
+shifted positions of a padded row change nothing but the padding, which the mask hides.
 
-Shapes: B sequences, S new tokens, L tokens so far, V vocabulary.
+Shapes: B sequences, S new tokens, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,8 +18,8 @@ from moe.model.attention import Attention
 from moe.model.kv_cache import KeyValueCache
 
 
-class CachedModel:
-    """Continues B left-padded sequences; every layer's keys and values are kept."""
+class IncrementalDecoder:
+    """Extends B left-padded sequences; every layer caches its keys and values."""
 
     def __init__(self, chunk: Any, paddings: Sequence[int]) -> None:
         self._chunk = chunk
@@ -27,10 +27,10 @@ class CachedModel:
         self._paddings_b = torch.tensor(paddings, device=device)
         self._is_padded = any(paddings)
         self.length = 0
-        """Tokens read so far, padding included; the position of the next."""
+        """Tokens processed so far, padding included; the position of the next token."""
 
     def next_logits(self, tokens_bs: Tensor) -> Tensor:
-        """Read S more tokens of every sequence; returns the logits after the last, [B, V]."""
+        """Process S more tokens of every sequence; return logits after the last, FP32 [B, V]."""
         end = self.length + tokens_bs.shape[1]
         queries = torch.arange(self.length, end, device=tokens_bs.device)
         mask = self._mask(queries, end) if self._is_padded else None
@@ -39,27 +39,29 @@ class CachedModel:
         return logits[:, -1].float()
 
     def _mask(self, queries: Tensor, num_keys: int) -> Tensor:
-        """Which keys are text of the same sequence, [B, 1, S, keys].
+        """Return which keys are not padding, bool [B, 1, S, keys].
 
-        A padding token sees itself: a softmax over nothing would be NaN, and spread.
+        A padding token sees itself: a softmax over no keys would be NaN, and spread.
         """
         keys = torch.arange(num_keys, device=queries.device)
         return (keys >= self._paddings_b[:, None, None, None]) | (keys == queries[:, None])
 
 
 @contextmanager
-def cached_model(chunk: Any, paddings: Sequence[int], capacity: int) -> Iterator[CachedModel]:
-    """Let a whole model (one chunk) continue sequences of up to `capacity` tokens.
+def incremental_decoder(
+    chunk: Any, paddings: Sequence[int], capacity: int
+) -> Iterator[IncrementalDecoder]:
+    """Decode with a model for the time of the block; its layers have KV caches inside it.
 
     Args:
-        chunk: The model, of the torch kernel set.
-        paddings: For each of B sequences, the padding tokens on its left.
-        capacity: Most tokens of a sequence, padding, prompt and continuation together.
+        chunk: A complete model (one chunk) of kernel set `torch`.
+        paddings: Number of padding tokens on the left of each of B sequences.
+        capacity: Most tokens of a sequence: padding, prompt and continuation together.
     """
-    model = CachedModel(chunk, paddings)
+    decoder = IncrementalDecoder(chunk, paddings)
 
     def shift(_module: Any, args: Any, values: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, values | {"offset": model.length}
+        return args, values | {"offset": decoder.length}
 
     layers = [module for module in chunk.modules() if isinstance(module, Attention)]
     rotary = {m.rotary_pos_emb for m in chunk.modules() if hasattr(m, "rotary_pos_emb")} - {None}
@@ -67,7 +69,7 @@ def cached_model(chunk: Any, paddings: Sequence[int], capacity: int) -> Iterator
     for layer in layers:
         layer.cache = KeyValueCache(capacity)
     try:
-        yield model
+        yield decoder
     finally:
         for layer in layers:
             layer.cache = None

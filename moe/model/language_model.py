@@ -1,4 +1,4 @@
-"""megatron-core's language model with our end: chunked losses, and logits on demand.
+"""megatron-core's language model with our output stage: chunked losses, or logits.
 
 Shapes: S sequence on this rank, B batch, H hidden, V vocabulary.
 """
@@ -6,6 +6,7 @@ Shapes: S sequence on this rank, B batch, H hidden, V vocabulary.
 from typing import Any
 
 import torch
+from megatron.core.dist_checkpointing.mapping import ShardedStateDict
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel.mappings import (
     copy_to_tensor_model_parallel_region,
@@ -16,28 +17,42 @@ from torch import Tensor
 
 from moe.model.cross_entropy import chunked_cross_entropy
 
-PREDICTION_INPUTS = (
+MTP_INPUTS = (
     "input_ids", "position_ids", "attention_mask", "rotary_pos_emb", "packed_seq_params"
 )  # fmt: skip
 
 
 class LanguageModel(GPTModel):  # type: ignore[misc]
-    """Tokens [B, S] to losses [B, S] where labels are given, else to logits [B, S, V / tp].
+    """Maps tokens [B, S] to losses [B, S] where labels are given, else to logits [B, S, V / tp].
 
-    Multi-token-prediction layers (DeepSeek-V3, arXiv:2412.19437, section 2.2) run where losses
-    are asked for; their gradients join through megatron-core's `MTPLossAutoScaler`, divided like
-    the main loss by the step's tokens.
+    Multi-token-prediction layers (DeepSeek-V3, arXiv:2412.19437, section 2.2) run in training
+    only; their gradients are added through megatron-core's `MTPLossAutoScaler`, divided like the
+    main loss by the step's tokens.
     """
+
+    def sharded_state_dict(
+        self,
+        prefix: str = "",
+        sharded_offsets: tuple[tuple[int, int, int], ...] = (),
+        metadata: dict[str, Any] | None = None,
+    ) -> ShardedStateDict:
+        """Describe all weights as shards of the full tensors, for checkpoints of any layout.
+
+        Keys contain each layer's own number, since sparse and dense layers may alternate.
+        """
+        # A new dictionary, because megatron-core adds this start's process groups to it.
+        metadata = {**(metadata or {}), "non_homogeneous_layers": True}
+        return super().sharded_state_dict(prefix, sharded_offsets, metadata)
 
     def _postprocess(
         self, hidden_states: Tensor, *, labels: Tensor | None, **values: Any
     ) -> Tensor:
-        """End the forward pass of this chunk; `hidden_states` are [S, B, H]."""
-        predicts_more = values["mtp_in_postprocess"] and self.training and labels is not None
-        if predicts_more:
-            passed = {name: values[name] for name in PREDICTION_INPUTS}
+        """Run what follows this chunk's Transformer layers; `hidden_states` are [S, B, H]."""
+        runs_mtp = values["mtp_in_postprocess"] and self.training and labels is not None
+        if runs_mtp:
+            inputs = {name: values[name] for name in MTP_INPUTS}
             hidden_states = self.mtp(
-                hidden_states=hidden_states, embedding=self.embedding, **passed
+                hidden_states=hidden_states, embedding=self.embedding, **inputs
             )
         if not self.post_process:
             return hidden_states
@@ -47,10 +62,10 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
             logits, _bias = self.output_layer(hidden_states, weight=weight if tied else None)
             logits_bsv: Tensor = logits.transpose(0, 1).contiguous()
             return logits_bsv
-        depths = 1 + (self.config.mtp_num_layers if predicts_more else 0)
+        depths = 1 + (self.config.mtp_num_layers if runs_mtp else 0)
         first, *later = hidden_states.chunk(depths, dim=0)
         if later:
-            first = self._with_later_losses(first, later, weight, labels, values["loss_mask"])
+            first = self._attach_mtp_losses(first, later, weight, labels, values["loss_mask"])
         return self._losses(first, weight, labels)
 
     def _losses(self, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -65,7 +80,7 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
         )
         return losses.view(hidden.shape[:2]).transpose(0, 1).contiguous()
 
-    def _with_later_losses(
+    def _attach_mtp_losses(
         self,
         hidden: Tensor,
         later: list[Tensor],
@@ -75,7 +90,8 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
     ) -> Tensor:
         """Attach the losses of tokens further ahead to `hidden`.
 
-        A prediction counts where all tokens up to its own do: none reaches over a document's end.
+        A prediction counts where all tokens up to its own count, so none crosses the end of a
+        document.
         """
         mask = torch.ones_like(labels, dtype=torch.float32) if mask is None else mask
         shifted, counted = labels, mask

@@ -1,4 +1,4 @@
-"""The one translation of a model, layout and precision to megatron-core's configuration."""
+"""Translate a model, layout and precision to megatron-core's configuration; the only place."""
 
 from typing import Any
 
@@ -17,7 +17,11 @@ from parallel.precision.recipes import Precision
 def transformer_config(
     model: ModelConfig, layout: Layout, precision: Precision
 ) -> TransformerConfig:
-    """Translate to megatron-core's configuration."""
+    """Return megatron-core's configuration of a model in a layout and precision.
+
+    Raises:
+        ConfigError: megatron-core refuses the combination.
+    """
     dtype = torch.bfloat16 if precision.dtype == "bf16" else torch.float32
     values: dict[str, Any] = {
         "num_layers": model.num_layers,
@@ -40,11 +44,11 @@ def transformer_config(
         "bias_activation_fusion": False,
         "masked_softmax_fusion": False,
         "gradient_accumulation_fusion": False,
-        # Weights are filled later, the same under every layout; the engine's own pass only
-        # marks which are tensor-parallel.
-        "init_method": _leave,
-        "output_layer_init_method": _leave,
-        "embedding_init_method": _leave,
+        # Weights are initialized later, the same under every layout (initialization.py);
+        # megatron-core's own pass only marks which are tensor-parallel.
+        "init_method": _unchanged,
+        "output_layer_init_method": _unchanged,
+        "embedding_init_method": _unchanged,
         "params_dtype": dtype,
         "pipeline_dtype": dtype,
         "bf16": precision.dtype == "bf16",
@@ -55,8 +59,8 @@ def transformer_config(
         "sequence_parallel": bool(layout.sp),
         "pipeline_model_parallel_size": layout.pp,
         "virtual_pipeline_model_parallel_size": layout.vpp if layout.vpp > 1 else None,
-        # Batched messages of an interleaved pipeline mix up activations and gradients when two
-        # stages are each other's next and previous; sent one by one they keep their order.
+        # With an interleaved pipeline of two stages, batched messages mix up activations and
+        # gradients, since each stage is the other's next and previous; sent singly they do not.
         "batch_p2p_comm": layout.vpp == 1,
         "overlap_p2p_comm": layout.vpp > 1,
         "account_for_embedding_in_pipeline_split": layout.ends_count_as_layers,
@@ -79,12 +83,12 @@ def transformer_config(
     return config
 
 
-def _leave(weight: torch.Tensor) -> torch.Tensor:
+def _unchanged(weight: torch.Tensor) -> torch.Tensor:
     return weight
 
 
 def _stage_values(model: ModelConfig, layout: Layout) -> dict[str, Any]:
-    """Name what each chunk holds, in the model's order, where layers are dealt unevenly."""
+    """List each chunk's layers in the model's order, where stages are uneven."""
     if layout.stage_layers is None or layout.pp == 1:
         return {}
     chunks = [["decoder"] * count for count in layout.stage_layers]
@@ -109,15 +113,15 @@ def _recompute_values(layout: Layout) -> dict[str, Any]:
 
 
 def _fp8_values(precision: Precision) -> dict[str, Any]:
-    """FP8 of Transformer Engine; emulated FP8 replaces products in the built model instead."""
+    """Return Transformer Engine's FP8; emulated FP8 replaces matmuls of the built model instead."""
     if not precision.is_native_fp8:
         return {}
-    kept = precision.fp8_keep_first + precision.fp8_keep_last > 0
+    keeps_layers = precision.fp8_keep_first + precision.fp8_keep_last > 0
     return {
         "fp8": precision.formats,
         "fp8_recipe": "tensorwise" if precision.fp8 == "current" else precision.fp8,
         "fp8_param": precision.fp8_parameters,
-        "first_last_layers_bf16": kept,
+        "first_last_layers_bf16": keeps_layers,
         "num_layers_at_start_in_bf16": precision.fp8_keep_first,
         "num_layers_at_end_in_bf16": precision.fp8_keep_last,
     }
@@ -134,7 +138,7 @@ def _activation_values(model: ModelConfig) -> dict[str, Any]:
 
 
 def _window_values(model: ModelConfig) -> dict[str, Any]:
-    """The window without the token itself, and which layers (counted from 1) have none."""
+    """Return the window without the query itself, and which layers (from 1) have none."""
     if model.sliding_window is None:
         return {}
     return {
@@ -156,14 +160,14 @@ def _moe_values(model: ModelConfig, layout: Layout) -> dict[str, Any]:
         "moe_shared_expert_intermediate_size": moe.shared_expert_ffn_hidden_size or None,
         "moe_shared_expert_gate": moe.shared_expert_gate,
         "moe_router_score_function": moe.score_function,
-        # Our router decides (moe/model/router.py); this lets the engine accept top_k = 1.
+        # Our router (router.py) does not use this; it makes megatron-core accept top_k = 1.
         "moe_router_pre_softmax": moe.score_function == "softmax" and not moe.normalize_top_k,
         "moe_router_load_balancing_type": moe.load_balancing,
         "moe_aux_loss_coeff": loss_scale * moe.aux_loss_coefficient,
         "moe_z_loss_coeff": loss_scale * moe.z_loss_coefficient or None,
         "moe_router_enable_expert_bias": moe.expert_bias,
         "moe_router_bias_update_rate": moe.expert_bias_update_rate,
-        # Our router drops tokens; the dispatcher must know that some may be missing.
+        # Our router drops tokens; this tells the dispatcher that some may be missing.
         "moe_expert_capacity_factor": moe.capacity_factor,
         "moe_router_dtype": None if moe.router_dtype == "model" else moe.router_dtype,
         "moe_grouped_gemm": True,
@@ -199,7 +203,7 @@ def _mla_values(model: ModelConfig) -> dict[str, Any]:
         "v_head_dim": mla.v_head_dim,
         "rope_type": "yarn" if rope.scaling == "yarn" else "rope",
         "rotary_base": rope.theta,
-        # Scales the softmax too, which only YaRN does.
+        # This also scales the softmax, as only YaRN does.
         "rotary_scaling_factor": rope.factor if rope.scaling == "yarn" else 1.0,
         "original_max_position_embeddings": rope.original_max_seq_len,
         "mscale": rope.mscale,
@@ -210,6 +214,6 @@ def _mla_values(model: ModelConfig) -> dict[str, Any]:
 
 
 def _set_yarn(config: TransformerConfig, model: ModelConfig) -> None:
-    """Give attention the values of YaRN's scale, which it reads off by these names."""
+    """Set YaRN's softmax scale where standard attention reads it."""
     config.yarn_rotary_scaling_factor = model.rope.factor
     config.yarn_mscale, config.yarn_mscale_all_dim = model.rope.mscale, model.rope.mscale_all_dim

@@ -1,4 +1,4 @@
-"""Kernel set `torch`: root-mean-square norms that know how tokens and heads are cut over ranks.
+"""Kernel set `torch`: RMS norms that support sharding of tokens and heads over ranks.
 
 Shapes: S sequence on this rank, B batch, D head dimension.
 """
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm (arXiv:1910.07467) that knows sequence parallelism.
+    """Root-mean-square norm (arXiv:1910.07467) that supports sequence parallelism.
 
-    With sequence parallelism a rank sees a part of the tokens; the mark on the weight makes
+    With sequence parallelism a rank has only some of the tokens; the weight's attribute makes
     megatron-core sum its gradient over the tensor-parallel ranks.
     """
 
@@ -32,15 +32,15 @@ class RMSNorm(nn.Module):
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
+        """Normalize the last dimension."""
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
 class FullQkNorm(nn.Module):
-    """RMSNorm over all heads together (OLMoE, arXiv:2409.02060), heads cut over `tp` ranks.
+    """RMSNorm over all heads together (OLMoE, arXiv:2409.02060), heads sharded over `tp` ranks.
 
-    Input and output are [S, B, heads on this rank, D]. Every rank keeps the whole weight and
-    uses its slice, so that megatron-core's sum of `q_layernorm` gradients over ranks is right.
+    Input and output are [S, B, heads on this rank, D]. Every rank holds the full weight and uses
+    its slice, so that megatron-core's sum of `q_layernorm` gradients over ranks is right.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class FullQkNorm(nn.Module):
         return int(config.num_attention_heads)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise over heads and head dimension together."""
+        """Normalize over heads and head dimension together."""
         square_sum = x.float().square().sum(dim=(-2, -1), keepdim=True)
         if self.tp_group.size() > 1:
             square_sum = _SumOverRanks.apply(square_sum, self.tp_group)  # type: ignore[no-untyped-call]
@@ -73,7 +73,7 @@ class FullQkNorm(nn.Module):
 
 
 class FullKeyNorm(FullQkNorm):
-    """The same for keys, which have fewer heads."""
+    """`FullQkNorm` for keys, which have fewer heads."""
 
     @staticmethod
     def _total_heads(config: TransformerConfig) -> int:
@@ -81,7 +81,7 @@ class FullKeyNorm(FullQkNorm):
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """Sum over ranks, forward and backward: every rank's output depends on every rank's input."""
+    """Sum over ranks in both passes: every rank's output depends on every rank's input."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:

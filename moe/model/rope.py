@@ -1,7 +1,7 @@
-"""Rotary frequencies of a model, the same on every version of the engine.
+"""Rotary frequencies of a model, the same on every version of megatron-core.
 
-megatron-core knows Llama 3.1's scaling with fixed parameters, and YaRN for whole heads only; the
-frequencies here replace those of its modules, which then turn queries and keys as ever.
+megatron-core supports Llama 3.1's scaling with fixed parameters only, and YaRN only for heads that
+are rotated completely. These frequencies replace those of its rotary modules.
 """
 
 import math
@@ -14,7 +14,7 @@ from moe.config.model import ModelConfig, RopeConfig
 
 
 def rotary_frequencies(rope: RopeConfig, dim: int) -> Tensor:
-    """Return radians a position for each pair of `dim` rotated dimensions, FP32 [dim / 2]."""
+    """Return radians per position for each pair of `dim` rotated dimensions, FP32 [dim / 2]."""
     base = 1.0 / rope.theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
     if rope.scaling == "llama3":
         return _llama3(rope, base)
@@ -24,18 +24,18 @@ def rotary_frequencies(rope: RopeConfig, dim: int) -> Tensor:
 
 
 def _llama3(rope: RopeConfig, base: Tensor) -> Tensor:
-    """Llama 3.1: slow turns are divided by `factor`, fast ones kept, blended between.
+    """Llama 3.1: divide low frequencies by `factor`, keep high ones, interpolate between.
 
     meta-llama/llama-models, models/llama3/reference_impl/model.py, `apply_scaling`.
     """
     turns = rope.original_max_seq_len * base / (2 * math.pi)
     low, high = rope.low_frequency_factor, rope.high_frequency_factor
-    kept = ((turns - low) / (high - low)).clamp(0, 1)
-    return (1 - kept) * base / rope.factor + kept * base
+    unscaled = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 - unscaled) * base / rope.factor + unscaled * base
 
 
 def _yarn(rope: RopeConfig, base: Tensor, dim: int) -> Tensor:
-    """YaRN (arXiv:2309.00071, section 3.2), its ramp over dimensions."""
+    """YaRN (arXiv:2309.00071, section 3.2), with its ramp over dimensions."""
 
     def dimension(turns: float) -> float:
         length = rope.original_max_seq_len / (turns * 2 * math.pi)
@@ -51,11 +51,11 @@ def _yarn(rope: RopeConfig, base: Tensor, dim: int) -> Tensor:
 
 
 def set_frequencies(chunk: Any, model: ModelConfig) -> None:
-    """Give every rotary module of a built chunk the model's frequencies."""
+    """Set the model's frequencies in every rotary module of a built chunk."""
     modules = {m.rotary_pos_emb for m in chunk.modules() if hasattr(m, "rotary_pos_emb")} - {None}
     for module in modules:
         if hasattr(module, "correction_range_round_to_int"):
-            # Latent attention's YaRN, which takes all but this from the configuration.
+            # YaRN of latent attention reads everything but this from the configuration.
             module.correction_range_round_to_int = model.rope.round_correction_range
             continue
         dim = 2 * module.inv_freq.numel()

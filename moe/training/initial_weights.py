@@ -13,7 +13,6 @@ from moe.checkpoint.format import read_index
 from moe.checkpoint.weights import load_weights
 from moe.config.experiment import Experiment
 from moe.errors import ConfigError
-from moe.model.build import SHARDING
 from parallel.engine.collectives import all_gather_objects
 
 NOT_OF_THE_MODEL = ("optimizer.", "rng", "mtp.")
@@ -45,7 +44,7 @@ def load_initial_weights(experiment: Experiment, chunks: Sequence[Any]) -> None:
 
 
 def _keys(chunk: Any) -> list[str]:
-    state = chunk.sharded_state_dict(metadata=SHARDING)
+    state = chunk.sharded_state_dict()
     apply_factories(state)
     return [value.key for value in nested_values(state) if isinstance(value, ShardedTensor)]
 

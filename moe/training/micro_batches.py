@@ -12,8 +12,8 @@ from torch import Tensor
 
 from data.loading.batch import Batch
 from moe.config.experiment import Experiment
-from moe.model.build import document_inputs
-from moe.model.torch_kernels import sequence_positions
+from moe.model.context_parallel import sequence_positions
+from moe.model.document_masks import document_inputs
 from moe.training.objectives import Measured
 
 Item = tuple[Batch, Tensor | None]

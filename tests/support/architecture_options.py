@@ -182,9 +182,7 @@ def randomize(chunk: Any) -> None:
     from megatron.core.dist_checkpointing.dict_utils import nested_values
     from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factories
 
-    from moe.model.build import SHARDING
-
-    state = chunk.sharded_state_dict(metadata=SHARDING)
+    state = chunk.sharded_state_dict()
     apply_factories(state)
     for shard in nested_values(state):
         if not isinstance(shard, ShardedTensor):

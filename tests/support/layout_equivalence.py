@@ -168,37 +168,38 @@ def started(experiment: Experiment, without: str | None = None) -> Iterator[Any]
 
 def _take_away(correction: str) -> None:
     """Undo one correction in this process."""
-    from moe.model import mcore_config, torch_kernels
+    from moe.model import mcore_config
+    from moe.model.norm import RMSNorm
 
     if correction == "aux_loss_gradient_scale":
         mcore_config.aux_loss_gradient_scale = lambda _: 1
     elif correction == "expert_allreduce":
-        _after_experts(torch_kernels, lambda weight: setattr(weight, "allreduce", True))
+        _after_experts(lambda weight: setattr(weight, "allreduce", True))
     elif correction == "expert_norm_mark":
-        _after_experts(
-            torch_kernels, lambda weight: setattr(weight, "tensor_model_parallel", False)
-        )
+        _after_experts(lambda weight: setattr(weight, "tensor_model_parallel", False))
     elif correction == "norm_sequence_parallel":
-        made = torch_kernels.RMSNorm.__init__
+        made = RMSNorm.__init__
 
         def init(self: Any, *args: Any, **kwargs: Any) -> None:
             made(self, *args, **kwargs)
             self.weight.sequence_parallel = False
 
-        torch_kernels.RMSNorm.__init__ = init
+        RMSNorm.__init__ = init  # type: ignore[method-assign]
     else:
         raise ValueError(correction)
 
 
-def _after_experts(torch_kernels: Any, change: Any) -> None:
-    made = torch_kernels.GroupedExperts.__init__
+def _after_experts(change: Any) -> None:
+    from moe.model.experts import GroupedExperts
+
+    made = GroupedExperts.__init__
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         made(self, *args, **kwargs)
         for weight in (self.gate_up, self.down):
             change(weight)
 
-    torch_kernels.GroupedExperts.__init__ = init
+    GroupedExperts.__init__ = init  # type: ignore[method-assign]
 
 
 def shards(chunks: Sequence[Any]) -> list[Shard]:
@@ -206,11 +207,9 @@ def shards(chunks: Sequence[Any]) -> list[Shard]:
     from megatron.core.dist_checkpointing.dict_utils import nested_values
     from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factories
 
-    from moe.model.build import SHARDING
-
     found = []
     for chunk in chunks:
-        state = chunk.module.sharded_state_dict(metadata=SHARDING)
+        state = chunk.module.sharded_state_dict()
         apply_factories(state)
         for shard in nested_values(state):
             if isinstance(shard, ShardedTensor):

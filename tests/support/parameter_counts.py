@@ -27,7 +27,7 @@ def engine_chunk_layers(layout: Layout, model: ModelConfig) -> list[list[range]]
     from megatron.core.transformer.transformer_block import get_num_layers_to_build
     from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 
-    from moe.model.build import transformer_config
+    from moe.model.mcore_config import transformer_config
 
     config = transformer_config(model, layout, Precision())
 

@@ -40,7 +40,7 @@ def _experts_against_loop(counts: list[int]) -> dict[str, float]:
     """Return the largest difference of output and gradients from a loop over experts."""
     from megatron.core.process_groups_config import ProcessGroupCollection
 
-    from moe.model.torch_kernels import GroupedExperts
+    from moe.model.experts import GroupedExperts
 
     _started()
     width, inner = HEADS * DIM, 12
@@ -87,7 +87,7 @@ def test_grouped_experts_equal_a_loop(counts: list[int]) -> None:
 def _experts_without_tokens() -> dict[str, tuple[int, float]]:
     from megatron.core.process_groups_config import ProcessGroupCollection
 
-    from moe.model.torch_kernels import GroupedExperts
+    from moe.model.experts import GroupedExperts
 
     _started()
     config = _config(moe_ffn_hidden_size=4, num_moe_experts=2, add_bias_linear=False)
@@ -111,7 +111,7 @@ def test_experts_without_tokens_get_zero_gradients() -> None:
 
 
 def _rms_norm() -> float:
-    from moe.model.torch_kernels import RMSNorm
+    from moe.model.norm import RMSNorm
 
     _started()
     norm = RMSNorm(_config(), 24, eps=1e-3)
@@ -126,11 +126,11 @@ def test_rms_norm_by_hand() -> None:
 
 
 def _full_norm(kind: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Normalise this rank's heads; returns output, input gradient and weight gradient."""
-    from moe.model import torch_kernels
+    """Normalize this rank's heads; returns output, input gradient and weight gradient."""
+    from moe.model import norm as norms
 
     engine = _started(tp=_world_size())
-    norm = getattr(torch_kernels, kind)(_config(), DIM, eps=1e-5)
+    norm = getattr(norms, kind)(_config(), DIM, eps=1e-5)
     heads = norm.num_heads
     norm.weight.data.copy_(_random(heads * DIM, seed=5))
     share = heads // engine.world_size
@@ -153,21 +153,22 @@ def test_full_qk_norm_under_tensor_parallelism(kind: str, heads: int) -> None:
     flat = x.flatten(-2)
     expected = flat / torch.sqrt((flat * flat).mean(-1, keepdim=True) + 1e-5) * weight
     upstream = _random(SEQ, BATCH, heads, DIM, seed=7).flatten(-2)
-    by_x, by_weight = torch.autograd.grad(expected, [x, weight], upstream)
+    grad_input, grad_weight = torch.autograd.grad(expected, [x, weight], upstream)
     ranks = run_ranks(2, _full_norm, kind)
     outputs, gradients, weight_gradients = zip(*ranks, strict=True)
     close = {"rtol": 1e-4, "atol": 1e-5}
     whole = np.concatenate(outputs, axis=2).reshape(SEQ, BATCH, -1)
     np.testing.assert_allclose(whole, expected.detach().numpy(), **close)
-    np.testing.assert_allclose(np.concatenate(gradients, axis=2), by_x.numpy(), **close)
-    np.testing.assert_allclose(sum(weight_gradients), by_weight.numpy(), **close)
+    np.testing.assert_allclose(np.concatenate(gradients, axis=2), grad_input.numpy(), **close)
+    np.testing.assert_allclose(sum(weight_gradients), grad_weight.numpy(), **close)
 
 
 def _attention() -> list[NDArray[Any]]:
     """Attend over this rank's part of the sequence; returns output, gradients of q, k, v."""
     from megatron.core.transformer.enums import AttnMaskType
 
-    from moe.model.torch_kernels import Attention, sequence_positions
+    from moe.model.attention import Attention
+    from moe.model.context_parallel import sequence_positions
 
     engine = _started(cp=_world_size())
     attention = Attention(_config(), 1, AttnMaskType.causal)
