@@ -17,6 +17,20 @@ StatusCallback = Callable[[str], None]
 """Receives a line on what is being measured."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """How often each case is measured, under which settings, and where results are saved."""
+
+    repeats: int
+    """Timed repeats of a case."""
+    warmup: int = 0
+    """Repeats before them, which do not count."""
+    overrides: Sequence[str] = ()
+    """`KEY=VALUE` of `[parallel]`, `[precision]` and `[energy]`."""
+    out: Path | None = None
+    """File of results (JSON lines)."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One point of a benchmark: what is measured, and how."""

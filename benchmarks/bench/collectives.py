@@ -3,39 +3,39 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from benchmarks.bench.cases import Case
+from benchmarks.bench.cases import BenchOptions, Case
 from benchmarks.bench.instruments import synchronize
 from benchmarks.bench.session import BenchSession, bench_session
 from benchmarks.errors import BenchmarkError
 from parallel.measurement.intervals import median_interval
 
-Exchange = Callable[[torch.Tensor, torch.Tensor], Any]
+Collective = Callable[[torch.Tensor, torch.Tensor], Any]
+"""Takes an output and an input tensor of the same size."""
 
 
-def _all_reduce(_into: torch.Tensor, of: torch.Tensor) -> None:
-    dist.all_reduce(of)
+def _all_reduce(_output: torch.Tensor, source: torch.Tensor) -> None:
+    dist.all_reduce(source)
 
 
-def _all_gather(into: torch.Tensor, of: torch.Tensor) -> None:
-    dist.all_gather_into_tensor(into, of.chunk(dist.get_world_size())[dist.get_rank()])
+def _all_gather(output: torch.Tensor, source: torch.Tensor) -> None:
+    dist.all_gather_into_tensor(output, source.chunk(dist.get_world_size())[dist.get_rank()])
 
 
-def _reduce_scatter(into: torch.Tensor, of: torch.Tensor) -> None:
-    dist.reduce_scatter_tensor(into.chunk(dist.get_world_size())[dist.get_rank()], of)
+def _reduce_scatter(output: torch.Tensor, source: torch.Tensor) -> None:
+    dist.reduce_scatter_tensor(output.chunk(dist.get_world_size())[dist.get_rank()], source)
 
 
-def _all_to_all(into: torch.Tensor, of: torch.Tensor) -> None:
-    dist.all_to_all_single(into, of)
+def _all_to_all(output: torch.Tensor, source: torch.Tensor) -> None:
+    dist.all_to_all_single(output, source)
 
 
-# Bytes on the wire for a whole tensor of n bytes over r ranks, as nccl-tests' PERFORMANCE.md.
-OPERATIONS: dict[str, tuple[Exchange, Callable[[int], float]]] = {
+# Bytes on the bus for each byte of the complete tensor, over r ranks (nccl-tests, PERFORMANCE.md).
+OPERATIONS: dict[str, tuple[Collective, Callable[[int], float]]] = {
     "all_reduce": (_all_reduce, lambda ranks: 2 * (ranks - 1) / ranks),
     "all_gather": (_all_gather, lambda ranks: (ranks - 1) / ranks),
     "reduce_scatter": (_reduce_scatter, lambda ranks: (ranks - 1) / ranks),
@@ -43,20 +43,13 @@ OPERATIONS: dict[str, tuple[Exchange, Callable[[int], float]]] = {
 }
 
 
-def run(
-    sizes: Sequence[int],
-    *,
-    repeats: int,
-    warmup: int,
-    overrides: Sequence[str],
-    out: Path | None,
-) -> list[dict[str, Any]]:
-    """Measure every operation at every size (bytes of the whole tensor).
+def run(sizes: Sequence[int], options: BenchOptions) -> list[dict[str, Any]]:
+    """Measure every operation at every size (bytes of the complete tensor).
 
     Raises:
         BenchmarkError: There is only one rank.
     """
-    with bench_session(overrides) as session:
+    with bench_session(options) as session:
         ranks = session.engine.world_size
         if ranks < 2:
             raise BenchmarkError(
@@ -64,40 +57,39 @@ def run(
             )
         cases = [
             Case(
-                {"operation": name, "bytes": size, "ranks": ranks, "repeats": repeats},
-                partial(measure, name, size, session, repeats, warmup),
+                {"operation": name, "bytes": size, "ranks": ranks, "repeats": options.repeats},
+                partial(measure, name, size, session),
             )
             for name in OPERATIONS
             for size in sizes
         ]
-        return session.run("collectives", cases, out)
+        return session.run("collectives", cases)
 
 
-def measure(
-    name: str, size: int, session: BenchSession, repeats: int, warmup: int
-) -> dict[str, Any]:
+def measure(name: str, size: int, session: BenchSession) -> dict[str, Any]:
     """Time one operation; the slowest rank's time counts."""
-    exchange, wire_share = OPERATIONS[name]
+    collective, bus_factor = OPERATIONS[name]
     device, ranks = session.engine.device, session.engine.world_size
+    repeats, warmup = session.options.repeats, session.options.warmup
     elements = max(1, size // 4 // ranks) * ranks
-    of = torch.ones(elements, device=device)
-    into = torch.empty_like(of)
-    times = torch.zeros(repeats, dtype=torch.float64)
+    source = torch.ones(elements, device=device)
+    output = torch.empty_like(source)
+    seconds = torch.zeros(repeats, dtype=torch.float64)
     for number in range(warmup + repeats):
         dist.barrier()
         synchronize(device)
         begin = time.perf_counter()
-        exchange(into, of)
+        collective(output, source)
         synchronize(device)
         if number >= warmup:
-            times[number - warmup] = time.perf_counter() - begin
-        of.fill_(1.0)
-    dist.all_reduce(times, op=dist.ReduceOp.MAX)
-    taken = median_interval(times.tolist())
-    rate = 4 * elements / taken.median
+            seconds[number - warmup] = time.perf_counter() - begin
+        source.fill_(1.0)
+    dist.all_reduce(seconds, op=dist.ReduceOp.MAX)
+    time_s = median_interval(seconds.tolist())
+    rate = 4 * elements / time_s.median
     return {
-        "time_s": taken.to_json(),
+        "time_s": time_s.to_json(),
         "algorithm_bytes_per_s": rate,
-        "bus_bytes_per_s": rate * wire_share(ranks),
+        "bus_bytes_per_s": rate * bus_factor(ranks),
         "backend": dist.get_backend(),
     }

@@ -1,4 +1,4 @@
-"""Routing imposed on a model for benchmarks: even, or out of balance in a known way.
+"""Routing forced on a model for benchmarks: balanced, or imbalanced in a known way.
 
 Shapes: T tokens, E experts, K experts a token.
 """
@@ -17,21 +17,21 @@ class RoutingProfile:
     """How tokens are spread over experts."""
 
     kind: Literal["natural", "forced", "zipf", "hot"]
-    """`natural`: the router decides; `forced`: even at random, as published speeds are made;
-    `zipf`: expert e drawn in proportion to (e + 1)^-strength; `hot`: a share of all tokens
-    (`strength`) goes to one expert, the rest evenly."""
+    """`natural`: the router decides; `forced`: uniform at random, as for published speeds;
+    `zipf`: expert e is drawn in proportion to (e + 1)^-strength; `hot`: a fraction of all tokens
+    (`strength`) goes to expert 0, the rest evenly to the others."""
     strength: float = 0.0
 
     def __str__(self) -> str:
         return self.kind if self.kind in ("natural", "forced") else f"{self.kind}:{self.strength:g}"
 
-    def choose(
+    def draw_experts(
         self, num_tokens: int, num_experts: int, top_k: int, generator: torch.Generator
     ) -> Tensor | None:
-        """Draw different experts for each token, [T, K]; `None`: the router shall decide."""
+        """Draw distinct experts for each token, [T, K]; `None`: the router decides."""
         if self.kind == "natural":
             return None
-        # The largest K of log-weights plus Gumbel noise are draws without replacement
+        # The top K of log-weights plus Gumbel noise are draws without replacement
         # (arXiv:1903.06059).
         uniform = torch.rand(num_tokens, num_experts, generator=generator, dtype=torch.float64)
         keys = -torch.log(-torch.log(uniform.clamp_min(1e-300)))
@@ -48,7 +48,7 @@ def parse_profile(text: str) -> RoutingProfile:
     """Read `natural`, `forced`, `zipf:S` (S >= 0) or `hot:SHARE` (0 to 1).
 
     Raises:
-        BenchmarkError: Anything else; says what there is.
+        BenchmarkError: Anything else.
     """
     kind, _, number = text.partition(":")
     try:
@@ -66,7 +66,7 @@ def parse_profile(text: str) -> RoutingProfile:
     )
 
 
-def max_over_mean(choice: Tensor, num_experts: int) -> float:
-    """Return the busiest expert's load over the even share, for a choice [T, K]."""
-    counts = torch.bincount(choice.flatten(), minlength=num_experts).double()
+def max_over_mean(experts: Tensor, num_experts: int) -> float:
+    """Return the busiest expert's load over the mean load; `experts` are each token's, [T, K]."""
+    counts = torch.bincount(experts.flatten(), minlength=num_experts).double()
     return float(counts.max() / counts.mean())

@@ -1,33 +1,59 @@
-"""How many of a model's layers fit here: a benchmark of a large model keeps its widths, says so."""
+"""How many of a model's layers fit here: a large model is measured at full width, less deep."""
 
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 import torch
 
+from benchmarks.bench.session import BenchSession, print_line
 from benchmarks.errors import BenchmarkError
+from moe.config.experiment import load_model
 from moe.config.model import ModelConfig
 from parallel.engine.collectives import all_gather_objects
 from parallel.engine.start import Engine
 
-# Of what is free; the rest is for libraries, fragmentation and the error of the estimate.
-USABLE_SHARE = 0.8
+# Of free memory; the rest is for libraries, fragmentation and the error of the estimate.
+USABLE_FRACTION = 0.8
 
-Bytes = Callable[[ModelConfig], float]
-"""Estimated memory of one rank, in bytes."""
+MemoryEstimate = Callable[[ModelConfig], float]
+"""Returns the estimated memory of one rank, bytes."""
 
 
-def free_bytes(engine: Engine) -> float:
-    """Return the memory that each rank may take, bytes; a collective call, for all must agree."""
+def load_fitting_model(
+    name: str,
+    layers: int | None,
+    session: BenchSession,
+    estimate: MemoryEstimate,
+    multiple: int = 1,
+) -> tuple[ModelConfig, dict[str, Any]]:
+    """Load a model, cut to `layers` layers or to as many as fit; prints what was cut.
+
+    Every rank must call it.
+
+    Returns:
+        The model, and what its case is called: name, layers, and layers of the complete model.
+    """
+    full = load_model(name)
+    model, note = fit_layers(
+        name, full, layers, available_bytes(session.engine), estimate, multiple
+    )
+    if note is not None and session.engine.is_main:
+        print_line(note)
+    return model, {"model": name, "layers": model.num_layers, "of_layers": full.num_layers}
+
+
+def available_bytes(engine: Engine) -> float:
+    """Return the memory that each rank may use, bytes; the same on all ranks (a collective)."""
     if engine.device.type == "cuda":
         own = float(torch.cuda.mem_get_info(engine.device)[0])
     else:
         own = float(psutil.virtual_memory().available) / engine.world_size
-    return USABLE_SHARE * float(min(all_gather_objects(own)))
+    return USABLE_FRACTION * float(min(all_gather_objects(own)))
 
 
 def cut_layers(model: ModelConfig, layers: int | None) -> ModelConfig:
-    """Return the model with its first `layers` layers: all widths stay, the depth does not.
+    """Return the model with its first `layers` layers only; widths stay.
 
     Raises:
         BenchmarkError: A sparse model would be left without a sparse layer.
@@ -43,48 +69,51 @@ def cut_layers(model: ModelConfig, layers: int | None) -> ModelConfig:
 
 
 def fewest_layers(model: ModelConfig) -> int:
-    """Return the fewest first layers that show what the model is: one sparse one, if any."""
+    """Return how many layers are enough to include a sparse one; 1 for a dense model."""
     return 1 + (list(model.sparse_layers).index(True) if any(model.sparse_layers) else 0)
 
 
-def fitted(
+def fit_layers(  # noqa: PLR0913 - a model, its limits, and how to estimate
     name: str,
     model: ModelConfig,
     layers: int | None,
     available: float,
-    needed: Bytes,
-    step: int = 1,
+    estimate: MemoryEstimate,
+    multiple: int = 1,
 ) -> tuple[ModelConfig, str | None]:
-    """Return the model, cut to `layers` or to what fits into `available` bytes, and a word on it.
+    """Return the model, cut to `layers` or to what fits into `available` bytes, and a note on it.
 
-    `step` is what the number of layers must be a multiple of (pipeline stages).
+    The number of layers that fit is rounded down to a multiple of `multiple` (pipeline stages).
 
     Raises:
         BenchmarkError: Not even the fewest layers fit.
     """
-    if layers is not None or needed(model) <= available:
+    if layers is not None or estimate(model) <= available:
         cut = cut_layers(model, layers)
-        return cut, _word(name, cut, model, None)
-    fewest = -(-fewest_layers(model) // step) * step
-    fitting = [n for n in range(fewest, model.num_layers, step)
-               if needed(cut_layers(model, n)) <= available]  # fmt: skip
+        return cut, _cut_note(name, cut, model, None)
+    fewest = -(-fewest_layers(model) // multiple) * multiple
+    fitting = [n for n in range(fewest, model.num_layers, multiple)
+               if estimate(cut_layers(model, n)) <= available]  # fmt: skip
     if not fitting:
-        small = needed(cut_layers(model, fewest))
+        small = estimate(cut_layers(model, fewest))
         raise BenchmarkError(
             f"{name}: {fewest} of {model.num_layers} layers need {small / 1e9:.1f} GB, and"
             f" {available / 1e9:.1f} GB are to be had: take a smaller model, batch or sequence, or"
             " more ranks"
         )
     cut = cut_layers(model, fitting[-1])
-    return cut, _word(name, cut, model, (needed(model), available))
+    return cut, _cut_note(name, cut, model, (estimate(model), available))
 
 
-def _word(
-    name: str, cut: ModelConfig, whole: ModelConfig, why: tuple[float, float] | None
+def _cut_note(
+    name: str, cut: ModelConfig, full: ModelConfig, needed_available: tuple[float, float] | None
 ) -> str | None:
-    if cut.num_layers == whole.num_layers:
+    if cut.num_layers == full.num_layers:
         return None
-    text = f"{name}: only the first {cut.num_layers} of {whole.num_layers} layers are measured"
-    if why is None:
+    text = f"{name}: only the first {cut.num_layers} of {full.num_layers} layers are measured"
+    if needed_available is None:
         return text
-    return f"{text}: all would need {why[0] / 1e9:.1f} GB, and {why[1] / 1e9:.1f} GB are to be had"
+    needed, available = needed_available
+    return (
+        f"{text}: all would need {needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB are to be had"
+    )

@@ -1,4 +1,4 @@
-"""Shapes of one MoE layer: a grid of them, and those with published speeds."""
+"""Shapes of one MoE layer: grids of them, and those with published speeds."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -41,22 +41,22 @@ class LayerShape:
 
     @property
     def forward_flops(self) -> float:
-        """FLOPs of experts in one forward pass: three products, 2 a weight and token."""
+        """FLOPs of the experts in one forward pass: three matmuls, 2 FLOPs a weight and token."""
         width = self.top_k * self.expert_ffn_hidden_size + self.shared_expert_ffn_hidden_size
         return 6.0 * self.tokens * self.hidden_size * width
 
 
 def layer_shapes(
     base: LayerShape,
-    tokens: Sequence[int],
-    experts: Sequence[int],
-    top_k: Sequence[int],
-    granularity: Sequence[int],
+    tokens: Sequence[int] = (),
+    experts: Sequence[int] = (),
+    top_k: Sequence[int] = (),
+    granularity: Sequence[int] = (),
 ) -> list[LayerShape]:
     """Return the grid around `base`; empty lists keep its value.
 
-    Granularity G cuts each expert into G of a G-th of the width and routes to G times as many
-    (arXiv:2402.07871): FLOPs and parameters stay.
+    Granularity G splits each expert into G, each 1/G as wide, and routes to G times as many
+    (arXiv:2402.07871): FLOPs and parameters stay the same.
 
     Raises:
         BenchmarkError: An expert's width is not divisible by a granularity, or top-k is too large.
@@ -100,7 +100,7 @@ def published_shape(name: str, shrink: int) -> LayerShape:
 
 
 def published_layers(shape: LayerShape) -> list[dict[str, str]]:
-    """Return the published measurements of this very layer, on eight H100, each with its source."""
+    """Return published measurements of exactly this layer, on eight H100, each with its source."""
     sizes = asdict(shape)
     return [
         row

@@ -1,4 +1,4 @@
-"""What a training step keeps in memory, counted from the tensors themselves."""
+"""Memory of a training step by kind, counted from the tensors themselves."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,12 +10,12 @@ from benchmarks.bench.instruments import process_bytes
 from benchmarks.bench.trainer import MeasuredTrainer
 
 
-def memory_by_kind(subject: MeasuredTrainer) -> dict[str, Any]:
+def memory_breakdown(subject: MeasuredTrainer) -> dict[str, Any]:
     """Return bytes on this rank: parameters, gradients, optimizer, activations, peak.
 
-    Activations are what one micro-batch's forward pass saves for its backward pass, each storage
-    once, weights left out. `peak_bytes` is the device's peak of allocated memory on a GPU; on a
-    CPU it is the process's peak resident size, with the libraries and the benchmark itself.
+    Activations are what one micro-batch's forward pass saves for its backward pass: each storage
+    counts once, weights do not. `peak_bytes` is the device's peak of allocated memory on a GPU; on
+    a CPU it is the process's peak resident size, including libraries and the benchmark itself.
     """
     trainer = subject.trainer
     weights = [p for chunk in trainer.chunks for p in chunk.parameters()]
@@ -27,24 +27,26 @@ def memory_by_kind(subject: MeasuredTrainer) -> dict[str, Any]:
         for value in values.values()
         if isinstance(value, Tensor)
     ]
-    mains = [
+    main_weights = [
         p
         for optimizer in _inner_optimizers(trainer.optimizer)
         for group in optimizer.param_groups
         for p in group["params"]
     ]
-    known = _storages(weights)
+    weight_storages = _storages(weights)
     on_gpu = subject.engine.device.type == "cuda"
     peak = (
         torch.cuda.max_memory_allocated(subject.engine.device) if on_gpu else process_bytes("VmHWM")
     )
     return {
-        "parameters_bytes": sum(known.values()),
+        "parameters_bytes": sum(weight_storages.values()),
         "gradients_bytes": sum(_storages(g for g in gradients if g is not None).values()),
         "optimizer_bytes": sum(
-            size for key, size in _storages([*state, *mains]).items() if key not in known
+            size
+            for address, size in _storages([*state, *main_weights]).items()
+            if address not in weight_storages
         ),
-        "activations_bytes": _saved_bytes(subject, known),
+        "activations_bytes": _saved_bytes(subject, weight_storages),
         "peak_bytes": peak,
         "peak_is": "device memory allocated" if on_gpu else "process resident size",
     }
@@ -52,29 +54,26 @@ def memory_by_kind(subject: MeasuredTrainer) -> dict[str, Any]:
 
 def _inner_optimizers(optimizer: Any) -> list[Any]:
     chained = getattr(optimizer, "chained_optimizers", [optimizer])
-    return [part.optimizer for part in chained]
+    return [wrapper.optimizer for wrapper in chained]
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
-    """Return bytes by storage: views of one storage count once."""
-    found = {}
-    for tensor in tensors:
-        storage = tensor.untyped_storage()
-        found[storage.data_ptr()] = storage.nbytes()
-    return found
+    """Return bytes by storage address: views of one storage count once."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 
-def _saved_bytes(subject: MeasuredTrainer, weights: dict[int, int]) -> int:
-    """Run one micro-batch and add up what its forward pass saves."""
+def _saved_bytes(subject: MeasuredTrainer, weight_storages: dict[int, int]) -> int:
+    """Run one micro-batch and return the bytes that its forward pass saves."""
     saved: dict[int, int] = {}
-    keep: list[Tensor] = []
+    alive: list[Tensor] = []
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
+        if storage.data_ptr() not in weight_storages:
             saved[storage.data_ptr()] = storage.nbytes()
-            # Kept alive, so that no later tensor takes the same address.
-            keep.append(tensor.detach())
+            # So that no later tensor has the same address.
+            alive.append(tensor.detach())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -7,17 +7,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.bench.cases import Case
+from benchmarks.bench.cases import BenchOptions, Case
 from benchmarks.bench.forced_routing import RoutingProfile, max_over_mean
 from benchmarks.bench.instruments import synchronize
 from benchmarks.bench.layer_shape import LayerShape, published_layers
 from benchmarks.bench.session import BenchSession, bench_session
-from benchmarks.bench.trainer import peak_rate
+from benchmarks.bench.trainer import best_rate, measure_peak_rate
 from moe.model.build import build_model
 from parallel.measurement.intervals import median_interval
 
@@ -26,71 +25,64 @@ def run(
     bench: str,
     shapes: Sequence[LayerShape],
     profiles: Sequence[RoutingProfile],
-    *,
-    repeats: int,
-    warmup: int,
-    overrides: Sequence[str],
-    out: Path | None,
+    options: BenchOptions,
 ) -> list[dict[str, Any]]:
     """Measure every shape under every profile; returns the records (on rank 0)."""
-    with bench_session(overrides) as session:
+    with bench_session(options) as session:
         cases = [
             Case(
-                {**asdict(shape), "routing": [str(p) for p in profiles], "repeats": repeats,
-                 **session.sections},
-                partial(measure, shape, profiles, session, repeats, warmup),
+                {**asdict(shape), "routing": [str(p) for p in profiles],
+                 "repeats": options.repeats, **session.sections},
+                partial(measure, shape, profiles, session),
             )
             for shape in shapes
         ]  # fmt: skip
-        return session.run(bench, cases, out)
+        return session.run(bench, cases)
 
 
 def measure(
-    shape: LayerShape,
-    profiles: Sequence[RoutingProfile],
-    session: BenchSession,
-    repeats: int,
-    warmup: int,
+    shape: LayerShape, profiles: Sequence[RoutingProfile], session: BenchSession
 ) -> dict[str, Any]:
     """Measure one shape; profiles take turns, so that drift is shared."""
-    layer = BareLayer(shape, session)
-    peaks = [peak_rate(session.engine, session.probe)]
+    layer, options = MeasuredLayer(shape, session), session.options
+    peaks = [measure_peak_rate(session.engine, session.probe)]
     times: dict[str, list[tuple[float, float]]] = {str(profile): [] for profile in profiles}
-    loads = {}
-    for number in range(warmup + repeats):
+    imbalances = {}
+    for number in range(options.warmup + options.repeats):
         for profile in profiles:
-            layer.route(profile)
-            pair = layer.forward_backward()
-            loads[str(profile)] = layer.load
-            if number >= warmup:
-                times[str(profile)].append(pair)
-    peaks.append(peak_rate(session.engine, session.probe))
-    peak = max(peaks, key=lambda rate: float(rate["flops_per_s"]))
-    rows = [_row(name, pairs, loads[name], shape, peak) for name, pairs in times.items()]
+            layer.force_routing(profile)
+            forward_backward_s = layer.forward_backward()
+            imbalances[str(profile)] = layer.last_imbalance
+            if number >= options.warmup:
+                times[str(profile)].append(forward_backward_s)
+    peaks.append(measure_peak_rate(session.engine, session.probe))
+    peak = best_rate(peaks)
+    rows = [_row(name, pairs, imbalances[name], shape, peak) for name, pairs in times.items()]
     base = {row["routing"]: row for row in rows}.get("forced")
     for row in rows:
-        row["time_over_forced"] = None if base is None else _total(row) / _total(base)
+        row["time_over_forced"] = None if base is None else _total_s(row) / _total_s(base)
     published = published_layers(shape)
     return {"routing": rows, "peak": peak, "parameters": layer.num_parameters,
             "published": published}  # fmt: skip
 
 
-def _total(row: Mapping[str, Any]) -> float:
+def _total_s(row: Mapping[str, Any]) -> float:
     return float(row["forward_s"]["median"] + row["backward_s"]["median"])
 
 
 def _row(
     name: str,
     pairs: Sequence[tuple[float, float]],
-    load: float | None,
+    imbalance: float | None,
     shape: LayerShape,
     peak: Mapping[str, Any],
 ) -> dict[str, Any]:
     forward, backward = (median_interval([pair[i] for pair in pairs]) for i in (0, 1))
+    # A backward pass takes two products where the forward pass takes one.
     rate = 3 * shape.forward_flops / (forward.median + backward.median)
     return {
         "routing": name,
-        "busiest_over_even": load,
+        "busiest_over_even": imbalance,
         "forward_s": forward.to_json(),
         "backward_s": backward.to_json(),
         "tokens_per_s": shape.tokens / (forward.median + backward.median),
@@ -99,7 +91,7 @@ def _row(
     }
 
 
-class BareLayer:
+class MeasuredLayer:
     """An MoE layer with random weights, fed random hidden states."""
 
     def __init__(self, shape: LayerShape, session: BenchSession) -> None:
@@ -109,26 +101,28 @@ class BareLayer:
         [chunk] = build_model(shape.model(), session.engine.layout, precision, seed=1)
         self.mlp = chunk.decoder.layers[0].mlp
         self.mlp.train()
-        self.load: float | None = None
-        self.mlp.router.decision_hooks.append(self._watch)
+        self.last_imbalance: float | None = None
+        """The busiest expert's load over the mean, in the last pass."""
+        self.mlp.router.decision_hooks.append(self._record_imbalance)
         generator = torch.Generator().manual_seed(2)
         hidden = torch.randn(shape.tokens, 1, shape.hidden_size, generator=generator)
         self._hidden = hidden.to(self.engine.device, self.dtype)
-        self._gradient = torch.ones_like(self._hidden)
+        self._grad_output = torch.ones_like(self._hidden)
 
     @property
     def num_parameters(self) -> int:
         """Parameters of the layer on this rank."""
         return sum(p.numel() for p in self.mlp.parameters())
 
-    def _watch(self, _layer: int, decision: Any) -> None:
-        self.load = max_over_mean(decision.experts.cpu(), self.shape.num_experts)
+    def _record_imbalance(self, _layer: int, decision: Any) -> None:
+        self.last_imbalance = max_over_mean(decision.experts.cpu(), self.shape.num_experts)
 
-    def route(self, profile: RoutingProfile) -> None:
-        """Impose a routing profile, the same draw each time."""
+    def force_routing(self, profile: RoutingProfile) -> None:
+        """Force a routing profile, with the same draw each time."""
         shape, generator = self.shape, torch.Generator().manual_seed(3 + self.engine.rank)
-        choice = profile.choose(shape.tokens, shape.num_experts, shape.top_k, generator)
-        self.mlp.router.forced_experts = None if choice is None else choice.to(self.engine.device)
+        experts = profile.draw_experts(shape.tokens, shape.num_experts, shape.top_k, generator)
+        device = self.engine.device
+        self.mlp.router.forced_experts = None if experts is None else experts.to(device)
 
     def forward_backward(self) -> tuple[float, float]:
         """Return seconds of a forward and of a backward pass, gradients to input and weights."""
@@ -139,6 +133,6 @@ class BareLayer:
         output, _bias = self.mlp(hidden)
         synchronize(self.engine.device)
         middle = time.perf_counter()
-        output.backward(self._gradient)
+        output.backward(self._grad_output)
         synchronize(self.engine.device)
         return middle - begin, time.perf_counter() - middle

@@ -1,4 +1,4 @@
-"""Hugging Face transformers' implementation of the same model, stepped beside ours."""
+"""Hugging Face transformers' implementation of the same model, timed beside ours."""
 
 import time
 from typing import Any
@@ -8,17 +8,17 @@ import torch
 from benchmarks.bench.forced_routing import RoutingProfile
 from benchmarks.bench.instruments import synchronize
 from benchmarks.errors import BenchmarkError
-from data.loading.loader import Batch
+from data.loading.batch import Batch
 from moe.config.experiment import Experiment
 from moe.config.model import ModelConfig
 
 PEER = "transformers"
-EXPERTS = ("grouped_mm", "batched_mm", "eager")
-"""Implementations of experts in transformers 5; the first is the fastest on CPU and GPU."""
+EXPERT_IMPLEMENTATIONS = ("grouped_mm", "batched_mm", "eager")
+"""Of transformers 5; the first is the fastest on CPU and GPU."""
 
 
 class MeasuredPeer:
-    """A training step as its users write it: forward with labels, backward, clip, fused AdamW."""
+    """Their training step as users write it: forward with labels, backward, clip, fused AdamW."""
 
     def __init__(self, experiment: Experiment, device: torch.device, experts: str) -> None:
         """Build the model with random weights.
@@ -39,32 +39,32 @@ class MeasuredPeer:
             weight_decay=train.weight_decay,
             fused=True,
         )
-        self._choices: dict[Any, torch.Tensor | None] = {}
-        for gate in self.gates():
-            gate.register_forward_hook(self._imposed)
+        self._forced_experts: dict[Any, torch.Tensor | None] = {}
+        for router in self.routers():
+            router.register_forward_hook(self._replace_experts)
 
-    def gates(self) -> list[Any]:
+    def routers(self) -> list[Any]:
         """Return the routers."""
         return [m for m in self.model.modules() if type(m).__name__.endswith("TopKRouter")]
 
-    def route(self, profile: RoutingProfile) -> None:
-        """Impose a profile on every router; each layer draws its own choice."""
+    def force_routing(self, profile: RoutingProfile) -> None:
+        """Force a profile on every router; each layer draws experts of its own."""
         train, moe = self.experiment.train, self.experiment.model.moe
         if moe is None:
             return
         tokens = train.micro_batch_size * train.seq_len
         generator = torch.Generator().manual_seed(1)
-        for gate in self.gates():
-            choice = profile.choose(tokens, moe.num_experts, moe.top_k, generator)
-            self._choices[gate] = None if choice is None else choice.to(self.device)
+        for router in self.routers():
+            experts = profile.draw_experts(tokens, moe.num_experts, moe.top_k, generator)
+            self._forced_experts[router] = None if experts is None else experts.to(self.device)
 
-    def _imposed(self, gate: Any, _inputs: Any, outputs: Any) -> Any:
-        choice = self._choices.get(gate)
-        if choice is None:
+    def _replace_experts(self, router: Any, _inputs: Any, outputs: Any) -> Any:
+        experts = self._forced_experts.get(router)
+        if experts is None:
             return outputs
         logits, weights, _ = outputs
-        chosen = torch.softmax(logits, -1, dtype=torch.float32).gather(1, choice)
-        return logits, (chosen / chosen.sum(-1, keepdim=True)).to(weights.dtype), choice
+        scores = torch.softmax(logits, -1, dtype=torch.float32).gather(1, experts)
+        return logits, (scores / scores.sum(-1, keepdim=True)).to(weights.dtype), experts
 
     def step(self, batches: list[Batch]) -> float:
         """Train on the micro-batches of one step; returns the duration, s."""
@@ -90,17 +90,17 @@ def parse_peer(text: str | None) -> str | None:
     if text is None:
         return None
     name, _, experts = text.partition(":")
-    experts = experts or EXPERTS[0]
-    if name != PEER or experts not in EXPERTS:
+    experts = experts or EXPERT_IMPLEMENTATIONS[0]
+    if name != PEER or experts not in EXPERT_IMPLEMENTATIONS:
         raise BenchmarkError(
-            f"--peer {text!r}: there is {PEER}, with experts {', '.join(EXPERTS)}"
-            f" (as in {PEER}:{EXPERTS[-1]})"
+            f"--peer {text!r}: there is {PEER}, with experts {', '.join(EXPERT_IMPLEMENTATIONS)}"
+            f" (as in {PEER}:{EXPERT_IMPLEMENTATIONS[-1]})"
         )
     return experts
 
 
 def build_peer(model: ModelConfig, experts: str) -> Any:
-    """Build Hugging Face's model of our architecture, with SDPA attention.
+    """Build Hugging Face's model of the same architecture, with SDPA attention.
 
     Raises:
         BenchmarkError: transformers is missing, is older than 5, or has no such architecture.
@@ -115,19 +115,17 @@ def build_peer(model: ModelConfig, experts: str) -> Any:
         raise BenchmarkError(
             f"--peer transformers: {transformers.__version__} has no grouped experts: install 5"
         )
-    kind, values = _architecture(model)
-    config = getattr(transformers, f"{kind}Config")(**values)
+    family, values = _architecture(model)
+    config = getattr(transformers, f"{family}Config")(**values)
     if model.moe is not None:
         config._experts_implementation = experts
-    built = getattr(transformers, f"{kind}ForCausalLM")._from_config(
-        config, attn_implementation="sdpa"
-    )
-    return built
+    model_class = getattr(transformers, f"{family}ForCausalLM")
+    return model_class._from_config(config, attn_implementation="sdpa")
 
 
 def _architecture(model: ModelConfig) -> tuple[str, dict[str, Any]]:
-    """Return the family that has this architecture, and its configuration."""
-    _refuse_unlike(model)
+    """Return the transformers family that has this architecture, and its configuration."""
+    _check_supported(model)
     values: dict[str, Any] = {
         "vocab_size": model.vocab_size,
         "hidden_size": model.hidden_size,
@@ -151,20 +149,20 @@ def _architecture(model: ModelConfig) -> tuple[str, dict[str, Any]]:
         "router_aux_loss_coef": moe.aux_loss_coefficient,
     }
     if model.qk_norm == "none":
-        own = {"intermediate_size": moe.expert_ffn_hidden_size, "head_dim": model.query_head_dim}
-        return "Mixtral", values | own | {"num_local_experts": moe.num_experts}
+        sizes = {"intermediate_size": moe.expert_ffn_hidden_size, "head_dim": model.query_head_dim}
+        return "Mixtral", values | sizes | {"num_local_experts": moe.num_experts}
     values |= {"num_experts": moe.num_experts, "norm_topk_prob": moe.normalize_top_k}
     if model.qk_norm == "full":
         return "Olmoe", values | {"intermediate_size": moe.expert_ffn_hidden_size}
     dense = [i for i, sparse in enumerate(model.sparse_layers) if not sparse]
-    own = {"moe_intermediate_size": moe.expert_ffn_hidden_size, "head_dim": model.query_head_dim}
-    return "Qwen3Moe", values | own | {"mlp_only_layers": dense}
+    sizes = {"moe_intermediate_size": moe.expert_ffn_hidden_size, "head_dim": model.query_head_dim}
+    return "Qwen3Moe", values | sizes | {"mlp_only_layers": dense}
 
 
-def _refuse_unlike(model: ModelConfig) -> None:
-    """Name what the three families here (Qwen3-MoE, Mixtral, OLMoE; Qwen3, Llama) lack."""
+def _check_supported(model: ModelConfig) -> None:
+    """Raise BenchmarkError for what Qwen3-MoE, Mixtral, OLMoE, Qwen3 and Llama do not have."""
     moe = model.moe
-    lacking = {
+    unsupported = {
         "mla": model.mla is not None,
         "rope.scaling": model.rope.scaling != "none" or model.rope.fraction != 1,
         "qkv_bias": model.qkv_bias,
@@ -176,19 +174,19 @@ def _refuse_unlike(model: ModelConfig) -> None:
         'qk_norm = "full" without experts': moe is None and model.qk_norm == "full",
     }
     if moe is not None:
-        whole = all(model.sparse_layers) or model.qk_norm == "head"
-        lacking |= {
+        allowed = all(model.sparse_layers) or model.qk_norm == "head"
+        unsupported |= {
             "moe.shared_expert_ffn_hidden_size": moe.shared_expert_ffn_hidden_size > 0,
             "moe.score_function": moe.score_function != "softmax",
             "moe.num_groups": moe.num_groups is not None,
             "moe.capacity_factor": moe.capacity_factor is not None,
             "moe.scaling_factor": moe.scaling_factor != 1,
             "moe.normalize_top_k": model.qk_norm == "none" and not moe.normalize_top_k,
-            "dense layers among sparse ones": not whole,
+            "dense layers among sparse ones": not allowed,
         }
-    found = [name for name, lacks in lacking.items() if lacks]
-    if found:
+    used = [name for name, is_used in unsupported.items() if is_used]
+    if used:
         raise BenchmarkError(
-            f"--peer transformers: the same model is not offered for {', '.join(found)}: leave"
+            f"--peer transformers: the same model is not offered for {', '.join(used)}: leave"
             " --peer out, or change the model"
         )

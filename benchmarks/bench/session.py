@@ -1,14 +1,13 @@
-"""What every `moe bench` command needs: an engine, conditions for the record, progress."""
+"""What every `moe bench` command needs: an engine, the conditions of its results, progress."""
 
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from benchmarks.bench.cases import Case, run_cases
+from benchmarks.bench.cases import BenchOptions, Case, run_cases
 from benchmarks.errors import BenchmarkError
 from data.overrides import apply_override
 from moe.config.experiment import Experiment, make_experiment
@@ -25,19 +24,20 @@ class BenchSession:
     """A started engine and the settings of all cases of one command."""
 
     engine: Engine
+    options: BenchOptions
     sections: Mapping[str, Any]
     """`[parallel]`, `[precision]` and `[energy]` as overridden."""
     probe: Experiment
     """A minimal experiment with those sections."""
 
-    def run(self, bench: str, cases: Sequence[Case], out: Path | None) -> list[dict[str, Any]]:
-        """Measure the cases; every rank takes part, rank 0 keeps and returns the records."""
+    def run(self, bench: str, cases: Sequence[Case]) -> list[dict[str, Any]]:
+        """Measure the cases on every rank; rank 0 saves and returns the records, others none."""
         main = self.engine.is_main
         records = run_cases(
             bench,
             cases,
             self.conditions(),
-            out=out if main else None,
+            out=self.options.out if main else None,
             on_status=print_line if main else lambda _line: None,
             broadcast=lambda value: all_gather_objects(value)[0],
         )
@@ -46,7 +46,7 @@ class BenchSession:
         return records if main else []
 
     def conditions(self) -> dict[str, Any]:
-        """Return what a result holds for: hardware, versions, commit, command, time, load."""
+        """Return the conditions of a result: hardware, versions, commit, command, time, load."""
         start = describe_start(self.probe)
         return {
             "hardware": describe_device(self.engine.device) | {"ranks": self.engine.world_size},
@@ -63,19 +63,19 @@ class BenchSession:
 
 
 @contextmanager
-def bench_session(overrides: Sequence[str]) -> Iterator[BenchSession]:
-    """Start the engine in the layout and precision that `--set` options state.
+def bench_session(options: BenchOptions) -> Iterator[BenchSession]:
+    """Start the engine in the layout and precision that the options state; stop it at the end.
 
     Raises:
         BenchmarkError: An override of another section.
     """
     sections: dict[str, Any] = {}
-    for override in overrides:
+    for override in options.overrides:
         apply_override(sections, override)
-    strange = [name for name in sections if name not in SECTIONS]
-    if strange:
+    unknown = [name for name in sections if name not in SECTIONS]
+    if unknown:
         raise BenchmarkError(
-            f"--set {strange[0]}...: a benchmark takes keys of {', '.join(SECTIONS)} only; other"
+            f"--set {unknown[0]}...: a benchmark takes keys of {', '.join(SECTIONS)} only; other"
             " things have options of their own"
         )
     probe = make_experiment(
@@ -88,7 +88,7 @@ def bench_session(overrides: Sequence[str]) -> Iterator[BenchSession]:
     )
     engine = start_engine(probe.parallel, seed=0)
     try:
-        yield BenchSession(engine, sections, probe)
+        yield BenchSession(engine, options, sections, probe)
     finally:
         stop_engine()
 

@@ -9,11 +9,11 @@ from parallel.measurement.units import readable, significant
 
 
 def step_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
-    """Return speed by routing, then the time split and memory, for each model."""
+    """Return speed by routing, then the time breakdown and memory, for each model."""
     return [
         table
         for record in records
-        for table in (_speed_table(record), _split_table(record), _memory_table(record))
+        for table in (_speed_table(record), _time_table(record), _memory_table(record))
     ]
 
 
@@ -57,7 +57,7 @@ def layer_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
 
 
 def inference_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
-    """Return one table a model, with its dense equals."""
+    """Return one table a model, beside dense models of equal active and total size."""
     tables = []
     for record in records:
         case = record["case"]
@@ -165,7 +165,7 @@ def _speed_cells(speed: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _split_table(record: Mapping[str, Any]) -> TextTable:
+def _time_table(record: Mapping[str, Any]) -> TextTable:
     split = record["result"]["split_s"]
     table = TextTable(
         "time split (steps of their own, forward and backward)", ("part", "time", "share")

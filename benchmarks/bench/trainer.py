@@ -1,9 +1,9 @@
-"""A model under measurement: its trainer on synthetic orders of real text, timed step by step."""
+"""A trainer under measurement, on real text or a given store, timed step by step."""
 
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,9 @@ import torch
 
 from benchmarks.bench.forced_routing import RoutingProfile
 from benchmarks.bench.instruments import synchronize
-from benchmarks.energy.phase_meter import PhaseMeter
-from benchmarks.energy.source_selection import choose_source
 from data.build.build import build_store
 from data.loading.batch import Batch
 from moe.config.experiment import Experiment, make_experiment
-from moe.training.loop import rank_context
 from moe.training.trainer import Trainer
 from parallel.engine.start import Engine
 from parallel.hardware.probe import measure_matmul_rate
@@ -26,7 +23,7 @@ TEXT_BYTES = 1_500_000
 
 
 class MeasuredTrainer:
-    """Ours: a full training step (data, forward, backward, optimizer) under a routing profile."""
+    """Our training step (data, forward, backward, optimizer) under a routing profile."""
 
     name = "moescale"
 
@@ -34,8 +31,8 @@ class MeasuredTrainer:
         self.experiment, self.engine = experiment, engine
         self.trainer = Trainer(experiment, engine)
         self._next = 0
-        self.last_load: float | None = None
-        """Busiest expert of any layer over the even share, in the last step."""
+        self.last_imbalance: float | None = None
+        """Largest load of an expert over its layer's mean, in the last step."""
         self.last_stall_s = 0.0
         """Seconds the last step waited for data."""
 
@@ -44,8 +41,8 @@ class MeasuredTrainer:
         """Tokens of one step over all ranks."""
         return self.experiment.train.positions_per_step
 
-    def route(self, profile: RoutingProfile) -> None:
-        """Impose a profile on every router; each layer draws its own choice."""
+    def force_routing(self, profile: RoutingProfile) -> None:
+        """Force a profile on every router; each layer draws experts of its own."""
         train, moe = self.experiment.train, self.experiment.model.moe
         if moe is None:
             return
@@ -55,8 +52,8 @@ class MeasuredTrainer:
             tokens //= layout.tp
         generator = torch.Generator().manual_seed(1 + self.engine.rank)
         for router in self.routers():
-            choice = profile.choose(tokens, moe.num_experts, moe.top_k, generator)
-            router.forced_experts = None if choice is None else choice.to(self.engine.device)
+            experts = profile.draw_experts(tokens, moe.num_experts, moe.top_k, generator)
+            router.forced_experts = None if experts is None else experts.to(self.engine.device)
 
     def routers(self) -> list[Any]:
         """Return this rank's routers."""
@@ -75,11 +72,11 @@ class MeasuredTrainer:
         self._next += 1
         self.trainer.router_losses()
         load = self.trainer.routing.pop().counts.double()
-        self.last_load = float((load.amax(1) / load.mean(1)).max()) if load.numel() else None
+        self.last_imbalance = float((load.amax(1) / load.mean(1)).max()) if load.numel() else None
         return elapsed
 
     def last_batches(self) -> list[Batch]:
-        """Return the last step's batches once more; those made ahead stay."""
+        """Return the last step's batches again; batches loaded ahead are not lost."""
         return self.trainer.loader.step(self._next - 1)
 
     def close(self) -> None:
@@ -87,24 +84,22 @@ class MeasuredTrainer:
         self.trainer.close()
 
 
-def peak_rate(engine: Engine, experiment: Experiment) -> dict[str, Any]:
-    """Return the best of three measured matrix-product rates: a peak is what nothing disturbed."""
+def measure_peak_rate(engine: Engine, experiment: Experiment) -> dict[str, Any]:
+    """Return the best of three measured matmul rates: a peak is what nothing disturbed."""
     dtype = torch.bfloat16 if experiment.precision.dtype == "bf16" else torch.float32
-    rates = [measure_matmul_rate(engine.device, dtype) for _ in range(3)]
+    return best_rate(measure_matmul_rate(engine.device, dtype) for _ in range(3))
+
+
+def best_rate(rates: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the highest of measured matmul rates."""
     return max(rates, key=lambda rate: float(rate["flops_per_s"]))
 
 
-def rank_meter(experiment: Experiment, engine: Engine) -> PhaseMeter | None:
-    """Open this rank's meter as `[energy]` says; `None` where none works."""
-    source = choose_source(experiment.energy, rank_context(engine, Path())).source
-    return None if source is None else PhaseMeter(source)
-
-
 @contextmanager
-def bench_store(given: Path | None) -> Iterator[Path]:
-    """Give a token store: the user's, or one made of the standard library's sources as bytes."""
-    if given is not None:
-        yield given
+def bench_store(store: Path | None) -> Iterator[Path]:
+    """Yield the given token store, or a temporary one of the standard library's source as bytes."""
+    if store is not None:
+        yield store
         return
     with tempfile.TemporaryDirectory(prefix="moescale-bench-") as folder:
         root = Path(folder)
@@ -127,7 +122,7 @@ def bench_experiment(  # noqa: PLR0913 - what a benchmarked step is made of
     global_batch_size: int,
     sections: dict[str, Any],
 ) -> Experiment:
-    """Return an experiment whose steps are measured; `sections` may hold parallel, precision."""
+    """Return an experiment to measure; `sections` may hold `parallel`, `precision`, `energy`."""
     train = {
         "steps": 1_000_000,
         "seq_len": seq_len,

@@ -1,7 +1,7 @@
-"""The tools that `moe bench build` times, each in a process of its own: JSON lines in, tokens out.
+"""The tools that `moe bench build` times, each in its own process: JSON lines in, tokens out.
 
-All take the same `tokenizer.json`, one worker a core, and end every document. The peers get the
-tokenizers library at its fastest, without the wrappers that people mostly call it through.
+All use the same `tokenizer.json` and number of workers, and end every document with EOS. The peers
+call the tokenizers library directly, faster than through the wrappers that are mostly used.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 Tool = Callable[[Path, Path, Path, int], int]
-"""Takes the JSON lines, `tokenizer.json`, a folder for output, workers; returns its tokens."""
+"""Takes the JSON lines, `tokenizer.json`, an output folder and workers; returns its tokens."""
 
 EOS_TOKEN = "<|endoftext|>"
 MEGATRON_CHUNK = 32
@@ -100,7 +100,7 @@ TOOLS: dict[str, tuple[Tool, str]] = {
     "datasets.map": (datasets_tool, "datasets"),
     "Megatron's shape": (megatron_tool, "megatron.core.datasets.indexed_dataset"),
 }
-"""Each tool with the module that is loaded before its time runs."""
+"""Each tool with the module that is imported before it is timed."""
 
 
 def _cpu_seconds() -> float:

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench.cases import Case
+from benchmarks.bench.cases import BenchOptions, Case
 from benchmarks.bench.session import bench_session
 from benchmarks.bench_data.loader_order import (
     FIRST_INDICES,
     FIRST_SEQUENCES,
     SEQ_LEN,
-    measure_apart,
+    measure_in_subprocess,
     stream_hashes,
 )
 from benchmarks.bench_data.loader_peers import READERS, Read
@@ -36,35 +36,38 @@ NOTE = "files in the page cache; int64 out; Megatron's samples come with labels,
 
 @dataclass(frozen=True)
 class LoaderPlan:
-    """What is read, how often."""
+    """What is read."""
 
     seq_len: int
     num_tokens: int
     """Tokens of the synthetic corpus."""
     samples: int
     """Samples of one timed repeat."""
-    repeats: int
-    warmup: int
     order_samples: int
     """Samples of the epoch whose order is computed, and built."""
     corpus_tokens: int
     """Tokens of the corpus whose first batch is timed."""
 
 
-def run(store: Path | None, plan: LoaderPlan, out: Path | None) -> list[dict[str, Any]]:
+def run(store: Path | None, plan: LoaderPlan, options: BenchOptions) -> list[dict[str, Any]]:
     """Measure random reads, whole batches, starts, and the stream's hashes."""
-    shown = "synthetic" if store is None else str(store)
-    with bench_session([]) as session, _corpus(store, plan) as corpus:
-        sizes = {"store": shown, "seq_len": plan.seq_len, "tokens": int(corpus.tokens.size)}
-        timing = {"samples": plan.samples, "repeats": plan.repeats}
+    name = "synthetic" if store is None else str(store)
+    with bench_session(options) as session, _corpus(store, plan) as corpus:
+        sizes = {"store": name, "seq_len": plan.seq_len, "tokens": int(corpus.tokens.size)}
+        timing = {"samples": plan.samples, "repeats": options.repeats}
         starts = {"order_samples": plan.order_samples, "corpus_tokens": plan.corpus_tokens}
         cases = [
-            Case({"what": "reads", **sizes, **timing}, partial(measure_reads, corpus, plan)),
-            Case({"what": "batches", **sizes, **timing}, partial(measure_batches, corpus, plan)),
-            Case({"what": "starts", **starts}, partial(measure_starts, plan)),
+            Case(
+                {"what": "reads", **sizes, **timing}, partial(measure_reads, corpus, plan, options)
+            ),
+            Case(
+                {"what": "batches", **sizes, **timing},
+                partial(measure_batches, corpus, plan, options),
+            ),
+            Case({"what": "starts", **starts}, partial(measure_starts, plan, options)),
             Case({"what": "streams", **sizes}, partial(measure_streams, corpus)),
         ]
-        return session.run("loader", cases, out)
+        return session.run("loader", cases)
 
 
 @contextmanager
@@ -83,8 +86,8 @@ def _corpus(store: Path | None, plan: LoaderPlan) -> Iterator[Corpus]:
         yield corpus
 
 
-def measure_reads(corpus: Corpus, plan: LoaderPlan) -> dict[str, Any]:
-    """Read random samples with every reader in turn, so that all meet the same machine."""
+def measure_reads(corpus: Corpus, plan: LoaderPlan, options: BenchOptions) -> dict[str, Any]:
+    """Read random samples with every reader in turn, so that drift is shared."""
     absent = {reader.name: list(reader.missing) for reader in READERS if reader.missing}
     reads: dict[str, Read] = {}
     opened: dict[str, float] = {}
@@ -92,22 +95,22 @@ def measure_reads(corpus: Corpus, plan: LoaderPlan) -> dict[str, Any]:
         if reader.missing:
             continue
         reader.prepare(corpus)
-        reader.open(corpus)(0)  # what its first use imports and compiles is not its start
+        reader.open(corpus)(0)  # untimed: the first use imports and compiles
         begin = time.perf_counter()
         reads[reader.name] = reader.open(corpus)
         reads[reader.name](0)
         opened[reader.name] = time.perf_counter() - begin
         if reader.exact:
             _check_same(corpus, reader.name, reads[reader.name])
-    rates = _rates(reads, corpus.num_windows, plan)
-    bare = rates[READERS[0].name]
+    rates = _rates(reads, corpus.num_windows, plan, options)
+    baseline = rates[READERS[0].name]
     rows = [
         {
             "reader": name,
             "open_s": opened[name],
             "tokens_per_s": median_interval(rate).to_json(),
             "over_memmap": median_interval(
-                [a / b for a, b in zip(rate, bare, strict=True)]
+                [a / b for a, b in zip(rate, baseline, strict=True)]
             ).to_json(),
         }
         for name, rate in rates.items()
@@ -123,36 +126,39 @@ def _check_same(corpus: Corpus, name: str, read: Read) -> None:
 
 
 def _rates(
-    reads: Mapping[str, Callable[[int], Any]], num_items: int, plan: LoaderPlan, each: int = 1
+    reads: Mapping[str, Read], num_samples: int, plan: LoaderPlan, options: BenchOptions
 ) -> dict[str, list[float]]:
-    """Return tokens per second of every repeat; repeats of all readers take turns."""
+    """Return tokens per second of every repeat; the readers' repeats take turns."""
     rates: dict[str, list[float]] = {name: [] for name in reads}
-    for repeat in range(plan.warmup + plan.repeats):
+    for repeat in range(options.warmup + options.repeats):
         first = repeat * plan.samples
-        items = shuffled(np.arange(first, first + plan.samples), num_items, seed=1).tolist()
+        indices = shuffled(np.arange(first, first + plan.samples), num_samples, seed=1).tolist()
         for name, read in reads.items():
             begin = time.perf_counter()
-            for item in items:
-                read(item)
+            for index in indices:
+                read(index)
             seconds = time.perf_counter() - begin
-            if repeat >= plan.warmup:
-                rates[name].append(plan.samples * each * plan.seq_len / seconds)
+            if repeat >= options.warmup:
+                rates[name].append(plan.samples * plan.seq_len / seconds)
     return rates
 
 
-def measure_batches(corpus: Corpus, plan: LoaderPlan) -> dict[str, Any]:
-    """Fill whole batches (labels, masks, positions) of 8 sequences, without reading ahead."""
-    ways: dict[str, dict[str, Any]] = {"torch": {}, "torch, document mask": {"document_mask": True}}
+def measure_batches(corpus: Corpus, plan: LoaderPlan, options: BenchOptions) -> dict[str, Any]:
+    """Fill complete batches (labels, masks, positions) of 8 sequences, without prefetching."""
+    feeds: dict[str, dict[str, Any]] = {
+        "torch": {},
+        "torch, document mask": {"document_mask": True},
+    }
     absent = {}
     try:
         _loader(corpus, {"feed": "dali"})
-        ways["dali"] = {"feed": "dali"}
+        feeds["dali"] = {"feed": "dali"}
     except ValueError as error:
         absent["dali"] = str(error)
     steps = max(1, plan.samples // BATCH)
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(plan.warmup + plan.repeats):
-        for name, data in ways.items():
+    rates: dict[str, list[float]] = {name: [] for name in feeds}
+    for repeat in range(options.warmup + options.repeats):
+        for name, data in feeds.items():
             loader = _loader(corpus, data)
             loader.step(0)
             begin = time.perf_counter()
@@ -160,7 +166,7 @@ def measure_batches(corpus: Corpus, plan: LoaderPlan) -> dict[str, Any]:
                 loader.step(step)
             seconds = time.perf_counter() - begin
             loader.close()
-            if repeat >= plan.warmup:
+            if repeat >= options.warmup:
                 rates[name].append(steps * BATCH * plan.seq_len / seconds)
     rows = [
         {"feed": name, "tokens_per_s": median_interval(values).to_json()}
@@ -174,29 +180,29 @@ def _loader(corpus: Corpus, data: Mapping[str, Any]) -> Loader:
     return Loader(config, seq_len=corpus.seq_len, global_batch_size=BATCH, micro_batch_size=BATCH)
 
 
-def measure_starts(plan: LoaderPlan) -> dict[str, Any]:
-    """Time starts in processes of their own; the corpus is sparse: real format, no content."""
+def measure_starts(plan: LoaderPlan, options: BenchOptions) -> dict[str, Any]:
+    """Time starts, each in a new process; the corpus is a sparse file: real format, no content."""
     with tempfile.TemporaryDirectory(prefix="moescale-bench-") as name:
         store = Path(name) / "store"
         tokens = sparse_store(store, plan.corpus_tokens)
-        often, samples = min(plan.repeats, MAX_STARTS), plan.order_samples
+        repeats, samples = min(options.repeats, MAX_STARTS), plan.order_samples
         order = f"{samples:,} samples"
         batch = f"{FIRST_SEQUENCES} x {SEQ_LEN} of {tokens:.3g} tokens"
         rows = [
-            _start(f"open the store, first batch: {batch}", "first_batch", store, often),
-            _start(f"first {FIRST_INDICES} of {order}", "computed_order", samples, often),
-            _start(f"shuffled array of {order}", "built_order", samples, 1),
+            _start_row(f"open the store, first batch: {batch}", "first_batch", store, repeats),
+            _start_row(f"first {FIRST_INDICES} of {order}", "computed_order", samples, repeats),
+            _start_row(f"shuffled array of {order}", "built_order", samples, 1),
         ]
     return {"starts": rows}
 
 
-def _start(what: str, case: str, argument: Path | int, repeats: int) -> dict[str, Any]:
-    found = [measure_apart(case, argument) for _ in range(repeats)]
+def _start_row(what: str, case: str, argument: Path | int, repeats: int) -> dict[str, Any]:
+    starts = [measure_in_subprocess(case, argument) for _ in range(repeats)]
     times = {
-        name: median_interval([one[name] for one in found]).to_json()
+        name: median_interval([start[name] for start in starts]).to_json()
         for name in ("seconds", "cpu_seconds")
     }
-    return {"what": what, **times, "grown_bytes": max(one["grown_bytes"] for one in found)}
+    return {"what": what, **times, "grown_bytes": max(start["grown_bytes"] for start in starts)}
 
 
 def measure_streams(corpus: Corpus) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What the order of samples costs and promises: starts measured in fresh processes, stream hashes.
+"""What the order of samples costs and guarantees: starts in new processes, stream hashes.
 
-Run as `python -m benchmarks.bench_data.loader_order CASE ARGUMENT` a case measures itself:
-seconds, of them on the processor, and by how many bytes the process grew at its peak.
+`python -m benchmarks.bench_data.loader_order CASE ARGUMENT` measures one case in its process: wall
+and processor seconds, and by how many bytes the process grew at its peak.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ GLOBAL_BATCH = 24
 
 
 def first_batch(store: str) -> None:
-    """Open a store and give the first batch, 8 sequences of 2,048 tokens."""
+    """Open a store and load the first batch, 8 sequences of 2,048 tokens."""
     loader = Loader(
         DataConfig(store=Path(store), prefetch_steps=0),
         seq_len=SEQ_LEN,
@@ -41,7 +41,7 @@ def first_batch(store: str) -> None:
 
 
 def computed_order(num_samples: str) -> None:
-    """Give the first 4,096 samples of an epoch."""
+    """Compute the first 4,096 samples of an epoch."""
     shuffled(np.arange(FIRST_INDICES), int(num_samples), seed=0)
 
 
@@ -55,8 +55,8 @@ CASES: Mapping[str, Callable[[str], None]] = {
 }
 
 
-def measure_apart(case: str, argument: str | Path | int) -> dict[str, Any]:
-    """Run a case in a process of its own; returns `seconds`, `cpu_seconds`, `grown_bytes`.
+def measure_in_subprocess(case: str, argument: str | Path | int) -> dict[str, Any]:
+    """Run a case in a new process; returns its `seconds`, `cpu_seconds` and `grown_bytes`.
 
     Raises:
         BenchmarkError: The process failed.
@@ -69,7 +69,7 @@ def measure_apart(case: str, argument: str | Path | int) -> dict[str, Any]:
     return result
 
 
-def _measure_here(case: str, argument: str) -> dict[str, Any]:
+def _measure(case: str, argument: str) -> dict[str, Any]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak of memory counts from here
     before = process_bytes("VmRSS")
     begin, begin_cpu = time.perf_counter(), time.process_time()
@@ -81,24 +81,24 @@ def _measure_here(case: str, argument: str) -> dict[str, Any]:
 
 def stream_hashes(store: Path, *, seq_len: int, steps: int) -> list[dict[str, str]]:
     """Return the SHA-256 of a run's samples, read in ways that must not change them."""
-    ways: dict[str, dict[str, Any]] = {
+    readings: dict[str, dict[str, Any]] = {
         f"{ranks} rank{'s' * (ranks > 1)}": {"ranks": ranks} for ranks in (1, 2, 3, 8)
     }
-    ways["micro-batches of 12"] = {"micro_batch_size": 12}
-    ways["no worker"] = {"prefetch_steps": 0}
-    ways["4 workers, 5 steps ahead"] = {"workers": 4, "prefetch_steps": 5}
-    ways[f"restart at step {steps // 3}"] = {"restart_at": steps // 3}
-    ways["beginning of a run twice as long"] = {"more_steps": steps}
+    readings["micro-batches of 12"] = {"micro_batch_size": 12}
+    readings["no worker"] = {"prefetch_steps": 0}
+    readings["4 workers, 5 steps ahead"] = {"workers": 4, "prefetch_steps": 5}
+    readings[f"restart at step {steps // 3}"] = {"restart_at": steps // 3}
+    readings["beginning of a run twice as long"] = {"more_steps": steps}
     if find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None:
-        ways["DALI"] = {"feed": "dali"}
-        ways["DALI, 2 ranks, restart"] = {"feed": "dali", "ranks": 2, "restart_at": steps // 2}
+        readings["DALI"] = {"feed": "dali"}
+        readings["DALI, 2 ranks, restart"] = {"feed": "dali", "ranks": 2, "restart_at": steps // 2}
     return [
-        {"read_by": name, "sha256": _stream_hash(store, seq_len, steps, **way)}
-        for name, way in ways.items()
+        {"read_by": name, "sha256": _stream_hash(store, seq_len, steps, **reading)}
+        for name, reading in readings.items()
     ]
 
 
-def _stream_hash(  # noqa: PLR0913 - the ways to read
+def _stream_hash(  # noqa: PLR0913 - how to read
     store: Path,
     seq_len: int,
     steps: int,
@@ -143,4 +143,4 @@ def _stream_hash(  # noqa: PLR0913 - the ways to read
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure_here(*sys.argv[1:])))
+    print(json.dumps(_measure(*sys.argv[1:])))

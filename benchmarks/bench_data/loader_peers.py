@@ -1,7 +1,7 @@
 """Readers that random access is measured with: ours, the bare array, and other libraries'.
 
-Each prepares its own files from the same tokens (not timed), opens them, and gives a sample of
-`seq_len` tokens and their labels as int64, as a training loop takes them.
+Each prepares its own files from the same tokens (not timed), opens them, and returns a sample of
+`seq_len` tokens and their labels as int64, as a training loop uses them.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ class Reader:
 
     name: str
     packages: tuple[str, ...]
-    """Modules it needs."""
+    """Modules that it imports."""
     prepare: Callable[[Corpus], None]
     """Writes its files."""
     open: Callable[[Corpus], Read]
@@ -39,8 +39,8 @@ class Reader:
         return tuple(name for name in self.packages if find_spec(name) is None)
 
 
-def _nothing(_corpus: Corpus) -> None:
-    """Read what is there."""
+def _no_files(_corpus: Corpus) -> None:
+    """Prepare nothing: the corpus's own files are read."""
 
 
 def _open_memmap(corpus: Corpus) -> Read:
@@ -88,7 +88,7 @@ def _open_megatron(corpus: Corpus) -> Read:
 
 
 class _MegatronTokenizer:
-    """What GPTDataset asks a tokeniser for."""
+    """What GPTDataset reads of a tokeniser."""
 
     eod = 256
     pad = 257
@@ -163,12 +163,12 @@ def _open_grain(corpus: Corpus) -> Read:
 
 
 READERS = (
-    Reader("numpy memmap", (), _nothing, _open_memmap),
-    Reader("numpy memmap as array", (), _nothing, _open_array),
-    Reader("moescale", (), _nothing, _open_store),
-    Reader("megatron GPTDataset", ("megatron",), _nothing, _open_megatron, exact=False),
+    Reader("numpy memmap", (), _no_files, _open_memmap),
+    Reader("numpy memmap as array", (), _no_files, _open_array),
+    Reader("moescale", (), _no_files, _open_store),
+    Reader("megatron GPTDataset", ("megatron",), _no_files, _open_megatron, exact=False),
     Reader("Hugging Face datasets", ("datasets",), _prepare_datasets, _open_datasets),
     Reader("LitData", ("litdata",), _prepare_litdata, _open_litdata),
     Reader("grain ArrayRecord", ("grain", "array_record"), _prepare_grain, _open_grain),
 )
-"""The first is what others are compared with."""
+"""The first is the baseline of the others."""

@@ -1,4 +1,4 @@
-"""Token stores that the loader's benchmarks read: synthetic text, and a corpus of any size."""
+"""Token stores for the loader's benchmarks: synthetic text, and a corpus of any size."""
 
 import io
 import os
@@ -28,7 +28,7 @@ class Corpus:
 
     store: Path
     folder: Path
-    """For files of peers; `tokens.bin` and `tokens.idx` are Megatron's."""
+    """Holds peers' files; `tokens.bin` and `tokens.idx` are Megatron's."""
     seq_len: int
 
     @classmethod
@@ -58,15 +58,15 @@ class Corpus:
 
 def synthetic_store(path: Path, num_tokens: int) -> None:
     """Write a store of random bytes as tokens, with at least `num_tokens` tokens."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     tokenizer = byte_tokenizer().info
     path.mkdir(parents=True)
     form = StreamFormat(dtype="uint16", tokenizer_sha256=tokenizer.sha256)
     writer = StreamWriter(path, "synthetic/train", form)
     written = number = 0
     while written < num_tokens:
-        length = 2 + int(chance.lognormal(np.log(DOCUMENT_TOKENS) - 0.5, 1.0))
-        document = chance.integers(0, 256, size=length, dtype=np.uint16)
+        length = 2 + int(rng.lognormal(np.log(DOCUMENT_TOKENS) - 0.5, 1.0))
+        document = rng.integers(0, 256, size=length, dtype=np.uint16)
         document[-1] = tokenizer.eos_id
         writer.append(document, number.to_bytes(HASH_BYTES, "big"))
         written, number = written + length, number + 1
@@ -74,9 +74,9 @@ def synthetic_store(path: Path, num_tokens: int) -> None:
 
 
 def sparse_store(path: Path, num_tokens: int) -> int:
-    """Write a store of about `num_tokens` zeros that takes no room on disk; returns its tokens.
+    """Write a store of about `num_tokens` zeros that occupies no disk space; returns its tokens.
 
-    Shards are of the real format and size, one file of holes under many names.
+    Shards have the real format and size: hard links to one sparse file.
     """
     num_shards = -(-num_tokens // SHARD_TOKENS)
     form = StreamFormat(dtype="uint16", tokenizer_sha256=byte_tokenizer().info.sha256)
@@ -105,7 +105,7 @@ def sparse_store(path: Path, num_tokens: int) -> int:
 
 
 class _SparseFile(io.RawIOBase):
-    """Leaves a hole where a large block of zeros is written."""
+    """Writes large blocks of zeros as holes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -14,7 +14,7 @@ import torch
 from benchmarks.bench import results
 from benchmarks.bench.cases import Case, run_cases
 from benchmarks.bench.forced_routing import RoutingProfile, max_over_mean, parse_profile
-from benchmarks.bench.layer_fit import cut_layers, fewest_layers, fitted
+from benchmarks.bench.layer_fit import cut_layers, fewest_layers, fit_layers
 from benchmarks.bench.layer_shape import published_layers, published_shape
 from benchmarks.bench.peer_transformers import parse_peer
 from benchmarks.bench.results import read_results
@@ -75,24 +75,24 @@ def test_ranks_without_the_file_pass_over_what_rank_0_kept(tmp_path: Path) -> No
 def test_a_large_model_is_cut_to_what_fits_and_says_so() -> None:
     model = load_model("qwen3-30b-a3b")
     per_layer = 1e9
-    cut, word = fitted("m", model, None, 5.5e9, lambda m: m.num_layers * per_layer)
+    cut, note = fit_layers("m", model, None, 5.5e9, lambda m: m.num_layers * per_layer)
     assert cut.num_layers == 5
-    assert word is not None
-    assert word.startswith("m: only the first 5 of 48 layers are measured: all would need 48.0 GB")
-    even, _ = fitted("m", model, None, 5.5e9, lambda m: m.num_layers * per_layer, step=2)
+    assert note is not None
+    assert note.startswith("m: only the first 5 of 48 layers are measured: all would need 48.0 GB")
+    even, _ = fit_layers("m", model, None, 5.5e9, lambda m: m.num_layers * per_layer, multiple=2)
     assert even.num_layers == 4
-    whole, word = fitted("m", model, None, 50e9, lambda m: m.num_layers * per_layer)
-    assert (whole, word) == (model, None)
+    complete, note = fit_layers("m", model, None, 50e9, lambda m: m.num_layers * per_layer)
+    assert (complete, note) == (model, None)
     with pytest.raises(BenchmarkError, match="1 of 48 layers need 1.0 GB, and 0.5 GB"):
-        fitted("m", model, None, 0.5e9, lambda m: m.num_layers * per_layer)
+        fit_layers("m", model, None, 0.5e9, lambda m: m.num_layers * per_layer)
 
 
 def test_a_cut_model_keeps_a_sparse_layer() -> None:
     model = load_model("deepseek-v3")
     assert fewest_layers(model) == 4
-    cut, word = fitted("d", model, 4, 0, lambda _model: 1)
+    cut, note = fit_layers("d", model, 4, 0, lambda _model: 1)
     assert list(cut.sparse_layers) == [False, False, False, True]
-    assert word == "d: only the first 4 of 61 layers are measured"
+    assert note == "d: only the first 4 of 61 layers are measured"
     with pytest.raises(BenchmarkError, match="first sparse layer is number 4"):
         cut_layers(model, 3)
 
@@ -157,7 +157,7 @@ def test_unknown_profiles_are_refused(text: str) -> None:
 
 
 def drawn(profile: RoutingProfile, tokens: int = 20_000, experts: int = 8, top_k: int = 2) -> Any:
-    choice = profile.choose(tokens, experts, top_k, torch.Generator().manual_seed(0))
+    choice = profile.draw_experts(tokens, experts, top_k, torch.Generator().manual_seed(0))
     assert choice is not None
     assert choice.shape == (tokens, top_k)
     ordered = choice.sort(dim=1).values
@@ -184,7 +184,7 @@ def test_zipf_with_one_expert_a_token_has_the_stated_proportions() -> None:
 
 
 def test_natural_leaves_the_router_alone() -> None:
-    assert RoutingProfile("natural").choose(4, 4, 2, torch.Generator()) is None
+    assert RoutingProfile("natural").draw_experts(4, 4, 2, torch.Generator()) is None
 
 
 def test_datasheets_and_peers() -> None:

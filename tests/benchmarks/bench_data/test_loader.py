@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from benchmarks.bench.cases import BenchOptions
 from benchmarks.bench_data import loader
-from benchmarks.bench_data.loader_order import CASES, measure_apart
+from benchmarks.bench_data.loader_order import CASES, measure_in_subprocess
 from benchmarks.bench_data.loader_peers import READERS, Reader
 from benchmarks.bench_data.loader_stores import Corpus, sparse_store, synthetic_store
 from benchmarks.bench_data.loader_tables import loader_tables
@@ -23,9 +24,10 @@ from data.store.writer import SHARD_TOKENS
 from tests.support.paths import ROOT
 
 PLAN = loader.LoaderPlan(
-    seq_len=64, num_tokens=30_000, samples=20, repeats=2, warmup=0, order_samples=10_000,
+    seq_len=64, num_tokens=30_000, samples=20, order_samples=10_000,
     corpus_tokens=2 * SHARD_TOKENS,
 )  # fmt: skip
+OPTIONS = BenchOptions(repeats=2)
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +67,13 @@ def test_a_reader_of_other_tokens_is_refused(
     wrong = Reader("wrong", (), lambda _: None, lambda _: lambda _i: np.zeros(65, np.int64))
     monkeypatch.setattr(loader, "READERS", (READERS[0], wrong))
     with pytest.raises(BenchmarkError, match="wrong: sample 0 is not the corpus's"):
-        loader.measure_reads(corpus, PLAN)
+        loader.measure_reads(corpus, PLAN, OPTIONS)
 
 
 def test_absent_peers_are_named(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = Reader("gone", ("no_such_package",), lambda _: None, READERS[0].open)
     monkeypatch.setattr(loader, "READERS", (READERS[0], gone))
-    result = loader.measure_reads(corpus, PLAN)
+    result = loader.measure_reads(corpus, PLAN, OPTIONS)
     assert result["absent"] == {"gone": ["no_such_package"]}
     assert [row["reader"] for row in result["readers"]] == ["numpy memmap"]
     (table,) = loader_tables(
@@ -111,12 +113,12 @@ def test_the_sparse_corpus_is_of_the_real_format_and_takes_no_room(sparse: Path)
 
 def test_a_start_on_1e12_tokens_takes_little_memory(sparse: Path) -> None:
     """50 MB and no build: seconds are the benchmark's to tell (tests hold no clock)."""
-    found = measure_apart("first_batch", sparse)
+    found = measure_in_subprocess("first_batch", sparse)
     assert 0 < found["grown_bytes"] < 50_000_000
     assert found["seconds"] > 0 and found["cpu_seconds"] > 0
-    assert measure_apart("computed_order", 10**8)["grown_bytes"] < 10_000_000
+    assert measure_in_subprocess("computed_order", 10**8)["grown_bytes"] < 10_000_000
     with pytest.raises(BenchmarkError, match=r"first_batch /nowhere: .*no manifest"):
-        measure_apart("first_batch", "/nowhere")
+        measure_in_subprocess("first_batch", "/nowhere")
     assert set(CASES) == {"first_batch", "computed_order", "built_order"}
 
 

@@ -1,0 +1,45 @@
+"""Energy of what a benchmark times, per token, with the source that `[energy]` selects."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.energy.phase_meter import PhaseMeter
+from benchmarks.energy.source_selection import choose_source
+from moe.config.experiment import Experiment
+from moe.runs.callbacks import Phase
+from moe.training.loop import rank_context
+from parallel.engine.collectives import all_gather_objects
+from parallel.engine.start import Engine
+from parallel.measurement.measurement import Measurement
+
+
+def open_meter(experiment: Experiment, engine: Engine) -> PhaseMeter | None:
+    """Open this rank's meter as `[energy]` says; `None` where none works."""
+    source = choose_source(experiment.energy, rank_context(engine, Path())).source
+    return None if source is None else PhaseMeter(source)
+
+
+def energy_per_token(meter: PhaseMeter | None, phase: Phase, tokens: int) -> Measurement:
+    """Return a phase's energy, J/token, over all ranks' devices, each once (a collective).
+
+    Args:
+        meter: This rank's, after the phase.
+        phase: What was timed.
+        tokens: Tokens of all ranks in that phase.
+    """
+    works = meter is not None and not meter.lost
+    own = (meter.source.info.device, meter.energy(phase)) if meter and works else None
+    energies = all_gather_objects(own)
+    if meter is None or None in energies:
+        reason = "no meter works here" if len(energies) == 1 else "a rank has no working meter"
+        return Measurement.missing("J/token", "none", reason)
+    # A device that several ranks read counts once.
+    devices: list[Measurement] = list(dict(energies).values())
+    errors = [energy.uncertainty for energy in devices]
+    total = replace(
+        devices[0],
+        value=sum(energy.value or 0.0 for energy in devices),
+        uncertainty=None if None in errors else sum(error or 0.0 for error in errors),
+        reason=meter.source.info.note,
+    )
+    return total.over(tokens, "J/token")
