@@ -40,6 +40,8 @@ def tidy(root: Path) -> None:
     """Remove what writers that were killed left; only the run's one writer may, between saves."""
     for partial in root.glob(".step-*.partial"):
         shutil.rmtree(partial, ignore_errors=True)
+    for partial in root.glob(f".{LATEST}.*.partial"):
+        partial.unlink(missing_ok=True)
     for old in root.glob(".step-*.old"):
         final = root / old.name.removeprefix(".").removesuffix(".old")
         if final.exists():

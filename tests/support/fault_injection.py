@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,28 +37,32 @@ class At:
 
 @dataclass(frozen=True)
 class Kill:
-    """A `kill -9` of some ranks once a step has begun: after a while, or inside a save."""
+    """A `kill -9` of some ranks: in the middle of a step, or inside the save after it."""
 
     ranks: tuple[int, ...]
     step: int
-    after_s: float = 0.0
+    """Counted from the first step of the start; its gradients are there, its update is not."""
     at_sync: int | None = None
-    """Instead: when so many files have been forced to disk since then."""
+    """Instead: before this many more files have been forced to disk since that step began."""
 
-    def arm(self) -> None:
+    def arm(self, trainer: Any) -> None:
         """Set the trap in this process."""
         if self.at_sync is None:
-            threading.Timer(self.after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            trainer.optimizer.step = _die
             return
         left, sync = [self.at_sync], os.fsync
 
         def counted(file: Any) -> None:
             if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                _die()
             left[0] -= 1
             sync(file)
 
         os.fsync = counted
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def train_rank(
@@ -78,6 +81,7 @@ def train_rank(
 
     prepare()
     made: list[Trainer] = []
+    first: list[int] = []
 
     class Watched(Trainer):
         def __init__(self, *args: Any, **more: Any) -> None:
@@ -85,8 +89,9 @@ def train_rank(
             made.append(self)
 
         def step(self, index: int, **more: Any) -> Any:
-            if kill is not None and index == kill.step and self.engine.rank in kill.ranks:
-                kill.arm()
+            first.append(index)
+            if kill is not None and index == first[0] + kill.step and engine.rank in kill.ranks:
+                kill.arm(self)
             return super().step(index, **more)
 
     training.Trainer = Watched  # type: ignore[misc]
