@@ -1,1 +1,1 @@
-"""Parameters, FLOPs and bytes of a model, by component; and its shape for the planner."""
+"""Parameters, FLOPs and bytes of a model by component, and its shape for layouts and planner."""

@@ -1,17 +1,17 @@
-"""The cost ledger: what a model's parts weigh and what one training token costs in them.
+"""The cost ledger: parameters of a model by component, and the FLOPs of one training token.
 
 Conventions, the same in every command and report:
 
 - **Parameters** are what an optimizer would train. `expert_bias` (a buffer) is not one.
-- **Active** parameters are those one token meets on its way to the next-token prediction: `top_k`
-  of the routed experts and everything else, the input embedding counted in full. This is how
-  Mixtral's, Qwen3's and OLMoE's cards count. DeepSeek's and GPT-OSS's leave the input embedding
-  out (`active_parameters_without_input_embedding`), Moonlight's leaves both embeddings out.
+- **Active** parameters are those that one token uses for the next-token prediction: `top_k` of
+  the routed experts and everything else, the input embedding counted in full. The cards of
+  Mixtral, Qwen3 and OLMoE count like this. DeepSeek's and GPT-OSS's exclude the input embedding
+  (`active_parameters_without_input_embedding`), Moonlight's excludes both embeddings.
   Multi-token-prediction layers count in the total, and their training FLOPs count, but they are
-  not active: cards leave them out, and inference does not need them.
-- **Training FLOPs** per token are 6 per active parameter in a matrix product (2 forward,
-  4 backward) with the LM head, without input embedding, router and shared-expert gate, plus
-  6 * heads * head_dim * seq_len a layer for causal attention (half of the full square; MLA: the
+  not active: cards exclude them, and inference does not need them.
+- **Training FLOPs** per token are 6 per active parameter in a matmul (2 forward, 4 backward),
+  including the LM head, excluding input embedding, router and shared-expert gate, plus
+  6 * heads * head_dim * seq_len per layer for causal attention (half of the full square; MLA: the
   mean of query-key and value dimensions). Recomputation is not counted. Each
   multi-token-prediction layer adds one layer, its 2h x h projection and the LM head once more.
   This reproduces NVIDIA's published ratios of TFLOP/s to tokens/s (Megatron-Bridge,
@@ -22,7 +22,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from moe.config.model import MlaConfig, ModelConfig, MoeConfig
+from moe.config.model import ModelConfig, MoeConfig
+from moe.cost import parameters
+from moe.cost.parameters import ParameterGroup, total
 
 BF16_BYTES = 2
 TRAINING_STATE_BYTES = 18
@@ -31,7 +33,7 @@ TRAINING_STATE_BYTES = 18
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """One part of a model, all layers together."""
+    """One component of a model, summed over all layers."""
 
     name: str
     parameters: int = 0
@@ -40,7 +42,7 @@ class Component:
     training_flops_per_token: int = 0
 
     def __add__(self, other: "Component") -> "Component":
-        """Return both together, under this one's name."""
+        """Return the sum, under this component's name."""
         return Component(
             name=self.name,
             parameters=self.parameters + other.parameters,
@@ -56,27 +58,27 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """Parameters and training FLOPs of a model by component; every total is their exact sum."""
+    """Parameters and training FLOPs of a model by component; totals are their exact sums."""
 
     seq_len: int
     components: tuple[Component, ...]
     embedding_parameters: int
     """Input embedding and LM head (once where they are tied)."""
     input_embedding_parameters: int
-    """The part of them that no matrix product uses: 0 where they are tied."""
+    """Those of them that no matmul uses: 0 where they are tied."""
     mtp_parameters: int
-    """Multi-token-prediction layers."""
+    """Of multi-token-prediction layers."""
     kv_cache_elements_per_token: int
-    """Numbers an inference cache keeps for each token of the context."""
+    """Numbers that a KV cache holds for each token of the context."""
 
     @property
     def total_parameters(self) -> int:
-        """Trainable parameters, multi-token-prediction layers included."""
+        """Trainable parameters, including multi-token-prediction layers."""
         return sum(part.parameters for part in self.components)
 
     @property
     def active_parameters(self) -> int:
-        """Parameters one token meets, input embedding counted in full."""
+        """Parameters that one token uses, input embedding counted in full."""
         return sum(part.active_parameters for part in self.components)
 
     @property
@@ -86,7 +88,7 @@ class Ledger:
 
     @property
     def active_matmul_parameters(self) -> int:
-        """Active parameters in matrix products of the main model, LM head included."""
+        """Active parameters in matmuls of the main model, including the LM head."""
         return sum(part.active_matmul_parameters for part in self.components)
 
     @property
@@ -121,8 +123,8 @@ def ledger(model: ModelConfig, seq_len: int) -> Ledger:
     """Count a model's parameters and the FLOPs of one training token.
 
     Args:
-        model: The architecture; any `seq_len` may be asked, also beyond its `max_seq_len`.
-        seq_len: Tokens of the training sequences.
+        model: The architecture.
+        seq_len: Tokens per training sequence; may exceed the model's `max_seq_len`.
 
     Raises:
         ValueError: `seq_len` is not positive.
@@ -138,7 +140,7 @@ def ledger(model: ModelConfig, seq_len: int) -> Ledger:
             for sparse, window in layers
             for part in _layer(model, sparse=sparse, window=window, seq_len=seq_len)
         ),
-        _outside_flops("norms", model.hidden_size),
+        Component(name="norms", parameters=model.hidden_size, active_parameters=model.hidden_size),
         _lm_head(model, table),
     ]
     mtp = _mtp_layer(model, seq_len, table)
@@ -156,91 +158,45 @@ def ledger(model: ModelConfig, seq_len: int) -> Ledger:
 def _layer(
     model: ModelConfig, *, sparse: bool, window: int | None, seq_len: int
 ) -> list[Component]:
-    """Return the parts of one Transformer layer."""
-    parts = [_attention(model, window, seq_len), _layer_norms(model)]
+    """Return the components of one Transformer layer."""
+    groups = parameters.attention(model)
+    core_flops = _attention_core_flops(model, window, seq_len)
+    parts = [_component("attention", groups, extra_flops=core_flops), _component("norms", groups)]
     if sparse and model.moe is not None:
         return parts + _sparse_ffn(model, model.moe)
-    inner = model.ffn_hidden_size or 0
-    weights, bias = _ffn_weights(model, inner), _ffn_bias(model, inner)
-    return [*parts, _matmul("dense FFN", weights, extra=bias)]
-
-
-def _attention(model: ModelConfig, window: int | None, seq_len: int) -> Component:
-    hidden, heads = model.hidden_size, model.num_heads
-    if model.mla is not None:
-        weights = _mla_weights(model, model.mla)
-        bias = sinks = 0
-    else:
-        projected = (heads + 2 * model.kv_heads) * model.query_head_dim
-        weights = hidden * projected + heads * model.query_head_dim * hidden
-        bias = projected * (model.qkv_bias or model.linear_bias) + hidden * model.linear_bias
-        sinks = heads * model.attention_sinks
-    core = _attention_core_flops(model, window, seq_len)
-    return _matmul("attention", weights, extra=bias + sinks, extra_flops=core)
-
-
-def _mla_weights(model: ModelConfig, mla: MlaConfig) -> int:
-    """Return the projections of latent attention (DeepSeek-V2, arXiv:2405.04434, appendix C)."""
-    hidden, heads = model.hidden_size, model.num_heads
-    queries = heads * model.query_head_dim
-    rank = mla.q_lora_rank
-    query = hidden * queries if rank is None else hidden * rank + rank * queries
-    down = hidden * (mla.kv_lora_rank + mla.qk_rope_head_dim)
-    up = mla.kv_lora_rank * heads * (mla.qk_nope_head_dim + mla.v_head_dim)
-    return query + down + up + heads * mla.v_head_dim * hidden
+    dense = parameters.gated_network(model, model.ffn_hidden_size or 0, "dense FFN")
+    return [*parts, _component("dense FFN", dense)]
 
 
 def _attention_core_flops(model: ModelConfig, window: int | None, seq_len: int) -> int:
     """Return FLOPs of scores and weighted sum for the average token of a causal sequence.
 
-    A token sees half the sequence on average, or with a window w < seq_len, w - w^2 / (2 seq_len).
-    Forward 2 * heads * (qk_dim + v_dim) a seen position; training is three times that.
+    A token sees half the sequence on average, or with a window w < seq_len, w - w^2 / (2 seq_len)
+    positions. The forward pass takes 2 * heads * (qk_dim + v_dim) per visible position, training
+    three times that.
     """
     per_position = 6 * model.num_heads * (model.query_head_dim + model.value_head_dim)
     seen = seq_len if window is None else min(window, seq_len)
     return per_position * seen * (2 * seq_len - seen) // (2 * seq_len)
 
 
-def _layer_norms(model: ModelConfig) -> Component:
-    width = 2 * model.hidden_size
-    if model.mla is not None:
-        width += model.mla.kv_lora_rank + (model.mla.q_lora_rank or 0)
-    elif model.qk_norm == "head":
-        width += 2 * model.query_head_dim
-    elif model.qk_norm == "full":
-        width += (model.num_heads + model.kv_heads) * model.query_head_dim
-    return _outside_flops("norms", width)
-
-
-def _ffn_weights(model: ModelConfig, inner: int) -> int:
-    """Return the weights of one gated network: gate, up and down (arXiv:2002.05202)."""
-    return 3 * model.hidden_size * inner
-
-
-def _ffn_bias(model: ModelConfig, inner: int) -> int:
-    return (2 * inner + model.hidden_size) * model.linear_bias
-
-
 def _sparse_ffn(model: ModelConfig, moe: MoeConfig) -> list[Component]:
-    hidden, inner = model.hidden_size, moe.expert_ffn_hidden_size
-    router = moe.num_experts * (hidden + model.linear_bias)
-    weights, bias = _ffn_weights(model, inner), _ffn_bias(model, inner)
+    """Return the components of one sparse layer's feed-forward network."""
+    groups = parameters.router_and_shared_experts(model, moe)
+    name = "routed experts"
+    expert = _component(name, parameters.gated_network(model, moe.expert_ffn_hidden_size, name))
     parts = [
-        _outside_flops("router", router),
+        _component("router", groups),
         Component(
-            name="routed experts",
-            parameters=moe.num_experts * (weights + bias),
-            active_parameters=moe.top_k * (weights + bias),
-            active_matmul_parameters=moe.top_k * weights,
-            training_flops_per_token=6 * moe.top_k * weights,
+            name=name,
+            parameters=moe.num_experts * expert.parameters,
+            active_parameters=moe.top_k * expert.active_parameters,
+            active_matmul_parameters=moe.top_k * expert.active_matmul_parameters,
+            training_flops_per_token=moe.top_k * expert.training_flops_per_token,
         ),
     ]
-    if moe.shared_expert_ffn_hidden_size:
-        shared = _ffn_weights(model, moe.shared_expert_ffn_hidden_size)
-        parts.append(_matmul("shared experts", shared))
-    if moe.shared_expert_gate:
-        parts.append(_outside_flops("shared expert gate", hidden))
-    return parts
+    beside = (_component(kind, groups) for kind in ("shared experts", "shared expert gate"))
+    return parts + [part for part in beside if part.parameters]
 
 
 def _lm_head(model: ModelConfig, table: int) -> Component:
@@ -257,43 +213,37 @@ def _lm_head(model: ModelConfig, table: int) -> Component:
 def _mtp_layer(model: ModelConfig, seq_len: int, table: int) -> Component:
     """Return one multi-token-prediction layer; embedding and LM head are the main model's.
 
-    DeepSeek-V3, arXiv:2412.19437, section 2.2: two norms, a 2h x h projection, one layer of the
-    last layer's kind, a final norm.
+    It contains one Transformer layer like the model's last.
     """
-    hidden = model.hidden_size
     sparse, window = model.sparse_layers[-1], model.layer_windows[-1]
     layer = _layer(model, sparse=sparse, window=window, seq_len=seq_len)
-    projection = 2 * hidden * hidden
+    projection = _component("MTP layer", parameters.mtp_projection(model), extra_flops=6 * table)
+    parts = [*layer, projection]
     return Component(
         name="MTP layer",
-        parameters=sum(part.parameters for part in layer) + projection + 3 * hidden,
-        training_flops_per_token=(
-            sum(part.training_flops_per_token for part in layer) + 6 * (projection + table)
-        ),
+        parameters=sum(part.parameters for part in parts),
+        training_flops_per_token=sum(part.training_flops_per_token for part in parts),
     )
 
 
 def _cache_elements(model: ModelConfig) -> int:
-    """Numbers one layer caches for a token: the latent and rotary key (MLA), or keys and values."""
+    """Return what one layer caches per token: latent and rotary key (MLA), or keys and values."""
     if model.mla is not None:
         return model.mla.kv_lora_rank + model.mla.qk_rope_head_dim
     return model.kv_heads * (model.query_head_dim + model.value_head_dim)
 
 
-def _matmul(name: str, weights: int, *, extra: int = 0, extra_flops: int = 0) -> Component:
-    """Return a part whose weights multiply every token, with `extra` parameters that add none."""
+def _component(name: str, groups: Iterable[ParameterGroup], *, extra_flops: int = 0) -> Component:
+    """Sum the groups of component `name`; all are active, and `extra_flops` are not of weights."""
+    own = [group for group in groups if group.component == name]
+    matmul = total(group for group in own if group.is_matmul)
     return Component(
         name=name,
-        parameters=weights + extra,
-        active_parameters=weights + extra,
-        active_matmul_parameters=weights,
-        training_flops_per_token=6 * weights + extra_flops,
+        parameters=total(own),
+        active_parameters=total(own),
+        active_matmul_parameters=matmul,
+        training_flops_per_token=6 * matmul + extra_flops,
     )
-
-
-def _outside_flops(name: str, parameters: int) -> Component:
-    """Return a part whose parameters are active but outside the FLOP convention."""
-    return Component(name=name, parameters=parameters, active_parameters=parameters)
 
 
 def _renamed(part: Component, name: str) -> Component:

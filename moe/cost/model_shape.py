@@ -1,18 +1,22 @@
-"""A model's numbers as `parallel/` takes them."""
+"""The sizes of a model and its batches as `parallel/` takes them."""
 
-from moe.config.model import ModelConfig, MoeConfig
+from collections.abc import Sequence
+
+from moe.config.model import ModelConfig
 from moe.config.train import TrainConfig
+from moe.cost import parameters
+from moe.cost.parameters import ParameterGroup, Sharding, total
 from parallel.layout.model_shape import BatchSize, ModelShape, Weights
 
 
 def shape_of(model: ModelConfig) -> ModelShape:
-    """Return what layouts and memory models must know of a model.
+    """Return the sizes of a model that layouts and the memory model need.
 
-    Its weights add up to the ledger's total exactly.
+    Its weights and the ledger come from the same counts.
     """
-    hidden, mla, moe = model.hidden_size, model.mla, model.moe
+    mla, moe = model.mla, model.moe
     sizes = {
-        "hidden_size": hidden,
+        "hidden_size": model.hidden_size,
         "vocab_size": model.vocab_size,
         "num_heads": model.num_heads,
         "num_kv_heads": model.kv_heads,
@@ -36,16 +40,18 @@ def shape_of(model: ModelConfig) -> ModelShape:
         tie_embeddings=model.tie_embeddings,
         normalizes_qk=model.qk_norm != "none",
         capacity_factor=None if moe is None else moe.capacity_factor,
-        attention=_attention(model),
-        dense_ffn=_gated(model, model.ffn_hidden_size or 0),
-        expert=Weights() if moe is None else _gated(model, moe.expert_ffn_hidden_size),
-        router_and_shared=Weights() if moe is None else _beside_experts(model, moe),
-        mtp=Weights(sharded=2 * hidden * hidden, replicated=3 * hidden),
+        attention=_weights(parameters.attention(model)),
+        dense_ffn=_gated_network(model, model.ffn_hidden_size or 0),
+        expert=Weights() if moe is None else _gated_network(model, moe.expert_ffn_hidden_size),
+        router_and_shared=(
+            Weights() if moe is None else _weights(parameters.router_and_shared_experts(model, moe))
+        ),
+        mtp=_weights(parameters.mtp_projection(model)),
     )
 
 
 def batch_of(train: TrainConfig) -> BatchSize:
-    """Return what one optimizer step trains on."""
+    """Return the size of one optimizer step's batch."""
     return BatchSize(
         seq_len=train.seq_len,
         micro_batch_size=train.micro_batch_size,
@@ -53,46 +59,16 @@ def batch_of(train: TrainConfig) -> BatchSize:
     )
 
 
-def _attention(model: ModelConfig) -> Weights:
-    """Return one layer's projections, biases, sinks, and the layer's norms."""
-    hidden, heads, dim = model.hidden_size, model.num_heads, model.query_head_dim
-    norms = 2 * hidden
-    if mla := model.mla:
-        queries, rank = heads * dim, mla.q_lora_rank or 0
-        up = mla.kv_lora_rank * heads * (mla.qk_nope_head_dim + mla.v_head_dim)
-        query_up = (rank or hidden) * queries
-        return Weights(
-            sharded=query_up + up + heads * mla.v_head_dim * hidden,
-            mla_down=hidden * (rank + mla.kv_lora_rank + mla.qk_rope_head_dim),
-            replicated=norms + rank + mla.kv_lora_rank,
-        )
-    projected = (heads + 2 * model.kv_heads) * dim
-    biased = model.qkv_bias or model.linear_bias
-    norms += {
-        "none": 0,
-        "head": 2 * dim,
-        "full": (heads + model.kv_heads) * dim,
-    }[model.qk_norm]
+def _gated_network(model: ModelConfig, inner: int) -> Weights:
+    return _weights(parameters.gated_network(model, inner, "gated network"))
+
+
+def _weights(groups: Sequence[ParameterGroup]) -> Weights:
+    """Sum groups by how tensor parallelism treats them."""
+
+    def count(sharding: Sharding) -> int:
+        return total(group for group in groups if group.sharding == sharding)
+
     return Weights(
-        sharded=projected * (hidden + biased)
-        + heads * dim * hidden
-        + heads * model.attention_sinks,
-        replicated=norms + hidden * model.linear_bias,
-    )
-
-
-def _gated(model: ModelConfig, inner: int) -> Weights:
-    """Return one gated network; the bias after its row-parallel product is not cut."""
-    bias = model.linear_bias
-    return Weights(
-        sharded=inner * (3 * model.hidden_size + 2 * bias), replicated=model.hidden_size * bias
-    )
-
-
-def _beside_experts(model: ModelConfig, moe: MoeConfig) -> Weights:
-    """Return one sparse layer's shared experts, router and gate."""
-    router = moe.num_experts * (model.hidden_size + model.linear_bias)
-    return Weights(
-        sharded=3 * model.hidden_size * moe.shared_expert_ffn_hidden_size,
-        replicated=router + model.hidden_size * moe.shared_expert_gate,
+        sharded=count("sharded"), replicated=count("replicated"), mla_down=count("mla_down")
     )

@@ -1,4 +1,4 @@
-"""Tables for people: a model's ledger, several models side by side, the shipped models."""
+"""Tables to print: the ledger of a model, several models side by side, the shipped models."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ _BYTE_UNITS = (" B", " kB", " MB", " GB", " TB", " PB")
 
 
 def component_table(name: str, ledger: Ledger) -> Table:
-    """Return one row a component, and the sums."""
+    """Return a table with one row per component, and the totals."""
     table = Table(title=f"{name}, sequences of {ledger.seq_len} tokens", title_justify="left")
     table.add_column("component")
     for heading in ("parameters", "share", "active", "share", "FLOPs a token", "share"):
@@ -32,11 +32,11 @@ def component_table(name: str, ledger: Ledger) -> Table:
 
 
 def summary_line(ledger: Ledger) -> str:
-    """Return the totals as one sentence, with what they mean in bytes."""
+    """Return the totals as one line, with the bytes that they need."""
     total, mtp = ledger.total_parameters, ledger.mtp_parameters
-    trained_ahead = f" ({count(mtp)} of them for multi-token prediction)" if mtp else ""
+    for_mtp = f" ({count(mtp)} of them for multi-token prediction)" if mtp else ""
     return (
-        f"{count(total)} parameters{trained_ahead}, {count(ledger.active_parameters)} active"
+        f"{count(total)} parameters{for_mtp}, {count(ledger.active_parameters)} active"
         f" ({percent(ledger.active_parameters, total)});"
         f" {flops(ledger.training_flops_per_token)}FLOP a training token."
         f" BF16 weights {size(BF16_BYTES * total)}, training state"
@@ -46,7 +46,7 @@ def summary_line(ledger: Ledger) -> str:
 
 
 def comparison_table(ledgers: Mapping[str, Ledger]) -> Table:
-    """Return one row a model."""
+    """Return a table with one row per model."""
     seq_len = next(iter(ledgers.values())).seq_len
     table = Table(title=f"Sequences of {seq_len} tokens", title_justify="left")
     table.add_column("model")
@@ -67,7 +67,7 @@ def comparison_table(ledgers: Mapping[str, Ledger]) -> Table:
 
 
 def preset_table(cards: Mapping[str, Card]) -> Table:
-    """Return one row a shipped model, with what its card prints."""
+    """Return a table with one row per shipped model and the figures its card prints."""
     table = Table(title="Shipped models (figures as their cards print them)", title_justify="left")
     for heading in ("preset", "total", "active", "source"):
         table.add_column(heading, overflow="fold")
@@ -78,23 +78,23 @@ def preset_table(cards: Mapping[str, Card]) -> Table:
 
 
 def count(value: int) -> str:
-    """Return a count with four digits and K, M, B or T, for example `30.53 B`."""
+    """Return a count with four significant digits and K, M, B or T, such as `30.53 B`."""
     return _scaled(value, _COUNT_UNITS, digits=4)
 
 
 def flops(value: int) -> str:
-    """Return FLOPs with four digits and k, M, G or T."""
+    """Return FLOPs with four significant digits and k, M, G or T."""
     return _scaled(value, _FLOP_UNITS, digits=4)
 
 
 def size(num_bytes: int) -> str:
-    """Return bytes with three digits and a decimal unit (1 GB is 10^9 bytes)."""
+    """Return bytes with three significant digits and a decimal unit (1 GB is 10^9 bytes)."""
     return _scaled(num_bytes, _BYTE_UNITS, digits=3)
 
 
-def percent(part: int, whole: int) -> str:
-    """Return a share of a whole."""
-    return f"{100 * part / whole:.1f}%"
+def percent(value: int, total: int) -> str:
+    """Return a fraction of a total, such as `12.5%`."""
+    return f"{100 * value / total:.1f}%"
 
 
 def _cells(values: tuple[int, int, int], totals: tuple[int, int, int]) -> list[str]:

@@ -16,8 +16,6 @@ NOT_EXPRESSIBLE = {
 }
 """Models that people ask for by name, and why they are not shipped."""
 
-_UNITS = {"M": 10**6, "B": 10**9, "T": 10**12}
-
 
 class Card(FrozenModel):
     """The `[card]` table: what the model's publishers say about it, and where."""
@@ -36,11 +34,6 @@ class Card(FrozenModel):
     aliases: tuple[str, ...] = ()
     """Other names, as tables of published speeds write them."""
     note: str | None = None
-
-
-def printed_count(text: str) -> float:
-    """Return the parameters that a printed figure like `30.5B` stands for."""
-    return float(text[:-1]) * _UNITS[text[-1]]
 
 
 def preset_names() -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from moe.config.experiment import load_model
-from moe.config.presets.catalog import preset_names, printed_count, read_card, resolve_preset
+from moe.config.presets.catalog import preset_names, read_card, resolve_preset
 from moe.cost.ledger import ledger
 from moe.errors import ConfigError
 from moescale import app
@@ -18,6 +18,14 @@ WANTED = {
     "qwen2-57b-a14b", "deepseek-v2-lite", "kimi-k2", "moonlight-16b-a3b", "gpt-oss-20b",
     "gpt-oss-120b", "glm-4.5-air",
 }  # fmt: skip
+
+
+UNITS = {"M": 10**6, "B": 10**9, "T": 10**12}
+
+
+def printed_count(text: str) -> float:
+    """Return the parameters that a printed figure like `30.5B` stands for."""
+    return float(text[:-1]) * UNITS[text[-1]]
 
 
 def agrees(value: int, printed: str) -> bool:
