@@ -8,7 +8,8 @@ from typing import Any
 from benchmarks.errors import BenchmarkError
 from data.storage.atomic import check_writable, write_text
 from data.storage.lock import FileLock
-from moe.errors import StorageError
+from moe.errors import ConfigError, StorageError
+from moe.runs.json_lines import read_rows
 
 FORMAT = 1
 # Conditions that must be equal for an earlier result to replace a measurement.
@@ -28,21 +29,10 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     Raises:
         BenchmarkError: It cannot be read, or a line is damaged; names it.
     """
-    if not path.exists():
-        return []
-    records = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchmarkError(f"{path}: no file of results: {error}") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            if number == len(lines):
-                break
-            raise BenchmarkError(f"{path}: line {number} is damaged, not JSON") from None
-    return records
+        return read_rows(path)
+    except ConfigError as error:
+        raise BenchmarkError(f"{error}: not a file of results") from None
 
 
 def check_results_writable(path: Path) -> None:

@@ -11,7 +11,9 @@ from benchmarks.bench.cases import BenchOptions, Case, run_cases
 from benchmarks.errors import BenchmarkError
 from data.overrides import apply_override
 from moe.config.experiment import Experiment, make_experiment
-from moe.runs.directory import describe_start
+from moe.runs.environment import environment
+from moe.runs.record import utc_now
+from moe.runs.source_state import source_state
 from parallel.engine.collectives import all_gather_objects
 from parallel.engine.start import Engine, start_engine, stop_engine
 from parallel.hardware.probe import describe_device
@@ -47,15 +49,15 @@ class BenchSession:
 
     def conditions(self) -> dict[str, Any]:
         """Return the conditions of a result: hardware, versions, commit, command, time, load."""
-        start = describe_start(self.probe)
+        software = environment()
         return {
             "hardware": describe_device(self.engine.device) | {"ranks": self.engine.world_size},
-            "packages": start["environment"]["packages"],
-            "python": start["environment"]["python"],
-            "platform": start["environment"]["platform"],
-            "commit": start["git"],
+            "packages": software["packages"],
+            "python": software["python"],
+            "platform": software["platform"],
+            "commit": source_state(),
             "command": " ".join(sys.argv),
-            "measured_at": start["started_at"],
+            "measured_at": utc_now(),
             # A busy machine gives slow and scattered results; here it shows.
             "load_average": os.getloadavg()[0],
             "cores": os.cpu_count(),

@@ -21,7 +21,7 @@ from benchmarks.errors import BenchmarkError
 from data.config import DataConfig
 from data.loading.loader import Loader
 from data.loading.order import shuffled
-from moe.runs.directory import CHECKOUT
+from moe.runs.source_state import CHECKOUT
 
 FIRST_INDICES = 4096
 FIRST_SEQUENCES = 8

@@ -1,16 +1,12 @@
 """`moe energy`: the joules of a run by phase, and again from a power logger's file."""
 
 import json
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from data.options import JsonOption
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def energy(
@@ -36,8 +32,7 @@ def energy(
 
     if keep and power_csv is None:
         raise BenchmarkError("--keep goes with --power-csv FILE: name the logger's file")
-    with _ended(run) if keep else nullcontext():
-        section = _section(run, power_csv, keep)
+    section = _section(run, power_csv, keep=keep)
     if not section:
         raise BenchmarkError(f"{run}: its record has no energy yet: it has not ended, or no meter")
     if as_json:
@@ -53,34 +48,21 @@ def energy(
         console.print(line, markup=False, highlight=False)
 
 
-def _section(run: Path, power_csv: Path | None, keep: bool) -> dict[str, Any] | None:
+def _section(run: Path, power_csv: Path | None, *, keep: bool) -> dict[str, Any] | None:
     """Return a run's energy by its own meter or by a logger; the latter may go on record."""
     from benchmarks.energy.remeter import energy_by_samples
-    from data.storage.atomic import write_json
+    from moe.runs.directory import ended_run
     from moe.runs.reader import read_run
+    from moe.runs.record import write_record
 
-    record = read_run(run).record
-    own: dict[str, Any] | None = record.get("energy")
+    recorded = read_run(run).record
+    own: dict[str, Any] | None = recorded.get("energy")
     if power_csv is None:
         return own
-    section = energy_by_samples(run, record, power_csv)
-    if keep:
-        kept = {"energy": section, "energy_own": record.get("energy_own", own)}
-        write_json(run / "record.json", {**record, **kept})
+    if not keep:
+        return energy_by_samples(run, recorded, power_csv)
+    with ended_run(run) as record:
+        section = energy_by_samples(run, record, power_csv)
+        own = record.get("energy_own", record.get("energy"))
+        write_record(run, {**record, "energy": section, "energy_own": own})
     return section
-
-
-@contextmanager
-def _ended(run: Path) -> "Iterator[None]":
-    """Keep a run from going on, which writes its record too."""
-    from benchmarks.errors import BenchmarkError
-    from data.storage.lock import FileLock
-    from moe.runs.reader import read_run
-
-    read_run(run)  # it is one
-    try:
-        lock = FileLock(run / ".lock", wait=False)
-    except BlockingIOError:
-        raise BenchmarkError(f"{run}: still running: keep it when it has ended") from None
-    with lock:
-        yield

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.footprint.footprint import assumptions, intensity
-from moe.runs.reader import Run
+from moe.runs.run import Run
 from parallel.measurement.units import TERA
 
 NOT_RECORDED = "not recorded"

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from benchmarks.comparison.equality import count_as_equal, relative_gap
 from benchmarks.comparison.seed_groups import Group
-from moe.runs.reader import Run
+from moe.runs.run import Run
 
 # A budget this near to a run's whole is its whole.
 AT_END = 0.999

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from moe.runs.reader import Run
+from moe.runs.run import Run
 
 # The last part of training that "at the end" means.
 FINAL_SHARE = 0.25

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from benchmarks.comparison.equality import count_as_equal, relative_gap
 from benchmarks.comparison.seed_groups import Group, difference, group_runs
-from moe.runs.reader import Run
+from moe.runs.run import Run
 from parallel.measurement.units import ratio, readable, significant
 
 

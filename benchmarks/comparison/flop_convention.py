@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from benchmarks.errors import BenchmarkError
 from moe.config.model import ModelConfig
 from moe.cost.ledger import ledger
-from moe.runs.reader import Run
+from moe.runs.run import Run
 
 OWN = "moescale"
 # The recorded number is an exact integer in our convention; floats round far below this.

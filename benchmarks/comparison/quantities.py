@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.footprint import footprint
-from moe.runs.reader import Run
+from moe.runs.run import Run
 from parallel.measurement.measurement import Kind, Measurement
 
 LEDGER = "cost ledger"

@@ -9,7 +9,7 @@ from os.path import commonprefix
 from statistics import fmean, stdev
 
 from benchmarks.comparison.quantities import BY_KEY
-from moe.runs.reader import Run
+from moe.runs.run import Run
 from parallel.measurement.measurement import Measurement
 
 # Two-sided 95% quantiles of Student's t for 1 to 30 degrees of freedom; beyond: the normal's.

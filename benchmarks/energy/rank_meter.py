@@ -1,6 +1,5 @@
 """What one rank of a run meters with, opened at its start and unchanged until its end."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,8 @@ from benchmarks.energy.source_selection import Choice
 from benchmarks.energy.totals import Totals
 from moe.config.energy import EnergyConfig
 from moe.runs.callbacks import Phase, RankContext
+from moe.runs.files import METRICS
+from moe.runs.json_lines import last_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,17 +118,8 @@ def _totals_before(context: RankContext, state: Mapping[str, Any] | None) -> Tot
     if state or newest:
         return taken_up(Totals.from_state(state) if state else Totals(), newest)
     before = Totals()
-    if _has_rows(context):
+    if last_rows(context.run_dir / METRICS, 1):
         before.reasons.append(
             "resumed from a checkpoint without meter totals: earlier joules are unknown"
         )
     return before
-
-
-def _has_rows(context: RankContext) -> bool:
-    """Return whether earlier steps of this run were logged."""
-    try:
-        with (context.run_dir / "metrics.jsonl").open(encoding="utf-8") as rows:
-            return bool(json.loads(next(rows, "null")))
-    except (OSError, ValueError):
-        return False

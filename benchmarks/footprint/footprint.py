@@ -11,7 +11,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.footprint.carbon_intensity import zone
 from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
-from moe.runs.reader import Run
+from moe.runs.run import Run
 from parallel.measurement.measurement import Measurement
 from parallel.measurement.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 

@@ -9,7 +9,8 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.footprint import footprint
 from benchmarks.footprint.carbon_intensity import zones
 from benchmarks.footprint.start_time import best_start, read_hourly
-from moe.runs.reader import Run, read_runs
+from moe.runs.reader import read_runs
+from moe.runs.run import Run
 from parallel.measurement.units import JOULES_PER_KWH, readable
 
 Row = dict[str, Any]

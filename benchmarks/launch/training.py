@@ -1,7 +1,6 @@
 """Measured training: every run has its meters, on one process, several, or a cluster."""
 
 import ctypes
-import json
 import math
 import os
 import signal
@@ -15,6 +14,7 @@ from benchmarks.launch.loggers import open_loggers
 from benchmarks.launch.progress_bar import TrainingProgress
 from moe.config.experiment import Experiment, load_experiment
 from moe.errors import ConfigError, RankError, TrainingStoppedError
+from moe.runs.record import read_record_if_any
 from moe.training.preflight import check_before_start
 from parallel.engine.launch import is_rank_of_a_group, launch_ranks
 from parallel.layout.layout import Layout
@@ -66,7 +66,7 @@ def run_training(  # noqa: PLR0913 - the command's options
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(math.ceil(experiment.parallel.timeout_s))
     )
     _train_processes([*arguments, *overrides], run_dir, nproc, max_restarts)
-    return _read_record(run_dir)
+    return read_record_if_any(run_dir)
 
 
 def train_rank(
@@ -133,23 +133,16 @@ def replay_step(experiment: Experiment, run_dir: Path, step: int) -> dict[str, A
 
 def _refuse_to_restart_what_was_stopped(run_dir: Path) -> None:
     """End a restart of a run that ended because a signal asked it to."""
-    if _read_record(run_dir).get("status") == "stopped":
+    if read_record_if_any(run_dir).get("status") == "stopped":
         raise _stopped(run_dir)
 
 
 def _stopped(run_dir: Path) -> TrainingStoppedError:
     """Return how the run ended, as far as its record tells."""
-    record = _read_record(run_dir)
+    record = read_record_if_any(run_dir)
     if record.get("status") == "stopped":
         return TrainingStoppedError.after(record["steps"])
     return TrainingStoppedError("stopped by a signal: continue with --resume")
-
-
-def _read_record(run_dir: Path) -> dict[str, Any]:
-    """Return a run's record; {} where it has none yet."""
-    file = run_dir / "record.json"
-    record: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return record
 
 
 def _train_processes(

@@ -18,7 +18,7 @@ from benchmarks.comparison.summary import summary
 from benchmarks.published.rows import published_rows
 from benchmarks.report.bench_results import bench_content
 from benchmarks.report.figures import load_figures
-from moe.runs.reader import Run
+from moe.runs.run import Run
 from parallel.measurement.measurement import Measurement
 from parallel.measurement.units import BILLION, JOULES_PER_MWH, readable, short
 

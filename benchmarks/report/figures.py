@@ -11,7 +11,7 @@ from benchmarks.comparison.seed_groups import Group
 from benchmarks.published.rows import published_rows
 from benchmarks.report.figures_routing import map_figures, measure_figures
 from benchmarks.report.figures_time import phase_figure, step_figure
-from moe.runs.reader import Run
+from moe.runs.run import Run
 from parallel.measurement.measurement import Measurement
 from parallel.measurement.units import JOULES_PER_MWH, readable, short
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.comparison.seed_groups import Group
 from moe.routing.specialization import affinity, source_load, specialization
-from moe.runs.reader import Run
+from moe.runs.run import Run
 
 MAX_POINTS = 400
 MEASURES = (

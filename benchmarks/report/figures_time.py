@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.comparison.seed_groups import Group
-from moe.runs.reader import Run
+from moe.runs.run import Run
 from parallel.measurement.units import readable
 
 MOST_BARS = 30

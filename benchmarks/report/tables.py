@@ -10,7 +10,7 @@ from benchmarks.comparison.quantities import QUANTITIES
 from benchmarks.comparison.seed_groups import Group
 from benchmarks.report.figures_routing import routing_rows, source_rows
 from benchmarks.report.figures_time import phase_seconds
-from moe.runs.reader import Run
+from moe.runs.run import Run
 
 Row = dict[str, Any]
 

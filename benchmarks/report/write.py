@@ -17,7 +17,8 @@ from benchmarks.report.content import report_content
 from benchmarks.report.figures import load_figures, pareto_figures, report_figures
 from benchmarks.report.tables import Table, report_tables
 from data.storage.atomic import atomic_path, write_text
-from moe.runs.reader import Run, read_runs
+from moe.runs.reader import read_runs
+from moe.runs.run import Run
 
 # Columns of the table where models are too many to be columns themselves.
 HEADLINE = ("loss", "tokens", "total_parameters", "active_parameters", "training_flops",

@@ -12,6 +12,7 @@ from data.storage.atomic import fsync, write_json, write_text
 from data.storage.checksums import file_sha256
 from moe.checkpoint.index import INDEX, verify_files, write_index
 from moe.errors import ConfigError, StorageError
+from moe.runs.files import CHECKPOINTS
 
 STATE = "state.json"
 LATEST = "latest"
@@ -104,7 +105,7 @@ def find_checkpoint(path: Path, step: int | None = None) -> Path:
     """
     if step is None and (path / INDEX).is_file():
         return path
-    root = path / "checkpoints"
+    root = path / CHECKPOINTS
     if step is None:
         newest = latest_checkpoint(root)
         if newest is None:

@@ -28,10 +28,12 @@ from moe.checkpoint.index import (
     write_tensors,
 )
 from moe.config.experiment import load_experiment, load_model
+from moe.config.locating import EXPERIMENT_FILE, MODEL_FILE, model_file
 from moe.config.model import ModelConfig
 from moe.cost.model_shape import shape_of
 from moe.errors import ConfigError, disk_errors
 from moe.model.build import build_model
+from moe.runs.files import CHECKPOINTS
 from parallel.engine.start import fake_rank
 from parallel.layout.layout import Layout
 from parallel.layout.model_shape import BatchSize
@@ -97,13 +99,13 @@ def _resharded(  # noqa: PLR0913, PLR0917
         seq_len=2 * layout.cp * layout.tp, micro_batch_size=1, global_batch_size=ranks
     )
     checked_placement(layout, shape_of(model), batch, num_ranks)
-    experiment, step = source / "experiment.toml", int(read_state(checkpoint)["step"])
+    experiment, step = source / EXPERIMENT_FILE, int(read_state(checkpoint)["step"])
     with disk_errors(out), new_directory(out) as made:
         target = made
         if experiment.is_file():
             moved = load_experiment(experiment).model_copy(update={"parallel": layout})
             write_text(made / experiment.name, moved.to_toml())
-            target = made / "checkpoints" / checkpoint_name(step)
+            target = made / CHECKPOINTS / checkpoint_name(step)
             target.mkdir(parents=True)
         done = _write(checkpoint, target, model, layout, num_ranks, progress)
     return Resharded(out, step, num_ranks, done)
@@ -111,12 +113,12 @@ def _resharded(  # noqa: PLR0913, PLR0917
 
 def _model_of(source: Path, checkpoint: Path) -> ModelConfig:
     """Return the model: of the run, or of what `moe convert` made."""
-    for place in (source, checkpoint.parent.parent):
-        if (place / "experiment.toml").is_file():
-            return load_experiment(place / "experiment.toml").model
-    if (checkpoint / "model.toml").is_file():
-        return load_model(str(checkpoint / "model.toml"))
-    raise ConfigError(f"{source}: no experiment.toml or model.toml says which model this is")
+    file = model_file(source) or model_file(checkpoint)
+    if file is None:
+        raise ConfigError(
+            f"{source}: no {EXPERIMENT_FILE} or {MODEL_FILE} says which model this is"
+        )
+    return load_model(str(file))
 
 
 def _write(  # noqa: PLR0913

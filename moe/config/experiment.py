@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -16,9 +15,11 @@ from data.overrides import apply_override
 from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
 from moe.config.kernels import kernel_fault
+from moe.config.locating import model_file
 from moe.config.model import ModelConfig
 from moe.config.presets.catalog import preset_model
 from moe.config.slurm import SlurmConfig
+from moe.config.toml_file import read_toml
 from moe.config.track import TrackConfig
 from moe.config.train import TrainConfig
 from moe.errors import ConfigError
@@ -147,23 +148,6 @@ def make_experiment(values: Mapping[str, Any], origin: str = "experiment") -> Ex
     return validated(Experiment, values, origin)
 
 
-def model_file(place: Path) -> Path | None:
-    """Return the file with the `[model]` of a run, a run's checkpoint, or a converted one."""
-    names = (place / "experiment.toml", place / "model.toml", place / "../../experiment.toml")
-    return next((name for name in names if name.is_file()), None)
-
-
-def tokenizer_file(place: Path) -> Path | None:
-    """Return the tokeniser of a run, a run's checkpoint, or a converted one, where it is known."""
-    converted = place / "hub" / "tokenizer.json"
-    if converted.is_file():
-        return converted
-    file = model_file(place)
-    store = None if file is None else _at(read_toml(file), "data", "store")
-    found = None if store is None else Path(store) / "tokenizer.json"
-    return found if found is not None and found.is_file() else None
-
-
 def _model_of(init: Path) -> Mapping[str, Any]:
     """Return the `[model]` table of what `train.init` names."""
     file = model_file(init)
@@ -193,16 +177,6 @@ def load_model(name_or_path: str) -> ModelConfig:
             raise ConfigError(f"{name_or_path}: no [model] table")
         return validated(ModelConfig, _with_preset(values["model"]), name_or_path, ("model",))
     return validated(ModelConfig, _with_preset({"preset": name_or_path}), name_or_path)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
 def validated(

@@ -18,7 +18,8 @@ from data.storage.atomic import write_json, write_text
 from data.storage.new_directory import new_directory
 from moe.checkpoint.directory import STATE, use_checkpoint
 from moe.checkpoint.index import FORMAT, Part, StoredTensors, read_index, write_index
-from moe.config.experiment import load_model, model_file, tokenizer_file
+from moe.config.experiment import load_model
+from moe.config.locating import HUB_DIRECTORY, MODEL_FILE, model_file, tokenizer_file
 from moe.config.model import ModelConfig
 from moe.convert.hub_directory import HubDirectory, batched
 from moe.convert.registry import family_for, family_of
@@ -27,8 +28,6 @@ from moe.errors import ConfigError, disk_errors
 from moe.storage.safetensors_io import DTYPES, TensorShape, TensorWriter, Where, tensor_bytes
 
 FILE_BYTES = 4 * 2**30
-MODEL = "model.toml"
-HUB = "hub"
 KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
 """Small files stored with a model: tokenizer, chat template, generation defaults."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -74,7 +73,7 @@ def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None
             read=lambda pair: _stored_view(source.read(pair.theirs, pair.where), pair),
             progress=progress,
         )
-        _keep_small_files(directory, partial / HUB)
+        _keep_small_files(directory, partial / HUB_DIRECTORY)
     return _conversion(out, family.model_type, mapping)
 
 
@@ -140,7 +139,7 @@ def checkpoint_model(checkpoint: Path) -> ModelConfig:
     file = model_file(checkpoint)
     if file is None:
         raise ConfigError(
-            f"{checkpoint}: neither {MODEL} nor a run's experiment.toml two folders up:"
+            f"{checkpoint}: neither {MODEL_FILE} nor a run's experiment.toml two folders up:"
             " give a checkpoint directory"
         )
     return load_model(str(file))
@@ -178,7 +177,7 @@ def write_checkpoint(  # noqa: PLR0913 - one format, two sources
     write_index(directory, index)
     write_json(directory / STATE, {"step": 0})
     values = model.model_dump(mode="json", exclude_none=True, exclude={"preset"})
-    write_text(directory / MODEL, tomli_w.dumps({"model": values}))
+    write_text(directory / MODEL_FILE, tomli_w.dumps({"model": values}))
 
 
 def _write_hub(
@@ -322,14 +321,14 @@ def _keep_small_files(source: Path, target: Path) -> None:
 
 def _copy_small_files(checkpoint: Path, target: Path) -> None:
     """Give a model what came with it, or the tokeniser of the store it was trained on."""
-    if (checkpoint / HUB).is_dir():
-        shutil.copytree(checkpoint / HUB, target, dirs_exist_ok=True)
+    if (checkpoint / HUB_DIRECTORY).is_dir():
+        shutil.copytree(checkpoint / HUB_DIRECTORY, target, dirs_exist_ok=True)
     elif (tokenizer := tokenizer_file(checkpoint)) is not None:
         shutil.copyfile(tokenizer, target / "tokenizer.json")
 
 
 def _original_config(checkpoint: Path) -> dict[str, Any]:
-    path = checkpoint / HUB / "config.json"
+    path = checkpoint / HUB_DIRECTORY / "config.json"
     values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return values
 

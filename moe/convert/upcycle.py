@@ -20,14 +20,9 @@ from data.storage.new_directory import new_directory
 from moe.checkpoint.directory import use_checkpoint
 from moe.checkpoint.index import StoredTensors, read_index
 from moe.config.explain import explain
+from moe.config.locating import HUB_DIRECTORY
 from moe.config.model import ModelConfig
-from moe.convert.hugging_face import (
-    HUB,
-    ConvertProgress,
-    checkpoint_model,
-    from_hub,
-    write_checkpoint,
-)
+from moe.convert.hugging_face import ConvertProgress, checkpoint_model, from_hub, write_checkpoint
 from moe.convert.tensor_map import BlockPair, Names, TensorMap, tensor_map
 from moe.errors import ConfigError, disk_errors
 from moe.storage.safetensors_io import DTYPES, TensorShape
@@ -127,10 +122,10 @@ def _upcycled(
         read=reader.read,
         progress=progress,
     )
-    if (source / HUB).is_dir():
+    if (source / HUB_DIRECTORY).is_dir():
         # The tokeniser stays; the dense model's configuration does not fit.
         ignored = shutil.ignore_patterns("config.json")
-        shutil.copytree(source / HUB, target / HUB, ignore=ignored)
+        shutil.copytree(source / HUB_DIRECTORY, target / HUB_DIRECTORY, ignore=ignored)
     return sparse
 
 

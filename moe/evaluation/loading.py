@@ -11,7 +11,8 @@ import torch
 from data.config import DataConfig
 from moe.checkpoint.directory import find_checkpoint, read_state, use_checkpoint
 from moe.checkpoint.weights import load_weights
-from moe.config.experiment import load_experiment, load_model, model_file
+from moe.config.experiment import load_experiment, load_model
+from moe.config.locating import MODEL_FILE, model_file
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
 from moe.model.build import build_model
@@ -142,7 +143,7 @@ def _read(path: Path) -> _Trained:
             f"{path}: not a run directory or a checkpoint (no experiment.toml, no model.toml):"
             " give the directory that `moe train` or `moe convert` printed"
         )
-    if file.name == "model.toml":
+    if file.name == MODEL_FILE:
         model = load_model(str(file))
         length = min(model.max_seq_len, CONVERTED_SEQ_LEN)
         return _Trained(

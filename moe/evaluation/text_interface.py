@@ -10,7 +10,7 @@ import tokenizers
 from data.chat.template import ChatFormat, read_template
 from data.store.reader import Store
 from data.tokenization.tokenizer import Tokenizer, local_tokenizer
-from moe.config.experiment import tokenizer_file
+from moe.config.locating import HUB_DIRECTORY, tokenizer_file
 from moe.errors import ConfigError
 
 
@@ -56,7 +56,7 @@ def text_interface_of(path: Path, store: Path | None = None) -> TextInterface:
     file = tokenizer_file(path)
     if file is None:
         raise ConfigError(f"{path}: no tokenizer is known: give a store with --store")
-    if file.parent.name == "hub":
+    if file.parent.name == HUB_DIRECTORY:
         return _of_hub(file.parent)
     return _of_store(Store.open(file.parent))
 

@@ -1,21 +1,24 @@
 """How far a run is, from what it wrote: its metrics rows and its record."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+
+from moe.errors import ConfigError
+from moe.runs.files import METRICS
+from moe.runs.json_lines import Row, last_rows, read_rows
+from moe.runs.record import Record, read_record_if_any
 
 RECENT_ROWS = 20
-"""Rows whose step time stands for the run's pace."""
+"""Rows over which the step time is a median."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunProgress:
-    """Where a run stands; none means not known, not measured."""
+    """How far a run is; none means not known or not measured."""
 
     status: str | None = None
-    """`running`, `stopped`, `failed`, `finished`: the run's own word."""
+    """`running`, `stopped`, `failed` or `finished`, as the run recorded it."""
     step: int | None = None
     tokens: int | None = None
     loss: float | None = None
@@ -32,10 +35,10 @@ class RunProgress:
 
 
 def read_progress(run_dir: Path) -> RunProgress:
-    """Read a run's last rows and record; a run that has written nothing gives all none."""
-    rows = last_rows(run_dir / "metrics.jsonl", RECENT_ROWS)
-    record = _record(run_dir / "record.json")
-    last: dict[str, Any] = rows[-1] if rows else {}
+    """Read a run's last rows and record; what is missing or damaged is none."""
+    rows = last_rows(run_dir / METRICS, RECENT_ROWS)
+    record = _readable_record(run_dir)
+    last: Row = rows[-1] if rows else {}
     energy = record.get("energy") or {}
     total = (energy.get("total") or {}).get("value")
     times = [row["step_time_s"] for row in rows if row.get("step_time_s")]
@@ -47,47 +50,29 @@ def read_progress(run_dir: Path) -> RunProgress:
         loss=last.get("loss") if final_loss is None else final_loss,
         tokens_per_s=last.get("tokens_per_s"),
         step_time_s=median(times) if times else None,
-        energy_joules=total if total is not None else _summed_joules(run_dir / "metrics.jsonl"),
+        energy_joules=total if total is not None else _summed_joules(run_dir / METRICS),
         energy_kind=energy.get("kind"),
         energy_boundary=energy.get("boundary"),
     )
 
 
-def last_rows(path: Path, count: int) -> list[dict[str, Any]]:
-    """Return the last complete JSON lines of a file that may be growing."""
+def read_status(run_dir: Path) -> str | None:
+    """Return `running`, `stopped`, `failed` or `finished`; None where no record says so."""
+    return _readable_record(run_dir).get("status")
+
+
+def _readable_record(run_dir: Path) -> Record:
     try:
-        with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 2048 * (count + 1)))
-            lines = file.read().split(b"\n")
-    except FileNotFoundError:
-        return []
-    return [row for line in lines[-count - 1 :] if (row := _row(line)) is not None]
-
-
-def _row(line: bytes | str) -> dict[str, Any] | None:
-    """Parse one line; none where it is cut off."""
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        return _row(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
+        return read_record_if_any(run_dir)
+    except (ConfigError, OSError):
         return {}
 
 
-def _summed_joules(path: Path) -> float | None:
-    """Add up the rows while a run has no total yet."""
+def _summed_joules(metrics: Path) -> float | None:
+    """Add up the rows' joules while a run has no total yet."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+        rows = read_rows(metrics)
+    except ConfigError:
         return None
-    values = [
-        row["energy_joules"] for line in lines if (row := _row(line)) and row.get("energy_joules")
-    ]
+    values = [row["energy_joules"] for row in rows if row.get("energy_joules")]
     return sum(values) if values else None

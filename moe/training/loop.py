@@ -17,13 +17,14 @@ from moe.config.experiment import Experiment
 from moe.cost.ledger import ledger
 from moe.errors import GuardError, StorageError, TrainingStoppedError
 from moe.runs.callbacks import Callback, Logger, Phase, RankContext
-from moe.runs.directory import RunDirectory, describe_start, now
+from moe.runs.directory import RunDirectory
+from moe.runs.files import CHECKPOINTS, DUMPS, REJECTED
 from moe.runs.goodput import begun, goodput, process_age_s
+from moe.runs.record import new_record, utc_now
 from moe.training.claim import claim
 from moe.training.execution_report import check_execution, execution
 from moe.training.guards import Fault
 from moe.training.metrics_log import StepLog, finite
-from moe.training.replay import DUMPS
 from moe.training.trainer import StepResult, Trainer
 from parallel.engine.collectives import gather_objects
 from parallel.engine.megatron_version import MEGATRON_VERSION
@@ -107,7 +108,7 @@ def train(  # noqa: PLR0913 - the one entry point of a run
 def _note_end(run: RunDirectory, status: str) -> None:
     """Write down how the run ended, where storage still takes it."""
     try:
-        run.update({"status": status, "finished_at": now()})
+        run.update({"status": status, "finished_at": utc_now()})
     except OSError as error:
         print(f"moe: {run.path}: its record could not be written: {error}", file=sys.stderr)
 
@@ -177,7 +178,7 @@ class Session:
 
     def _restore(self, checkpoint: Path | None) -> dict[str, Any]:
         """Load a checkpoint; {} when there is none."""
-        last_row = None if self.run is None else self.run.last_row("metrics")
+        last_row = None if self.run is None else self.run.last_metrics()
         state: dict[str, Any] = {}
         if checkpoint is not None:
             trainer = self.trainer
@@ -188,9 +189,9 @@ class Session:
             self.train_time_s = state["train_time_s"]
         self.first_tokens = self.tokens
         if self.run is not None:
-            self.run.forget_after(self.step)
+            self.run.drop_rows_after(self.step)
             new = {
-                "started_at": now(),
+                "started_at": utc_now(),
                 "ranks": self.engine.world_size,
                 "first_step": self.step,
                 "first_tokens": self.tokens,
@@ -203,7 +204,7 @@ class Session:
         engine, experiment = self.engine, self.experiment
         train = experiment.train
         self.checkpointer = Checkpointer(
-            run_dir / "checkpoints", keep=train.keep_checkpoints, keep_every=train.keep_every
+            run_dir / CHECKPOINTS, keep=train.keep_checkpoints, keep_every=train.keep_every
         )
         self.dumps = Checkpointer(run_dir / DUMPS, keep=MAX_DUMPS)
         context = rank_context(engine, run_dir)
@@ -211,7 +212,7 @@ class Session:
         for callback, callback_state in zip(self.callbacks, kept, strict=True):
             callback.start(context, callback_state)
         if self.run is not None:
-            first = {} if self.run.record else describe_start(experiment)
+            first = {} if self.run.record else new_record(experiment)
             now_running = {"status": "running", "starts": self.starts}
             self.run.update(first | self._conditions() | now_running)
         self.log.start(run_dir, self.step)
@@ -274,7 +275,7 @@ class Session:
         self.dumps.save(step, copy, self.trainer.state() | found)
         self.dumps.wait()
         if self.run is not None:
-            self.run.append("refused", {"step": step, **found})
+            self.run.append(REJECTED, {"step": step, **found})
         if fault.action == "stop":
             self._wait_for_save("the run ends")
             raise GuardError(
@@ -359,7 +360,7 @@ class Session:
         self.run.update(
             {
                 "status": status,
-                "finished_at": now(),
+                "finished_at": utc_now(),
                 "run_dir": str(self.run.path),
                 "steps": self.step,
                 "tokens": self.tokens,

@@ -15,6 +15,7 @@ from moe.cost.ledger import Ledger
 from moe.routing.statistics import RoutingStatistics
 from moe.runs.callbacks import Callback, Logger
 from moe.runs.directory import RunDirectory
+from moe.runs.files import EVALUATIONS, EXPERT_LOAD, METRICS, ROUTING, ROUTING_MAPS
 from moe.runs.goodput import process_age_s
 from moe.training.tensorboard import TensorBoardLogger
 from moe.training.trainer import StepResult, Trainer
@@ -84,11 +85,11 @@ class StepLog:
             row |= callback.step(step, tokens)
         routing = self.trainer.routing.pop()
         if self.run is not None:
-            self.run.append("metrics", row)
+            self.run.append(METRICS, row)
             if routing.layers:
                 counts = {"layers": routing.layers, "counts": routing.counts.tolist()}
-                self.run.append("expert_load", {"step": step, **counts})
-                self.run.append("routing", {"step": step, **routing.as_json()})
+                self.run.append(EXPERT_LOAD, {"step": step, **counts})
+                self.run.append(ROUTING, {"step": step, **routing.as_json()})
             self._show(step, row, routing)
         self._restart()
         return row
@@ -99,9 +100,9 @@ class StepLog:
         if self.run is not None:
             if maps is not None and found["loss"] is not None:
                 values = {"step": step, "split": HELD_OUT, **maps}
-                write_text(self.run.path / "routing_maps.json", json.dumps(values) + "\n")
+                write_text(self.run.path / ROUTING_MAPS, json.dumps(values) + "\n")
             counts = {"tokens": tokens, "positions": step * self.positions_per_step}
-            self.run.append("evaluations", {"step": step, **counts, **found})
+            self.run.append(EVALUATIONS, {"step": step, **counts, **found})
             known = {f"held_out/{name}": x for name, x in found.items() if x is not None}
             for logger in self.loggers if known else ():
                 logger.scalars(step, known)

@@ -3,7 +3,8 @@
 from importlib import import_module, util
 from pathlib import Path
 
-from moe.config.experiment import Experiment, tokenizer_file
+from moe.config.experiment import Experiment
+from moe.config.locating import tokenizer_file
 from moe.cost.model_shape import batch_of, shape_of
 from moe.errors import ConfigError
 from parallel.layout.placement import Placement
@@ -54,8 +55,9 @@ def _check_init(experiment: Experiment, init: Path) -> None:
     from data.store.reader import Store
     from data.tokenization.info import TOKENIZER
     from moe.checkpoint.index import INDEX
+    from moe.runs.files import CHECKPOINTS
 
-    if not ((init / INDEX).is_file() or (init / "checkpoints").is_dir()):
+    if not ((init / INDEX).is_file() or (init / CHECKPOINTS).is_dir()):
         raise ConfigError(
             f"train.init = {init}: neither a checkpoint nor a run that has one: give the directory"
             " that `moe train` or `moe convert` printed"

@@ -7,10 +7,9 @@ from moe.checkpoint.directory import checkpoint_to_resume
 from moe.checkpoint.training_state import load_checkpoint
 from moe.config.experiment import Experiment
 from moe.errors import ConfigError
+from moe.runs.files import DUMPS
 from moe.training.trainer import Trainer
 from parallel.engine.start import Engine
-
-DUMPS = "dumps"
 
 
 def replay(experiment: Experiment, engine: Engine, run_dir: Path, step: int) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from moe.runs.files import EVENTS
+
 
 class TensorBoardLogger:
     """Writes scalars, and expert load as histograms (a `Logger`)."""
@@ -14,7 +16,7 @@ class TensorBoardLogger:
         """Open the events; what an earlier start wrote after `step` is hidden."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(run_dir / "events", purge_step=step + 1)
+        self._writer: Any = SummaryWriter(run_dir / EVENTS, purge_step=step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write each number."""

@@ -1,6 +1,5 @@
 """Submit a plan's missing tasks to the cluster; a submission is complete or absent."""
 
-import json
 import os
 import shlex
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from data.storage.atomic import write_json
+from moe.runs.progress import read_status
 from slurm.cluster.client import Client
 from slurm.cluster.submission_folder import (
     Submission,
@@ -160,11 +160,7 @@ def task_states(plan: JobPlan, client: Client) -> dict[str, TaskState]:
 def is_finished(task: Task, submission: Submission | None) -> bool:
     """Return whether a task needs no more work: by the run's record, or the last attempt's end."""
     if task.run_dir is not None:
-        try:
-            record = json.loads((Path(task.run_dir) / "record.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return bool(record.get("status") == "finished")
+        return read_status(Path(task.run_dir)) == "finished"
     if submission is None:
         return False
     attempts = submission.attempts(task.index)

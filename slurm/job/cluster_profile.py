@@ -25,8 +25,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from data.frozen_model import FrozenModel
-from moe.config.experiment import read_toml, validated
+from moe.config.experiment import validated
 from moe.config.slurm import Line, SlurmConfig
+from moe.config.toml_file import read_toml
 from slurm.errors import JobError
 
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]

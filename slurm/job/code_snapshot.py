@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.storage.atomic import write_json
-from moe.runs.directory import CHECKOUT
+from moe.runs.source_state import CHECKOUT, SNAPSHOT
 from slurm.errors import JobError
 
 CODE = ("moescale.py", "moe", "parallel", "data", "benchmarks", "slurm", "pyproject.toml")
@@ -49,7 +49,7 @@ def read_code(folder: Path, checkout: Path = CHECKOUT) -> CodeSnapshot:
     dirty = None if diff is None else bool(diff)
     (target / "changes.diff").write_bytes(diff or b"")
     record = {"tree": tree, "commit": commit, "dirty": dirty, "checkout": str(checkout)}
-    write_json(target / "snapshot.json", record)
+    write_json(target / SNAPSHOT, record)
     return CodeSnapshot(path=target, tree=tree, commit=commit, dirty=dirty)
 
 
@@ -67,7 +67,7 @@ def store_code(snapshot: CodeSnapshot, store: Path) -> CodeSnapshot:
                 if not final.exists():
                     raise
     # Equal content may have been committed since: what earlier jobs recorded stays.
-    kept = json.loads((final / "snapshot.json").read_text())
+    kept = json.loads((final / SNAPSHOT).read_text())
     return CodeSnapshot(path=final, tree=kept["tree"], commit=kept["commit"], dirty=kept["dirty"])
 
 

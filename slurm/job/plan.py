@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from data.overrides import apply_override
-from moe.config.experiment import Experiment, load_experiment, read_toml, validated
+from moe.config.experiment import Experiment, load_experiment, validated
 from moe.config.slurm import SlurmConfig
+from moe.config.toml_file import read_toml
 from slurm.errors import JobError
 from slurm.job.cluster_profile import ClusterProfile, ProfilesFile, apply_profile
 from slurm.job.job import Job, common_config, possible_node_counts

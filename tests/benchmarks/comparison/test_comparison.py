@@ -19,7 +19,8 @@ from benchmarks.report.write import write_report
 from moe.config.experiment import load_model
 from moe.cost.ledger import ledger
 from moe.errors import ConfigError
-from moe.runs.reader import Run, read_run
+from moe.runs.reader import read_run
+from moe.runs.run import Run
 from tests.support.synthetic_runs import make_run, write_rows
 
 

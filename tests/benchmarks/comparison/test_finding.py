@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from benchmarks.comparison.finding import finding
-from moe.runs.reader import Run, read_run
+from moe.runs.reader import read_run
+from moe.runs.run import Run
 from tests.support.synthetic_runs import make_run
 
 

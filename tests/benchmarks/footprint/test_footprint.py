@@ -10,7 +10,8 @@ from benchmarks.footprint import footprint
 from benchmarks.footprint.carbon_intensity import zone, zones
 from benchmarks.published.rows import published_rows
 from benchmarks.report.write import write_report
-from moe.runs.reader import Run, read_run
+from moe.runs.reader import read_run
+from moe.runs.run import Run
 from tests.support.synthetic_runs import make_run
 
 

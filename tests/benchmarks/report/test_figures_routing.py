@@ -12,7 +12,8 @@ from benchmarks.report.figures_routing import (
     routing_rows,
     source_rows,
 )
-from moe.runs.reader import Run, read_run
+from moe.runs.reader import read_run
+from moe.runs.run import Run
 from tests.support.synthetic_runs import LAYERS, make_run
 
 

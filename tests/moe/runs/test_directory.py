@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from moe.errors import ConfigError
-from moe.runs.directory import RunDirectory, describe_start
+from moe.runs.directory import RunDirectory
+from moe.runs.record import new_record
 
 EXPERIMENT: Any = SimpleNamespace(name="a", content_hash="0123abcd")
 
@@ -27,7 +28,7 @@ def test_record_of_a_commit_takes_no_lock_of_git(
     git.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\n')
     git.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert describe_start(EXPERIMENT)["git"]["dirty"] is False
+    assert new_record(EXPERIMENT)["git"]["dirty"] is False
     calls = (tmp_path / "calls").read_text().splitlines()
     assert len(calls) == 2
     assert all(call.startswith("--no-optional-locks ") for call in calls)

@@ -1,0 +1,91 @@
+"""JSON lines, one object a line: files that grow row by row, and whose writer may be killed.
+
+A row is complete once its line has ended. A last line without an end was cut off while it was
+written and is left out; a damaged line before it is an error.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.storage.atomic import atomic_file
+from moe.errors import ConfigError
+
+Row = dict[str, Any]
+_TAIL_BYTES = 8192
+"""Read first from the end of a file whose last rows are asked for; more where they are longer."""
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one row; creates the file where it is missing."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read_rows(path: Path, keys: Sequence[str] = ()) -> list[Row]:
+    """Return the complete rows of a file; none where there is no file.
+
+    Raises:
+        ConfigError: It cannot be read, or a complete line is damaged or lacks one of `keys`; names
+            the line.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    lines = content.split(b"\n")
+    cut_off = lines.pop()
+    if cut_off and (_parse(cut_off) is not None or not (lines or cut_off.startswith(b"{"))):
+        lines.append(cut_off)  # complete but for its end; or no file of rows at all
+    rows = []
+    for number, line in enumerate(lines, 1):
+        row = _parse(line)
+        if row is None:
+            raise ConfigError(f"{path}: line {number} is damaged, not JSON")
+        if any(key not in row for key in keys):
+            raise ConfigError(f"{path}: line {number} lacks {', '.join(keys)}")
+        rows.append(row)
+    return rows
+
+
+def last_rows(path: Path, count: int) -> list[Row]:
+    """Return up to `count` last complete rows of a file that may be growing; reads only its end.
+
+    Damaged lines are skipped; none where there is no file.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            begin, window = size, _TAIL_BYTES
+            lines: list[bytes] = []
+            # Beside the rows: the end of an earlier line, and the last one, cut off or empty.
+            while begin > 0 and len(lines) < count + 2:
+                begin = max(0, size - window)
+                file.seek(begin)
+                lines = file.read(size - begin).split(b"\n")
+                window *= 2
+    except FileNotFoundError:
+        return []
+    rows = [row for line in lines[-count - 1 :] if (row := _parse(line)) is not None]
+    return rows[-count:]
+
+
+def filter_rows(path: Path, keep: Callable[[Row], bool]) -> None:
+    """Atomically drop the rows that `keep` rejects, and lines that are damaged or cut off."""
+    lines = path.read_bytes().split(b"\n")
+    kept = [line for line in lines if (row := _parse(line)) is not None and keep(row)]
+    with atomic_file(path) as file:
+        file.writelines(line + b"\n" for line in kept)
+
+
+def _parse(line: bytes) -> Row | None:
+    """Return the object that a line holds; None where it holds none."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

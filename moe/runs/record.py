@@ -1,0 +1,94 @@
+"""`record.json` of a run directory: what ran, on what, and what came of it."""
+
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from data.storage.atomic import write_json
+from moe.config.experiment import Experiment
+from moe.errors import ConfigError
+from moe.runs.environment import environment
+from moe.runs.files import RECORD
+from moe.runs.source_state import source_state
+
+RECORD_FORMAT = 1
+LEDGER_KEYS = ("total_parameters", "active_parameters", "training_flops_per_token")
+Record = dict[str, Any]
+
+
+def read_record(run_dir: Path) -> Record:
+    """Return the record of a run that has begun.
+
+    Raises:
+        ConfigError: Not a run directory, or a record that is damaged or of another format.
+    """
+    file = run_dir / RECORD
+    try:
+        record = _parse(file)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{run_dir}: not a run directory (no {RECORD}): give the directory that"
+            " `moe train` printed as run_dir"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    if not isinstance(record, dict) or record.get("format") != RECORD_FORMAT:
+        found = record.get("format") if isinstance(record, dict) else type(record).__name__
+        raise ConfigError(
+            f"{file}: format {found!r} is not {RECORD_FORMAT}: read it with the version of"
+            " moescale that wrote it"
+        )
+    ledger = record.get("ledger")
+    missing = [key for key in LEDGER_KEYS if not isinstance(ledger, dict) or key not in ledger]
+    if missing:
+        raise ConfigError(f"{file}: damaged, ledger lacks {', '.join(missing)}")
+    return record
+
+
+def read_record_if_any(run_dir: Path) -> Record:
+    """Return a run's record of whatever format; {} where it has none yet.
+
+    Raises:
+        ConfigError: It is damaged.
+    """
+    try:
+        record = _parse(run_dir / RECORD)
+    except FileNotFoundError:
+        return {}
+    if not isinstance(record, dict):
+        raise ConfigError(f"{run_dir / RECORD}: damaged: not a JSON object")
+    return record
+
+
+def write_record(run_dir: Path, record: Mapping[str, Any]) -> None:
+    """Replace a run's record, atomically; only who holds the run's lock may."""
+    write_json(run_dir / RECORD, record)
+
+
+def new_record(experiment: Experiment) -> Record:
+    """Return the first values of a run's record: name, time, command, software and commit."""
+    return {
+        "run_id": f"{experiment.name}-{experiment.content_hash}",
+        "name": experiment.name,
+        "status": "running",
+        "started_at": utc_now(),
+        "finished_at": None,
+        "command": " ".join(sys.argv),
+        "environment": environment(),
+        "git": source_state(),
+    }
+
+
+def utc_now() -> str:
+    """Return the time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _parse(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file}: damaged, not JSON: {error}") from None

@@ -1,0 +1,112 @@
+"""One training run as its directory describes it: record, experiment and rows, typed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from parallel.measurement.measurement import Measurement
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory's content."""
+
+    path: Path
+    record: Mapping[str, Any]
+    """`record.json`."""
+    experiment: Mapping[str, Any] = field(default_factory=dict)
+    """`experiment.toml`; empty where it is not there."""
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of `metrics.jsonl`, by step."""
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of `evaluations.jsonl`: step, tokens, loss (nats/token)."""
+    expert_load: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of `expert_load.jsonl`: step, layers, counts."""
+    routing: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of `routing.jsonl`: step, layers, and one number a layer for each measure."""
+    routing_maps: Mapping[str, Any] = field(default_factory=dict)
+    """`routing_maps.json`: layers, sources, counts, together; empty where it is not there."""
+
+    @property
+    def name(self) -> str:
+        """Name given by the user, or the directory's."""
+        return str(self.record.get("name") or self.path.name)
+
+    @property
+    def run_id(self) -> str:
+        """What names the run among others: its own identifier, or its directory."""
+        return str(self.record.get("run_id") or self.path.name)
+
+    @property
+    def ledger(self) -> Mapping[str, Any]:
+        """The cost ledger (`moe cost --json`)."""
+        ledger: Mapping[str, Any] = self.record["ledger"]
+        return ledger
+
+    @property
+    def total_parameters(self) -> int:
+        """All parameters."""
+        return int(self.ledger["total_parameters"])
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters one token meets."""
+        return int(self.ledger["active_parameters"])
+
+    @property
+    def flops_per_token(self) -> float:
+        """Training FLOPs per token by the ledger's convention."""
+        return float(self.ledger["training_flops_per_token"])
+
+    @property
+    def sparse(self) -> bool:
+        """Whether some parameters rest while a token passes."""
+        if self.experiment:
+            return self.num_experts is not None
+        return self.total_parameters > self.active_parameters
+
+    @property
+    def num_experts(self) -> int | None:
+        """Routed experts a layer; `None` for a dense model or without `experiment.toml`."""
+        return (self.experiment.get("model", {}).get("moe") or {}).get("num_experts")
+
+    @property
+    def seed(self) -> int:
+        """Seed of the initial weights."""
+        return int(self.experiment.get("train", {}).get("seed", 0))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on."""
+        return int(self.record.get("tokens") or 0)
+
+    def training_flops(self, counts: Mapping[str, Any]) -> float:
+        """Return the training FLOPs behind a row, or the record: of padding too.
+
+        A run recorded before `positions` were counted as padding tokens.
+        """
+        return float(counts.get("positions", counts["tokens"])) * self.flops_per_token
+
+    @cached_property
+    def final_loss(self) -> float | None:
+        """Held-out loss at the end, nats/token."""
+        if self.record.get("final_loss") is not None:
+            return float(self.record["final_loss"])
+        losses = [row["loss"] for row in self.evaluations if row["loss"] is not None]
+        return float(losses[-1]) if losses else None
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens trained in a second of wall time."""
+        value = self.record.get("tokens_per_s")
+        return None if value is None else float(value)
+
+    def energy(self, name: str, unit: str) -> Measurement:
+        """Return one measurement of the energy section (`total`, `per_token`, ...)."""
+        section = self.record.get("energy") or {}
+        values = section.get(name)
+        if not isinstance(values, Mapping):
+            return Measurement.missing(unit, "none", "the run had no meter")
+        return Measurement.from_json(values)

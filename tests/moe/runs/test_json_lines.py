@@ -1,0 +1,94 @@
+"""JSON lines: complete rows are read, a cut-off end is left out, damage is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moe.errors import ConfigError
+from moe.runs.json_lines import append_row, filter_rows, last_rows, read_rows
+
+ROWS = [{"step": step, "loss": 1 / step} for step in range(1, 6)]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    for row in ROWS:
+        append_row(tmp_path / "metrics.jsonl", row)
+    return tmp_path / "metrics.jsonl"
+
+
+def extend(file: Path, text: bytes) -> None:
+    file.write_bytes(file.read_bytes() + text)
+
+
+def test_rows_are_read_as_they_were_written(file: Path) -> None:
+    assert read_rows(file, ("step", "loss")) == ROWS
+    assert read_rows(file.with_name("none.jsonl")) == []
+
+
+@pytest.mark.parametrize("end", [b'{"step": 6, "lo', b"{", b"\0\0\0", b'{"name": "\xc3'])
+def test_a_cut_off_end_is_left_out(end: bytes, file: Path) -> None:
+    extend(file, end)
+    assert read_rows(file) == ROWS
+    assert last_rows(file, 2) == ROWS[-2:]
+    filter_rows(file, lambda row: row["step"] != 2)
+    assert read_rows(file) == [ROWS[0], *ROWS[2:]]
+    assert file.read_bytes().endswith(b"}\n")
+
+
+def test_a_first_row_cut_off_leaves_none(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1, "lo')
+    assert read_rows(file) == last_rows(file, 3) == []
+
+
+def test_a_row_without_the_end_of_its_line_is_complete(file: Path) -> None:
+    extend(file, json.dumps({"step": 6}).encode())
+    assert [row["step"] for row in read_rows(file)] == [1, 2, 3, 4, 5, 6]
+    assert last_rows(file, 2) == [ROWS[-1], {"step": 6}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'{"step": 1}\n{"st\n{"step": 3}\n', "line 2 is damaged"),
+        (b'{"step": 1}\n[1]\n', "line 2 is damaged"),
+        (b'{"step": 1}\n\n{"step": 3}\n', "line 2 is damaged"),
+        (b'{"name": "\xe9"}\n', "line 1 is damaged"),
+        (b"nothing of the kind", "line 1 is damaged"),
+        (b'{"step": 1}\n{"stop": 2}\n', "line 2 lacks step"),
+    ],
+)
+def test_damage_is_named(text: bytes, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(text)
+    with pytest.raises(ConfigError, match=message):
+        read_rows(file, ("step",))
+
+
+def test_a_directory_is_no_file_of_rows(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="directory"):
+        read_rows(tmp_path)
+
+
+@pytest.mark.parametrize("width", [1, 1000, 40_000])
+def test_last_rows_are_read_from_the_end(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long rows are; of a large file only its end is read."""
+    file = tmp_path / "metrics.jsonl"
+    rows: list[dict[str, Any]] = [{"step": step, "text": "x" * width} for step in range(40)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for count in (1, 3, 20, 40, 60):
+        assert last_rows(file, count) == rows[-count:]
+    damaged = file.read_bytes().replace(b'{"step": 0,', b'{"step": 0;')
+    file.write_bytes(damaged)
+    assert last_rows(file, 3) == rows[-3:]
+
+
+def test_rows_that_are_kept_stay_as_they_are(file: Path) -> None:
+    before = file.read_bytes()
+    filter_rows(file, lambda row: row["step"] <= 3)
+    assert file.read_bytes() == b"".join(before.splitlines(keepends=True)[:3])
