@@ -71,10 +71,13 @@ def bench_command(
         @functools.wraps(run)
         def command(*, as_json: bool, **values: Any) -> None:
             from benchmarks.bench.cases import BenchOptions
+            from parallel.engine.imports import import_engine, quieten_engine
 
             if _started_ranks(values.get("nproc", 1)):
                 return
-            _quieten()
+            quieten_engine()
+            if overrides:  # the benchmark runs a model
+                import_engine()
             given = {option.name: values.pop(option.name) for option in shared}
             given["overrides"] = tuple(given.get("overrides") or ())
             _print_records(run(**values, options=BenchOptions(**given)), as_json=as_json)
@@ -107,13 +110,6 @@ def _started_ranks(nproc: int) -> bool:
         # The rank has printed what is wrong.
         raise typer.Exit(2 if 2 in codes else 1) from None
     return True
-
-
-def _quieten() -> None:
-    """Silence the engine's import; the records name the kernels that ran."""
-    from parallel.engine.start import quieten_engine
-
-    quieten_engine()
 
 
 def _print_records(records: Records, *, as_json: bool) -> None:

@@ -82,14 +82,15 @@ def train_rank(
     A rank that torchrun started again resumes by itself, from the newest checkpoint.
     Returns the run's record on rank 0, {} elsewhere.
     """
-    from parallel.engine.start import quieten_engine, restart_count, start_engine, stop_engine
+    from parallel.engine.imports import import_engine
+    from parallel.engine.start import restart_count, start_engine, stop_engine
 
     if restart_count():
         resume, from_step = True, None
         _refuse_to_restart_what_was_stopped(run_dir)
     check_before_start(experiment, int(os.environ.get("WORLD_SIZE", "1")))
     loggers = open_loggers(experiment)
-    quieten_engine()
+    import_engine()
     from moe.training.loop import train
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
@@ -116,12 +117,13 @@ def replay_step(experiment: Experiment, run_dir: Path, step: int) -> dict[str, A
 
     Dumps are read under any layout, so one process serves (as one rank of a group: that group).
     """
-    from parallel.engine.start import quieten_engine, start_engine, stop_engine
+    from parallel.engine.imports import import_engine
+    from parallel.engine.start import start_engine, stop_engine
 
     if not is_rank_of_a_group():
         alone = Layout(device=experiment.parallel.device)
         experiment = experiment.model_copy(update={"parallel": alone})
-    quieten_engine()
+    import_engine()
     from moe.training.replay import replay
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)

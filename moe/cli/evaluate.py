@@ -73,15 +73,15 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command's options
 
     The loss is computed with the emulated FP8 a run was trained with, tasks without any FP8.
     """
-    from parallel.engine.start import quieten_engine
-
-    quieten_engine()
     _refuse_unused(
         tasks is not None,
         {"--split": split, "--sequences": sequences, "--routing": routing or None,
          "--record-routing": record_routing, "--replay-routing": replay_routing},
         {"--task-path": task_path, "--shots": shots, "--limit": limit},
     )  # fmt: skip
+    from parallel.engine.imports import import_engine
+
+    import_engine()
     if tasks is not None:
         _run_tasks(run, tasks, task_path, shots, limit, (step, store, device), as_json)
         return
@@ -207,9 +207,9 @@ def audit(  # noqa: PLR0913 - a command's options
 
     Computes without FP8, also where a run was trained with it.
     """
-    from parallel.engine.start import quieten_engine
+    from parallel.engine.imports import import_engine
 
-    quieten_engine()
+    import_engine()
     from moe.evaluation.loading import loaded_model
     from moe.evaluation.loss import open_store
     from moe.evaluation.memorization_audit import audit as inspect
@@ -253,9 +253,9 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
     Computes without FP8, also where a run was trained with it.
     """
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
-    from parallel.engine.start import quieten_engine
+    from parallel.engine.imports import import_engine
 
-    quieten_engine()
+    import_engine()
     from moe.evaluation.generation import Sampling
     from moe.evaluation.generation import generate as continue_prompts
     from moe.evaluation.loading import loaded_model

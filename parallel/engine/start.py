@@ -1,11 +1,9 @@
 """Start and stop megatron-core in this process: device, process groups, random seeds."""
 
 import gc
-import logging
 import os
 import random
 import socket
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from parallel.engine.aux_losses import pop_recorded_aux_losses
 from parallel.engine.cpu_host import install_cpu_host
+from parallel.engine.imports import import_engine
 from parallel.errors import ParallelError
 from parallel.layout.layout import Layout
 
@@ -63,24 +62,13 @@ def choose_device(requested: Literal["auto", "cpu", "cuda"]) -> Device:
     return "cuda" if has_cuda and requested != "cpu" else "cpu"
 
 
-def quieten_engine() -> None:
-    """Silence warnings of megatron-core and torch about missing kernels and deprecated calls.
-
-    The run record names the kernels that ran. Call this before importing megatron-core.
-    """
-    warnings.filterwarnings("ignore", module=r"megatron\.")
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d")
-    for name in ("megatron", "torch.utils.cpp_extension"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def start_engine(layout: Layout, *, seed: int) -> Engine:
     """Join the process group that the environment names, and create the layout's groups.
 
     The environment is torchrun's (`RANK`, `LOCAL_RANK`, `WORLD_SIZE`, ...); without it this is the
     only rank.
     """
-    quieten_engine()
+    import_engine()
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -131,7 +119,7 @@ def fake_rank(layout: Layout, rank: int, num_ranks: int) -> Iterator[None]:
     """
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    quieten_engine()
+    import_engine()
     install_cpu_host()
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=num_ranks)
     try:

@@ -81,7 +81,7 @@ class Ranks:
 def start_server() -> None:
     """Import the engine once; ranks are forked from there."""
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    CONTEXT.set_forkserver_preload(["moe.training.loop", "torch.utils.tensorboard"])
+    CONTEXT.set_forkserver_preload(["tests.support.rank_imports"])
 
 
 def run_ranks(num_ranks: int, function: Callable[..., Any], *args: Any) -> list[Any]:

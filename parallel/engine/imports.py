@@ -1,0 +1,63 @@
+"""The import of megatron-core: quiet, and without the compiler that it need not load."""
+
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial, wraps
+from typing import Any
+
+import torch
+
+
+def quieten_engine() -> None:
+    """Silence warnings of megatron-core and torch about missing kernels and deprecated calls.
+
+    The run record names the kernels that ran. Call this before importing megatron-core.
+    """
+    warnings.filterwarnings("ignore", module=r"megatron\.")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d")
+    for name in ("megatron", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def import_engine() -> None:
+    """Import megatron-core, quietly and before anything else does; later calls cost nothing."""
+    quieten_engine()
+    with deferred_compilation():
+        import megatron.core  # noqa: F401
+
+
+@contextmanager
+def deferred_compilation() -> Iterator[None]:
+    """Compile functions that are decorated with `torch.compile` meanwhile at their first call.
+
+    megatron-core decorates its fused kernels so when it is imported, and the decorator alone loads
+    all of torch's compiler: 2 of the 7 seconds of CPU time that a training process takes to start,
+    for functions that the kernel set `torch` never calls. Transformer Engine defers in the same
+    way (`transformer_engine/pytorch/jit.py`, `lazy_compile`).
+    """
+    compile_now = torch.compile
+    torch.compile = partial(_defer, compile_now)
+    try:
+        yield
+    finally:
+        torch.compile = compile_now
+
+
+def _defer(compile_now: Callable[..., Any], function: Any = None, **options: Any) -> Any:
+    """Act as `torch.compile`, as a call or as a decorator with options."""
+    if function is None:
+        return partial(_defer, compile_now, **options)
+    if not inspect.isfunction(function):
+        return compile_now(function, **options)
+    compiled: list[Callable[..., Any]] = []
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not compiled:
+            compiled.append(compile_now(function, **options))
+        return compiled[0](*args, **kwargs)
+
+    return call
