@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.energy.phase_meter import PhaseMeter
-from benchmarks.energy.source_selection import choose_source
+from benchmarks.energy.source_selection import select_source
 from moe.config.experiment import Experiment
 from moe.runs.callbacks import Phase
 from moe.training.loop import rank_context
@@ -15,7 +15,7 @@ from parallel.measurement.measurement import Measurement
 
 def open_meter(experiment: Experiment, engine: Engine) -> PhaseMeter | None:
     """Open this rank's meter as `[energy]` says; `None` where none works."""
-    source = choose_source(experiment.energy, rank_context(engine, Path())).source
+    source = select_source(experiment.energy, rank_context(engine, Path())).source
     return None if source is None else PhaseMeter(source)
 
 

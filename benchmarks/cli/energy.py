@@ -50,7 +50,7 @@ def energy(
 
 def _section(run: Path, power_csv: Path | None, *, keep: bool) -> dict[str, Any] | None:
     """Return a run's energy by its own meter or by a logger; the latter may go on record."""
-    from benchmarks.energy.remeter import energy_by_samples
+    from benchmarks.energy.remeter import remeter_from_samples
     from moe.runs.directory import ended_run
     from moe.runs.reader import read_run
     from moe.runs.record import write_record
@@ -60,9 +60,9 @@ def _section(run: Path, power_csv: Path | None, *, keep: bool) -> dict[str, Any]
     if power_csv is None:
         return own
     if not keep:
-        return energy_by_samples(run, recorded, power_csv)
+        return remeter_from_samples(run, recorded, power_csv)
     with ended_run(run) as record:
-        section = energy_by_samples(run, record, power_csv)
+        section = remeter_from_samples(run, record, power_csv)
         own = record.get("energy_own", record.get("energy"))
         write_record(run, {**record, "energy": section, "energy_own": own})
     return section

@@ -1,4 +1,4 @@
-"""The run's energy meter: a callback that never touches the arithmetic it watches."""
+"""The energy meter of a training run, as a callback."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,14 +7,14 @@ from typing import Any
 from benchmarks.energy.rank_meter import open_rank_meter
 from benchmarks.energy.run_meter import RunMeter
 from benchmarks.energy.source import Clock
-from benchmarks.energy.source_selection import Choice, choose_source
+from benchmarks.energy.source_selection import SourceSelection, select_source
 from benchmarks.footprint.carbon_intensity import zone
 from moe.config.energy import EnergyConfig
 from moe.runs.callbacks import Phase, RankContext
 
 
 class EnergyCallback:
-    """Joules by phase, summed over devices, with their origin (a `Callback`).
+    """Meters joules by phase, summed over devices (a `Callback`).
 
     Counters are read at step and phase boundaries without synchronizing the device: a GPU's
     queued work falls into the next interval, never out of the total.
@@ -23,18 +23,18 @@ class EnergyCallback:
     def __init__(
         self,
         config: EnergyConfig,
-        choose: Callable[[EnergyConfig, RankContext], Choice] = choose_source,
+        select: Callable[[EnergyConfig, RankContext], SourceSelection] = select_source,
         clock: Clock = time.monotonic,
     ) -> None:
-        """Meter as `config` says; the meter is opened in `start`, by `choose`.
+        """Set up metering; `start` opens the source that `select` returns.
 
         Raises:
-            BenchmarkError: `energy.region` is no zone of the carbon table.
+            BenchmarkError: `energy.region` is not a zone of the carbon table.
         """
         if config.region is not None:
             zone(config.region)
         self._config = config
-        self._choose = choose
+        self._select = select
         self._clock = clock
         self._run: RunMeter | None = None
 
@@ -42,13 +42,13 @@ class EnergyCallback:
         """Open the meter and measure idle power; a collective call.
 
         Raises:
-            BenchmarkError: The meter asked for by name is not there.
+            BenchmarkError: The source requested by name is not available.
         """
-        choice = self._choose(self._config, context)
-        self._run = RunMeter(open_rank_meter(self._config, choice, context, state, self._clock))
+        selection = self._select(self._config, context)
+        self._run = RunMeter(open_rank_meter(self._config, selection, context, state, self._clock))
 
     def phase(self, name: Phase) -> None:
-        """Close the running phase and begin `name`; a collective call."""
+        """End the current phase and begin `name`; a collective call."""
         self._started().enter(name)
 
     def step(self, step: int, tokens: int) -> Mapping[str, float | None]:
@@ -60,7 +60,7 @@ class EnergyCallback:
         return self._started().state()
 
     def finish(self) -> Mapping[str, Any]:
-        """Return the record's `energy` section (rank 0; others an empty one). Collective."""
+        """Return the record's `energy` section on rank 0, nothing on others; a collective call."""
         return self._started().finish()
 
     def _started(self) -> RunMeter:

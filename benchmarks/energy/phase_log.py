@@ -1,4 +1,4 @@
-"""What outlives a killed run: its totals so far, and when each phase began."""
+"""What survives a killed run: its totals so far, and when each phase began."""
 
 import csv
 import json
@@ -11,12 +11,12 @@ from typing import Any
 from benchmarks.energy.totals import Totals
 
 TOTALS, PHASES = "energy.json", "phases.csv"
-# Age at which the totals on disk are renewed; so much a kill can leave unmetered.
+# Totals on disk are rewritten when older than this: the most that a kill leaves unmetered.
 RENEW_S = 30.0
 
 
 def read_totals(run_dir: Path) -> Totals | None:
-    """Return the totals that an earlier start of this run left; none where there are none."""
+    """Return the totals that an earlier start of this run left; `None` where there are none."""
     try:
         return Totals.from_state(json.loads((run_dir / TOTALS).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
@@ -24,7 +24,7 @@ def read_totals(run_dir: Path) -> Totals | None:
 
 
 def write_totals(run_dir: Path, totals: Totals, *, closed: bool = False) -> None:
-    """Renew the totals on disk; `closed` where this start ends in order.
+    """Write the totals to disk; `closed` at the orderly end of a start.
 
     Renamed but not synced: a killed process loses nothing by that, and training waits for no disk.
     """
@@ -33,19 +33,19 @@ def write_totals(run_dir: Path, totals: Totals, *, closed: bool = False) -> None
     temporary.replace(run_dir / TOTALS)
 
 
-def taken_up(checkpoint: Totals, newest: Totals | None) -> Totals:
-    """Return the totals from which a resumed run goes on.
+def resume_totals(checkpoint: Totals, newest: Totals | None) -> Totals:
+    """Return the totals from which a resumed run continues.
 
-    Training after the checkpoint is done again: its joules move to the phase `redone`, so that
-    energy per token is of what was kept, and the total leaves nothing out.
+    Training after the checkpoint is repeated: its joules move to the phase `redone`, so that
+    energy per token counts retained work only, and the total leaves nothing out.
     """
     if newest is None:
         return checkpoint
     phases = {name: dict(total) for name, total in newest.phases.items()}
-    kept = checkpoint.phases.get("train")
+    retained = checkpoint.phases.get("train") or {}
     train = phases.get("train")
     if train is not None:
-        lost = {name: value - (kept or {}).get(name, 0.0) for name, value in train.items()}
+        lost = {name: value - retained.get(name, 0.0) for name, value in train.items()}
         if lost["joules"] > 0 or lost["seconds"] > 0:
             redone = phases.setdefault("redone", dict.fromkeys(lost, 0.0))
             phases["redone"] = {name: redone[name] + lost[name] for name in lost}
@@ -57,26 +57,26 @@ def taken_up(checkpoint: Totals, newest: Totals | None) -> Totals:
 class PhaseLog:
     """`phases.csv`: wall-clock times at which phases began, for meters that are read afterwards.
 
-    A row `start,N` says that a start went on from a checkpoint written after N phase rows: what
-    was trained after them was done again.
+    A row `start,N` means that a start resumed from a checkpoint written after N phase rows: the
+    training logged after them was repeated.
     """
 
-    def __init__(self, run_dir: Path, kept: int) -> None:
-        """Note a start that goes on after `kept` phase rows."""
+    def __init__(self, run_dir: Path, num_retained: int) -> None:
+        """Log a start that resumes after `num_retained` phase rows."""
         self._path = run_dir / PHASES
         earlier = read_phases(run_dir)
         self.num_rows = sum(row.event == "phase" for row in earlier)
         if not self._path.exists():
             self._path.write_text("unix_s,event,value\n", encoding="utf-8")
-        self._append("start", str(kept))
+        self._append("start", str(num_retained))
 
     def begin(self, phase: str) -> None:
-        """Note that a phase begins now."""
+        """Log that a phase begins now."""
         self.num_rows += 1
         self._append("phase", phase)
 
     def end(self) -> None:
-        """Note that this start ends now."""
+        """Log that this start ends now."""
         self._append("end", "")
 
     def _append(self, event: str, value: str) -> None:
@@ -94,7 +94,7 @@ class PhaseRow:
 
 
 def read_phases(run_dir: Path) -> list[PhaseRow]:
-    """Return the rows of `phases.csv`; a torn last one is passed over."""
+    """Return the rows of `phases.csv`; an incomplete last one is skipped."""
     try:
         text = (run_dir / PHASES).read_text(encoding="utf-8")
     except OSError:
@@ -109,41 +109,40 @@ def read_phases(run_dir: Path) -> list[PhaseRow]:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A time in which a run was in one phase, Unix s; `redone` is training that was not kept."""
+class PhaseInterval:
+    """A period that a run spent in one phase, Unix s; `redone` is training that was repeated."""
 
     phase: str
     begin_s: float
     end_s: float
 
 
-def stretches(rows: list[PhaseRow]) -> tuple[list[Stretch], int]:
-    """Return the phases' stretches, and how many starts ended without a word (killed).
+def phase_intervals(rows: list[PhaseRow]) -> tuple[list[PhaseInterval], int]:
+    """Return the intervals in order, and how many starts were killed (ended without a row).
 
-    A killed start's last stretch has no known end and is left out.
+    A killed start's last interval has no known end and is left out.
     """
-    found: list[tuple[int, Stretch]] = []
+    intervals: list[tuple[int, PhaseInterval]] = []
     killed, number = 0, 0
     open_at: tuple[str, float] | None = None
     for row in rows:
         if row.event == "start":
             killed += open_at is not None
-            kept = int(row.value or 0)
-            found = [(n, _redone(s) if n > kept else s) for n, s in found]
+            retained = int(row.value or 0)
+            intervals = [(n, _as_redone(i) if n > retained else i) for n, i in intervals]
             open_at = None
             continue
         if open_at is not None:
-            found.append((number, Stretch(open_at[0], open_at[1], row.unix_s)))
+            intervals.append((number, PhaseInterval(open_at[0], open_at[1], row.unix_s)))
         number += row.event == "phase"
         open_at = (row.value, row.unix_s) if row.event == "phase" else None
-    return [stretch for _, stretch in found], killed + (open_at is not None)
+    return [interval for _, interval in intervals], killed + (open_at is not None)
 
 
-def _redone(stretch: Stretch) -> Stretch:
-    is_training = stretch.phase == "train"
-    return Stretch("redone", stretch.begin_s, stretch.end_s) if is_training else stretch
+def _as_redone(interval: PhaseInterval) -> PhaseInterval:
+    return replace(interval, phase="redone") if interval.phase == "train" else interval
 
 
 def state_with_rows(totals: Totals, log: PhaseLog | None) -> Mapping[str, Any]:
-    """Return what a checkpoint keeps: totals, and the phase rows they cover."""
+    """Return what a checkpoint saves: totals, and the number of phase rows they cover."""
     return {**totals.to_state(), "phase_rows": log.num_rows if log else 0}

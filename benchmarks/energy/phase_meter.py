@@ -1,4 +1,4 @@
-"""One rank's meter over the phases of a run: seconds and joules, at negligible cost."""
+"""One source's seconds and joules by phase of a run, metered at negligible cost."""
 
 import time
 from dataclasses import dataclass, field
@@ -8,18 +8,18 @@ from benchmarks.energy.source import Clock, EnergySource, SourceLostError
 from moe.runs.callbacks import Phase
 from parallel.measurement.measurement import Measurement
 
-# Readings may take this share of the time: a costly counter is read less often.
-OVERHEAD_SHARE = 1e-3
+# Readings may take this fraction of the time: a slow counter is read less often.
+MAX_OVERHEAD = 1e-3
 
 
 @dataclass
 class PhaseTotal:
-    """What one phase took so far."""
+    """Energy and time of one phase so far."""
 
     joules: float = 0.0
     seconds: float = 0.0
     segments: int = 0
-    """Uninterrupted stretches; each begins and ends with one quantisation error."""
+    """Uninterrupted intervals; a counter reading at each end brings its quantisation error."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class PhaseMeter:
     clock: Clock = time.monotonic
     phases: dict[Phase, PhaseTotal] = field(default_factory=dict)
     lost: str | None = None
-    """Why the joules are unknown from some moment on."""
+    """Why the counter can no longer be read; `None` while it can."""
     peak_watts: float = 0.0
     """Highest mean power between two readings, W."""
     num_reads: int = 0
@@ -48,16 +48,16 @@ class PhaseMeter:
             self._phase = phase
             self.phases.setdefault(phase, PhaseTotal()).segments += 1
 
-    def take_train_joules(self) -> float | None:
-        """Return the train phase's joules since the last answer; `None` if no reading is due.
+    def pop_train_joules(self) -> float | None:
+        """Return joules of the phase `train` since the last answer; `None` if no reading is due.
 
-        A counter is read no more often than it changes or `OVERHEAD_SHARE` allows, so a row's
+        A counter is read no more often than it changes or `MAX_OVERHEAD` allows, so a row's
         joules may cover several short steps; the rows' sum is the phase's total.
         """
         if self.lost:
             return None
         mean_cost_s = self.read_seconds / max(1, self.num_reads)
-        interval_s = max(self.source.info.resolution_s, mean_cost_s / OVERHEAD_SHARE)
+        interval_s = max(self.source.info.resolution_s, mean_cost_s / MAX_OVERHEAD)
         if self.clock() - self._last_s < interval_s:
             return None
         self._read()
@@ -65,7 +65,7 @@ class PhaseMeter:
         return None if self.lost else joules
 
     def idle_watts(self, duration_s: float) -> float | None:
-        """Return mean power over `duration_s` (s) of waiting; `None` for a lost meter."""
+        """Wait `duration_s` (s) and return the mean power, W; `None` for a lost meter."""
         self.enter("idle")
         before_joules, before_s = self._last_joules, self._last_s
         time.sleep(duration_s)
@@ -76,7 +76,7 @@ class PhaseMeter:
 
     @property
     def quantum_joules(self) -> float | None:
-        """Quantisation error of one segment, J: of its two readings, at the highest power.
+        """Quantisation error of one segment, J: that of two readings at the highest power.
 
         `None` for a model, which has no counter.
         """
@@ -85,13 +85,13 @@ class PhaseMeter:
         return 2 * info.resolution_s * peak if info.kind == "measured" else None
 
     def energy(self, phase: Phase) -> Measurement:
-        """Return the joules of a phase that was entered, as this meter alone knows them."""
+        """Return the energy of a phase that was entered, J, of this source alone."""
         total, quantum = self.phases[phase], self.quantum_joules
         error = quantum * total.segments if quantum else None
         return self.source.info.origin.energy(total.joules, error)
 
     def report(self) -> dict[str, Any]:
-        """Return totals as plain values, for gathering."""
+        """Return totals as JSON values, for gathering over ranks."""
         return {
             "device": self.source.info.device,
             "lost": self.lost,

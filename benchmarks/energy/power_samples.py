@@ -1,4 +1,4 @@
-"""Power samples that another device logged (a rack PDU, IPMI, a bench meter), and their joules."""
+"""Power samples logged by another device (a rack PDU, IPMI, a bench meter), and their joules."""
 
 import csv
 from bisect import bisect_right
@@ -11,7 +11,7 @@ from statistics import median
 from benchmarks.energy.source import SourceInfo, SourceLostError, SourceUnavailableError
 
 COLUMNS = ("time", "watts")
-# A logger that was silent for so many of its intervals, or so long, has stopped.
+# A logger has stopped if it is silent for both this many of its intervals and this many seconds.
 GAP_INTERVALS = 10
 GAP_S = 10.0
 
@@ -22,10 +22,10 @@ class PowerSamples:
 
     origin: str
     devices: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    """By device: (Unix time in s, power in W), times growing."""
+    """By device: (Unix time in s, power in W), in increasing order of time."""
 
     def add(self, device: str, time_s: float, watts: float) -> None:
-        """Take a device's next sample.
+        """Add a device's next sample.
 
         Raises:
             ValueError: It is not later than the one before, or negative.
@@ -44,13 +44,13 @@ class PowerSamples:
 
     @property
     def interval_s(self) -> float:
-        """Usual time between two samples of a device, s."""
+        """Median time between two samples of a device, s."""
         gaps = [b[0] - a[0] for samples in self.devices.values() for a, b in pairwise(samples)]
         return median(gaps) if gaps else GAP_S
 
     @property
     def longest_gap_s(self) -> float:
-        """Silence after which the power is unknown, s."""
+        """Longest silence over which power is interpolated, s."""
         return max(GAP_S, GAP_INTERVALS * self.interval_s)
 
     @property
@@ -59,7 +59,7 @@ class PowerSamples:
         return sum(max(watts for _, watts in samples) for samples in self.devices.values())
 
     def info(self, path: Path, note: str) -> SourceInfo:
-        """Return what these samples, read from the file `path`, cover and how finely."""
+        """Return what these samples, read from the file `path`, cover, and their resolution."""
         names = ", ".join(name for name in self.devices if name)
         return SourceInfo(
             name="csv",
@@ -73,7 +73,7 @@ class PowerSamples:
         )
 
     def joules(self, begin_s: float, end_s: float) -> float:
-        """Return the energy between two Unix times, J: trapezoids between neighbouring samples.
+        """Return the energy between two Unix times, J, by the trapezoidal rule.
 
         Raises:
             SourceLostError: A device was silent too long between them.
@@ -117,7 +117,7 @@ class SampleFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read what is there.
+        """Read the samples logged so far.
 
         Raises:
             SourceUnavailableError: Missing file or column, no or a damaged sample.
@@ -134,7 +134,7 @@ class SampleFile:
             raise SourceUnavailableError(f"{path}: no samples yet")
 
     def update(self) -> PowerSamples:
-        """Read the whole lines added since; returns all samples.
+        """Read the complete lines added since the last call; returns all samples.
 
         Raises:
             SourceLostError: The file went away, or a line is damaged.
@@ -145,15 +145,15 @@ class SampleFile:
                 new = file.read()
         except OSError as error:
             raise SourceLostError(f"{self.path}: {error.strerror or error}") from None
-        whole = new[: new.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for row in csv.reader(whole.decode("utf-8-sig", "replace").splitlines()):
+        complete = new[: new.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        for row in csv.reader(complete.decode("utf-8-sig", "replace").splitlines()):
             self._line += 1
             if row:
-                self._take(row)
+                self._add_row(row)
         return self.samples
 
-    def _take(self, row: list[str]) -> None:
+    def _add_row(self, row: list[str]) -> None:
         if not self._names:
             self._names = [name.strip().lower() for name in row]
             missing = [name for name in COLUMNS if name not in self._names]

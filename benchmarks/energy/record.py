@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.energy.source import EnergyOrigin, SourceInfo
-from benchmarks.energy.source_selection import Choice
+from benchmarks.energy.source_selection import SourceSelection
 from benchmarks.energy.totals import Totals, first_of_each_device
 from parallel.measurement.measurement import Measurement
 
@@ -22,15 +22,15 @@ def energy_section(
     tokens: int,
     own: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return JSON values: totals by phase, per token, mean power, and how they came about.
+    """Return JSON values: energy in total, by phase and per token, and how it was metered.
 
-    Energy per token is the train phase's joules over all trained tokens; evaluation, checkpoints
-    and waiting are shown beside it. Idle power is never subtracted.
+    Energy per token is that of the phase `train` over all tokens trained on; evaluation,
+    checkpoints and waiting are shown beside it. Idle power is never subtracted.
 
     Args:
         totals: Joules and seconds by phase.
-        info: What was read; `None` where nothing was.
-        asked: The source asked for, `energy.source`.
+        info: The meter that was read; `None` where none was.
+        asked: The source requested, `energy.source`.
         tokens: Tokens trained on, for energy per token.
         own: What only the run's own meter knows (`own_meter`).
     """
@@ -58,21 +58,24 @@ def energy_section(
 
 
 def own_meter(
-    totals: Totals, choice: Choice, reports: Sequence[Mapping[str, Any] | None], asked: str
+    totals: Totals,
+    selection: SourceSelection,
+    reports: Sequence[Mapping[str, Any] | None],
+    asked: str,
 ) -> dict[str, Any]:
     """Return what only the run's own meter knows: devices, idle power, its cost in time."""
     devices = first_of_each_device(reports)
-    info = choice.source.info if choice.source else None
+    info = selection.source.info if selection.source else None
     origin = info.origin if info else EnergyOrigin(source=asked)
     train_s = totals.train_seconds
     return {
-        "not_taken": choice.not_taken,
+        "not_taken": selection.rejected,
         "idle_power": _idle_power(devices, origin).to_json(),
         "devices": [device["device"] for device in devices],
         "overhead": {
             "reads": sum(device["num_reads"] for device in devices),
-            "step_seconds": totals.own_seconds,
-            "share_of_train_time": totals.own_seconds / train_s if train_s else None,
+            "step_seconds": totals.metering_seconds,
+            "share_of_train_time": totals.metering_seconds / train_s if train_s else None,
         },
     }
 

@@ -1,10 +1,10 @@
-"""A finished run metered by power samples that something else logged meanwhile."""
+"""Metering a finished run again, by power samples that another device logged meanwhile."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.energy.phase_log import Stretch, read_phases, stretches
+from benchmarks.energy.phase_log import PhaseInterval, phase_intervals, read_phases
 from benchmarks.energy.power_samples import PowerSamples, SampleFile
 from benchmarks.energy.record import energy_section
 from benchmarks.energy.source import SourceLostError
@@ -15,38 +15,41 @@ from benchmarks.errors import BenchmarkError
 MLPERF_SAMPLES, MLPERF_INTERVAL_S = 60, 1.0
 
 
-def energy_by_samples(run_dir: Path, record: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Return an `energy` section of a run from a CSV of power samples (`SampleFile`).
+def remeter_from_samples(run_dir: Path, record: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return a run's `energy` section from a CSV of power samples (`SampleFile`).
 
     Raises:
         BenchmarkError: The samples or the run's phases cannot be read.
     """
     rows = read_phases(run_dir)
-    found, killed = stretches(rows)
-    if not found:
+    intervals, killed = phase_intervals(rows)
+    if not intervals:
         raise BenchmarkError(f"{run_dir}: phases.csv is missing or empty: this run cannot be timed")
     samples = SampleFile(file).samples
     totals = Totals(killed=killed, starts=sum(row.event == "start" for row in rows))
-    _meter(totals, found, samples)
-    info = samples.info(file, note=_note(samples.interval_s, found, file))
+    _add_samples(totals, intervals, samples)
+    info = samples.info(file, note=_note(samples.interval_s, intervals, file))
     return energy_section(totals, info, asked="csv", tokens=int(record.get("tokens") or 0))
 
 
-def _meter(totals: Totals, found: list[Stretch], samples: PowerSamples) -> None:
+def _add_samples(totals: Totals, intervals: list[PhaseInterval], samples: PowerSamples) -> None:
     """Add each interval's time and joules, up to the first in which the logger was silent."""
     quantum = 2 * samples.interval_s * samples.max_watts
-    for stretch in found:
-        seconds = stretch.end_s - stretch.begin_s
-        totals.add(stretch.phase, seconds=seconds, quantisation=quantum)
+    for interval in intervals:
+        seconds = interval.end_s - interval.begin_s
+        totals.add(interval.phase, seconds=seconds, quantisation=quantum)
         try:
-            totals.add(stretch.phase, joules=samples.joules(stretch.begin_s, stretch.end_s))
+            totals.add(interval.phase, joules=samples.joules(interval.begin_s, interval.end_s))
         except SourceLostError as error:
             totals.reasons.append(str(error))
             break
 
 
-def _note(interval_s: float, found: list[Stretch], file: Path) -> str:
-    whole_s = sum(stretch.end_s - stretch.begin_s for stretch in found)
-    dense = interval_s <= MLPERF_INTERVAL_S and whole_s / interval_s >= MLPERF_SAMPLES
+def _note(sample_interval_s: float, intervals: list[PhaseInterval], file: Path) -> str:
+    total_s = sum(interval.end_s - interval.begin_s for interval in intervals)
+    enough = total_s / sample_interval_s >= MLPERF_SAMPLES
+    dense = sample_interval_s <= MLPERF_INTERVAL_S and enough
     rule = "as dense as" if dense else "sparser or fewer than"
-    return f"power samples every {interval_s:g} s from {file}: {rule} MLPerf's power rules ask"
+    return (
+        f"power samples every {sample_interval_s:g} s from {file}: {rule} MLPerf's power rules ask"
+    )

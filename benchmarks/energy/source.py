@@ -1,4 +1,4 @@
-"""What every energy meter has in common: one growing number of joules, and its origin."""
+"""What every energy source offers: a cumulative number of joules, and its origin."""
 
 import math
 from collections.abc import Callable
@@ -13,16 +13,16 @@ Clock = Callable[[], float]
 
 
 class SourceUnavailableError(BenchmarkError):
-    """A meter cannot be had here; the message is the reason with its remedy."""
+    """A source is not available here; the message gives the reason and the remedy."""
 
 
 class SourceLostError(RuntimeError):
-    """A meter's counter can no longer be trusted: energy from here on is unknown."""
+    """A source can no longer be trusted: energy from here on is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyOrigin:
-    """What every number of joules carries: which meter gave it, of what, and how it is known."""
+    """Where joules come from: the source, what it covers, and whether they are measured."""
 
     source: str
     boundary: str | None = None
@@ -49,37 +49,37 @@ class EnergyOrigin:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceInfo:
-    """What a meter reads and how finely."""
+    """What a source reads, and its resolution."""
 
     name: str
     kind: Kind
     boundary: str
     device: str
-    """Physical thing read; equal for two ranks that would read the same counter."""
+    """Physical device read; equal for two ranks that would read the same counter."""
     resolution_s: float
     """Longest time between two updates of the counter, s."""
     max_power_watts: float | None
-    """Upper bound of the power drawn, W."""
+    """Upper bound of the power drawn, W; `None` where none is known."""
     scope: Literal["device", "node", "job"] = "device"
-    """Covers this rank's device, its node, or the whole job: one rank of each reads it."""
+    """What one reading covers: this rank's device, its node, or the whole job."""
     note: str | None = None
     """How a modelled number is computed, or what a measured one includes."""
 
     @property
     def origin(self) -> EnergyOrigin:
-        """What the joules read here carry."""
+        """The origin of joules read here."""
         return EnergyOrigin(source=self.name, boundary=self.boundary, kind=self.kind)
 
 
 class EnergySource(Protocol):
-    """A cumulative meter of one physical device."""
+    """A cumulative energy counter, or a model of one."""
 
     @property
     def info(self) -> SourceInfo:
-        """What it reads and how finely."""
+        """What it reads, and its resolution."""
 
     def read_joules(self) -> float:
-        """Return joules since some fixed moment; never falls.
+        """Return joules since some fixed moment; never decreases.
 
         Raises:
             SourceLostError: The device vanished or its counter was reset.
@@ -87,7 +87,7 @@ class EnergySource(Protocol):
 
 
 class Counter:
-    """Turns a hardware counter that wraps around into a number that only grows.
+    """Turns a hardware counter that wraps around into a number that never decreases.
 
     A fall is a wrap where the energy it implies is possible for the time that passed;
     otherwise the counter was reset and what it missed is unknown.
@@ -112,7 +112,7 @@ class Counter:
         self._joules = 0.0
 
     def add(self, count: int) -> float:
-        """Take the counter's newest value; returns joules since the first one."""
+        """Add the counter's newest value; returns joules since the first one."""
         now = self._clock()
         if self._last is not None:
             self._joules += self._delta_joules(count, now - self._last[1])
@@ -127,7 +127,7 @@ class Counter:
             )
         if count >= last:
             return (count - last) * self._unit_joules
-        # Twice the rated power, and a second of slack, pass as possible.
+        # Accept up to twice the rated power, and a second of slack.
         possible = 2 * self._max_watts * (elapsed_s + 1)
         for modulus in self._moduli:
             joules = (count - last) % modulus * self._unit_joules
@@ -139,7 +139,7 @@ class Counter:
 
 
 def boot_id(hostname: str, path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
-    """Return what names this physical machine's running kernel, or `hostname` where hidden.
+    """Return the boot id of this physical machine, or `hostname` where it is hidden.
 
     Two SLURM nodes or containers on one machine share its counters whatever their hostnames.
     """

@@ -1,4 +1,4 @@
-"""Joules of a machine as codecarbon accounts for them: partly measured, partly modelled."""
+"""Joules of a machine by codecarbon: partly measured, partly modelled (an extra)."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from parallel.measurement.units import JOULES_PER_KWH
 
 
 class CodeCarbonSource:
-    """codecarbon's account of the whole machine; one rank of a node reads it.
+    """codecarbon's total of the machine; one rank of a node reads it.
 
     Its CPU part is a model wherever RAPL is closed, and its memory part always is; its totals do
     not say so. They are therefore marked modelled.
@@ -49,26 +49,26 @@ class CodeCarbonSource:
 
 
 class LatestEnergy:
-    """An output of codecarbon (its `BaseOutput`) that keeps the newest total."""
+    """An output handler of codecarbon (`BaseOutput`) that stores the newest total."""
 
     kwh: float | None = None
 
     def out(self, total: Any, _delta: Any) -> None:
-        """Take a total."""
+        """Store a total."""
         self.kwh = float(total.energy_consumed)
 
     def live_out(self, total: Any, delta: Any) -> None:
-        """Pass over live figures."""
+        """Ignore live figures."""
 
     def task_out(self, data: Any, experiment_name: str) -> None:
-        """Pass over tasks."""
+        """Ignore tasks."""
 
     def exit(self) -> None:
-        """Keep nothing open."""
+        """Do nothing: no file is open."""
 
 
 def open_codecarbon(hostname: str) -> CodeCarbonSource:
-    """Make codecarbon's offline tracker; it writes no file and asks no server.
+    """Create codecarbon's offline tracker; it writes no file and contacts no server.
 
     Raises:
         SourceUnavailableError: codecarbon is not installed.
@@ -80,7 +80,7 @@ def open_codecarbon(hostname: str) -> CodeCarbonSource:
             "codecarbon is not installed: pip install 'moescale[codecarbon]'"
         ) from None
     latest = LatestEnergy()
-    # The country turns energy into carbon there; only the energy is taken.
+    # codecarbon needs a country to turn energy into carbon; only the energy is used here.
     tracker = OfflineEmissionsTracker(
         country_iso_code="FRA",
         measure_power_secs=1,

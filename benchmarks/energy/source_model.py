@@ -1,4 +1,4 @@
-"""Joules computed from rated power and use: where nothing measures, and marked so."""
+"""Joules modelled from rated power and utilization, where nothing can be measured."""
 
 import os
 import resource
@@ -11,8 +11,8 @@ from benchmarks.energy.source import Clock, SourceInfo
 # Max Watts" (from SPECpower_ssj2008).
 WATTS_PER_CORE = 3.5
 WATTS_PER_CORE_SOURCE = "Cloud Carbon Footprint methodology, AWS average at full load"
-# The kernel brings a running thread's time up to date at every timer tick.
-RESOLUTION_S = 0.01
+# The kernel updates a running thread's processor time at every timer tick.
+CPU_TIME_RESOLUTION_S = 0.01
 
 
 class CpuModelSource:
@@ -34,7 +34,7 @@ class CpuModelSource:
             kind="modelled",
             boundary="CPU cores used by this run",
             device=f"process {os.getpid()} on {hostname} ({num_cores} cores)",
-            resolution_s=RESOLUTION_S,
+            resolution_s=CPU_TIME_RESOLUTION_S,
             max_power_watts=self._watts_per_core * num_cores,
             note=f"{self._watts_per_core:g} W per busy core ({origin}) x processor time;"
             " without memory, idle power and losses",
@@ -46,7 +46,7 @@ class CpuModelSource:
 
 
 class GpuModelSource:
-    """Rated power of a GPU times an assumed utilisation times wall time: 1 bounds it from above."""
+    """Rated power of a GPU x assumed utilization x wall time; utilization 1 is an upper bound."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class GpuModelSource:
         origin: str,
         clock: Clock = time.monotonic,
     ) -> None:
-        """Model the GPU `device`, of `watts` (W) by `origin`."""
+        """Model the GPU `device`; its `watts` (W) are known from `origin`."""
         self._clock, self._watts = clock, watts * utilisation
         self.info = SourceInfo(
             name="model",
@@ -74,6 +74,6 @@ class GpuModelSource:
 
 
 def processor_seconds() -> float:
-    """Return processor time of this process, all threads, and of its children that ended."""
+    """Return processor time of this process (all threads) and of its ended children, s."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)

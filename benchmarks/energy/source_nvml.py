@@ -13,9 +13,9 @@ from benchmarks.energy.source import (
 )
 from parallel.measurement.units import MILLIJOULE
 
-# The counter moves every 20 to 100 ms (Zeus and PETSc measured it): the coarser is assumed.
-RESOLUTION_S = 0.1
-# 64-bit by its interface; firmware that counts in 32 bits wraps after 4.3 MJ.
+# The counter is updated every 20 to 100 ms (Zeus and PETSc measured it): assume the coarsest.
+NVML_RESOLUTION_S = 0.1
+# The interface has 64 bits; firmware that counts in 32 bits wraps after 4.3 MJ.
 MODULI = (2**32, 2**64)
 
 
@@ -23,7 +23,7 @@ class NvmlSource:
     """`nvmlDeviceGetTotalEnergyConsumption` (mJ since driver load, Volta and later)."""
 
     def __init__(self, uuid: str, nvml: Any, clock: Clock = time.monotonic) -> None:
-        """Open the GPU `uuid` (`GPU-...`) through `nvml`, the `pynvml` module or its double.
+        """Open the GPU `uuid` (`GPU-...`) through `nvml`, the `pynvml` module or a fake of it.
 
         Raises:
             SourceUnavailableError: No driver, no such GPU, MIG, or no counter.
@@ -45,7 +45,7 @@ class NvmlSource:
             kind="measured",
             boundary="GPU board",
             device=uuid,
-            resolution_s=RESOLUTION_S,
+            resolution_s=NVML_RESOLUTION_S,
             max_power_watts=max_watts,
         )
 

@@ -8,7 +8,7 @@ from benchmarks.energy.source import Clock, SourceInfo, SourceLostError, SourceU
 
 
 class PowerCsvSource:
-    """A file of power samples that a logger goes on writing; one rank reads it for the job."""
+    """A file of power samples that a logger keeps writing; one rank reads it for the job."""
 
     def __init__(self, path: Path, clock: Clock = time.time) -> None:
         """Open the file; `clock` gives Unix time, as the samples' times are.
@@ -28,7 +28,7 @@ class PowerCsvSource:
 
     @property
     def info(self) -> SourceInfo:
-        """What the samples say of themselves so far."""
+        """What the samples so far cover, and how often they come."""
         path = self._file.path
         return self._file.samples.info(path, note=f"power samples from {path}")
 

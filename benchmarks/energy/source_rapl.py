@@ -17,10 +17,10 @@ from parallel.measurement.units import MICROJOULE, MICROWATT
 
 POWERCAP = Path("/sys/class/powercap")
 # Updated about every millisecond (Intel SDM volume 3B, section 15.10).
-RESOLUTION_S = 1e-3
-# No CPU package or its memory draws more; used where the kernel states no limit.
-CEILING_WATTS = 1000.0
-# A zone's usual range of 262 kJ lasts more than four minutes at that power.
+RAPL_RESOLUTION_S = 1e-3
+# No CPU package or its memory draws more, W; used where the kernel states no limit.
+MAX_PACKAGE_WATTS = 1000.0
+# A zone usually wraps at 262 kJ: more than four minutes at that power.
 POLL_S = 30.0
 
 
@@ -38,7 +38,7 @@ class RaplSource:
             raise SourceUnavailableError(f"no RAPL zones under {root} (a virtual machine has none)")
         limits = [_max_watts(zone) for zone in zones]
         self._counters = {
-            zone: _open(zone, limit or CEILING_WATTS, clock)
+            zone: _open(zone, limit or MAX_PACKAGE_WATTS, clock)
             for zone, limit in zip(zones, limits, strict=True)
         }
         self._lock = threading.Lock()
@@ -49,7 +49,7 @@ class RaplSource:
             boundary="CPU packages and DRAM" if has_dram else "CPU packages",
             device=f"CPU of {hostname} ({boot_id(hostname)})",
             scope="node",
-            resolution_s=RESOLUTION_S,
+            resolution_s=RAPL_RESOLUTION_S,
             max_power_watts=sum(limit for limit in limits if limit) if all(limits) else None,
         )
 
@@ -66,7 +66,7 @@ class RaplSource:
             raise SourceLostError(f"RAPL: {error}") from None
 
     def keep_alive(self, interval_s: float = POLL_S) -> None:
-        """Read now and then from a thread, so that no wrap passes unseen in a long step."""
+        """Read every `interval_s` (s) from a thread, so that no wrap is missed in a long step."""
 
         def poll() -> None:
             while True:
@@ -78,7 +78,7 @@ class RaplSource:
 
 
 def _zones(root: Path) -> list[Path]:
-    """Return packages and their DRAM; `intel-rapl-mmio` shows the same packages once more."""
+    """Return packages and their DRAM; `intel-rapl-mmio` lists the same packages again: skipped."""
     found = []
     for package in sorted(root.glob("intel-rapl:*")):
         if package.name.count(":") != 1 or not _read_text(package / "name").startswith("package"):

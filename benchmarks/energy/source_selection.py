@@ -1,4 +1,4 @@
-"""Which meter a run gets: the best that works here, or exactly the one asked for."""
+"""Which energy source a run gets: the best that works here, or exactly the one requested."""
 
 import os
 from collections.abc import Callable
@@ -22,17 +22,17 @@ Opener = Callable[[EnergyConfig, RankContext], EnergySource]
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The meter taken, or none, and why the better ones were not."""
+class SourceSelection:
+    """The selected source, or none, and why better ones were rejected."""
 
     source: EnergySource | None
-    not_taken: dict[str, str]
-    """Name of each meter tried before, with the reason."""
+    rejected: dict[str, str]
+    """Name of each source tried before, with the reason."""
 
     @property
     def reason(self) -> str:
-        """Why there is no meter, in one line."""
-        tried = "; ".join(f"{name}: {reason}" for name, reason in self.not_taken.items())
+        """Why there is no source, in one line."""
+        tried = "; ".join(f"{name}: {reason}" for name, reason in self.rejected.items())
         return f"no meter works here ({tried})" if tried else "energy.source is none"
 
 
@@ -90,30 +90,30 @@ OPENERS: dict[str, Opener] = {
     "codecarbon": _open_codecarbon,
     "model": _open_model,
 }
-# On a GPU, RAPL alone would give a number smaller than the truth: it must be asked for by name.
+# On a GPU, RAPL alone would understate the energy: it must be requested by name.
 AUTO = {"cuda": ("nvml",), "cpu": ("nvml", "rapl", "model")}
 
 
-def choose_source(config: EnergyConfig, context: RankContext) -> Choice:
-    """Open the configured meter, or for `auto` the first of nvml, rapl, model that works.
+def select_source(config: EnergyConfig, context: RankContext) -> SourceSelection:
+    """Open the configured source, or for `auto` the first in `AUTO` that works.
 
     Raises:
-        BenchmarkError: The meter asked for by name cannot be had here.
+        BenchmarkError: The source requested by name is not available here.
     """
     if config.source == "none":
-        return Choice(None, {})
+        return SourceSelection(None, {})
     if config.source != "auto":
-        return Choice(_open_asked(config, context), {})
-    not_taken: dict[str, str] = {}
+        return SourceSelection(_open_requested(config, context), {})
+    rejected: dict[str, str] = {}
     for name in AUTO[context.device]:
         try:
-            return Choice(OPENERS[name](config, context), not_taken)
+            return SourceSelection(OPENERS[name](config, context), rejected)
         except SourceUnavailableError as error:
-            not_taken[name] = str(error)
-    return Choice(None, not_taken)
+            rejected[name] = str(error)
+    return SourceSelection(None, rejected)
 
 
-def _open_asked(config: EnergyConfig, context: RankContext) -> EnergySource:
+def _open_requested(config: EnergyConfig, context: RankContext) -> EnergySource:
     try:
         return OPENERS[config.source](config, context)
     except SourceUnavailableError as error:

@@ -7,26 +7,30 @@ from collections.abc import Callable, Mapping
 
 from benchmarks.energy.source import SourceInfo, SourceLostError, SourceUnavailableError
 
-Ask = Callable[[list[str]], str]
-NOT_KNOWN = ("", "0", "4294967294", "18446744073709551614")  # SLURM's NO_VAL
-NODE_PERIOD_S = 30.0
+RunCommand = Callable[[list[str]], str]
+# No energy gathered, and SLURM's NO_VAL in 32 and 64 bits.
+UNKNOWN_VALUES = ("", "0", "4294967294", "18446744073709551614")
+# AcctGatherNodeFreq where the cluster does not set it.
+DEFAULT_PERIOD_S = 30.0
 
 
 class SlurmSource:
-    """`ConsumedEnergyRaw` of the running job step, over all its nodes; one rank asks."""
+    """`ConsumedEnergyRaw` of the running job step, over all its nodes; one rank reads it."""
 
-    def __init__(self, environment: Mapping[str, str] = os.environ, ask: Ask | None = None) -> None:
+    def __init__(
+        self, environment: Mapping[str, str] = os.environ, run: RunCommand | None = None
+    ) -> None:
         """Find the step that this process runs in.
 
         Raises:
             SourceUnavailableError: Not in a job, or the cluster gathers no energy.
         """
-        self._ask = ask or _ask
+        self._run = run or _run_command
         job, step = environment.get("SLURM_JOB_ID"), environment.get("SLURM_STEP_ID", "batch")
         if not job:
             raise SourceUnavailableError("this is no SLURM job (SLURM_JOB_ID is not set)")
         try:
-            settings = self._ask(["scontrol", "show", "config"])
+            settings = self._run(["scontrol", "show", "config"])
         except SourceLostError as error:
             raise SourceUnavailableError(str(error)) from None
         plugin = _setting(settings, "AcctGatherEnergyType") or "none"
@@ -42,7 +46,7 @@ class SlurmSource:
             kind="measured",
             boundary="all the job's nodes, whole",
             device=f"SLURM step {self._step}",
-            resolution_s=float(period[0]) if period and int(period[0]) else NODE_PERIOD_S,
+            resolution_s=float(period[0]) if period and int(period[0]) else DEFAULT_PERIOD_S,
             max_power_watts=None,
             scope="job",
             note=f"ConsumedEnergyRaw by {plugin}; a shared node's other jobs are counted too",
@@ -55,8 +59,8 @@ class SlurmSource:
             SourceLostError: SLURM gives no figure.
         """
         arguments = ["--noheader", "--parsable2", "--format=ConsumedEnergyRaw"]
-        text = self._ask(["sstat", *arguments, f"--jobs={self._step}"]).strip()
-        if text in NOT_KNOWN or not text.isdecimal():
+        text = self._run(["sstat", *arguments, f"--jobs={self._step}"]).strip()
+        if text in UNKNOWN_VALUES or not text.isdecimal():
             raise SourceLostError(f"sstat gives no energy for {self._step} ({text or 'nothing'!r})")
         return float(text)
 
@@ -66,7 +70,7 @@ def _setting(text: str, name: str) -> str | None:
     return found[1] if found else None
 
 
-def _ask(argv: list[str]) -> str:
+def _run_command(argv: list[str]) -> str:
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -10,11 +10,11 @@ from benchmarks.energy.source import (
     SourceLostError,
     SourceUnavailableError,
 )
-from benchmarks.energy.source_nvml import RESOLUTION_S, current_gpu_uuid
+from benchmarks.energy.source_nvml import NVML_RESOLUTION_S, current_gpu_uuid
 from parallel.measurement.units import MILLIJOULE
 
 # No single accelerator draws more; zeus states no limit.
-CEILING_WATTS = 2000.0
+MAX_GPU_WATTS = 2000.0
 
 
 class ZeusSource:
@@ -30,14 +30,14 @@ class ZeusSource:
             raise SourceUnavailableError(f"zeus: GPU {index} has no energy counter")
         self._gpus, self._index = gpus, index
         self._counter = Counter(
-            unit_joules=MILLIJOULE, moduli=(2**64,), max_watts=CEILING_WATTS, clock=clock
+            unit_joules=MILLIJOULE, moduli=(2**64,), max_watts=MAX_GPU_WATTS, clock=clock
         )
         self.info = SourceInfo(
             name="zeus",
             kind="measured",
             boundary="GPU board",
             device=device,
-            resolution_s=RESOLUTION_S,
+            resolution_s=NVML_RESOLUTION_S,
             max_power_watts=None,
         )
 

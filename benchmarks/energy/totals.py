@@ -1,4 +1,4 @@
-"""From every rank's meter to the run's totals: each device once, and nothing left out unseen."""
+"""A run's totals from all ranks' reports: each device once, a reason for whatever is missing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,34 +10,34 @@ from parallel.measurement.measurement import Measurement
 
 @dataclass
 class Totals:
-    """Joules and seconds by phase over all devices, this start and the ones before."""
+    """Joules and seconds by phase over all devices, of this start and all earlier ones."""
 
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
     """`joules` over all devices, `seconds` on rank 0's clock, `quantisation_joules`."""
     reasons: list[str] = field(default_factory=list)
-    """Why joules are missing; empty where the totals are whole."""
+    """Why joules are missing; empty where the totals are complete."""
     starts: int = 1
-    """How often the run was started, or resumed."""
-    own_seconds: float = 0.0
-    """What metering took between training steps on rank 0, s."""
+    """How often the run was started or resumed."""
+    metering_seconds: float = 0.0
+    """Time that metering took between training steps on rank 0, s."""
     killed: int = 0
-    """Starts that ended without a word; the last seconds of each are not metered."""
+    """Starts that were killed; the last seconds of each are not metered."""
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Totals":
-        """Take over what an earlier start had metered."""
+        """Continue from the totals of an earlier start (`to_state`)."""
         phases = {name: dict(total) for name, total in state["phases"].items()}
-        own_seconds = float(state.get("own_seconds", 0.0))
+        seconds = float(state.get("own_seconds", 0.0))
         killed = int(state.get("killed", 0)) + (not state.get("closed", True))
-        return cls(phases, list(state["reasons"]), int(state["starts"]) + 1, own_seconds, killed)
+        return cls(phases, list(state["reasons"]), int(state["starts"]) + 1, seconds, killed)
 
     def to_state(self) -> dict[str, Any]:
-        """Return JSON values from which `from_state` goes on."""
+        """Return JSON values from which `from_state` continues."""
         return {
             "phases": self.phases,
             "reasons": self.reasons,
             "starts": self.starts,
-            "own_seconds": self.own_seconds,
+            "own_seconds": self.metering_seconds,
             "killed": self.killed,
         }
 
@@ -87,9 +87,9 @@ def first_of_each_device(reports: Sequence[Mapping[str, Any] | None]) -> list[Ma
 
 
 def missing_reasons(reports: Sequence[Mapping[str, Any] | None], world_size: int) -> list[str]:
-    """Say what the ranks' reports leave out.
+    """Return why the reported energy is incomplete; empty where it is complete.
 
-    A rank without a meter of its own is covered when another rank reads its node.
+    A rank without a meter of its own is covered if another rank reads its node or job.
     """
     reasons = []
     if len(reports) != world_size:
@@ -112,7 +112,7 @@ def missing_reasons(reports: Sequence[Mapping[str, Any] | None], world_size: int
 def add_reports(
     before: Totals, reports: Sequence[Mapping[str, Any] | None], world_size: int
 ) -> Totals:
-    """Return `before` plus this start's reports, gathered from all ranks."""
+    """Return `before` plus the reports of this start, one for each rank."""
     totals = replace(
         before,
         phases={name: dict(total) for name, total in before.phases.items()},

@@ -1,4 +1,4 @@
-"""Doubles for meters: a clock that is turned by hand, an NVML with faults, ranks in threads."""
+"""Fake meters: a clock moved by hand, an NVML with faults, ranks in threads."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.energy.callback import EnergyCallback
 from benchmarks.energy.source_nvml import NvmlSource
-from benchmarks.energy.source_selection import Choice
+from benchmarks.energy.source_selection import SourceSelection
 from moe.config.energy import EnergyConfig
 from moe.runs.callbacks import RankContext
 
@@ -39,7 +39,7 @@ class FakeGpu:
         return (self.start_mj + round(ticks * 0.1 * self.watts * 1000)) % self.modulus
 
     def reset(self) -> None:
-        """What a driver reload does."""
+        """Restart the counter at zero, as a driver reload does."""
         self.start_mj, self.born = 0, self.clock.now
 
 
@@ -79,13 +79,18 @@ class FakeNvml:
         return gpu.energy_mj
 
 
+def one_gpu(clock: FakeClock, watts: float = 500.0) -> tuple[FakeGpu, FakeNvml]:
+    gpu = FakeGpu(clock, watts)
+    return gpu, FakeNvml({"GPU-a": gpu})
+
+
 class Rank:
-    """One rank's observer over fake GPUs."""
+    """One rank's energy callback over a given source."""
 
     def __init__(self, open_source: Callable[[], Any], clock: FakeClock, **config: Any) -> None:
         self.config = EnergyConfig(**{"idle_seconds": 0, **config})
-        self.observer = EnergyCallback(
-            self.config, lambda _config, _place: Choice(open_source(), {}), clock
+        self.callback = EnergyCallback(
+            self.config, lambda _config, _context: SourceSelection(open_source(), {}), clock
         )
 
 
@@ -102,7 +107,7 @@ class Ranks:
         self.slots: list[Any] = [None] * len(members)
         self.silent = silent
 
-    def place(self, rank: int) -> RankContext:
+    def context(self, rank: int) -> RankContext:
         def gather(thing: Any) -> list[Any] | None:
             self.slots[rank] = None if rank in self.silent else thing
             self.barrier.wait(60)
@@ -121,13 +126,13 @@ class Ranks:
         )
 
     def call(self, action: Callable[[EnergyCallback, RankContext], Any]) -> list[Any]:
-        """Call `action(observer, place)` on every rank at once; returns all results."""
+        """Call `action(callback, context)` on every rank at once; returns all results."""
         results: list[Any] = [None] * len(self.members)
         errors: list[BaseException] = []
 
         def work(rank: int) -> None:
             try:
-                results[rank] = action(self.members[rank].observer, self.place(rank))
+                results[rank] = action(self.members[rank].callback, self.context(rank))
             except BaseException as error:
                 errors.append(error)
                 self.barrier.abort()
@@ -142,14 +147,14 @@ class Ranks:
         return results
 
     def start(self, state: Any = None) -> None:
-        self.call(lambda observer, place: observer.start(place, state))
+        self.call(lambda callback, context: callback.start(context, state))
 
     def phase(self, name: Any) -> None:
-        self.call(lambda observer, _: observer.phase(name))
+        self.call(lambda callback, _: callback.phase(name))
 
     def step(self, step: int, tokens: int) -> list[Any]:
-        return self.call(lambda observer, _: observer.step(step, tokens)["energy_joules"])
+        return self.call(lambda callback, _: callback.step(step, tokens)["energy_joules"])
 
     def finish(self) -> dict[str, Any]:
-        section: dict[str, Any] = self.call(lambda observer, _: observer.finish())[0]["energy"]
+        section: dict[str, Any] = self.call(lambda callback, _: callback.finish())[0]["energy"]
         return section

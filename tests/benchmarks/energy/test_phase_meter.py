@@ -1,131 +1,16 @@
-"""The meters against a clock and an NVML that misbehave on command."""
+"""Joules split over phases: their stated uncertainty, and the cost of reading."""
 
 import random
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from benchmarks.energy import phase_meter
-from benchmarks.energy.phase_log import PhaseRow, read_phases, stretches
 from benchmarks.energy.phase_meter import PhaseMeter
-from benchmarks.energy.source import SourceInfo, SourceUnavailableError
-from benchmarks.energy.source_model import WATTS_PER_CORE, CpuModelSource, processor_seconds
-from benchmarks.energy.source_nvml import NvmlSource, current_gpu_uuid
-from benchmarks.energy.source_selection import choose_source
-from benchmarks.errors import BenchmarkError
-from moe.config.energy import EnergyConfig
-from tests.support.fake_meters import FakeClock, FakeGpu, FakeNvml, Rank, Ranks, nvml_rank
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-def one_gpu(clock: FakeClock, watts: float = 500.0) -> tuple[FakeGpu, FakeNvml]:
-    gpu = FakeGpu(clock, watts)
-    return gpu, FakeNvml({"GPU-a": gpu})
-
-
-def train(ranks: Ranks, clock: FakeClock, steps: int, *, first: int = 1) -> list[float | None]:
-    ranks.phase("train")
-    rows = []
-    for step in range(first, first + steps):
-        clock.advance(1.0)
-        rows.append(ranks.step(step, 1000 * step)[0])
-    return rows
-
-
-def test_joules_by_phase_and_per_token(clock: FakeClock, tmp_path: Path) -> None:
-    _, nvml = one_gpu(clock)
-    ranks = Ranks([nvml_rank(nvml, "GPU-a", clock)], tmp_path)
-    ranks.start()
-    clock.advance(3.0)
-    rows = train(ranks, clock, 10)
-    ranks.phase("evaluate")
-    clock.advance(2.0)
-    record = ranks.finish()
-    assert rows == pytest.approx([500.0] * 10)
-    assert record["train"]["value"] == pytest.approx(5000)
-    assert record["phases"]["evaluate"]["value"] == pytest.approx(1000)
-    assert record["phases"]["idle"]["value"] == pytest.approx(1500)
-    assert record["total"]["value"] == pytest.approx(7500)
-    assert record["per_token"]["value"] == pytest.approx(0.5)
-    assert record["mean_power"]["value"] == pytest.approx(500)
-    assert (record["kind"], record["boundary"]) == ("measured", "GPU board")
-
-
-def test_idle_power_is_measured_before_the_run(
-    clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gpu, nvml = one_gpu(clock, watts=70.0)
-    monkeypatch.setattr(phase_meter.time, "sleep", clock.advance)
-    ranks = Ranks([nvml_rank(nvml, "GPU-a", clock, idle_seconds=5.0)], tmp_path)
-    ranks.start()
-    gpu.watts, gpu.start_mj, gpu.born = 600.0, gpu.energy_mj, clock.now
-    train(ranks, clock, 4)
-    record = ranks.finish()
-    assert record["idle_power"]["value"] == pytest.approx(70)
-    assert record["train"]["value"] == pytest.approx(2400)  # nothing subtracted
-
-
-def test_masked_devices_are_found_by_uuid(
-    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With CUDA_VISIBLE_DEVICES=1, CUDA's device 0 is NVML's device 1."""
-    import torch
-
-    nvml = FakeNvml({"GPU-hidden": FakeGpu(clock, 700.0), "GPU-ours": FakeGpu(clock, 300.0)})
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    properties = type("Properties", (), {"uuid": "ours"})
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    source = NvmlSource(current_gpu_uuid(), nvml, clock)
-    source.read_joules()
-    clock.advance(10)
-    assert source.read_joules() == pytest.approx(3000)
-
-
-def test_mig_is_refused_with_the_reason(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu, nvml = one_gpu(clock)
-    gpu.mig = True
-    with pytest.raises(SourceUnavailableError, match="MIG.*all instances together"):
-        NvmlSource("GPU-a", nvml, clock)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
-    with pytest.raises(SourceUnavailableError, match="MIG instance"):
-        current_gpu_uuid()
-
-
-def test_a_wrapped_counter_goes_on(clock: FakeClock, tmp_path: Path) -> None:
-    gpu, nvml = one_gpu(clock)
-    gpu.modulus, gpu.start_mj = 2**32, 2**32 - 1_200_000
-    ranks = Ranks([nvml_rank(nvml, "GPU-a", clock)], tmp_path)
-    ranks.start()
-    rows = train(ranks, clock, 6)
-    assert gpu.energy_mj < 2**31  # it did wrap
-    assert rows == pytest.approx([500.0] * 6)
-
-
-@pytest.mark.parametrize(("fault", "reason"), [("reset", "was reset"), ("vanish", "GPU is lost")])
-def test_a_lost_counter_gives_null_with_the_reason(
-    clock: FakeClock, tmp_path: Path, fault: str, reason: str
-) -> None:
-    gpu, nvml = one_gpu(clock)
-    ranks = Ranks([nvml_rank(nvml, "GPU-a", clock)], tmp_path)
-    ranks.start()
-    before = train(ranks, clock, 3)
-    if fault == "reset":
-        gpu.reset()
-    else:
-        gpu.vanished = True
-    after = train(ranks, clock, 3, first=4)
-    record = ranks.finish()
-    assert None not in before
-    assert after == [None, None, None]
-    for name in ("total", "train", "per_token"):
-        assert record[name]["value"] is None
-        assert reason in record[name]["reason"]
+from benchmarks.energy.source_model import (
+    CpuModelSource,
+)
+from benchmarks.energy.source_nvml import NvmlSource
+from tests.support.fake_meters import FakeClock, one_gpu
 
 
 def test_stated_uncertainty_covers_the_quantisation(clock: FakeClock) -> None:
@@ -145,149 +30,20 @@ def test_stated_uncertainty_covers_the_quantisation(clock: FakeClock) -> None:
         assert abs(total.joules - gpu.watts * (end - begin)) <= bound
 
 
-def test_every_rank_counts_and_one_gpu_counts_once(clock: FakeClock, tmp_path: Path) -> None:
-    nvml = FakeNvml({"GPU-a": FakeGpu(clock, 500.0), "GPU-b": FakeGpu(clock, 300.0)})
-    members = [nvml_rank(nvml, uuid, clock) for uuid in ("GPU-a", "GPU-b", "GPU-b")]
-    ranks = Ranks(members, tmp_path)
-    ranks.start()
-    rows = train(ranks, clock, 32)
-    record = ranks.finish()
-    assert rows[:31] == [None] * 31
-    assert rows[31] == pytest.approx(32 * 800)
-    assert record["devices"] == ["GPU-a", "GPU-b"]
-    assert record["train"]["value"] == pytest.approx(32 * 800)
-    assert record["phases"]["train"]["seconds"] == pytest.approx(32)
-
-
-def test_a_missing_rank_makes_energy_null_never_smaller(clock: FakeClock, tmp_path: Path) -> None:
-    nvml = FakeNvml({"GPU-a": FakeGpu(clock, 500.0), "GPU-b": FakeGpu(clock, 300.0)})
-    members = [nvml_rank(nvml, uuid, clock) for uuid in ("GPU-a", "GPU-b")]
-    ranks = Ranks(members, tmp_path, silent={1})
-    ranks.start()
-    rows = train(ranks, clock, 32)
-    record = ranks.finish()
-    assert rows[31] is None
-    assert record["per_token"]["value"] is None
-    assert "rank 1 did not report" in record["per_token"]["reason"]
-
-
-def test_a_rank_without_meter_makes_energy_null(clock: FakeClock, tmp_path: Path) -> None:
-    _, nvml = one_gpu(clock)
-    members = [nvml_rank(nvml, "GPU-a", clock), Rank(lambda: None, clock)]
-    ranks = Ranks(members, tmp_path)
-    ranks.start()
-    train(ranks, clock, 2)
-    record = ranks.finish()
-    assert record["train"]["value"] is None
-    assert "rank 1" in record["train"]["reason"]
-
-
-class NodeMeter:
-    """A node-wide counter; says how often it was read."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self.clock, self.reads = clock, 0
-        self.info = SourceInfo(
-            name="rapl",
-            kind="measured",
-            boundary="CPU packages",
-            device="CPU of node",
-            resolution_s=1e-3,
-            max_power_watts=200.0,
-            scope="node",
-        )
-
-    def read_joules(self) -> float:
-        self.reads += 1
-        return 150.0 * self.clock.now
-
-
-def test_one_rank_reads_a_node(clock: FakeClock, tmp_path: Path) -> None:
-    meters = [NodeMeter(clock) for _ in range(3)]
-    ranks = Ranks([Rank(lambda m=m: m, clock) for m in meters], tmp_path)
-    ranks.start()
-    train(ranks, clock, 4)
-    record = ranks.finish()
-    assert record["train"]["value"] == pytest.approx(600)
-    assert [meter.reads > 0 for meter in meters] == [True, False, False]
-
-
-def test_totals_survive_a_restart(clock: FakeClock, tmp_path: Path) -> None:
-    _, nvml = one_gpu(clock)
-    first = Ranks([nvml_rank(nvml, "GPU-a", clock)], tmp_path)
-    first.start()
-    train(first, clock, 4)
-    first.phase("checkpoint")
-    state = first.members[0].observer.state()
-    clock.advance(1000)  # the queue, not ours
-    second = Ranks([nvml_rank(nvml, "GPU-a", clock)], tmp_path)
-    second.start(state)
-    train(second, clock, 6, first=5)
-    record = second.finish()
-    assert record["train"]["value"] == pytest.approx(5000)
-    assert record["per_token"]["value"] == pytest.approx(0.5)
-    assert record["starts"] == 2
-
-
-def test_a_killed_start_is_metered_and_its_lost_work_stands_apart(
-    clock: FakeClock, tmp_path: Path
-) -> None:
-    """Killed three steps after a checkpoint: nothing is left out, nothing is counted as kept."""
-    _, nvml = one_gpu(clock)
-    first = Ranks([nvml_rank(nvml, "GPU-a", clock)], tmp_path)
-    first.start()
-    train(first, clock, 4)
-    first.phase("checkpoint")
-    state = first.members[0].observer.state()
-    clock.advance(2)  # writing the checkpoint
-    first.phase("train")
-    for _ in range(3):
-        clock.advance(31)
-        first.step(5, 5000)
-    second = Ranks([nvml_rank(nvml, "GPU-a", clock)], tmp_path)
-    second.start(state)
-    train(second, clock, 6, first=5)
-    record = second.finish()
-    joules = {name: phase["value"] for name, phase in record["phases"].items()}
-    assert joules["checkpoint"] == pytest.approx(1000)
-    assert joules["redone"] == pytest.approx(93 * 500)
-    assert joules["train"] == pytest.approx(5000)
-    assert record["total"]["value"] == pytest.approx(sum(joules.values()))
-    assert "killed once" in record["total"]["reason"]
-    assert record["per_token"]["value"] == pytest.approx(0.5)
-    found, killed = stretches(read_phases(tmp_path))
-    assert killed == 1
-    assert [s.phase for s in found] == ["idle", "train", "checkpoint", "idle", "train", "idle"]
-
-
-def test_phases_after_the_checkpoint_are_redone() -> None:
-    rows = [
-        PhaseRow(0, "start", "0"),
-        PhaseRow(0, "phase", "train"),
-        PhaseRow(10, "phase", "checkpoint"),
-        PhaseRow(11, "phase", "train"),
-        PhaseRow(15, "phase", "evaluate"),
-        PhaseRow(16, "phase", "train"),
-        PhaseRow(18, "start", "2"),
-        PhaseRow(18, "phase", "train"),
-        PhaseRow(30, "end", ""),
-    ]
-    found, killed = stretches(rows)
-    assert killed == 1
-    lengths = [(s.phase, s.end_s - s.begin_s) for s in found]
-    assert lengths[:3] == [("train", 10), ("checkpoint", 1), ("redone", 4)]
-    assert lengths[3:] == [("evaluate", 1), ("train", 12)]
-
-
-def test_a_resume_without_totals_gives_null(clock: FakeClock, tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 4, "tokens": 4000}\n')
-    _, nvml = one_gpu(clock)
-    ranks = Ranks([nvml_rank(nvml, "GPU-a", clock)], tmp_path)
-    ranks.start()
-    train(ranks, clock, 2, first=5)
-    record = ranks.finish()
-    assert record["per_token"]["value"] is None
-    assert "resumed" in record["per_token"]["reason"]
+def test_a_meter_states_a_phase_with_its_quantisation(clock: FakeClock) -> None:
+    _, nvml = one_gpu(clock, watts=500.0)
+    meter = PhaseMeter(NvmlSource("GPU-a", nvml, clock), clock)
+    meter.enter("evaluate")
+    clock.advance(4)
+    meter.enter("idle")
+    energy = meter.energy("evaluate")
+    assert energy.value == pytest.approx(2000)
+    # Two readings, each up to 0.1 s old, at the board's limit of 700 W.
+    assert energy.uncertainty == pytest.approx(2 * 0.1 * 700)
+    assert (energy.kind, energy.source, energy.boundary) == ("measured", "nvml", "GPU board")
+    modelled = PhaseMeter(CpuModelSource("node", None, 2, lambda: clock.now), clock)
+    modelled.enter("evaluate")
+    assert modelled.energy("evaluate").uncertainty is None
 
 
 def test_readings_take_less_than_a_thousandth_of_the_time(
@@ -310,69 +66,9 @@ def test_readings_take_less_than_a_thousandth_of_the_time(
     rows = []
     for _ in range(5000):
         clock.advance(0.01)
-        rows.append(meter.take_train_joules())
+        rows.append(meter.pop_train_joules())
     share = (meter.read_seconds - seconds_before) / (clock.now - begin)
     assert 0 < share < 1e-3
     known = [row for row in rows if row is not None]
     assert sum(known) == pytest.approx(meter.phases["train"].joules)
     assert sum(known) == pytest.approx(500 * (meter._last_s - begin), rel=0.01)
-
-
-def test_model_is_power_times_processor_time_and_says_so(tmp_path: Path) -> None:
-    busy = iter([10.0, 14.0])
-    source = CpuModelSource("node", None, 8, lambda: next(busy))
-    first = source.read_joules()
-    assert source.read_joules() - first == pytest.approx(4 * WATTS_PER_CORE)
-    assert source.info.kind == "modelled"
-    assert "Cloud Carbon Footprint" in (source.info.note or "")
-    stated = CpuModelSource("node", 240.0, 8, lambda: 2.0)
-    assert stated.read_joules() == pytest.approx(60.0)
-
-
-def test_processor_time_grows_with_work() -> None:
-    before = processor_seconds()
-    sum(i * i for i in range(300_000))
-    assert processor_seconds() > before
-
-
-def test_model_claims_no_idle_power_and_no_uncertainty(clock: FakeClock, tmp_path: Path) -> None:
-    rank = Rank(lambda: CpuModelSource("node", None, 2, lambda: clock.now), clock)
-    ranks = Ranks([rank], tmp_path)
-    ranks.start()
-    train(ranks, clock, 3)
-    record = ranks.finish()
-    assert record["idle_power"]["value"] is None
-    assert "only a counter" in record["idle_power"]["reason"]
-    assert record["train"]["uncertainty"] is None
-    assert record["train"]["kind"] == "modelled"
-
-
-def test_a_meter_asked_for_and_absent_is_one_line(tmp_path: Path) -> None:
-    place = replace(Ranks([Rank(lambda: None, FakeClock())], tmp_path).place(0), device="cpu")
-    with pytest.raises(BenchmarkError, match='energy.source = "nvml".*"auto"') as error:
-        choose_source(EnergyConfig(source="nvml"), place)
-    assert error.value.exit_code == 2
-    assert "\n" not in str(error.value)
-
-
-def test_none_means_no_meter(tmp_path: Path) -> None:
-    place = Ranks([Rank(lambda: None, FakeClock())], tmp_path).place(0)
-    choice = choose_source(EnergyConfig(source="none"), place)
-    assert choice.source is None
-    assert choice.reason == "energy.source is none"
-
-
-def test_a_meter_states_a_phase_with_its_quantisation(clock: FakeClock) -> None:
-    _, nvml = one_gpu(clock, watts=500.0)
-    meter = PhaseMeter(NvmlSource("GPU-a", nvml, clock), clock)
-    meter.enter("evaluate")
-    clock.advance(4)
-    meter.enter("idle")
-    energy = meter.energy("evaluate")
-    assert energy.value == pytest.approx(2000)
-    # Two readings, each up to 0.1 s old, at the board's limit of 700 W.
-    assert energy.uncertainty == pytest.approx(2 * 0.1 * 700)
-    assert (energy.kind, energy.source, energy.boundary) == ("measured", "nvml", "GPU board")
-    modelled = PhaseMeter(CpuModelSource("node", None, 2, lambda: clock.now), clock)
-    modelled.enter("evaluate")
-    assert modelled.energy("evaluate").uncertainty is None

@@ -1,0 +1,65 @@
+"""Power samples: the trapezoidal rule, silent loggers, damaged files."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from benchmarks.energy.power_samples import PowerSamples, SampleFile
+from benchmarks.energy.source import SourceLostError, SourceUnavailableError
+from tests.support.power_log import write_power_log
+
+
+def test_trapezoids_by_hand() -> None:
+    samples = PowerSamples("here")
+    for time_s, watts in ((0, 100), (1, 200), (2, 200), (4, 0)):
+        samples.add("", time_s, watts)
+    assert samples.joules(0, 4) == pytest.approx(150 + 200 + 200)
+    assert samples.joules(0.5, 1.5) == pytest.approx((150 + 200) / 2 * 0.5 + 100)
+    assert samples.joules(3, 3) == 0
+    # Between samples and a little beyond the last, the nearest power holds.
+    assert samples.joules(4, 5) == pytest.approx(0)
+    assert samples.joules(-1, 0) == pytest.approx(100)
+
+
+def test_energy_is_additive_and_devices_are_summed(tmp_path: Path) -> None:
+    rows = [(t, 300 + 100 * math.sin(t), "pdu-1") for t in range(100)]
+    rows += [(t + 0.5, 50, "pdu-2") for t in range(100)]
+    samples = SampleFile(write_power_log(tmp_path / "p.csv", *sorted(rows))).samples
+    whole = samples.joules(3.2, 77.7)
+    assert whole == pytest.approx(samples.joules(3.2, 40.1) + samples.joules(40.1, 77.7))
+    assert whole == pytest.approx(350 * 74.5, rel=0.02)
+    assert samples.newest_s == 99
+
+
+def test_a_silent_logger_is_no_zero() -> None:
+    samples = PowerSamples("log.csv")
+    for time_s in (*range(10), *range(60, 70)):
+        samples.add("pdu", float(time_s), 400.0)
+    assert samples.joules(0, 9) == pytest.approx(3600)
+    with pytest.raises(
+        SourceLostError, match=r"log.csv: no sample of pdu from 1970-01-01T00:00:09"
+    ):
+        samples.joules(5, 65)
+    with pytest.raises(SourceLostError, match="no sample"):
+        samples.joules(60, 100)
+    with pytest.raises(SourceLostError, match="no sample"):
+        samples.joules(-100, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("when,watts\n1,2\n", "no column time"),
+        ("time,watts\n1,2\n1,3\n", "line 3: times of a device must grow"),
+        ("time,watts\n1,-5\n", "line 2: -5 W is no power"),
+        ("time,watts\nsoon,2\n", "line 2"),
+        ("time,watts\n", "no samples yet"),
+    ],
+)
+def test_a_damaged_file_is_named(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(SourceUnavailableError, match=message) as error:
+        SampleFile(path)
+    assert "bad.csv" in str(error.value)

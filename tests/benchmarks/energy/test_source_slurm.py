@@ -1,0 +1,37 @@
+"""SLURM's energy accounting as a source, by a fake of its commands."""
+
+import pytest
+
+from benchmarks.energy.source import SourceLostError, SourceUnavailableError
+from benchmarks.energy.source_slurm import SlurmSource
+
+CONFIG = "AcctGatherEnergyType    = acct_gather_energy/{plugin}\nAcctGatherNodeFreq      = 10 sec\n"
+
+
+class FakeSlurm:
+    def __init__(self, plugin: str = "ipmi", energy: str = "1000") -> None:
+        self.plugin, self.energy, self.asked = plugin, energy, [""]
+
+    def __call__(self, argv: list[str]) -> str:
+        self.asked = argv
+        return CONFIG.format(plugin=self.plugin) if argv[0] == "scontrol" else f"{self.energy}\n"
+
+
+def test_slurm_energy_of_the_running_step() -> None:
+    slurm = FakeSlurm()
+    source = SlurmSource({"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0"}, slurm)
+    assert source.read_joules() == 1000
+    assert slurm.asked[-1] == "--jobs=17.0"
+    assert (source.info.resolution_s, source.info.scope) == (10, "job")
+    assert "shared node" in (source.info.note or "")
+    for nothing in ("0", "", "4294967294", "n/a"):
+        slurm.energy = nothing
+        with pytest.raises(SourceLostError, match="no energy for 17.0"):
+            source.read_joules()
+
+
+def test_slurm_that_gathers_none_is_said() -> None:
+    with pytest.raises(SourceUnavailableError, match="AcctGatherEnergyType is none"):
+        SlurmSource({"SLURM_JOB_ID": "17"}, FakeSlurm("none"))
+    with pytest.raises(SourceUnavailableError, match="no SLURM job"):
+        SlurmSource({}, FakeSlurm())
