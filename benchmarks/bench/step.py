@@ -34,6 +34,7 @@ from parallel.hardware.probe import describe_device
 from parallel.layout.validation import checked_placement
 from parallel.measurement.intervals import median_interval
 from parallel.planner.memory import peak_memory
+from parallel.planner.workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,10 @@ def _step_bytes(plan: StepPlan, session: BenchSession, model: ModelConfig) -> fl
     )
     shape, batch = shape_of(model), batch_of(train)
     placement = checked_placement(session.probe.parallel, shape, batch, session.engine.world_size)
-    ours = peak_memory(shape, placement, batch, session.probe.precision).total_bytes
+    work = Workload(
+        shape=shape, placement=placement, batch=batch, precision=session.probe.precision
+    )
+    ours = peak_memory(work).total_bytes
     return 2.0 * ours if plan.peer else float(ours)
 
 

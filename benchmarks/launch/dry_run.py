@@ -13,6 +13,7 @@ from moe.training.loader import open_loader
 from moe.training.preflight import check_before_start
 from parallel.layout.placement import Placement
 from parallel.planner.memory import peak_memory
+from parallel.planner.workload import Workload
 
 
 def show(experiment: Experiment, num_ranks: int, *, as_json: bool) -> None:
@@ -20,7 +21,12 @@ def show(experiment: Experiment, num_ranks: int, *, as_json: bool) -> None:
     placement = check_before_start(experiment, num_ranks)
     costs = ledger(experiment.model, experiment.train.seq_len)
     memory = peak_memory(
-        shape_of(experiment.model), placement, batch_of(experiment.train), experiment.precision
+        Workload(
+            shape=shape_of(experiment.model),
+            placement=placement,
+            batch=batch_of(experiment.train),
+            precision=experiment.precision,
+        )
     )
     loader = open_loader(experiment, "train", ranks=placement.dp)
     sources = loader.describe(experiment.train.steps)

@@ -38,17 +38,6 @@ class Placement:
             "etp": layout.expert_tp, "ep": layout.ep, "edp": self.edp,
         }  # fmt: skip
 
-    def coordinates(self, rank: int) -> dict[str, int]:
-        """Return a rank's place along every dimension."""
-        if not 0 <= rank < self.num_ranks:
-            raise ValueError(f"rank {rank} is not among {self.num_ranks}")
-        sizes, places = self.sizes, dict[str, int]()
-        for dimensions in (EXPERT_DIMENSIONS, ATTENTION_DIMENSIONS):
-            rest = rank
-            for name in dimensions:
-                rest, places[name] = divmod(rest, sizes[name])
-        return places
-
     def groups(self, *names: str) -> list[list[int]]:
         """Return the groups of ranks that differ only along the named dimensions.
 

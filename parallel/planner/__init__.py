@@ -1,1 +1,1 @@
-"""What a layout needs before it runs: memory of states and of activations."""
+"""Predicts, before a run starts, what a layout needs: memory so far."""

@@ -1,8 +1,9 @@
-"""Small models as plain numbers, for tests of layouts and memory."""
+"""Small models as plain numbers, and the coordinates of ranks, for tests of layouts and memory."""
 
 from dataclasses import replace
 
 from parallel.layout.model_shape import BatchSize, ModelShape, Weights
+from parallel.layout.placement import ATTENTION_DIMENSIONS, EXPERT_DIMENSIONS, Placement
 
 DENSE = ModelShape(
     hidden_size=8, vocab_size=48, num_heads=4, num_kv_heads=2, qk_head_dim=2, v_head_dim=2,
@@ -15,3 +16,13 @@ SPARSE = replace(
     expert=Weights(sharded=144), router_and_shared=Weights(sharded=288, replicated=32),
 )  # fmt: skip
 BATCH = BatchSize(seq_len=32, micro_batch_size=1, global_batch_size=16)
+
+
+def coordinates(placement: Placement, rank: int) -> dict[str, int]:
+    """Return a rank's coordinate along every dimension, by division with remainder."""
+    result: dict[str, int] = {}
+    for dimensions in (EXPERT_DIMENSIONS, ATTENTION_DIMENSIONS):
+        rest = rank
+        for name in dimensions:
+            rest, result[name] = divmod(rest, placement.sizes[name])
+    return result

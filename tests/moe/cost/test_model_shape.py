@@ -13,20 +13,23 @@ from parallel.layout.layout import Layout
 from parallel.layout.model_shape import BatchSize
 from parallel.layout.placement import place
 from parallel.layout.validation import layout_faults
-from parallel.planner.memory import RankMemory, StateBytes, peak_memory, rank_parameters
+from parallel.planner.memory import RankMemory, StateBytes, peak_memory
+from parallel.planner.rank_parameters import rank_parameters
+from parallel.planner.workload import Workload
 from parallel.precision.recipes import Precision
 
 TE_BF16 = Precision(kernels="te", dtype="bf16")
+FULL_STATE = StateBytes()
 
 
 @pytest.mark.parametrize("preset", preset_names())
 def test_weights_add_up_to_the_ledger(preset: str) -> None:
     model = load_model(preset)
-    whole = rank_parameters(shape_of(model), Layout(), TE_BF16, 0)
-    assert whole.total == ledger(model, 1).total_parameters
+    all_of_it = rank_parameters(shape_of(model), Layout(), TE_BF16, 0)
+    assert all_of_it.total == ledger(model, 1).total_parameters
 
 
-def test_biases_after_row_parallel_products_are_on_every_rank() -> None:
+def test_biases_of_row_parallel_layers_are_replicated() -> None:
     model = load_model("gpt-oss-20b")
     plain = model.model_copy(update={"linear_bias": False, "attention_sinks": False})
     one, two = (
@@ -34,17 +37,22 @@ def test_biases_after_row_parallel_products_are_on_every_rank() -> None:
         - rank_parameters(shape_of(plain), Layout(tp=n, ep=1), TE_BF16, 0).dense
         for n in (1, 2)
     )
-    per_layer_cut = (64 + 2 * 8) * 64 + 64
-    assert one - two == 24 * per_layer_cut // 2
+    sharded_per_layer = (64 + 2 * 8) * 64 + 64
+    assert one - two == 24 * sharded_per_layer // 2
 
 
 def published(
-    model: ModelConfig, num_ranks: int, batch: BatchSize, layout: dict[str, Any], **options: Any
+    model: ModelConfig,
+    num_ranks: int,
+    batch: BatchSize,
+    layout: dict[str, Any],
+    state: StateBytes = FULL_STATE,
 ) -> RankMemory:
     placement = place(Layout(**layout), num_ranks)
     shape = shape_of(model)
     assert layout_faults(placement.layout, shape, batch, num_ranks) == []
-    return peak_memory(shape, placement, batch, TE_BF16, **options)
+    work = Workload(shape=shape, placement=placement, batch=batch, precision=TE_BF16)
+    return peak_memory(work, state=state)
 
 
 def test_moonlight_on_8_h100() -> None:

@@ -10,10 +10,11 @@ from parallel.layout.layout import Layout
 from parallel.layout.model_shape import BatchSize
 from parallel.layout.placement import place
 from parallel.layout.validation import layout_faults
-from parallel.planner.memory import rank_parameters
+from parallel.planner.rank_parameters import rank_parameters
 from parallel.precision.recipes import Precision
 from tests.support.architecture_options import CONFIGS
 from tests.support.distributed import run_ranks
+from tests.support.model_shapes import coordinates
 from tests.support.parameter_counts import count_parameters, engine_chunk_layers
 
 pytestmark = pytest.mark.engine
@@ -50,7 +51,7 @@ def test_ledger_counts_the_built_model(name: str, alone: dict[str, int]) -> None
 def test_memory_model_counts_each_ranks_share(name: str, apart: list[dict[str, int]]) -> None:
     shape = shape_of(POSSIBLE[name])
     for rank, counts in enumerate(apart):
-        stage = place(LAYOUT, 4).coordinates(rank)["pp"]
+        stage = coordinates(place(LAYOUT, 4), rank)["pp"]
         assert rank_parameters(shape, LAYOUT, Precision(), stage).total == counts[name], rank
 
 

@@ -1,6 +1,7 @@
 """Memory of a rank: counted terms by hand, schedules by simulation, activations by invariants."""
 
 from dataclasses import replace
+from math import lcm
 from typing import Any
 
 import pytest
@@ -10,15 +11,11 @@ from hypothesis import strategies as st
 from parallel.layout.layout import Layout
 from parallel.layout.model_shape import ModelShape, Weights
 from parallel.layout.placement import place
-from parallel.planner.activations import layer_bytes, rank_tokens, recomputed_bytes, routed_tokens
-from parallel.planner.memory import (
-    RankMemory,
-    StateBytes,
-    chunks_in_flight,
-    peak_memory,
-    rank_parameters,
-    stage_memory,
-)
+from parallel.planner.activations import layer_bytes, recomputed_bytes
+from parallel.planner.memory import RankMemory, StateBytes, peak_memory, stage_memory
+from parallel.planner.pipeline_schedule import chunks_in_flight
+from parallel.planner.rank_parameters import rank_parameters
+from parallel.planner.workload import Workload
 from parallel.precision.recipes import Precision
 from tests.support.model_shapes import BATCH, DENSE, SPARSE
 
@@ -26,27 +23,44 @@ BF16, FP32 = Precision(dtype="bf16"), Precision()
 TABLE = 48 * 8
 
 
-def memory(
-    shape: ModelShape = SPARSE, num_ranks: int = 1, precision: Precision = BF16, **layout: Any
-) -> RankMemory:
-    return peak_memory(shape, place(Layout(**layout), num_ranks), BATCH, precision)
+def workload(
+    shape: ModelShape = SPARSE,
+    num_ranks: int | None = None,
+    precision: Precision = BF16,
+    expert_imbalance: float = 1.0,
+    **layout: Any,
+) -> Workload:
+    """A job on `num_ranks` ranks, by default the fewest that its layout takes."""
+    laid = Layout(**layout)
+    fewest = lcm(laid.tp * laid.cp * laid.pp, laid.expert_tp * laid.ep * laid.pp)
+    return Workload(
+        shape=shape,
+        placement=place(laid, num_ranks or fewest),
+        batch=BATCH,
+        precision=precision,
+        expert_imbalance=expert_imbalance,
+    )
 
 
-def test_one_rank_holds_every_parameter_once() -> None:
+def memory(**values: Any) -> RankMemory:
+    return peak_memory(workload(**values))
+
+
+def test_a_single_rank_holds_every_parameter_once() -> None:
     layers = 4 * (192 + 16) + 576 + 3 * (288 + 32 + 4 * 144)
     found = rank_parameters(SPARSE, Layout(), BF16, 0)
     assert found.total == 2 * TABLE + layers + 8
     assert found.expert == 3 * 4 * 144
 
 
-def test_tensor_and_expert_ranks_cut_what_they_cut() -> None:
+def test_tensor_and_expert_parallelism_shard_the_right_weights() -> None:
     found = rank_parameters(SPARSE, Layout(tp=2, ep=2, etp=2), BF16, 0)
     assert found.dense == 4 * (96 + 16) + 288 + 3 * (144 + 32) + 2 * TABLE // 2 + 8
     assert found.expert == 3 * 2 * 72
     assert found.fp8 == 4 * 96 + 288 + 3 * 144 + 3 * 2 * 72
 
 
-def test_stages_hold_their_layers_and_the_ends_their_tables() -> None:
+def test_stages_hold_their_layers_and_the_first_and_last_the_tables() -> None:
     first, last = (rank_parameters(SPARSE, Layout(pp=2), BF16, stage) for stage in (0, 1))
     assert first.dense == TABLE + 2 * 208 + 576 + 320
     assert last.dense == 2 * 208 + 2 * 320 + 8 + TABLE
@@ -75,7 +89,7 @@ def test_copies_of_the_vocabulary_table(
         assert found - without == count * TABLE
 
 
-def test_latent_projections_are_cut_by_our_modules_and_whole_in_transformer_engine() -> None:
+def test_latent_down_projections_are_sharded_by_torch_kernels_and_replicated_by_te() -> None:
     shape = replace(DENSE, attention=Weights(sharded=192, mla_down=64, replicated=16))
     ours, theirs = (
         rank_parameters(shape, Layout(tp=2), Precision(kernels=kernels), 0).total
@@ -105,9 +119,8 @@ def test_distributed_optimizer_shards_experts_over_their_own_ranks() -> None:
 
 
 def test_other_optimizers_keep_other_states() -> None:
-    placement = place(Layout(), 1)
     state = StateBytes(gradient=2, master=4, moments=4)
-    found = peak_memory(SPARSE, placement, BATCH, BF16, state=state)
+    found = peak_memory(workload(), state=state)
     total = rank_parameters(SPARSE, Layout(), BF16, 0).total
     assert (found.gradient_bytes, found.optimizer_bytes) == (2 * total, 8 * total)
 
@@ -123,59 +136,56 @@ def test_fp8_keeps_two_copies_of_matrix_weights() -> None:
 def test_one_dense_layer_worked_by_hand() -> None:
     # 32 tokens, BF16: 4 norms' tensors of 8; q 8, k 4, v 4, o 8; gate, up, silu, product of 24.
     elements = 4 * 8 + 8 + 4 + 4 + 8 + 4 * 24
-    found = layer_bytes(DENSE, Layout(), BATCH, BF16, sparse=False)
+    found = layer_bytes(workload(DENSE), sparse=False)
     assert found == 32 * (2 * elements + 4 * 4)
 
 
 def test_one_sparse_layer_worked_by_hand() -> None:
     # tp 2 with sequence parallelism: 16 of 32 tokens between blocks, half the heads inside.
-    layout = Layout(tp=2, ep=2)
-    assert rank_tokens(layout, BATCH).residual == 16
-    assert routed_tokens(SPARSE, layout, BATCH, 1.0) == 16 * 2
+    work = workload(tp=2, ep=2)
+    assert (work.tokens, work.residual_tokens) == (32, 16)
+    assert work.routed_tokens == 16 * 2
     between = 16 * 4 * 8
     attention = 32 * (8 + 4 + 4 + 8) // 2
     shared = 4 * 32 * 12 // 2
     routed = 32 * (8 + 5 * 6)
     fixed = 4 * 32 * 4 // 2 + 17 * 16 * 4 + 20 * 32
-    found = layer_bytes(SPARSE, layout, BATCH, BF16, sparse=True)
+    found = layer_bytes(work, sparse=True)
     assert found == 2 * (between + attention + shared + routed) + fixed
 
 
-def test_full_recomputation_keeps_each_layers_input_and_one_layer_at_a_time() -> None:
-    kept, again = memory(), memory(recompute="full")
+def test_full_recomputation_saves_each_layers_input_and_recomputes_one_layer_at_a_time() -> None:
+    saved, again = memory(), memory(recompute="full")
     width = BATCH.seq_len * SPARSE.hidden_size * 2
     last = 2 * width  # the final norm's input and output
     assert again.activation_bytes == SPARSE.num_layers * width + last
-    largest = max(
-        layer_bytes(SPARSE, Layout(), BATCH, BF16, sparse=sparse) for sparse in (True, False)
-    )
-    assert largest < kept.activation_bytes
-    layout = Layout(recompute="full")
-    assert recomputed_bytes(SPARSE, layout, BATCH, BF16, sparse=True) == layer_bytes(
-        SPARSE, Layout(), BATCH, BF16, sparse=True
-    )
+    largest = max(layer_bytes(workload(), sparse=sparse) for sparse in (True, False))
+    assert largest < saved.activation_bytes
+    recomputed = recomputed_bytes(workload(recompute="full"), sparse=True)
+    assert recomputed == layer_bytes(workload(), sparse=True)
 
 
-def test_selective_recomputation_leaves_out_what_it_names() -> None:
-    def kept(*modules: str, sparse: bool = True) -> int:
-        layout = Layout(recompute="selective", recompute_modules=modules)
-        return layer_bytes(SPARSE, layout, BATCH, BF16, sparse=sparse)
+def test_selective_recomputation_does_not_save_what_it_names() -> None:
+    def selective(*modules: str) -> Workload:
+        return workload(recompute="selective", recompute_modules=modules)
 
-    whole = layer_bytes(SPARSE, Layout(), BATCH, BF16, sparse=True)
+    def saved(*modules: str, sparse: bool = True) -> int:
+        return layer_bytes(selective(*modules), sparse=sparse)
+
+    everything = layer_bytes(workload(), sparse=True)
     norms = 2 * BATCH.seq_len * SPARSE.hidden_size * 2
-    assert kept("core_attn") == whole
-    assert kept("layernorm") == whole - norms
-    layout = Layout(recompute="selective", recompute_modules=("moe",))
-    network = recomputed_bytes(SPARSE, layout, BATCH, BF16, sparse=True)
-    assert kept("moe") == whole - network
-    assert kept("moe", sparse=False) == layer_bytes(SPARSE, Layout(), BATCH, BF16, sparse=False)
+    assert saved("core_attn") == everything
+    assert saved("layernorm") == everything - norms
+    network = recomputed_bytes(selective("moe"), sparse=True)
+    assert saved("moe") == everything - network
+    assert saved("moe", sparse=False) == layer_bytes(workload(), sparse=False)
 
 
 def test_capacity_and_imbalance_scale_routed_tokens() -> None:
     dropping = replace(SPARSE, capacity_factor=0.5)
-    assert routed_tokens(dropping, Layout(), BATCH, 1.0) == 32
-    assert routed_tokens(SPARSE, Layout(), BATCH, 1.5) == 96
-    assert routed_tokens(SPARSE, Layout(etp=2), BATCH, 1.0) == 128
+    assert workload(dropping).routed_tokens == 32
+    assert workload(expert_imbalance=1.5).routed_tokens == 96
+    assert workload(etp=2).routed_tokens == 128
 
 
 def simulated_peak(pp: int, vpp: int, stage: int, micro_batches: int) -> int:
@@ -190,7 +200,7 @@ def simulated_peak(pp: int, vpp: int, stage: int, micro_batches: int) -> int:
 
 
 @given(pp=st.integers(2, 6), vpp=st.integers(2, 4), groups=st.integers(1, 4), data=st.data())
-def test_interleaved_stages_keep_as_many_passes_as_the_schedule_runs_ahead(
+def test_interleaved_stages_hold_as_many_passes_as_the_schedule_runs_ahead(
     pp: int, vpp: int, groups: int, data: st.DataObject
 ) -> None:
     stage = data.draw(st.integers(0, pp - 1))
@@ -199,24 +209,24 @@ def test_interleaved_stages_keep_as_many_passes_as_the_schedule_runs_ahead(
     assert set(chunks) <= set(range(vpp))
 
 
-def test_one_forward_one_backward_keeps_fewer_passes_downstream() -> None:
+def test_one_forward_one_backward_holds_fewer_passes_downstream() -> None:
     assert [len(chunks_in_flight(Layout(pp=4), s, 8)) for s in range(4)] == [4, 3, 2, 1]
     assert [len(chunks_in_flight(Layout(pp=4), s, 2)) for s in range(4)] == [2, 2, 2, 1]
 
 
-def test_first_stage_of_an_interleaved_pipeline_keeps_what_the_paper_says() -> None:
+def test_first_stage_of_an_interleaved_pipeline_holds_what_the_paper_says() -> None:
     """Korthikanti et al., section 4.2.3: L (1 + (p - 1) / (p m)) layers' activations."""
     shape = replace(DENSE, sparse_layers=(False,) * 24)
-    layout = Layout(pp=4, vpp=3)
-    found = stage_memory(shape, place(layout, 4), BATCH, BF16, 0)
-    one = layer_bytes(shape, layout, BATCH, BF16, sparse=False)
+    work = workload(shape, pp=4, vpp=3)
+    found = stage_memory(work, 0)
+    one = layer_bytes(work, sparse=False)
     assert found.activation_bytes == 24 * (1 + 3 / (4 * 3)) * one
 
 
-def test_peak_is_the_neediest_stage_and_terms_add_up() -> None:
-    placement = place(Layout(pp=2), 2)
-    stages = [stage_memory(SPARSE, placement, BATCH, BF16, stage) for stage in (0, 1)]
-    peak = peak_memory(SPARSE, placement, BATCH, BF16)
+def test_peak_is_the_stage_that_needs_most_and_terms_add_up() -> None:
+    work = workload(pp=2)
+    stages = [stage_memory(work, stage) for stage in (0, 1)]
+    peak = peak_memory(work)
     assert peak == max(stages, key=lambda stage: stage.total_bytes)
     document = peak.as_json()
     terms = [value for key, value in document.items() if key.endswith("_bytes")]
