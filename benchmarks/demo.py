@@ -115,7 +115,7 @@ def standard_library() -> list[Path]:
 
 def _build_store(sources: Sequence[Path], store: Path, say: Callable[[str], None]) -> None:
     from data.build.build import build_store
-    from data.progress import shown_progress
+    from data.progress import show_progress
     from data.store.reader import Store
 
     named = store.with_name("store.sources")
@@ -131,7 +131,7 @@ def _build_store(sources: Sequence[Path], store: Path, say: Callable[[str], None
     else:
         write_text(named, names)  # first: a demo killed in between goes on
         say(f"tokenise {len(sources)} files and folders under {os.path.commonpath(sources)}")
-        with shown_progress() as report:
+        with show_progress() as report:
             build_store(
                 sources,
                 store,

@@ -26,7 +26,7 @@ def make_canaries(recipe: CanaryRecipe) -> tuple[Canary, ...]:
     )
 
 
-def planting_places(
+def planting_positions(
     canaries: tuple[Canary, ...], seed: int, num_documents: int
 ) -> NDArray[np.int64]:
     """Return for each planting (canaries in order, repeats together) the document it follows.

@@ -12,8 +12,8 @@ import typer
 from data.options import JsonOption
 
 if TYPE_CHECKING:
-    from data.progress import Report
-    from data.recipe import Recipe
+    from data.progress import ProgressCallback
+    from data.recipe import DataRecipe
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -288,7 +288,7 @@ def _recipe(
     source: dict[str, str | None],
     changes: dict[str, Any],
     overrides: list[str],
-) -> "Recipe":
+) -> "DataRecipe":
     """Make the recipe of a command line."""
     from data.errors import DataError
     from data.recipe import make_recipe, read_recipe
@@ -325,17 +325,17 @@ def _show(store: Path, manifest: Any, as_json: bool) -> None:
 
 
 @contextmanager
-def _working(out: Path, then: str = "the same command continues") -> Iterator["Report"]:
+def _working(out: Path, then: str = "the same command continues") -> Iterator["ProgressCallback"]:
     """Show progress; turn signals and a failing disk into one line."""
     from data.errors import DiskError, StoppedError
-    from data.progress import shown_progress
+    from data.progress import show_progress
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     earlier = signal.signal(signal.SIGTERM, stop)
     try:
-        with shown_progress() as report:
+        with show_progress() as report:
             yield report
     except KeyboardInterrupt:
         raise StoppedError(f"{out}: stopped: {then}") from None

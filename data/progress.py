@@ -11,7 +11,7 @@ WINDOW_S = 60.0
 
 
 @dataclass(frozen=True)
-class Progress:
+class BuildProgress:
     """How far a build is in one of its stages."""
 
     stage: str
@@ -25,17 +25,17 @@ class Progress:
     """Tokens made so far."""
 
 
-Report = Callable[[Progress], None]
+ProgressCallback = Callable[[BuildProgress], None]
 
 
-class Rate:
+class ProgressRate:
     """Rates over about the last minute, from reports of one stage."""
 
-    def __init__(self, first: Progress, now_s: float) -> None:
+    def __init__(self, first: BuildProgress, now_s: float) -> None:
         """Begin at what was done already, by an earlier process perhaps."""
         self._from = self._next = (now_s, first)
 
-    def note(self, progress: Progress, now_s: float) -> str:
+    def note(self, progress: BuildProgress, now_s: float) -> str:
         """Return tokens a second and time left, in words; empty while there is no telling."""
         if now_s - self._next[0] >= WINDOW_S:
             self._from, self._next = self._next, (now_s, progress)
@@ -48,11 +48,11 @@ class Rate:
             parts.append(f"{(progress.tokens - begin.tokens) / elapsed_s:,.0f} tokens/s")
         if progress.total:
             left_s = (progress.total - progress.done) * elapsed_s / done
-            parts.append(f"{duration_text(left_s)} left")
+            parts.append(f"{approximate_duration(left_s)} left")
         return ", ".join(parts)
 
 
-def duration_text(seconds: float) -> str:
+def approximate_duration(seconds: float) -> str:
     """Return a duration for people: `40 s`, `12 min`, `3.5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -60,7 +60,7 @@ def duration_text(seconds: float) -> str:
 
 
 @contextmanager
-def shown_progress() -> Iterator[Report]:
+def show_progress() -> Iterator[ProgressCallback]:
     """Show a build on standard error: a bar on a terminal, else a line every ten seconds."""
     from rich.console import Console
 
@@ -73,20 +73,20 @@ def shown_progress() -> Iterator[Report]:
 
 
 @contextmanager
-def _bar(console: Any) -> Iterator[Report]:
+def _bar(console: Any) -> Iterator[ProgressCallback]:
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bar
 
     note = TextColumn("{task.fields[note]}")
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), note)
     with Bar(*columns, console=console) as bar:
-        stages: dict[str, tuple[Any, Rate]] = {}
+        stages: dict[str, tuple[Any, ProgressRate]] = {}
 
-        def report(progress: Progress) -> None:
+        def report(progress: BuildProgress) -> None:
             now_s = time.monotonic()
             if progress.stage not in stages:
                 task = bar.add_task(progress.stage, total=None, note="")
-                stages[progress.stage] = (task, Rate(progress, now_s))
+                stages[progress.stage] = (task, ProgressRate(progress, now_s))
             task, rate = stages[progress.stage]
             total = progress.total or None
             bar.update(task, completed=progress.done, total=total, note=rate.note(progress, now_s))
@@ -94,14 +94,14 @@ def _bar(console: Any) -> Iterator[Report]:
         yield report
 
 
-def _lines(console: Any) -> Report:
+def _lines(console: Any) -> ProgressCallback:
     stage, rate, said_s = "", None, 0.0
 
-    def report(progress: Progress) -> None:
+    def report(progress: BuildProgress) -> None:
         nonlocal stage, rate, said_s
         now_s = time.monotonic()
         if progress.stage != stage or rate is None:
-            stage, rate, said_s = progress.stage, Rate(progress, now_s), now_s
+            stage, rate, said_s = progress.stage, ProgressRate(progress, now_s), now_s
             console.print(f"{stage} ...", highlight=False)
         elif now_s - said_s >= LINE_INTERVAL_S:
             said_s = now_s

@@ -74,7 +74,7 @@ class CanaryRecipe(FrozenModel):
     """Seed of the secrets and of their places."""
 
 
-class Recipe(FrozenModel):
+class DataRecipe(FrozenModel):
     """Everything that decides what a store holds."""
 
     source: tuple[SourceRecipe, ...] = Field(min_length=1)
@@ -101,7 +101,7 @@ class Recipe(FrozenModel):
         return self
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path) -> DataRecipe:
     """Read a recipe file; its relative paths start at its own folder.
 
     Raises:
@@ -116,7 +116,7 @@ def read_recipe(path: Path) -> Recipe:
     return _anchored(make_recipe(values, str(path)), path.parent)
 
 
-def make_recipe(values: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> Recipe:
+def make_recipe(values: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> DataRecipe:
     """Make a recipe of plain values, after `KEY=VALUE` overrides with dotted keys and TOML values.
 
     Raises:
@@ -131,17 +131,17 @@ def make_recipe(values: dict[str, Any], origin: str, overrides: Sequence[str] = 
             not_a_table="is not a table: write it in a recipe file",
         )
     try:
-        return Recipe.model_validate(values)
+        return DataRecipe.model_validate(values)
     except ValidationError as error:
-        raise DataError(f"{origin}: {recipe_fault(error)}") from None
+        raise DataError(f"{origin}: {describe_recipe_error(error)}") from None
 
 
-def recipe_fault(error: ValidationError) -> str:
+def describe_recipe_error(error: ValidationError) -> str:
     """Describe the first fault of a recipe in one line: key, value, rule."""
     fault = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        near = get_close_matches(str(fault["loc"][-1]), _keys(Recipe), n=1)
+        near = get_close_matches(str(fault["loc"][-1]), _keys(DataRecipe), n=1)
         return f"unknown key {key}" + (f": did you mean {near[0]}?" if near else "")
     message = fault["msg"].removeprefix("Value error, ")
     given = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
@@ -149,11 +149,11 @@ def recipe_fault(error: ValidationError) -> str:
 
 
 def _keys(section: type[BaseModel]) -> list[str]:
-    parts = (CanaryRecipe, CleanRecipe, SourceRecipe) if section is Recipe else ()
+    parts = (CanaryRecipe, CleanRecipe, SourceRecipe) if section is DataRecipe else ()
     return [*section.model_fields, *(key for part in parts for key in _keys(part))]
 
 
-def _anchored(recipe: Recipe, folder: Path) -> Recipe:
+def _anchored(recipe: DataRecipe, folder: Path) -> DataRecipe:
     sources = tuple(
         source.model_copy(update={"paths": tuple(folder / path for path in source.paths)})
         for source in recipe.source

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from data.storage.atomic import write_text
-from data.store.manifest import FORMAT_VERSION, TRAIN, FileInfo, Manifest, SourceInfo, StreamInfo
+from data.store.manifest import FORMAT_VERSION, TRAIN, FileInfo, Manifest, StoreSource, StreamInfo
 from data.store.megatron_indexed import export_indexed
 from data.store.reader import Store, TokenStream
 from data.store.writer import BATCH_TOKENS, HASH_BYTES, SHARD_TOKENS, StreamFormat, StreamWriter
-from data.tokenization.info import TOKENIZER
+from data.tokenization.info import TOKENIZER_FILE
 from data.tokenization.tokenizer import byte_tokenizer
 
 DOCUMENT_TOKENS = 900
@@ -133,14 +133,14 @@ def _file_info(root: Path, name: str, rows: int) -> FileInfo:
 
 def _complete(path: Path, stream: StreamInfo) -> None:
     tokenizer = byte_tokenizer()
-    write_text(path / TOKENIZER, tokenizer.text)
+    write_text(path / TOKENIZER_FILE, tokenizer.text)
     Manifest(
         format_version=FORMAT_VERSION,
         dtype="uint16",
         batch_tokens=BATCH_TOKENS,
         shard_tokens=SHARD_TOKENS,
         tokenizer=tokenizer.info,
-        sources=(SourceInfo(name="synthetic", weight=None, splits={TRAIN: stream}),),
+        sources=(StoreSource(name="synthetic", weight=None, splits={TRAIN: stream}),),
         dropped={},
         settings={"synthetic": True},
     ).write(path)

@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.build.deduplication import Duplicates, find_duplicates
-from data.build.part_reader import Parts
-from data.canaries import make_canaries, planting_places
-from data.cleaning.cleaner import Tally
+from data.build.deduplication import DuplicateMap, find_duplicates
+from data.build.unit_output_reader import UnitOutputs
+from data.canaries import make_canaries, planting_positions
 from data.cleaning.minhash import bands_for
+from data.cleaning.tally import Tally
 from data.errors import DataError
-from data.progress import Progress, Report
-from data.recipe import Recipe
+from data.progress import BuildProgress, ProgressCallback
+from data.recipe import DataRecipe
 from data.storage.atomic import write_text
 from data.store.manifest import (
     FORMAT_VERSION,
@@ -30,8 +30,8 @@ from data.store.manifest import (
     Canary,
     FileInfo,
     Manifest,
-    SourceInfo,
     SplitName,
+    StoreSource,
     StreamInfo,
 )
 from data.store.writer import (
@@ -44,7 +44,7 @@ from data.store.writer import (
     StreamWriter,
     dtype_for,
 )
-from data.tokenization.info import TOKENIZER
+from data.tokenization.info import TOKENIZER_FILE
 from data.tokenization.tokenizer import Tokenizer
 
 DROPPED, IN_TRAIN, IN_HELD_OUT = 0, 1, 2
@@ -59,9 +59,9 @@ class _Assembly:
     """What the steps of one assembly share."""
 
     root: Path
-    recipe: Recipe
-    parts: Parts
-    duplicates: Duplicates
+    recipe: DataRecipe
+    parts: UnitOutputs
+    duplicates: DuplicateMap
     fates: NDArray[np.uint8]
     tally: Tally
     dropped: Counter[str]
@@ -69,11 +69,11 @@ class _Assembly:
 
 def assemble(
     part_files: Sequence[Path],
-    recipe: Recipe,
+    recipe: DataRecipe,
     tokenizer: Tokenizer,
     root: Path,
     notes: Mapping[str, int],
-    report: Report | None = None,
+    report: ProgressCallback | None = None,
 ) -> Manifest:
     """Write a whole store into `root` from all parts of a recipe, in document order.
 
@@ -83,9 +83,9 @@ def assemble(
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
     if report is not None:
-        report(Progress("find duplicates"))
+        report(BuildProgress("find duplicates"))
     similarity = recipe.clean.near_duplicates
-    parts = Parts(part_files)
+    parts = UnitOutputs(part_files)
     duplicates = find_duplicates(
         parts,
         exact=recipe.clean.exact_duplicates,
@@ -102,7 +102,7 @@ def assemble(
         raise DataError(f"no document is left ({counts or 'the sources hold none'})")
     canaries = () if recipe.canaries is None else make_canaries(recipe.canaries)
     sources = _write_sources(work, part_files, tokenizer, canaries, report)
-    write_text(root / TOKENIZER, tokenizer.text)
+    write_text(root / TOKENIZER_FILE, tokenizer.text)
     tally = work.tally.to_json()
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -123,7 +123,9 @@ def assemble(
     return manifest
 
 
-def _fates(parts: Parts, duplicates: Duplicates, held_out_fraction: float) -> NDArray[np.uint8]:
+def _fates(
+    parts: UnitOutputs, duplicates: DuplicateMap, held_out_fraction: float
+) -> NDArray[np.uint8]:
     """Decide for each document: dropped, train or held out (by the hash of its text)."""
     border = min(int(held_out_fraction * 2**64), 2**64 - 1)
     is_held_out = parts.hashes()[:, 0] < np.uint64(border)
@@ -173,13 +175,13 @@ def _write_sources(
     part_files: Sequence[Path],
     tokenizer: Tokenizer,
     canaries: tuple[Canary, ...],
-    report: Report | None,
-) -> tuple[SourceInfo, ...]:
+    report: ProgressCallback | None,
+) -> tuple[StoreSource, ...]:
     sources = []
     document = 0
     for index, source in enumerate(work.recipe.source):
         mine = [path for path in part_files if int(path.name.split("-")[0]) == index]
-        parts = Parts(mine)
+        parts = UnitOutputs(mine)
         fates = work.fates[document : document + len(parts)]
         planted = canaries if index == 0 else ()
         writer = _SourceWriter(
@@ -189,9 +191,9 @@ def _write_sources(
             writer.append_batch(batch, fates[start : start + batch.num_rows])
             if report is not None:
                 done = document + start + batch.num_rows
-                report(Progress("write", done, len(work.parts), documents=done))
+                report(BuildProgress("write", done, len(work.parts), documents=done))
         document += len(parts)
-        sources.append(SourceInfo(name=source.name, weight=source.weight, splits=writer.close()))
+        sources.append(StoreSource(name=source.name, weight=source.weight, splits=writer.close()))
     return tuple(sources)
 
 
@@ -219,7 +221,7 @@ class _SourceWriter:
         self._train_documents = 0
         self._planted: list[tuple[int, NDArray[Any]]] = []
         if canaries and work.recipe.canaries is not None:
-            places = planting_places(canaries, work.recipe.canaries.seed, num_train)
+            places = planting_positions(canaries, work.recipe.canaries.seed, num_train)
             texts = [canary.text for canary in canaries for _ in range(canary.repeats)]
             tokens = [
                 np.append(ids, np.uint32(info.eos_id)) for ids in tokenizer.encode_batch(texts)

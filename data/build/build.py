@@ -11,19 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.build.assemble import assemble
-from data.build.build_folder import WorkFolder, begun_or_continued
-from data.build.shard_part import Job, input_faults
+from data.build.build_folder import BuildFolder, open_build_folder
+from data.build.unit_output import WorkerSettings, input_faults
 from data.build.worker_pool import available_cores, run_units
-from data.cleaning.cleaner import Tally, language_identifier
+from data.cleaning.cleaner import language_identifier
 from data.cleaning.minhash import minhash_library
+from data.cleaning.tally import Tally
 from data.errors import DataError
-from data.progress import Progress, Report
-from data.recipe import Recipe, SourceRecipe
-from data.sources.discovery import Inputs, list_inputs
-from data.sources.work_units import Share, Unit, plan_units
+from data.progress import BuildProgress, ProgressCallback
+from data.recipe import DataRecipe, SourceRecipe
+from data.sources.discovery import InputFiles, find_input_files
+from data.sources.work_units import BuildShard, WorkUnit, plan_units
 from data.storage.lock import locked_directory
 from data.storage.new_directory import new_directory, publish_directory, refuse_existing
-from data.store.manifest import WORK, Manifest
+from data.store.manifest import BUILD_STATE_FILE, Manifest
 
 BUILDING = ".building"
 STORE = "store"
@@ -36,14 +37,14 @@ def build_store(
     tokenizer: str = "bpe:4096",
     eos_token: str | None = None,
     held_out_fraction: float = 0.02,
-    progress: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Manifest:
     """Tokenise every document under `sources` into a store at `out`, equal texts once.
 
     Raises:
         DataError: Wrong input; nothing is left at `out`.
     """
-    recipe = Recipe(
+    recipe = DataRecipe(
         source=(SourceRecipe(paths=tuple(sources)),),
         tokenizer=tokenizer,
         eos_token=eos_token,
@@ -53,12 +54,12 @@ def build_store(
 
 
 def build_recipe(
-    recipe: Recipe,
+    recipe: DataRecipe,
     out: Path,
     *,
     workers: int | None = None,
     strict: bool = False,
-    progress: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Manifest:
     """Build a store as a recipe says, or continue a build that was killed.
 
@@ -85,13 +86,13 @@ def build_recipe(
 
 
 def build_shard(
-    recipe: Recipe,
+    recipe: DataRecipe,
     out: Path,
-    shard: Share,
+    shard: BuildShard,
     *,
     workers: int | None = None,
     strict: bool = False,
-    progress: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Path:
     """Do the i-th of n shares of a build; returns its folder, one of the inputs of `merge_shards`.
 
@@ -107,14 +108,16 @@ def build_shard(
         return work.path
 
 
-def merge_shards(shards: Sequence[Path], out: Path, progress: Report | None = None) -> Manifest:
+def merge_shards(
+    shards: Sequence[Path], out: Path, progress: ProgressCallback | None = None
+) -> Manifest:
     """Make one store of all shards of a recipe; equals what one process would have built.
 
     Raises:
         DataError: A shard is missing, unfinished, or from another recipe.
     """
     refuse_existing(out)
-    works = sorted((WorkFolder.read(path) for path in shards), key=lambda work: work.shard)
+    works = sorted((BuildFolder.read(path) for path in shards), key=lambda work: work.shard)
     first = works[0]
     for work in works:
         if work.depends != first.depends:
@@ -133,14 +136,14 @@ def _scratch(out: Path, ending: str) -> Path:
     return out.parent / f"{out.name}{ending}"
 
 
-def _ended_just_after_naming(out: Path, recipe: Recipe) -> bool:
+def _ended_just_after_naming(out: Path, recipe: DataRecipe) -> bool:
     """Tell whether `out` is of this very build, killed when only its parts were left to remove."""
     folder = _scratch(out, BUILDING)
     if not out.exists() or not folder.exists() or (folder / STORE).exists():
         return False
     try:
         with locked_directory(folder):
-            return WorkFolder.read(folder).recipe == recipe
+            return BuildFolder.read(folder).recipe == recipe
     except DataError:
         return False
 
@@ -149,12 +152,12 @@ def _ended_just_after_naming(out: Path, recipe: Recipe) -> bool:
 def _finished_work(  # noqa: PLR0913, PLR0917 - a build and its place
     out: Path,
     ending: str,
-    recipe: Recipe,
-    shard: Share,
+    recipe: DataRecipe,
+    shard: BuildShard,
     workers: int | None,
     strict: bool,
-    progress: Report | None,
-) -> Iterator[WorkFolder]:
+    progress: ProgressCallback | None,
+) -> Iterator[BuildFolder]:
     """Make every part of a share; gives its folder, held for this process alone."""
     refuse_existing(out)
     if recipe.clean.near_duplicates is not None:
@@ -162,14 +165,14 @@ def _finished_work(  # noqa: PLR0913, PLR0917 - a build and its place
     if recipe.clean.needs_language:
         language_identifier()
     if progress is not None:
-        progress(Progress("find files and make the tokenizer"))
-    inputs = list_inputs(recipe)
+        progress(BuildProgress("find files and make the tokenizer"))
+    inputs = find_input_files(recipe)
     folder = _scratch(out, ending)
     with locked_directory(folder):
-        is_new = not (folder / WORK).is_file()
+        is_new = not (folder / BUILD_STATE_FILE).is_file()
         try:
             refuse_existing(out)  # another process may have finished it meanwhile
-            work = begun_or_continued(folder, recipe, shard, inputs)
+            work = open_build_folder(folder, recipe, shard, inputs)
             yield _run(work, inputs, workers or available_cores(), strict, progress)
         except DataError:
             if is_new:
@@ -178,13 +181,17 @@ def _finished_work(  # noqa: PLR0913, PLR0917 - a build and its place
 
 
 def _run(
-    work: WorkFolder, inputs: Inputs, workers: int, strict: bool, progress: Report | None
-) -> WorkFolder:
+    work: BuildFolder,
+    inputs: InputFiles,
+    workers: int,
+    strict: bool,
+    progress: ProgressCallback | None,
+) -> BuildFolder:
     total = sum(file.num_bytes for file in inputs.files) // work.shard[1]
-    state = Progress("clean and tokenise", total=total)
+    state = BuildProgress("clean and tokenise", total=total)
     num_units = 0
 
-    def count_in(unit: Unit, tally: Tally, tokens: int) -> None:
+    def count_in(unit: WorkUnit, tally: Tally, tokens: int) -> None:
         nonlocal state
         state = replace(
             state,
@@ -193,12 +200,12 @@ def _run(
             tokens=state.tokens + tokens,
         )
 
-    def report(unit: Unit, tally: Tally, tokens: int) -> None:
+    def report(unit: WorkUnit, tally: Tally, tokens: int) -> None:
         count_in(unit, tally, tokens)
         if progress is not None:
             progress(state)
 
-    def missing() -> Iterator[Unit]:
+    def missing() -> Iterator[WorkUnit]:
         nonlocal num_units
         for unit in plan_units(work.recipe, inputs.files, work.shard):
             num_units += 1
@@ -209,12 +216,16 @@ def _run(
                     continue
             yield unit
 
-    job = Job(work.recipe, work.tokenizer.text, work.tokenizer.info.eos_token, work.parts, strict)
+    job = WorkerSettings(
+        work.recipe, work.tokenizer.text, work.tokenizer.info.eos_token, work.parts, strict
+    )
     run_units(job, missing(), workers, total, report)
     return work.completed(num_units)
 
 
-def _assembled(works: Sequence[WorkFolder], root: Path, progress: Report | None) -> Manifest:
+def _assembled(
+    works: Sequence[BuildFolder], root: Path, progress: ProgressCallback | None
+) -> Manifest:
     """Write the store of all shares' parts into `root`."""
     parts = []
     for work in works:

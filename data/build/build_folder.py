@@ -9,16 +9,16 @@ from typing import Any, Self
 
 from data.build.tokenizer_sample import sample_texts
 from data.build.worker_pool import in_own_process
-from data.cleaning.cleaner import Tally
-from data.cleaning.decontamination import read_evaluations
+from data.cleaning.decontamination import read_evaluation_ngrams
+from data.cleaning.tally import Tally
 from data.errors import DataError
-from data.recipe import Recipe
-from data.sources.discovery import InputFile, Inputs, walk_files
-from data.sources.work_units import Share
+from data.recipe import DataRecipe
+from data.sources.discovery import InputFile, InputFiles, walk_files
+from data.sources.work_units import BuildShard
 from data.storage.atomic import write_text
 from data.storage.checksums import file_sha256
-from data.store.manifest import WORK
-from data.tokenization.info import TOKENIZER
+from data.store.manifest import BUILD_STATE_FILE
+from data.tokenization.info import TOKENIZER_FILE
 from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
 
 BPE = "bpe:"
@@ -27,13 +27,13 @@ TRAINED_HERE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class WorkFolder:
+class BuildFolder:
     """A build, or one shard of it, on its way."""
 
     path: Path
-    recipe: Recipe
+    recipe: DataRecipe
     tokenizer: Tokenizer
-    shard: Share
+    shard: BuildShard
     inputs_sha256: str
     """Hash of the input files' names, sizes and times, and of evaluation files' content."""
     notes: dict[str, int]
@@ -78,12 +78,12 @@ class WorkFolder:
             DataError: It is none, or it is damaged.
         """
         try:
-            state = json.loads((path / WORK).read_text(encoding="utf-8"))
-            text = (path / TOKENIZER).read_text(encoding="utf-8")
+            state = json.loads((path / BUILD_STATE_FILE).read_text(encoding="utf-8"))
+            text = (path / TOKENIZER_FILE).read_text(encoding="utf-8")
             return cls(
                 path,
-                Recipe.model_validate(state["recipe"]),
-                Tokenizer(text, str(path / TOKENIZER), state["eos_token"]),
+                DataRecipe.model_validate(state["recipe"]),
+                Tokenizer(text, str(path / TOKENIZER_FILE), state["eos_token"]),
                 (state["shard"][0], state["shard"][1]),
                 state["inputs_sha256"],
                 state["notes"],
@@ -95,18 +95,22 @@ class WorkFolder:
             ) from None
 
 
-def begun_or_continued(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> WorkFolder:
+def open_build_folder(
+    path: Path, recipe: DataRecipe, shard: BuildShard, inputs: InputFiles
+) -> BuildFolder:
     """Begin or continue a build in `path`, which this process holds.
 
     Raises:
         DataError: It was begun with another recipe or files.
     """
-    how = _continued if (path / WORK).is_file() else _begun
+    how = _continued if (path / BUILD_STATE_FILE).is_file() else _begun
     return how(path, recipe, shard, inputs)
 
 
-def _continued(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> WorkFolder:
-    work = WorkFolder.read(path)
+def _continued(
+    path: Path, recipe: DataRecipe, shard: BuildShard, inputs: InputFiles
+) -> BuildFolder:
+    work = BuildFolder.read(path)
     differs = _difference(work.recipe, recipe)
     if differs is None and (work.inputs_sha256, work.shard) != (_sha256(recipe, inputs), shard):
         differs = "the input files"
@@ -118,20 +122,20 @@ def _continued(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> Work
     return work
 
 
-def _begun(path: Path, recipe: Recipe, shard: Share, inputs: Inputs) -> WorkFolder:
+def _begun(path: Path, recipe: DataRecipe, shard: BuildShard, inputs: InputFiles) -> BuildFolder:
     notes = {f"ignored.{suffix}": count for suffix, count in sorted(inputs.ignored.items())}
     if recipe.clean.decontaminate:
-        evaluations = read_evaluations(recipe.clean.decontaminate)
+        evaluations = read_evaluation_ngrams(recipe.clean.decontaminate)
         notes |= {"evaluation.texts": evaluations.texts, "evaluation.short": evaluations.unchecked}
     tokenizer = _make_tokenizer(recipe, inputs.files)
-    work = WorkFolder(path, recipe, tokenizer, shard, _sha256(recipe, inputs), notes)
+    work = BuildFolder(path, recipe, tokenizer, shard, _sha256(recipe, inputs), notes)
     work.parts.mkdir(exist_ok=True)
-    write_text(path / TOKENIZER, tokenizer.text)
+    write_text(path / TOKENIZER_FILE, tokenizer.text)
     _write_state(work)
     return work
 
 
-def _write_state(work: WorkFolder) -> None:
+def _write_state(work: BuildFolder) -> None:
     state = {
         "recipe": work.recipe.model_dump(mode="json"),
         "eos_token": work.tokenizer.info.eos_token,
@@ -140,10 +144,10 @@ def _write_state(work: WorkFolder) -> None:
         "notes": work.notes,
         "num_units": work.num_units,
     }
-    write_text(work.path / WORK, json.dumps(state, indent=1))
+    write_text(work.path / BUILD_STATE_FILE, json.dumps(state, indent=1))
 
 
-def _make_tokenizer(recipe: Recipe, files: list[InputFile]) -> Tokenizer:
+def _make_tokenizer(recipe: DataRecipe, files: list[InputFile]) -> Tokenizer:
     spec = recipe.tokenizer
     if spec == "bytes":
         return byte_tokenizer(recipe.eos_token)
@@ -156,15 +160,15 @@ def _make_tokenizer(recipe: Recipe, files: list[InputFile]) -> Tokenizer:
     return Tokenizer(train(recipe, files), spec, recipe.eos_token)
 
 
-def _trained(recipe: Recipe, files: list[InputFile]) -> str:
+def _trained(recipe: DataRecipe, files: list[InputFile]) -> str:
     """Train a BPE on a sample of the sources; returns its `tokenizer.json`."""
     paths = recipe.clean.decontaminate
-    texts = sample_texts(recipe, files, read_evaluations(paths) if paths else None)
+    texts = sample_texts(recipe, files, read_evaluation_ngrams(paths) if paths else None)
     size = int(recipe.tokenizer.removeprefix(BPE))
     return train_bpe(texts, size, recipe.eos_token).text
 
 
-def _difference(old: Recipe, new: Recipe) -> str | None:
+def _difference(old: DataRecipe, new: DataRecipe) -> str | None:
     """Name the first setting in which two recipes differ."""
     before, after = (_flat(recipe.model_dump(mode="json")) for recipe in (old, new))
     return next((k for k in sorted({*before, *after}) if before.get(k) != after.get(k)), None)
@@ -178,7 +182,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _sha256(recipe: Recipe, inputs: Inputs) -> str:
+def _sha256(recipe: DataRecipe, inputs: InputFiles) -> str:
     values: list[Any] = [asdict(file) for file in inputs.files]
     values += [file_sha256(p) for path in recipe.clean.decontaminate for p in walk_files(path)]
     return hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data.build.part_reader import Indices, Parts
+from data.build.unit_output_reader import Indices, UnitOutputs
 from data.cleaning.minhash import Bands
 
 MAX_HEADS = 16
@@ -18,7 +18,7 @@ PAIRS_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
-class Duplicates:
+class DuplicateMap:
     """Both arrays are indexed by document, over all parts, dropped documents included."""
 
     keeper: Indices
@@ -27,7 +27,7 @@ class Duplicates:
     """Whether the texts are equal."""
 
 
-def find_duplicates(parts: Parts, *, exact: bool, bands: Bands | None) -> Duplicates:
+def find_duplicates(parts: UnitOutputs, *, exact: bool, bands: Bands | None) -> DuplicateMap:
     """Decide for every document that passed cleaning whether an earlier one stands for it."""
     keeper = np.full(len(parts), -1, dtype=np.int64)
     is_exact = np.zeros(len(parts), dtype=bool)
@@ -36,10 +36,10 @@ def find_duplicates(parts: Parts, *, exact: bool, bands: Bands | None) -> Duplic
         is_exact = keeper >= 0
     if bands is not None and len(parts):
         _mark_near(_near_pairs(parts, bands, keeper), keeper)
-    return Duplicates(keeper, is_exact)
+    return DuplicateMap(keeper, is_exact)
 
 
-def _mark_exact(parts: Parts, keeper: Indices) -> None:
+def _mark_exact(parts: UnitOutputs, keeper: Indices) -> None:
     documents = np.flatnonzero(parts.passed())
     if documents.size < 2:
         return
@@ -60,7 +60,7 @@ def _run_starts(same_as_before: NDArray[np.bool_]) -> Indices:
     return starts
 
 
-def _near_pairs(parts: Parts, bands: Bands, keeper: Indices) -> Indices:
+def _near_pairs(parts: UnitOutputs, bands: Bands, keeper: Indices) -> Indices:
     """Return confirmed pairs (earlier, later) of near duplicates, int64 [pairs, 2].
 
     Pairs come in the order of their later document.
@@ -94,7 +94,7 @@ def _with_heads(members: Indices, keys: NDArray[np.uint64]) -> Indices:
     return pairs
 
 
-def _confirm(parts: Parts, pairs: Indices, least_equal: int) -> NDArray[np.bool_]:
+def _confirm(parts: UnitOutputs, pairs: Indices, least_equal: int) -> NDArray[np.bool_]:
     near = np.zeros(len(pairs), dtype=bool)
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
         some = pairs[start : start + PAIRS_AT_ONCE]

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data.cleaning.cleaner import Cleaner, Tally
-from data.cleaning.decontamination import EvaluationRuns
-from data.recipe import Recipe
+from data.cleaning.cleaner import Cleaner
+from data.cleaning.decontamination import EvaluationNgrams
+from data.cleaning.tally import Tally
+from data.recipe import DataRecipe
 from data.sources.discovery import InputFile
 from data.sources.readers import read_unit
 from data.sources.work_units import plan_units
@@ -17,7 +18,7 @@ NUM_PARTS = 256
 
 
 def sample_texts(
-    recipe: Recipe, files: list[InputFile], evaluations: EvaluationRuns | None
+    recipe: DataRecipe, files: list[InputFile], evaluations: EvaluationNgrams | None
 ) -> Iterator[str]:
     """Yield cleaned texts of every source, spread over its files; a pure function of both.
 
@@ -46,7 +47,7 @@ def _quotas(files: list[InputFile], share: int) -> list[int]:
 
 
 def _file_texts(
-    recipe: Recipe, file: InputFile, cleaner: Cleaner, seen: set[bytes], max_characters: int
+    recipe: DataRecipe, file: InputFile, cleaner: Cleaner, seen: set[bytes], max_characters: int
 ) -> Iterator[str]:
     column = recipe.source[file.source].text_column
     taken = 0

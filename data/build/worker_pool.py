@@ -10,18 +10,18 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from data.build.shard_part import Job, PartMaker
-from data.cleaning.cleaner import Tally
+from data.build.unit_output import UnitProcessor, WorkerSettings
+from data.cleaning.tally import Tally
 from data.errors import WorkerError
-from data.sources.work_units import UNIT_BYTES, Unit
+from data.sources.work_units import UNIT_BYTES, WorkUnit
 
 UNITS_AHEAD = 2
 
 Result = TypeVar("Result")
-Done = Callable[[Unit, Tally, int], None]
+Done = Callable[[WorkUnit, Tally, int], None]
 """Called with each finished unit, its counts and its tokens."""
 
-_maker: PartMaker
+_maker: UnitProcessor
 
 
 def available_cores() -> int:
@@ -30,7 +30,7 @@ def available_cores() -> int:
 
 
 def run_units(
-    job: Job, units: Iterator[Unit], num_workers: int, total_bytes: int, done: Done
+    job: WorkerSettings, units: Iterator[WorkUnit], num_workers: int, total_bytes: int, done: Done
 ) -> None:
     """Make the part of every unit; small inputs are handled in this process.
 
@@ -39,7 +39,7 @@ def run_units(
         WorkerError: A worker process died.
     """
     if num_workers == 1 or total_bytes <= UNIT_BYTES:
-        maker = PartMaker(job)
+        maker = UnitProcessor(job)
         for unit in units:
             done(unit, *maker.make(unit))
         return
@@ -91,8 +91,8 @@ def _answer(asker: Connection, work: Callable[..., Any], args: tuple[Any, ...]) 
         asker.send((None, fault))
 
 
-def _feed(pool: ProcessPoolExecutor, units: Iterator[Unit], ahead: int, done: Done) -> None:
-    running: dict[Future[tuple[Tally, int]], Unit] = {}
+def _feed(pool: ProcessPoolExecutor, units: Iterator[WorkUnit], ahead: int, done: Done) -> None:
+    running: dict[Future[tuple[Tally, int]], WorkUnit] = {}
     for unit in units:
         running[pool.submit(_make_part, unit)] = unit
         while len(running) >= ahead:
@@ -101,17 +101,17 @@ def _feed(pool: ProcessPoolExecutor, units: Iterator[Unit], ahead: int, done: Do
         _collect(running, done)
 
 
-def _collect(running: dict[Future[tuple[Tally, int]], Unit], done: Done) -> None:
+def _collect(running: dict[Future[tuple[Tally, int]], WorkUnit], done: Done) -> None:
     for future in wait(running, return_when=FIRST_COMPLETED).done:
         unit = running.pop(future)
         done(unit, *future.result())
 
 
-def _start_worker(job: Job) -> None:
+def _start_worker(job: WorkerSettings) -> None:
     global _maker  # noqa: PLW0603  (one a process)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _follow_parent()
-    _maker = PartMaker(job)
+    _maker = UnitProcessor(job)
 
 
 def _follow_parent() -> None:
@@ -127,5 +127,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _make_part(unit: Unit) -> tuple[Tally, int]:
+def _make_part(unit: WorkUnit) -> tuple[Tally, int]:
     return _maker.make(unit)

@@ -16,7 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from data.chat.template import ANSWERER, ChatFormat, Encoded, Message, TemplateError, read_template
+from data.chat.template import (
+    ASSISTANT,
+    ChatTemplate,
+    EncodedConversation,
+    Message,
+    TemplateError,
+    load_chat_template,
+)
 from data.errors import DataError
 from data.storage.atomic import write_text
 from data.storage.new_directory import new_directory, refuse_existing
@@ -26,8 +33,8 @@ from data.store.manifest import (
     TRAIN,
     ChatInfo,
     Manifest,
-    SourceInfo,
     SplitName,
+    StoreSource,
     StreamInfo,
 )
 from data.store.writer import (
@@ -41,11 +48,11 @@ from data.store.writer import (
     dtype_for,
     is_held_out,
 )
-from data.tokenization.info import TOKENIZER
+from data.tokenization.info import TOKENIZER_FILE
 from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer
 
 ANSWER_SCHEMA = pa.schema([pa.field(name, pa.int64(), nullable=False) for name in ("start", "end")])
-SHAREGPT_ROLES = {"human": "user", "gpt": ANSWERER, "bing": ANSWERER, "chatgpt": ANSWERER}
+SHAREGPT_ROLES = {"human": "user", "gpt": ASSISTANT, "bing": ASSISTANT, "chatgpt": ASSISTANT}
 
 Kind = Literal["conversations", "pairs"]
 
@@ -63,7 +70,7 @@ class _Build:
     """What the files of one build share."""
 
     root: Path
-    form: ChatFormat
+    form: ChatTemplate
     tokenizer: Tokenizer
     held_out_fraction: float
     strict: bool
@@ -98,12 +105,12 @@ def build_chat_store(
     refuse_existing(out)
     folder = None if tokenizer == "bytes" else Path(tokenizer)
     model = byte_tokenizer() if folder is None else local_tokenizer(folder)
-    form = read_template(template, model, folder if folder and folder.is_dir() else None)
+    form = load_chat_template(template, model, folder if folder and folder.is_dir() else None)
     with new_directory(out) as root:
         build = _Build(root, form, model, held_out_fraction, strict)
         sources = tuple(_write_source(build, file) for file in _named(files))
         manifest = _manifest(build, sources)
-        write_text(root / TOKENIZER, model.text)
+        write_text(root / TOKENIZER_FILE, model.text)
         manifest.write(root)
     return manifest
 
@@ -119,7 +126,7 @@ def _named(files: Sequence[Path]) -> Sequence[Path]:
     return files
 
 
-def _manifest(build: _Build, sources: tuple[SourceInfo, ...]) -> Manifest:
+def _manifest(build: _Build, sources: tuple[StoreSource, ...]) -> Manifest:
     info = build.tokenizer.info
     if build.kind is None:
         counts = ", ".join(f"{reason}: {count}" for reason, count in build.dropped.items())
@@ -137,7 +144,7 @@ def _manifest(build: _Build, sources: tuple[SourceInfo, ...]) -> Manifest:
     )
 
 
-def _write_source(build: _Build, file: Path) -> SourceInfo:
+def _write_source(build: _Build, file: Path) -> StoreSource:
     splits: dict[SplitName, _SplitWriter] = {
         name: _SplitWriter(build, f"{file.stem}/{name}") for name in (TRAIN, HELD_OUT)
     }
@@ -151,10 +158,10 @@ def _write_source(build: _Build, file: Path) -> SourceInfo:
                     splits[HELD_OUT if held_out else TRAIN].append(document, content_hash)
     finally:
         written = {name: split.close() for name, split in splits.items()}
-    return SourceInfo(name=file.stem, weight=None, splits=written)
+    return StoreSource(name=file.stem, weight=None, splits=written)
 
 
-def _read(build: _Build, line: bytes, place: str) -> tuple[list[Encoded], bytes] | None:
+def _read(build: _Build, line: bytes, place: str) -> tuple[list[EncodedConversation], bytes] | None:
     """Return a line's documents and their hash; None where it is counted as dropped."""
     try:
         kind, conversations = read_example(line)
@@ -167,14 +174,16 @@ def _read(build: _Build, line: bytes, place: str) -> tuple[list[Encoded], bytes]
         return None
 
 
-def _encoded(form: ChatFormat, conversations: list[list[Message]]) -> list[Encoded]:
+def _encoded(form: ChatTemplate, conversations: list[list[Message]]) -> list[EncodedConversation]:
     """Return documents; of a pair, answers that both share are part of the question."""
     documents = [form.encode(messages) for messages in conversations]
     if len(documents) == 1:
         return documents
     both = takewhile(lambda pair: pair[0] == pair[1], zip(*conversations, strict=False))
-    shared = sum(message["role"] == ANSWERER for message, _ in both)
-    return [Encoded(document.tokens, document.answers[shared:]) for document in documents]
+    shared = sum(message["role"] == ASSISTANT for message, _ in both)
+    return [
+        EncodedConversation(document.tokens, document.answers[shared:]) for document in documents
+    ]
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -184,10 +193,10 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def _checked_hash(build: _Build, kind: Kind, documents: list[Encoded]) -> bytes:
+def _checked_hash(build: _Build, kind: Kind, documents: list[EncodedConversation]) -> bytes:
     """Return an example's hash; refuses what cannot be learned from, and what came before."""
     if not all(document.answers for document in documents):
-        raise LineError("no_answer", f"no message of the {ANSWERER}")
+        raise LineError("no_answer", f"no message of the {ASSISTANT}")
     if kind == "pairs" and np.array_equal(documents[0].tokens, documents[1].tokens):
         raise LineError("equal_pair", "chosen and rejected are the same")
     digest = hashlib.blake2b(digest_size=HASH_BYTES)
@@ -215,7 +224,7 @@ class _SplitWriter:
         self._written = 0
         self._spans: list[tuple[int, int]] = []
 
-    def append(self, document: Encoded, content_hash: bytes) -> None:
+    def append(self, document: EncodedConversation, content_hash: bytes) -> None:
         """Append one conversation."""
         self._spans += [(self._written + a, self._written + b) for a, b in document.answers]
         self._stream.append(document.tokens.astype(self._dtype), content_hash)
@@ -249,7 +258,7 @@ def read_example(line: bytes) -> tuple[Kind, list[list[Message]]]:
         raise LineError("bad_json", "not an object")
     if "chosen" in record and "rejected" in record:
         prompt = _messages(record["prompt"], "user") if "prompt" in record else []
-        both = [_messages(record[key], ANSWERER) for key in ("chosen", "rejected")]
+        both = [_messages(record[key], ASSISTANT) for key in ("chosen", "rejected")]
         return "pairs", [_after(prompt, messages) for messages in both]
     for key in ("messages", "conversations"):
         if key in record:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError, InputError
-from data.tokenization.piece_cache import Ids
+from data.tokenization.bpe_cache import Ids
 from data.tokenization.tokenizer import Tokenizer
 
-ANSWERER = "assistant"
+ASSISTANT = "assistant"
 BUILT_IN = {
     "plain": (
         "{% for m in messages %}{{ '' if loop.first else '\n' }}"
@@ -52,7 +52,7 @@ class TemplateError(InputError):
 
 
 @dataclass(frozen=True)
-class Part:
+class TextSpan:
     """A stretch of a conversation's text."""
 
     text: str
@@ -60,7 +60,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedConversation:
     """A conversation in tokens."""
 
     tokens: Ids
@@ -68,7 +68,7 @@ class Encoded:
     """First and one past the last token of each answer."""
 
 
-class ChatFormat:
+class ChatTemplate:
     """Turns conversations into tokens with one template and one tokeniser."""
 
     def __init__(self, template: str, tokenizer: Tokenizer, names: dict[str, str] | None = None):
@@ -103,7 +103,7 @@ class ChatFormat:
             raise TemplateError(f"the template refuses it: {error}") from None
         return text
 
-    def encode(self, messages: Sequence[Message]) -> Encoded:
+    def encode(self, messages: Sequence[Message]) -> EncodedConversation:
         """Return a conversation's tokens up to the end of its last answer.
 
         Each stretch is tokenised by itself: an answer's tokens are those that the model will have
@@ -122,7 +122,9 @@ class ChatFormat:
                 answers.append((length, length + ids.size))
             tokens.append(ids)
             length += ids.size
-        return Encoded(np.concatenate(tokens) if tokens else np.zeros(0, np.uint32), answers)
+        return EncodedConversation(
+            np.concatenate(tokens) if tokens else np.zeros(0, np.uint32), answers
+        )
 
     def encode_prompt(self, messages: Sequence[Message]) -> Ids:
         """Return the tokens after which the model's next answer begins."""
@@ -134,7 +136,7 @@ class ChatFormat:
         """Tokens that end an answer: the document's end, and what the template puts there."""
         stops = {self._tokenizer.info.eos_id}
         asked: list[Message] = [{"role": "user", "content": "x"}]
-        answered = [*asked, {"role": ANSWERER, "content": "y"}]
+        answered = [*asked, {"role": ASSISTANT, "content": "y"}]
         try:
             ending = re.sub(f"[{OPEN}{CLOSE}]", "", self.render(answered))
             ending = ending[len(self.render(asked, ask=True)) :].partition("y")[2]
@@ -145,30 +147,30 @@ class ChatFormat:
             stops.add(self._tokenizer.info.special_tokens[found[0]])
         return frozenset(stops)
 
-    def _parts(self, messages: Sequence[Message]) -> Iterator[Part]:
+    def _parts(self, messages: Sequence[Message]) -> Iterator[TextSpan]:
         if GENERATION.search(self.template):
             return self._by_mark(messages)
         return self._by_prefix(messages)
 
-    def _by_prefix(self, messages: Sequence[Message]) -> Iterator[Part]:
+    def _by_prefix(self, messages: Sequence[Message]) -> Iterator[TextSpan]:
         """Tell an answer by what its message adds to the text before it."""
         done = ""
         for place, message in enumerate(messages):
-            if message["role"] != ANSWERER:
+            if message["role"] != ASSISTANT:
                 continue
             before = self.render(messages[:place], ask=True)
             after = self.render(messages[: place + 1])
             if not (before.startswith(done) and after.startswith(before)):
                 raise TemplateError("the template rewrites earlier turns: cut it into one a turn")
-            yield Part(before[len(done) :], is_answer=False)
-            yield Part(after[len(before) :], is_answer=True)
+            yield TextSpan(before[len(done) :], is_answer=False)
+            yield TextSpan(after[len(before) :], is_answer=True)
             done = after
 
-    def _by_mark(self, messages: Sequence[Message]) -> Iterator[Part]:
+    def _by_mark(self, messages: Sequence[Message]) -> Iterator[TextSpan]:
         """Tell an answer by the template's own `{% generation %}` marks."""
         pieces = re.split(f"[{OPEN}{CLOSE}]", self.render(messages))
         last = len(pieces) - 1 if len(pieces) % 2 else len(pieces)
-        return (Part(text, is_answer=bool(i % 2)) for i, text in enumerate(pieces[:last]))
+        return (TextSpan(text, is_answer=bool(i % 2)) for i, text in enumerate(pieces[:last]))
 
     def _ids(self, text: str, mark: str) -> Ids:
         pieces = self._special.split(text) if self._special else [text]
@@ -181,7 +183,7 @@ class ChatFormat:
         return np.concatenate(found)
 
 
-def read_template(name: str, tokenizer: Tokenizer, folder: Path | None) -> ChatFormat:
+def load_chat_template(name: str, tokenizer: Tokenizer, folder: Path | None) -> ChatTemplate:
     """Return the format that `--template` names.
 
     Args:
@@ -201,11 +203,11 @@ def read_template(name: str, tokenizer: Tokenizer, folder: Path | None) -> ChatF
                 " --template plain, or a tokenizer that has it"
             )
     if name in BUILT_IN:
-        return ChatFormat(BUILT_IN[name], tokenizer, names)
+        return ChatTemplate(BUILT_IN[name], tokenizer, names)
     if name == "tokenizer":
-        return ChatFormat(_own_template(folder), tokenizer, names)
+        return ChatTemplate(_own_template(folder), tokenizer, names)
     try:
-        return ChatFormat(Path(name).read_text(encoding="utf-8"), tokenizer, names)
+        return ChatTemplate(Path(name).read_text(encoding="utf-8"), tokenizer, names)
     except OSError as error:
         raise DataError(
             f"--template {name}: {error.strerror}: give {', '.join(BUILT_IN)}, tokenizer or a file"

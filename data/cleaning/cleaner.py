@@ -4,15 +4,15 @@ import hashlib
 import importlib
 import math
 import unicodedata
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.cleaning.decontamination import EvaluationRuns
-from data.cleaning.personal_data import find_personal, mask_personal
+from data.cleaning.decontamination import EvaluationNgrams
+from data.cleaning.personal_data import find_personal_data, mask_personal_data
 from data.cleaning.quality import c4_text, gopher_quality, gopher_repetition
+from data.cleaning.tally import Tally
 from data.cleaning.word_hashes import Hashes, word_hashes
 from data.errors import DataError
 from data.recipe import CleanRecipe
@@ -23,43 +23,8 @@ PROFILE_CHARACTERS = 4096
 LANGUAGE_CHARACTERS = 2048
 
 
-@dataclass
-class Tally:
-    """Counts of one unit or a whole build; adding two gives the counts of both."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    """`read`, `dropped.REASON`, `changed.STEP`, `found.KIND`, `language.CODE`: documents or
-    findings; `bytes`: UTF-8 bytes of kept text."""
-    histograms: dict[str, Counter[str]] = field(default_factory=dict)
-    """Of documents that passed cleaning, by lower bin edge."""
-
-    def add_to_histogram(self, name: str, edge: float) -> None:
-        """Count one document in the bin that begins at `edge`."""
-        self.histograms.setdefault(name, Counter())[str(edge)] += 1
-
-    def update(self, other: "Tally") -> None:
-        """Add another tally's counts."""
-        self.counts.update(other.counts)
-        for name, bins in other.histograms.items():
-            self.histograms.setdefault(name, Counter()).update(bins)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values, sorted by name."""
-        histograms = {
-            name: dict(sorted(bins.items(), key=lambda item: float(item[0])))
-            for name, bins in sorted(self.histograms.items())
-        }
-        return {"counts": dict(sorted(self.counts.items())), "histograms": histograms}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Tally":
-        """Read what `to_json` returned."""
-        histograms = {name: Counter(bins) for name, bins in values["histograms"].items()}
-        return cls(Counter(values["counts"]), histograms)
-
-
 @dataclass(frozen=True)
-class Cleaned:
+class CleanedDocument:
     """A document after cleaning; `reason` is set where it is dropped."""
 
     document: Document
@@ -88,7 +53,7 @@ class Cleaner:
         recipe: CleanRecipe,
         max_document_bytes: int,
         special_tokens: tuple[str, ...],
-        evaluations: EvaluationRuns | None,
+        evaluations: EvaluationNgrams | None,
     ) -> None:
         self._recipe = recipe
         self._max_document_bytes = max_document_bytes
@@ -96,7 +61,7 @@ class Cleaner:
         self._evaluations = evaluations
         self._identify = language_identifier() if recipe.needs_language else None
 
-    def clean(self, document: Document, tally: Tally) -> Cleaned:
+    def clean(self, document: Document, tally: Tally) -> CleanedDocument:
         """Run every step; counts it in `tally`."""
         tally.counts["read"] += 1
         cleaned = self._clean(document, tally)
@@ -104,12 +69,12 @@ class Cleaner:
             tally.counts[f"dropped.{cleaned.reason}"] += 1
         return cleaned
 
-    def _clean(self, document: Document, tally: Tally) -> Cleaned:
+    def _clean(self, document: Document, tally: Tally) -> CleanedDocument:
         if document.reason is not None:
-            return Cleaned(document, reason=document.reason, detail=document.detail)
+            return CleanedDocument(document, reason=document.reason, detail=document.detail)
         if len(document.text) > self._max_document_bytes:
             detail = f"{len(document.text)} characters"
-            return Cleaned(document, reason="too_large", detail=detail)
+            return CleanedDocument(document, reason="too_large", detail=detail)
         text = self._normalised(document.text, tally)
         language = None
         fault = self._length_fault(text)
@@ -121,18 +86,18 @@ class Cleaner:
         if fault is None and self._recipe.personal_data != "keep":
             text, fault = self._personal(text, tally)
         if fault is not None:
-            return Cleaned(document, reason=fault.reason, detail=fault.detail)
+            return CleanedDocument(document, reason=fault.reason, detail=fault.detail)
         return self._finished(document, text, language, tally)
 
     def _finished(
         self, document: Document, text: str, language: str | None, tally: Tally
-    ) -> Cleaned:
+    ) -> CleanedDocument:
         try:
             content = text.encode()
         except UnicodeEncodeError:
-            return Cleaned(document, reason="bad_utf8", detail="a lone surrogate")
+            return CleanedDocument(document, reason="bad_utf8", detail="a lone surrogate")
         if len(content) > self._max_document_bytes:
-            return Cleaned(document, reason="too_large", detail=f"{len(content)} bytes")
+            return CleanedDocument(document, reason="too_large", detail=f"{len(content)} bytes")
         words = None
         if self._evaluations is not None or self._recipe.near_duplicates is not None:
             words = word_hashes(text)
@@ -141,13 +106,13 @@ class Cleaner:
             and words is not None
             and self._evaluations.found_in(words)
         ):
-            return Cleaned(document, reason="contaminated")
+            return CleanedDocument(document, reason="contaminated")
         tally.counts["bytes"] += len(content)
         _profile(text, tally)
         digest = hashlib.blake2b(content, digest_size=HASH_BYTES).digest()
         if words is not None and not words.size:  # only marks: near to nothing but itself
             words = np.frombuffer(digest, dtype=np.uint64)
-        return Cleaned(document, text, digest, words=words, language=language)
+        return CleanedDocument(document, text, digest, words=words, language=language)
 
     def _normalised(self, text: str, tally: Tally) -> str:
         if self._recipe.unicode == "none":
@@ -191,13 +156,13 @@ class Cleaner:
         return _Fault("language", language)
 
     def _personal(self, text: str, tally: Tally) -> tuple[str, _Fault | None]:
-        findings = find_personal(text)
+        findings = find_personal_data(text)
         tally.counts.update(f"found.{finding.kind}" for finding in findings)
         if findings and self._recipe.personal_data == "drop":
             kinds = ", ".join(sorted({finding.kind for finding in findings}))
             return text, _Fault("personal_data", kinds)
         tally.counts["changed.personal_data"] += bool(findings)
-        return mask_personal(text, findings), None
+        return mask_personal_data(text, findings), None
 
 
 def language_identifier() -> Any:

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from data.cleaning.word_hashes import Hashes, ngram_hashes, word_hashes
 from data.errors import DataError
-from data.sources.discovery import COMPRESSIONS, file_kind, walk_files
-from data.sources.stream_splitter import cut_stream
+from data.sources.discovery import COMPRESSIONS, file_format, walk_files
+from data.sources.stream_splitter import split_stream
 from data.sources.work_units import UNIT_BYTES, arrow_batches
 
 RUN_WORDS = 13
@@ -25,7 +25,7 @@ FEWEST_WORDS = 8
 
 
 @dataclass(frozen=True)
-class EvaluationRuns:
+class EvaluationNgrams:
     """Sorted hashes of evaluation files' word runs, by length in words."""
 
     runs: dict[int, Hashes]
@@ -41,7 +41,7 @@ class EvaluationRuns:
         )
 
 
-def read_evaluations(paths: tuple[Path, ...]) -> EvaluationRuns:
+def read_evaluation_ngrams(paths: tuple[Path, ...]) -> EvaluationNgrams:
     """Read evaluation files: text, or every string in JSONL, Parquet and Arrow records.
 
     Raises:
@@ -58,7 +58,7 @@ def read_evaluations(paths: tuple[Path, ...]) -> EvaluationRuns:
         else:
             gathered.setdefault(n, []).append(ngram_hashes(words, n))
     runs = {n: np.unique(np.concatenate(hashes)) for n, hashes in sorted(gathered.items())}
-    return EvaluationRuns(runs, texts, unchecked)
+    return EvaluationNgrams(runs, texts, unchecked)
 
 
 def _texts(root: Path) -> Iterator[str]:
@@ -70,7 +70,7 @@ def _texts(root: Path) -> Iterator[str]:
 
 
 def _file_texts(path: Path) -> Iterator[str]:
-    kind = file_kind(path)
+    kind = file_format(path)
     if kind == "parquet":
         with pq.ParquetFile(path) as table:
             for batch in table.iter_batches():
@@ -82,7 +82,7 @@ def _file_texts(path: Path) -> Iterator[str]:
     else:
         separator = b"\n" if kind == "json" else b""
         compression = COMPRESSIONS.get(path.suffix)
-        for piece in cut_stream(path, compression, separator, UNIT_BYTES, UNIT_BYTES):
+        for piece in split_stream(path, compression, separator, UNIT_BYTES, UNIT_BYTES):
             for fault in piece.faults:
                 raise ValueError(f"{fault.reason} at byte {fault.position} ({fault.detail})")
             for content in filter(bytes.strip, piece.documents):

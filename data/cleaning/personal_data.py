@@ -60,7 +60,7 @@ class Finding:
     end: int
 
 
-def find_personal(text: str) -> list[Finding]:
+def find_personal_data(text: str) -> list[Finding]:
     """Return what was found, in order, without overlaps."""
     findings: list[Finding] = []
     taken = bytearray(len(text))
@@ -72,7 +72,7 @@ def find_personal(text: str) -> list[Finding]:
     return sorted(findings, key=lambda found: found.start)
 
 
-def mask_personal(text: str, findings: list[Finding]) -> str:
+def mask_personal_data(text: str, findings: list[Finding]) -> str:
     """Return the text with each finding replaced by its kind, such as <EMAIL>."""
     pieces = []
     position = 0

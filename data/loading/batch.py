@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from data.loading.row_buffers import Rows
+from data.loading.row_buffers import RowBuffers
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Batch:
         """Return the sum of the sequences' CRC-32: what is trained, in whatever order."""
         return sum(zlib.crc32(row.tobytes()) for row in self.tokens.cpu().numpy())
 
-    def rows(self) -> Rows:
+    def rows(self) -> RowBuffers:
         """Return the same memory as arrays to fill."""
-        return Rows(
+        return RowBuffers(
             self.tokens.numpy(),
             self.labels.numpy(),
             self.loss_mask.numpy(),

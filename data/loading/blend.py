@@ -45,7 +45,7 @@ def apportion(weights: Mapping[str, float]) -> dict[str, int]:
     return {name: share // divisor for name, share in shares.items()}
 
 
-def spread(shares: Sequence[int]) -> Indices:
+def interleave(shares: Sequence[int]) -> Indices:
     """Return the source of each place of one period, int64 [sum of shares].
 
     A source's j-th sample may come once its exact share has grown to j - 1 + 1 / slack, and must
@@ -115,7 +115,7 @@ class Blend:
             shares = [by_name.get(name, 0) for name in names]
             if self._phases:
                 before = self._phases[-1].counts(start)
-            order = spread(shares)
+            order = interleave(shares)
             self._phases.append(_Phase(start, order, _ranks(order), np.array(shares), before))
         self._starts = np.array([phase.start for phase in self._phases])
 

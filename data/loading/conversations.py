@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data.errors import DataError
 from data.loading.packing import best_fit
-from data.loading.row_buffers import Rows
+from data.loading.row_buffers import RowBuffers
 from data.store.manifest import SplitName
 from data.store.reader import Store, TokenStream
 
@@ -52,7 +52,7 @@ class _Documents:
         if too_long == "drop":
             self._usable &= ~long
 
-    def _place(self, document: int, rows: Rows, row: int, filled: int) -> int:
+    def _place(self, document: int, rows: RowBuffers, row: int, filled: int) -> int:
         """Put a conversation into a row from position `filled` on; returns where it ends."""
         begin, length = int(self._begins[document]), int(self._lengths[document])
         window = self._stream.read(begin, length + 1)
@@ -74,7 +74,7 @@ class _Documents:
         return mask
 
 
-class Conversations(_Documents):
+class PackedConversations(_Documents):
     """Sequences of whole conversations, packed by best fit (arXiv:2404.10830)."""
 
     def __init__(
@@ -91,7 +91,7 @@ class Conversations(_Documents):
         """Return the number of sequences."""
         return len(self._borders) - 1
 
-    def fill(self, sample: int, rows: Rows, row: int) -> None:
+    def fill(self, sample: int, rows: RowBuffers, row: int) -> None:
         """Fill a row."""
         filled = 0
         for document in self._documents[self._borders[sample] : self._borders[sample + 1]]:
@@ -99,7 +99,7 @@ class Conversations(_Documents):
         rows.pad(filled, self._eos_id, row)
 
 
-class Pairs(_Documents):
+class ConversationPairs(_Documents):
     """Pairs of conversations, each on a row of its own: the chosen one, then the rejected."""
 
     def __init__(
@@ -113,7 +113,7 @@ class Pairs(_Documents):
         """Return the number of pairs."""
         return len(self._pairs)
 
-    def fill(self, sample: int, rows: Rows, row: int) -> None:
+    def fill(self, sample: int, rows: RowBuffers, row: int) -> None:
         """Fill a row with conversation `sample % 2` of pair `sample // 2`."""
         document = 2 * self._pairs[sample // 2] + sample % 2
         rows.pad(self._place(document, rows, row, 0), self._eos_id, row)
@@ -126,7 +126,7 @@ def open_conversations(
     seq_len: int,
     examples: Literal["conversations", "pairs"],
     too_long: TooLong,
-) -> Conversations | Pairs:
+) -> PackedConversations | ConversationPairs:
     """Open one source of a conversation store.
 
     Raises:
@@ -140,5 +140,5 @@ def open_conversations(
             f'{store.path}: holds {found}, and train.mode = "{mode}" learns from {examples}: build'
             " a store of them with `moe data chat`"
         )
-    kind = Conversations if examples == "conversations" else Pairs
+    kind = PackedConversations if examples == "conversations" else ConversationPairs
     return kind(store, stream, split, seq_len, too_long)

@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 
 from data.errors import DataError
 from data.loading.batch import Batch
-from data.loading.row_buffers import Rows
-from data.loading.samples import Places, Samples
+from data.loading.row_buffers import RowBuffers
+from data.loading.samples import RowLocations, SampleStream
 
 OUTPUTS = {"tokens": "INT64", "labels": "INT64", "loss_mask": "FLOAT", "position_ids": "INT64"}
 """Fields that go through the pipeline, and DALI's names of the types they leave it in."""
 
 
-class DaliFeed:
+class DaliPipeline:
     """Micro-batches of each step, in order, through a DALI pipeline."""
 
     def __init__(
         self,
-        samples: Samples,
-        places: Callable[[int], list[Places]],
+        samples: SampleStream,
+        places: Callable[[int], list[RowLocations]],
         seq_len: int,
         depth: int,
     ) -> None:
@@ -76,7 +76,7 @@ class DaliFeed:
         """Fields of coming batches that stay outside the pipeline."""
         self._fault: DataError | None = None
         types = self._dali.types
-        rows = Rows.narrow(1, self._seq_len, self._samples.dtype)
+        rows = RowBuffers.narrow(1, self._seq_len, self._samples.dtype)
         narrow = [getattr(rows, name).dtype.name.upper() for name in OUTPUTS]
         pipeline = self._dali.Pipeline(
             batch_size=self._step_places[0][0].size,
@@ -106,7 +106,7 @@ class DaliFeed:
             if number == 0:
                 self._step_places = self._places(self._first_step + step)
             sources, samples = self._step_places[number]
-            rows = Rows.narrow(samples.size, self._seq_len, self._samples.dtype)
+            rows = RowBuffers.narrow(samples.size, self._seq_len, self._samples.dtype)
             borders = self._samples.fill(sources, samples, rows)
         except DataError as error:  # reading ahead past the end: told when that step is asked for
             self._fault = error

@@ -21,11 +21,9 @@ from data.config import DataConfig
 from data.errors import DataError
 from data.loading.batch import Batch
 from data.loading.conversations import Examples
-from data.loading.dali import DaliFeed
-from data.loading.samples import Places, open_samples
+from data.loading.dali import DaliPipeline
+from data.loading.samples import RowLocations, open_samples
 from data.store.manifest import TRAIN, SplitName
-
-__all__ = ["Batch", "Loader"]
 
 
 class Loader:
@@ -85,12 +83,12 @@ class Loader:
         self._next_step = 0
         self._ahead: dict[int, Future[list[Batch]]] = {}
         self._worker = None
-        self._dali: DaliFeed | None = None
+        self._dali: DaliPipeline | None = None
         if config.feed == "dali":
             depth = (
                 config.prefetch_steps * global_batch_size // (micro_batch_size * data_parallel_size)
             )
-            self._dali = DaliFeed(self._samples, self._places, seq_len, depth)
+            self._dali = DaliPipeline(self._samples, self._places, seq_len, depth)
         elif config.prefetch_steps:
             self._worker = ThreadPoolExecutor(config.workers, "loader")
         self._stall_seconds = 0.0
@@ -181,7 +179,7 @@ class Loader:
             if index not in self._ahead:
                 self._ahead[index] = self._worker.submit(self._make, index)
 
-    def _places(self, step: int) -> list[Places]:
+    def _places(self, step: int) -> list[RowLocations]:
         """Return source and sequence of every row of this rank's micro-batches of a step."""
         share = self._global_batch_size // self._ranks
         first = step * self._global_batch_size + self._rank * share

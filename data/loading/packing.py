@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from data.errors import DataError
 from data.frozen_model import FrozenModel
-from data.loading.row_buffers import Rows
+from data.loading.row_buffers import RowBuffers
 from data.storage.atomic import atomic_file, write_text
 from data.storage.checksums import HashingFile
 from data.store.manifest import HELD_OUT, TRAIN, FileInfo, SplitName
@@ -225,7 +225,7 @@ class PackedStream:
         """Return the number of sequences."""
         return self._starts[-1]
 
-    def fill(self, sample: int, rows: Rows, row: int) -> None:
+    def fill(self, sample: int, rows: RowBuffers, row: int) -> None:
         """Fill a row with whole documents, and pad it."""
         index = bisect_right(self._starts, sample) - 1
         place = sample - self._starts[index]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowBuffers:
     """B rows of S positions; see `Batch` for each field. Any types that hold them."""
 
     tokens: NDArray[Any]

@@ -14,12 +14,12 @@ from data.loading.blend import Blend
 from data.loading.conversations import Examples, open_conversations
 from data.loading.order import shuffled
 from data.loading.packing import PackedStream
-from data.loading.row_buffers import Rows
+from data.loading.row_buffers import RowBuffers
 from data.store.manifest import HELD_OUT, SplitName
 from data.store.reader import Store, TokenStream
 
 Indices = NDArray[np.int64]
-Places = tuple[Indices, Indices]
+RowLocations = tuple[Indices, Indices]
 """Source and sequence of each row."""
 
 
@@ -31,7 +31,7 @@ class SequenceSource(Protocol):
     def __len__(self) -> int:
         """Return the number of sequences."""
 
-    def fill(self, sample: int, rows: Rows, row: int) -> None:
+    def fill(self, sample: int, rows: RowBuffers, row: int) -> None:
         """Fill one row with sequence `sample`."""
 
 
@@ -47,7 +47,7 @@ class ChunkedStream:
         """Return the number of sequences."""
         return max(self._stream.num_tokens - 1, 0) // self._seq_len
 
-    def fill(self, sample: int, rows: Rows, row: int) -> None:
+    def fill(self, sample: int, rows: RowBuffers, row: int) -> None:
         """Fill one row."""
         window = self._stream.read(sample * self._seq_len, self._seq_len + 1)
         rows.tokens[row] = window[:-1]
@@ -56,7 +56,7 @@ class ChunkedStream:
             rows.mark_ends(window[:-1] == self._eos_id, row)
 
 
-class Samples:
+class SampleStream:
     """The stream of samples: endless and reshuffled (train), or once in stored order (held out)."""
 
     rows_each = 1
@@ -147,7 +147,9 @@ class Samples:
             samples[here] = shuffled(ordinals[here], size, self._seeds[source])
         return sources, samples
 
-    def fill(self, sources: Indices, samples: Indices, rows: Rows) -> NDArray[np.int32] | None:
+    def fill(
+        self, sources: Indices, samples: Indices, rows: RowBuffers
+    ) -> NDArray[np.int32] | None:
         """Fill a batch's rows; returns the documents' borders under `document_mask`."""
         places = zip(sources.tolist(), samples.tolist(), strict=True)
         for row, (source, sample) in enumerate(places):
@@ -155,7 +157,7 @@ class Samples:
         return rows.restart_positions() if self._config.document_mask else None
 
 
-class PairSamples(Samples):
+class PairSampleStream(SampleStream):
     """A stream of pairs: sequences 2i and 2i + 1 are the two of pair i."""
 
     rows_each = 2
@@ -173,7 +175,7 @@ def open_samples(
     split: SplitName,
     vocab_size: int | None,
     examples: Examples = "text",
-) -> Samples:
+) -> SampleStream:
     """Open the sample stream that the `[data]` section describes.
 
     Raises:
@@ -185,7 +187,7 @@ def open_samples(
         for index, store in enumerate(stores)
         for source in open_sources(store, config, seq_len, split, examples, is_first=index == 0)
     ]
-    kind = PairSamples if examples == "pairs" else Samples
+    kind = PairSampleStream if examples == "pairs" else SampleStream
     names = [source.name for source in sources]
     phases = (
         [] if split == HELD_OUT else _phases(config, stores, global_batch_size // kind.rows_each)

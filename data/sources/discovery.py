@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from data.errors import DataError
-from data.recipe import Recipe
-from data.store.manifest import MANIFEST, WORK
-from data.tokenization.info import TOKENIZER
+from data.recipe import DataRecipe
+from data.store.manifest import BUILD_STATE_FILE, MANIFEST_FILE
+from data.tokenization.info import TOKENIZER_FILE
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -27,7 +27,7 @@ TEXT_SUFFIXES = frozenset(
 )
 MEGATRON_SUFFIXES = (".bin", ".idx")
 
-Kind = Literal["text", "json", "parquet", "arrow"]
+FileFormat = Literal["text", "json", "parquet", "arrow"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class InputFile:
     """When it was last changed, ns since 1970."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> FileFormat:
         """The file's format, told by its name, compression aside."""
-        return file_kind(self.path)
+        return file_format(self.path)
 
     @property
     def compression(self) -> str | None:
@@ -53,7 +53,7 @@ class InputFile:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class InputFiles:
     """All input files of a recipe."""
 
     files: list[InputFile]
@@ -62,7 +62,7 @@ class Inputs:
     """Files in the recipe's folders that are in no format known here, by suffix."""
 
 
-def list_inputs(recipe: Recipe) -> Inputs:
+def find_input_files(recipe: DataRecipe) -> InputFiles:
     """Find every input file.
 
     Raises:
@@ -78,7 +78,7 @@ def list_inputs(recipe: Recipe) -> Inputs:
                 why = "a token store, not documents" if is_ours else "no documents in it"
                 raise DataError(f"{root}: {why}: give text, JSONL, Parquet or Arrow files")
             files += [_input_file(index, path) for path in found]
-    return Inputs(files, ignored)
+    return InputFiles(files, ignored)
 
 
 def _input_file(source: int, path: Path) -> InputFile:
@@ -89,7 +89,7 @@ def _input_file(source: int, path: Path) -> InputFile:
     return InputFile(source, path, status.st_size, status.st_mtime_ns)
 
 
-def file_kind(path: Path) -> Kind:
+def file_format(path: Path) -> FileFormat:
     """Tell a file's format by its name, compression aside."""
     suffix = _inner_suffix(path)
     if suffix in JSON_SUFFIXES:
@@ -167,7 +167,7 @@ def _below(root: Path) -> list[Path]:
 
 def _is_ours(names: list[str]) -> bool:
     """Tell by the files in a folder whether it is a store, or one being built: no source."""
-    return TOKENIZER in names and (MANIFEST in names or WORK in names)
+    return TOKENIZER_FILE in names and (MANIFEST_FILE in names or BUILD_STATE_FILE in names)
 
 
 def _unreadable(error: OSError) -> DataError:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data.sources.stream_splitter import READ_BYTES, Fault, cut_stream
-from data.sources.work_units import Unit, arrow_batches
+from data.sources.stream_splitter import READ_BYTES, StreamFault, split_stream
+from data.sources.work_units import WorkUnit, arrow_batches
 
 ROWS_AT_ONCE = 256
 
@@ -29,7 +29,7 @@ class Document:
     detail: str | None = None
 
 
-def read_unit(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
+def read_unit(unit: WorkUnit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
     """Yield every document of a unit, faulty ones with their reason, in order."""
     if unit.payload is not None:
         yield from _cut(unit, unit.positions, unit.payload, unit.faults, text_column)
@@ -44,11 +44,11 @@ def read_unit(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator
         yield from _table(unit, text_column, max_document_bytes)
 
 
-def _stream(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
+def _stream(unit: WorkUnit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
     path = unit.paths[0]
     assert unit.separator is not None
     try:
-        for piece in cut_stream(
+        for piece in split_stream(
             path, unit.compression, unit.separator, READ_BYTES, max_document_bytes
         ):
             yield from _cut(unit, piece.positions, piece.documents, piece.faults, text_column)
@@ -57,10 +57,10 @@ def _stream(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator[D
 
 
 def _cut(
-    unit: Unit,
+    unit: WorkUnit,
     positions: Sequence[int],
     contents: Sequence[bytes],
-    faults: Sequence[Fault],
+    faults: Sequence[StreamFault],
     text_column: str,
 ) -> Iterator[Document]:
     file = str(unit.paths[0])
@@ -83,7 +83,7 @@ def _whole_file(path: Path, max_document_bytes: int) -> Document:
         return Document(str(path), 0, reason="unreadable", detail=error.strerror)
 
 
-def _json_lines(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
+def _json_lines(unit: WorkUnit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
     path = unit.paths[0]
     try:
         with path.open("rb") as file:
@@ -123,7 +123,7 @@ def _skip_line(file: BinaryIO) -> int:
     return skipped
 
 
-def _table(unit: Unit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
+def _table(unit: WorkUnit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
     file = str(unit.paths[0])
     row = unit.first_row
     try:
@@ -166,7 +166,7 @@ def _as_binary(array: Any) -> Any:
     return array.view(pa.large_binary() if wide else pa.binary())
 
 
-def _table_columns(unit: Unit, column: str) -> Iterator[Any]:
+def _table_columns(unit: WorkUnit, column: str) -> Iterator[Any]:
     if unit.kind == "parquet":
         # Unbuffered, a reader holds whole column chunks, however large.
         with pq.ParquetFile(unit.paths[0], buffer_size=READ_BYTES, pre_buffer=False) as table:

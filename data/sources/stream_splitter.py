@@ -15,7 +15,7 @@ OBJECT_BYTES = 64
 """About what Python needs to hold a document, however short."""
 
 
-class Fault(NamedTuple):
+class StreamFault(NamedTuple):
     """What could not be handed on as a document, and why."""
 
     position: int
@@ -25,13 +25,13 @@ class Fault(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Piece:
+class StreamChunk:
     """Whole documents that follow one another in a stream."""
 
     documents: tuple[bytes, ...]
     positions: tuple[int, ...]
     """Offset of each document in the (decompressed) stream, bytes."""
-    faults: tuple[Fault, ...]
+    faults: tuple[StreamFault, ...]
     num_bytes: int
     """Bytes of the file this piece accounts for."""
 
@@ -40,22 +40,24 @@ class Piece:
 class _Gathered:
     documents: list[bytes] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[StreamFault] = field(default_factory=list)
     num_bytes: int = 0
 
-    def piece(self, file_bytes: int) -> Piece:
-        piece = Piece(tuple(self.documents), tuple(self.positions), tuple(self.faults), file_bytes)
+    def piece(self, file_bytes: int) -> StreamChunk:
+        piece = StreamChunk(
+            tuple(self.documents), tuple(self.positions), tuple(self.faults), file_bytes
+        )
         self.documents, self.positions, self.faults, self.num_bytes = [], [], [], 0
         return piece
 
 
-def cut_stream(
+def split_stream(
     path: Path,
     compression: str | None,
     separator: bytes,
     piece_bytes: int,
     max_document_bytes: int,
-) -> Iterator[Piece]:
+) -> Iterator[StreamChunk]:
     """Yield the documents of a file in pieces of about `piece_bytes`.
 
     Documents are cut at `separator` (empty: the whole stream is one). One that is longer than
@@ -68,7 +70,7 @@ def cut_stream(
         file_bytes = os.fstat(file.fileno()).st_size
         documents = _documents(_chunks(file, compression), separator, max_document_bytes)
         for found in documents:
-            if isinstance(found, Fault):
+            if isinstance(found, StreamFault):
                 gathered.faults.append(found)
             else:
                 position, document = found
@@ -98,7 +100,7 @@ def _chunks(file: BinaryIO, compression: str | None) -> Iterator[bytes | str]:
 
 def _documents(
     chunks: Iterator[bytes | str], separator: bytes, max_document_bytes: int
-) -> Iterator[tuple[int, bytes] | Fault]:
+) -> Iterator[tuple[int, bytes] | StreamFault]:
     """Yield (offset, document), or a fault, in order."""
     buffer = bytearray()
     start = 0
@@ -114,7 +116,7 @@ def _documents(
         while separator and (end := buffer.find(separator, searched)) >= 0:
             num_bytes = dropped + end - begin
             if num_bytes > max_document_bytes:
-                yield Fault(start, "too_large", f"{num_bytes} bytes")
+                yield StreamFault(start, "too_large", f"{num_bytes} bytes")
             else:
                 yield start, bytes(buffer[begin:end])
             start += num_bytes + len(separator)
@@ -126,8 +128,8 @@ def _documents(
             dropped += surplus
             del buffer[:surplus]
     if broken is not None:
-        yield Fault(start, "truncated" if "runcated" in broken else "unreadable", broken)
+        yield StreamFault(start, "truncated" if "runcated" in broken else "unreadable", broken)
     elif dropped + len(buffer) > max_document_bytes:
-        yield Fault(start, "too_large", f"{dropped + len(buffer)} bytes")
+        yield StreamFault(start, "too_large", f"{dropped + len(buffer)} bytes")
     elif buffer:
         yield start, bytes(buffer)

@@ -16,20 +16,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import DataError
-from data.recipe import Recipe, SourceRecipe
-from data.sources.discovery import InputFile, Kind
-from data.sources.stream_splitter import Fault, cut_stream
+from data.recipe import DataRecipe, SourceRecipe
+from data.sources.discovery import FileFormat, InputFile
+from data.sources.stream_splitter import StreamFault, split_stream
 
 UNIT_BYTES = 1 << 24
 STREAM_BYTES = 2 * UNIT_BYTES
 """Compressed or separated files up to this size are read by one worker."""
 
-Share = tuple[int, int]
+BuildShard = tuple[int, int]
 """(i, n): the i-th of n shares of a build, from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unit:
+class WorkUnit:
     """One unit of work; `kind`, `separator` and `payload` tell how its documents are read."""
 
     source: int
@@ -38,7 +38,7 @@ class Unit:
     """Number of the (first) file among all files of the recipe."""
     block: int
     """Number of the unit within the file."""
-    kind: Kind
+    kind: FileFormat
     paths: tuple[Path, ...]
     start: int = 0
     """First byte (json), row group (parquet) or record batch (arrow)."""
@@ -53,7 +53,7 @@ class Unit:
     """Documents cut from a large stream."""
     positions: tuple[int, ...] = ()
     """Byte offset of each document of `payload`."""
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[StreamFault, ...] = ()
     """What the planning process could not hand on."""
     num_bytes: int
     """Input bytes this unit accounts for, for progress."""
@@ -64,7 +64,9 @@ class Unit:
         return f"{self.source:04d}-{self.file:08d}-{self.block:08d}"
 
 
-def plan_units(recipe: Recipe, files: list[InputFile], share: Share = (1, 1)) -> Iterator[Unit]:
+def plan_units(
+    recipe: DataRecipe, files: list[InputFile], share: BuildShard = (1, 1)
+) -> Iterator[WorkUnit]:
     """Yield the units of one share in document order; small whole-document files share one.
 
     Raises:
@@ -89,7 +91,7 @@ def plan_units(recipe: Recipe, files: list[InputFile], share: Share = (1, 1)) ->
         yield from _mine(_grouped(group), share)
 
 
-def _mine(units: Iterator[Unit], share: Share) -> Iterator[Unit]:
+def _mine(units: Iterator[WorkUnit], share: BuildShard) -> Iterator[WorkUnit]:
     index, count = share
     return (unit for unit in units if (unit.file + unit.block) % count == index - 1)
 
@@ -99,9 +101,9 @@ def _fits(group: list[tuple[int, InputFile]], file: InputFile) -> bool:
     return same and sum(f.num_bytes for _, f in group) + file.num_bytes <= UNIT_BYTES
 
 
-def _grouped(group: list[tuple[int, InputFile]]) -> Iterator[Unit]:
+def _grouped(group: list[tuple[int, InputFile]]) -> Iterator[WorkUnit]:
     number, first = group[0]
-    yield Unit(
+    yield WorkUnit(
         source=first.source,
         file=number,
         block=0,
@@ -115,28 +117,28 @@ def _common(number: int, file: InputFile) -> dict[str, Any]:
     return {"source": file.source, "file": number, "kind": file.kind, "paths": (file.path,)}
 
 
-def _line_units(number: int, file: InputFile) -> Iterator[Unit]:
+def _line_units(number: int, file: InputFile) -> Iterator[WorkUnit]:
     for block, start in enumerate(range(0, max(file.num_bytes, 1), UNIT_BYTES)):
         end = min(start + UNIT_BYTES, file.num_bytes)
-        yield Unit(
+        yield WorkUnit(
             block=block, start=start, end=end, num_bytes=end - start, **_common(number, file)
         )
 
 
 def _stream_units(
     number: int, file: InputFile, source: SourceRecipe, max_document_bytes: int
-) -> Iterator[Unit]:
+) -> Iterator[WorkUnit]:
     separator = b"\n" if file.kind == "json" else (source.separator or "").encode()
     stream = {"compression": file.compression, "separator": separator, **_common(number, file)}
     if file.num_bytes <= STREAM_BYTES:
-        yield Unit(block=0, num_bytes=file.num_bytes, **stream)
+        yield WorkUnit(block=0, num_bytes=file.num_bytes, **stream)
         return
     block = 0
     try:
-        for piece in cut_stream(
+        for piece in split_stream(
             file.path, file.compression, separator, UNIT_BYTES, max_document_bytes
         ):
-            yield Unit(
+            yield WorkUnit(
                 block=block,
                 payload=piece.documents,
                 positions=piece.positions,
@@ -146,17 +148,17 @@ def _stream_units(
             )
             block += 1
     except OSError as error:
-        fault = Fault(0, "unreadable", error.strerror or str(error))
-        yield Unit(block=block, payload=(), faults=(fault,), num_bytes=file.num_bytes, **stream)
+        fault = StreamFault(0, "unreadable", error.strerror or str(error))
+        yield WorkUnit(block=block, payload=(), faults=(fault,), num_bytes=file.num_bytes, **stream)
 
 
-def _table_units(number: int, file: InputFile, column: str) -> Iterator[Unit]:
+def _table_units(number: int, file: InputFile, column: str) -> Iterator[WorkUnit]:
     common = _common(number, file)
     try:
         schema, sizes = _table_layout(file)
     except (OSError, pa.ArrowException) as error:
-        fault = Fault(0, "unreadable", " ".join(str(error).split()))
-        yield Unit(block=0, payload=(), faults=(fault,), num_bytes=file.num_bytes, **common)
+        fault = StreamFault(0, "unreadable", " ".join(str(error).split()))
+        yield WorkUnit(block=0, payload=(), faults=(fault,), num_bytes=file.num_bytes, **common)
         return
     if column not in schema.names:
         raise DataError(
@@ -176,7 +178,7 @@ def _table_units(number: int, file: InputFile, column: str) -> Iterator[Unit]:
                 "end": index + 1,
                 "first_row": first_row,
             }
-            yield Unit(num_bytes=file.num_bytes * filled // total, **place, **common)
+            yield WorkUnit(num_bytes=file.num_bytes * filled // total, **place, **common)
             start, block, first_row = index + 1, block + 1, first_row + rows
             filled = rows = 0
 

@@ -13,8 +13,8 @@ from data.storage.atomic import write_text
 from data.tokenization.info import TokenizerInfo
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
-WORK = "work.json"
+MANIFEST_FILE = "manifest.json"
+BUILD_STATE_FILE = "work.json"
 """Of an unfinished build, beside its tokeniser."""
 OWN_HASH = "manifest_sha256"
 
@@ -45,7 +45,7 @@ class StreamInfo(FrozenModel):
     """Conversations: Arrow table with first and one past the last token of each answer."""
 
 
-class SourceInfo(FrozenModel):
+class StoreSource(FrozenModel):
     """One named source and its splits."""
 
     name: str
@@ -81,13 +81,13 @@ class Manifest(FrozenModel):
     shard_tokens: int
     """Tokens of every shard but the last of a stream; a multiple of `batch_tokens`."""
     tokenizer: TokenizerInfo
-    sources: tuple[SourceInfo, ...]
+    sources: tuple[StoreSource, ...]
     dropped: dict[str, int]
     """Documents left out, by reason."""
     dropped_table: FileInfo | None = None
     """Arrow table with file, position, reason and detail of each document left out."""
     counts: dict[str, int] = {}
-    """What every cleaning step read, changed and found; see `data.cleaning.cleaner.Tally`."""
+    """What every cleaning step read, changed and found; see `data.cleaning.tally.Tally`."""
     histograms: dict[str, dict[str, int]] = {}
     """Of documents that passed cleaning, by lower bin edge; `tokens` and `copies` of kept ones."""
     canaries: tuple[Canary, ...] = ()
@@ -127,7 +127,7 @@ class Manifest(FrozenModel):
         """Write `manifest.json`, its own hash in it; its presence makes the store whole."""
         values = self.model_dump(mode="json")
         values[OWN_HASH] = _sha256(values)
-        write_text(store / MANIFEST, json.dumps(values, indent=1) + "\n")
+        write_text(store / MANIFEST_FILE, json.dumps(values, indent=1) + "\n")
 
     @classmethod
     def read(cls, store: Path) -> Self:
@@ -136,7 +136,7 @@ class Manifest(FrozenModel):
         Raises:
             DataError: No store there, an unfinished one, or a manifest of another format.
         """
-        path = store / MANIFEST
+        path = store / MANIFEST_FILE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             version = values.get("format_version")
@@ -149,7 +149,7 @@ class Manifest(FrozenModel):
             return cls.model_validate(values)
         except (FileNotFoundError, NotADirectoryError):
             raise DataError(
-                f"{store}: no {MANIFEST}: build the store with `moe data build`"
+                f"{store}: no {MANIFEST_FILE}: build the store with `moe data build`"
             ) from None
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}: make it readable") from None
@@ -162,7 +162,7 @@ class Manifest(FrozenModel):
 
 def manifest_is_intact(store: Path) -> bool:
     """Tell whether a store's manifest still says what was written, by the hash it holds."""
-    values = json.loads((store / MANIFEST).read_text(encoding="utf-8"))
+    values = json.loads((store / MANIFEST_FILE).read_text(encoding="utf-8"))
     return bool(values.pop(OWN_HASH, None) == _sha256(values))
 
 

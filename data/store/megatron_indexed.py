@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import DataError
-from data.progress import Progress, Report
+from data.progress import BuildProgress, ProgressCallback
 from data.storage.atomic import atomic_file, write_text
 from data.storage.new_directory import new_directory, refuse_existing
-from data.store.manifest import FORMAT_VERSION, HELD_OUT, TRAIN, Manifest, SourceInfo, SplitName
+from data.store.manifest import FORMAT_VERSION, HELD_OUT, TRAIN, Manifest, SplitName, StoreSource
 from data.store.reader import Store, TokenStream
 from data.store.writer import (
     BATCH_TOKENS,
@@ -32,7 +32,7 @@ from data.store.writer import (
     dtype_for,
     is_held_out,
 )
-from data.tokenization.info import TOKENIZER, TokenizerInfo
+from data.tokenization.info import TOKENIZER_FILE, TokenizerInfo
 from data.tokenization.tokenizer import Tokenizer
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -84,7 +84,7 @@ def import_indexed(
     out: Path,
     tokenizer: Tokenizer,
     held_out_fraction: float = 0.0,
-    progress: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Manifest:
     """Make a token store of a Megatron indexed dataset; documents get an end where they lack one.
 
@@ -103,7 +103,7 @@ def _imported(
     root: Path,
     tokenizer: Tokenizer,
     held_out_fraction: float,
-    progress: Report | None,
+    progress: ProgressCallback | None,
 ) -> Manifest:
     info = tokenizer.info
     counts: Counter[str] = Counter()
@@ -116,18 +116,18 @@ def _imported(
         split = HELD_OUT if is_held_out(digest, held_out_fraction) else TRAIN
         writers[split].append(document, digest)
         if progress is not None and number % DOCUMENTS_A_REPORT == 0:
-            progress(Progress("import", number, dataset.ends.size, documents=number))
+            progress(BuildProgress("import", number, dataset.ends.size, documents=number))
     splits = {split: writer.close() for split, writer in writers.items()}
     if not sum(stream.documents for stream in splits.values()):
         raise DataError(f"{prefix}: no document is left ({dict(counts)})")
-    write_text(root / TOKENIZER, tokenizer.text)
+    write_text(root / TOKENIZER_FILE, tokenizer.text)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         dtype=form.dtype,
         batch_tokens=BATCH_TOKENS,
         shard_tokens=SHARD_TOKENS,
         tokenizer=info,
-        sources=(SourceInfo(name=SOURCE, weight=None, splits=splits),),
+        sources=(StoreSource(name=SOURCE, weight=None, splits=splits),),
         dropped={k.removeprefix(GONE): n for k, n in sorted(counts.items()) if GONE in k},
         counts={k: n for k, n in sorted(counts.items()) if GONE not in k},
         settings={"imported": str(prefix), "held_out_fraction": held_out_fraction},
@@ -137,7 +137,7 @@ def _imported(
 
 
 def export_indexed(
-    store: Store, split: SplitName, prefix: Path, progress: Report | None = None
+    store: Store, split: SplitName, prefix: Path, progress: ProgressCallback | None = None
 ) -> dict[str, int]:
     """Write one split as `PREFIX.bin` and `PREFIX.idx`; returns its documents and tokens.
 
@@ -166,7 +166,7 @@ def export_indexed(
             file.write(tokens.astype(DTYPES[code]).tobytes())
             done += tokens.size
             if progress is not None:
-                progress(Progress("export", done, total, tokens=done))
+                progress(BuildProgress("export", done, total, tokens=done))
     return {"documents": int(lengths.size), "tokens": total}
 
 

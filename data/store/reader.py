@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from data.errors import DataError
 from data.storage.checksums import file_sha256
 from data.store.manifest import (
-    MANIFEST,
+    MANIFEST_FILE,
     FileInfo,
     Manifest,
     SplitName,
@@ -25,7 +25,7 @@ from data.store.manifest import (
     manifest_is_intact,
 )
 from data.store.writer import LANGUAGE, TOKENIZER_KEY
-from data.tokenization.info import TOKENIZER
+from data.tokenization.info import TOKENIZER_FILE
 from data.tokenization.tokenizer import Tokenizer
 
 
@@ -171,7 +171,7 @@ class Store:
         Raises:
             DataError: `tokenizer.json` is missing or not the one the manifest names.
         """
-        path = self.path / TOKENIZER
+        path = self.path / TOKENIZER_FILE
         if not path.is_file():
             raise DataError(f"{path}: missing: restore it or build the store again")
         if file_sha256(path) != self.manifest.tokenizer.sha256:
@@ -183,9 +183,9 @@ class Store:
         """Read everything and return one line for each file that is not as it was written."""
         faults = []
         if not manifest_is_intact(self.path):
-            faults.append(f"{self.path / MANIFEST}: damaged: not as written, by its own hash")
+            faults.append(f"{self.path / MANIFEST_FILE}: damaged: not as written, by its own hash")
         expected = [(info.file, info.sha256) for info in self.manifest.files()]
-        expected.append((TOKENIZER, self.manifest.tokenizer.sha256))
+        expected.append((TOKENIZER_FILE, self.manifest.tokenizer.sha256))
         for name, sha256 in expected:
             path = self.path / name
             try:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from data.frozen_model import FrozenModel
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER_FILE = "tokenizer.json"
 """File name of a tokenizer, in a store and beside a model."""
 
 

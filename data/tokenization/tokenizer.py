@@ -11,8 +11,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data.errors import DataError
-from data.tokenization.info import TOKENIZER, TokenizerInfo
-from data.tokenization.piece_cache import Ids, PieceEncoder, cuts_before_spaces, library_ids
+from data.tokenization.bpe_cache import CachedBpeEncoder, Ids, cuts_before_spaces, library_ids
+from data.tokenization.info import TOKENIZER_FILE, TokenizerInfo
 
 EOS_TOKEN = "<|endoftext|>"
 USUAL_EOS_TOKENS = (EOS_TOKEN, "</s>", "<|end_of_text|>", "<eos>", "<|end▁of▁sentence|>", "[EOS]")
@@ -38,7 +38,7 @@ class Tokenizer:
         self._model: tokenizers.Tokenizer | None = None
         if text != BYTES_JSON:
             self._model = _parse(text, origin)
-            self._pieces = PieceEncoder(self._model) if cuts_before_spaces(text) else None
+            self._pieces = CachedBpeEncoder(self._model) if cuts_before_spaces(text) else None
         self.info = self._describe(origin, eos_token)
 
     def encode(self, text: str) -> Ids:
@@ -127,7 +127,7 @@ def local_tokenizer(path: Path, eos_token: str | None = None) -> Tokenizer:
     Raises:
         DataError: Nothing readable there; names the remedy.
     """
-    file = path / TOKENIZER if path.is_dir() else path
+    file = path / TOKENIZER_FILE if path.is_dir() else path
     settings = path / "tokenizer_config.json"
     if eos_token is None and settings.is_file():
         eos_token = _configured_eos(settings)
@@ -152,7 +152,8 @@ def _converted(folder: Path) -> str:
         from transformers import AutoTokenizer
     except ImportError:
         raise DataError(
-            f"{folder}: no {TOKENIZER} in it; to convert another kind: pip install 'moescale[hub]'"
+            f"{folder}: no {TOKENIZER_FILE} in it; to convert another kind:"
+            " pip install 'moescale[hub]'"
         ) from None
     try:
         model = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)

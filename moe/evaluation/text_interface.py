@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tokenizers
 
-from data.chat.template import ChatFormat, read_template
+from data.chat.template import ChatTemplate, load_chat_template
 from data.store.reader import Store
 from data.tokenization.tokenizer import Tokenizer, local_tokenizer
 from moe.config.locating import HUB_DIRECTORY, tokenizer_file
@@ -22,7 +22,7 @@ class TextInterface:
     stop_ids: frozenset[int]
     prefix: tuple[int, ...] = ()
     """Tokens before every text (a converted model's beginning-of-text token)."""
-    chat: ChatFormat | None = field(default=None)
+    chat: ChatTemplate | None = field(default=None)
     """The chat template, where one is known."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -63,7 +63,7 @@ def text_interface_of(path: Path, store: Path | None = None) -> TextInterface:
 
 def _of_store(store: Store) -> TextInterface:
     tokenizer, chat = store.tokenizer, store.manifest.chat
-    form = None if chat is None else ChatFormat(chat.template, tokenizer, chat.names)
+    form = None if chat is None else ChatTemplate(chat.template, tokenizer, chat.names)
     stops = frozenset({tokenizer.info.eos_id}) if form is None else form.stop_ids
     return TextInterface(tokenizer=tokenizer, stop_ids=stops, chat=form)
 
@@ -77,7 +77,7 @@ def _of_hub(folder: Path) -> TextInterface:
         stops |= set(ends if isinstance(ends, list) else [] if ends is None else [ends])
     prefix = tokenizers.Tokenizer.from_str(tokenizer.text).encode("").ids
     has_template = (folder / "chat_template.jinja").is_file() or "chat_template" in _text(folder)
-    form = read_template("tokenizer", tokenizer, folder) if has_template else None
+    form = load_chat_template("tokenizer", tokenizer, folder) if has_template else None
     if form is not None:
         stops |= form.stop_ids
     return TextInterface(

@@ -53,7 +53,7 @@ def _check_init(experiment: Experiment, init: Path) -> None:
     """Refuse a start from nothing, or from weights that know other tokens than the store's."""
     from data.storage.checksums import file_sha256
     from data.store.reader import Store
-    from data.tokenization.info import TOKENIZER
+    from data.tokenization.info import TOKENIZER_FILE
     from moe.checkpoint.index import INDEX
     from moe.runs.files import CHECKPOINTS
 
@@ -68,7 +68,7 @@ def _check_init(experiment: Experiment, init: Path) -> None:
     if file is not None and file_sha256(file) != found.sha256:
         raise ConfigError(
             f"{experiment.data.store}: made with another tokenizer than train.init's: build it"
-            f" again with --tokenizer {file.parent if file.name == TOKENIZER else file}"
+            f" again with --tokenizer {file.parent if file.name == TOKENIZER_FILE else file}"
         )
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from data.build.build import build_recipe
 from data.config import DataConfig
-from data.loading.loader import Batch, Loader
-from data.recipe import Recipe
+from data.loading.batch import Batch
+from data.loading.loader import Loader
+from data.recipe import DataRecipe
 
 S = 32
 GLOBAL_BATCH = 24
@@ -34,7 +35,7 @@ def build_sources(path: Path, sources: dict[str, list[str]], **keys: Any) -> Pat
         "tokenizer": "bytes",
         **keys,
     }
-    build_recipe(Recipe.model_validate(recipe), path)
+    build_recipe(DataRecipe.model_validate(recipe), path)
     return path
 
 

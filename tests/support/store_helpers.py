@@ -5,11 +5,11 @@ from typing import Any
 
 from data.build.build import build_recipe
 from data.inspection.summary import dropped_documents
-from data.recipe import Recipe, make_recipe
+from data.recipe import DataRecipe, make_recipe
 from data.store.reader import Store, TokenStream
 
 
-def recipe(*paths: Path, source: dict[str, Any] | None = None, **values: Any) -> Recipe:
+def recipe(*paths: Path, source: dict[str, Any] | None = None, **values: Any) -> DataRecipe:
     """A recipe of one source; bytes as tokens, nothing held out, unless said otherwise."""
     sources = [{"paths": paths, **(source or {})}]
     return make_recipe(

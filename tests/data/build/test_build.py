@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from data.build.build import build_recipe, build_shard, merge_shards
-from data.build.build_folder import WorkFolder
+from data.build.build_folder import BuildFolder
 from data.errors import DataError, WorkerError
-from data.recipe import Recipe, make_recipe, read_recipe
+from data.recipe import DataRecipe, make_recipe, read_recipe
 from data.store.reader import Store
 from tests.support.store_helpers import build, contents, recipe, texts
 
@@ -47,7 +47,7 @@ def write_corpus(root: Path, num_files: int = 6, num_documents: int = 40, seed: 
     return root
 
 
-def full_recipe(source: Path, **values: Any) -> Recipe:
+def full_recipe(source: Path, **values: Any) -> DataRecipe:
     """Everything on, so that every step must agree between processes."""
     keys: dict[str, Any] = {
         "tokenizer": "bpe:300",
@@ -173,7 +173,7 @@ def test_another_recipe_does_not_continue_a_build(tmp_path: Path) -> None:
     (source / "new.txt").write_text("one more")
     with pytest.raises(DataError, match=r"another recipe \(the input files\)"):
         build_recipe(full_recipe(source), tmp_path / "out", workers=1)
-    assert WorkFolder.read(tmp_path / "out.building").part_files(), "nothing is lost"
+    assert BuildFolder.read(tmp_path / "out.building").part_files(), "nothing is lost"
 
 
 def test_two_builds_of_one_store_do_not_meet(tmp_path: Path) -> None:

@@ -9,23 +9,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.progress import Progress, Rate, duration_text
+from data.progress import BuildProgress, ProgressRate, approximate_duration
 
 
-def at(done: int, tokens: int = 0, total: int = 1000) -> Progress:
-    return Progress("tokenise", done=done, total=total, tokens=tokens)
+def at(done: int, tokens: int = 0, total: int = 1000) -> BuildProgress:
+    return BuildProgress("tokenise", done=done, total=total, tokens=tokens)
 
 
 def test_rates_and_time_left() -> None:
-    rate = Rate(at(200, 50), now_s=100.0)  # begun by an earlier process
+    rate = ProgressRate(at(200, 50), now_s=100.0)  # begun by an earlier process
     assert rate.note(at(200, 50), 101.0) == ""
     assert rate.note(at(400, 2050), 110.0) == "200 tokens/s, 30 s left"
     assert rate.note(at(1000, 9050), 120.0) == "450 tokens/s, 0 s left"
-    assert Rate(at(0, total=0), 0.0).note(at(5, total=0), 1.0) == ""
+    assert ProgressRate(at(0, total=0), 0.0).note(at(5, total=0), 1.0) == ""
 
 
 def test_rates_forget_what_is_long_past() -> None:
-    rate = Rate(at(0, total=10_000), 0.0)
+    rate = ProgressRate(at(0, total=10_000), 0.0)
     rate.note(at(6000, total=10_000), 60.0)
     rate.note(at(6060, total=10_000), 120.0)
     assert rate.note(at(6090, total=10_000), 150.0) == "65 min left"
@@ -35,7 +35,7 @@ def test_rates_forget_what_is_long_past() -> None:
     ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")]
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert duration_text(seconds) == text
+    assert approximate_duration(seconds) == text
 
 
 MEASURE = """

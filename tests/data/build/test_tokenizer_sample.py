@@ -7,8 +7,8 @@ import pytest
 from data.build import tokenizer_sample
 from data.build.build import build_recipe
 from data.build.tokenizer_sample import sample_texts
-from data.recipe import Recipe
-from data.sources.discovery import list_inputs
+from data.recipe import DataRecipe
+from data.sources.discovery import find_input_files
 from data.store.manifest import TRAIN
 
 
@@ -20,15 +20,15 @@ def write(folder: Path, sizes: list[int]) -> None:
         (folder / f"{number:03d}.txt").write_text("\n".join(lines))
 
 
-def recipe(root: Path, **keys: object) -> Recipe:
+def recipe(root: Path, **keys: object) -> DataRecipe:
     sources = [
         {"name": path.name, "paths": [path], "separator": "\n"} for path in sorted(root.iterdir())
     ]
-    return Recipe.model_validate({"source": sources, "held_out_fraction": 0.0, **keys})
+    return DataRecipe.model_validate({"source": sources, "held_out_fraction": 0.0, **keys})
 
 
-def sample(wanted: Recipe) -> list[str]:
-    return list(sample_texts(wanted, list_inputs(wanted).files, None))
+def sample(wanted: DataRecipe) -> list[str]:
+    return list(sample_texts(wanted, find_input_files(wanted).files, None))
 
 
 def test_a_small_corpus_is_taken_whole_but_for_what_is_held_out(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from data.chat.build import build_chat_store
-from data.chat.template import BUILT_IN, ChatFormat, TemplateError
+from data.chat.template import BUILT_IN, ChatTemplate, TemplateError
 from data.cli import app
 from data.config import DataConfig
 from data.errors import DataError
-from data.loading.loader import Batch, Loader
+from data.loading.batch import Batch
+from data.loading.loader import Loader
 from data.storage.new_directory import new_directory
 from data.store.reader import Store
 from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, train_bpe
@@ -90,7 +91,7 @@ def text_of(tokens: np.ndarray) -> str:
 
 
 def test_plain_template_by_hand() -> None:
-    form = ChatFormat(BUILT_IN["plain"], byte_tokenizer())
+    form = ChatTemplate(BUILT_IN["plain"], byte_tokenizer())
     encoded = form.encode(ask("hi", "yo")["messages"])
     assert text_of(encoded.tokens) == "<|user|>\nhi\n<|assistant|>\nyo$"
     assert encoded.answers == [(26, 29)]
@@ -110,7 +111,7 @@ def test_equals_transformers_mask(tmp_path: Path) -> None:
     expected = theirs.apply_chat_template(
         plain, chat_template=MARKED, return_assistant_tokens_mask=True, return_dict=True
     )
-    found = ChatFormat(MARKED, tokenizer).encode(plain)
+    found = ChatTemplate(MARKED, tokenizer).encode(plain)
     mask = np.zeros(found.tokens.size, int)
     for start, end in found.answers:
         mask[start:end] = 1
@@ -120,7 +121,7 @@ def test_equals_transformers_mask(tmp_path: Path) -> None:
 
 def test_marks_and_prefixes_agree() -> None:
     tokenizer = chat_tokenizer()
-    by_mark, by_prefix = (ChatFormat(t, tokenizer) for t in (MARKED, BUILT_IN["chatml"]))
+    by_mark, by_prefix = (ChatTemplate(t, tokenizer) for t in (MARKED, BUILT_IN["chatml"]))
     one, other = by_mark.encode(DIALOGUE), by_prefix.encode(DIALOGUE)
     assert one.tokens.tolist() == other.tokens.tolist()
     assert one.answers == other.answers and len(one.answers) == 2
@@ -130,7 +131,7 @@ def test_marks_and_prefixes_agree() -> None:
 
 def test_what_messages_say_is_no_special_token() -> None:
     tokenizer = chat_tokenizer()
-    form = ChatFormat(BUILT_IN["chatml"], tokenizer)
+    form = ChatTemplate(BUILT_IN["chatml"], tokenizer)
     tokens = form.encode(DIALOGUE).tokens.tolist()
     end = tokenizer.info.special_tokens["<|im_end|>"]
     assert tokens.count(end) == len(DIALOGUE)
@@ -142,11 +143,11 @@ def test_what_messages_say_is_no_special_token() -> None:
 def test_a_template_that_rewrites_turns_is_refused() -> None:
     only_last = "{{ messages[-1].content }}{% if add_generation_prompt %}:{% endif %}"
     with pytest.raises(TemplateError, match="rewrites earlier turns"):
-        ChatFormat(only_last, byte_tokenizer()).encode(DIALOGUE)
+        ChatTemplate(only_last, byte_tokenizer()).encode(DIALOGUE)
 
 
 def test_sandbox() -> None:
-    form = ChatFormat("{{ messages.__class__.__mro__ }}", byte_tokenizer())
+    form = ChatTemplate("{{ messages.__class__.__mro__ }}", byte_tokenizer())
     with pytest.raises(TemplateError, match="unsafe"):
         form.encode(DIALOGUE)
 

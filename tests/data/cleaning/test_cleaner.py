@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.build.build import build_recipe
-from data.cleaning.decontamination import read_evaluations
+from data.cleaning.decontamination import read_evaluation_ngrams
 from data.cleaning.quality import c4_text, gopher_quality, gopher_repetition
 from data.cleaning.word_hashes import ngram_hashes, word_hashes
 from data.errors import DataError
@@ -213,7 +213,7 @@ def test_a_broken_evaluation_file_is_refused(tmp_path: Path) -> None:
     for name, content in (("a.jsonl", b"{"), ("b.txt", b"\xff"), ("c.parquet", b"PAR1")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=f"{name}: evaluation file: "):
-            read_evaluations((tmp_path / name,))
+            read_evaluation_ngrams((tmp_path / name,))
         with pytest.raises(DataError, match=name):
             wanted = recipe(corpus(tmp_path, ["x"]), clean={"decontaminate": [tmp_path / name]})
             build_recipe(wanted, tmp_path / "out", workers=1)

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.cleaning.personal_data import find_personal, mask_personal, passes_luhn, passes_mod97
+from data.cleaning.personal_data import (
+    find_personal_data,
+    mask_personal_data,
+    passes_luhn,
+    passes_mod97,
+)
 
 LABELLED = Path(__file__).with_name("personal_labelled.txt")
 MARK = re.compile(r"\[(email|phone|ip|card|iban):(.*?)(>?)\]")
@@ -38,7 +43,7 @@ def scores() -> dict[str, tuple[float, float, int]]:
     found: Counter[str] = Counter()
     marked: Counter[str] = Counter()
     for text, spans in labelled():
-        here = {(f.kind, f.start, f.end) for f in find_personal(text)}
+        here = {(f.kind, f.start, f.end) for f in find_personal_data(text)}
         found.update(kind for kind, _, _ in here)
         marked.update(kind for kind, _, _ in spans)
         right.update(kind for kind, _, _ in here & spans)
@@ -69,15 +74,15 @@ def test_the_set_has_as_many_look_alikes() -> None:
 
 def test_masks_keep_the_rest_to_the_letter() -> None:
     text = "Write to jane@example.com or call +49 30 901820, from 192.0.2.17."
-    masked = mask_personal(text, find_personal(text))
+    masked = mask_personal_data(text, find_personal_data(text))
     assert masked == "Write to <EMAIL> or call <PHONE>, from <IP>."
-    assert find_personal(masked) == []
+    assert find_personal_data(masked) == []
 
 
 @given(st.text(alphabet="0123456789 +-().@:abcdefDE\n", max_size=200))
 def test_findings_are_ordered_and_apart(text: str) -> None:
     position = 0
-    for found in find_personal(text):
+    for found in find_personal_data(text):
         assert position <= found.start < found.end <= len(text)
         position = found.end
 
@@ -99,4 +104,4 @@ def test_mod97_on_worked_examples() -> None:
 
 def test_hostile_text_takes_linear_time() -> None:
     for piece in ("1 ", "a@", "(", "1.", "0-", "+1", "ab:", "DE12 ", "tel 1"):
-        find_personal(piece * 50_000)
+        find_personal_data(piece * 50_000)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.loading.blend import PERIOD, Blend, apportion, spread
+from data.loading.blend import PERIOD, Blend, apportion, interleave
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0.1, 50), min_size=1, max_size=8)
 SHARES = st.lists(st.integers(0, 40), min_size=1, max_size=9).filter(any)
@@ -46,7 +46,7 @@ def test_weights_that_cannot_be_met_are_refused(weights: dict[str, float], messa
 @given(SHARES)
 def test_every_prefix_is_within_tijdemans_bound(shares: list[int]) -> None:
     """After any number of samples: less than 1 - 1 / (2 K - 2) from the exact share, K sources."""
-    order, period = spread(shares), sum(shares)
+    order, period = interleave(shares), sum(shares)
     assert np.array_equal(np.bincount(order, minlength=len(shares)), shares)
     active = sum(share > 0 for share in shares)
     bound = 1 - Fraction(1, 2 * active - 2) if active > 1 else Fraction(0)
@@ -59,8 +59,8 @@ def test_every_prefix_is_within_tijdemans_bound(shares: list[int]) -> None:
 
 def test_frozen_order() -> None:
     """A run's blend must never change between releases: these values stay for ever."""
-    assert spread([3, 2, 1]).tolist() == [0, 1, 0, 2, 1, 0]
-    assert "".join(map(str, spread([5, 3, 2]))) == "0102010210"
+    assert interleave([3, 2, 1]).tolist() == [0, 1, 0, 2, 1, 0]
+    assert "".join(map(str, interleave([5, 3, 2]))) == "0102010210"
 
 
 PHASES = st.lists(

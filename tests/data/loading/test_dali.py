@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from data.chat.build import build_chat_store
-from data.loading.loader import Batch
+from data.loading.batch import Batch
 from data.loading.packing import pack_store
 from data.store.manifest import HELD_OUT
 from data.store.reader import Store

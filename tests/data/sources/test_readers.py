@@ -13,7 +13,7 @@ import pytest
 
 from data.build.build import build_recipe, build_shard, merge_shards
 from data.errors import DataError
-from data.sources.discovery import list_inputs
+from data.sources.discovery import find_input_files
 from data.sources.work_units import UNIT_BYTES, plan_units
 from tests.support.store_helpers import build, contents, dropped, recipe, texts
 
@@ -124,9 +124,9 @@ def test_many_small_units_give_the_same_documents(
     (tmp_path / "in").mkdir()
     path = write(tmp_path / "in", form)
     wanted = recipe(path, source=source)
-    units = list(plan_units(wanted, list_inputs(wanted).files))
+    units = list(plan_units(wanted, find_input_files(wanted).files))
     assert len(units) > 3
-    shares = [list(plan_units(wanted, list_inputs(wanted).files, (i, 3))) for i in (1, 2, 3)]
+    shares = [list(plan_units(wanted, find_input_files(wanted).files, (i, 3))) for i in (1, 2, 3)]
     assert sorted(u.name for units in shares for u in units) == [unit.name for unit in units]
     assert sum(unit.num_bytes for unit in units) <= path.stat().st_size
     assert texts(build(tmp_path / "out", path, source=source)) == DOCUMENTS

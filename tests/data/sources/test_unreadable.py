@@ -16,8 +16,8 @@ import pytest
 
 from data.build.build import build_recipe
 from data.errors import DataError
-from data.progress import Progress
-from data.sources.discovery import list_inputs
+from data.progress import BuildProgress
+from data.sources.discovery import find_input_files
 from data.sources.readers import read_unit
 from data.sources.work_units import plan_units
 from data.store.reader import Store
@@ -100,7 +100,7 @@ def test_a_folder_that_can_only_be_listed_tells_its_files(place: Path) -> None:
         store = build(place / "out", place / "in")
         assert dropped(store) == {f"{name}:0": "unreadable" for name in NAMES}
         with pytest.raises(DataError, match="Permission denied: make it readable") as caught:
-            list_inputs(recipe(place / "in/below" / NAMES[0]))
+            find_input_files(recipe(place / "in/below" / NAMES[0]))
     assert "\n" not in str(caught.value)
 
 
@@ -132,7 +132,7 @@ def test_files_that_vanish_are_counted_and_named(tmp_path: Path) -> None:
     paths = write_all(tmp_path)
     (tmp_path / "0.jsonl").write_bytes(LINE)
 
-    def remove(progress: Progress) -> None:
+    def remove(progress: BuildProgress) -> None:
         for path in paths if progress.stage == "clean and tokenise" else ():
             path.unlink(missing_ok=True)
 
@@ -144,7 +144,7 @@ def test_files_that_vanish_are_counted_and_named(tmp_path: Path) -> None:
 def test_files_that_vanish_once_units_are_planned(tmp_path: Path) -> None:
     paths = write_all(tmp_path)
     wanted = recipe(tmp_path)
-    units = list(plan_units(wanted, list_inputs(wanted).files))
+    units = list(plan_units(wanted, find_input_files(wanted).files))
     for path in paths:
         path.unlink()
     found = [document for unit in units for document in read_unit(unit, "text", 1 << 20)]

@@ -12,7 +12,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 
 from data.errors import DataError
 from data.store.reader import Store
-from data.tokenization.piece_cache import CUTTING_PATTERNS, cuts_before_spaces
+from data.tokenization.bpe_cache import CUTTING_PATTERNS, cuts_before_spaces
 from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
 from tests.support.store_helpers import build, texts
 

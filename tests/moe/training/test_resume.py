@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from data.build.build import build_recipe
-from data.recipe import Recipe
+from data.recipe import DataRecipe
 from moe.config.experiment import Experiment
 from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.layout_equivalence import TRAIN, Shard, make, shards
@@ -128,7 +128,7 @@ def test_a_blend_may_be_changed_on_the_way_whoever_feeds(tmp_path: Path) -> None
             (tmp_path / name / f"{number}.txt").write_text(text)
         sources.append({"name": name, "paths": [tmp_path / name]})
     recipe = {"source": sources, "tokenizer": "bytes", "held_out_fraction": 0.1}
-    build_recipe(Recipe.model_validate(recipe), tmp_path / "store")
+    build_recipe(DataRecipe.model_validate(recipe), tmp_path / "store")
     data = {"store": str(tmp_path / "store"), "weights": {"plain": 3, "other": 1}}
     changed = {**data, "changes": [{"step": 8, "weights": {"other": 1}}]}
 

@@ -33,7 +33,7 @@ CUTTING_PATTERNS = frozenset(
 character that is not white space to a space."""
 
 
-class PieceEncoder:
+class CachedBpeEncoder:
     """Encodes texts with a tokeniser for which `cuts_before_spaces` is true."""
 
     def __init__(self, model: tokenizers.Tokenizer) -> None:

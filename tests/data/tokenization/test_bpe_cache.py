@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from data.tokenization import piece_cache
-from data.tokenization.piece_cache import (
+from data.tokenization import bpe_cache
+from data.tokenization.bpe_cache import (
     CUTTING_PATTERNS,
-    PieceEncoder,
+    CachedBpeEncoder,
     cuts_before_spaces,
     library_ids,
 )
@@ -75,7 +75,7 @@ def test_every_split_is_known_to_cut() -> None:
 @settings(max_examples=150)
 @given(texts=TEXTS)
 def test_ids_are_the_librarys(name: str, texts: list[str]) -> None:
-    encoder = PieceEncoder(MODELS[name])
+    encoder = CachedBpeEncoder(MODELS[name])
     for _ in range(2):  # without and with a filled cache
         for mine, theirs in zip(
             encoder.encode_batch(texts), library_ids(MODELS[name], texts), strict=True
@@ -84,8 +84,8 @@ def test_ids_are_the_librarys(name: str, texts: list[str]) -> None:
 
 
 def test_the_cache_is_bounded_and_forgets_long_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(piece_cache, "MAX_CACHED_PIECES", 50)
-    encoder = PieceEncoder(MODELS["gpt2"])
+    monkeypatch.setattr(bpe_cache, "MAX_CACHED_PIECES", 50)
+    encoder = CachedBpeEncoder(MODELS["gpt2"])
     for number in range(40):
         text = " ".join(f"word{number}x{i}" for i in range(10)) + " " + "long" * 20
         assert (
@@ -93,7 +93,7 @@ def test_the_cache_is_bounded_and_forgets_long_pieces(monkeypatch: pytest.Monkey
             == library_ids(MODELS["gpt2"], [text])[0].tolist()
         )
         assert len(encoder._cache) <= 50 + 10
-        assert all(len(piece) <= piece_cache.MAX_PIECE_CHARACTERS for piece in encoder._cache)
+        assert all(len(piece) <= bpe_cache.MAX_PIECE_CHARACTERS for piece in encoder._cache)
 
 
 def changed(**values: Any) -> str:

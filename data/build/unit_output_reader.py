@@ -17,7 +17,7 @@ OPEN_PARTS = 4
 Indices = NDArray[np.int64]
 
 
-class Parts:
+class UnitOutputs:
     """All part files, as one sequence of documents; only a few are mapped at a time."""
 
     def __init__(self, paths: Sequence[Path]) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data.cleaning.cleaner import Cleaned, Cleaner, Tally
-from data.cleaning.decontamination import read_evaluations
+from data.cleaning.cleaner import CleanedDocument, Cleaner
+from data.cleaning.decontamination import read_evaluation_ngrams
 from data.cleaning.minhash import NUM_HASHES, Bands, band_keys, bands_for, signatures_of
+from data.cleaning.tally import Tally
 from data.errors import DataError
-from data.recipe import Recipe
+from data.recipe import DataRecipe
 from data.sources.readers import Document, read_unit
-from data.sources.work_units import Unit
+from data.sources.work_units import WorkUnit
 from data.storage.atomic import atomic_file, write_text
 from data.store.writer import HASH_BYTES, dtype_for
 from data.tokenization.tokenizer import Tokenizer
@@ -38,10 +39,10 @@ def input_faults(tally: Tally) -> int:
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerSettings:
     """What every worker needs to know."""
 
-    recipe: Recipe
+    recipe: DataRecipe
     tokenizer_text: str
     eos_token: str
     parts: Path
@@ -49,10 +50,10 @@ class Job:
     strict: bool
 
 
-class PartMaker:
+class UnitProcessor:
     """Turns units into part files; one a process."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerSettings) -> None:
         self._job = job
         self._tokenizer = Tokenizer(job.tokenizer_text, "tokenizer.json", job.eos_token)
         clean = job.recipe.clean
@@ -60,15 +61,15 @@ class PartMaker:
             clean,
             job.recipe.max_document_mib << 20,
             tuple(self._tokenizer.info.special_tokens),
-            read_evaluations(clean.decontaminate) if clean.decontaminate else None,
+            read_evaluation_ngrams(clean.decontaminate) if clean.decontaminate else None,
         )
         similarity = clean.near_duplicates
         self._bands = None if similarity is None else bands_for(similarity)
         self._dtype = dtype_for(self._tokenizer.info.vocab_size)
         self._tells_language = clean.needs_language
-        self._schema = part_schema(self._dtype, self._bands, self._tells_language)
+        self._schema = unit_output_schema(self._dtype, self._bands, self._tells_language)
 
-    def make(self, unit: Unit) -> tuple[Tally, int]:
+    def make(self, unit: WorkUnit) -> tuple[Tally, int]:
         """Write the part of `unit`; returns its counts and its tokens.
 
         Raises:
@@ -89,12 +90,12 @@ class PartMaker:
         write_text(self._job.parts / f"{unit.name}.json", json.dumps(values))
         return tally, tokens
 
-    def _documents(self, unit: Unit) -> Iterator[Document]:
+    def _documents(self, unit: WorkUnit) -> Iterator[Document]:
         recipe = self._job.recipe
         column = recipe.source[unit.source].text_column
         return read_unit(unit, column, recipe.max_document_mib << 20)
 
-    def _batch(self, cleaned: Sequence[Cleaned]) -> Any:
+    def _batch(self, cleaned: Sequence[CleanedDocument]) -> Any:
         kept = [document for document in cleaned if document.reason is None]
         ids = self._tokenizer.encode_batch([document.text for document in kept])
         eos = np.array([self._tokenizer.info.eos_id])
@@ -116,7 +117,7 @@ class PartMaker:
         return pa.record_batch(columns, schema=self._schema)
 
 
-def part_schema(dtype: str, bands: Bands | None, tells_language: bool) -> pa.Schema:
+def unit_output_schema(dtype: str, bands: Bands | None, tells_language: bool) -> pa.Schema:
     """Return the columns of a part file."""
     fields = [
         ("file", pa.string()),
@@ -134,7 +135,7 @@ def part_schema(dtype: str, bands: Bands | None, tells_language: bool) -> pa.Sch
     return pa.schema(fields)
 
 
-def _near_columns(cleaned: Sequence[Cleaned], bands: Bands) -> list[Any]:
+def _near_columns(cleaned: Sequence[CleanedDocument], bands: Bands) -> list[Any]:
     signatures = np.zeros((len(cleaned), NUM_HASHES), dtype=np.uint32)
     kept = [i for i, document in enumerate(cleaned) if document.reason is None]
     if kept:
@@ -158,7 +159,7 @@ def _grouped(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield group
 
 
-def _refuse_faults(cleaned: Sequence[Cleaned]) -> None:
+def _refuse_faults(cleaned: Sequence[CleanedDocument]) -> None:
     for c in (c for c in cleaned if c.reason in INPUT_FAULTS):
         where = f"{c.document.file}, position {c.document.position}"
         detail = f" ({c.detail})" if c.detail else ""
