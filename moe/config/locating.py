@@ -6,7 +6,7 @@ checkpoint (`moe convert`). A run has `experiment.toml`, a converted checkpoint 
 
 from pathlib import Path
 
-from data.tokenization.info import TOKENIZER
+from data.tokenization.info import TOKENIZER_FILE
 from moe.config.toml_file import read_toml
 
 EXPERIMENT_FILE = "experiment.toml"
@@ -29,11 +29,11 @@ def model_file(path: Path) -> Path | None:
 
 def tokenizer_file(path: Path) -> Path | None:
     """Return the tokenizer's file: the original model's, or the token store's; None if unknown."""
-    original = path / HUB_DIRECTORY / TOKENIZER
+    original = path / HUB_DIRECTORY / TOKENIZER_FILE
     if original.is_file():
         return original
     file = model_file(path)
     data = {} if file is None else read_toml(file).get("data")
     store = data.get("store") if isinstance(data, dict) else None
-    tokenizer = None if store is None else Path(store) / TOKENIZER
+    tokenizer = None if store is None else Path(store) / TOKENIZER_FILE
     return tokenizer if tokenizer is not None and tokenizer.is_file() else None
