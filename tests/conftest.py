@@ -1,5 +1,6 @@
 """Settings of all tests, and what more than one room's tests share."""
 
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,20 @@ from tests.support.needs import need
 # A slow machine is not a failure: no test may depend on the clock.
 settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
+
+
+# typer reads this once: help has no colors, whatever the terminal or CI says.
+os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def terminal() -> Iterator[None]:
+    """One width and no colors for text that commands print, here and in processes of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        for name in ("FORCE_COLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            patch.delenv(name, raising=False)
+        yield
 
 
 # Files that wait long begin first, the clusters apart; then the rest by name.

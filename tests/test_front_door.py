@@ -43,7 +43,7 @@ def test_front_door_loads_nothing_heavy(action: str) -> None:
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_help_explains_every_command_and_option(words: tuple[str, ...]) -> None:
     command = COMMANDS[words]
-    shown = CliRunner().invoke(moescale.app, [*words, "--help"], env={"COLUMNS": "300"})
+    shown = CliRunner().invoke(moescale.app, [*words, "--help"])
     assert shown.exit_code == 0
     assert command.help
     assert command.help.splitlines()[0] in shown.output

@@ -1,6 +1,5 @@
 """`moe bench loader`: what its result holds, that it reads the same tokens, and who is absent."""
 
-import io
 import json
 import os
 import subprocess
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from benchmarks.bench.cases import BenchOptions
 from benchmarks.bench_data import loader
@@ -147,9 +145,9 @@ def test_the_command_as_a_user_runs_it(tmp_path: Path) -> None:
     assert {row["feed"] for row in results["batches"]["feeds"]} >= {"torch", "torch, document mask"}
     assert len(results["starts"]["starts"]) == 3
     assert results["streams"]["equal"]
-    console = Console(width=150, record=True, file=io.StringIO())
-    for table in loader_tables(records):
-        console.print(table)
-    text = console.export_text()
-    for shown in ("over numpy memmap", "all equal", "grown by", *readers, *absent):
-        assert shown in text
+    tables = [table.as_json() for table in loader_tables(records)]
+    assert [len(table["rows"]) for table in tables[:2]] == [len(READERS), 3]
+    assert [row[0] for row in tables[0]["rows"]] == [*readers, *absent]
+    assert tables[0]["columns"][-1] == "over numpy memmap"
+    assert tables[2]["columns"][-1] == "grown by"
+    assert tables[3]["title"].endswith("all equal")

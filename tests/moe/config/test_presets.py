@@ -111,12 +111,12 @@ def test_listing_holds_every_preset() -> None:
     result = CliRunner().invoke(app, ["presets", "--json"])
     rows = json.loads(result.stdout)["presets"]
     assert [row["name"] for row in rows] == preset_names()
-    shown = CliRunner().invoke(app, ["presets"], env={"COLUMNS": "120"}).stdout
+    shown = CliRunner().invoke(app, ["presets"]).stdout
     assert all(name in shown for name in preset_names())
 
 
 def test_comparison_shows_each_model() -> None:
-    result = CliRunner().invoke(app, ["cost", "tiny", "small"], env={"COLUMNS": "120"})
+    result = CliRunner().invoke(app, ["cost", "tiny", "small"])
     assert result.exit_code == 0
     assert "tiny" in result.stdout
     assert "15.48 M" in result.stdout
