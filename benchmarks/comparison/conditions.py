@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.footprint.footprint import assumptions, intensity
+from benchmarks.footprint.footprint import assumptions, grid_intensity
 from moe.runs.run import Run
 from parallel.measurement.units import TERA
 
@@ -97,7 +97,7 @@ def _meter(run: Run) -> str | None:
 
 
 def _prices(run: Run) -> str | None:
-    config, grid = assumptions(run), intensity(run)
+    config, grid = assumptions(run), grid_intensity(run)
     parts = [grid[1]] if grid else []
     parts += [f"PUE {config.pue:g}"] if config.pue != 1 else []
     for value, unit in (

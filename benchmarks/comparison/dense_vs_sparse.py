@@ -7,13 +7,13 @@ from math import log
 from statistics import fmean
 
 from benchmarks.comparison.equality import count_as_equal, relative_gap
-from benchmarks.comparison.seed_groups import Group
+from benchmarks.comparison.seed_groups import SeedGroup
 from moe.runs.run import Run
 
 # A budget this near to a run's whole is its whole.
 AT_END = 0.999
 # Per-token and per-parameter costs shown for both, by quantity.
-COSTS = ("total_parameters", "active_parameters", "weight_bytes", "bytes_per_active",
+SIDE_COSTS = ("total_parameters", "active_parameters", "weight_bytes", "bytes_per_active",
          "flops_per_token", "energy_per_token", "money_per_token", "carbon_per_token")  # fmt: skip
 
 
@@ -21,7 +21,7 @@ COSTS = ("total_parameters", "active_parameters", "weight_bytes", "bytes_per_act
 class Side:
     """One of the two models of a comparison."""
 
-    group: Group
+    group: SeedGroup
     loss: float | None
     """Held-out loss at the common budget, nats/token."""
     note: str
@@ -39,7 +39,7 @@ class Comparison:
     """Why there is no comparison."""
 
 
-def comparisons(groups: Sequence[Group]) -> list[Comparison]:
+def comparisons(groups: Sequence[SeedGroup]) -> list[Comparison]:
     """Return the four comparisons; empty where there is not at least one model of each kind."""
     dense = [group for group in groups if not group.sparse]
     sparse = [group for group in groups if group.sparse]
@@ -54,7 +54,7 @@ def comparisons(groups: Sequence[Group]) -> list[Comparison]:
 
 
 def _of_equal_size(
-    basis: str, dense: Sequence[Group], sparse: Sequence[Group], size: Callable[[Run], int]
+    basis: str, dense: Sequence[SeedGroup], sparse: Sequence[SeedGroup], size: Callable[[Run], int]
 ) -> Comparison:
     """Pair the two nearest in size, at the end of their training."""
     d, s = min(
@@ -68,13 +68,13 @@ def _of_equal_size(
     return Comparison(basis, _finished(d), _finished(s), None)
 
 
-def _finished(group: Group) -> Side:
+def _finished(group: SeedGroup) -> Side:
     interval = group.interval("loss")
     return Side(group, None if interval is None else interval.mean, "at its end")
 
 
 def _at_budget(
-    basis: str, dense: Sequence[Group], sparse: Sequence[Group], budget_key: str
+    basis: str, dense: Sequence[SeedGroup], sparse: Sequence[SeedGroup], budget_key: str
 ) -> Comparison:
     """Compare the best of each kind at the smaller of the two budgets, read off their curves."""
     best = [min(kind, key=_final_loss) for kind in (dense, sparse)]
@@ -88,7 +88,7 @@ def _at_budget(
     for group, total in zip(best, totals, strict=True):
         assert total is not None
         share = budget / total.mean if total.mean else 1.0
-        losses = [loss_at_share(run, share) for run in group.runs]
+        losses = [loss_at_fraction(run, share) for run in group.runs]
         known = [loss for loss in losses if loss is not None]
         loss = fmean(known) if len(known) == len(losses) else None
         note = "at its end" if share > AT_END else f"after {share:.0%} of its training"
@@ -96,12 +96,12 @@ def _at_budget(
     return Comparison(basis, sides[0], sides[1], None)
 
 
-def _final_loss(group: Group) -> float:
+def _final_loss(group: SeedGroup) -> float:
     interval = group.interval("loss")
     return interval.mean if interval else float("inf")
 
 
-def loss_at_share(run: Run, share: float) -> float | None:
+def loss_at_fraction(run: Run, share: float) -> float | None:
     """Return held-out loss after a share of the run's tokens, between evaluations by log-log.
 
     The curve is taken as a power law of tokens between two evaluations (arXiv:2001.08361).

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 
 from benchmarks.comparison.equality import count_as_equal, relative_gap
-from benchmarks.comparison.seed_groups import Group, difference, group_runs
+from benchmarks.comparison.seed_groups import SeedGroup, group_runs
 from moe.runs.run import Run
+from parallel.measurement.intervals import difference_of_means
 from parallel.measurement.units import ratio, readable, significant
 
 
@@ -30,11 +31,11 @@ def finding(runs: Sequence[Run]) -> str:
     )
 
 
-def closest_pair(groups: Sequence[Group]) -> tuple[Group, Group] | None:
+def closest_pair(groups: Sequence[SeedGroup]) -> tuple[SeedGroup, SeedGroup] | None:
     """Return the dense and the sparse group nearest in active parameters, then in tokens."""
     pairs = [(d, s) for d in groups for s in groups if s.sparse and not d.sparse]
 
-    def distance(pair: tuple[Group, Group]) -> tuple[float, float, float]:
+    def distance(pair: tuple[SeedGroup, SeedGroup]) -> tuple[float, float, float]:
         dense, sparse = pair
         active = relative_gap(dense.first.active_parameters, sparse.first.active_parameters)
         tokens = relative_gap(dense.first.tokens, sparse.first.tokens)
@@ -43,7 +44,7 @@ def closest_pair(groups: Sequence[Group]) -> tuple[Group, Group] | None:
     return min(pairs, key=distance) if pairs else None
 
 
-def _pair_sentence(dense: Group, sparse: Group) -> str:
+def _pair_sentence(dense: SeedGroup, sparse: SeedGroup) -> str:
     gap, noise = _loss_gap(sparse, dense)
     return (
         f"{_basis(dense, sparse)}, the sparse model {_size(sparse)} reached a held-out loss of"
@@ -52,7 +53,7 @@ def _pair_sentence(dense: Group, sparse: Group) -> str:
     )
 
 
-def _basis(dense: Group, sparse: Group) -> str:
+def _basis(dense: SeedGroup, sparse: SeedGroup) -> str:
     """Say on what footing the two stand: active parameters and tokens."""
     d, s = dense.first, sparse.first
     sizes = f"{readable(d.active_parameters, '')} dense, {readable(s.active_parameters, '')} sparse"
@@ -68,16 +69,16 @@ def _basis(dense: Group, sparse: Group) -> str:
     )
 
 
-def _size(sparse: Group) -> str:
+def _size(sparse: SeedGroup) -> str:
     run = sparse.first
     experts = "" if run.num_experts is None else f"{run.num_experts} experts, "
     return f"({experts}{readable(run.total_parameters, '')} parameters in all)"
 
 
-def _loss_gap(first: Group, second: Group) -> tuple[str, str]:
+def _loss_gap(first: SeedGroup, second: SeedGroup) -> tuple[str, str]:
     """Describe the loss of `first` against `second`, and how far it can be told from noise."""
     values = [[run.final_loss or math.nan for run in group.runs] for group in (first, second)]
-    gap = difference(*values)
+    gap = difference_of_means(*values)
     size = f"{significant(abs(gap.mean), 2)} {'lower' if gap.mean < 0 else 'higher'}"
     text = size if abs(gap.mean) >= 5e-4 else "the same to three decimals"
     if gap.half_width is None:
@@ -88,12 +89,12 @@ def _loss_gap(first: Group, second: Group) -> tuple[str, str]:
     return text, f"over {seeds} the difference is beyond noise (95% ± {gap.half_width:.2g})"
 
 
-def _costs(dense: Group, sparse: Group) -> str:
+def _costs(dense: SeedGroup, sparse: SeedGroup) -> str:
     flops = sparse.first.flops_per_token / dense.first.flops_per_token
     return f"{ratio(flops)} the FLOPs, {_time(dense, sparse)} and {_energy(dense, sparse)}"
 
 
-def _time(dense: Group, sparse: Group) -> str:
+def _time(dense: SeedGroup, sparse: SeedGroup) -> str:
     rates = [group.interval("tokens_per_s") for group in (dense, sparse)]
     if rates[0] is None or rates[1] is None:
         return "an unknown time"
@@ -102,7 +103,7 @@ def _time(dense: Group, sparse: Group) -> str:
     return f"{ratio(rates[0].mean / rates[1].mean)} the time"
 
 
-def _energy(dense: Group, sparse: Group) -> str:
+def _energy(dense: SeedGroup, sparse: SeedGroup) -> str:
     d, s = dense.measurement("energy_per_token"), sparse.measurement("energy_per_token")
     if d.value is None or s.value is None:
         return "an unknown energy"
@@ -111,6 +112,6 @@ def _energy(dense: Group, sparse: Group) -> str:
     return f"{ratio(s.value / d.value)} the energy ({s.kind})" if d.value else "an unknown energy"
 
 
-def _loss(group: Group) -> float:
+def _loss(group: SeedGroup) -> float:
     interval = group.interval("loss")
     return interval.mean if interval else math.inf

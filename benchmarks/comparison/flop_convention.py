@@ -9,7 +9,7 @@ from moe.config.model import ModelConfig
 from moe.cost.ledger import ledger
 from moe.runs.run import Run
 
-OWN = "moescale"
+OWN_CONVENTION = "moescale"
 # The recorded number is an exact integer in our convention; floats round far below this.
 TOLERANCE = 1e-6
 
@@ -25,7 +25,7 @@ def convention(run: Run) -> str:
         return str(named)
     counted = _counted_again(run)
     if counted is None or abs(counted / run.flops_per_token - 1) <= TOLERANCE:
-        return OWN
+        return OWN_CONVENTION
     share = run.flops_per_token / counted
     return f"another ({run.flops_per_token:.4g} FLOP/token recorded, {share:.3g} x moescale's)"
 

@@ -150,15 +150,15 @@ _SPECIFICATION: tuple[tuple[str, tuple[tuple[str, str, str, Better, Getter], ...
     (
         "Carbon, water, money",
         (
-            ("carbon", "Emissions of the run", "gCO2e", "lower", footprint.carbon),
+            ("carbon", "Emissions of the run", "gCO2e", "lower", footprint.emissions),
             ("carbon_per_token", "Emissions per token", "gCO2e/token", "lower",
-             _per_token(footprint.carbon)),
+             _per_token(footprint.emissions)),
             ("carbon_per_nat", "Emissions per nat learned", "gCO2e/nat", "lower",
-             _per_nat(footprint.carbon)),
+             _per_nat(footprint.emissions)),
             ("water", "Water", "L", "lower", footprint.water),
-            ("money", "Price of the run", "", "lower", footprint.money),
-            ("money_per_token", "Price per token", "", "lower", _per_token(footprint.money)),
-            ("money_per_nat", "Price per nat learned", "", "lower", _per_nat(footprint.money)),
+            ("money", "Price of the run", "", "lower", footprint.price),
+            ("money_per_token", "Price per token", "", "lower", _per_token(footprint.price)),
+            ("money_per_nat", "Price per nat learned", "", "lower", _per_nat(footprint.price)),
         ),
     ),
 )  # fmt: skip

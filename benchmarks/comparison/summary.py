@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from benchmarks.comparison.pareto import front
+from benchmarks.comparison.pareto import pareto_front
 from benchmarks.comparison.quantities import BY_KEY
-from benchmarks.comparison.seed_groups import Group, alike
-from parallel.measurement.measurement import Measurement
+from benchmarks.comparison.seed_groups import SeedGroup
+from parallel.measurement.measurement import Measurement, comparable
 from parallel.measurement.units import readable
 
 # How many names a sentence holds.
@@ -18,7 +18,7 @@ _EXTREMES = (
 )
 
 
-def summary(groups: Sequence[Group]) -> list[str]:
+def summary(groups: Sequence[SeedGroup]) -> list[str]:
     """Return the sentences, most important first."""
     lines = [line for key, words in _EXTREMES if (line := _extreme(groups, key, words))]
     lines += [line for line in (_front(groups), _noise(groups), _origin(groups), _meter(groups))
@@ -26,10 +26,10 @@ def summary(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def _extreme(groups: Sequence[Group], key: str, words: str) -> str | None:
+def _extreme(groups: Sequence[SeedGroup], key: str, words: str) -> str | None:
     """Name the best of a quantity; nothing where there is no choice."""
     known = [(m, g) for g in groups if (m := g.measurement(key)).value is not None]
-    if len(known) < 2 or not alike([measurement for measurement, _ in known]):
+    if len(known) < 2 or not comparable([measurement for measurement, _ in known]):
         return None
     sign = 1 if BY_KEY[key].better == "lower" else -1
     ordered = sorted(known, key=lambda pair: sign * (pair[0].value or 0.0))
@@ -46,9 +46,9 @@ def _text(measurement: Measurement) -> str:
     return f"{readable(measurement.value, measurement.unit)}{half}, {measurement.kind}"
 
 
-def _front(groups: Sequence[Group]) -> str | None:
+def _front(groups: Sequence[SeedGroup]) -> str | None:
     for cost in ("energy", "training_flops"):
-        members = front(groups, cost)
+        members = pareto_front(groups, cost)
         if len(groups) > 2 and members:
             label = BY_KEY[cost].label
             return (
@@ -58,7 +58,7 @@ def _front(groups: Sequence[Group]) -> str | None:
     return None
 
 
-def _noise(groups: Sequence[Group]) -> str | None:
+def _noise(groups: Sequence[SeedGroup]) -> str | None:
     single = [group for group in groups if len(group.runs) == 1]
     if len(groups) < 2 or not single:
         return None
@@ -69,7 +69,7 @@ def _noise(groups: Sequence[Group]) -> str | None:
     )
 
 
-def _origin(groups: Sequence[Group]) -> str | None:
+def _origin(groups: Sequence[SeedGroup]) -> str | None:
     parts = [group.measurement("energy_per_token") for group in groups]
     kinds = {part.kind for part in parts if part.value is not None}
     if kinds == {"measured"}:
@@ -81,7 +81,7 @@ def _origin(groups: Sequence[Group]) -> str | None:
     return None
 
 
-def _meter(groups: Sequence[Group]) -> str | None:
+def _meter(groups: Sequence[SeedGroup]) -> str | None:
     shares = [value for group in groups
               if (value := group.measurement("metering").value) is not None]  # fmt: skip
     if not shares:
@@ -89,7 +89,7 @@ def _meter(groups: Sequence[Group]) -> str | None:
     return f"Metering took at most {readable(max(shares), 'share')} of training time."
 
 
-def _names(groups: Sequence[Group]) -> str:
+def _names(groups: Sequence[SeedGroup]) -> str:
     labels = [group.label for group in groups]
     if len(labels) > MOST_NAMES:
         return f"{', '.join(labels[:MOST_NAMES])} and {len(labels) - MOST_NAMES} more"

@@ -8,7 +8,7 @@ from benchmarks.energy.rank_meter import open_rank_meter
 from benchmarks.energy.run_meter import RunMeter
 from benchmarks.energy.source import Clock
 from benchmarks.energy.source_selection import SourceSelection, select_source
-from benchmarks.footprint.carbon_intensity import zone
+from benchmarks.footprint.carbon_intensity import grid_zone
 from moe.config.energy import EnergyConfig
 from moe.runs.callbacks import Phase, RankContext
 
@@ -32,7 +32,7 @@ class EnergyCallback:
             BenchmarkError: `energy.region` is not a zone of the carbon table.
         """
         if config.region is not None:
-            zone(config.region)
+            grid_zone(config.region)
         self._config = config
         self._select = select
         self._clock = clock

@@ -9,7 +9,7 @@ from benchmarks.published.rows import published_rows
 
 
 @dataclass(frozen=True)
-class Zone:
+class GridZone:
     """One row of `published/carbon_intensity.csv`, resolved."""
 
     code: str
@@ -27,14 +27,14 @@ class Zone:
 
 
 @cache
-def zones() -> dict[str, Zone]:
+def grid_zones() -> dict[str, GridZone]:
     """Return all zones by code: countries, US states, cloud regions, WORLD."""
     rows = {row["zone"]: row for row in published_rows("carbon_intensity")}
     found = {}
     for code, row in rows.items():
         grid = rows[row["same_as"]] if row["same_as"] else row
         source = grid["source"] if grid is row else f"grid {row['same_as']}: {grid['source']}"
-        found[code] = Zone(
+        found[code] = GridZone(
             code=code,
             name=row["name"],
             gco2e_per_kwh=float(grid["gco2e_per_kwh"]),
@@ -44,16 +44,16 @@ def zones() -> dict[str, Zone]:
     return found
 
 
-def zone(code: str) -> Zone:
+def grid_zone(code: str) -> GridZone:
     """Return a zone by its code, whatever its case.
 
     Raises:
         BenchmarkError: No such zone; names the nearest code or place.
     """
-    by_lower = {known.lower(): known for known in zones()}
+    by_lower = {known.lower(): known for known in grid_zones()}
     if code.lower() in by_lower:
-        return zones()[by_lower[code.lower()]]
-    names = {known.name.lower(): known.code for known in reversed(zones().values())}
+        return grid_zones()[by_lower[code.lower()]]
+    names = {known.name.lower(): known.code for known in reversed(grid_zones().values())}
     near = difflib.get_close_matches(code.lower(), [*by_lower, *names], n=1)
     hint = names.get(near[0]) or by_lower.get(near[0]) if near else None
     remedy = f"did you mean {hint}?" if hint else "`moe carbon --zones` lists them"

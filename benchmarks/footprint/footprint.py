@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.footprint.carbon_intensity import zone
+from benchmarks.footprint.carbon_intensity import grid_zone
 from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
 from moe.runs.run import Run
@@ -19,7 +19,7 @@ from parallel.measurement.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 _EXCLUSIVE = {"region": "carbon_intensity", "carbon_intensity": "region"}
 
 
-def stated(run: Run, changes: Mapping[str, Any]) -> Run:
+def with_assumptions(run: Run, changes: Mapping[str, Any]) -> Run:
     """Return the run under other assumptions: keys of `[energy]`; `None` keeps the run's own.
 
     Raises:
@@ -32,7 +32,7 @@ def stated(run: Run, changes: Mapping[str, Any]) -> Run:
     for name in given:
         section.pop(_EXCLUSIVE.get(name, ""), None)
     changed = replace(run, experiment={**run.experiment, "energy": {**section, **given}})
-    intensity(changed)
+    grid_intensity(changed)
     return changed
 
 
@@ -49,7 +49,7 @@ def assumptions(run: Run) -> EnergyConfig:
         raise BenchmarkError(f"{run.name}: {fault}") from None
 
 
-def intensity(run: Run) -> tuple[float, str] | None:
+def grid_intensity(run: Run) -> tuple[float, str] | None:
     """Return carbon intensity in gCO2e/kWh and where it is from; `None` where none is stated.
 
     Raises:
@@ -60,7 +60,7 @@ def intensity(run: Run) -> tuple[float, str] | None:
         return config.carbon_intensity, f"stated {config.carbon_intensity:g} gCO2e/kWh"
     if config.region is None:
         return None
-    found = zone(config.region)
+    found = grid_zone(config.region)
     return found.gco2e_per_kwh, found.label
 
 
@@ -80,9 +80,9 @@ def facility_energy(run: Run) -> Measurement:
     )
 
 
-def carbon(run: Run) -> Measurement:
+def emissions(run: Run) -> Measurement:
     """Return operational emissions, gCO2e (location-based; without making the hardware)."""
-    known = intensity(run)
+    known = grid_intensity(run)
     if known is None:
         return Measurement.missing("gCO2e", "none", "no energy.region or carbon_intensity stated")
     return _scaled(facility_energy(run), known[0] / JOULES_PER_KWH, "gCO2e", known[1])
@@ -96,7 +96,7 @@ def water(run: Run) -> Measurement:
     return _scaled(facility_energy(run), litres / JOULES_PER_KWH, "L", f"{litres:g} L/kWh")
 
 
-def money(run: Run) -> Measurement:
+def price(run: Run) -> Measurement:
     """Return the price of device-hours and of power, as far as they are stated."""
     config = assumptions(run)
     if config.price_per_device_hour is None and config.price_per_kwh is None:

@@ -47,7 +47,7 @@ class HourlyIntensity:
 
 
 @dataclass(frozen=True)
-class StartShift:
+class StartComparison:
     """The run's own start and the best one near it."""
 
     intensity: float
@@ -64,7 +64,7 @@ class StartShift:
 
 def best_start(
     hourly: HourlyIntensity, begin: datetime, duration: timedelta, within: timedelta
-) -> StartShift:
+) -> StartComparison:
     """Find the start from `begin` to `within` later with the lowest mean intensity.
 
     Power is taken as even over the run. Starts tried: the run's own, and each time of the series.
@@ -76,7 +76,7 @@ def best_start(
     latest = min(begin + within, hourly.end - duration)
     starts = [begin, *(time for time in hourly.times if begin < time <= latest)]
     best = min(starts, key=lambda start: hourly.mean(start, duration))
-    return StartShift(own, best, hourly.mean(best, duration))
+    return StartComparison(own, best, hourly.mean(best, duration))
 
 
 def read_hourly(path: Path) -> HourlyIntensity:

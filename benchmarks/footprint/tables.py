@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.footprint import footprint
-from benchmarks.footprint.carbon_intensity import zones
+from benchmarks.footprint.carbon_intensity import grid_zones
 from benchmarks.footprint.start_time import best_start, read_hourly
 from moe.runs.reader import read_runs
 from moe.runs.run import Run
@@ -26,7 +26,7 @@ def zone_rows() -> list[Row]:
             "year": zone.year,
             "source": zone.source,
         }
-        for zone in zones().values()
+        for zone in grid_zones().values()
     ]
 
 
@@ -38,10 +38,10 @@ def run_rows(
     Raises:
         BenchmarkError: A run or the hourly file cannot be read, or does not cover the run.
     """
-    runs = [footprint.stated(run, changes) for run in read_runs(run_dirs)]
+    runs = [footprint.with_assumptions(run, changes) for run in read_runs(run_dirs)]
     rows = []
     for run in runs:
-        energy, emitted = footprint.facility_energy(run), footprint.carbon(run)
+        energy, emitted = footprint.facility_energy(run), footprint.emissions(run)
         row: Row = {
             "run": run.name,
             "energy_joules": energy.value,

@@ -7,19 +7,18 @@ from importlib import metadata
 from typing import Any
 
 from benchmarks.comparison.conditions import conditions
-from benchmarks.comparison.dense_vs_sparse import COSTS as ACTIVE_COSTS
-from benchmarks.comparison.dense_vs_sparse import Comparison, Side, comparisons
+from benchmarks.comparison.dense_vs_sparse import SIDE_COSTS, Comparison, Side, comparisons
 from benchmarks.comparison.finding import finding
-from benchmarks.comparison.pareto import COSTS as PARETO_COSTS
-from benchmarks.comparison.pareto import front
+from benchmarks.comparison.pareto import PARETO_COSTS, pareto_front
 from benchmarks.comparison.quantities import BY_KEY, QUANTITIES, Quantity
-from benchmarks.comparison.seed_groups import Group, alike, difference
+from benchmarks.comparison.seed_groups import SeedGroup
 from benchmarks.comparison.summary import summary
 from benchmarks.published.rows import published_rows
 from benchmarks.report.bench_results import bench_content
 from benchmarks.report.figures import load_figures
 from moe.runs.run import Run
-from parallel.measurement.measurement import Measurement
+from parallel.measurement.intervals import difference_of_means
+from parallel.measurement.measurement import Measurement, comparable
 from parallel.measurement.units import BILLION, JOULES_PER_MWH, readable, short
 
 FORMAT = 1
@@ -28,7 +27,7 @@ H100_TFLOPS = 989.5
 
 
 def report_content(
-    runs: Sequence[Run], groups: Sequence[Group], bench: Sequence[Mapping[str, Any]] = ()
+    runs: Sequence[Run], groups: Sequence[SeedGroup], bench: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Return what `report.json` holds: everything a reader of the page sees in words."""
     group_of = {run.path: group.key for group in groups for run in group.runs}
@@ -62,7 +61,7 @@ def report_content(
     }  # fmt: skip
 
 
-def _title(groups: Sequence[Group]) -> str:
+def _title(groups: Sequence[SeedGroup]) -> str:
     if len(groups) == 1:
         return groups[0].label
     if len(groups) == 2:
@@ -71,7 +70,7 @@ def _title(groups: Sequence[Group]) -> str:
     return f"{len(groups)} models: {dense} dense, {len(groups) - dense} sparse"
 
 
-def _group_content(group: Group) -> dict[str, Any]:
+def _group_content(group: SeedGroup) -> dict[str, Any]:
     return {
         "key": group.key,
         "label": group.label,
@@ -92,7 +91,7 @@ def _shown(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _best(quantity: Quantity, groups: Sequence[Group]) -> list[str]:
+def _best(quantity: Quantity, groups: Sequence[SeedGroup]) -> list[str]:
     """Return the best groups, with those that noise over seeds does not tell from the best.
 
     Empty where the quantity has no direction, a group lacks it, meters are unlike, or all are
@@ -101,7 +100,7 @@ def _best(quantity: Quantity, groups: Sequence[Group]) -> list[str]:
     values = {group.key: [quantity.of(run).value for run in group.runs] for group in groups}
     lists = {key: [v for v in found if v is not None] for key, found in values.items()}
     complete = all(len(lists[key]) == len(values[key]) for key in values)
-    same_way = alike([quantity.of(run) for group in groups for run in group.runs])
+    same_way = comparable([quantity.of(run) for group in groups for run in group.runs])
     if quantity.better == "neither" or len(groups) < 2 or not complete or not same_way:
         return []
     sign = 1 if quantity.better == "lower" else -1
@@ -111,15 +110,15 @@ def _best(quantity: Quantity, groups: Sequence[Group]) -> list[str]:
 
 
 def _is_worse(values: list[float], best: list[float]) -> bool:
-    gap = difference(values, best)
+    gap = difference_of_means(values, best)
     return abs(gap.mean) > (gap.half_width or 0.0)
 
 
-def _fronts(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def _fronts(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:
     """Return the models on each front, where there are at least three to choose from."""
     if len(groups) < 3:
         return []
-    found = [(cost, front(groups, cost)) for cost in PARETO_COSTS]
+    found = [(cost, pareto_front(groups, cost)) for cost in PARETO_COSTS]
     return [
         {"cost": cost, "label": BY_KEY[cost].label, "models": [group.label for group in members]}
         for cost, members in found
@@ -144,11 +143,11 @@ def _side_content(side: Side) -> dict[str, Any]:
         "loss": side.loss,
         "loss_text": readable(side.loss, "nats/token"),
         "note": side.note,
-        "costs": {key: _shown(side.group.measurement(key)) for key in ACTIVE_COSTS},
+        "costs": {key: _shown(side.group.measurement(key)) for key in SIDE_COSTS},
     }
 
 
-def _unknown(groups: Sequence[Group]) -> list[dict[str, str]]:
+def _unknown(groups: Sequence[SeedGroup]) -> list[dict[str, str]]:
     """Return what some models lack, with the reason, each reason once."""
     found: dict[str, tuple[list[str], list[str]]] = {}
     for quantity in QUANTITIES:

@@ -5,9 +5,9 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from benchmarks.comparison.expert_load import LoadMaps, load_maps
-from benchmarks.comparison.pareto import COSTS
+from benchmarks.comparison.pareto import PARETO_COSTS
 from benchmarks.comparison.quantities import BY_KEY
-from benchmarks.comparison.seed_groups import Group
+from benchmarks.comparison.seed_groups import SeedGroup
 from benchmarks.published.rows import published_rows
 from benchmarks.report.figures_routing import map_figures, measure_figures
 from benchmarks.report.figures_time import phase_figure, step_figure
@@ -35,7 +35,7 @@ _BARS = (
 
 
 def report_figures(
-    groups: Sequence[Group], splits: Mapping[str, Mapping[str, float]] | None = None
+    groups: Sequence[SeedGroup], splits: Mapping[str, Mapping[str, float]] | None = None
 ) -> list[Figure]:
     """Return figures in the page's order: `id`, `title`, `caption`, axes and traces.
 
@@ -57,10 +57,10 @@ def report_figures(
     return [*drawn, *(figure for figure in times if figure is not None)]
 
 
-def pareto_figures(groups: Sequence[Group]) -> list[Figure]:
+def pareto_figures(groups: Sequence[SeedGroup]) -> list[Figure]:
     """Return loss against each cost; the page draws the front through what is visible."""
     figures = []
-    for cost in COSTS:
+    for cost in PARETO_COSTS:
         traces = [trace for group in groups if (trace := _pareto_point(group, cost))]
         if len(traces) > 1:
             quantity = BY_KEY[cost]
@@ -72,7 +72,7 @@ def pareto_figures(groups: Sequence[Group]) -> list[Figure]:
     return figures
 
 
-def load_figures(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def load_figures(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:
     """Return heat maps of one run a model, of the best models where there are too many."""
     sparse = [group for group in groups if group.sparse and load_maps(group.first)]
     if len(sparse) > MAX_LOAD_MAPS:
@@ -80,7 +80,7 @@ def load_figures(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return [_load_figure(group) for group in sparse]
 
 
-def _load_figure(group: Group) -> dict[str, Any]:
+def _load_figure(group: SeedGroup) -> dict[str, Any]:
     maps = load_maps(group.first)
     assert maps is not None
     place = "layer %{y}, "
@@ -104,7 +104,7 @@ def _load_figure(group: Group) -> dict[str, Any]:
     }
 
 
-def _final_loss(group: Group) -> float:
+def _final_loss(group: SeedGroup) -> float:
     interval = group.interval("loss")
     return interval.mean if interval else float("inf")
 
@@ -125,7 +125,7 @@ def _figure(name: str, title: str, caption: str, x_title: str, traces: list[Trac
     }
 
 
-def _loss_figure(groups: Sequence[Group], axis: str, caption: str) -> Figure:
+def _loss_figure(groups: Sequence[SeedGroup], axis: str, caption: str) -> Figure:
     def curve(run: Run) -> list[tuple[float, float]]:
         known = (row for row in run.evaluations if row["loss"] is not None)
         flops = axis == "training_flops"
@@ -137,7 +137,7 @@ def _loss_figure(groups: Sequence[Group], axis: str, caption: str) -> Figure:
     return figure | {"y": {"title": "Held-out loss, nats/token", "si": False}, "logs": ["x", "y"]}
 
 
-def _training_loss(groups: Sequence[Group]) -> Figure:
+def _training_loss(groups: Sequence[SeedGroup]) -> Figure:
     def curve(run: Run) -> list[tuple[float, float]]:
         known = [row for row in run.metrics if row.get("loss") is not None]
         size = max(1, -(-len(known) // MEAN_POINTS))
@@ -152,7 +152,7 @@ def _training_loss(groups: Sequence[Group]) -> Figure:
 
 
 def _curves(
-    groups: Sequence[Group], curve: Callable[[Run], list[tuple[float, float]]], unit: str
+    groups: Sequence[SeedGroup], curve: Callable[[Run], list[tuple[float, float]]], unit: str
 ) -> list[Trace]:
     """Return a line a run, of at most so many points that the plot still moves smoothly."""
     num_runs = sum(len(group.runs) for group in groups)
@@ -181,7 +181,7 @@ def _curves(
     return traces
 
 
-def _bars(groups: Sequence[Group], key: str, caption: str) -> Figure:
+def _bars(groups: Sequence[SeedGroup], key: str, caption: str) -> Figure:
     quantity = BY_KEY[key]
     known = [(m, group) for group in groups if (m := group.measurement(key)).value is not None]
     if len(known) > MAX_BARS:
@@ -204,7 +204,7 @@ def _bars(groups: Sequence[Group], key: str, caption: str) -> Figure:
     return _figure(key, quantity.label, caption, unit, traces) | {"bars": True}
 
 
-def _parameter_bars(groups: Sequence[Group]) -> Figure:
+def _parameter_bars(groups: Sequence[SeedGroup]) -> Figure:
     traces = []
     for group in groups[:MAX_BARS]:
         active, total = group.first.active_parameters, group.first.total_parameters
@@ -224,7 +224,7 @@ def _parameter_bars(groups: Sequence[Group]) -> Figure:
     return figure | {"bars": True, "stacked": True, "logs": []}
 
 
-def _bar(group: Group, value: float | None) -> Trace:
+def _bar(group: SeedGroup, value: float | None) -> Trace:
     return {
         "type": "bar",
         "name": group.label,
@@ -235,7 +235,7 @@ def _bar(group: Group, value: float | None) -> Trace:
     }
 
 
-def _pareto_point(group: Group, cost: str) -> Trace | None:
+def _pareto_point(group: SeedGroup, cost: str) -> Trace | None:
     price, loss = group.measurement(cost), group.measurement("loss")
     if price.value is None or loss.value is None:
         return None
@@ -253,7 +253,7 @@ def _pareto_point(group: Group, cost: str) -> Trace | None:
     }
 
 
-def _published_energy(groups: Sequence[Group]) -> Figure:
+def _published_energy(groups: Sequence[SeedGroup]) -> Figure:
     """Return energy per token over active parameters, beside published training runs."""
     traces = [trace for group in groups if (trace := _energy_point(group))]
     rows = published_rows("training_energy")
@@ -283,7 +283,7 @@ def _published_energy(groups: Sequence[Group]) -> Figure:
     return figure | {"y": {"title": "J/token", "si": True}, "logs": [], "loglog": True}
 
 
-def _energy_point(group: Group) -> Trace | None:
+def _energy_point(group: SeedGroup) -> Trace | None:
     energy = group.measurement("energy_per_token")
     if energy.value is None:
         return None

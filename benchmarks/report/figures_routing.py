@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from benchmarks.comparison.seed_groups import Group
+from benchmarks.comparison.seed_groups import SeedGroup
 from moe.routing.specialization import affinity, source_load, specialization
 from moe.runs.run import Run
 
@@ -19,7 +19,7 @@ MEASURES = (
 )  # fmt: skip
 
 
-def measure_figures(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def measure_figures(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:
     """Return a line plot of each measure, its mean over layers; of drops only where there are."""
     figures = []
     for key, title, caption, unit in MEASURES:
@@ -46,7 +46,7 @@ def measure_figures(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return figures
 
 
-def _line(group: Group, run: Run, key: str) -> dict[str, Any] | None:
+def _line(group: SeedGroup, run: Run, key: str) -> dict[str, Any] | None:
     tokens = {row["step"]: row["tokens"] for row in run.metrics}
     rows = [row for row in run.routing if key in row and row["step"] in tokens]
     rows = rows[:: -(-len(rows) // MAX_POINTS) or 1]

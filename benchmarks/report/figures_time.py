@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.comparison.seed_groups import Group
+from benchmarks.comparison.seed_groups import SeedGroup
 from moe.runs.run import Run
 from parallel.measurement.units import readable
 
@@ -30,7 +30,7 @@ def phase_seconds(run: Run) -> dict[str, float]:
     return {name: seconds[name] for name in PHASES if name in seconds}
 
 
-def phase_figure(groups: Sequence[Group]) -> dict[str, Any] | None:
+def phase_figure(groups: Sequence[SeedGroup]) -> dict[str, Any] | None:
     """Return each model's time by phase (of its first run), as shares; none where none is known."""
     known = [(group, split) for group in groups if (split := phase_seconds(group.first))]
     bars = [(group.label, split, group.key) for group, split in known[:MOST_BARS]]

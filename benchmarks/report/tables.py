@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.comparison.quantities import QUANTITIES
-from benchmarks.comparison.seed_groups import Group
+from benchmarks.comparison.seed_groups import SeedGroup
 from benchmarks.report.figures_routing import routing_rows, source_rows
 from benchmarks.report.figures_time import phase_seconds
 from moe.runs.run import Run
@@ -32,7 +32,7 @@ class Table:
         return text.getvalue()
 
 
-def report_tables(runs: Sequence[Run], groups: Sequence[Group]) -> list[Table]:
+def report_tables(runs: Sequence[Run], groups: Sequence[SeedGroup]) -> list[Table]:
     """Return every figure's data, one table each."""
     return [
         Table("summary", [_summary_row(group) for group in groups]),
@@ -47,7 +47,7 @@ def report_tables(runs: Sequence[Run], groups: Sequence[Group]) -> list[Table]:
     ]
 
 
-def _summary_row(group: Group) -> Row:
+def _summary_row(group: SeedGroup) -> Row:
     row: Row = {"model": group.label, "sparse": group.sparse, "seeds": len(group.runs)}
     for quantity in QUANTITIES:
         measurement = group.measurement(quantity.key)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison.dense_vs_sparse import COSTS as ACTIVE_COSTS
+from benchmarks.comparison.dense_vs_sparse import SIDE_COSTS
 from benchmarks.comparison.flop_convention import refuse_unlike_conventions
 from benchmarks.comparison.quantities import BY_KEY
-from benchmarks.comparison.seed_groups import Group, group_runs
+from benchmarks.comparison.seed_groups import SeedGroup, group_runs
 from benchmarks.errors import BenchmarkError
-from benchmarks.footprint.footprint import assumptions, stated
+from benchmarks.footprint.footprint import assumptions, with_assumptions
 from benchmarks.report.bench_results import read_bench_files, step_splits
 from benchmarks.report.content import report_content
 from benchmarks.report.figures import load_figures, pareto_figures, report_figures
@@ -51,7 +51,7 @@ def write_report(
         BenchmarkError: A run cannot be read, is given twice, counts FLOPs or money unlike the
             others, or the directory cannot be written.
     """
-    runs = [stated(run, changes or {}) for run in read_runs(run_dirs)]
+    runs = [with_assumptions(run, changes or {}) for run in read_runs(run_dirs)]
     refuse_unlike_conventions(runs)
     _refuse_unlike_currencies(runs)
     groups = group_runs(runs)
@@ -93,7 +93,7 @@ def _refuse_unlike_currencies(runs: Sequence[Run]) -> None:
 
 
 def _page(
-    content: dict[str, Any], groups: Sequence[Group], splits: Mapping[str, Mapping[str, float]]
+    content: dict[str, Any], groups: Sequence[SeedGroup], splits: Mapping[str, Mapping[str, float]]
 ) -> str:
     from plotly.offline import get_plotlyjs
 
@@ -129,9 +129,9 @@ def _render(template: str, values: dict[str, Any]) -> str:
     )
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     known = {quantity["key"] for quantity in values["quantities"]}
-    costs = [{"key": key, "label": BY_KEY[key].label} for key in ACTIVE_COSTS if key in known]
+    costs = [{"key": key, "label": BY_KEY[key].label} for key in SIDE_COSTS if key in known]
     return environment.get_template(template).render(
-        {**values, "active_costs": costs, "headline": HEADLINE}
+        {**values, "side_costs": costs, "headline": HEADLINE}
     )
 
 

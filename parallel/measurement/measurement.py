@@ -1,6 +1,6 @@
 """A number one can trust: its value never travels without where it comes from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
@@ -56,6 +56,12 @@ class Measurement:
         spread = None if self.uncertainty is None else self.uncertainty / divisor
         changes = {"value": self.value / divisor, "unit": unit, "uncertainty": spread}
         return Measurement(**{**asdict(self), **changes})
+
+
+def comparable(measurements: Sequence[Measurement]) -> bool:
+    """Return whether all known values have the same kind, source and boundary."""
+    known = [m for m in measurements if m.value is not None]
+    return len({(m.kind, m.source, m.boundary) for m in known}) <= 1
 
 
 def shown(measurement: Measurement) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.footprint import footprint
-from benchmarks.footprint.carbon_intensity import zone, zones
+from benchmarks.footprint.carbon_intensity import grid_zone, grid_zones
 from benchmarks.published.rows import published_rows
 from benchmarks.report.write import write_report
 from moe.runs.reader import read_run
@@ -31,7 +31,7 @@ def run_with(root: Path, **energy: Any) -> Run:
 
 def test_carbon_by_hand(tmp_path: Path) -> None:
     """1 kWh x PUE 1.5 x 56 g/kWh (France 2023) = 84 g."""
-    carbon = footprint.carbon(run_with(tmp_path, region="FRA", pue=1.5))
+    carbon = footprint.emissions(run_with(tmp_path, region="FRA", pue=1.5))
     assert carbon.value == pytest.approx(84.0)
     assert carbon.kind == "modelled"
     assert "FRA 56 gCO2e/kWh (2023" in carbon.source
@@ -40,14 +40,14 @@ def test_carbon_by_hand(tmp_path: Path) -> None:
 
 def test_own_value_and_water(tmp_path: Path) -> None:
     run = run_with(tmp_path, carbon_intensity=10.0, water_litres_per_kwh=1.8)
-    assert footprint.carbon(run).value == pytest.approx(10.0)
+    assert footprint.emissions(run).value == pytest.approx(10.0)
     assert footprint.water(run).value == pytest.approx(1.8)
 
 
 def test_money_by_hand(tmp_path: Path) -> None:
     """1 h x 2.5 + 1 kWh x 2 (PUE) x 0.3 = 3.1."""
     run = run_with(tmp_path, price_per_device_hour=2.5, price_per_kwh=0.3, pue=2.0, currency="USD")
-    money = footprint.money(run)
+    money = footprint.price(run)
     assert (money.value, money.unit) == (pytest.approx(3.1), "USD")
     assert footprint.per_token(money, run).value == pytest.approx(3.1 / 819_200)
     learned = 8.31777 - 4.25  # ln 4096
@@ -56,7 +56,7 @@ def test_money_by_hand(tmp_path: Path) -> None:
 
 def test_nothing_stated_is_unknown_with_the_reason(tmp_path: Path) -> None:
     run = run_with(tmp_path)
-    for quantity in (footprint.carbon, footprint.water, footprint.money):
+    for quantity in (footprint.emissions, footprint.water, footprint.price):
         measurement = quantity(run)
         assert measurement.value is None
         assert "stated" in (measurement.reason or "")
@@ -71,19 +71,21 @@ def test_worse_than_guessing_has_no_price_per_nat(tmp_path: Path) -> None:
 
 def test_stated_replaces_the_runs_own(tmp_path: Path) -> None:
     run = run_with(tmp_path, region="FRA")
-    assert footprint.carbon(footprint.stated(run, {"region": "POL"})).value == pytest.approx(661.9)
-    own = footprint.stated(run, {"carbon_intensity": 5.0, "pue": None})
-    assert footprint.carbon(own).value == pytest.approx(5.0)
+    assert footprint.emissions(
+        footprint.with_assumptions(run, {"region": "POL"})
+    ).value == pytest.approx(661.9)
+    own = footprint.with_assumptions(run, {"carbon_intensity": 5.0, "pue": None})
+    assert footprint.emissions(own).value == pytest.approx(5.0)
 
 
 def test_bad_assumptions_are_one_line(tmp_path: Path) -> None:
     run = run_with(tmp_path)
     with pytest.raises(BenchmarkError, match="energy.pue = 0.5: .* greater than or equal to 1"):
-        footprint.stated(run, {"pue": 0.5})
+        footprint.with_assumptions(run, {"pue": 0.5})
     with pytest.raises(BenchmarkError, match="'US-XX': no such zone: did you mean US-"):
-        footprint.stated(run, {"region": "US-XX"})
+        footprint.with_assumptions(run, {"region": "US-XX"})
     with pytest.raises(BenchmarkError, match="did you mean DEU"):
-        zone("germany")
+        grid_zone("germany")
 
 
 def test_unlike_currencies_are_refused(tmp_path: Path) -> None:
@@ -97,16 +99,16 @@ def test_unlike_currencies_are_refused(tmp_path: Path) -> None:
 
 
 def test_every_zone_has_a_value_a_source_and_mostly_a_year() -> None:
-    table = zones()
+    table = grid_zones()
     assert len(table) > 300
     for found in table.values():
         assert 1 <= found.gco2e_per_kwh <= 1500
         assert found.source
         assert found.year is None or 2018 <= found.year <= 2026
-    assert zone("aws:eu-north-1").gco2e_per_kwh == zone("SWE").gco2e_per_kwh == 40.7
-    assert zone("azure:westus2").gco2e_per_kwh == zone("us-wa").gco2e_per_kwh
+    assert grid_zone("aws:eu-north-1").gco2e_per_kwh == grid_zone("SWE").gco2e_per_kwh == 40.7
+    assert grid_zone("azure:westus2").gco2e_per_kwh == grid_zone("us-wa").gco2e_per_kwh
     # eGRID2023: 394.769 lb/MWh.
-    assert zone("US-CA").gco2e_per_kwh == pytest.approx(394.769 * 0.45359237, abs=0.05)
+    assert grid_zone("US-CA").gco2e_per_kwh == pytest.approx(394.769 * 0.45359237, abs=0.05)
     assert all(found.year is None for code, found in table.items() if code.startswith("gcp:"))
 
 

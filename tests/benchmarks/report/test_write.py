@@ -20,7 +20,6 @@ from benchmarks.report.write import ReportPaths, write_report
 from moe.errors import ConfigError
 from moe.runs.reader import read_run
 from moescale import app
-from parallel.measurement.units import ratio, readable, short
 from tests.support.synthetic_runs import load_row, make_run, write_rows
 
 
@@ -229,21 +228,6 @@ def test_error_bars_stop_at_zero(tmp_path: Path) -> None:
     assert trace["error_x"]["array"][0] > trace["x"][0]
 
 
-def test_load_maps_by_hand(tmp_path: Path) -> None:
-    path = make_run(tmp_path / "a", sparse=True, steps=8)
-    rows = [
-        {"step": step, "layers": [0], "counts": [[40, 40, 0, 0] if step < 7 else [60, 20, 20, 0]]}
-        for step in range(1, 9)
-    ]
-    write_rows(path / "expert_load.jsonl", rows)
-    maps = load_maps(read_run(path))
-    assert maps is not None
-    assert maps.by_expert == [[2.4, 0.8, 0.8, 0.0]]
-    assert maps.busiest[0] == pytest.approx([2.0] * 6 + [2.4] * 2)
-    assert maps.worst == 2.4
-    assert maps.idle_experts == 1
-
-
 def test_long_runs_are_thinned(tmp_path: Path) -> None:
     import random
 
@@ -274,31 +258,3 @@ def test_command_prints_one_json_document(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["report", str(path), "-o", str(tmp_path / "o"), "--json"])
     assert result.exit_code == 0
     assert json.loads(result.stdout)["groups"][0]["label"] == "a"
-
-
-@pytest.mark.parametrize(
-    ("value", "unit", "text"),
-    [
-        (None, "J", "–"),
-        (0.00108, "J/token", "1.08 mJ/token"),
-        (999.7, "W", "1.00 kW"),
-        (819_200, "tokens", "819 k tokens"),
-        (9800, "tokens/s", "9.80 k tokens/s"),
-        (4.2684, "nats/token", "4.268"),
-        (0.381, "share", "38.1%"),
-        (91.8, "s", "1.53 min"),
-        (0, "J", "0 J"),
-        (-1500, "J", "-1.50 kJ"),
-        (2_110_000, "", "2.11 M"),
-    ],
-)
-def test_readable(value: float | None, unit: str, text: str) -> None:
-    assert readable(value, unit) == text
-
-
-def test_short_and_ratio() -> None:
-    assert short(0.00108, "J/token") == "1.08 mJ"
-    assert short(9800, "tokens/s") == "9.80 k/s"
-    assert short(4.2684, "nats/token") == "4.268"
-    assert ratio(1.6123) == "1.61x"
-    assert ratio(12.34) == "12.3x"

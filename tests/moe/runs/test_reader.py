@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.comparison.quantities import BY_KEY
-from benchmarks.comparison.seed_groups import difference, group_runs, mean_interval
 from moe.errors import ConfigError
 from moe.runs.reader import read_run
 from tests.support.synthetic_runs import make_run
@@ -73,34 +72,3 @@ def test_damage_is_named(tmp_path: Path, file: str, text: str, message: str) -> 
 def test_not_a_run_directory(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a run directory"):
         read_run(tmp_path)
-
-
-def test_seeds_are_grouped_and_nothing_else(tmp_path: Path) -> None:
-    runs = [
-        read_run(make_run(tmp_path / f"sparse-seed{seed}", sparse=True, seed=seed, steps=20))
-        for seed in range(3)
-    ]
-    runs.append(read_run(make_run(tmp_path / "dense", sparse=False, steps=20)))
-    runs.append(read_run(make_run(tmp_path / "dense-long", sparse=False, steps=40)))
-    groups = group_runs(runs)
-    assert [(group.label, len(group.runs)) for group in groups] == [
-        ("sparse", 3),
-        ("dense", 1),
-        ("dense-long", 1),
-    ]
-
-
-def test_interval_by_hand() -> None:
-    """4.0, 4.2, 4.4: mean 4.2, s = 0.2, t(2) = 4.303: half-width 4.303 * 0.2 / sqrt(3)."""
-    interval = mean_interval([4.0, 4.2, 4.4])
-    assert interval.mean == pytest.approx(4.2)
-    assert interval.half_width == pytest.approx(0.4969, abs=1e-4)
-    assert mean_interval([4.0]).half_width is None
-
-
-def test_welch_interval_by_hand() -> None:
-    """Equal variances 0.04 and sizes 3: standard error 0.1633, 4 degrees of freedom, t 2.776."""
-    gap = difference([1.0, 1.2, 1.4], [2.0, 2.2, 2.4])
-    assert gap.mean == pytest.approx(-1.0)
-    assert gap.half_width == pytest.approx(2.776 * 0.16330, rel=1e-3)
-    assert difference([1.0], [2.0, 2.1]).half_width is None

@@ -1,11 +1,11 @@
-"""Intervals of medians: by hand, and by how often they hold."""
+"""Intervals of medians and means: by hand, and by how often they hold."""
 
 import random
 from math import comb
 
 import pytest
 
-from parallel.measurement.intervals import median_interval
+from parallel.measurement.intervals import difference_of_means, mean_interval, median_interval
 
 
 def test_median_interval_by_hand() -> None:
@@ -36,3 +36,19 @@ def test_median_interval_covers_as_often_as_it_says() -> None:
 def test_no_repeats_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         median_interval([])
+
+
+def test_interval_by_hand() -> None:
+    """4.0, 4.2, 4.4: mean 4.2, s = 0.2, t(2) = 4.303: half-width 4.303 * 0.2 / sqrt(3)."""
+    interval = mean_interval([4.0, 4.2, 4.4])
+    assert interval.mean == pytest.approx(4.2)
+    assert interval.half_width == pytest.approx(0.4969, abs=1e-4)
+    assert mean_interval([4.0]).half_width is None
+
+
+def test_welch_interval_by_hand() -> None:
+    """Equal variances 0.04 and sizes 3: standard error 0.1633, 4 degrees of freedom, t 2.776."""
+    gap = difference_of_means([1.0, 1.2, 1.4], [2.0, 2.2, 2.4])
+    assert gap.mean == pytest.approx(-1.0)
+    assert gap.half_width == pytest.approx(2.776 * 0.16330, rel=1e-3)
+    assert difference_of_means([1.0], [2.0, 2.1]).half_width is None
