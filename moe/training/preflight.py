@@ -7,28 +7,43 @@ from moe.config.experiment import Experiment
 from moe.config.locating import tokenizer_file
 from moe.cost.model_shape import batch_of, shape_of
 from moe.errors import ConfigError
+from parallel.layout.model_shape import BatchSize, ModelShape
 from parallel.layout.placement import Placement
 from parallel.layout.validation import checked_placement
+from parallel.precision.fp8_support import check_fp8
 
 
 def check_before_start(experiment: Experiment, num_ranks: int) -> Placement:
     """Check layout, device, precision and data of a run on `num_ranks` ranks.
 
     Raises:
-        ParallelError: The layout does not fit the model, the batch or the ranks; no GPU.
+        ParallelError: The layout does not fit the model, the batch or the ranks; sizes or GPU do
+            not support the FP8 recipe; there is no GPU.
         ConfigError: Kernels or precision that are not to be had here.
         DataError: The store is missing or damaged, does not fit the model, or would be read more
             often than the experiment allows.
     """
-    placement = checked_placement(
-        experiment.parallel, shape_of(experiment.model), batch_of(experiment.train), num_ranks
-    )
+    shape, batch = shape_of(experiment.model), batch_of(experiment.train)
+    placement = checked_placement(experiment.parallel, shape, batch, num_ranks)
+    _check_fp8(experiment, shape, batch)
     _check_kernels(experiment)
     _check_dispatcher(experiment)
     _check_data(experiment, placement.dp)
     if experiment.train.init is not None:
         _check_init(experiment, experiment.train.init)
     return placement
+
+
+def _check_fp8(experiment: Experiment, shape: ModelShape, batch: BatchSize) -> None:
+    """Refuse sizes, and the GPU where there is one, that do not support the native FP8 recipe."""
+    if not experiment.precision.is_native_fp8:
+        return
+    from parallel.engine.start import choose_device
+    from parallel.hardware.probe import compute_capability
+
+    on_gpu = choose_device(experiment.parallel.device) == "cuda"
+    capability = compute_capability() if on_gpu else None
+    check_fp8(experiment.precision, experiment.parallel, shape, batch, capability)
 
 
 def _check_kernels(experiment: Experiment) -> None:

@@ -8,6 +8,7 @@ from moe.config.experiment import Experiment
 from moe.config.slurm import SlurmConfig
 from moe.cost.model_shape import batch_of, shape_of
 from parallel.layout.validation import layout_faults
+from parallel.precision.fp8_support import fp8_faults
 from slurm.errors import JobError
 from slurm.job.cluster_profile import ClusterProfile
 
@@ -106,7 +107,9 @@ def _fault(experiment: Experiment, config: SlurmConfig, nodes: int) -> str | Non
             f"{config.gpus_per_node}: a rank needs a GPU of its own"
         )
     ranks = nodes * per_node
-    faults = layout_faults(layout, shape_of(experiment.model), batch_of(experiment.train), ranks)
+    shape, batch = shape_of(experiment.model), batch_of(experiment.train)
+    faults = layout_faults(layout, shape, batch, ranks)
+    faults += fp8_faults(experiment.precision, layout, shape, batch)
     if not faults:
         return None
     return f"slurm.nodes={nodes} * {per_node} ranks on each = {ranks} ranks: {faults[0]}"

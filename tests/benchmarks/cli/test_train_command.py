@@ -170,6 +170,11 @@ BAD_INPUT = {
     "FP8 without Transformer Engine": (
         ['precision.fp8="mxfp8"'], 'fp8 = "emulated" with fp8_scaling = "mxfp8" gives its losses'
     ),
+    "FP8 without the sizes for it": (
+        ['precision.kernels="te"', 'precision.dtype="bf16"', 'precision.fp8="mxfp8"',
+         "train.seq_len=24"],
+        "seq_len * micro_batch_size / cp = 48 is not a multiple of 32",
+    ),
     "batch that does not divide": (["train.global_batch_size=5"], "5"),
 }  # fmt: skip
 
@@ -194,6 +199,19 @@ def test_bad_input_is_one_line(
     assert len(lines) == 1
     assert message in lines[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_refuses_what_a_run_refuses(
+    experiment: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides, message = BAD_INPUT["FP8 without the sizes for it"]
+    sets = [part for override in overrides for part in ("--set", override)]
+    monkeypatch.setattr(sys, "argv", ["moe", "train", str(experiment), "--dry-run", *sets])
+    with pytest.raises(SystemExit) as exited:
+        moescale.main()
+    assert exited.value.code == 2
+    written = capsys.readouterr()
+    assert message in written.err and not written.out
 
 
 def test_a_damaged_store_is_refused(

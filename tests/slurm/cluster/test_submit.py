@@ -220,6 +220,16 @@ def test_secrets_go_through_a_file_of_ones_own(user: FakeClusterUser) -> None:
         (("parallel.tp=2",), "slurm.nodes=1 * 1 ranks on each = 1 ranks"),
         (("parallel.device=cuda",), "slurm.gpus_per_node"),
         (("slurm.gpus_per_node=2", "slurm.processes_per_node=4"), "exceeds slurm.gpus_per_node=2"),
+        (
+            (
+                "precision.kernels=te",
+                "precision.dtype=bf16",
+                "precision.fp8=mxfp8",
+                "train.seq_len=24",
+                "train.micro_batch_size=1",
+            ),
+            'precision.fp8 = "mxfp8": seq_len * micro_batch_size / cp = 24 is not a multiple of 32',
+        ),
     ],
 )
 def test_layout_nodes_and_gpus_are_checked_against_each_other(
