@@ -92,7 +92,7 @@ def carbon(  # noqa: PLR0913 - a command's options
     if as_json:
         typer.echo(json.dumps(rows))
     else:
-        tables.show(rows)
+        tables.print_rows(rows)
 
 
 def _changes(  # noqa: PLR0913 - the options that state assumptions

@@ -1,4 +1,4 @@
-"""Under which conditions runs were measured: the same mandatory fields for each."""
+"""Conditions under which runs were measured: the same mandatory fields for every run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -58,7 +58,7 @@ def _dispatcher(run: Run) -> Any:
 
 
 def _fabric(run: Run) -> str | None:
-    """Name what joins the ranks: as recorded, or that one rank needs nothing."""
+    """Return what connects the ranks: as recorded, or derived from device and number of ranks."""
     fabric, ranks = _at("hardware", "fabric")(run), _at("hardware", "ranks")(run)
     if fabric:
         return str(fabric)
@@ -70,7 +70,7 @@ def _fabric(run: Run) -> str | None:
 
 
 def _recomputation(run: Run) -> str | None:
-    """Name what the backward pass computes again: the parts that `[train]` or the layout ask."""
+    """Return what the backward pass recomputes: as recorded, or as configured."""
     ran = _at("execution", "recompute")(run)
     if ran:
         return str(ran)

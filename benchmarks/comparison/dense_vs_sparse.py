@@ -1,18 +1,19 @@
-"""Dense against sparse on equal footing: the same active size, FLOPs, memory or joules."""
+"""Dense against sparse models at equal active parameters, FLOPs, memory or energy."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
+from operator import attrgetter
 from statistics import fmean
 
 from benchmarks.comparison.equality import count_as_equal, relative_gap
 from benchmarks.comparison.seed_groups import SeedGroup
 from moe.runs.run import Run
 
-# A budget this near to a run's whole is its whole.
-AT_END = 0.999
-# Per-token and per-parameter costs shown for both, by quantity.
+# A budget of at least this fraction of a run's training is taken as all of it.
+COMPLETE = 0.999
+# Quantities shown for both sides.
 SIDE_COSTS = ("total_parameters", "active_parameters", "weight_bytes", "bytes_per_active",
          "flops_per_token", "energy_per_token", "money_per_token", "carbon_per_token")  # fmt: skip
 
@@ -25,18 +26,19 @@ class Side:
     loss: float | None
     """Held-out loss at the common budget, nats/token."""
     note: str
+    """When in training that loss was reached."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A dense and a sparse model made equal in one thing."""
+    """A dense and a sparse model compared at equal size or budget."""
 
     basis: str
-    """What is equal: active parameters, training FLOPs, memory, energy."""
+    """What is equal: active parameters, training FLOPs, memory or energy."""
     dense: Side | None
     sparse: Side | None
     reason: str | None
-    """Why there is no comparison."""
+    """Why there is no comparison; `None` where there is one."""
 
 
 def comparisons(groups: Sequence[SeedGroup]) -> list[Comparison]:
@@ -56,7 +58,7 @@ def comparisons(groups: Sequence[SeedGroup]) -> list[Comparison]:
 def _of_equal_size(
     basis: str, dense: Sequence[SeedGroup], sparse: Sequence[SeedGroup], size: Callable[[Run], int]
 ) -> Comparison:
-    """Pair the two nearest in size, at the end of their training."""
+    """Compare the pair nearest in size, at the end of training."""
     d, s = min(
         ((d, s) for d in dense for s in sparse),
         key=lambda pair: abs(log(size(pair[0].first) / size(pair[1].first))),
@@ -76,8 +78,8 @@ def _finished(group: SeedGroup) -> Side:
 def _at_budget(
     basis: str, dense: Sequence[SeedGroup], sparse: Sequence[SeedGroup], budget_key: str
 ) -> Comparison:
-    """Compare the best of each kind at the smaller of the two budgets, read off their curves."""
-    best = [min(kind, key=_final_loss) for kind in (dense, sparse)]
+    """Compare the best of each kind at the smaller of their two budgets, by their loss curves."""
+    best = [min(kind, key=attrgetter("final_loss")) for kind in (dense, sparse)]
     totals = [group.interval(budget_key) for group in best]
     if totals[0] is None or totals[1] is None:
         lacking = best[0] if totals[0] is None else best[1]
@@ -87,33 +89,28 @@ def _at_budget(
     sides = []
     for group, total in zip(best, totals, strict=True):
         assert total is not None
-        share = budget / total.mean if total.mean else 1.0
-        losses = [loss_at_fraction(run, share) for run in group.runs]
+        fraction = budget / total.mean if total.mean else 1.0
+        losses = [loss_at_fraction(run, fraction) for run in group.runs]
         known = [loss for loss in losses if loss is not None]
         loss = fmean(known) if len(known) == len(losses) else None
-        note = "at its end" if share > AT_END else f"after {share:.0%} of its training"
+        note = "at its end" if fraction > COMPLETE else f"after {fraction:.0%} of its training"
         sides.append(Side(group, loss, note))
     return Comparison(basis, sides[0], sides[1], None)
 
 
-def _final_loss(group: SeedGroup) -> float:
-    interval = group.interval("loss")
-    return interval.mean if interval else float("inf")
+def loss_at_fraction(run: Run, fraction: float) -> float | None:
+    """Return held-out loss after a fraction of the run's tokens, interpolated between evaluations.
 
-
-def loss_at_fraction(run: Run, share: float) -> float | None:
-    """Return held-out loss after a share of the run's tokens, between evaluations by log-log.
-
-    The curve is taken as a power law of tokens between two evaluations (arXiv:2001.08361).
-    Before the first evaluation it is unknown.
+    Between two evaluations, loss is taken as a power law of tokens (arXiv:2001.08361). Before the
+    first evaluation it is unknown.
     """
     points = [(row["tokens"], row["loss"]) for row in run.evaluations if row["loss"] is not None]
     if run.final_loss is not None and (not points or points[-1][0] < run.tokens):
         points.append((run.tokens, run.final_loss))
-    tokens = share * run.tokens
-    if share > AT_END:
+    tokens = fraction * run.tokens
+    if fraction > COMPLETE:
         return run.final_loss
-    after = bisect_left([place for place, _ in points], tokens)
+    after = bisect_left([position for position, _ in points], tokens)
     if after == len(points):
         return None
     right_tokens, right_loss = points[after]

@@ -1,4 +1,4 @@
-"""How evenly a run's tokens met its experts: over layers, experts and time."""
+"""Expert load of a run over layers, experts and time: how evenly tokens were routed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from typing import Any
 
 from moe.runs.run import Run
 
-# The last part of training that "at the end" means.
-FINAL_SHARE = 0.25
+# "At the end" is this last fraction of training.
+FINAL_FRACTION = 0.25
 MAX_COLUMNS = 120
 
 
 @dataclass(frozen=True)
 class LoadMaps:
-    """Load relative to the even share: 1 is even, 0 an expert that saw nothing."""
+    """Expert load relative to a uniform one: 1 is even, 0 an expert that got no tokens."""
 
     layers: list[int]
     by_expert: list[list[float]]
     """[layer][expert], mean over the last quarter of training."""
     steps: list[int]
     busiest: list[list[float]]
-    """[layer][step]: the busiest expert's load."""
+    """[layer][step]: load of the layer's busiest expert."""
 
     @property
     def worst(self) -> float:
@@ -30,17 +30,17 @@ class LoadMaps:
 
     @property
     def idle_experts(self) -> int:
-        """Experts that saw under a tenth of the even share at the end."""
+        """Number of experts with under a tenth of the uniform load at the end."""
         return sum(load < 0.1 for row in self.by_expert for load in row)
 
 
 def load_maps(run: Run) -> LoadMaps | None:
-    """Return the run's load maps; `None` for a dense model or an unlogged one."""
+    """Return the run's load maps; `None` for a dense model, or where no load was logged."""
     rows = [row for row in run.expert_load if row["counts"]]
     if not rows:
         return None
     layers = list(rows[-1]["layers"])
-    final = rows[-max(1, round(FINAL_SHARE * len(rows))) :]
+    final = rows[-max(1, round(FINAL_FRACTION * len(rows))) :]
     by_expert = [
         _relative(_summed([row["counts"][i] for row in final])) for i in range(len(layers))
     ]

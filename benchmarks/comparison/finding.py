@@ -1,17 +1,19 @@
-"""The comparison in one honest sentence, whichever way it went."""
+"""The report's finding: dense against sparse in one sentence, whichever way it went."""
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 
 from benchmarks.comparison.equality import count_as_equal, relative_gap
 from benchmarks.comparison.seed_groups import SeedGroup, group_runs
 from moe.runs.run import Run
 from parallel.measurement.intervals import difference_of_means
+from parallel.measurement.measurement import comparable
 from parallel.measurement.units import ratio, readable, significant
 
 
 def finding(runs: Sequence[Run]) -> str:
-    """Return one sentence on dense against sparse; on the best run where there is only one kind."""
+    """Return one sentence on dense against sparse, or on the best run if there is only one kind."""
     groups = [group for group in group_runs(runs) if group.interval("loss") is not None]
     pair = closest_pair(groups)
     if pair is not None:
@@ -19,15 +21,15 @@ def finding(runs: Sequence[Run]) -> str:
     if not groups:
         return "No run has a held-out loss yet, so nothing can be compared."
     kind = "sparse" if groups[0].sparse else "dense"
-    best = min(groups, key=_loss)
-    text = f"{best.label} reached a held-out loss of {_loss(best):.3f} nats/token"
+    best = min(groups, key=attrgetter("final_loss"))
+    text = f"{best.label} reached a held-out loss of {best.final_loss:.3f} nats/token"
     if len(groups) == 1:
         return f"{text}; there is no run to compare it with."
-    second = min((group for group in groups if group is not best), key=_loss)
+    second = min((group for group in groups if group is not best), key=attrgetter("final_loss"))
     gap, noise = _loss_gap(best, second)
     return (
-        f"Of {len(groups)} {kind} models, {text}, {gap} than {second.label} ({_loss(second):.3f});"
-        f" {noise}."
+        f"Of {len(groups)} {kind} models, {text}, {gap} than {second.label}"
+        f" ({second.final_loss:.3f}); {noise}."
     )
 
 
@@ -39,7 +41,7 @@ def closest_pair(groups: Sequence[SeedGroup]) -> tuple[SeedGroup, SeedGroup] | N
         dense, sparse = pair
         active = relative_gap(dense.first.active_parameters, sparse.first.active_parameters)
         tokens = relative_gap(dense.first.tokens, sparse.first.tokens)
-        return round(active, 2), round(tokens, 2), _loss(dense) + _loss(sparse)
+        return round(active, 2), round(tokens, 2), dense.final_loss + sparse.final_loss
 
     return min(pairs, key=distance) if pairs else None
 
@@ -48,13 +50,13 @@ def _pair_sentence(dense: SeedGroup, sparse: SeedGroup) -> str:
     gap, noise = _loss_gap(sparse, dense)
     return (
         f"{_basis(dense, sparse)}, the sparse model {_size(sparse)} reached a held-out loss of"
-        f" {_loss(sparse):.3f} nats/token against {_loss(dense):.3f} for the dense one, {gap},"
-        f" taking {_costs(dense, sparse)} per token; {noise}."
+        f" {sparse.final_loss:.3f} nats/token against {dense.final_loss:.3f} for the dense one,"
+        f" {gap}, taking {_costs(dense, sparse)} per token; {noise}."
     )
 
 
 def _basis(dense: SeedGroup, sparse: SeedGroup) -> str:
-    """Say on what footing the two stand: active parameters and tokens."""
+    """Return whether the two are equal in active parameters and tokens, in words."""
     d, s = dense.first, sparse.first
     sizes = f"{readable(d.active_parameters, '')} dense, {readable(s.active_parameters, '')} sparse"
     if count_as_equal(d.active_parameters, s.active_parameters):
@@ -76,7 +78,7 @@ def _size(sparse: SeedGroup) -> str:
 
 
 def _loss_gap(first: SeedGroup, second: SeedGroup) -> tuple[str, str]:
-    """Describe the loss of `first` against `second`, and how far it can be told from noise."""
+    """Return how the loss of `first` differs from `second`, and whether that is beyond noise."""
     values = [[run.final_loss or math.nan for run in group.runs] for group in (first, second)]
     gap = difference_of_means(*values)
     size = f"{significant(abs(gap.mean), 2)} {'lower' if gap.mean < 0 else 'higher'}"
@@ -107,7 +109,7 @@ def _energy(dense: SeedGroup, sparse: SeedGroup) -> str:
     d, s = dense.measurement("energy_per_token"), sparse.measurement("energy_per_token")
     if d.value is None or s.value is None:
         return "an unknown energy"
-    if (d.kind, d.source, d.boundary) != (s.kind, s.source, s.boundary):
+    if not comparable([d, s]):
         return "an energy not comparable (unlike meters)"
     return f"{ratio(s.value / d.value)} the energy ({s.kind})" if d.value else "an unknown energy"
 

@@ -1,4 +1,4 @@
-"""Whether runs count FLOPs alike: what is not alike is not compared silently."""
+"""Whether runs count FLOPs by the same convention; others are refused, never compared silently."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from moe.cost.ledger import ledger
 from moe.runs.run import Run
 
 OWN_CONVENTION = "moescale"
-# The recorded number is an exact integer in our convention; floats round far below this.
+# Our convention gives an exact integer; rounding of floats stays far below this.
 TOLERANCE = 1e-6
 
 
@@ -23,14 +23,14 @@ def convention(run: Run) -> str:
     named = run.ledger.get("flop_convention")
     if named is not None:
         return str(named)
-    counted = _counted_again(run)
+    counted = _recount(run)
     if counted is None or abs(counted / run.flops_per_token - 1) <= TOLERANCE:
         return OWN_CONVENTION
     share = run.flops_per_token / counted
     return f"another ({run.flops_per_token:.4g} FLOP/token recorded, {share:.3g} x moescale's)"
 
 
-def _counted_again(run: Run) -> float | None:
+def _recount(run: Run) -> float | None:
     """Return FLOPs per token by our convention; `None` where the model is not fully stated."""
     try:
         model = ModelConfig.model_validate(run.experiment.get("model", {}))

@@ -1,10 +1,10 @@
-"""Which models no other one beats in loss and in cost at once."""
+"""The Pareto front of loss and cost: models that no other beats in both."""
 
 from collections.abc import Sequence
 
 from benchmarks.comparison.seed_groups import SeedGroup
 
-# Costs against which loss is weighed.
+# Costs for which the report shows a front, by quantity.
 PARETO_COSTS = ("training_flops", "energy", "money", "device_hours", "training_state_bytes")
 
 
@@ -19,8 +19,8 @@ def pareto_front(groups: Sequence[SeedGroup], cost: str) -> list[SeedGroup]:
         price, loss = group.interval(cost), group.interval("loss")
         if price is not None and loss is not None:
             points.append((price.mean, loss.mean, group))
-    kept: list[tuple[float, float, SeedGroup]] = []
+    members: list[tuple[float, float, SeedGroup]] = []
     for point in sorted(points, key=lambda point: point[:2]):
-        if not kept or point[1] < kept[-1][1] or point[:2] == kept[-1][:2]:
-            kept.append(point)
-    return [group for _, _, group in kept]
+        if not members or point[1] < members[-1][1] or point[:2] == members[-1][:2]:
+            members.append(point)
+    return [group for _, _, group in members]

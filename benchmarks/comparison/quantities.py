@@ -1,4 +1,4 @@
-"""What is compared between runs: each quantity once, with unit, origin and direction."""
+"""Every quantity that reports compare, with its unit, origin and direction."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Better = Literal["lower", "higher", "neither"]
 
 @dataclass(frozen=True)
 class Quantity:
-    """One line of every comparison."""
+    """One quantity of a run: a line of the report's tables."""
 
     key: str
     section: str
@@ -56,7 +56,7 @@ def _training_flops(run: Run) -> Measurement:
 
 
 def _bytes_per_active(run: Run) -> Measurement:
-    """Weights a user must keep in memory for each parameter that works on a token."""
+    """Bytes of weights in memory for each active parameter."""
     weights = run.ledger.get("bf16_weight_bytes")
     value = None if weights is None else weights / run.active_parameters
     return _known(value, "B/parameter", LEDGER, "modelled")
@@ -71,13 +71,13 @@ def _device_hours(run: Run) -> Measurement:
 
 
 def _metering(run: Run) -> Measurement:
-    """What reading the meters took between training steps."""
+    """Fraction of training time spent on reading meters between steps."""
     overhead = (run.record.get("energy") or {}).get("overhead") or {}
     return _known(overhead.get("share_of_train_time"), "share", CLOCK, "measured")
 
 
 def _useful_time(run: Run) -> Measurement:
-    """Training steps that stayed, over all the time the run was allocated (moe/runs/goodput.py)."""
+    """Goodput: retained training steps over all allocated time (moe/runs/goodput.py)."""
     share = (run.record.get("goodput") or {}).get("useful_share_of_time")
     return _known(share, "share", CLOCK, "measured")
 

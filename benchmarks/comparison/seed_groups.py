@@ -1,6 +1,7 @@
-"""Runs that differ only in their seed, together: means with intervals."""
+"""Runs that differ only in their seed, grouped: means with intervals."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,12 +22,12 @@ class SeedGroup:
 
     @property
     def key(self) -> str:
-        """What names the group in tables and plots."""
+        """Unique name of the group in tables and plots."""
         return self.runs[0].run_id
 
     @cached_property
     def first(self) -> Run:
-        """A run that stands for what all share."""
+        """The first run; it stands for what all runs of the group share."""
         return self.runs[0]
 
     @property
@@ -34,14 +35,20 @@ class SeedGroup:
         """Whether its model has routed experts."""
         return self.first.sparse
 
+    @property
+    def final_loss(self) -> float:
+        """Mean held-out loss at the end, nats/token; infinite where it is unknown."""
+        interval = self.interval("loss")
+        return interval.mean if interval else math.inf
+
     def interval(self, key: str) -> MeanInterval | None:
-        """Return a quantity's mean over seeds; `None` where a run lacks it or knows it unlike."""
+        """Return a quantity's mean over seeds; `None` if a run lacks it or its meters differ."""
         parts = [BY_KEY[key].of(run) for run in self.runs]
         known = [part.value for part in parts if part.value is not None]
         return mean_interval(known) if len(known) == len(parts) and comparable(parts) else None
 
     def measurement(self, key: str) -> Measurement:
-        """Return a quantity's mean over seeds with the origin of its first value."""
+        """Return a quantity's mean over seeds, with the origin of the first run's value."""
         parts = [BY_KEY[key].of(run) for run in self.runs]
         interval = self.interval(key)
         if interval is None:
@@ -55,7 +62,7 @@ class SeedGroup:
 
 
 def group_runs(runs: Sequence[Run]) -> list[SeedGroup]:
-    """Group runs that differ in nothing but seed and name, in order of first appearance."""
+    """Group runs that differ only in seed and name, in order of first appearance."""
     found: dict[str, list[Run]] = {}
     for run in runs:
         found.setdefault(_identity(run), []).append(run)

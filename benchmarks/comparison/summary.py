@@ -1,4 +1,4 @@
-"""The report in a few sentences: who is best at what, what noise leaves open, what is a model."""
+"""The report's summary: the best by each quantity, the Pareto front, what noise leaves open."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from benchmarks.comparison.seed_groups import SeedGroup
 from parallel.measurement.measurement import Measurement, comparable
 from parallel.measurement.units import readable
 
-# How many names a sentence holds.
-MOST_NAMES = 4
+# Names in one sentence; the rest are counted.
+MAX_NAMES = 4
 _EXTREMES = (
     ("loss", "Lowest held-out loss"),
     ("tokens_per_s", "Fastest"),
@@ -27,7 +27,7 @@ def summary(groups: Sequence[SeedGroup]) -> list[str]:
 
 
 def _extreme(groups: Sequence[SeedGroup], key: str, words: str) -> str | None:
-    """Name the best of a quantity; nothing where there is no choice."""
+    """Return who is best by a quantity and who follows; `None` unless two are comparable."""
     known = [(m, g) for g in groups if (m := g.measurement(key)).value is not None]
     if len(known) < 2 or not comparable([measurement for measurement, _ in known]):
         return None
@@ -91,6 +91,6 @@ def _meter(groups: Sequence[SeedGroup]) -> str | None:
 
 def _names(groups: Sequence[SeedGroup]) -> str:
     labels = [group.label for group in groups]
-    if len(labels) > MOST_NAMES:
-        return f"{', '.join(labels[:MOST_NAMES])} and {len(labels) - MOST_NAMES} more"
+    if len(labels) > MAX_NAMES:
+        return f"{', '.join(labels[:MAX_NAMES])} and {len(labels) - MAX_NAMES} more"
     return ", ".join(labels)

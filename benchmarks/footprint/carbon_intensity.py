@@ -1,4 +1,4 @@
-"""Carbon intensity of electricity by zone: a dated table that ships, or the user's own value."""
+"""Carbon intensity of electricity by grid zone: a dated table that ships with moescale."""
 
 import difflib
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from benchmarks.published.rows import published_rows
 
 @dataclass(frozen=True)
 class GridZone:
-    """One row of `published/carbon_intensity.csv`, resolved."""
+    """A row of `published/carbon_intensity.csv`, with the value of the row it may refer to."""
 
     code: str
     name: str
     gco2e_per_kwh: float
     year: int | None
-    """Year the value is of; `None` where its source does not say."""
+    """Year of the value; `None` where its source does not state it."""
     source: str
 
     @property
     def label(self) -> str:
-        """Zone, year and source in one line, to be printed wherever the value is used."""
+        """Zone, value, year and source in one line, to print wherever the value is used."""
         year = "year not stated" if self.year is None else str(self.year)
         return f"{self.code} {self.gco2e_per_kwh:g} gCO2e/kWh ({year}; {self.source})"
 
@@ -30,31 +30,31 @@ class GridZone:
 def grid_zones() -> dict[str, GridZone]:
     """Return all zones by code: countries, US states, cloud regions, WORLD."""
     rows = {row["zone"]: row for row in published_rows("carbon_intensity")}
-    found = {}
+    zones = {}
     for code, row in rows.items():
         grid = rows[row["same_as"]] if row["same_as"] else row
         source = grid["source"] if grid is row else f"grid {row['same_as']}: {grid['source']}"
-        found[code] = GridZone(
+        zones[code] = GridZone(
             code=code,
             name=row["name"],
             gco2e_per_kwh=float(grid["gco2e_per_kwh"]),
             year=int(grid["year"]) if grid["year"] else None,
             source=source,
         )
-    return found
+    return zones
 
 
 def grid_zone(code: str) -> GridZone:
-    """Return a zone by its code, whatever its case.
+    """Return a zone by its code, in upper or lower case.
 
     Raises:
-        BenchmarkError: No such zone; names the nearest code or place.
+        BenchmarkError: No such zone; suggests the closest code or place.
     """
     by_lower = {known.lower(): known for known in grid_zones()}
     if code.lower() in by_lower:
         return grid_zones()[by_lower[code.lower()]]
     names = {known.name.lower(): known.code for known in reversed(grid_zones().values())}
-    near = difflib.get_close_matches(code.lower(), [*by_lower, *names], n=1)
-    hint = names.get(near[0]) or by_lower.get(near[0]) if near else None
+    matches = difflib.get_close_matches(code.lower(), [*by_lower, *names], n=1)
+    hint = names.get(matches[0]) or by_lower.get(matches[0]) if matches else None
     remedy = f"did you mean {hint}?" if hint else "`moe carbon --zones` lists them"
     raise BenchmarkError(f"energy.region = {code!r}: no such zone: {remedy}")

@@ -1,4 +1,4 @@
-"""What a run's joules and hours mean in carbon, water and money, as its `[energy]` states."""
+"""Carbon, water and money of a run's joules and hours, under the assumptions in `[energy]`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,12 +15,12 @@ from moe.runs.run import Run
 from parallel.measurement.measurement import Measurement
 from parallel.measurement.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 
-# Each pair says the same thing; stating one withdraws the other.
+# Two ways to state the same thing: stating one removes the other.
 _EXCLUSIVE = {"region": "carbon_intensity", "carbon_intensity": "region"}
 
 
 def with_assumptions(run: Run, changes: Mapping[str, Any]) -> Run:
-    """Return the run under other assumptions: keys of `[energy]`; `None` keeps the run's own.
+    """Return the run under other assumptions, keys of `[energy]`; `None` keeps the run's own.
 
     Raises:
         BenchmarkError: A value is out of range, or the region is not in the table.
@@ -37,10 +37,10 @@ def with_assumptions(run: Run, changes: Mapping[str, Any]) -> Run:
 
 
 def assumptions(run: Run) -> EnergyConfig:
-    """Return the run's `[energy]` section, checked.
+    """Return the run's `[energy]` section, validated.
 
     Raises:
-        BenchmarkError: It breaks a rule; names the key.
+        BenchmarkError: A value is invalid; names the key.
     """
     try:
         return EnergyConfig.model_validate(run.experiment.get("energy", {}))
@@ -50,7 +50,7 @@ def assumptions(run: Run) -> EnergyConfig:
 
 
 def grid_intensity(run: Run) -> tuple[float, str] | None:
-    """Return carbon intensity in gCO2e/kWh and where it is from; `None` where none is stated.
+    """Return the grid's carbon intensity, gCO2e/kWh, and its source; `None` where none is stated.
 
     Raises:
         BenchmarkError: The region is not in the table.
@@ -60,12 +60,12 @@ def grid_intensity(run: Run) -> tuple[float, str] | None:
         return config.carbon_intensity, f"stated {config.carbon_intensity:g} gCO2e/kWh"
     if config.region is None:
         return None
-    found = grid_zone(config.region)
-    return found.gco2e_per_kwh, found.label
+    grid = grid_zone(config.region)
+    return grid.gco2e_per_kwh, grid.label
 
 
 def facility_energy(run: Run) -> Measurement:
-    """Return the run's energy times PUE, J: what the facility drew for it."""
+    """Return the run's energy times PUE, J: the facility's energy for it."""
     energy, pue = run.energy("total", "J"), assumptions(run).pue
     if energy.value is None or pue == 1:
         return energy
@@ -81,7 +81,7 @@ def facility_energy(run: Run) -> Measurement:
 
 
 def emissions(run: Run) -> Measurement:
-    """Return operational emissions, gCO2e (location-based; without making the hardware)."""
+    """Return operational emissions, gCO2e (location-based; without embodied carbon)."""
     known = grid_intensity(run)
     if known is None:
         return Measurement.missing("gCO2e", "none", "no energy.region or carbon_intensity stated")
@@ -89,7 +89,7 @@ def emissions(run: Run) -> Measurement:
 
 
 def water(run: Run) -> Measurement:
-    """Return water used, litres."""
+    """Return the water used, litres."""
     litres = assumptions(run).water_litres_per_kwh
     if litres is None:
         return Measurement.missing("L", "none", "no energy.water_litres_per_kwh stated")
@@ -97,7 +97,7 @@ def water(run: Run) -> Measurement:
 
 
 def price(run: Run) -> Measurement:
-    """Return the price of device-hours and of power, as far as they are stated."""
+    """Return the price of device-hours and of electricity, as far as either is stated."""
     config = assumptions(run)
     if config.price_per_device_hour is None and config.price_per_kwh is None:
         return Measurement.missing(config.currency, "none", "no energy.price_per_... stated")
@@ -127,12 +127,12 @@ def device_hours(run: Run) -> float | None:
 
 
 def per_token(total: Measurement, run: Run) -> Measurement:
-    """Return a run's total for one trained token."""
+    """Return a run's total per token trained on."""
     return total.over(run.tokens, f"{total.unit}/token")
 
 
 def per_nat(total: Measurement, run: Run) -> Measurement:
-    """Return a run's total for one nat of held-out loss below even guessing, ln(vocabulary)."""
+    """Return a run's total per nat that held-out loss is below uniform guessing, ln(vocabulary)."""
     unit = f"{total.unit}/nat"
     vocab_size = run.experiment.get("model", {}).get("vocab_size")
     if total.value is None:

@@ -1,4 +1,4 @@
-"""What another starting hour would have saved, by an hourly carbon intensity."""
+"""Emissions that a later start would have saved, by an hourly carbon intensity."""
 
 import csv
 from bisect import bisect_right
@@ -11,21 +11,21 @@ from benchmarks.errors import BenchmarkError
 
 @dataclass(frozen=True)
 class HourlyIntensity:
-    """gCO2e/kWh from each time on; the last value holds as long as the step before it."""
+    """Carbon intensity from each time on; the last value holds as long as the one before it."""
 
     times: list[datetime]
     gco2e_per_kwh: list[float]
 
     @property
     def end(self) -> datetime:
-        """Where the series ends."""
+        """End of the series."""
         return self.times[-1] + (self.times[-1] - self.times[-2])
 
     def mean(self, begin: datetime, duration: timedelta) -> float:
-        """Return the mean over a stretch, weighted by time.
+        """Return the mean over a period, gCO2e/kWh, weighted by time.
 
         Raises:
-            BenchmarkError: The stretch is not inside the series.
+            BenchmarkError: The period is not inside the series.
         """
         stop = begin + duration
         if begin < self.times[0] or stop > self.end:
@@ -39,16 +39,16 @@ class HourlyIntensity:
         total, position = 0.0, begin
         index = bisect_right(self.times, begin) - 1
         while position < stop:
-            border = self.times[index + 1] if index + 1 < len(self.times) else self.end
-            border = min(border, stop)
-            total += self.gco2e_per_kwh[index] * ((border - position) / duration)
-            position, index = border, index + 1
+            boundary = self.times[index + 1] if index + 1 < len(self.times) else self.end
+            boundary = min(boundary, stop)
+            total += self.gco2e_per_kwh[index] * ((boundary - position) / duration)
+            position, index = boundary, index + 1
         return total
 
 
 @dataclass(frozen=True)
 class StartComparison:
-    """The run's own start and the best one near it."""
+    """The run's own start against the best later one."""
 
     intensity: float
     """Mean over the run as it was, gCO2e/kWh."""
@@ -57,8 +57,8 @@ class StartComparison:
     """Mean had it started then, gCO2e/kWh."""
 
     @property
-    def saved_share(self) -> float:
-        """Share of the emissions that the best start would have saved."""
+    def saved_fraction(self) -> float:
+        """Fraction of the emissions that the best start would have saved."""
         return 1 - self.best_intensity / self.intensity if self.intensity else 0.0
 
 
@@ -67,7 +67,8 @@ def best_start(
 ) -> StartComparison:
     """Find the start from `begin` to `within` later with the lowest mean intensity.
 
-    Power is taken as even over the run. Starts tried: the run's own, and each time of the series.
+    Power is assumed constant over the run. Candidates: the run's own start, and each time of the
+    series.
 
     Raises:
         BenchmarkError: The run itself is not inside the series.
@@ -80,10 +81,10 @@ def best_start(
 
 
 def read_hourly(path: Path) -> HourlyIntensity:
-    """Read a CSV with columns `time` (ISO 8601; UTC where no zone) and `gco2e_per_kwh`.
+    """Read a CSV with columns `time` (ISO 8601; UTC if it names no zone) and `gco2e_per_kwh`.
 
     Raises:
-        BenchmarkError: Missing file or column, a damaged row, or times that do not grow.
+        BenchmarkError: Missing file or column, a damaged row, or times that do not increase.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

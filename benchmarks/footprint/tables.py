@@ -1,4 +1,4 @@
-"""What `moe carbon` prints."""
+"""Rows and table of `moe carbon`: emissions of runs, and the shipped grid zones."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -51,25 +51,25 @@ def run_rows(
             "reason": emitted.reason,
         }
         if hourly is not None:
-            row |= _shift(run, energy.value, hourly, timedelta(hours=within_hours))
+            row |= _start_columns(run, energy.value, hourly, timedelta(hours=within_hours))
         rows.append(row)
     return rows
 
 
-def _shift(run: Run, joules: float | None, hourly: Path, within: timedelta) -> Row:
-    """Return what the hourly series says of the run's start, power taken as even."""
+def _start_columns(run: Run, joules: float | None, hourly: Path, within: timedelta) -> Row:
+    """Return emissions at the run's own and at the best start, power assumed constant."""
     try:
         begin = datetime.fromisoformat(run.record["started_at"])
         end = datetime.fromisoformat(run.record["finished_at"])
     except (KeyError, TypeError, ValueError):
         raise BenchmarkError(f"{run.path}: its start or end is not recorded") from None
-    shift = best_start(read_hourly(hourly), begin, end - begin, within)
+    comparison = best_start(read_hourly(hourly), begin, end - begin, within)
     kwh = None if joules is None else joules / JOULES_PER_KWH
     return {
-        "hourly_gco2e": None if kwh is None else kwh * shift.intensity,
-        "best_start": shift.best_start.isoformat(),
-        "best_gco2e": None if kwh is None else kwh * shift.best_intensity,
-        "saved_share": shift.saved_share,
+        "hourly_gco2e": None if kwh is None else kwh * comparison.intensity,
+        "best_start": comparison.best_start.isoformat(),
+        "best_gco2e": None if kwh is None else kwh * comparison.best_intensity,
+        "saved_share": comparison.saved_fraction,
     }
 
 
@@ -77,8 +77,8 @@ _UNITS = {"energy_joules": "J", "emissions_gco2e": "gCO2e", "hourly_gco2e": "gCO
           "best_gco2e": "gCO2e", "saved_share": "share"}  # fmt: skip
 
 
-def show(rows: Sequence[Row]) -> None:
-    """Print rows as a table for people."""
+def print_rows(rows: Sequence[Row]) -> None:
+    """Print rows as a table."""
     from rich.console import Console
     from rich.table import Table
 

@@ -36,7 +36,7 @@ def test_best_start_within_reach(tmp_path: Path) -> None:
     assert shift.intensity == 300
     assert shift.best_start == NOON + timedelta(hours=3)
     assert shift.best_intensity == 75
-    assert shift.saved_share == pytest.approx(0.75)
+    assert shift.saved_fraction == pytest.approx(0.75)
     # With more patience the last two hours are reached, and nothing beyond the series.
     assert best_start(series, NOON, two_hours, timedelta(days=9)).best_intensity == 10
 
