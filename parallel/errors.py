@@ -1,7 +1,7 @@
-"""The error that tells a user which layout or device setting to change."""
+"""The error of wrong layout, precision and device settings."""
 
 
 class ParallelError(ValueError):
-    """A layout, precision or device that cannot be had; the message says what to change."""
+    """A layout, precision or device that is not possible; the message says what to change."""
 
     exit_code = 2

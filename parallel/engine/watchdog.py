@@ -1,8 +1,8 @@
-"""Ends a rank that makes no progress, and says which collective it waits in.
+"""A watchdog that ends a rank without progress and reports which collective it waits in.
 
-A collective waits for ever, or for its backend's own timeout, when another rank hangs. Every rank
-watches itself: the one that hangs and those that wait for it all end, with a non-zero exit code,
-so that whoever started them (torchrun, srun) ends the rest and may start them again.
+A collective waits forever, or until its backend's own time-out, when another rank hangs. Every rank
+watches itself: the one that hangs and those that wait for it all exit with a non-zero code, so that
+their launcher (torchrun, srun) ends the rest and may restart them.
 """
 
 import os
@@ -18,26 +18,29 @@ _COLLECTIVES = f"{os.sep}torch{os.sep}distributed{os.sep}distributed_c10d.py"
 
 
 class Watchdog:
-    """Watches the thread that made it, from a thread of its own."""
+    """Watches the thread that creates it, from a thread of its own."""
 
     def __init__(
         self,
         rank: int,
         timeout_s: float,
         end: Callable[[int], object] = os._exit,
-        say: Callable[[str], object] = lambda line: print(line, file=sys.stderr, flush=True),
+        report: Callable[[str], object] = lambda line: print(line, file=sys.stderr, flush=True),
     ) -> None:
-        """Begin to watch; `timeout_s` seconds without `beat` end the process."""
+        """Start watching: `timeout_s` seconds without `beat` end the process.
+
+        `end` and `report` replace exiting and writing to standard error in tests.
+        """
         self.rank, self.timeout_s = rank, timeout_s
-        self._end, self._say = end, say
+        self._end, self._report = end, report
         self._watched = threading.get_ident()
-        self._doing, self._beats = "the start", 0
+        self._activity, self._beats = "the start", 0
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def beat(self, doing: str | None = None) -> None:
-        """Say that the run goes on, and what it does now (none: as before)."""
-        self._doing, self._beats = doing or self._doing, self._beats + 1
+    def beat(self, activity: str | None = None) -> None:
+        """Signal progress, and what the run does now (None: the same as before)."""
+        self._activity, self._beats = activity or self._activity, self._beats + 1
 
     def close(self) -> None:
         """Stop watching."""
@@ -46,12 +49,12 @@ class Watchdog:
     def _watch(self) -> None:
         beats, silent_s, pause_s = 0, 0.0, min(1.0, self.timeout_s / 4)
         while not self._closed.wait(pause_s):
-            # Counted in looks: where the whole machine stood still, this rank does not hang.
+            # Counted in wake-ups, not by the clock: a suspended machine is no hanging rank.
             silent_s = silent_s + pause_s if self._beats == beats else 0.0
             beats = self._beats
             if silent_s >= self.timeout_s:
-                self._say(
-                    f"moe: rank {self.rank}: no progress for {silent_s:.0f} s in {self._doing}:"
+                self._report(
+                    f"moe: rank {self.rank}: no progress for {silent_s:.0f} s in {self._activity}:"
                     f" {waits_in(self._watched)}; ending this rank (parallel.timeout_s ="
                     f" {self.timeout_s:g})"
                 )
@@ -60,7 +63,7 @@ class Watchdog:
 
 
 def waits_in(thread: int) -> str:
-    """Say where a thread is: the collective it waits in, or the line it runs.
+    """Describe where a thread is: the collective it waits in, or the line it runs.
 
     The backward pass on a GPU runs in another thread: any thread inside a collective counts.
     """
@@ -74,7 +77,7 @@ def waits_in(thread: int) -> str:
 
 
 def _collective(frame: FrameType | None) -> str | None:
-    """Return the outermost function of torch's collectives on a thread's stack."""
+    """Return the name of torch's outermost collective on a thread's stack, if any."""
     name = None
     while frame is not None:
         if frame.f_code.co_filename.endswith(_COLLECTIVES):
@@ -86,10 +89,10 @@ def _collective(frame: FrameType | None) -> str | None:
 
 
 def _caller(frame: FrameType | None) -> str:
-    """Return the innermost place outside torch."""
+    """Return the innermost function outside torch, with file and line."""
     while frame is not None and _TORCH in frame.f_code.co_filename:
         frame = frame.f_back
     if frame is None:
-        return "an unknown place"
+        return "an unknown location"
     path = Path(frame.f_code.co_filename)
     return f"{frame.f_code.co_name} ({path.parent.name}/{path.name}:{frame.f_lineno})"

@@ -1,1 +1,1 @@
-"""What a device can do: what this machine has, and what data sheets promise."""
+"""What a device can do: probed on this machine, or stated by its data sheet."""

@@ -1,1 +1,1 @@
-"""Layouts as pure arithmetic: ranks, groups, divisibility, and the shape of a model they divide."""
+"""Layouts as pure arithmetic: ranks, groups, divisibility, and the model shape they divide."""

@@ -1,4 +1,4 @@
-"""Parallel layouts as pure arithmetic: which products must match, and what to change if not."""
+"""The `[parallel]` section: a layout, its own rules, and the layers of each pipeline chunk."""
 
 from itertools import accumulate
 from typing import Any, Literal, Self
@@ -13,7 +13,7 @@ RecomputeModule = Literal[
 
 
 class Layout(FrozenModel):
-    """The `[parallel]` section: how one model is laid over ranks.
+    """The `[parallel]` section: how one model is distributed over ranks.
 
     Attention layers use `tp * cp * pp * dp` ranks; expert layers fold the same ranks into
     `etp * ep * pp * edp` (arXiv:2504.14960). `dp` and `edp` follow from the number of ranks.
@@ -26,30 +26,30 @@ class Layout(FrozenModel):
     pp: int = Field(default=1, ge=1)
     """Pipeline stages."""
     vpp: int = Field(default=1, ge=1)
-    """Virtual pipeline chunks a stage (interleaved schedule)."""
+    """Virtual pipeline chunks per stage (interleaved schedule)."""
     ends_count_as_layers: bool = False
-    """Count input embedding and LM head as one layer each when layers are dealt over stages: the
+    """Count input embedding and LM head as one layer each when layers are assigned to stages: the
     first and the last chunk hold one layer fewer. For depths like Llama 3.1 405B's 126."""
     stage_layers: tuple[PositiveInt, ...] | None = None
-    """Layers of each stage, where they are not dealt evenly; with `vpp`, of each of the pp * vpp
-    chunks in the model's order (chunk c of stage s is number c * pp + s)."""
+    """Layers of each stage, where stages are uneven; with `vpp`, of each of the pp * vpp chunks in
+    the model's order (chunk c of stage s is number c * pp + s)."""
     recompute: Literal["none", "selective", "full"] = "none"
-    """Activations computed again in the backward pass: those of `recompute_modules`, or whole
-    layers, of which only the input is kept (arXiv:2205.05198)."""
+    """Activations recomputed in the backward pass: those of `recompute_modules`, or of all layers,
+    which then save only their input (arXiv:2205.05198)."""
     recompute_modules: tuple[RecomputeModule, ...] = ("core_attn",)
-    """With `selective`: parts of a layer, in megatron-core's words."""
+    """With `selective`: modules of a layer, by megatron-core's names."""
     ep: int = Field(default=1, ge=1)
     """Expert-parallel ranks."""
     etp: int | None = Field(default=None, ge=1)
     """Tensor-parallel ranks inside an expert. Default: 1."""
     cp: int = Field(default=1, ge=1)
-    """Context-parallel ranks: one sequence is cut into this many parts."""
+    """Context-parallel ranks: each sequence is sharded over this many."""
     dispatcher: Literal["allgather", "alltoall", "flex"] = "alltoall"
     """Token dispatcher of the expert layers."""
     flex_backend: Literal["deepep", "hybridep"] = "deepep"
     """Library behind `dispatcher = "flex"`; needs GPUs."""
     overlap_grad_reduce: bool = False
-    """Reduce gradients of finished layers while the backward pass goes on."""
+    """Reduce gradients of finished layers while the backward pass continues."""
     overlap_param_gather: bool = False
     """Gather updated parameters while the next forward pass begins (distributed optimizer)."""
     overlap_experts: bool = False
@@ -57,10 +57,10 @@ class Layout(FrozenModel):
     distributed_optimizer: bool = True
     """Shard optimizer states over data-parallel ranks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where ranks run: `auto` takes CUDA where this machine has it, and the run record says so."""
+    """Where ranks run: `auto` takes CUDA where this machine has it; the run record says which."""
     timeout_s: float = Field(default=600.0, gt=0)
-    """Seconds without progress (a micro-batch, an evaluation, a checkpoint waited for) after which
-    a rank names the collective it waits in and ends. Longer than the slowest checkpoint."""
+    """Seconds without progress (a micro-batch, an evaluation, waiting for a checkpoint) after which
+    a rank reports the collective it waits in and exits. Longer than the slowest checkpoint."""
 
     @model_validator(mode="before")
     @classmethod
@@ -112,13 +112,13 @@ class Layout(FrozenModel):
         return self.etp or 1
 
     def chunk_layers(self, num_layers: int) -> tuple[tuple[range, ...], ...]:
-        """Return, for each stage, for each of its chunks, the range of its layers.
+        """Return the layers of each chunk of each stage, indexed [stage][chunk].
 
-        Chunk `c` of stage `s` is the `(c * pp + s)`-th part of the model, as in megatron-core's
+        Chunk `c` of stage `s` is number `c * pp + s` in the model's order, as in megatron-core's
         interleaved schedule (arXiv:2104.04473, section 2.2).
 
         Raises:
-            ValueError: The layers cannot be dealt so; `layout_faults` says it to users.
+            ValueError: The layers do not divide so; `layout_faults` explains it to users.
         """
         bounds = self._chunk_bounds(num_layers)
         return tuple(
@@ -129,7 +129,7 @@ class Layout(FrozenModel):
         )
 
     def _chunk_bounds(self, num_layers: int) -> list[int]:
-        """Return the first layer of each chunk in the model's order, and the end."""
+        """Return the first layer of each chunk in the model's order, then the number of layers."""
         if self.stage_layers is not None:
             if sum(self.stage_layers) != num_layers:
                 raise ValueError(f"{num_layers} layers as {self.stage_layers}")

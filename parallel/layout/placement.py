@@ -1,4 +1,4 @@
-"""Where each rank stands: the order of parallel dimensions, and the groups that communicate.
+"""Ranks of a layout: the order of parallel dimensions, and the groups that communicate.
 
 The same ranks are ordered twice, once for attention (`tp`, `cp`, `dp`, `pp`) and once for experts
 (`etp`, `ep`, `edp`, `pp`); in both the first dimension varies fastest and `pp` slowest. This is
@@ -53,7 +53,7 @@ class Placement:
         raise ValueError(f"{names} are neither in {ATTENTION_DIMENSIONS} nor {EXPERT_DIMENSIONS}")
 
     def _groups(self, dimensions: tuple[str, ...], inside: set[str]) -> list[list[int]]:
-        """Enumerate offsets of the fixed dimensions, and within each those of the free ones."""
+        """Enumerate offsets along the other dimensions, and within each those along `inside`."""
         sizes = [self.sizes[name] for name in dimensions]
         strides = [prod(sizes[:i]) for i in range(len(sizes))]
         axes = list(zip(dimensions, sizes, strides, strict=True))
@@ -63,10 +63,10 @@ class Placement:
 
 
 def place(layout: Layout, num_ranks: int) -> Placement:
-    """Lay a layout over ranks.
+    """Place a layout on ranks.
 
     Raises:
-        ParallelError: The products do not divide the ranks; names both and the remedy.
+        ParallelError: A product of its sizes does not divide the number of ranks.
     """
     if fault := rank_fault(layout, num_ranks):
         raise ParallelError(fault)
@@ -79,22 +79,22 @@ def place(layout: Layout, num_ranks: int) -> Placement:
 
 
 def rank_fault(layout: Layout, num_ranks: int) -> str | None:
-    """Say which product does not divide the ranks, or nothing."""
+    """Return which product does not divide the ranks and what to change; None where both do."""
     attention = {"tp": layout.tp, "cp": layout.cp, "pp": layout.pp}
     experts = {"etp": layout.expert_tp, "ep": layout.ep, "pp": layout.pp}
     for sizes in (attention, experts):
-        whole = prod(sizes.values())
-        if num_ranks % whole:
+        divisor = prod(sizes.values())
+        if num_ranks % divisor:
             names = "*".join(sizes)
             numbers = "*".join(str(n) for n in sizes.values())
             return (
-                f"{names} = {numbers} = {whole} does not divide {num_ranks} ranks:"
-                f" run on a multiple of {whole} ranks, or change {', '.join(sizes)}"
+                f"{names} = {numbers} = {divisor} does not divide {num_ranks} ranks:"
+                f" run on a multiple of {divisor} ranks, or change {', '.join(sizes)}"
             )
     return None
 
 
 def _offsets(axes: Iterable[tuple[int, int]]) -> list[int]:
-    """Return every sum of one multiple a stride, the first axis varying fastest."""
+    """Return the offset of every index along `axes` (size, stride), the first varying fastest."""
     steps = [[i * stride for i in range(n)] for n, stride in axes]
-    return [sum(parts) for parts in product(*reversed(steps))]
+    return [sum(offsets) for offsets in product(*reversed(steps))]

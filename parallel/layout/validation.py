@@ -1,7 +1,7 @@
-"""Whether a layout fits a model and its batches: every product that must match.
+"""Whether a layout fits a model and its batches: every rule of divisibility.
 
 The rules are megatron-core's (`transformer_config.py`, `attention.py`, `moe_layer.py`,
-`pipeline_parallel/schedules.py` in 0.16 and 0.19), said before anything starts.
+`pipeline_parallel/schedules.py` in 0.16 and 0.19), checked before anything starts.
 """
 
 from parallel.errors import ParallelError
@@ -13,10 +13,10 @@ from parallel.layout.placement import Placement, place, rank_fault
 def checked_placement(
     layout: Layout, shape: ModelShape, batch: BatchSize, num_ranks: int
 ) -> Placement:
-    """Lay a model over ranks.
+    """Place a layout on ranks, if it fits the model and its batches.
 
     Raises:
-        ParallelError: The first fault, which product it is in and what to change.
+        ParallelError: The first fault, and what to change.
     """
     faults = layout_faults(layout, shape, batch, num_ranks)
     if faults:
@@ -26,10 +26,10 @@ def checked_placement(
 
 
 def num_micro_batches(placement: Placement, batch: BatchSize) -> int:
-    """Return the micro-batches of one step on one data-parallel rank.
+    """Return the number of micro-batches of one step on one data-parallel rank.
 
     Raises:
-        ParallelError: The global batch is not a whole number of them.
+        ParallelError: They do not divide the global batch.
     """
     if fault := _batch_fault(placement.dp, batch):
         raise ParallelError(fault)
@@ -37,8 +37,8 @@ def num_micro_batches(placement: Placement, batch: BatchSize) -> int:
 
 
 def layout_faults(layout: Layout, shape: ModelShape, batch: BatchSize, num_ranks: int) -> list[str]:
-    """Return all reasons why the engine cannot run this; none where it can."""
-    found = [
+    """Return why megatron-core cannot run this, and what to change; empty where it can."""
+    faults = [
         rank_fault(layout, num_ranks),
         *_tensor_faults(layout, shape),
         *_sequence_faults(layout, shape, batch),
@@ -48,12 +48,12 @@ def layout_faults(layout: Layout, shape: ModelShape, batch: BatchSize, num_ranks
         *_recompute_faults(layout, shape),
         _schedule_fault(layout, batch, num_ranks),
     ]
-    return [fault for fault in found if fault]
+    return [fault for fault in faults if fault]
 
 
 def _tensor_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
     tp, kv_heads = layout.tp, shape.num_kv_heads
-    cut = {
+    sharded = {
         "num_heads": shape.num_heads,
         "ffn_hidden_size": shape.ffn_hidden_size,
         "moe.shared_expert_ffn_hidden_size": shape.shared_expert_ffn_hidden_size,
@@ -61,8 +61,8 @@ def _tensor_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
         "mla.q_lora_rank": shape.q_lora_rank,
         "mla.kv_lora_rank + mla.qk_rope_head_dim": shape.kv_lora_rank + shape.qk_rope_head_dim,
     }
-    faults = [_indivisible("tp", tp, name, size) for name, size in cut.items() if size]
-    # Fewer key-value heads than ranks are shared by whole groups of ranks.
+    faults = [_indivisible("tp", tp, name, size) for name, size in sharded.items() if size]
+    # Where there are fewer key-value heads than ranks, several ranks hold the same head.
     if shape.num_heads % tp == 0 and kv_heads % tp and tp % kv_heads:
         faults.append(
             f"tp={tp} neither divides num_kv_heads={kv_heads} nor is a multiple of it:"
@@ -74,7 +74,7 @@ def _tensor_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
 def _sequence_faults(layout: Layout, shape: ModelShape, batch: BatchSize) -> list[str | None]:
     cp, tp, length = layout.cp, layout.tp, batch.seq_len
     faults: list[str | None] = []
-    # Each context-parallel rank takes two pieces, one early and one late, to even out work.
+    # Each context-parallel rank has two chunks, an early and a late one, to balance the work.
     if cp > 1 and length % (2 * cp):
         faults.append(
             f"2*cp = {2 * cp} does not divide seq_len={length}: make seq_len a multiple of"
@@ -115,7 +115,7 @@ def _depth_fault(layout: Layout, shape: ModelShape) -> str | None:
 
 
 def _tie_fault(layout: Layout, shape: ModelShape) -> str | None:
-    """Refuse three copies of one table: megatron-core asserts when it maps them to a checkpoint."""
+    """Refuse three copies of one table, for which megatron-core cannot build a checkpoint."""
     if layout.pp == 1 or not (shape.tie_embeddings and shape.mtp_layers):
         return None
     return (
@@ -128,7 +128,7 @@ def _expert_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
     ep, etp = layout.ep, layout.expert_tp
     if not any(shape.sparse_layers):
         wrong = [f"{name}={n}" for name, n in (("ep", ep), ("etp", etp)) if n > 1]
-        return [f"{text}: a dense model has no experts to cut: set it to 1" for text in wrong]
+        return [f"{text}: a dense model has no experts to shard: set it to 1" for text in wrong]
     faults = [
         _indivisible("ep", ep, "moe.num_experts", shape.num_experts),
         _indivisible("etp", etp, "moe.expert_ffn_hidden_size", shape.expert_ffn_hidden_size),
@@ -139,7 +139,7 @@ def _expert_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
 
 
 def _recompute_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
-    """Refuse to recompute parts that the model does not have."""
+    """Refuse to recompute modules that the model does not have."""
     if layout.recompute != "selective":
         return []
     present = {
@@ -175,23 +175,23 @@ def _schedule_fault(layout: Layout, batch: BatchSize, num_ranks: int) -> str | N
 
 
 def _batch_fault(dp: int, batch: BatchSize) -> str | None:
-    share = batch.micro_batch_size * dp
-    if batch.global_batch_size % share == 0:
+    divisor = batch.micro_batch_size * dp
+    if batch.global_batch_size % divisor == 0:
         return None
     return (
-        f"micro_batch_size*dp = {batch.micro_batch_size}*{dp} = {share} does not divide"
-        f" global_batch_size={batch.global_batch_size}: make it a multiple of {share}, or change"
+        f"micro_batch_size*dp = {batch.micro_batch_size}*{dp} = {divisor} does not divide"
+        f" global_batch_size={batch.global_batch_size}: make it a multiple of {divisor}, or change"
         " micro_batch_size or the number of ranks"
     )
 
 
-def _indivisible(name: str, parts: int, key: str, size: int) -> str | None:
-    if size % parts == 0:
+def _indivisible(name: str, divisor: int, key: str, size: int) -> str | None:
+    if size % divisor == 0:
         return None
-    return f"{name}={parts} does not divide {key} = {size}: choose {name} from {_choices(size)}"
+    return f"{name}={divisor} does not divide {key} = {size}: choose {name} from {_choices(size)}"
 
 
 def _choices(size: int) -> str:
-    """Name the usable divisors: the small ones, which is what anyone has ranks for."""
+    """List the smallest divisors, since nobody has ranks for more."""
     divisors = [n for n in range(1, min(size, 1024) + 1) if size % n == 0]
     return ", ".join(str(n) for n in divisors[:10]) + (", ..." if len(divisors) > 10 else "")

@@ -1,1 +1,1 @@
-"""A number with its unit, source, boundary, kind and interval; and how units are written."""
+"""A number with unit, source, boundary, kind and interval; units, and numbers as text."""

@@ -1,1 +1,1 @@
-"""Number formats, FP8 recipes, and which cards and sizes support them."""
+"""Number formats and kernel sets, FP8 recipes, and which cards and sizes support them."""

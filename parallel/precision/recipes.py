@@ -1,4 +1,4 @@
-"""Precision recipes and kernel sets: what numbers a run computes with, and with whose kernels."""
+"""The `[precision]` section: number formats, FP8 recipes and kernel sets."""
 
 from typing import Literal, Self
 
@@ -15,20 +15,20 @@ class Precision(FrozenModel):
     kernels: Literal["torch", "te"] = "torch"
     """Kernel set: torch-native modules (CPU and GPU) or Transformer Engine (GPU only)."""
     dtype: Literal["fp32", "bf16"] = "fp32"
-    """Parameters and matrix products; optimizer states and the router stay in FP32."""
+    """Of parameters and matmuls; optimizer states and the router stay in FP32."""
     fp8: Literal["none", "delayed", "current", "blockwise", "mxfp8", "emulated"] = "none"
-    """FP8 scaling recipe of matrix products (Transformer Engine), or `emulated`: their inputs are
-    rounded to FP8 and multiplied in FP32, slowly, to study a recipe's loss without an FP8 card
-    (kernel set torch)."""
+    """FP8 scaling recipe of matmuls (Transformer Engine), or `emulated`: their inputs are quantized
+    to FP8 and multiplied in FP32, slowly, to study a recipe's loss without an FP8 card (kernel set
+    torch)."""
     fp8_scaling: Fp8Scaling | None = None
     """The recipe that `fp8 = "emulated"` emulates. Default: current."""
     fp8_format: Literal["hybrid", "e4m3"] | None = None
     """E4M3 forward and E5M2 for gradients, or E4M3 for all. Default: hybrid with delayed and
     current scaling, e4m3 with blockwise and mxfp8."""
     fp8_keep_first: int = Field(default=0, ge=0)
-    """First layers whose products stay in `dtype`."""
+    """First layers whose matmuls stay in `dtype`."""
     fp8_keep_last: int = Field(default=0, ge=0)
-    """Last layers whose products stay in `dtype`."""
+    """Last layers whose matmuls stay in `dtype`."""
     fp8_parameters: bool = False
     """Keep the parameters themselves in FP8, beside FP32 masters (Transformer Engine)."""
 
@@ -67,23 +67,23 @@ class Precision(FrozenModel):
 
     @property
     def is_native_fp8(self) -> bool:
-        """Whether matrix products run on FP8 units."""
+        """Whether matmuls run on FP8 tensor cores."""
         return self.fp8 not in ("none", "emulated")
 
     @property
     def scaling(self) -> Fp8Scaling | None:
-        """The recipe, native or emulated; none without FP8."""
+        """The recipe, native or emulated; None without FP8."""
         if self.fp8 == "none":
             return None
         return (self.fp8_scaling or "current") if self.fp8 == "emulated" else self.fp8
 
     @property
     def formats(self) -> Literal["hybrid", "e4m3"]:
-        """The number formats of FP8, resolved."""
-        by_recipe: Literal["hybrid", "e4m3"] = (
+        """The number formats of FP8, by default the recipe's."""
+        default: Literal["hybrid", "e4m3"] = (
             "e4m3" if self.scaling in ("blockwise", "mxfp8") else "hybrid"
         )
-        return self.fp8_format or by_recipe
+        return self.fp8_format or default
 
     @property
     def element_bytes(self) -> int:

@@ -139,7 +139,7 @@ def _finished(command: list[Any], run_dir: Path, kill: int | None = None) -> dic
 def test_a_watchdog_says_where_a_rank_is_without_a_collective() -> None:
     said: list[str] = []
     ended: list[int] = []
-    watchdog = Watchdog(3, 0.5, end=ended.append, say=said.append)
+    watchdog = Watchdog(3, 0.5, end=ended.append, report=said.append)
     watchdog.beat("reading data")
     wait_until(lambda: ended)
     assert ended == [1]

@@ -101,7 +101,7 @@ def faults(num_ranks: int = 8, shape: Any = SPARSE, batch: Any = BATCH, **layout
         ),
         (
             {"ep": 2, "shape": DENSE},
-            "ep=2: a dense model has no experts to cut: set it to 1",
+            "ep=2: a dense model has no experts to shard: set it to 1",
         ),
         (
             {"dispatcher": "flex"},
