@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.text_table import TextTable
-from parallel.measurement.measurement import Measurement, shown
-from parallel.measurement.units import readable, significant
+from parallel.measurement.measurement import Measurement, measurement_text
+from parallel.measurement.number_text import readable, significant
 
 
 def step_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
@@ -78,7 +78,7 @@ def inference_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
                 readable(1e3 * row["decode_step_s"], "ms"),
                 _number(row["prefill_time_over_model"]),
                 _number(row["decode_time_over_model"]),
-                shown(energy) if energy.value is not None else "–",
+                measurement_text(energy) if energy.value is not None else "–",
             )
         tables.append(table)
     return tables
@@ -143,7 +143,7 @@ def _speed_table(record: Mapping[str, Any]) -> TextTable:
     )  # fmt: skip
     for row in record["result"]["routing"]:
         energy = Measurement.from_json(row["energy_per_token"])
-        text = shown(energy) if energy.value is not None else "–"
+        text = measurement_text(energy) if energy.value is not None else "–"
         table.add_row(
             row["routing"], "moescale", *_speed_cells(row["moescale"]),
             _number(row["busiest_over_even"]), readable(row["data_stall_share"], "share"), text,

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.bench.tables import interval
 from benchmarks.text_table import TextTable
-from parallel.measurement.units import readable, significant
+from parallel.measurement.number_text import readable, significant
 
 
 def loader_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:

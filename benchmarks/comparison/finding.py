@@ -9,7 +9,7 @@ from benchmarks.comparison.seed_groups import SeedGroup, group_runs
 from moe.runs.run import Run
 from parallel.measurement.intervals import difference_of_means
 from parallel.measurement.measurement import comparable
-from parallel.measurement.units import ratio, readable, significant
+from parallel.measurement.number_text import ratio, readable, significant
 
 
 def finding(runs: Sequence[Run]) -> str:

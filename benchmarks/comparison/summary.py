@@ -6,7 +6,7 @@ from benchmarks.comparison.pareto import pareto_front
 from benchmarks.comparison.quantities import BY_KEY
 from benchmarks.comparison.seed_groups import SeedGroup
 from parallel.measurement.measurement import Measurement, comparable
-from parallel.measurement.units import readable
+from parallel.measurement.number_text import readable
 
 # Names in one sentence; the rest are counted.
 MAX_NAMES = 4

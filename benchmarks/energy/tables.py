@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.text_table import TextTable
-from parallel.measurement.measurement import Measurement, shown
-from parallel.measurement.units import readable, significant
+from parallel.measurement.measurement import Measurement, measurement_text
+from parallel.measurement.number_text import readable, significant
 
 
 def phase_table(energy: Mapping[str, Any]) -> TextTable:
@@ -15,11 +15,14 @@ def phase_table(energy: Mapping[str, Any]) -> TextTable:
         joules = Measurement.from_json(phase)
         watts = joules.over(phase["seconds"], "W")
         table.add_row(
-            name, readable(phase["seconds"], "s"), shown(joules), readable(watts.value, "W")
+            name,
+            readable(phase["seconds"], "s"),
+            measurement_text(joules),
+            readable(watts.value, "W"),
         )
     total = energy.get("total")
     if total:
-        table.add_row("total", "", shown(Measurement.from_json(total)), "")
+        table.add_row("total", "", measurement_text(Measurement.from_json(total)), "")
     return table
 
 
@@ -29,7 +32,7 @@ def energy_lines(energy: Mapping[str, Any]) -> list[str]:
     for key, label in (("per_token", "energy a trained token"), ("mean_power", "power in training"),
                        ("idle_power", "idle power before the run")):  # fmt: skip
         if key in energy:
-            lines.append(f"{label}: {shown(Measurement.from_json(energy[key]))}")
+            lines.append(f"{label}: {measurement_text(Measurement.from_json(energy[key]))}")
     lines.append(_fineness(energy))
     overhead = energy.get("overhead") or {}
     share = overhead.get("share_of_train_time")

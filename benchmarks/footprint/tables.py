@@ -11,7 +11,8 @@ from benchmarks.footprint.carbon_intensity import grid_zones
 from benchmarks.footprint.start_time import best_start, read_hourly
 from moe.runs.reader import read_runs
 from moe.runs.run import Run
-from parallel.measurement.units import JOULES_PER_KWH, readable
+from parallel.measurement.number_text import readable
+from parallel.measurement.units import JOULES_PER_KWH
 
 Row = dict[str, Any]
 

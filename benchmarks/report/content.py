@@ -19,7 +19,8 @@ from benchmarks.report.figures import load_figures
 from moe.runs.run import Run
 from parallel.measurement.intervals import difference_of_means
 from parallel.measurement.measurement import Measurement, comparable
-from parallel.measurement.units import BILLION, JOULES_PER_MWH, readable, short
+from parallel.measurement.number_text import readable, short
+from parallel.measurement.units import BILLION, JOULES_PER_MWH
 
 FORMAT = 1
 # The peak that publications' MFU is of (dense BF16).

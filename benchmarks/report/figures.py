@@ -13,7 +13,8 @@ from benchmarks.report.figures_routing import map_figures, measure_figures
 from benchmarks.report.figures_time import phase_figure, step_figure
 from moe.runs.run import Run
 from parallel.measurement.measurement import Measurement
-from parallel.measurement.units import JOULES_PER_MWH, readable, short
+from parallel.measurement.number_text import readable, short
+from parallel.measurement.units import JOULES_PER_MWH
 
 Trace = dict[str, Any]
 Figure = dict[str, Any]

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.comparison.seed_groups import SeedGroup
 from moe.runs.run import Run
-from parallel.measurement.units import readable
+from parallel.measurement.number_text import readable
 
 MOST_BARS = 30
 PHASES = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
-from parallel.measurement.units import readable
+from parallel.measurement.number_text import readable
 
 Kind = Literal["measured", "modelled", "published"]
 
@@ -64,7 +64,7 @@ def comparable(measurements: Sequence[Measurement]) -> bool:
     return len({(m.kind, m.source, m.boundary) for m in known}) <= 1
 
 
-def shown(measurement: Measurement) -> str:
+def measurement_text(measurement: Measurement) -> str:
     """Return a measurement with its half-width and kind, or the reason why it is unknown."""
     if measurement.value is None:
         return f"unknown: {measurement.reason}"

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from parallel.measurement.units import readable
+from parallel.measurement.number_text import readable
 from slurm.cluster.client import Client
 from slurm.cluster.submission_folder import Attempt, Submission
 from slurm.cluster.submit import ENDED, Receipt

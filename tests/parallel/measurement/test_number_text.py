@@ -2,7 +2,7 @@
 
 import pytest
 
-from parallel.measurement.units import ratio, readable, short
+from parallel.measurement.number_text import ratio, readable, short
 
 
 @pytest.mark.parametrize(
