@@ -74,12 +74,12 @@ class Ledger:
     @property
     def total_parameters(self) -> int:
         """Trainable parameters, including multi-token-prediction layers."""
-        return sum(part.parameters for part in self.components)
+        return sum(component.parameters for component in self.components)
 
     @property
     def active_parameters(self) -> int:
         """Parameters that one token uses, input embedding counted in full."""
-        return sum(part.active_parameters for part in self.components)
+        return sum(component.active_parameters for component in self.components)
 
     @property
     def active_parameters_without_input_embedding(self) -> int:
@@ -89,12 +89,12 @@ class Ledger:
     @property
     def active_matmul_parameters(self) -> int:
         """Active parameters in matmuls of the main model, including the LM head."""
-        return sum(part.active_matmul_parameters for part in self.components)
+        return sum(component.active_matmul_parameters for component in self.components)
 
     @property
     def training_flops_per_token(self) -> int:
         """Forward and backward FLOPs of one training token in a sequence of `seq_len`."""
-        return sum(part.training_flops_per_token for part in self.components)
+        return sum(component.training_flops_per_token for component in self.components)
 
     def as_json(self) -> dict[str, Any]:
         """Return the document that `moe cost --json` prints (a stable contract)."""
@@ -113,8 +113,9 @@ class Ledger:
             "bf16_training_state_bytes": TRAINING_STATE_BYTES * self.total_parameters,
             "bf16_kv_cache_bytes_per_token": BF16_BYTES * self.kv_cache_elements_per_token,
             "components": [
-                asdict(part) | {"training_flops_per_token": float(part.training_flops_per_token)}
-                for part in self.components
+                asdict(component)
+                | {"training_flops_per_token": float(component.training_flops_per_token)}
+                for component in self.components
             ],
         }
 
@@ -133,21 +134,21 @@ def ledger(model: ModelConfig, seq_len: int) -> Ledger:
         raise ValueError(f"seq_len={seq_len}: must be at least 1")
     table = model.vocab_size * model.hidden_size
     layers = zip(model.sparse_layers, model.layer_windows, strict=True)
-    parts = [
+    components = [
         Component(name="input embedding", parameters=table, active_parameters=table),
         *(
-            part
+            component
             for sparse, window in layers
-            for part in _layer(model, sparse=sparse, window=window, seq_len=seq_len)
+            for component in _layer(model, sparse=sparse, window=window, seq_len=seq_len)
         ),
         Component(name="norms", parameters=model.hidden_size, active_parameters=model.hidden_size),
         _lm_head(model, table),
     ]
     mtp = _mtp_layer(model, seq_len, table)
-    parts += [_renamed(mtp, f"MTP layer {i + 1}") for i in range(model.mtp_layers)]
+    components += [_renamed(mtp, f"MTP layer {i + 1}") for i in range(model.mtp_layers)]
     return Ledger(
         seq_len=seq_len,
-        components=_summed_by_name(parts),
+        components=_summed_by_name(components),
         embedding_parameters=table if model.tie_embeddings else 2 * table,
         input_embedding_parameters=0 if model.tie_embeddings else table,
         mtp_parameters=model.mtp_layers * mtp.parameters,
@@ -161,11 +162,14 @@ def _layer(
     """Return the components of one Transformer layer."""
     groups = parameters.attention(model)
     core_flops = _attention_core_flops(model, window, seq_len)
-    parts = [_component("attention", groups, extra_flops=core_flops), _component("norms", groups)]
+    components = [
+        _component("attention", groups, extra_flops=core_flops),
+        _component("norms", groups),
+    ]
     if sparse and model.moe is not None:
-        return parts + _sparse_ffn(model, model.moe)
+        return components + _sparse_ffn(model, model.moe)
     dense = parameters.gated_network(model, model.ffn_hidden_size or 0, "dense FFN")
-    return [*parts, _component("dense FFN", dense)]
+    return [*components, _component("dense FFN", dense)]
 
 
 def _attention_core_flops(model: ModelConfig, window: int | None, seq_len: int) -> int:
@@ -185,7 +189,7 @@ def _sparse_ffn(model: ModelConfig, moe: MoeConfig) -> list[Component]:
     groups = parameters.router_and_shared_experts(model, moe)
     name = "routed experts"
     expert = _component(name, parameters.gated_network(model, moe.expert_ffn_hidden_size, name))
-    parts = [
+    components = [
         _component("router", groups),
         Component(
             name=name,
@@ -195,8 +199,8 @@ def _sparse_ffn(model: ModelConfig, moe: MoeConfig) -> list[Component]:
             training_flops_per_token=moe.top_k * expert.training_flops_per_token,
         ),
     ]
-    beside = (_component(kind, groups) for kind in ("shared experts", "shared expert gate"))
-    return parts + [part for part in beside if part.parameters]
+    others = (_component(kind, groups) for kind in ("shared experts", "shared expert gate"))
+    return components + [component for component in others if component.parameters]
 
 
 def _lm_head(model: ModelConfig, table: int) -> Component:
@@ -218,11 +222,13 @@ def _mtp_layer(model: ModelConfig, seq_len: int, table: int) -> Component:
     sparse, window = model.sparse_layers[-1], model.layer_windows[-1]
     layer = _layer(model, sparse=sparse, window=window, seq_len=seq_len)
     projection = _component("MTP layer", parameters.mtp_projection(model), extra_flops=6 * table)
-    parts = [*layer, projection]
+    components = [*layer, projection]
     return Component(
         name="MTP layer",
-        parameters=sum(part.parameters for part in parts),
-        training_flops_per_token=sum(part.training_flops_per_token for part in parts),
+        parameters=sum(component.parameters for component in components),
+        training_flops_per_token=sum(
+            component.training_flops_per_token for component in components
+        ),
     )
 
 
@@ -246,12 +252,14 @@ def _component(name: str, groups: Iterable[ParameterGroup], *, extra_flops: int 
     )
 
 
-def _renamed(part: Component, name: str) -> Component:
-    return Component(name=name) + part
+def _renamed(component: Component, name: str) -> Component:
+    return Component(name=name) + component
 
 
-def _summed_by_name(parts: Iterable[Component]) -> tuple[Component, ...]:
+def _summed_by_name(components: Iterable[Component]) -> tuple[Component, ...]:
     sums: dict[str, Component] = {}
-    for part in parts:
-        sums[part.name] = sums[part.name] + part if part.name in sums else part
+    for component in components:
+        sums[component.name] = (
+            sums[component.name] + component if component.name in sums else component
+        )
     return tuple(sums.values())

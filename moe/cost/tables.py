@@ -23,9 +23,13 @@ def component_table(name: str, ledger: Ledger) -> Table:
         ledger.active_parameters,
         ledger.training_flops_per_token,
     )
-    for part in ledger.components:
-        values = (part.parameters, part.active_parameters, part.training_flops_per_token)
-        table.add_row(part.name, *_cells(values, totals))
+    for component in ledger.components:
+        values = (
+            component.parameters,
+            component.active_parameters,
+            component.training_flops_per_token,
+        )
+        table.add_row(component.name, *_cells(values, totals))
     table.add_section()
     table.add_row("whole model", *_cells(totals, totals))
     return table

@@ -1,9 +1,9 @@
 """The one place that lets megatron-core run on a CPU.
 
-megatron-core names CUDA literally in hundreds of places. On a process that uses no GPU,
-`install_cpu_host` answers those names with the CPU: devices become the CPU, streams and events
-become inert, CUDA's random state becomes the CPU generator's. Nothing here touches a process
-that uses a GPU. Each adaptation states its reason and the versions it serves.
+megatron-core names CUDA literally in hundreds of places. In a process that uses no GPU,
+`install_cpu_host` makes those names mean the CPU: devices become the CPU, streams and events become
+inert, CUDA's random state becomes the CPU generator's. A process that uses a GPU is not changed.
+Each adaptation states its reason and the versions of megatron-core that need it.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class Adaptation:
 
 
 class InertEvent:
-    """Stands for a CUDA event: on a CPU everything before it has already happened."""
+    """Stands in for a CUDA event: on a CPU everything before it has already run."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
@@ -42,12 +42,12 @@ class InertEvent:
         """Do nothing."""
 
     def query(self) -> bool:
-        """Everything has happened."""
+        """Return True: everything has run."""
         return True
 
 
 class InertStream:
-    """Stands for a CUDA stream: a CPU has one queue, which is always drained."""
+    """Stands in for a CUDA stream: operations on a CPU have run when they return."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
@@ -61,7 +61,7 @@ class InertStream:
         """Do nothing."""
 
     def record_event(self, *_: Any) -> InertEvent:
-        """Return an event that has happened."""
+        """Return an event that is complete."""
         return InertEvent()
 
 
@@ -100,7 +100,7 @@ def _make_cuda_names_inert() -> None:
         setattr(torch.cuda.nvtx, name, lambda *_: None)
 
 
-def _make_tensor_methods_stay() -> None:
+def _keep_tensors_on_cpu() -> None:
     torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
     torch.Tensor.record_stream = lambda *_: None  # type: ignore[method-assign]
 
@@ -159,40 +159,40 @@ def _convert_split_sizes() -> None:
     token_dispatcher.maybe_move_tensor_to_cpu = to_host
 
 
-def _gather_uneven_parts() -> None:
+def _support_uneven_gathers() -> None:
     gather, scatter = dist.all_gather, dist.reduce_scatter
 
     def all_gather(
-        parts: list[torch.Tensor], mine: torch.Tensor, group: Any = None, async_op: bool = False
+        shards: list[torch.Tensor], own: torch.Tensor, group: Any = None, async_op: bool = False
     ) -> Any:
-        if len({part.shape for part in parts}) == 1:
-            return gather(parts, mine, group=group, async_op=async_op)
-        parts[dist.get_rank(group)].copy_(mine)
-        for rank, part in enumerate(parts):
-            dist.broadcast(part, group=group, group_src=rank)
+        if len({shard.shape for shard in shards}) == 1:
+            return gather(shards, own, group=group, async_op=async_op)
+        shards[dist.get_rank(group)].copy_(own)
+        for rank, shard in enumerate(shards):
+            dist.broadcast(shard, group=group, group_src=rank)
         return None
 
-    def reduce_scatter(mine: torch.Tensor, parts: list[torch.Tensor], **how: Any) -> Any:
+    def reduce_scatter(own: torch.Tensor, shards: list[torch.Tensor], **how: Any) -> Any:
         group = how.get("group")
-        if len({part.shape for part in parts}) == 1:
-            return scatter(mine, parts, **how)
-        for rank, part in enumerate(parts):
-            total = part.contiguous()
+        if len({shard.shape for shard in shards}) == 1:
+            return scatter(own, shards, **how)
+        for rank, shard in enumerate(shards):
+            total = shard.contiguous()
             dist.reduce(total, group=group, group_dst=rank)
             if rank == dist.get_rank(group):
-                mine.copy_(total)
+                own.copy_(total)
         return None
 
     setattr(dist, "all_gather", all_gather)  # noqa: B010
     setattr(dist, "reduce_scatter", reduce_scatter)  # noqa: B010
 
 
-def _spare_lone_ranks_copies() -> None:
+def _skip_single_rank_copies() -> None:
     from megatron.core.distributed import param_and_grad_buffer as buffers
     from megatron.core.transformer.moe import token_dispatcher
 
-    buffers.dist_all_gather_func = _unless_alone(dist.all_gather_into_tensor)
-    buffers.dist_reduce_scatter_func = _unless_alone(dist.reduce_scatter_tensor)
+    buffers.dist_all_gather_func = _unless_single_rank(dist.all_gather_into_tensor)
+    buffers.dist_reduce_scatter_func = _unless_single_rank(dist.reduce_scatter_tensor)
     sort_chunks = token_dispatcher.sort_chunks_by_idxs
 
     def sorted_chunks(
@@ -205,15 +205,13 @@ def _spare_lone_ranks_copies() -> None:
     token_dispatcher.sort_chunks_by_idxs = sorted_chunks
 
 
-def _unless_alone(collective: Callable[..., Any]) -> Callable[..., Any]:
-    """Leave out a collective from and to the same place."""
+def _unless_single_rank(collective: Callable[..., Any]) -> Callable[..., Any]:
+    """Skip a collective of a single rank whose input is its output."""
 
-    def call(
-        output: torch.Tensor, mine: torch.Tensor, *, async_op: bool = False, **how: Any
-    ) -> Any:
-        if not async_op and output.data_ptr() == mine.data_ptr() and how["group"].size() == 1:
+    def call(output: torch.Tensor, own: torch.Tensor, *, async_op: bool = False, **how: Any) -> Any:
+        if not async_op and output.data_ptr() == own.data_ptr() and how["group"].size() == 1:
             return None
-        return collective(output, mine, async_op=async_op, **how)
+        return collective(output, own, async_op=async_op, **how)
 
     return call
 
@@ -235,8 +233,8 @@ def _define_missing_gemm() -> None:
         moe_utils.te_general_gemm = None
 
 
-def _quieten_missing_kernels() -> None:
-    """Import what warns at import without Transformer Engine or apex, and say nothing."""
+def _silence_missing_kernels() -> None:
+    """Import, silently, the modules that warn without Transformer Engine or apex."""
     import warnings
 
     with warnings.catch_warnings():
@@ -248,12 +246,12 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
     Adaptation(
         "importing without Transformer Engine or apex warns; the run record names the kernels",
         "0.16-0.19",
-        _quieten_missing_kernels,
+        _silence_missing_kernels,
     ),
-    Adaptation("devices, streams, events and seeds are asked of CUDA", "0.16-0.19",
+    Adaptation("devices, streams, events and seeds are requested from CUDA", "0.16-0.19",
                _make_cuda_names_inert),
-    Adaptation("tensors are moved by .cuda() and recorded on streams", "0.16-0.19",
-               _make_tensor_methods_stay),
+    Adaptation("tensors are moved with .cuda() and recorded on streams", "0.16-0.19",
+               _keep_tensors_on_cpu),
     Adaptation('buffers are made with the literal device="cuda", or pinned', "0.16-0.19",
                _redirect_cuda_devices),
     Adaptation("optimizers and clipping compare Tensor.type() with torch.cuda.* names",
@@ -262,10 +260,10 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
                _keep_random_state_on_cpu),
     Adaptation("all-to-all split sizes become lists only when they were CUDA tensors",
                "0.16-0.19", _convert_split_sizes),
-    Adaptation("gloo gathers parts of one size only; expert-TP ranks get tokens unevenly",
-               "0.16-0.19", _gather_uneven_parts),
+    Adaptation("gloo gathers tensors of one size only; expert-TP ranks receive tokens unevenly",
+               "0.16-0.19", _support_uneven_gathers),
     Adaptation("gloo copies a rank's tensors to itself; chunks in order are split and joined",
-               "0.16-0.19", _spare_lone_ranks_copies),
+               "0.16-0.19", _skip_single_rank_copies),
     Adaptation("without apex, clipping scales a copy of each gradient and copies it back",
                "0.16-0.19", _scale_gradients_in_place),
     Adaptation("te_general_gemm is an undefined name without Transformer Engine", "0.16",

@@ -1,4 +1,4 @@
-"""A number one can trust: its value never travels without where it comes from."""
+"""A number with its unit, source, boundary and kind, which stay with it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,16 +11,16 @@ Kind = Literal["measured", "modelled", "published"]
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One quantity with its unit, origin and boundary; unknown is `None` with a reason."""
+    """One quantity; a value that is not known is `None` with a reason."""
 
     value: float | None
     unit: str
     source: str
-    """What gave the number: a meter's name, a model, a publication."""
+    """What the number comes from: a meter's name, a model, a publication."""
     boundary: str | None = None
     """What the number covers: GPU board, CPU packages, node, facility."""
     kind: Kind | None = None
-    """How it came about; `None` where there is no value."""
+    """How it was obtained; `None` where there is no value."""
     uncertainty: float | None = None
     """Half-width in `unit`; `None` where it is not known."""
     reason: str | None = None
@@ -34,12 +34,12 @@ class Measurement:
 
     @classmethod
     def missing(cls, unit: str, source: str, reason: str) -> Self:
-        """Return an unknown quantity, with the reason."""
+        """Return a quantity that is not known, with the reason."""
         return cls(value=None, unit=unit, source=source, reason=reason)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read back what `to_json` gave; unknown keys are left out."""
+        """Read what `to_json` returned; unknown keys are ignored."""
         known: dict[str, Any] = {name: values.get(name) for name in cls.__dataclass_fields__}
         return cls(**known)
 
@@ -48,13 +48,13 @@ class Measurement:
         return asdict(self)
 
     def over(self, divisor: float, unit: str) -> "Measurement":
-        """Return this quantity for one of `divisor` things (`J` over tokens: `J/token`)."""
+        """Return this quantity divided by `divisor`, in `unit` (`J` over tokens: `J/token`)."""
         if self.value is None:
             return Measurement.missing(unit, self.source, self.reason or "")
         if divisor <= 0:
             return Measurement.missing(unit, self.source, "nothing to divide by")
-        spread = None if self.uncertainty is None else self.uncertainty / divisor
-        changes = {"value": self.value / divisor, "unit": unit, "uncertainty": spread}
+        half_width = None if self.uncertainty is None else self.uncertainty / divisor
+        changes = {"value": self.value / divisor, "unit": unit, "uncertainty": half_width}
         return Measurement(**{**asdict(self), **changes})
 
 
@@ -65,7 +65,7 @@ def comparable(measurements: Sequence[Measurement]) -> bool:
 
 
 def measurement_text(measurement: Measurement) -> str:
-    """Return a measurement with its half-width and kind, or the reason why it is unknown."""
+    """Return a measurement with half-width and kind as text, or why it is not known."""
     if measurement.value is None:
         return f"unknown: {measurement.reason}"
     text = readable(measurement.value, measurement.unit)

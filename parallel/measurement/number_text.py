@@ -6,10 +6,10 @@ from parallel.measurement.units import SECONDS_PER_HOUR
 
 _PREFIXES = {-5: "f", -4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T",
              5: "P", 6: "E", 7: "Z", 8: "Y"}  # fmt: skip
-# Only these take SI prefixes; a loss or a share is read as it is.
+# Only these take SI prefixes; a loss or a fraction is written as it is.
 _SCALED = {"", "J", "J/token", "W", "FLOP", "FLOP/s", "FLOP/token", "tokens/s", "tokens", "B",
            "gCO2e", "gCO2e/token", "J/nat", "gCO2e/nat"}  # fmt: skip
-# Of these people say billions, not giga.
+# Of these, a billion is B, not giga.
 _COUNTED = {"", "tokens", "tokens/s"}
 _SECONDS = ((SECONDS_PER_HOUR, "h"), (60.0, "min"), (1.0, "s"))
 
@@ -18,14 +18,14 @@ def significant(value: float, digits: int = 3) -> str:
     """Return `value` rounded to `digits` significant digits, never in exponent form."""
     if value == 0:
         return "0"
-    # Rounding first: 0.9996 to three digits is 1.00.
+    # Round first: 0.9996 to three digits is 1.00.
     value = float(f"{value:.{digits - 1}e}")
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:.{decimals}f}"
 
 
 def readable(value: float | None, unit: str) -> str:
-    """Return a quantity for people: `17.6 M`, `1.23 mJ/token`, `4.812`, `38.1%`, `1.5 min`."""
+    """Return a quantity as text: `17.6 M`, `1.23 mJ/token`, `4.812`, `38.1%`, `1.5 min`."""
     if value is None:
         return "–"
     if unit == "nats/token":
@@ -50,14 +50,14 @@ def _prefixed(value: float, unit: str) -> str:
     rounded = float(f"{value:.2e}")
     power = math.floor(math.log10(abs(rounded)) / 3)
     power = min(max(power, min(_PREFIXES)), max(_PREFIXES))
-    # Words stand apart from their prefix: 819 k tokens, but 1.08 mJ/token.
+    # A word is set apart from its prefix: 819 k tokens, but 1.08 mJ/token.
     gap = " " if unit[:1].islower() and unit[0] != "g" else ""
     prefix = "B" if power == 3 and unit in _COUNTED else _PREFIXES[power]
     return f"{significant(rounded / 1000.0**power)} {prefix}{gap}{unit}".strip()
 
 
 def short(value: float | None, unit: str) -> str:
-    """Return a quantity under a heading that already says per what: `670 µJ`, `9.80 k/s`."""
+    """Return a quantity for a heading that already names the unit: `670 µJ`, `9.80 k/s`."""
     if value is not None and unit == "tokens/s":
         return f"{readable(value, '')}/s"
     scaled = unit in _SCALED and unit.endswith("/token")
@@ -65,5 +65,5 @@ def short(value: float | None, unit: str) -> str:
 
 
 def ratio(value: float) -> str:
-    """Return a factor: `1.62x`."""
+    """Return a factor as text: `1.62x`."""
     return f"{significant(value)}x"
