@@ -1,4 +1,4 @@
-"""Results of `moe bench -o FILE` in a report: their tables, and where a step's time goes."""
+"""Results of `moe bench -o FILE` in a report: tables, and the parts of a step's time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,12 +24,12 @@ TABLES: dict[str, Callable[[Sequence[Record]], Sequence[Any]]] = {
     "checkpoint": tables.checkpoint_tables,
     "collectives": tables.collective_tables,
 }
-# Not parts of a step but what the parts are made of.
+# Keys of a split that are no parts: the sum, and communication, which the parts include.
 _NOT_PARTS = ("step", "communication")
 
 
 def read_bench_files(paths: Sequence[Path]) -> list[Record]:
-    """Return the records of result files, in their order.
+    """Return the records of result files, in order.
 
     Raises:
         BenchmarkError: A file is missing, empty or damaged, or of a benchmark without tables.
@@ -48,7 +48,7 @@ def read_bench_files(paths: Sequence[Path]) -> list[Record]:
 
 
 def bench_content(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return each benchmark's tables as text, with the conditions they hold for."""
+    """Return each benchmark's tables as text, with the conditions of measurement."""
     content = []
     for name in dict.fromkeys(str(record["bench"]) for record in records):
         mine = [record for record in records if record["bench"] == name]
@@ -59,7 +59,7 @@ def bench_content(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def step_splits(records: Sequence[Record]) -> dict[str, dict[str, float]]:
-    """Return, by model, each part's share of a training step."""
+    """Return, by model, each part's fraction of a training step."""
     splits = {}
     for record in records:
         if record["bench"] == "step":

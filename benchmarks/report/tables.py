@@ -1,4 +1,4 @@
-"""The report's data as flat tables: what every plot shows, for CSV and Parquet."""
+"""The data behind every figure as flat tables, for CSV and Parquet."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.comparison.quantities import QUANTITIES
 from benchmarks.comparison.seed_groups import SeedGroup
-from benchmarks.report.figures_routing import routing_rows, source_rows
+from benchmarks.report.figures_routing import STATISTICS
 from benchmarks.report.figures_time import phase_seconds
 from moe.runs.run import Run
 
@@ -16,8 +16,8 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Table:
-    """A named table; all rows have the same keys, units are in the keys."""
+class DataTable:
+    """A named table; all rows have the same keys, which carry the units."""
 
     name: str
     rows: list[Row]
@@ -32,18 +32,18 @@ class Table:
         return text.getvalue()
 
 
-def report_tables(runs: Sequence[Run], groups: Sequence[SeedGroup]) -> list[Table]:
-    """Return every figure's data, one table each."""
+def report_tables(runs: Sequence[Run], groups: Sequence[SeedGroup]) -> list[DataTable]:
+    """Return all tables of a report."""
     return [
-        Table("summary", [_summary_row(group) for group in groups]),
-        Table("runs", [row for run in runs for row in _quantity_rows(run)]),
-        Table("held_out_loss", [row for run in runs for row in _evaluation_rows(run)]),
-        Table("training", [row for run in runs for row in _training_rows(run)]),
-        Table("time", [row for run in runs for row in _time_rows(run)]),
-        Table("energy_phases", [row for run in runs for row in _phase_rows(run)]),
-        Table("expert_load", [row for run in runs for row in _load_rows(run)]),
-        Table("routing", [row for run in runs for row in routing_rows(run)]),
-        Table("routing_sources", [row for run in runs for row in source_rows(run)]),
+        DataTable("summary", [_summary_row(group) for group in groups]),
+        DataTable("runs", [row for run in runs for row in _quantity_rows(run)]),
+        DataTable("held_out_loss", [row for run in runs for row in _evaluation_rows(run)]),
+        DataTable("training", [row for run in runs for row in _training_rows(run)]),
+        DataTable("time", [row for run in runs for row in _time_rows(run)]),
+        DataTable("energy_phases", [row for run in runs for row in _phase_rows(run)]),
+        DataTable("expert_load", [row for run in runs for row in _load_rows(run)]),
+        DataTable("routing", [row for run in runs for row in _routing_rows(run)]),
+        DataTable("routing_sources", [row for run in runs for row in _source_rows(run)]),
     ]
 
 
@@ -116,3 +116,23 @@ def _load_rows(run: Run) -> Iterable[Row]:
                     "expert": expert,
                     "tokens": count,
                 }
+
+
+def _routing_rows(run: Run) -> list[Row]:
+    return [
+        {"run": run.run_id, "step": row["step"], "layer": layer,
+         **{s.key: row[s.key][i] for s in STATISTICS if s.key in row}}
+        for row in run.routing
+        for i, layer in enumerate(row["layers"])
+    ]  # fmt: skip
+
+
+def _source_rows(run: Run) -> list[Row]:
+    """Return each source's assignments by layer and expert."""
+    maps = run.routing_maps
+    return [
+        {"run": run.run_id, "layer": layer, "source": source, "expert": expert, "choices": count}
+        for layer, by_source in zip(maps.get("layers", []), maps.get("counts", []), strict=True)
+        for source, counts in zip(maps["sources"], by_source, strict=True)
+        for expert, count in enumerate(counts)
+    ]

@@ -1,4 +1,4 @@
-"""The efficiency report: one offline page, its Markdown twin, and every figure as data."""
+"""Writing the efficiency report: an offline page, its Markdown twin, and every figure's data."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison.dense_vs_sparse import SIDE_COSTS
+from benchmarks.comparison.equality import EQUAL_WITHIN
 from benchmarks.comparison.flop_convention import refuse_unlike_conventions
 from benchmarks.comparison.quantities import BY_KEY
 from benchmarks.comparison.seed_groups import SeedGroup, group_runs
@@ -14,20 +15,22 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.footprint.footprint import assumptions, with_assumptions
 from benchmarks.report.bench_results import read_bench_files, step_splits
 from benchmarks.report.content import report_content
-from benchmarks.report.figures import load_figures, pareto_figures, report_figures
-from benchmarks.report.tables import Table, report_tables
+from benchmarks.report.figures import report_figures
+from benchmarks.report.figures_cost import pareto_figures
+from benchmarks.report.figures_experts import expert_figures
+from benchmarks.report.tables import DataTable, report_tables
 from data.storage.atomic import atomic_path, write_text
 from moe.runs.reader import read_runs
 from moe.runs.run import Run
 
-# Columns of the table where models are too many to be columns themselves.
+# Columns of the table of quantities where too many models are compared to have a column each.
 HEADLINE = ("loss", "tokens", "total_parameters", "active_parameters", "training_flops",
             "tokens_per_s", "energy_per_token", "energy", "carbon", "money")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """Where a report was written."""
+    """Paths of a written report."""
 
     html: Path
     markdown: Path
@@ -42,14 +45,17 @@ def write_report(
     changes: Mapping[str, Any] | None = None,
     bench_files: Sequence[Path] = (),
 ) -> ReportPaths:
-    """Compare 1 to 200 runs and write the report; an older one there is replaced.
+    """Compare 1 to 200 runs and write the report, replacing an older one.
 
-    `changes` are keys of `[energy]` (region, pue, prices, ...) to state in place of the runs' own;
-    `bench_files` are results of `moe bench -o FILE` to show beside the runs.
+    Args:
+        run_dirs: The runs.
+        out_dir: Where to write; created if missing.
+        changes: Keys of `[energy]` (region, pue, prices, ...) in place of the runs' own.
+        bench_files: Results of `moe bench -o FILE` to show beside the runs.
 
     Raises:
-        BenchmarkError: A run cannot be read, is given twice, counts FLOPs or money unlike the
-            others, or the directory cannot be written.
+        ConfigError: A run cannot be read or is given twice, or there are none or too many.
+        BenchmarkError: Runs count FLOPs or money differently, or the directory cannot be written.
     """
     runs = [with_assumptions(run, changes or {}) for run in read_runs(run_dirs)]
     refuse_unlike_conventions(runs)
@@ -104,7 +110,7 @@ def _page(
         ],
         "figures": report_figures(groups, splits),
         "pareto": pareto_figures(groups) if len(groups) > 2 else [],
-        "load": load_figures(groups),
+        "load": expert_figures(groups),
     }
     # A "<" inside the data could end the script element.
     embedded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
@@ -131,12 +137,17 @@ def _render(template: str, values: dict[str, Any]) -> str:
     known = {quantity["key"] for quantity in values["quantities"]}
     costs = [{"key": key, "label": BY_KEY[key].label} for key in SIDE_COSTS if key in known]
     return environment.get_template(template).render(
-        {**values, "side_costs": costs, "headline": HEADLINE}
+        {
+            **values,
+            "side_costs": costs,
+            "headline": HEADLINE,
+            "equal_within": f"{EQUAL_WITHIN:.0%}",
+        }
     )
 
 
-def _write_table(path: Path, table: Table) -> None:
-    """Write a table as CSV and as Parquet; an empty one removes an older report's."""
+def _write_table(path: Path, table: DataTable) -> None:
+    """Write a table as CSV and Parquet; for an empty table, delete the older report's files."""
     import pyarrow as pa
     from pyarrow import parquet
 

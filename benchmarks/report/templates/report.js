@@ -1,9 +1,9 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-// Told apart by people with colour-vision deficiencies, on light and on dark ground.
+// Distinguishable with color-vision deficiencies, on light and on dark backgrounds.
 const PALETTE = ["#4477aa", "#e0742c", "#2a9d77", "#b5569b", "#b79a1b", "#5ab4d6", "#cc4a5b",
   "#7d70d8", "#7a9a3b", "#9a6b4c"];
-// Too many models for a colour each: then the colour tells sparse from dense.
+// With too many models for a color each, color distinguishes sparse from dense.
 const colors = new Map(data.groups.map((g, i) =>
   [g.key, data.groups.length <= PALETTE.length ? PALETTE[i] : PALETTE[g.sparse ? 1 : 0]]));
 const dashes = new Map(data.groups.map((g) => [g.key, g.sparse ? "solid" : "dash"]));
@@ -38,7 +38,7 @@ function layout(figure, legend) {
     yaxis: { ...axis(bars ? { ...figure.y, category: true } : figure.y, state.y),
       ...(bars ? { autorange: "reversed", showgrid: false, tickmode: "linear", dtick: 1 } : {}) } };
 }
-// A part of every model's bar: hidden models drop out of it.
+// One part of every model's stacked bar, without the hidden models.
 function stackedPart(trace) {
   const kept = trace.x.map((_, i) => i).filter((i) => !hidden.has(trace.meta.groups[i]));
   const pick = (list) => kept.map((i) => list[i]);
@@ -105,7 +105,7 @@ function draw(figure) {
   if (labels.length && look.xaxis.type !== "log") look.xaxis.range = [0, roomFor(labels, widest, node)];
   return Plotly.react(node, traces, look, CONFIG);
 }
-// The line through the visible models that no visible model beats.
+// The Pareto front of the visible models.
 function drawPareto() {
   const choice = document.getElementById("pareto-cost");
   if (!choice) return [];
@@ -122,7 +122,7 @@ function drawPareto() {
   return [Plotly.react(document.getElementById("plot-pareto"),
     [line, ...figure.traces.map((t) => styled(t, true))], layout(figure, few), CONFIG)];
 }
-// An even share is the panel's colour; starved experts are blue, overloaded ones orange.
+// Uniform load has the panel's color; underloaded experts are blue, overloaded ones orange.
 function drawHeat(id, trace, xTitle, yTitle = "layer") {
   const node = document.getElementById(id);
   node.parentElement.hidden = !trace;
@@ -131,7 +131,7 @@ function drawHeat(id, trace, xTitle, yTitle = "layer") {
   const gap = trace.x.length <= 64 ? 1 : 0;
   const heat = { ...trace, zmin: 0, zmax: top, xgap: gap, ygap: 1,
     colorscale: [[0, "#4477aa"], [1 / top, css("--panel")], [1, "#d1601a"]],
-    colorbar: { thickness: 10, outlinewidth: 0, title: { text: "× even", font: { size: 12 } }, tickfont: { size: 11 } } };
+    colorbar: { thickness: 10, outlinewidth: 0, title: { text: id === "plot-load-coactivation" ? "× chance" : "× uniform", font: { size: 12 } }, tickfont: { size: 11 } } };
   const spec = { id, x: { title: xTitle }, y: { title: yTitle, category: typeof trace.y[0] === "string" } };
   const look = layout(spec, false);
   look.yaxis = { ...look.yaxis, showgrid: false, dtick: trace.y.length <= 16 ? 1 : undefined, autorange: "reversed" };
@@ -147,7 +147,7 @@ function drawLoad() {
   return [drawHeat("plot-load-experts", load.experts, "expert"),
     drawHeat("plot-load-time", load.time, "step"),
     drawHeat("plot-load-sources", load.sources, "expert", ""),
-    drawHeat("plot-load-together", load.together, "expert", "expert")];
+    drawHeat("plot-load-coactivation", load.coactivation, "expert", "expert")];
 }
 const drawAll = () => Promise.all([...data.figures.map(draw), ...drawPareto(), ...drawLoad()]);
 

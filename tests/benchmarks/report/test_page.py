@@ -59,7 +59,7 @@ def test_plots_are_drawn_and_the_console_is_silent(opened: Any) -> None:
     lines = opened.find_elements(By.CSS_SELECTOR, "#plot-loss-tokens .scatterlayer .js-line")
     assert len(lines) == 4
     assert bars(opened, "tokens-per-s") == 2
-    for name in ("experts", "sources", "together"):
+    for name in ("experts", "sources", "coactivation"):
         assert opened.find_elements(By.CSS_SELECTOR, f"#plot-load-{name} .heatmaplayer image")
     assert opened.get_log("browser") == []
 

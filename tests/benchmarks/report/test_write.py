@@ -14,8 +14,9 @@ from benchmarks.comparison.expert_load import load_maps
 from benchmarks.comparison.seed_groups import group_runs
 from benchmarks.errors import BenchmarkError
 from benchmarks.report.bench_results import step_splits
-from benchmarks.report.figures import MAX_POINTS, report_figures, thinned
+from benchmarks.report.figures import report_figures
 from benchmarks.report.figures_time import phase_figure, phase_seconds, step_figure
+from benchmarks.report.plotly_figure import MAX_POINTS, thinned
 from benchmarks.report.write import ReportPaths, write_report
 from moe.errors import ConfigError
 from moe.runs.reader import read_run
