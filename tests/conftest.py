@@ -12,6 +12,9 @@ from hypothesis import settings
 
 from tests.support.needs import need
 
+# Several workers share the machine: none of them may take all cores. Before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # A slow machine is not a failure: no test may depend on the clock.
 settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")

@@ -59,8 +59,18 @@ class Router(TopKRouter):  # type: ignore[misc]
         routing_map = routing_map.scatter(1, decision.experts, decision.kept)
         if self.training and torch.is_grad_enabled() and self.is_aux_loss_enabled():
             probs = self._with_balancing_losses(logits, probs, length)
-        self._apply_expert_bias(routing_map)
+        self._count_for_expert_bias(routing_map)
         return probs, routing_map
+
+    def _count_for_expert_bias(self, routing_map: Tensor) -> None:
+        """Add up each expert's tokens, by which the optimizer step moves the balancing bias.
+
+        Evaluation and recomputation do not count. megatron-core's own method is compiled: that
+        takes a C++ compiler, and seconds at the first step, for one sum.
+        """
+        if self.enable_expert_bias and torch.is_grad_enabled():
+            with torch.no_grad():
+                self.local_tokens_per_expert += routing_map.sum(dim=0)
 
     def _ranking(self, logits: Tensor) -> Tensor | None:
         """Return the values that experts are chosen by, [T, E]; None: their scores."""

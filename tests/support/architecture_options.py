@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from moe.config.experiment import Experiment
 from moe.config.model import ModelConfig
-from tests.support.layout_equivalence import Shard, shards
+from tests.support.layout_equivalence import Shard, shards, started
 
 DENSE: dict[str, Any] = {
     "num_layers": 2, "hidden_size": 32, "num_heads": 4, "num_kv_heads": 2, "head_dim": 8,
@@ -209,3 +209,21 @@ def router_formats(experiments: dict[str, Experiment]) -> dict[str, str]:
         )
         trainer.step(0)
     return found
+
+
+def tokens_counted_for_bias(experiment: Experiment) -> tuple[list[int], list[int]]:
+    """Return each router's count after an evaluation, and after one more forward pass."""
+    import torch
+
+    with started(experiment) as trainer:
+        routers = [m for c in trainer.chunks for m in c.module.modules() if hasattr(m, "rule")]
+
+        def counts() -> list[int]:
+            return [int(router.local_tokens_per_expert.sum()) for router in routers]
+
+        trainer.evaluate()
+        evaluated = counts()
+        batch = trainer.loader.step(0)[0]
+        with torch.enable_grad():
+            trainer.chunks[0].module(batch.tokens, batch.position_ids, None)
+        return evaluated, counts()

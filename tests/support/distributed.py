@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.support.rank_imports"])
 
 
 class RankFailedError(AssertionError):
@@ -76,12 +77,6 @@ class Ranks:
         for process in self.processes:
             process.kill()
             process.join()
-
-
-def start_server() -> None:
-    """Import the engine once; ranks are forked from there."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    CONTEXT.set_forkserver_preload(["tests.support.rank_imports"])
 
 
 def run_ranks(num_ranks: int, function: Callable[..., Any], *args: Any) -> list[Any]:

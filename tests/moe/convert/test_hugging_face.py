@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from moe.convert.hugging_face import checkpoint_model, from_hub, to_hub
 from moe.convert.registry import FAMILIES
 from moe.convert.tensor_map import tensor_map
-from tests.support.distributed import run_ranks, start_server
+from tests.support.distributed import run_ranks
 from tests.support.hf_rank_jobs import all_logits, run_model
 from tests.support.hf_reference_models import (
     LENGTH,
@@ -24,7 +24,6 @@ from tests.support.hf_reference_models import (
 from tests.support.layout_equivalence import assemble
 
 pytestmark = pytest.mark.engine
-start_server()
 
 
 @pytest.fixture(scope="module")

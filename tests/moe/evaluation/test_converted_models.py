@@ -10,12 +10,11 @@ from data.build.build import build_store
 from data.tokenization.tokenizer import train_bpe
 from moe.config.experiment import make_experiment
 from moe.convert.hugging_face import from_hub
-from tests.support.distributed import run_ranks, start_server
+from tests.support.distributed import run_ranks
 from tests.support.hf_reference_models import make_model
 from tests.support.trained_runs import command
 
 pytestmark = pytest.mark.engine
-start_server()
 
 FAMILIES = ("mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss")
 PROMPTS = [[7, 3, 9, 80, 4, 8, 5, 1, 77], [5], [20, 17, 3, 3]]

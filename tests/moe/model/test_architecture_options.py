@@ -15,7 +15,14 @@ from moe.cost.model_shape import shape_of
 from parallel.layout.layout import Layout
 from parallel.layout.model_shape import BatchSize
 from parallel.layout.validation import layout_faults
-from tests.support.architecture_options import CONFIGS, Computed, compute, router_formats, sparse
+from tests.support.architecture_options import (
+    CONFIGS,
+    Computed,
+    compute,
+    router_formats,
+    sparse,
+    tokens_counted_for_bias,
+)
 from tests.support.distributed import run_ranks
 from tests.support.layout_equivalence import FullTensors, assemble, make, worst_difference
 from tests.support.reference_model import SlowModel, Step
@@ -196,3 +203,11 @@ def test_router_decides_in_the_number_format_asked_for(store: Path) -> None:
     assert run_ranks(1, router_formats, wanted)[0] == {
         "fp32": "torch.float32", "fp64": "torch.float64", "model": "torch.bfloat16",
     }  # fmt: skip
+
+
+def test_only_training_moves_the_balancing_bias(store: Path) -> None:
+    model = sparse(score_function="sigmoid", expert_bias=True)
+    experiment = make(store, model=model, train=TRAIN | {"eval_sequences": 4})
+    evaluated, trained = run_ranks(1, tokens_counted_for_bias, experiment)[0]
+    assert evaluated == [0, 0]
+    assert trained == [2 * 24 * 2] * 2  # a micro-batch's tokens, two experts each

@@ -1,30 +1,49 @@
-"""The engine's import: quiet, and without what it need not load."""
+"""The engine's import: quiet, and without the compiler that a run on a CPU never needs."""
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from parallel.engine.imports import deferred_compilation
+from tests.support.distributed import run_ranks
+from tests.support.layout_equivalence import make, started
 
 pytestmark = pytest.mark.engine
+COMPILER = "torch._inductor.compile_fx"
 
-LOADED = """
+LOADED = f"""
 import sys
 from parallel.engine.imports import import_engine
 import_engine()
 import moe.training.loop
-print([name for name in ("torch._dynamo", "torch._inductor.compile_fx") if name in sys.modules])
+print("{COMPILER}" in sys.modules)
 """
 
 
-def test_the_engine_is_imported_without_the_compiler_and_without_a_word() -> None:
+def test_import_loads_no_compiler_and_prints_nothing() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOADED], capture_output=True, text=True, check=False
     )
-    assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "", 0)
+    assert (done.stdout, done.stderr, done.returncode) == ("False\n", "", 0)
+
+
+def _train_a_step(experiment: Any) -> bool:
+    with started(experiment) as trainer:
+        trainer.step(0)
+        return COMPILER in sys.modules
+
+
+def test_training_on_a_cpu_compiles_nothing(store: Path) -> None:
+    moe = {
+        "num_experts": 8, "top_k": 2, "expert_ffn_hidden_size": 32, "expert_bias": True,
+        "score_function": "sigmoid", "shared_expert_ffn_hidden_size": 16,
+        "load_balancing": "seq_aux_loss", "z_loss_coefficient": 0.01,
+    }  # fmt: skip
+    assert run_ranks(1, _train_a_step, make(store, model={"moe": moe})) == [False]
 
 
 def test_a_function_is_compiled_at_its_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +70,8 @@ def test_a_function_is_compiled_at_its_first_call(monkeypatch: pytest.MonkeyPatc
     assert compiled == [("plain", {}), ("with_options", {"dynamic": True})]
 
 
-def test_what_is_no_function_is_compiled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_is_compiled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda module, **_: ("compiled", module))
+    module = torch.nn.Identity()
     with deferred_compilation():
-        assert torch.compile(42) == ("compiled", 42)
+        assert torch.compile(module) == ("compiled", module)
