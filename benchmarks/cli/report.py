@@ -83,16 +83,22 @@ def carbon(  # noqa: PLR0913 - a command's options
     from benchmarks.footprint import tables
 
     if zones:
-        rows = tables.zone_rows()
+        rows, notes = tables.zone_rows(), []
+        table = tables.zone_table(rows)
     elif not runs:
         raise BenchmarkError("name one or more run directories, or ask for --zones")
     else:
         changes = _changes(region, intensity, pue)
         rows = tables.run_rows(runs, changes, hourly, within)
+        table, notes = tables.run_table(rows), tables.run_notes(rows)
     if as_json:
         typer.echo(json.dumps(rows))
-    else:
-        tables.print_rows(rows)
+        return
+    from rich.console import Console
+
+    Console().print(table)
+    for note in notes:
+        typer.echo(note)
 
 
 def _changes(  # noqa: PLR0913 - the options that state assumptions

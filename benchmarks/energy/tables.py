@@ -1,4 +1,4 @@
-"""A run's energy in words and one table: joules by phase, how they are known, how finely."""
+"""What `moe energy` prints: joules by phase, how they were metered, their uncertainty."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,14 +26,20 @@ def phase_table(energy: Mapping[str, Any]) -> TextTable:
     return table
 
 
+_LABELS = {
+    "per_token": "energy per trained token",
+    "mean_power": "mean power in training",
+    "idle_power": "idle power before the run",
+}
+
+
 def energy_lines(energy: Mapping[str, Any]) -> list[str]:
-    """Return what else is known of a run's energy, one line each."""
+    """Return the meter, energy per token, power, uncertainty and limits, one line each."""
     lines = [f"meter: {', '.join(str(p) for p in _meter(energy) if p)}"]
-    for key, label in (("per_token", "energy a trained token"), ("mean_power", "power in training"),
-                       ("idle_power", "idle power before the run")):  # fmt: skip
+    for key, label in _LABELS.items():
         if key in energy:
             lines.append(f"{label}: {measurement_text(Measurement.from_json(energy[key]))}")
-    lines.append(_fineness(energy))
+    lines.append(_quantization(energy))
     overhead = energy.get("overhead") or {}
     share = overhead.get("share_of_train_time")
     if share is not None:
@@ -42,7 +48,7 @@ def energy_lines(energy: Mapping[str, Any]) -> list[str]:
             f" {readable(share, 'share')} of training time, in {overhead['reads']} readings"
         )
     if energy.get("starts", 1) > 1:
-        lines.append(f"starts: {energy['starts']}, all counted")
+        lines.append(f"starts: {energy['starts']}, all included")
     limit = (energy.get("total") or {}).get("reason")
     lines += [f"limit: {limit}"] if limit else []
     return lines
@@ -52,12 +58,12 @@ def _meter(energy: Mapping[str, Any]) -> list[Any]:
     return [energy.get(name) for name in ("source", "kind", "boundary", "note")]
 
 
-def _fineness(energy: Mapping[str, Any]) -> str:
-    """Say what the counter's resolution leaves uncertain."""
+def _quantization(energy: Mapping[str, Any]) -> str:
+    """Return the quantisation error that the counter's resolution leaves, in words."""
     total = Measurement.from_json(energy["total"]) if energy.get("total") else None
     if total is None or total.value is None or energy.get("kind") != "measured":
-        return "quantisation: none stated; only a counter has one"
+        return "quantisation error: none stated; only a counter has one"
     share = (total.uncertainty or 0.0) / total.value if total.value else 0.0
     every = energy.get("resolution_s")
-    grain = f"the counter moves every {significant(every)} s" if every else "counter"
-    return f"quantisation: {grain}, which leaves the total ± {readable(share, 'share')}"
+    updates = f" (the counter is updated every {significant(every)} s)" if every else ""
+    return f"quantisation error of the total: ± {readable(share, 'share')}{updates}"

@@ -9,6 +9,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.footprint import footprint
 from benchmarks.footprint.carbon_intensity import grid_zones
 from benchmarks.footprint.start_time import best_start, read_hourly
+from benchmarks.text_table import TextTable
 from moe.runs.reader import read_runs
 from moe.runs.run import Run
 from parallel.measurement.number_text import readable
@@ -74,25 +75,51 @@ def _start_columns(run: Run, joules: float | None, hourly: Path, within: timedel
     }
 
 
-_UNITS = {"energy_joules": "J", "emissions_gco2e": "gCO2e", "hourly_gco2e": "gCO2e",
-          "best_gco2e": "gCO2e", "saved_share": "share"}  # fmt: skip
-
-
-def print_rows(rows: Sequence[Row]) -> None:
-    """Print rows as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    shown = [name for name in rows[0] if any(row[name] is not None for row in rows)]
-    for name in shown:
-        table.add_column(name.replace("_", " "), overflow="fold")
+def run_table(rows: Sequence[Row]) -> TextTable:
+    """Return energy and emissions of runs, and with an hourly intensity the best start."""
+    hourly = "best_start" in rows[0]
+    more = ("hourly emissions", "best start", "at best start", "saved") if hourly else ()
+    table = TextTable("", ("run", "energy", "emissions", *more))
     for row in rows:
-        table.add_row(*(_cell(name, row[name]) for name in shown))
-    Console().print(table)
+        kind = f" {row['energy_kind']}" if row["energy_kind"] else ""
+        cells = [
+            f"{readable(row['energy_joules'], 'J')}{kind}",
+            readable(row["emissions_gco2e"], "gCO2e"),
+        ]
+        if hourly:
+            cells += [
+                readable(row["hourly_gco2e"], "gCO2e"),
+                f"{datetime.fromisoformat(row['best_start']):%Y-%m-%d %H:%M %Z}",
+                readable(row["best_gco2e"], "gCO2e"),
+                readable(row["saved_share"], "share"),
+            ]
+        table.add_row(row["run"], *cells)
+    return table
 
 
-def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return "–"
-    return readable(value, _UNITS[name]) if name in _UNITS else str(value)
+def run_notes(rows: Sequence[Row]) -> list[str]:
+    """Return how emissions were computed, or why they are unknown: each text once."""
+    runs_by_note: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        known = row["source"] is not None
+        note = ("emissions", row["source"]) if known else ("emissions unknown", row["reason"])
+        runs_by_note.setdefault(note, []).append(row["run"])
+    if len(runs_by_note) == 1:
+        return [f"{what}: {text}" for what, text in runs_by_note]
+    return [f"{what} ({', '.join(runs)}): {text}" for (what, text), runs in runs_by_note.items()]
+
+
+def zone_table(rows: Sequence[Row]) -> TextTable:
+    """Return the shipped grid zones."""
+    table = TextTable("", ("zone", "name", "gCO2e/kWh", "year", "source"))
+    for column in (1, 4):
+        table.columns[column].justify = "left"
+    for row in rows:
+        table.add_row(
+            row["zone"],
+            row["name"],
+            f"{row['gco2e_per_kwh']:g}",
+            str(row["year"] or "–"),
+            row["source"],
+        )
+    return table

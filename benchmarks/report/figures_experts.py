@@ -34,13 +34,13 @@ def _expert_figure(run: Run) -> dict[str, Any]:
             range(num_experts),
             maps.layers,
             maps.by_expert,
-            "layer %{y}, expert %{x}: %{z:.2f} x the uniform load<extra></extra>",
+            "layer %{y}, expert %{x}: %{z:.2f} x the even share<extra></extra>",
         ),
         "time": heat_map(
             maps.steps,
             maps.layers,
             maps.busiest,
-            "layer %{y}, step %{x}: busiest %{z:.2f} x the uniform load<extra></extra>",
+            "layer %{y}, step %{x}: busiest %{z:.2f} x the even share<extra></extra>",
         ),
         **source_figures(run),
     }
@@ -66,7 +66,7 @@ def source_figures(run: Run) -> dict[str, Any]:
             experts,
             maps["sources"],
             source_load(maps["counts"][index]),
-            "%{y}, expert %{x}: %{z:.2f} x the uniform load<extra></extra>",
+            "%{y}, expert %{x}: %{z:.2f} x the even share<extra></extra>",
         ),
         "coactivation": heat_map(
             experts,

@@ -122,7 +122,7 @@ function drawPareto() {
   return [Plotly.react(document.getElementById("plot-pareto"),
     [line, ...figure.traces.map((t) => styled(t, true))], layout(figure, few), CONFIG)];
 }
-// Uniform load has the panel's color; underloaded experts are blue, overloaded ones orange.
+// The even share has the panel's color; underloaded experts are blue, overloaded ones orange.
 function drawHeat(id, trace, xTitle, yTitle = "layer") {
   const node = document.getElementById(id);
   node.parentElement.hidden = !trace;
@@ -131,7 +131,7 @@ function drawHeat(id, trace, xTitle, yTitle = "layer") {
   const gap = trace.x.length <= 64 ? 1 : 0;
   const heat = { ...trace, zmin: 0, zmax: top, xgap: gap, ygap: 1,
     colorscale: [[0, "#4477aa"], [1 / top, css("--panel")], [1, "#d1601a"]],
-    colorbar: { thickness: 10, outlinewidth: 0, title: { text: id === "plot-load-coactivation" ? "× chance" : "× uniform", font: { size: 12 } }, tickfont: { size: 11 } } };
+    colorbar: { thickness: 10, outlinewidth: 0, title: { text: id === "plot-load-coactivation" ? "× chance" : "× even", font: { size: 12 } }, tickfont: { size: 11 } } };
   const spec = { id, x: { title: xTitle }, y: { title: yTitle, category: typeof trace.y[0] === "string" } };
   const look = layout(spec, false);
   look.yaxis = { ...look.yaxis, showgrid: false, dtick: trace.y.length <= 16 ? 1 : undefined, autorange: "reversed" };

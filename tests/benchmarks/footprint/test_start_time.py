@@ -79,7 +79,15 @@ def test_command_says_what_a_later_start_saves(tmp_path: Path) -> None:
     assert (row["hourly_gco2e"], row["best_gco2e"]) == (pytest.approx(400), pytest.approx(100))
     assert row["best_start"] == "2026-11-23T11:00:00+00:00"
     assert row["saved_share"] == pytest.approx(0.75)
-    assert "75" in CliRunner().invoke(app, arguments).stdout
+    shown = CliRunner().invoke(app, arguments).stdout
+    for words in (
+        "best start",
+        "2026-11-23 11:00 UTC",
+        "100 gCO2e",
+        "75.0%",
+        "model x FRA",
+    ):
+        assert words in " ".join(shown.split())
 
 
 def test_command_lists_zones() -> None:
@@ -88,6 +96,7 @@ def test_command_lists_zones() -> None:
     assert {"zone": "FRA", "name": "France"}.items() <= rows[
         [r["zone"] for r in rows].index("FRA")
     ].items()
+    assert "gCO2e/kWh" in CliRunner().invoke(app, ["carbon", "--zones"]).stdout
     refused = CliRunner().invoke(app, ["carbon"]).exception
     assert getattr(refused, "exit_code", None) == 2
     assert "--zones" in str(refused)
