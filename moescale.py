@@ -1,6 +1,6 @@
 """moescale: plan, train, measure and compare sparse Mixture-of-Experts language models.
 
-The front door: mounts each room's commands, without loading what only they need.
+The command line: mounts each room's commands without importing what only they need.
 """
 
 import errno
@@ -22,10 +22,10 @@ def guard_rooms(here: Path = HERE) -> None:
     """
     for room in ROOMS:
         spec = util.find_spec(room)
-        found = Path(spec.origin).resolve() if spec and spec.origin else None
-        if found != here / room / "__init__.py":
+        origin = Path(spec.origin).resolve() if spec and spec.origin else None
+        if origin != here / room / "__init__.py":
             raise ImportError(
-                f"package {room!r} is taken from {found or 'nowhere'} instead of {here / room}:"
+                f"package {room!r} is taken from {origin or 'nowhere'} instead of {here / room}:"
                 f" set PYTHONPATH={here}"
             )
 
@@ -53,8 +53,8 @@ app.add_typer(data_cli.app, name="data")
 app.add_typer(slurm_cli.app, name="slurm")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"moescale {metadata.version('moescale')}")
         raise typer.Exit
 

@@ -30,7 +30,7 @@ _SHARED: dict[str, Any] = {
 }
 _EXPERT_WIDTH, _TOP_K = 256, 2
 MODELS: dict[str, dict[str, Any]] = {
-    # A dense layer as wide as the experts that one token sees: equal active parameters.
+    # As wide as the experts that process one token: equal active parameters.
     "dense": _SHARED | {"ffn_hidden_size": _TOP_K * _EXPERT_WIDTH},
     "sparse": _SHARED
     | {
@@ -38,7 +38,7 @@ MODELS: dict[str, dict[str, Any]] = {
             "num_experts": 8,
             "top_k": _TOP_K,
             "expert_ffn_hidden_size": _EXPERT_WIDTH,
-            # Their weights sum to one: without a factor they average where the dense halves add.
+            # Router weights sum to one: unscaled, experts would average where dense halves add up.
             "scaling_factor": _TOP_K,
             "aux_loss_coefficient": 0.01,
             "z_loss_coefficient": 0.001,
@@ -57,7 +57,7 @@ _TRAIN: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made."""
+    """Results of the demo."""
 
     finding: str
     report: ReportPaths
@@ -65,7 +65,7 @@ class DemoResult:
 
 
 def demo_experiments(store: Path, steps: int) -> dict[str, Experiment]:
-    """Return the two experiments, alike but for the feed-forward layers."""
+    """Return the two experiments, which differ in their feed-forward layers only."""
     schedule = {"steps": steps, "warmup_steps": steps // 10, "eval_interval": max(1, steps // 10)}
     return {
         name: make_experiment(
@@ -81,25 +81,26 @@ def demo_experiments(store: Path, steps: int) -> dict[str, Experiment]:
 
 
 def run_demo(
-    text: Sequence[Path], out: Path, *, steps: int, say: Callable[[str], None] = print
+    text: Sequence[Path], out: Path, *, steps: int, print_line: Callable[[str], None] = print
 ) -> DemoResult:
     """Build a store from `text` (default: Python's library), train both models, write a report.
 
-    What an earlier, equal demo in `out` finished is kept: a stopped demo goes on where it was.
+    Whatever an earlier demo with the same settings completed in `out` is reused, so a stopped demo
+    resumes. `print_line` receives its progress.
 
     Raises:
         DataError: The text is missing or too little.
-        StoppedError: A signal came; started again, the demo goes on.
+        StoppedError: A signal stopped it; run again, the demo resumes.
     """
     sources = list(text) or standard_library()
     out.mkdir(parents=True, exist_ok=True)
     store = out / "store"
-    _build_store(sources, store, say)
+    _build_store(sources, store, print_line)
     runs = []
     for name, experiment in demo_experiments(store.resolve(), steps).items():
         write_text(out / f"{name}.toml", experiment.to_toml())
         run_dir = out / "runs" / f"{experiment.name}-{experiment.content_hash}"
-        say(f"train the {name} model for {steps} steps: {run_dir}")
+        print_line(f"train the {name} model for {steps} steps: {run_dir}")
         train_rank(experiment, run_dir, resume=True, progress=TrainingProgress(name))
         runs.append(run_dir)
     report = write_report(runs, out / "report")
@@ -113,24 +114,24 @@ def standard_library() -> list[Path]:
     return sorted([*folder.glob("*.py"), *packages])
 
 
-def _build_store(sources: Sequence[Path], store: Path, say: Callable[[str], None]) -> None:
+def _build_store(sources: Sequence[Path], store: Path, print_line: Callable[[str], None]) -> None:
     from data.build.build import build_store
     from data.progress import show_progress
     from data.store.reader import Store
 
-    named = store.with_name("store.sources")
+    sources_file = store.with_name("store.sources")
     names = "".join(f"{path.resolve()}\n" for path in sources)
     if store.exists():
-        kept = named.read_text() if named.is_file() else ""
-        if kept != names:
+        recorded = sources_file.read_text() if sources_file.is_file() else ""
+        if recorded != names:
             raise ConfigError(
                 f"{store} was made from other text: choose another directory with -o, or remove"
                 " that one"
             )
-        say(f"keep the token store made before: {store}")
+        print_line(f"keep the token store made before: {store}")
     else:
-        write_text(named, names)  # first: a demo killed in between goes on
-        say(f"tokenise {len(sources)} files and folders under {os.path.commonpath(sources)}")
+        write_text(sources_file, names)  # first, so that a demo killed from here on can resume
+        print_line(f"tokenise {len(sources)} files and folders under {os.path.commonpath(sources)}")
         with show_progress() as report:
             build_store(
                 sources,
@@ -140,4 +141,4 @@ def _build_store(sources: Sequence[Path], store: Path, say: Callable[[str], None
                 progress=report,
             )
     manifest = Store.open(store).manifest
-    say(f"{manifest.tokens:,} tokens in {manifest.documents:,} documents")
+    print_line(f"{manifest.tokens:,} tokens in {manifest.documents:,} documents")

@@ -26,7 +26,7 @@ os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"
 
 @pytest.fixture(scope="session", autouse=True)
 def terminal() -> Iterator[None]:
-    """One width and no colors for text that commands print, here and in processes of their own."""
+    """One width and no colors for text that commands print, here and in child processes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "200")
         for name in ("FORCE_COLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):

@@ -1,1 +1,1 @@
-"""Timed parts of training and inference, and what imposes or measures their conditions."""
+"""Benchmarks of training and inference, and of what a step consists of."""

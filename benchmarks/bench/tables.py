@@ -166,15 +166,15 @@ def _speed_cells(speed: Mapping[str, Any]) -> list[str]:
 
 
 def _time_table(record: Mapping[str, Any]) -> TextTable:
-    split = record["result"]["split_s"]
+    seconds_by_name = record["result"]["split_s"]
+    step_s, communication_s = seconds_by_name["step"], seconds_by_name["communication"]
     table = TextTable(
-        "time split (steps of their own, forward and backward)", ("part", "time", "share")
+        "time by component (separate steps, forward and backward)", ("component", "time", "share")
     )
-    for name, seconds in split.items():
+    for name, seconds in seconds_by_name.items():
         if name not in ("step", "communication"):
-            table.add_row(name, readable(seconds, "s"), readable(seconds / split["step"], "share"))
-    waiting = split["communication"]
-    text = "one rank" if waiting is None else readable(waiting / split["step"], "share")
+            table.add_row(name, readable(seconds, "s"), readable(seconds / step_s, "share"))
+    text = "one rank" if communication_s is None else readable(communication_s / step_s, "share")
     table.add_row("of these in collectives", "", text)
     return table
 

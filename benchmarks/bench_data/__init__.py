@@ -1,1 +1,1 @@
-"""Loaders and store builders, timed beside their peers."""
+"""Benchmarks of data loaders and store builders, beside their peers."""

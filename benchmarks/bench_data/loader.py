@@ -50,7 +50,7 @@ class LoaderPlan:
 
 
 def run(store: Path | None, plan: LoaderPlan, options: BenchOptions) -> list[dict[str, Any]]:
-    """Measure random reads, whole batches, starts, and the stream's hashes."""
+    """Measure random reads, complete batches, starts, and the stream's hashes."""
     name = "synthetic" if store is None else str(store)
     with bench_session(options) as session, _corpus(store, plan) as corpus:
         sizes = {"store": name, "seq_len": plan.seq_len, "tokens": int(corpus.tokens.size)}

@@ -33,7 +33,7 @@ def _reads(case: Mapping[str, Any], result: Mapping[str, Any]) -> TextTable:
 
 
 def _batches(case: Mapping[str, Any], result: Mapping[str, Any]) -> TextTable:
-    table = TextTable(f"whole batches of {case['seq_len']} tokens", ("feed", "M tokens/s"))
+    table = TextTable(f"complete batches of {case['seq_len']} tokens", ("feed", "M tokens/s"))
     for row in result["feeds"]:
         table.add_row(row["feed"], _plain(row["tokens_per_s"], 1e-6))
     for name, reason in result["absent"].items():
@@ -42,14 +42,14 @@ def _batches(case: Mapping[str, Any], result: Mapping[str, Any]) -> TextTable:
 
 
 def _plain(spread: Mapping[str, Any], scale: float = 1.0) -> str:
-    """Return `median (low to high)` without unit prefixes, to be compared down a column."""
+    """Return `median (low to high)` without unit prefixes, so that a column compares easily."""
     median, low, high = (significant(spread[name] * scale) for name in ("median", "low", "high"))
     return f"{median} ({low} to {high})"
 
 
 def _starts(_case: Mapping[str, Any], result: Mapping[str, Any]) -> TextTable:
     table = TextTable(
-        "starts, in processes of their own", ("", "time", "of it on the processor", "grown by")
+        "starts, each in a new process", ("", "time", "processor time", "memory growth")
     )
     for row in result["starts"]:
         times = (interval(row[name]) for name in ("seconds", "cpu_seconds"))

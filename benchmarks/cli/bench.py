@@ -34,7 +34,7 @@ COLLECTIVE_SIZES = (2**16, 2**20, 2**24)
 
 
 @app.command()
-@bench_command(repeats=11, warmup=3, overrides=True)
+@bench_command(repeats=11, warmup=3, runs_model=True)
 def step(  # noqa: PLR0913 - a command's options
     models: ModelsArgument,
     *,
@@ -71,7 +71,7 @@ def step(  # noqa: PLR0913 - a command's options
 
 
 @app.command()
-@bench_command(repeats=11, warmup=3, overrides=True)
+@bench_command(repeats=11, warmup=3, runs_model=True)
 def layer(  # noqa: PLR0913 - a command's options
     *,
     shape: Annotated[str | None, typer.Option(help="Published shape: mixtral or deepseek.")] = None,
@@ -104,7 +104,7 @@ def layer(  # noqa: PLR0913 - a command's options
 
 
 @app.command()
-@bench_command(repeats=11, warmup=3, overrides=True)
+@bench_command(repeats=11, warmup=3, runs_model=True)
 def routing(  # noqa: PLR0913 - a command's options
     *,
     hidden: HiddenSizeOption = 512,
@@ -134,7 +134,7 @@ def routing(  # noqa: PLR0913 - a command's options
 
 
 @app.command()
-@bench_command(repeats=7, warmup=2, overrides=True)
+@bench_command(repeats=7, warmup=2, runs_model=True)
 def inference(
     models: ModelsArgument,
     *,
@@ -201,7 +201,7 @@ def build(
 
 
 @app.command()
-@bench_command(repeats=6, warmup=1, overrides=True)
+@bench_command(repeats=6, warmup=1, runs_model=True)
 def checkpoint(
     models: ModelsArgument,
     *,
@@ -219,7 +219,7 @@ def checkpoint(
 
 
 @app.command()
-@bench_command(repeats=11, warmup=3, overrides=True)
+@bench_command(repeats=11, warmup=3, runs_model=True)
 def collectives(
     *,
     size: Annotated[

@@ -1,6 +1,7 @@
 """`moe demo`."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ def demo(
     """Train a dense and a sparse model on real text here, measure and compare them."""
     from benchmarks.demo import run_demo
 
-    result = run_demo(text or [], out, steps=steps, say=lambda line: typer.echo(line, err=True))
+    result = run_demo(text or [], out, steps=steps, print_line=partial(typer.echo, err=True))
     if as_json:
         content = json.loads(result.report.json.read_text(encoding="utf-8"))
         typer.echo(json.dumps(content))

@@ -44,7 +44,7 @@ Records = Sequence[Mapping[str, Any]]
 
 
 def bench_command(
-    *, repeats: int, warmup: int | None = None, overrides: bool = False
+    *, repeats: int, warmup: int | None = None, runs_model: bool = False
 ) -> Callable[[Callable[..., Records]], Callable[..., None]]:
     """Make a command of a function that runs a benchmark and returns its records.
 
@@ -55,12 +55,12 @@ def bench_command(
     Args:
         repeats: Default of `--repeats`.
         warmup: Default of `--warmup`; `None`: there is no such option.
-        overrides: Whether there is a `--set` option.
+        runs_model: Whether it runs a model on the engine: there is a `--set` option then.
     """
     shared = [_option("repeats", RepeatsOption, repeats)]
     if warmup is not None:
         shared.append(_option("warmup", WarmupOption, warmup))
-    if overrides:
+    if runs_model:
         shared.append(_option("overrides", OverridesOption, None))
     shared.append(_option("out", ResultsOption, None))
     as_json = _option("as_json", JsonOption, False)
@@ -76,7 +76,7 @@ def bench_command(
             if _started_ranks(values.get("nproc", 1)):
                 return
             quieten_engine()
-            if overrides:  # the benchmark runs a model
+            if runs_model:
                 import_engine()
             given = {option.name: values.pop(option.name) for option in shared}
             given["overrides"] = tuple(given.get("overrides") or ())

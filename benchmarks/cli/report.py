@@ -8,25 +8,25 @@ import typer
 
 from data.options import JsonOption
 
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")]
-Region = Annotated[
+RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")]
+RegionOption = Annotated[
     str | None, typer.Option(help="Grid zone in place of the runs' own, e.g. FRA or US-CA.")
 ]
-Intensity = Annotated[
+IntensityOption = Annotated[
     float | None, typer.Option("--intensity", help="Your own carbon intensity, gCO2e/kWh.")
 ]
-Pue = Annotated[float | None, typer.Option(help="Power usage effectiveness of the facility.")]
-Price = Annotated[
+PueOption = Annotated[float | None, typer.Option(help="Power usage effectiveness of the facility.")]
+PriceOption = Annotated[
     float | None, typer.Option("--price", help="Price of a device-hour, in --currency.")
 ]
-PowerPrice = Annotated[
+PowerPriceOption = Annotated[
     float | None, typer.Option("--power-price", help="Price of a kWh, in --currency.")
 ]
-Currency = Annotated[str | None, typer.Option(help="Currency of the prices, ISO 4217.")]
+CurrencyOption = Annotated[str | None, typer.Option(help="Currency of the prices, ISO 4217.")]
 
 
 def report(  # noqa: PLR0913 - a command's options
-    runs: Runs,
+    runs: RunsArgument,
     *,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write the report.")
@@ -35,12 +35,12 @@ def report(  # noqa: PLR0913 - a command's options
         list[Path] | None,
         typer.Option("--bench", metavar="FILE", help="Results of `moe bench -o FILE` to show."),
     ] = None,
-    region: Region = None,
-    intensity: Intensity = None,
-    pue: Pue = None,
-    price: Price = None,
-    power_price: PowerPrice = None,
-    currency: Currency = None,
+    region: RegionOption = None,
+    intensity: IntensityOption = None,
+    pue: PueOption = None,
+    price: PriceOption = None,
+    power_price: PowerPriceOption = None,
+    currency: CurrencyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs: an offline page with plots, a Markdown twin, and all figures as data."""
@@ -61,9 +61,9 @@ def carbon(  # noqa: PLR0913 - a command's options
         list[Path] | None, typer.Argument(metavar="RUN...", help="Run directories.")
     ] = None,
     *,
-    region: Region = None,
-    intensity: Intensity = None,
-    pue: Pue = None,
+    region: RegionOption = None,
+    intensity: IntensityOption = None,
+    pue: PueOption = None,
     hourly: Annotated[
         Path | None,
         typer.Option(

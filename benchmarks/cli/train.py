@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.cli.options import NprocOption
+
 
 def train(  # noqa: PLR0913, PLR0917 - a command's options
     experiment: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
@@ -29,7 +31,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options
             show_default=False,
         ),
     ] = None,
-    nproc: Annotated[int, typer.Option(help="Processes on this machine.", min=1)] = 1,
+    nproc: NprocOption = 1,
     max_restarts: Annotated[
         int, typer.Option(help="Times to resume by itself after a process failed.", min=0)
     ] = 0,
@@ -50,40 +52,33 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options
     """Train a model and measure it: loss, speed, energy, expert load."""
     from moe.config.experiment import load_experiment
 
-    wanted = load_experiment(experiment, overrides or ())
+    resolved = load_experiment(experiment, overrides or ())
     if dry_run:
         from benchmarks.launch.dry_run import show
 
-        show(wanted, nproc, as_json=as_json)
+        show(resolved, nproc, as_json=as_json)
         return
-    from benchmarks.launch.training import run_directory, run_training
+    from benchmarks.launch.progress_bar import TrainingProgress
+    from benchmarks.launch.training import replay_step, run_directory, run_training
     from parallel.engine.launch import is_rank_of_a_group
 
-    place = run_directory(wanted, run_dir)
+    directory = run_directory(resolved, run_dir)
     if replay is not None:
-        from benchmarks.launch.training import replay_step
-
-        typer.echo(json.dumps(replay_step(wanted, place, replay)))
+        typer.echo(json.dumps(replay_step(resolved, directory, replay)))
         return
     record = run_training(
         experiment,
         overrides or [],
-        place,
+        directory,
         resume=resume,
         from_step=step,
         nproc=nproc,
         max_restarts=max_restarts,
-        progress=_progress(),
+        progress=TrainingProgress(),
     )
     if is_rank_of_a_group() and os.environ["RANK"] != "0":
         return
     _print_result(record, as_json=as_json)
-
-
-def _progress() -> Any:
-    from benchmarks.launch.progress_bar import TrainingProgress
-
-    return TrainingProgress()
 
 
 def _print_result(record: dict[str, Any], *, as_json: bool) -> None:

@@ -59,7 +59,7 @@ def step_figure(splits: Mapping[str, Mapping[str, float]]) -> Figure | None:
         return None
     bars = [TimeBar(model, parts) for model, parts in splits.items()]
     names = {part: part for parts in splits.values() for part in parts}
-    caption = "By moe bench step; parts are timed in steps of their own, forward and backward."
+    caption = "By moe bench step; components are timed in separate steps, forward and backward."
     return _stacked_bars("step-split", "Time of a training step", caption, bars, names)
 
 

@@ -26,7 +26,7 @@ from parallel.hardware.datasheet import datasheet_peak
 CONDITIONS = {"hardware": {"name": "a"}, "packages": {}, "python": "3.11", "commit": {}}
 
 
-def test_results_are_kept_and_not_measured_twice(tmp_path: Path) -> None:
+def test_saved_results_are_not_measured_again(tmp_path: Path) -> None:
     runs: list[int] = []
     out = tmp_path / "results" / "bench.jsonl"
 
@@ -40,12 +40,12 @@ def test_results_are_kept_and_not_measured_twice(tmp_path: Path) -> None:
     run_cases("b", cases(range(2)), CONDITIONS, out=out)
     with out.open("a") as file:
         file.write('{"format": 1, "ben')  # killed while writing
-    told: list[str] = []
-    records = run_cases("b", cases(range(3)), CONDITIONS, out=out, on_status=told.append)
+    lines: list[str] = []
+    records = run_cases("b", cases(range(3)), CONDITIONS, out=out, on_status=lines.append)
     assert runs == [0, 1, 2]
     assert [record["result"]["value"] for record in records] == [0, 1, 2]
-    assert told[0] == "b 1/3: n 0: kept from an earlier run"
-    assert told[2] == "b 3/3: n 2"
+    assert lines[0] == "b 1/3: n 0: kept from an earlier run"
+    assert lines[2] == "b 3/3: n 2"
     assert [json.loads(line)["case"]["n"] for line in out.read_text().splitlines()] == [0, 1, 2]
     other = {**CONDITIONS, "commit": {"commit": "new"}}
     run_cases("b", cases(range(1)), other, out=out)
@@ -53,20 +53,20 @@ def test_results_are_kept_and_not_measured_twice(tmp_path: Path) -> None:
     assert runs == [0, 1, 2, 0, 0]
 
 
-def test_ranks_without_the_file_pass_over_what_rank_0_kept(tmp_path: Path) -> None:
-    """A rank that measured alone what another passes over would wait for it for ever."""
+def test_all_ranks_skip_what_rank_0_saved(tmp_path: Path) -> None:
+    """A rank that measures a case which the others skip would wait for them for ever."""
     out, shared, runs = tmp_path / "bench.jsonl", [], []
 
     def case(number: int) -> Case:
         return Case({"n": number}, lambda: runs.append(number) or {"value": number})
 
-    def give(found: Any) -> Any:
-        shared.append(found)
-        return found
+    def broadcast(value: Any) -> Any:
+        shared.append(value)
+        return value
 
     run_cases("b", [case(0)], CONDITIONS, out=out)
     both = [case(0), case(1)]
-    run_cases("b", both, CONDITIONS, out=out, broadcast=give)
+    run_cases("b", both, CONDITIONS, out=out, broadcast=broadcast)
     others = run_cases("b", both, CONDITIONS, broadcast=lambda _nothing: shared[0])
     assert runs == [0, 1, 1]
     assert [record["result"]["value"] for record in others] == [0, 1]
@@ -97,7 +97,7 @@ def test_a_cut_model_keeps_a_sparse_layer() -> None:
         cut_layers(model, 3)
 
 
-def test_published_layers_stand_beside_the_same_shape_only() -> None:
+def test_published_layers_are_of_exactly_that_shape() -> None:
     rows = published_layers(published_shape("mixtral", 1))
     assert len(rows) == 6
     assert {row["dispatcher"] for row in rows} == {"alltoall", "DeepEP", "HybridEP"}
@@ -113,7 +113,7 @@ def test_a_damaged_results_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["folder", "latin-1.jsonl", "latin-1.jsonl/r.jsonl"])
-def test_a_place_without_results_is_refused_before_measuring(tmp_path: Path, name: str) -> None:
+def test_an_unusable_results_path_is_refused_before_measuring(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "latin-1.jsonl").write_bytes(b'{"bench": "\xe9"}\n')
     case = Case({"n": 1}, lambda: pytest.fail("measured"))
@@ -121,7 +121,7 @@ def test_a_place_without_results_is_refused_before_measuring(tmp_path: Path, nam
         run_cases("b", [case], CONDITIONS, out=tmp_path / name)
 
 
-def test_benchmarks_at_once_keep_all_results(tmp_path: Path) -> None:
+def test_concurrent_benchmarks_keep_all_results(tmp_path: Path) -> None:
     out, both = tmp_path / "r.jsonl", Barrier(2)
 
     def measure(bench: str) -> None:
@@ -146,7 +146,7 @@ def test_a_full_disk_is_not_called_a_mistake(
 
 
 @pytest.mark.parametrize("text", ["natural", "forced", "zipf:1.5", "hot:0.25"])
-def test_profiles_read_back(text: str) -> None:
+def test_profiles_are_parsed_and_printed(text: str) -> None:
     assert str(parse_profile(text)) == text
 
 
@@ -171,7 +171,7 @@ def test_forced_routing_is_even() -> None:
     assert max_over_mean(choice, 8) == pytest.approx(1.0, abs=0.05)
 
 
-def test_a_hot_expert_gets_its_share_and_the_others_the_rest() -> None:
+def test_a_hot_expert_gets_its_fraction_and_the_others_the_rest() -> None:
     _, share = drawn(RoutingProfile("hot", 0.6))
     assert float(share[0]) == pytest.approx(0.6, abs=0.02)
     assert share[1:] == pytest.approx([1.4 / 7] * 7, abs=0.02)
@@ -183,7 +183,7 @@ def test_zipf_with_one_expert_a_token_has_the_stated_proportions() -> None:
     assert share == pytest.approx((weights / weights.sum()).tolist(), abs=0.015)
 
 
-def test_natural_leaves_the_router_alone() -> None:
+def test_natural_routing_forces_nothing() -> None:
     assert RoutingProfile("natural").draw_experts(4, 4, 2, torch.Generator()) is None
 
 

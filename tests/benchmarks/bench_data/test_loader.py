@@ -80,15 +80,15 @@ def test_absent_peers_are_named(corpus: Corpus, monkeypatch: pytest.MonkeyPatch)
     assert list(table.columns[1].cells)[-1] == "absent: no_such_package not installed"
 
 
-def test_streams_are_equal_however_they_are_read(corpus: Corpus) -> None:
+def test_stream_hashes_do_not_depend_on_how_they_are_read(corpus: Corpus) -> None:
     result = loader.measure_streams(corpus)
     assert result["equal"]
     names = [row["read_by"] for row in result["streams"]]
     assert {"1 rank", "8 ranks", "no worker", "restart at step 4"} <= set(names)
 
 
-def test_unequal_streams_are_seen(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loader whose ranks all read the same share is found out."""
+def test_unequal_streams_are_detected(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader whose ranks do not read their own shards is detected."""
     monkeypatch.setattr(Loader, "step", lambda self, index: self._make(index + self._rank))
     assert not loader.measure_streams(corpus)["equal"]
 
@@ -100,7 +100,7 @@ def sparse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_sparse_corpus_is_of_the_real_format_and_takes_no_room(sparse: Path) -> None:
+def test_the_sparse_corpus_has_the_real_format_and_occupies_no_disk(sparse: Path) -> None:
     store = Store.open(sparse)
     stream = store.split("train").streams[0]
     assert stream.num_tokens == store.manifest.tokens >= 10**12
@@ -110,10 +110,10 @@ def test_the_sparse_corpus_is_of_the_real_format_and_takes_no_room(sparse: Path)
 
 
 def test_a_start_on_1e12_tokens_takes_little_memory(sparse: Path) -> None:
-    """50 MB and no build: seconds are the benchmark's to tell (tests hold no clock)."""
-    found = measure_in_subprocess("first_batch", sparse)
-    assert 0 < found["grown_bytes"] < 50_000_000
-    assert found["seconds"] > 0 and found["cpu_seconds"] > 0
+    """Under 50 MB and without building an index; seconds are for the benchmark, not for tests."""
+    start = measure_in_subprocess("first_batch", sparse)
+    assert 0 < start["grown_bytes"] < 50_000_000
+    assert start["seconds"] > 0 and start["cpu_seconds"] > 0
     assert measure_in_subprocess("computed_order", 10**8)["grown_bytes"] < 10_000_000
     with pytest.raises(BenchmarkError, match=r"first_batch /nowhere: .*no manifest"):
         measure_in_subprocess("first_batch", "/nowhere")
@@ -122,7 +122,7 @@ def test_a_start_on_1e12_tokens_takes_little_memory(sparse: Path) -> None:
 
 @pytest.mark.engine
 def test_the_command_as_a_user_runs_it(tmp_path: Path) -> None:
-    """In a process of its own: Megatron's dataset beside ours, and one JSON document."""
+    """In a new process: Megatron's dataset beside ours, and one JSON document."""
     command = [sys.executable, "-m", "moescale", "bench", "loader", "--tokens", "60000",
                "--seq-len", "64", "--samples", "40", "--repeats", "1", "--warmup", "0",
                "--order-samples", "100000", "--corpus-tokens", "1000000000",
@@ -149,5 +149,5 @@ def test_the_command_as_a_user_runs_it(tmp_path: Path) -> None:
     assert [len(table["rows"]) for table in tables[:2]] == [len(READERS), 3]
     assert [row[0] for row in tables[0]["rows"]] == [*readers, *absent]
     assert tables[0]["columns"][-1] == "over numpy memmap"
-    assert tables[2]["columns"][-1] == "grown by"
+    assert tables[2]["columns"][-1] == "memory growth"
     assert tables[3]["title"].endswith("all equal")

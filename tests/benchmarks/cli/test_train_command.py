@@ -268,7 +268,7 @@ def test_demo_compares_two_models(tmp_path: Path) -> None:
     assert "keep the token store" in again.stderr
 
 
-def test_a_demo_killed_just_after_its_store_goes_on(
+def test_a_demo_killed_just_after_building_its_store_resumes(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from benchmarks.demo import run_demo
@@ -282,8 +282,8 @@ def test_a_demo_killed_just_after_its_store_goes_on(
 
     monkeypatch.setattr("data.build.build.build_store", stopped_after_building)
     monkeypatch.setattr("benchmarks.demo.demo_experiments", stopped)
-    said: list[str] = []
+    lines: list[str] = []
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            run_demo([tmp_path], tmp_path, steps=1, say=said.append)
-    assert any("keep the token store" in line for line in said)
+            run_demo([tmp_path], tmp_path, steps=1, print_line=lines.append)
+    assert any("keep the token store" in line for line in lines)
