@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.support import skipped
 from tests.support.needs import need
 
 # Several workers share the machine: none of them may take all cores. Before torch is imported.
@@ -43,7 +44,16 @@ FIRST = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    skipped.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    skipped.configure(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skipped.select(config, items)
     items.sort(key=lambda item: [name not in item.nodeid for name in FIRST])
 
 
