@@ -11,6 +11,7 @@ from moe.config.model import ModelConfig
 from tests.support.distributed import run_ranks
 from tests.support.layout_equivalence import MODEL, make
 
+GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 ATTENTION_KINDS: dict[str, dict[str, Any]] = {
     "grouped_query": {},
     "latent": {
@@ -75,19 +76,20 @@ def model_config(changes: dict[str, Any]) -> ModelConfig:
     return make_experiment(values).model
 
 
-def command(*arguments: str) -> tuple[int, str, str]:
-    """Run `moe ...` in a fresh process of the tests' server; returns exit code and outputs."""
-    found: tuple[int, str, str] = run_ranks(1, _command, arguments)[0]
-    return found
+def command(*arguments: str | Path) -> tuple[int, str, str]:
+    """Run `moe ...` in a process forked from the tests' server; returns exit code and outputs."""
+    result: tuple[int, str, str] = run_ranks(1, run_command, tuple(map(str, arguments)))[0]
+    return result
 
 
-def _command(arguments: tuple[str, ...]) -> tuple[int, str, str]:
+def run_command(arguments: tuple[str, ...]) -> tuple[int, str, str]:
+    """Run `moe ...` in this process, which is no rank of a group any more."""
     import contextlib
     import io
     import os
     import sys
 
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+    for name in (*GROUP, "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"):
         os.environ.pop(name, None)
     import moescale
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import moescale
+from tests.support.distributed import run_ranks
 from tests.support.paths import ROOT
+from tests.support.trained_runs import command, run_command
 
 EXPERIMENT = """
 name = "try"
@@ -86,13 +88,13 @@ def test_train_writes_what_it_promises(experiment: Path, tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr
 
-    again = moe("train", experiment, "--run-dir", run_dir)
-    assert again.returncode == 2
-    assert "already holds a run" in again.stderr
-    assert len(again.stderr.strip().splitlines()) == 1
-    resumed = moe("train", experiment, "--run-dir", run_dir, "--resume", "--json")
-    assert resumed.returncode == 0
-    assert json.loads(resumed.stdout) == record
+    code, out, err = command("train", experiment, "--run-dir", run_dir)
+    assert (code, out) == (2, "")
+    assert "already holds a run" in err
+    assert len(err.strip().splitlines()) == 1
+    code, out, err = command("train", experiment, "--run-dir", run_dir, "--resume", "--json")
+    assert code == 0, err
+    assert json.loads(out) == record
 
 
 @pytest.mark.engine
@@ -102,10 +104,10 @@ def test_a_row_over_several_steps_has_their_mean_router_losses(
     rows = {}
     for interval in (1, 3):
         run_dir = tmp_path / f"every{interval}"
-        done = moe(
+        code, _, err = command(
             "train", experiment, "--run-dir", run_dir, "--set", f"train.log_interval={interval}"
         )
-        assert done.returncode == 0, done.stderr
+        assert code == 0, err
         lines = (run_dir / "metrics.jsonl").read_text().splitlines()
         rows[interval] = [json.loads(line) for line in lines]
     for name in ("load_balancing_loss", "z_loss"):
@@ -118,12 +120,12 @@ def test_two_processes_train_the_same_model(experiment: Path, tmp_path: Path) ->
     losses = []
     for nproc, layout in ((1, "parallel.ep=1"), (2, "parallel.ep=2")):
         run_dir = tmp_path / f"run{nproc}"
-        done = moe(
+        code, out, err = command(
             "train", experiment, "--run-dir", run_dir, "--nproc", str(nproc), "--set", layout,
             "--json",
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        losses.append(json.loads(done.stdout)["final_loss"])
+        assert code == 0, err
+        losses.append(json.loads(out)["final_loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
@@ -132,9 +134,9 @@ def test_a_run_directory_in_use_is_refused(experiment: Path, tmp_path: Path) -> 
     run_dir.mkdir()
     with (run_dir / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = moe("train", experiment, "--run-dir", run_dir)
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines() == [
+        code, _, err = command("train", experiment, "--run-dir", run_dir)
+    assert code == 2
+    assert err.strip().splitlines() == [
         f"moe: run directory {run_dir} is in use by another process: wait for it, or choose"
         " another with --run-dir"
     ]
@@ -234,25 +236,34 @@ def test_a_damaged_store_is_refused(
 
 def test_dry_run_shows_everything_and_starts_nothing(experiment: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    done = moe("train", experiment, "--run-dir", run_dir, "--dry-run", "--json")
-    assert done.returncode == 0, done.stderr
-    shown = json.loads(done.stdout)
+    code, out, err = command("train", experiment, "--run-dir", run_dir, "--dry-run", "--json")
+    assert code == 0, err
+    shown = json.loads(out)
     assert shown["experiment"]["train"]["steps"] == 6
     assert shown["layout"]["dp"] == 1
     assert shown["ledger"]["total_parameters"] == 189312
     assert shown["memory"]["kind"] == "modelled"
     assert not run_dir.exists()
-    people = moe("train", experiment, "--dry-run")
-    assert "peak memory on one rank (modelled)" in people.stdout
+    _, out, _ = command("train", experiment, "--dry-run")
+    assert "peak memory on one rank (modelled)" in out
+
+
+def _small_demo(arguments: tuple[str, ...]) -> tuple[int, str, str]:
+    """Run the demo on batches of a fourth; CI runs it as it is (`make demo`)."""
+    from benchmarks import demo
+
+    demo._TRAIN |= {"global_batch_size": 2, "micro_batch_size": 2, "eval_sequences": 4}
+    return run_command(arguments)
 
 
 @pytest.mark.engine
 def test_demo_compares_two_models(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    text = ["--text", ROOT / "moe", "--text", ROOT / "data", "--text", ROOT / "benchmarks"]
-    done = moe("demo", *text, "-o", out, "--steps", "10", "--json")
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    text = [word for room in ("moe", "data", "benchmarks") for word in ("--text", str(ROOT / room))]
+    arguments = ("demo", *text, "-o", str(out), "--steps", "10")
+    code, printed, err = run_ranks(1, _small_demo, (*arguments, "--json"))[0]
+    assert code == 0, err
+    report = json.loads(printed)
     assert "At equal active parameters" in report["finding"]
     page = (out / "report" / "report.html").read_text()
     assert 'src="http' not in page
@@ -262,10 +273,10 @@ def test_demo_compares_two_models(tmp_path: Path) -> None:
     active = [record["ledger"]["active_parameters"] for record in records]
     assert active[1] == pytest.approx(active[0], rel=0.01)
     assert sparse["ledger"]["total_parameters"] > 1.5 * dense["ledger"]["total_parameters"]
-    again = moe("demo", *text, "-o", out, "--steps", "10")
-    assert again.returncode == 0
-    assert "At equal active parameters" in again.stdout
-    assert "keep the token store" in again.stderr
+    code, printed, err = run_ranks(1, _small_demo, arguments)[0]
+    assert code == 0, err
+    assert "At equal active parameters" in printed
+    assert "keep the token store" in err
 
 
 def test_a_demo_killed_just_after_building_its_store_resumes(

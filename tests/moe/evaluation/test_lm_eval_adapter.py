@@ -82,9 +82,9 @@ def _offline(arguments: tuple[str, ...]) -> Any:
     import os
 
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    from tests.support.trained_runs import _command
+    from tests.support.trained_runs import run_command
 
-    return _command(arguments)
+    return run_command(arguments)
 
 
 def _run(run: Path, tasks: Path, names: str) -> dict[str, Any]:
