@@ -6,6 +6,7 @@ planted ones measures what it has memorised.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ SAYS = " says: "
 
 
 def make_canaries(recipe: CanaryRecipe) -> tuple[Canary, ...]:
-    """Return the canaries of a recipe: for each count of repeats, `recipe.count` of them."""
+    """Return the canaries of a recipe: `recipe.count` of them for each number of repeats."""
     return tuple(
         Canary(text=_text(recipe.seed, repeats, number), repeats=repeats)
         for repeats in recipe.repeats
@@ -27,11 +28,11 @@ def make_canaries(recipe: CanaryRecipe) -> tuple[Canary, ...]:
 
 
 def planting_positions(
-    canaries: tuple[Canary, ...], seed: int, num_documents: int
+    canaries: Sequence[Canary], seed: int, num_documents: int
 ) -> NDArray[np.int64]:
-    """Return for each planting (canaries in order, repeats together) the document it follows.
+    """Return how many documents precede each planting, int64 [plantings], in 0..num_documents.
 
-    Values are in 0..num_documents: how many documents come before it.
+    Canaries come in order, the repeats of each together.
     """
     total = sum(canary.repeats for canary in canaries)
     draws = [_digest(f"place {seed} {number}", 8) for number in range(total)]
@@ -39,13 +40,13 @@ def planting_positions(
 
 
 def split_secret(text: str) -> tuple[str, str]:
-    """Return a canary's frame, which others share, and its secret."""
-    frame, mark, secret = text.partition(SAYS)
-    return frame + mark.rstrip(" "), secret
+    """Split a canary into its frame, which all canaries share, and its secret."""
+    frame, separator, secret = text.partition(SAYS)
+    return frame + separator.rstrip(" "), secret
 
 
 def alternatives(text: str, count: int) -> list[str]:
-    """Return other secrets in a canary's frame, drawn alike and planted nowhere."""
+    """Return a canary's frame with other secrets, drawn likewise and never planted."""
     frame, _ = split_secret(text)
     return [f"{frame} {_secret(f'alternative {number} of {text}')}" for number in range(count)]
 

@@ -8,9 +8,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from data.dotted_keys import apply_override
 from data.errors import DataError
 from data.frozen_model import FrozenModel
-from data.overrides import apply_override
 
 QualityRules = Literal["gopher_quality", "gopher_repetition", "c4"]
 

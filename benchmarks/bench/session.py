@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.bench.cases import BenchOptions, Case, run_cases
 from benchmarks.errors import BenchmarkError
-from data.overrides import apply_override
+from data.dotted_keys import apply_override
 from moe.config.experiment import Experiment, make_experiment
 from moe.runs.environment import environment
 from moe.runs.record import utc_now

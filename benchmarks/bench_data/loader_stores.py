@@ -10,12 +10,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from data.storage.atomic import write_text
-from data.store.manifest import FORMAT_VERSION, TRAIN, FileInfo, Manifest, StoreSource, StreamInfo
+from data.store.builder import StoreBuilder
+from data.store.manifest import TRAIN, FileInfo, StreamInfo
 from data.store.megatron_indexed import export_indexed
 from data.store.reader import Store, TokenStream
-from data.store.writer import BATCH_TOKENS, HASH_BYTES, SHARD_TOKENS, StreamFormat, StreamWriter
-from data.tokenization.info import TOKENIZER_FILE
+from data.store.writer import BATCH_TOKENS, HASH_BYTES, SHARD_TOKENS, StreamWriter
 from data.tokenization.tokenizer import byte_tokenizer
 
 DOCUMENT_TOKENS = 900
@@ -59,18 +58,18 @@ class Corpus:
 def synthetic_store(path: Path, num_tokens: int) -> None:
     """Write a store of random bytes as tokens, with at least `num_tokens` tokens."""
     rng = np.random.default_rng(0)
-    tokenizer = byte_tokenizer().info
     path.mkdir(parents=True)
-    form = StreamFormat(dtype="uint16", tokenizer_sha256=tokenizer.sha256)
-    writer = StreamWriter(path, "synthetic/train", form)
+    tokenizer = byte_tokenizer()
+    builder = StoreBuilder(path, tokenizer)
+    writer = StreamWriter(path, "synthetic/train", builder.format)
     written = number = 0
     while written < num_tokens:
         length = 2 + int(rng.lognormal(np.log(DOCUMENT_TOKENS) - 0.5, 1.0))
         document = rng.integers(0, 256, size=length, dtype=np.uint16)
-        document[-1] = tokenizer.eos_id
+        document[-1] = tokenizer.info.eos_id
         writer.append(document, number.to_bytes(HASH_BYTES, "big"))
         written, number = written + length, number + 1
-    _complete(path, writer.close())
+    _finish(builder, writer.close())
 
 
 def sparse_store(path: Path, num_tokens: int) -> int:
@@ -79,7 +78,8 @@ def sparse_store(path: Path, num_tokens: int) -> int:
     Shards have the real format and size: hard links to one sparse file.
     """
     num_shards = -(-num_tokens // SHARD_TOKENS)
-    form = StreamFormat(dtype="uint16", tokenizer_sha256=byte_tokenizer().info.sha256)
+    builder = StoreBuilder(path, byte_tokenizer())
+    form = builder.format
     folder = path / "synthetic"
     folder.mkdir(parents=True)
     first = folder / "train-00000.arrow"
@@ -100,7 +100,7 @@ def sparse_store(path: Path, num_tokens: int) -> int:
     table.append(np.zeros(1, dtype=np.uint16), bytes(HASH_BYTES))
     info = table.close()
     stream = info.model_copy(update={"tokens": tokens, "shards": tuple(shards)})
-    _complete(path, stream)
+    _finish(builder, stream)
     return tokens
 
 
@@ -131,16 +131,6 @@ def _file_info(root: Path, name: str, rows: int) -> FileInfo:
     )
 
 
-def _complete(path: Path, stream: StreamInfo) -> None:
-    tokenizer = byte_tokenizer()
-    write_text(path / TOKENIZER_FILE, tokenizer.text)
-    Manifest(
-        format_version=FORMAT_VERSION,
-        dtype="uint16",
-        batch_tokens=BATCH_TOKENS,
-        shard_tokens=SHARD_TOKENS,
-        tokenizer=tokenizer.info,
-        sources=(StoreSource(name="synthetic", weight=None, splits={TRAIN: stream}),),
-        dropped={},
-        settings={"synthetic": True},
-    ).write(path)
+def _finish(builder: StoreBuilder, stream: StreamInfo) -> None:
+    builder.add_source("synthetic", {TRAIN: stream})
+    builder.finish(settings={"synthetic": True}, dropped={})

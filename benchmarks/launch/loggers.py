@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
+from data.dotted_keys import flatten
 from moe.config.experiment import Experiment
 from moe.runs.callbacks import Logger
 
@@ -103,7 +104,7 @@ class MlflowLogger:
             self._client.update_run(self._id, status="RUNNING")
         else:
             self._id = self._client.create_run(number, run_name=str(record["run_id"])).info.run_id
-            flat = _flat(self._experiment.model_dump(mode="json", exclude_none=True))
+            flat = flatten(self._experiment.model_dump(mode="json", exclude_none=True))
             parameters = [Param(key, str(value)) for key, value in flat.items()]
             self._client.log_batch(self._id, params=parameters)
         self._flushed_s = time.monotonic()
@@ -146,11 +147,3 @@ def final_figures(record: Mapping[str, Any]) -> dict[str, float]:
         "energy_joules_per_token": (energy.get("per_token") or {}).get("value"),
     }
     return {f"final/{name}": float(v) for name, v in values.items() if v is not None}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat

@@ -1,16 +1,16 @@
-"""From documents to a token store: parts on all cores, then one store; resumable.
+"""From documents to a token store: unit outputs on all cores, then one store; resumable.
 
-Everything unfinished lives in `STORE.building/` (a shard: `STORE.shard-I-of-N/`), and the store
-takes its name only when it is whole. A killed build continues when it is started again.
+Everything unfinished lives in `STORE.building/` (of a build shard: `STORE.shard-I-of-N/`), and the
+store has its name only when it is complete. A killed build continues when it is started again.
 """
 
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.build.assemble import assemble
+from data.build.assemble import assemble_store
 from data.build.build_folder import BuildFolder, open_build_folder
 from data.build.unit_output import WorkerSettings, input_faults
 from data.build.worker_pool import available_cores, run_units
@@ -39,7 +39,7 @@ def build_store(
     held_out_fraction: float = 0.02,
     progress: ProgressCallback | None = None,
 ) -> Manifest:
-    """Tokenise every document under `sources` into a store at `out`, equal texts once.
+    """Tokenize every document under `sources` into a store at `out`, equal texts once.
 
     Raises:
         DataError: Wrong input; nothing is left at `out`.
@@ -61,12 +61,12 @@ def build_recipe(
     strict: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Manifest:
-    """Build a store as a recipe says, or continue a build that was killed.
+    """Build the store that a recipe describes, or continue a build that was killed.
 
     Args:
-        recipe: Sources, tokeniser, cleaning.
+        recipe: Sources, tokenizer, cleaning.
         out: The store; must not exist.
-        workers: Processes; default: one a core.
+        workers: Processes; default: one per core.
         strict: Refuse the first document that cannot be read, instead of counting it.
         progress: Called now and then.
 
@@ -74,14 +74,15 @@ def build_recipe(
         DataError: Wrong input; nothing is left at `out`.
         WorkerError: A worker process died; the same call continues.
     """
-    if _ended_just_after_naming(out, recipe):
+    if _was_killed_after_publishing(out, recipe):
         shutil.rmtree(_scratch(out, BUILDING), ignore_errors=True)
         return Manifest.read(out)
-    with _finished_work(out, BUILDING, recipe, (1, 1), workers, strict, progress) as work:
-        root = work.path / STORE
-        manifest = _assembled([work], root, progress)
+    options = _Options(workers or available_cores(), strict, progress)
+    with _finished_folder(out, BUILDING, recipe, (1, 1), options) as folder:
+        root = folder.path / STORE
+        manifest = _assemble([folder], root, progress)
         publish_directory(root, out)
-        shutil.rmtree(work.path, ignore_errors=True)
+        shutil.rmtree(folder.path, ignore_errors=True)
     return manifest
 
 
@@ -94,50 +95,60 @@ def build_shard(
     strict: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Path:
-    """Do the i-th of n shares of a build; returns its folder, one of the inputs of `merge_shards`.
+    """Process the work units of one build shard; returns its folder, an input of `merge_shards`.
 
     Raises:
-        DataError: Wrong input, or a share that does not exist.
+        DataError: Wrong input, or a build shard that does not exist.
         WorkerError: A worker process died; the same call continues.
     """
     index, count = shard
     if not 1 <= index <= count:
         raise DataError(f"--shard {index}/{count}: write I/N with 1 <= I <= N")
     ending = f".shard-{index}-of-{count}"
-    with _finished_work(out, ending, recipe, shard, workers, strict, progress) as work:
-        return work.path
+    options = _Options(workers or available_cores(), strict, progress)
+    with _finished_folder(out, ending, recipe, shard, options) as folder:
+        return folder.path
 
 
 def merge_shards(
     shards: Sequence[Path], out: Path, progress: ProgressCallback | None = None
 ) -> Manifest:
-    """Make one store of all shards of a recipe; equals what one process would have built.
+    """Make one store of all build shards of a recipe; equals what one process would have built.
 
     Raises:
-        DataError: A shard is missing, unfinished, or from another recipe.
+        DataError: A build shard is missing, unfinished, or from another recipe.
     """
     refuse_existing(out)
-    works = sorted((BuildFolder.read(path) for path in shards), key=lambda work: work.shard)
-    first = works[0]
-    for work in works:
-        if work.depends != first.depends:
-            raise DataError(f"{work.path}: from another recipe or other files than {first.path}")
-        if work.num_units is None:
-            raise DataError(f"{work.path}: unfinished: run its `moe data build --shard` again")
-    numbers = [work.shard[0] for work in works]
+    folders = sorted((BuildFolder.read(path) for path in shards), key=lambda folder: folder.shard)
+    first = folders[0]
+    for folder in folders:
+        if folder.common_state != first.common_state:
+            raise DataError(f"{folder.path}: from another recipe or other files than {first.path}")
+        if folder.num_units is None:
+            raise DataError(f"{folder.path}: unfinished: run its `moe data build --shard` again")
+    numbers = [folder.shard[0] for folder in folders]
     if numbers != list(range(1, first.shard[1] + 1)):
         raise DataError(f"shards {numbers} of {first.shard[1]}: each is needed, once")
     with new_directory(out) as root:
-        return _assembled(works, root, progress)
+        return _assemble(folders, root, progress)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How a build runs; nothing here changes the store."""
+
+    workers: int
+    strict: bool
+    progress: ProgressCallback | None
 
 
 def _scratch(out: Path, ending: str) -> Path:
-    """Return the folder beside a store in which it is made."""
+    """Return the folder beside a store in which it is built."""
     return out.parent / f"{out.name}{ending}"
 
 
-def _ended_just_after_naming(out: Path, recipe: DataRecipe) -> bool:
-    """Tell whether `out` is of this very build, killed when only its parts were left to remove."""
+def _was_killed_after_publishing(out: Path, recipe: DataRecipe) -> bool:
+    """Whether `out` is of this build, which was killed with only its outputs left to remove."""
     folder = _scratch(out, BUILDING)
     if not out.exists() or not folder.exists() or (folder / STORE).exists():
         return False
@@ -149,49 +160,38 @@ def _ended_just_after_naming(out: Path, recipe: DataRecipe) -> bool:
 
 
 @contextmanager
-def _finished_work(  # noqa: PLR0913, PLR0917 - a build and its place
-    out: Path,
-    ending: str,
-    recipe: DataRecipe,
-    shard: BuildShard,
-    workers: int | None,
-    strict: bool,
-    progress: ProgressCallback | None,
+def _finished_folder(
+    out: Path, ending: str, recipe: DataRecipe, shard: BuildShard, options: _Options
 ) -> Iterator[BuildFolder]:
-    """Make every part of a share; gives its folder, held for this process alone."""
+    """Complete every unit output of a build shard; yields its folder, locked for this process."""
     refuse_existing(out)
     if recipe.clean.near_duplicates is not None:
         minhash_library()
     if recipe.clean.needs_language:
         language_identifier()
-    if progress is not None:
-        progress(BuildProgress("find files and make the tokenizer"))
+    if options.progress is not None:
+        options.progress(BuildProgress("find files and make the tokenizer"))
     inputs = find_input_files(recipe)
-    folder = _scratch(out, ending)
-    with locked_directory(folder):
-        is_new = not (folder / BUILD_STATE_FILE).is_file()
+    path = _scratch(out, ending)
+    with locked_directory(path):
+        is_new = not (path / BUILD_STATE_FILE).is_file()
         try:
             refuse_existing(out)  # another process may have finished it meanwhile
-            work = open_build_folder(folder, recipe, shard, inputs)
-            yield _run(work, inputs, workers or available_cores(), strict, progress)
+            folder = open_build_folder(path, recipe, shard, inputs)
+            yield _run(folder, inputs, options)
         except DataError:
             if is_new:
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(path, ignore_errors=True)
             raise
 
 
-def _run(
-    work: BuildFolder,
-    inputs: InputFiles,
-    workers: int,
-    strict: bool,
-    progress: ProgressCallback | None,
-) -> BuildFolder:
-    total = sum(file.num_bytes for file in inputs.files) // work.shard[1]
+def _run(folder: BuildFolder, inputs: InputFiles, options: _Options) -> BuildFolder:
+    """Process the work units that have no output yet."""
+    total = sum(file.num_bytes for file in inputs.files) // folder.shard[1]
     state = BuildProgress("clean and tokenise", total=total)
     num_units = 0
 
-    def count_in(unit: WorkUnit, tally: Tally, tokens: int) -> None:
+    def add(unit: WorkUnit, tally: Tally, tokens: int) -> None:
         nonlocal state
         state = replace(
             state,
@@ -201,40 +201,46 @@ def _run(
         )
 
     def report(unit: WorkUnit, tally: Tally, tokens: int) -> None:
-        count_in(unit, tally, tokens)
-        if progress is not None:
-            progress(state)
+        add(unit, tally, tokens)
+        if options.progress is not None:
+            options.progress(state)
 
-    def missing() -> Iterator[WorkUnit]:
+    def missing_units() -> Iterator[WorkUnit]:
         nonlocal num_units
-        for unit in plan_units(work.recipe, inputs.files, work.shard):
+        for unit in plan_units(folder.recipe, inputs.files, folder.shard):
             num_units += 1
-            if work.finished(unit.name):
-                tally, tokens = work.counts(unit.name)
-                if not (strict and input_faults(tally)):  # made again, to name the document
-                    count_in(unit, tally, tokens)
+            if folder.is_finished(unit.name):
+                tally, tokens = folder.counts(unit.name)
+                if not (options.strict and input_faults(tally)):
+                    add(unit, tally, tokens)
                     continue
+                # Under `strict` it is processed again, so that the error names the document.
             yield unit
 
-    job = WorkerSettings(
-        work.recipe, work.tokenizer.text, work.tokenizer.info.eos_token, work.parts, strict
+    settings = WorkerSettings(
+        folder.recipe,
+        folder.tokenizer.text,
+        folder.tokenizer.info.eos_token,
+        folder.outputs,
+        options.strict,
     )
-    run_units(job, missing(), workers, total, report)
-    return work.completed(num_units)
+    run_units(settings, missing_units(), options.workers, total, report)
+    return folder.completed(num_units)
 
 
-def _assembled(
-    works: Sequence[BuildFolder], root: Path, progress: ProgressCallback | None
+def _assemble(
+    folders: Sequence[BuildFolder], root: Path, progress: ProgressCallback | None
 ) -> Manifest:
-    """Write the store of all shares' parts into `root`."""
-    parts = []
-    for work in works:
-        mine = work.part_files()
-        if len(mine) != work.num_units:
+    """Write the store of all build shards' unit outputs into `root`."""
+    output_files = []
+    for folder in folders:
+        found = folder.output_files()
+        if len(found) != folder.num_units:
             raise DataError(
-                f"{work.path}: {len(mine)} parts of {work.num_units}: remove it, build it again"
+                f"{folder.path}: {len(found)} parts of {folder.num_units}: remove it, build it"
+                " again"
             )
-        parts += mine
-    parts.sort(key=lambda path: path.name)
-    first = works[0]
-    return assemble(parts, first.recipe, first.tokenizer, root, first.notes, progress)
+        output_files += found
+    output_files.sort(key=lambda path: path.name)
+    first = folders[0]
+    return assemble_store(output_files, first.recipe, first.tokenizer, root, first.notes, progress)

@@ -1,4 +1,4 @@
-"""The texts a BPE is trained on: a bounded sample of the cleaned training split."""
+"""The texts that a BPE is trained on: a bounded sample of the cleaned training split."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from data.sources.work_units import plan_units
 from data.store.writer import is_held_out
 
 SAMPLE_CHARACTERS = 64 << 20
-NUM_PARTS = 256
+SAMPLE_POINTS = 256
 
 
 def sample_texts(
@@ -22,35 +22,35 @@ def sample_texts(
 ) -> Iterator[str]:
     """Yield cleaned texts of every source, spread over its files; a pure function of both.
 
-    Held-out documents and equal texts are left out. Each source gives at most an even share of
-    64 Mi characters, spread over its files in proportion to their size.
+    Held-out documents and repeated texts are left out. Each source contributes at most an equal
+    part of 64 Mi characters, distributed over its files in proportion to their size.
     """
     cleaner = Cleaner(recipe.clean, recipe.max_document_mib << 20, (), evaluations)
-    share = SAMPLE_CHARACTERS // len(recipe.source)
+    max_characters = SAMPLE_CHARACTERS // len(recipe.source)
     seen: set[bytes] = set()
     for source in range(len(recipe.source)):
-        mine = [file for file in files if file.source == source]
-        for file, characters in zip(mine, _quotas(mine, share), strict=True):
+        own = [file for file in files if file.source == source]
+        for file, characters in zip(own, _quotas(own, max_characters), strict=True):
             if characters:
                 yield from _file_texts(recipe, file, cleaner, seen, characters)
 
 
-def _quotas(files: list[InputFile], share: int) -> list[int]:
-    """Return the characters to take of each file: all of a small source, else by size."""
+def _quotas(files: list[InputFile], max_characters: int) -> list[int]:
+    """Return the characters to read of each file: all of a small source, else by file size."""
     ends = np.cumsum([file.num_bytes for file in files])
-    if not files or ends[-1] <= share:
-        return [share] * len(files)
-    # Even places in the source's bytes; each file gives one part for every place that it holds.
-    places = (np.arange(NUM_PARTS) + 0.5) * ends[-1] / NUM_PARTS
-    parts = np.bincount(np.searchsorted(ends, places, side="right"), minlength=len(files))
-    return [int(count) * share // NUM_PARTS for count in parts]
+    if not files or ends[-1] <= max_characters:
+        return [max_characters] * len(files)
+    # Systematic sampling: equally spaced points in the source's bytes, counted by file.
+    points = (np.arange(SAMPLE_POINTS) + 0.5) * ends[-1] / SAMPLE_POINTS
+    counts = np.bincount(np.searchsorted(ends, points, side="right"), minlength=len(files))
+    return [int(count) * max_characters // SAMPLE_POINTS for count in counts]
 
 
 def _file_texts(
     recipe: DataRecipe, file: InputFile, cleaner: Cleaner, seen: set[bytes], max_characters: int
 ) -> Iterator[str]:
     column = recipe.source[file.source].text_column
-    taken = 0
+    characters = 0
     for unit in plan_units(recipe, [file]):
         for document in read_unit(unit, column, recipe.max_document_mib << 20):
             cleaned = cleaner.clean(document, Tally())
@@ -60,6 +60,6 @@ def _file_texts(
             seen.add(digest)
             if not is_held_out(digest, recipe.held_out_fraction):
                 yield cleaned.text
-                taken += len(cleaned.text)
-                if taken >= max_characters:
+                characters += len(cleaned.text)
+                if characters >= max_characters:
                     return

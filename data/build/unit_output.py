@@ -1,7 +1,8 @@
-"""One unit of work: read, clean, tokenise, and leave the result in a part file.
+"""Processing one work unit: read, clean, tokenize, and write the unit output.
 
-A part is an Arrow file with a row for every document, kept or not, and a JSON file with counts,
-written last: a part without it is not there. Parts are pure functions of the recipe and the unit.
+A unit output is an Arrow file with a row for every document, dropped ones included, and a JSON file
+with counts, written last: without it, the output does not exist. Unit outputs are pure functions of
+the recipe and the unit.
 """
 
 import json
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from data.cleaning.cleaner import CleanedDocument, Cleaner
 from data.cleaning.decontamination import read_evaluation_ngrams
-from data.cleaning.minhash import NUM_HASHES, Bands, band_keys, bands_for, signatures_of
+from data.cleaning.minhash import NUM_HASHES, Bands, band_keys, bands_for, minhash_signatures
 from data.cleaning.tally import Tally
 from data.errors import DataError
 from data.recipe import DataRecipe
@@ -25,8 +26,8 @@ from data.storage.atomic import atomic_file, write_text
 from data.store.writer import HASH_BYTES, dtype_for
 from data.tokenization.tokenizer import Tokenizer
 
-GROUP_DOCUMENTS = 512
-GROUP_CHARACTERS = 1 << 20
+BATCH_DOCUMENTS = 512
+BATCH_CHARACTERS = 1 << 20
 INPUT_FAULTS = frozenset(
     ("empty", "bad_utf8", "bad_json", "no_text", "too_large", "only_special_tokens")
     + ("unreadable", "truncated")
@@ -34,74 +35,76 @@ INPUT_FAULTS = frozenset(
 
 
 def input_faults(tally: Tally) -> int:
-    """Count the documents that could not be read as they are."""
+    """Count the documents that could not be read."""
     return sum(tally.counts[f"dropped.{reason}"] for reason in INPUT_FAULTS)
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What every worker needs to know."""
+    """Everything that a worker process needs."""
 
     recipe: DataRecipe
     tokenizer_text: str
     eos_token: str
-    parts: Path
-    """Folder for part files."""
+    outputs: Path
+    """Folder of the unit outputs."""
     strict: bool
+    """Whether to refuse the first document that cannot be read, instead of counting it."""
 
 
 class UnitProcessor:
-    """Turns units into part files; one a process."""
+    """Turns work units into unit outputs; one per process."""
 
-    def __init__(self, job: WorkerSettings) -> None:
-        self._job = job
-        self._tokenizer = Tokenizer(job.tokenizer_text, "tokenizer.json", job.eos_token)
-        clean = job.recipe.clean
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._tokenizer = Tokenizer(settings.tokenizer_text, "tokenizer.json", settings.eos_token)
+        clean = settings.recipe.clean
         self._cleaner = Cleaner(
             clean,
-            job.recipe.max_document_mib << 20,
+            settings.recipe.max_document_mib << 20,
             tuple(self._tokenizer.info.special_tokens),
             read_evaluation_ngrams(clean.decontaminate) if clean.decontaminate else None,
         )
         similarity = clean.near_duplicates
         self._bands = None if similarity is None else bands_for(similarity)
         self._dtype = dtype_for(self._tokenizer.info.vocab_size)
-        self._tells_language = clean.needs_language
-        self._schema = unit_output_schema(self._dtype, self._bands, self._tells_language)
+        self._has_language = clean.needs_language
+        self._schema = unit_output_schema(self._dtype, self._bands, self._has_language)
 
-    def make(self, unit: WorkUnit) -> tuple[Tally, int]:
-        """Write the part of `unit`; returns its counts and its tokens.
+    def process(self, unit: WorkUnit) -> tuple[Tally, int]:
+        """Write the output of `unit`; returns its counts and its number of tokens.
 
         Raises:
             DataError: Under `strict`, the first document that could not be read.
         """
         tally = Tally()
         tokens = 0
-        path = self._job.parts / f"{unit.name}.arrow"
+        path = self._settings.outputs / f"{unit.name}.arrow"
         with atomic_file(path) as file, pa.ipc.new_file(file, self._schema) as writer:
-            for group in _grouped(self._documents(unit)):
-                cleaned = [self._cleaner.clean(document, tally) for document in group]
-                if self._job.strict:
+            for documents in _batched(self._documents(unit)):
+                cleaned = [self._cleaner.clean(document, tally) for document in documents]
+                if self._settings.strict:
                     _refuse_faults(cleaned)
-                batch = self._batch(cleaned)
+                batch = self._record_batch(cleaned)
                 tokens += len(batch.column("tokens").values)
                 writer.write_batch(batch)
         values = {"tally": tally.to_json(), "tokens": tokens, "num_bytes": unit.num_bytes}
-        write_text(self._job.parts / f"{unit.name}.json", json.dumps(values))
+        write_text(self._settings.outputs / f"{unit.name}.json", json.dumps(values))
         return tally, tokens
 
     def _documents(self, unit: WorkUnit) -> Iterator[Document]:
-        recipe = self._job.recipe
+        recipe = self._settings.recipe
         column = recipe.source[unit.source].text_column
         return read_unit(unit, column, recipe.max_document_mib << 20)
 
-    def _batch(self, cleaned: Sequence[CleanedDocument]) -> Any:
-        kept = [document for document in cleaned if document.reason is None]
-        ids = self._tokenizer.encode_batch([document.text for document in kept])
+    def _record_batch(self, cleaned: Sequence[CleanedDocument]) -> Any:
+        passed = [document.reason is None for document in cleaned]
+        texts = [document.text for document in cleaned if document.reason is None]
+        ids = self._tokenizer.encode_batch(texts)
         eos = np.array([self._tokenizer.info.eos_id])
         flat = np.concatenate([a for i in ids for a in (i, eos)] or [eos[:0]]).astype(self._dtype)
         sizes = np.zeros(len(cleaned) + 1, dtype=np.int32)
-        sizes[1:][[document.reason is None for document in cleaned]] = [i.size + 1 for i in ids]
+        sizes[1:][passed] = [i.size + 1 for i in ids]
         columns = [
             pa.array([c.document.file for c in cleaned]),
             pa.array([c.document.position for c in cleaned], type=pa.int64()),
@@ -111,14 +114,14 @@ class UnitProcessor:
             pa.ListArray.from_arrays(pa.array(np.cumsum(sizes, dtype=np.int32)), pa.array(flat)),
         ]
         if self._bands is not None:
-            columns += _near_columns(cleaned, self._bands)
-        if self._tells_language:
+            columns += _minhash_columns(cleaned, self._bands)
+        if self._has_language:
             columns.append(pa.array([c.language for c in cleaned], type=pa.string()))
         return pa.record_batch(columns, schema=self._schema)
 
 
-def unit_output_schema(dtype: str, bands: Bands | None, tells_language: bool) -> pa.Schema:
-    """Return the columns of a part file."""
+def unit_output_schema(dtype: str, bands: Bands | None, has_language: bool) -> pa.Schema:
+    """Return the columns of a unit output."""
     fields = [
         ("file", pa.string()),
         ("position", pa.int64()),
@@ -130,33 +133,34 @@ def unit_output_schema(dtype: str, bands: Bands | None, tells_language: bool) ->
     if bands is not None:
         fields.append(("signature", pa.binary(4 * NUM_HASHES)))
         fields += [(f"band_{band}", pa.uint64()) for band in range(bands.count)]
-    if tells_language:
+    if has_language:
         fields.append(("language", pa.string()))
     return pa.schema(fields)
 
 
-def _near_columns(cleaned: Sequence[CleanedDocument], bands: Bands) -> list[Any]:
+def _minhash_columns(cleaned: Sequence[CleanedDocument], bands: Bands) -> list[Any]:
     signatures = np.zeros((len(cleaned), NUM_HASHES), dtype=np.uint32)
-    kept = [i for i, document in enumerate(cleaned) if document.reason is None]
-    if kept:
-        signatures[kept] = signatures_of([w for i in kept if (w := cleaned[i].words) is not None])
+    passed = [i for i, document in enumerate(cleaned) if document.reason is None]
+    if passed:
+        words = [hashes for i in passed if (hashes := cleaned[i].words) is not None]
+        signatures[passed] = minhash_signatures(words)
     rows = pa.py_buffer(signatures.tobytes())
     column = pa.Array.from_buffers(pa.binary(4 * NUM_HASHES), len(cleaned), [None, rows])
     return [column, *(pa.array(keys) for keys in band_keys(signatures, bands))]
 
 
-def _grouped(documents: Iterator[Document]) -> Iterator[list[Document]]:
+def _batched(documents: Iterator[Document]) -> Iterator[list[Document]]:
     """Group documents so that one record batch stays small."""
-    group: list[Document] = []
+    batch: list[Document] = []
     characters = 0
     for document in documents:
-        group.append(document)
+        batch.append(document)
         characters += len(document.text)
-        if len(group) == GROUP_DOCUMENTS or characters >= GROUP_CHARACTERS:
-            yield group
-            group, characters = [], 0
-    if group:
-        yield group
+        if len(batch) == BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def _refuse_faults(cleaned: Sequence[CleanedDocument]) -> None:

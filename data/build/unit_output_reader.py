@@ -1,4 +1,4 @@
-"""All part files of a build, read as one sequence of documents in bounded memory."""
+"""All unit outputs of a build, read as one sequence of documents in bounded memory."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 
 from data.cleaning.minhash import NUM_HASHES
 
-OPEN_PARTS = 4
+OPEN_FILES = 4
 
 Indices = NDArray[np.int64]
 
 
 class UnitOutputs:
-    """All part files, as one sequence of documents; only a few are mapped at a time."""
+    """The documents of all unit outputs, in order; only a few files are mapped at a time."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
-        self._open = lru_cache(OPEN_PARTS)(_open_part)
-        sizes = [[batch.num_rows for batch in part] for part in map(_open_part, paths)]
+        self._open = lru_cache(OPEN_FILES)(_open_batches)
+        sizes = [[batch.num_rows for batch in batches] for batches in map(_open_batches, paths)]
         self._first_batch: Indices = np.cumsum([0, *map(len, sizes)], dtype=np.int64)
-        self.starts: Indices = np.cumsum([0, *(n for part in sizes for n in part)], dtype=np.int64)
-        """First document of each record batch, and the number of all."""
+        self.starts: Indices = np.cumsum([0, *(n for rows in sizes for n in rows)], dtype=np.int64)
+        """Index of the first document of each record batch; last, the number of documents."""
 
     def __len__(self) -> int:
         """Return the number of documents, dropped ones included."""
@@ -36,54 +36,54 @@ class UnitOutputs:
         """Yield every record batch with the index of its first document, in order."""
         number = 0
         for path in self._paths:
-            for batch in _open_part(path):
+            for batch in _open_batches(path):
                 yield int(self.starts[number]), batch
                 number += 1
 
-    def numbers(self, name: str) -> NDArray[np.uint64]:
+    def uint64_column(self, name: str) -> NDArray[np.uint64]:
         """Return an unsigned 64-bit column over all documents."""
-        found = np.empty(len(self), dtype=np.uint64)
+        values = np.empty(len(self), dtype=np.uint64)
         for start, batch in self.batches():
-            found[start : start + batch.num_rows] = batch.column(name).to_numpy()
-        return found
+            values[start : start + batch.num_rows] = batch.column(name).to_numpy()
+        return values
 
     def hashes(self) -> NDArray[np.uint64]:
         """Return both halves of each document's content hash, big endian, uint64 [documents, 2]."""
-        found = np.empty((len(self), 2), dtype=np.uint64)
+        hashes = np.empty((len(self), 2), dtype=np.uint64)
         for start, batch in self.batches():
-            found[start : start + batch.num_rows] = _fixed_rows(batch.column("hash"), ">u8", 2)
-        return found
+            hashes[start : start + batch.num_rows] = _fixed_rows(batch.column("hash"), ">u8", 2)
+        return hashes
 
     def passed(self) -> NDArray[np.bool_]:
         """Return which documents passed cleaning."""
-        found = np.empty(len(self), dtype=bool)
+        passed = np.empty(len(self), dtype=bool)
         for start, batch in self.batches():
-            found[start : start + batch.num_rows] = pc.is_null(batch.column("reason"))
-        return found
+            passed[start : start + batch.num_rows] = pc.is_null(batch.column("reason"))
+        return passed
 
     def signatures(self, documents: Indices) -> NDArray[np.uint32]:
-        """Return the signatures of some documents, uint32 [documents, NUM_HASHES]."""
-        found = np.empty((documents.size, NUM_HASHES), dtype=np.uint32)
+        """Return the MinHash signatures of documents, uint32 [documents, NUM_HASHES]."""
+        signatures = np.empty((documents.size, NUM_HASHES), dtype=np.uint32)
         batches = np.searchsorted(self.starts, documents, side="right") - 1
         for number in np.unique(batches).tolist():
             here = np.flatnonzero(batches == number)
             rows = _fixed_rows(self._batch(number).column("signature"), "<u4", NUM_HASHES)
-            found[here] = rows[documents[here] - self.starts[number]]
-        return found
+            signatures[here] = rows[documents[here] - self.starts[number]]
+        return signatures
 
-    def place(self, document: int) -> str:
-        """Return the file and position of a document."""
+    def location(self, document: int) -> str:
+        """Return the input file and position of a document, as `FILE:POSITION`."""
         number = int(np.searchsorted(self.starts, document, side="right")) - 1
         row = document - int(self.starts[number])
         batch = self._batch(number)
         return f"{batch.column('file')[row]}:{batch.column('position')[row]}"
 
     def _batch(self, number: int) -> Any:
-        part = int(np.searchsorted(self._first_batch, number, side="right")) - 1
-        return self._open(self._paths[part])[number - int(self._first_batch[part])]
+        file = int(np.searchsorted(self._first_batch, number, side="right")) - 1
+        return self._open(self._paths[file])[number - int(self._first_batch[file])]
 
 
-def _open_part(path: Path) -> list[Any]:
+def _open_batches(path: Path) -> list[Any]:
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     return [reader.get_batch(i) for i in range(reader.num_record_batches)]
 

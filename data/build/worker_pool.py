@@ -1,4 +1,4 @@
-"""Running units of work on all cores, bounded in memory, leaving nothing behind when killed."""
+"""Processing work units on all cores, in bounded memory; no worker outlives its parent."""
 
 import multiprocessing
 import os
@@ -15,13 +15,13 @@ from data.cleaning.tally import Tally
 from data.errors import WorkerError
 from data.sources.work_units import UNIT_BYTES, WorkUnit
 
-UNITS_AHEAD = 2
+UNITS_PER_WORKER = 2
 
 Result = TypeVar("Result")
-Done = Callable[[WorkUnit, Tally, int], None]
-"""Called with each finished unit, its counts and its tokens."""
+UnitCallback = Callable[[WorkUnit, Tally, int], None]
+"""Called with each finished unit, its counts and its number of tokens."""
 
-_maker: UnitProcessor
+_processor: UnitProcessor
 
 
 def available_cores() -> int:
@@ -30,23 +30,27 @@ def available_cores() -> int:
 
 
 def run_units(
-    job: WorkerSettings, units: Iterator[WorkUnit], num_workers: int, total_bytes: int, done: Done
+    settings: WorkerSettings,
+    units: Iterator[WorkUnit],
+    num_workers: int,
+    total_bytes: int,
+    on_done: UnitCallback,
 ) -> None:
-    """Make the part of every unit; small inputs are handled in this process.
+    """Write the output of every unit; small inputs are processed in this process.
 
     Raises:
         DataError: A unit was refused (`strict`).
         WorkerError: A worker process died.
     """
     if num_workers == 1 or total_bytes <= UNIT_BYTES:
-        maker = UnitProcessor(job)
+        processor = UnitProcessor(settings)
         for unit in units:
-            done(unit, *maker.make(unit))
+            on_done(unit, *processor.process(unit))
         return
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, spawn, initializer=_start_worker, initargs=(job,))
+    pool = ProcessPoolExecutor(num_workers, spawn, initializer=_start_worker, initargs=(settings,))
     try:
-        _feed(pool, units, num_workers * UNITS_AHEAD, done)
+        _submit_all(pool, units, num_workers * UNITS_PER_WORKER, on_done)
     except BrokenProcessPool:
         raise WorkerError(
             "a worker process died (out of memory?): the same command continues where it was;"
@@ -56,76 +60,79 @@ def run_units(
         pool.shutdown(cancel_futures=True)
 
 
-def in_own_process(work: Callable[..., Result], *args: Any) -> Result:
-    """Return what `work` returns, from a process that takes its memory with it.
+def run_in_subprocess(work: Callable[..., Result], *args: Any) -> Result:
+    """Call `work` in a new process, which returns its memory when it ends.
 
-    A signal ends that process at once, whatever library it is in.
+    A signal to this process ends that one at once, whichever library it is in.
 
     Raises:
-        Exception: As `work` does.
+        Exception: As `work` raises.
         WorkerError: The process died.
     """
     spawn = multiprocessing.get_context("spawn")
-    mine, its = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_answer, args=(its, work, args))
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_send_result, args=(sender, work, args))
     process.start()
-    its.close()
+    sender.close()
     try:
-        result, fault = mine.recv()
+        result, error = receiver.recv()
     except EOFError:
         raise WorkerError("a worker process died (out of memory?): start again") from None
     finally:
         process.kill()
         process.join()
-    if fault is not None:
-        raise fault
-    answer: Result = result
-    return answer
+    if error is not None:
+        raise error
+    returned: Result = result
+    return returned
 
 
-def _answer(asker: Connection, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    _follow_parent()
+def _send_result(sender: Connection, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    _end_with_parent()
     try:
-        asker.send((work(*args), None))
-    except Exception as fault:  # noqa: BLE001 - the asker raises it
-        asker.send((None, fault))
+        sender.send((work(*args), None))
+    except Exception as error:  # noqa: BLE001 - the receiver raises it
+        sender.send((None, error))
 
 
-def _feed(pool: ProcessPoolExecutor, units: Iterator[WorkUnit], ahead: int, done: Done) -> None:
+def _submit_all(
+    pool: ProcessPoolExecutor, units: Iterator[WorkUnit], max_running: int, on_done: UnitCallback
+) -> None:
     running: dict[Future[tuple[Tally, int]], WorkUnit] = {}
     for unit in units:
-        running[pool.submit(_make_part, unit)] = unit
-        while len(running) >= ahead:
-            _collect(running, done)
+        running[pool.submit(_process_unit, unit)] = unit
+        while len(running) >= max_running:
+            _collect(running, on_done)
     while running:
-        _collect(running, done)
+        _collect(running, on_done)
 
 
-def _collect(running: dict[Future[tuple[Tally, int]], WorkUnit], done: Done) -> None:
+def _collect(running: dict[Future[tuple[Tally, int]], WorkUnit], on_done: UnitCallback) -> None:
     for future in wait(running, return_when=FIRST_COMPLETED).done:
         unit = running.pop(future)
-        done(unit, *future.result())
+        on_done(unit, *future.result())
 
 
-def _start_worker(job: WorkerSettings) -> None:
-    global _maker  # noqa: PLW0603  (one a process)
+def _start_worker(settings: WorkerSettings) -> None:
+    global _processor  # noqa: PLW0603  (one per process)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _follow_parent()
-    _maker = UnitProcessor(job)
-
-
-def _follow_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends the pool
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _end_with_parent()
+    _processor = UnitProcessor(settings)
 
 
 def _end_with_parent() -> None:
-    """Leave when the parent is killed: the pool's queues would wait for ever."""
+    """Leave signals to the parent, and exit when it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends the pool
+    threading.Thread(target=_exit_after_parent, daemon=True).start()
+
+
+def _exit_after_parent() -> None:
+    """Exit when the parent is killed: the pool's queues would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _make_part(unit: WorkUnit) -> tuple[Tally, int]:
-    return _maker.make(unit)
+def _process_unit(unit: WorkUnit) -> tuple[Tally, int]:
+    return _processor.process(unit)

@@ -1,59 +1,36 @@
 """Conversations as text and tokens: the template, and which tokens are answers.
 
-Templates are Jinja, as Hugging Face tokenisers carry them, run in a sandbox. What a message says
-never becomes a special token: only the template's own do.
+Templates are Jinja, as Hugging Face tokenizers carry them, run in a sandbox. The content of a
+message never becomes a special token: only the template's own do.
 """
 
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data.errors import DataError, InputError
+from data.chat.examples import ASSISTANT, Message
+from data.chat.jinja import CLOSE, OPEN, compile_template
+from data.errors import InputError
 from data.tokenization.bpe_cache import Ids
 from data.tokenization.tokenizer import Tokenizer
 
-ASSISTANT = "assistant"
-BUILT_IN = {
-    "plain": (
-        "{% for m in messages %}{{ '' if loop.first else '\n' }}"
-        "{{ '<|' + m.role + '|>\n' + m.content }}"
-        "{{ eos_token if m.role == 'assistant' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '\n<|assistant|>\n' }}{% endif %}"
-    ),
-    "chatml": (
-        "{% for m in messages %}"
-        "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-    ),
-}
-"""`plain`: roles in plain text, answers end with the end-of-document token: any tokeniser has
-what it needs (Tulu, arXiv:2306.04751). `chatml`: needs the special tokens it names."""
-CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 PRIVATE = range(0xE000, 0xF8FE)
-"""Unicode's private use area: where a mark is found that a conversation does not use."""
-
+"""Unicode's private use area, where a character is found that a conversation does not contain."""
 GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
-OPEN, CLOSE = chr(0xF8FE), chr(0xF8FF)
-"""Around an answer in a template that marks answers."""
-
-Message = dict[str, Any]
-"""`role`, `content` (a string) and whatever else the template reads."""
 
 
 class TemplateError(InputError):
-    """A conversation that its template refuses, or whose answers cannot be told."""
+    """A conversation that its template refuses, or whose answers cannot be identified."""
 
 
 @dataclass(frozen=True)
 class TextSpan:
-    """A stretch of a conversation's text."""
+    """Consecutive text of a conversation that is either an answer or not."""
 
     text: str
     is_answer: bool
@@ -69,7 +46,7 @@ class EncodedConversation:
 
 
 class ChatTemplate:
-    """Turns conversations into tokens with one template and one tokeniser."""
+    """Turns conversations into tokens with one template and one tokenizer."""
 
     def __init__(self, template: str, tokenizer: Tokenizer, names: dict[str, str] | None = None):
         """Compile a template.
@@ -77,7 +54,7 @@ class ChatTemplate:
         Args:
             template: Its Jinja text.
             tokenizer: Of the model.
-            names: More variables of the template, for example `bos_token`.
+            names: Further variables of the template, for example `bos_token`.
 
         Raises:
             DataError: It is not Jinja.
@@ -85,18 +62,22 @@ class ChatTemplate:
         self.template = template
         self.names = names or {}
         self._tokenizer = tokenizer
-        self._compiled = _compile(template)
+        self._compiled = compile_template(template)
         special = sorted(tokenizer.info.special_tokens, key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(map(re.escape, special))})") if special else None
 
-    def render(self, messages: Sequence[Message], *, ask: bool = False) -> str:
-        """Return a conversation's text; `ask` adds what precedes the next answer."""
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """Return a conversation's text; `add_generation_prompt` adds what precedes an answer.
+
+        Raises:
+            TemplateError: The template refuses the conversation.
+        """
         import jinja2
 
         try:
             text: str = self._compiled.render(
                 messages=messages,
-                add_generation_prompt=ask,
+                add_generation_prompt=add_generation_prompt,
                 **{"eos_token": self._tokenizer.info.eos_token, **self.names},
             )
         except (jinja2.TemplateError, TypeError, KeyError) as error:
@@ -106,198 +87,99 @@ class ChatTemplate:
     def encode(self, messages: Sequence[Message]) -> EncodedConversation:
         """Return a conversation's tokens up to the end of its last answer.
 
-        Each stretch is tokenised by itself: an answer's tokens are those that the model will have
-        to write after the tokens that precede it.
+        Each span is tokenized by itself: the tokens of an answer are those that the model will
+        have to write after the tokens that precede it.
 
         Raises:
             TemplateError: The template refuses the conversation, or rewrites earlier turns.
         """
-        mark = _unused_mark(messages)
+        mark = _unused_character(messages)
         tokens: list[Ids] = []
         answers = []
         length = 0
-        for part in self._parts(_marked(list(messages), self._special, mark)):
-            ids = self._ids(part.text, mark)
-            if part.is_answer and ids.size:
+        for span in self._spans(_break_special_tokens(list(messages), self._special, mark)):
+            ids = self._ids(span.text, mark)
+            if span.is_answer and ids.size:
                 answers.append((length, length + ids.size))
             tokens.append(ids)
             length += ids.size
-        return EncodedConversation(
-            np.concatenate(tokens) if tokens else np.zeros(0, np.uint32), answers
-        )
+        joined = np.concatenate(tokens) if tokens else np.zeros(0, np.uint32)
+        return EncodedConversation(joined, answers)
 
     def encode_prompt(self, messages: Sequence[Message]) -> Ids:
         """Return the tokens after which the model's next answer begins."""
-        mark = _unused_mark(messages)
-        return self._ids(self.render(_marked(list(messages), self._special, mark), ask=True), mark)
+        mark = _unused_character(messages)
+        escaped = _break_special_tokens(list(messages), self._special, mark)
+        return self._ids(self.render(escaped, add_generation_prompt=True), mark)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """Tokens that end an answer: the document's end, and what the template puts there."""
+        """Tokens that end an answer: the end-of-document token, and what the template adds."""
         stops = {self._tokenizer.info.eos_id}
-        asked: list[Message] = [{"role": "user", "content": "x"}]
-        answered = [*asked, {"role": ASSISTANT, "content": "y"}]
+        question: list[Message] = [{"role": "user", "content": "x"}]
+        answered = [*question, {"role": ASSISTANT, "content": "y"}]
         try:
             ending = re.sub(f"[{OPEN}{CLOSE}]", "", self.render(answered))
-            ending = ending[len(self.render(asked, ask=True)) :].partition("y")[2]
-        except TemplateError:  # a template that wants other turns: its end is not known
+            prompt = self.render(question, add_generation_prompt=True)
+            ending = ending[len(prompt) :].partition("y")[2]
+        except TemplateError:  # a template that requires other turns: its end is not known
             return frozenset(stops)
-        found = self._special and self._special.match(ending)
-        if found:
-            stops.add(self._tokenizer.info.special_tokens[found[0]])
+        match = self._special and self._special.match(ending)
+        if match:
+            stops.add(self._tokenizer.info.special_tokens[match[0]])
         return frozenset(stops)
 
-    def _parts(self, messages: Sequence[Message]) -> Iterator[TextSpan]:
+    def _spans(self, messages: Sequence[Message]) -> Iterator[TextSpan]:
         if GENERATION.search(self.template):
-            return self._by_mark(messages)
-        return self._by_prefix(messages)
+            return self._spans_by_mark(messages)
+        return self._spans_by_prefix(messages)
 
-    def _by_prefix(self, messages: Sequence[Message]) -> Iterator[TextSpan]:
-        """Tell an answer by what its message adds to the text before it."""
+    def _spans_by_prefix(self, messages: Sequence[Message]) -> Iterator[TextSpan]:
+        """Identify an answer as what its message adds to the text before it."""
         done = ""
-        for place, message in enumerate(messages):
+        for index, message in enumerate(messages):
             if message["role"] != ASSISTANT:
                 continue
-            before = self.render(messages[:place], ask=True)
-            after = self.render(messages[: place + 1])
+            before = self.render(messages[:index], add_generation_prompt=True)
+            after = self.render(messages[: index + 1])
             if not (before.startswith(done) and after.startswith(before)):
                 raise TemplateError("the template rewrites earlier turns: cut it into one a turn")
             yield TextSpan(before[len(done) :], is_answer=False)
             yield TextSpan(after[len(before) :], is_answer=True)
             done = after
 
-    def _by_mark(self, messages: Sequence[Message]) -> Iterator[TextSpan]:
-        """Tell an answer by the template's own `{% generation %}` marks."""
-        pieces = re.split(f"[{OPEN}{CLOSE}]", self.render(messages))
-        last = len(pieces) - 1 if len(pieces) % 2 else len(pieces)
-        return (TextSpan(text, is_answer=bool(i % 2)) for i, text in enumerate(pieces[:last]))
+    def _spans_by_mark(self, messages: Sequence[Message]) -> Iterator[TextSpan]:
+        """Identify answers by the template's own `{% generation %}` marks."""
+        texts = re.split(f"[{OPEN}{CLOSE}]", self.render(messages))
+        last = len(texts) - 1 if len(texts) % 2 else len(texts)
+        return (TextSpan(text, is_answer=bool(i % 2)) for i, text in enumerate(texts[:last]))
 
     def _ids(self, text: str, mark: str) -> Ids:
-        pieces = self._special.split(text) if self._special else [text]
-        plain = [piece.replace(mark, "") for piece in pieces[::2]]
+        """Tokenize the template's special tokens as such, and all other text as plain text."""
+        sections = self._special.split(text) if self._special else [text]
+        plain = [section.replace(mark, "") for section in sections[::2]]
         encoded = self._tokenizer.encode_batch(plain)
-        special = [self._tokenizer.info.special_tokens[piece] for piece in pieces[1::2]]
-        found: list[Ids] = [encoded[0]]
+        special = [self._tokenizer.info.special_tokens[section] for section in sections[1::2]]
+        joined: list[Ids] = [encoded[0]]
         for token, ids in zip(special, encoded[1:], strict=True):
-            found += [np.array([token], dtype=np.uint32), ids]
-        return np.concatenate(found)
+            joined += [np.array([token], dtype=np.uint32), ids]
+        return np.concatenate(joined)
 
 
-def load_chat_template(name: str, tokenizer: Tokenizer, folder: Path | None) -> ChatTemplate:
-    """Return the format that `--template` names.
-
-    Args:
-        name: `plain`, `chatml`, `tokenizer` (the tokeniser folder's own), or a Jinja file.
-        tokenizer: Of the model.
-        folder: Where the tokeniser's files lie; None: it has none.
-
-    Raises:
-        DataError: There is none, it is not Jinja, or it needs tokens that the tokeniser lacks.
-    """
-    names = {} if folder is None else _token_names(folder)
-    if name == "chatml":
-        missing = [t for t in CHATML_TOKENS if t not in tokenizer.info.special_tokens]
-        if missing:
-            raise DataError(
-                f"--template chatml: the tokenizer has no special token {missing[0]}: use"
-                " --template plain, or a tokenizer that has it"
-            )
-    if name in BUILT_IN:
-        return ChatTemplate(BUILT_IN[name], tokenizer, names)
-    if name == "tokenizer":
-        return ChatTemplate(_own_template(folder), tokenizer, names)
-    try:
-        return ChatTemplate(Path(name).read_text(encoding="utf-8"), tokenizer, names)
-    except OSError as error:
-        raise DataError(
-            f"--template {name}: {error.strerror}: give {', '.join(BUILT_IN)}, tokenizer or a file"
-        ) from None
-
-
-def _own_template(folder: Path | None) -> str:
-    if folder is not None and (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    found = None if folder is None else _settings(folder).get("chat_template")
-    if not isinstance(found, str):
-        raise DataError(
-            "--template tokenizer: the tokenizer's folder has no chat template"
-            " (chat_template.jinja, or in tokenizer_config.json): use --template plain"
-        )
-    return found
-
-
-def _token_names(folder: Path) -> dict[str, str]:
-    """Return the names that templates know tokens by, such as `bos_token`."""
-    names = {}
-    for key, value in _settings(folder).items():
-        token = value.get("content") if isinstance(value, dict) else value
-        if key.endswith("_token") and isinstance(token, str):
-            names[key] = token
-    return names
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    file = folder / "tokenizer_config.json"
-    try:
-        values = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError:
-        raise DataError(f"{file}: not JSON: mend it") from None
-    return values if isinstance(values, dict) else {}
-
-
-def _unused_mark(messages: Sequence[Message]) -> str:
-    """Return a character that no message holds."""
+def _unused_character(messages: Sequence[Message]) -> str:
+    """Return a character that no message contains."""
     used = set(json.dumps(messages, ensure_ascii=False))
     return next(chr(code) for code in PRIVATE if chr(code) not in used)
 
 
-def _marked(value: Any, special: re.Pattern[str] | None, mark: str) -> Any:
-    """Break special tokens that messages spell out, so that they stay plain text."""
+def _break_special_tokens(value: Any, special: re.Pattern[str] | None, mark: str) -> Any:
+    """Insert a mark into special tokens that messages spell out, so that they stay plain text."""
     if special is None:
         return value
     if isinstance(value, str):
-        return special.sub(lambda found: f"{found[0][0]}{mark}{found[0][1:]}", value)
+        return special.sub(lambda match: f"{match[0][0]}{mark}{match[0][1:]}", value)
     if isinstance(value, dict):
-        return {key: _marked(item, special, mark) for key, item in value.items()}
-    return [_marked(item, special, mark) for item in value] if isinstance(value, list) else value
-
-
-def _compile(template: str) -> Any:
-    """Compile a template as transformers does: sandboxed, with its functions and marks."""
-    import jinja2
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """`{% generation %} ... {% endgeneration %}` around what the model writes."""
-
-        tags = {"generation"}  # noqa: RUF012 - jinja2's interface
-
-        def parse(self, parser: Any) -> Any:
-            """Surround the block's text with marks."""
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            call = self.call_method("_surround")
-            return jinja2.nodes.CallBlock(call, [], [], body).set_lineno(line)
-
-        def _surround(self, caller: Any) -> str:
-            return f"{OPEN}{caller()}{CLOSE}"
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
-    )
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(
-        value, ensure_ascii=False, indent=indent
-    )
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
-    try:
-        return environment.from_string(template)
-    except jinja2.TemplateError as error:
-        raise DataError(f"chat template: not valid Jinja: {error}") from None
-
-
-def _raise(message: str) -> None:
-    import jinja2
-
-    raise jinja2.TemplateError(message)
+        return {key: _break_special_tokens(item, special, mark) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_break_special_tokens(item, special, mark) for item in value]
+    return value

@@ -35,10 +35,10 @@ class CleanedDocument:
     words: Hashes | None = None
     """Hashed words, where a later step needs them."""
     language: str | None = None
-    """ISO 639-1 code, where the recipe has it told."""
+    """ISO 639-1 code, where the recipe has it identified."""
 
 
-class _Fault(NamedTuple):
+class _Rejection(NamedTuple):
     """Why a document is dropped."""
 
     reason: str
@@ -46,7 +46,7 @@ class _Fault(NamedTuple):
 
 
 class Cleaner:
-    """Runs the recipe's steps on documents."""
+    """Runs the cleaning steps of a recipe on documents."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Cleaner:
         self._identify = language_identifier() if recipe.needs_language else None
 
     def clean(self, document: Document, tally: Tally) -> CleanedDocument:
-        """Run every step; counts it in `tally`."""
+        """Run every step on a document and count what happened in `tally`."""
         tally.counts["read"] += 1
         cleaned = self._clean(document, tally)
         if cleaned.reason is not None:
@@ -75,21 +75,21 @@ class Cleaner:
         if len(document.text) > self._max_document_bytes:
             detail = f"{len(document.text)} characters"
             return CleanedDocument(document, reason="too_large", detail=detail)
-        text = self._normalised(document.text, tally)
+        text = self._normalized(document.text, tally)
         language = None
-        fault = self._length_fault(text)
-        if fault is None:
-            text, fault = self._quality(text, tally)
-        if fault is None and self._identify is not None:
+        rejection = self._check_length(text)
+        if rejection is None:
+            text, rejection = self._apply_quality_rules(text, tally)
+        if rejection is None and self._identify is not None:
             language = self._identify(text[:LANGUAGE_CHARACTERS])
-            fault = self._language_fault(language, tally)
-        if fault is None and self._recipe.personal_data != "keep":
-            text, fault = self._personal(text, tally)
-        if fault is not None:
-            return CleanedDocument(document, reason=fault.reason, detail=fault.detail)
-        return self._finished(document, text, language, tally)
+            rejection = self._check_language(language, tally)
+        if rejection is None and self._recipe.personal_data != "keep":
+            text, rejection = self._apply_personal_data(text, tally)
+        if rejection is not None:
+            return CleanedDocument(document, reason=rejection.reason, detail=rejection.detail)
+        return self._finalize(document, text, language, tally)
 
-    def _finished(
+    def _finalize(
         self, document: Document, text: str, language: str | None, tally: Tally
     ) -> CleanedDocument:
         try:
@@ -101,72 +101,69 @@ class Cleaner:
         words = None
         if self._evaluations is not None or self._recipe.near_duplicates is not None:
             words = word_hashes(text)
-        if (
-            self._evaluations is not None
-            and words is not None
-            and self._evaluations.found_in(words)
-        ):
-            return CleanedDocument(document, reason="contaminated")
+            if self._evaluations is not None and self._evaluations.overlaps(words):
+                return CleanedDocument(document, reason="contaminated")
         tally.counts["bytes"] += len(content)
-        _profile(text, tally)
+        _add_to_histograms(text, tally)
         digest = hashlib.blake2b(content, digest_size=HASH_BYTES).digest()
-        if words is not None and not words.size:  # only marks: near to nothing but itself
+        if words is not None and not words.size:  # only punctuation: similar to nothing but itself
             words = np.frombuffer(digest, dtype=np.uint64)
         return CleanedDocument(document, text, digest, words=words, language=language)
 
-    def _normalised(self, text: str, tally: Tally) -> str:
+    def _normalized(self, text: str, tally: Tally) -> str:
         if self._recipe.unicode == "none":
             return text
-        normalised = unicodedata.normalize(self._recipe.unicode.upper(), text)  # type: ignore[arg-type]
-        tally.counts["changed.unicode"] += normalised != text
-        return normalised
+        normalized = unicodedata.normalize(self._recipe.unicode.upper(), text)  # type: ignore[arg-type]
+        tally.counts["changed.unicode"] += normalized != text
+        return normalized
 
-    def _length_fault(self, text: str) -> _Fault | None:
+    def _check_length(self, text: str) -> _Rejection | None:
         if not text or text.isspace():
-            return _Fault("empty")
+            return _Rejection("empty")
         detail = f"{len(text)} characters"
         if len(text) < self._recipe.min_characters:
-            return _Fault("too_short", detail)
-        longest = self._recipe.max_characters
-        if longest is not None and len(text) > longest:
-            return _Fault("too_long", detail)
+            return _Rejection("too_short", detail)
+        limit = self._recipe.max_characters
+        if limit is not None and len(text) > limit:
+            return _Rejection("too_long", detail)
         if text.lstrip().startswith(self._special_tokens):
-            rest = text
+            remainder = text
             for token in self._special_tokens:
-                rest = rest.replace(token, "")
-            return None if rest.strip() else _Fault("only_special_tokens")
+                remainder = remainder.replace(token, "")
+            return None if remainder.strip() else _Rejection("only_special_tokens")
         return None
 
-    def _quality(self, text: str, tally: Tally) -> tuple[str, _Fault | None]:
+    def _apply_quality_rules(self, text: str, tally: Tally) -> tuple[str, _Rejection | None]:
         for rules in self._recipe.quality:
             before = text
             if rules == "c4":
                 text, broken = c4_text(text)
                 tally.counts["changed.c4"] += broken is None and text != before
             else:
-                broken = (gopher_quality if rules == "gopher_quality" else gopher_repetition)(text)
+                check = gopher_quality if rules == "gopher_quality" else gopher_repetition
+                broken = check(text)
             if broken is not None:
-                return before, _Fault(f"{rules}.{broken}")
+                return before, _Rejection(f"{rules}.{broken}")
         return text, None
 
-    def _language_fault(self, language: str, tally: Tally) -> _Fault | None:
+    def _check_language(self, language: str, tally: Tally) -> _Rejection | None:
         tally.counts[f"language.{language}"] += 1
         if not self._recipe.languages or language in self._recipe.languages:
             return None
-        return _Fault("language", language)
+        return _Rejection("language", language)
 
-    def _personal(self, text: str, tally: Tally) -> tuple[str, _Fault | None]:
+    def _apply_personal_data(self, text: str, tally: Tally) -> tuple[str, _Rejection | None]:
         findings = find_personal_data(text)
         tally.counts.update(f"found.{finding.kind}" for finding in findings)
         if findings and self._recipe.personal_data == "drop":
             kinds = ", ".join(sorted({finding.kind for finding in findings}))
-            return text, _Fault("personal_data", kinds)
+            return text, _Rejection("personal_data", kinds)
         tally.counts["changed.personal_data"] += bool(findings)
         return mask_personal_data(text, findings), None
 
 
 def language_identifier() -> Any:
-    """Return a function from text to its ISO 639-1 code.
+    """Return a function that maps a text to its ISO 639-1 language code.
 
     Raises:
         DataError: py3langid is not installed.
@@ -180,8 +177,8 @@ def language_identifier() -> Any:
     return lambda text: str(langid.classify(text)[0])
 
 
-def _profile(text: str, tally: Tally) -> None:
-    """Count a kept document's length and, from its beginning, the look of its words."""
+def _add_to_histograms(text: str, tally: Tally) -> None:
+    """Count the length of a document that passed and, at its beginning, properties of its words."""
     tally.add_to_histogram("characters", 2 ** math.floor(math.log2(len(text))))
     words = text.lstrip()[:PROFILE_CHARACTERS].split()
     mean_length = sum(map(len, words)) / len(words)

@@ -1,7 +1,7 @@
-"""Word runs of evaluation files, to keep documents that contain one out of training.
+"""Word n-grams of evaluation files: documents that contain one are kept out of training.
 
-13 words as in GPT-3 (arXiv:2005.14165, appendix C); an evaluation text of 8 to 12 words counts
-whole, one with fewer is left unchecked because common phrases are that long, and is counted.
+13-grams as in GPT-3 (arXiv:2005.14165, appendix C). An evaluation text of 8 to 12 words is one
+n-gram; one with fewer is not checked, because common phrases are that long, but counted.
 """
 
 import json
@@ -20,24 +20,25 @@ from data.sources.discovery import COMPRESSIONS, file_format, walk_files
 from data.sources.stream_splitter import split_stream
 from data.sources.work_units import UNIT_BYTES, arrow_batches
 
-RUN_WORDS = 13
-FEWEST_WORDS = 8
+NGRAM_WORDS = 13
+MIN_WORDS = 8
 
 
 @dataclass(frozen=True)
 class EvaluationNgrams:
-    """Sorted hashes of evaluation files' word runs, by length in words."""
+    """Hashes of the word n-grams of evaluation files."""
 
-    runs: dict[int, Hashes]
+    hashes: dict[int, Hashes]
+    """Sorted, by n."""
     texts: int
     """Evaluation texts read."""
     unchecked: int
-    """Texts of fewer than 8 words, which cannot be looked for."""
+    """Texts of fewer than 8 words, which are not searched for."""
 
-    def found_in(self, words: Hashes) -> bool:
-        """Tell whether a text, as its words' hashes, holds any of the runs."""
+    def overlaps(self, words: Hashes) -> bool:
+        """Check whether a text, given as the hashes of its words, contains any of the n-grams."""
         return any(
-            bool(_contains(runs, ngram_hashes(words, n)).any()) for n, runs in self.runs.items()
+            bool(_contains(known, ngram_hashes(words, n)).any()) for n, known in self.hashes.items()
         )
 
 
@@ -47,18 +48,18 @@ def read_evaluation_ngrams(paths: tuple[Path, ...]) -> EvaluationNgrams:
     Raises:
         DataError: A file is missing or cannot be read.
     """
-    gathered: dict[int, list[Hashes]] = {}
+    by_length: dict[int, list[Hashes]] = {}
     texts = unchecked = 0
     for text in (text for path in paths for text in _texts(path)):
         words = word_hashes(text)
         texts += 1
-        n = min(words.size, RUN_WORDS)
-        if n < FEWEST_WORDS:
+        n = min(words.size, NGRAM_WORDS)
+        if n < MIN_WORDS:
             unchecked += 1
         else:
-            gathered.setdefault(n, []).append(ngram_hashes(words, n))
-    runs = {n: np.unique(np.concatenate(hashes)) for n, hashes in sorted(gathered.items())}
-    return EvaluationNgrams(runs, texts, unchecked)
+            by_length.setdefault(n, []).append(ngram_hashes(words, n))
+    hashes = {n: np.unique(np.concatenate(some)) for n, some in sorted(by_length.items())}
+    return EvaluationNgrams(hashes, texts, unchecked)
 
 
 def _texts(root: Path) -> Iterator[str]:
@@ -82,10 +83,10 @@ def _file_texts(path: Path) -> Iterator[str]:
     else:
         separator = b"\n" if kind == "json" else b""
         compression = COMPRESSIONS.get(path.suffix)
-        for piece in split_stream(path, compression, separator, UNIT_BYTES, UNIT_BYTES):
-            for fault in piece.faults:
+        for chunk in split_stream(path, compression, separator, UNIT_BYTES, UNIT_BYTES):
+            for fault in chunk.faults:
                 raise ValueError(f"{fault.reason} at byte {fault.position} ({fault.detail})")
-            for content in filter(bytes.strip, piece.documents):
+            for content in filter(bytes.strip, chunk.documents):
                 yield from _strings(json.loads(content) if kind == "json" else content.decode())
 
 
@@ -100,6 +101,7 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _contains(sorted_hashes: Hashes, wanted: Hashes) -> Any:
-    places = np.searchsorted(sorted_hashes, wanted)
-    return sorted_hashes[np.minimum(places, sorted_hashes.size - 1)] == wanted
+def _contains(sorted_hashes: Hashes, hashes: Hashes) -> Any:
+    """Return for each of `hashes` whether it is among `sorted_hashes`."""
+    positions = np.searchsorted(sorted_hashes, hashes)
+    return sorted_hashes[np.minimum(positions, sorted_hashes.size - 1)] == hashes

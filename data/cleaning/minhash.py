@@ -1,4 +1,4 @@
-"""MinHash signatures and band keys that tell which documents may be near duplicates.
+"""MinHash signatures, and band keys that propose near duplicates (locality-sensitive hashing).
 
 Broder's min-wise hashing (SEQUENCES 1997) of word 5-grams, computed by rensa; bands as in
 Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", section 3.4: documents of Jaccard
@@ -27,12 +27,12 @@ Signatures = NDArray[np.uint32]
 
 @dataclass(frozen=True)
 class Bands:
-    """How signatures are cut into bands, and when two documents count as near duplicates."""
+    """How signatures are divided into bands, and when two documents count as near duplicates."""
 
     rows: int
-    """Hashes a band; NUM_HASHES / rows bands."""
-    least_equal: int
-    """Equal hashes from which a candidate pair is confirmed."""
+    """Hashes per band; there are NUM_HASHES / rows bands."""
+    min_equal: int
+    """Number of equal hashes from which a candidate pair is confirmed."""
 
     @property
     def count(self) -> int:
@@ -41,9 +41,9 @@ class Bands:
 
 
 def bands_for(similarity: float) -> Bands:
-    """Return the longest bands that still propose 99% of pairs at `similarity`.
+    """Return the longest bands that still propose 99% of the pairs at `similarity`.
 
-    A pair is confirmed where its share of equal hashes, an estimate of the similarity with
+    A pair is confirmed where its fraction of equal hashes, an estimate of the similarity with
     standard deviation sqrt(s (1 - s) / NUM_HASHES), is at most two of these below `similarity`.
     """
     rows = max(
@@ -69,8 +69,8 @@ def minhash_library() -> Any:
         ) from None
 
 
-def signatures_of(texts: Sequence[Hashes]) -> Signatures:
-    """Return the signature of each text, given as its words' hashes; uint32 [texts, NUM_HASHES].
+def minhash_signatures(texts: Sequence[Hashes]) -> Signatures:
+    """Return the signature of each text, given as hashes of words; uint32 [texts, NUM_HASHES].
 
     A text of fewer than five words is one shingle.
     """
@@ -83,7 +83,7 @@ def signatures_of(texts: Sequence[Hashes]) -> Signatures:
 
 
 def band_keys(signatures: Signatures, bands: Bands) -> NDArray[np.uint64]:
-    """Return one 64-bit key for each band and text, uint64 [bands, texts]."""
+    """Return one key for each band and text, uint64 [bands, texts]; equal bands have equal keys."""
     by_band = signatures.reshape(-1, bands.count, bands.rows).astype(np.uint64)
     keys = np.zeros(by_band.shape[:2], dtype=np.uint64)
     for row in range(bands.rows):

@@ -1,7 +1,7 @@
 """Personal data in text: e-mail, IP, credit card, bank account (IBAN) and phone numbers.
 
-Numbers with check digits are told by them: cards by Luhn's formula (ISO/IEC 7812-1, annex B) and
-an issuer's range, IBANs by ISO 7064 MOD 97-10 and the length their country has (ISO 13616).
+Numbers with check digits are verified: cards by Luhn's formula (ISO/IEC 7812-1, annex B) and an
+issuer's range, IBANs by ISO 7064 MOD 97-10 and the length of their country (ISO 13616).
 """
 
 import ipaddress
@@ -53,7 +53,7 @@ _PHONE_AFTER_WORD = re.compile(
 
 @dataclass(frozen=True)
 class Finding:
-    """One piece of personal data: text[start:end]."""
+    """One occurrence of personal data: text[start:end]."""
 
     kind: str
     start: int
@@ -61,101 +61,101 @@ class Finding:
 
 
 def find_personal_data(text: str) -> list[Finding]:
-    """Return what was found, in order, without overlaps."""
+    """Return all occurrences in order, without overlaps."""
     findings: list[Finding] = []
-    taken = bytearray(len(text))
+    covered = bytearray(len(text))
     for search in (_ibans, _cards, _emails, _ips, _phones):
-        for found in search(text):
-            if not any(taken[found.start : found.end]):
-                taken[found.start : found.end] = b"x" * (found.end - found.start)
-                findings.append(found)
-    return sorted(findings, key=lambda found: found.start)
+        for finding in search(text):
+            if not any(covered[finding.start : finding.end]):
+                covered[finding.start : finding.end] = b"x" * (finding.end - finding.start)
+                findings.append(finding)
+    return sorted(findings, key=lambda finding: finding.start)
 
 
 def mask_personal_data(text: str, findings: list[Finding]) -> str:
     """Return the text with each finding replaced by its kind, such as <EMAIL>."""
-    pieces = []
+    masked = []
     position = 0
-    for found in findings:
-        pieces += [text[position : found.start], MASKS[found.kind]]
-        position = found.end
-    return "".join((*pieces, text[position:]))
+    for finding in findings:
+        masked += [text[position : finding.start], MASKS[finding.kind]]
+        position = finding.end
+    return "".join((*masked, text[position:]))
 
 
 def _emails(text: str) -> Iterator[Finding]:
     if "@" in text:
-        yield from _matches("email", _EMAIL, text, lambda found: ".." not in found.group())
+        yield from _matches("email", _EMAIL, text, lambda match: ".." not in match.group())
 
 
 def _ips(text: str) -> Iterator[Finding]:
-    yield from _matches("ip", _IPV4, text, lambda found: _is_host(found, text))
+    yield from _matches("ip", _IPV4, text, lambda match: _is_host(match, text))
     if "::" in text or text.count(":") >= 7:
-        yield from _matches("ip", _IPV6, text, lambda found: _is_host(found, text))
+        yield from _matches("ip", _IPV6, text, lambda match: _is_host(match, text))
 
 
-def _is_host(found: re.Match[str], text: str) -> bool:
+def _is_host(match: re.Match[str], text: str) -> bool:
     try:
-        address = ipaddress.ip_address(found.group())
+        address = ipaddress.ip_address(match.group())
     except ValueError:
         return False
-    if address.is_loopback or address.is_unspecified or found.group().startswith("255."):
+    if address.is_loopback or address.is_unspecified or match.group().startswith("255."):
         return False
     if address.version == 6:  # not a slice such as 1::2, nor names such as add::bad
-        return len(found.group()) >= 7 and any(map(str.isdigit, found.group()))
-    return not _VERSION_BEFORE.search(text[max(0, found.start() - 12) : found.start()])
+        return len(match.group()) >= 7 and any(map(str.isdigit, match.group()))
+    return not _VERSION_BEFORE.search(text[max(0, match.start() - 12) : match.start()])
 
 
 def _cards(text: str) -> Iterator[Finding]:
     yield from _matches("card", _CARD, text, _is_card)
 
 
-def _is_card(found: re.Match[str]) -> bool:
-    if " " in found.group() and "-" in found.group():
+def _is_card(match: re.Match[str]) -> bool:
+    if " " in match.group() and "-" in match.group():
         return False
-    digits = re.sub(r"[ -]", "", found.group())
+    digits = re.sub(r"[ -]", "", match.group())
     return bool(_CARD_ISSUER.fullmatch(digits)) and passes_luhn(digits)
 
 
 def passes_luhn(digits: str) -> bool:
-    """Tell whether the last digit checks the others by Luhn's formula."""
+    """Check the last digit against the others by Luhn's formula."""
     values = [int(digit) for digit in reversed(digits)]
     doubled = (2 * value - 9 * (value > 4) for value in values[1::2])
     return (sum(values[::2]) + sum(doubled)) % 10 == 0
 
 
 def _ibans(text: str) -> Iterator[Finding]:
-    for found in _IBAN.finditer(text):
-        wanted = IBAN_LENGTHS.get(found.group()[:2], 0)
-        ends = [i for i, c in enumerate(found.group(), 1) if c not in " -"][:wanted]
-        if wanted and len(ends) == wanted and not _letter_follows(text, found.start() + ends[-1]):
-            account = re.sub(r"[ -]", "", found.group()[: ends[-1]])
+    for match in _IBAN.finditer(text):
+        length = IBAN_LENGTHS.get(match.group()[:2], 0)
+        ends = [i for i, c in enumerate(match.group(), 1) if c not in " -"][:length]
+        if length and len(ends) == length and not _is_alphanumeric(text, match.start() + ends[-1]):
+            account = re.sub(r"[ -]", "", match.group()[: ends[-1]])
             if passes_mod97(account):
-                yield Finding("iban", found.start(), found.start() + ends[-1])
+                yield Finding("iban", match.start(), match.start() + ends[-1])
 
 
-def _letter_follows(text: str, position: int) -> bool:
+def _is_alphanumeric(text: str, position: int) -> bool:
     return text[position : position + 1].isalnum()
 
 
 def passes_mod97(account: str) -> bool:
-    """Tell whether an IBAN without spaces has the right check digits."""
+    """Check the check digits of an IBAN without spaces."""
     return int("".join(str(int(c, 36)) for c in account[4:] + account[:4])) % 97 == 1
 
 
 def _phones(text: str) -> Iterator[Finding]:
     yield from _matches("phone", _PHONE, text, _is_phone)
-    for found in _PHONE_AFTER_WORD.finditer(text):
-        yield Finding("phone", found.start(1), found.end(1))
+    for match in _PHONE_AFTER_WORD.finditer(text):
+        yield Finding("phone", match.start(1), match.end(1))
 
 
-def _is_phone(found: re.Match[str]) -> bool:
-    digits = re.sub(r"\D", "", found.group())
-    return 7 <= len(digits) <= 15 + found.group().startswith("00") * 2
+def _is_phone(match: re.Match[str]) -> bool:
+    digits = re.sub(r"\D", "", match.group())
+    return 7 <= len(digits) <= 15 + match.group().startswith("00") * 2
 
 
 def _matches(
     kind: str, pattern: re.Pattern[str], text: str, valid: Callable[[re.Match[str]], bool]
 ) -> Iterator[Finding]:
-    for found in pattern.finditer(text):
-        if valid(found):
-            yield Finding(kind, found.start(), found.end())
+    for match in pattern.finditer(text):
+        if valid(match):
+            yield Finding(kind, match.start(), match.end())

@@ -1,8 +1,8 @@
-"""Quality rules of Gopher and C4, each with the name under which a drop is counted.
+"""Quality rules of Gopher and C4, each under the name by which dropped documents are counted.
 
 Gopher: Rae et al., arXiv:2112.11446, appendix A1.1 (quality) and table A1 (repetition).
 C4: Raffel et al., arXiv:1910.10683, section 2.2, without its list of offensive words and its
-removal of repeated three-sentence spans (duplicates are a step of their own here).
+removal of repeated three-sentence spans (deduplication is a step of its own here).
 """
 
 import re
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data.cleaning.word_hashes import Hashes, hash_each, ngram_hashes
+from data.cleaning.word_hashes import Hashes, hash_words, ngram_hashes
 
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 BULLETS = ("•", "-", "*", "‣", "◦", "·")
@@ -36,7 +36,7 @@ def gopher_quality(text: str) -> str | None:
 def gopher_repetition(text: str) -> str | None:
     """Return the first broken rule of Gopher's repetition filter, or None.
 
-    N-gram shares are of the characters in words; overlapping n-grams count a character once.
+    N-gram fractions are of the characters in words; overlapping n-grams count a character once.
     """
     return next(_repetition_faults(text), None)
 
@@ -62,37 +62,39 @@ def _quality_faults(text: str) -> Iterator[str]:
 
 def _repetition_faults(text: str) -> Iterator[str]:
     for name, separator in (("line", "\n"), ("paragraph", "\n\n")):
-        parts = [part.strip() for part in text.split(separator) if part.strip()]
-        repeated = _repeats(parts)
-        if len(repeated) > 0.30 * len(parts):
+        sections = [section.strip() for section in text.split(separator) if section.strip()]
+        repeated = _repeats(sections)
+        if len(repeated) > 0.30 * len(sections):
             yield f"duplicate_{name}s"
         if sum(map(len, repeated)) > 0.20 * len(text):
             yield f"duplicate_{name}_characters"
     words = text.split()
-    hashes = hash_each(words)
+    hashes = hash_words(words)
     lengths = np.array([len(word) for word in words], dtype=np.int64)
     for n, limit in TOP_NGRAM_LIMITS.items():
-        if _top_share(hashes, lengths, n) > limit:
+        if _top_ngram_fraction(hashes, lengths, n) > limit:
             yield f"top_{n}_gram"
     for n, limit in DUPLICATE_NGRAM_LIMITS.items():
-        if _duplicate_share(hashes, lengths, n) > limit:
+        if _duplicate_ngram_fraction(hashes, lengths, n) > limit:
             yield f"duplicate_{n}_grams"
 
 
 def c4_text(text: str) -> tuple[str, str | None]:
-    """Return the lines C4 keeps, and the rule that drops the page, or None."""
+    """Return the lines that C4 keeps, and the rule that drops the page, or None."""
     lowered = text.lower()
     if "lorem ipsum" in lowered:
         return text, "lorem_ipsum"
     if "{" in text:
         return text, "curly_bracket"
-    kept = "\n".join(line for line in map(_without_citations, text.splitlines()) if _c4_line(line))
+    kept = "\n".join(
+        line for line in map(_without_citations, text.splitlines()) if _keeps_line(line)
+    )
     if len(_SENTENCE_END.findall(kept)) < 3:
         return kept, "sentences"
     return kept, None
 
 
-def _c4_line(line: str) -> bool:
+def _keeps_line(line: str) -> bool:
     if not line.endswith(TERMINAL_MARKS) or line.endswith("...") or len(line.split()) < 5:
         return False
     lowered = line.lower()
@@ -103,13 +105,13 @@ def _without_citations(line: str) -> str:
     return _CITATION.sub("", line).strip()
 
 
-def _repeats(parts: Sequence[str]) -> list[str]:
-    """Return every part that has occurred before."""
-    return [part for part, count in Counter(parts).items() for _ in range(count - 1)]
+def _repeats(sections: Sequence[str]) -> list[str]:
+    """Return every section that has occurred before."""
+    return [section for section, count in Counter(sections).items() for _ in range(count - 1)]
 
 
-def _top_share(hashes: Hashes, lengths: NDArray[np.int64], n: int) -> float:
-    """Share of characters in the most frequent n-gram, if it occurs more than once."""
+def _top_ngram_fraction(hashes: Hashes, lengths: NDArray[np.int64], n: int) -> float:
+    """Fraction of characters in the most frequent n-gram, if it occurs more than once."""
     grams = ngram_hashes(hashes, n)
     if not grams.size:
         return 0.0
@@ -120,8 +122,8 @@ def _top_share(hashes: Hashes, lengths: NDArray[np.int64], n: int) -> float:
     return float((counts * sizes)[counts == counts.max()].max() / lengths.sum())
 
 
-def _duplicate_share(hashes: Hashes, lengths: NDArray[np.int64], n: int) -> float:
-    """Share of characters inside n-grams that occur more than once."""
+def _duplicate_ngram_fraction(hashes: Hashes, lengths: NDArray[np.int64], n: int) -> float:
+    """Fraction of characters inside n-grams that occur more than once."""
     grams = ngram_hashes(hashes, n)
     if not grams.size:
         return 0.0

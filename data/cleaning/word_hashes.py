@@ -1,4 +1,4 @@
-"""Words of a text as 64-bit hashes, and hashes of their n-grams, without Python loops."""
+"""Words of a text as 64-bit hashes, and hashes of their n-grams, computed by numpy."""
 
 import hashlib
 import re
@@ -17,8 +17,8 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
 
 
-class _WordHashes(dict[str, int]):
-    """Remembers the hash of every word it was asked for, up to a bound."""
+class _HashCache(dict[str, int]):
+    """A bounded cache of the hashes of words."""
 
     def __missing__(self, word: str) -> int:
         if len(self) >= MAX_CACHED_WORDS:
@@ -28,16 +28,16 @@ class _WordHashes(dict[str, int]):
         return value
 
 
-_hash_of = _WordHashes()
+_hash_of = _HashCache()
 
 
 def word_hashes(text: str) -> Hashes:
     """Return the hash of each lower-cased word, uint64 [words]."""
-    return hash_each(WORD.findall(text.lower()))
+    return hash_words(WORD.findall(text.lower()))
 
 
-def hash_each(words: Sequence[str]) -> Hashes:
-    """Return the hash of each word as it is spelled, uint64 [words]."""
+def hash_words(words: Sequence[str]) -> Hashes:
+    """Return the hash of each word as spelled, uint64 [words]."""
     return np.fromiter(map(_hash_of.__getitem__, words), dtype=np.uint64, count=len(words))
 
 

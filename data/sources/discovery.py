@@ -1,4 +1,4 @@
-"""Input files of a build: their formats, what a folder holds, what in it is left aside."""
+"""Finding the input files of a build: formats, what folders contain, what is ignored."""
 
 import json
 import os
@@ -37,13 +37,13 @@ class InputFile:
     source: int
     path: Path
     num_bytes: int
-    """0 for one that cannot be looked at, which reading will report."""
+    """0 for a file whose status cannot be read, which reading it will report."""
     modified_ns: int
     """When it was last changed, ns since 1970."""
 
     @property
-    def kind(self) -> FileFormat:
-        """The file's format, told by its name, compression aside."""
+    def format(self) -> FileFormat:
+        """The file's format, from its name, compression aside."""
         return file_format(self.path)
 
     @property
@@ -59,25 +59,25 @@ class InputFiles:
     files: list[InputFile]
     """In document order."""
     ignored: Counter[str]
-    """Files in the recipe's folders that are in no format known here, by suffix."""
+    """Files in the recipe's folders that are in no supported format, by suffix."""
 
 
 def find_input_files(recipe: DataRecipe) -> InputFiles:
     """Find every input file.
 
     Raises:
-        DataError: A path is missing, or a folder cannot be read or holds nothing known here.
+        DataError: A path is missing, or a folder cannot be read or has no file to read.
     """
     files = []
     ignored: Counter[str] = Counter()
     for index, source in enumerate(recipe.source):
         for root in source.paths:
-            found = list(walk_files(root, ignored))
-            if not found:
-                is_ours = root.is_dir() and _is_ours(os.listdir(root))
-                why = "a token store, not documents" if is_ours else "no documents in it"
+            paths = list(walk_files(root, ignored))
+            if not paths:
+                is_store = root.is_dir() and _is_store(os.listdir(root))
+                why = "a token store, not documents" if is_store else "no documents in it"
                 raise DataError(f"{root}: {why}: give text, JSONL, Parquet or Arrow files")
-            files += [_input_file(index, path) for path in found]
+            files += [_input_file(index, path) for path in paths]
     return InputFiles(files, ignored)
 
 
@@ -90,7 +90,7 @@ def _input_file(source: int, path: Path) -> InputFile:
 
 
 def file_format(path: Path) -> FileFormat:
-    """Tell a file's format by its name, compression aside."""
+    """Return a file's format by its name, compression aside."""
     suffix = _inner_suffix(path)
     if suffix in JSON_SUFFIXES:
         return "json"
@@ -106,11 +106,11 @@ def _inner_suffix(path: Path) -> str:
 def walk_files(root: Path, ignored: Counter[str] | None = None) -> Iterator[Path]:
     """Yield the files at or below a path, in order; of a saved dataset, its data files.
 
-    Hidden files, stores and unfinished builds are passed over, files in unknown formats counted in
-    `ignored`; a file that is named itself is taken whatever it is called.
+    Hidden files, stores and unfinished builds are skipped, files in unknown formats counted in
+    `ignored`; a path that is a file is read whatever its name.
 
     Raises:
-        DataError: Nothing is there, a folder cannot be read, or it is of another command.
+        DataError: The path does not exist, a folder cannot be read, or another command reads it.
     """
     if not os.path.isdir(root):
         if root.suffix in MEGATRON_SUFFIXES:
@@ -131,14 +131,14 @@ def walk_files(root: Path, ignored: Counter[str] | None = None) -> Iterator[Path
         yield from (root / name for name in _saved_names(root / "state.json", "_data_files"))
     else:
         for path in _below(root):
-            if _is_known(path):
+            if _is_input(path):
                 yield path
             elif ignored is not None:
                 ignored[path.suffix.removeprefix(".") or "no suffix"] += 1
 
 
 def _saved_names(path: Path, key: str) -> list[str]:
-    """Read names from what `datasets.save_to_disk` writes beside its data."""
+    """Read names from a file that `datasets.save_to_disk` writes beside its data."""
     try:
         names = json.loads(path.read_text(encoding="utf-8"))[key]
         return [name if isinstance(name, str) else name["filename"] for name in names]
@@ -147,26 +147,26 @@ def _saved_names(path: Path, key: str) -> list[str]:
 
 
 def _below(root: Path) -> list[Path]:
-    """Return the files below a folder, in the order of their names; links are followed once."""
+    """Return the files below a folder, sorted by path; each linked folder is followed once."""
 
     def refuse(error: OSError) -> None:
         raise _unreadable(error)
 
-    found: list[Path] = []
+    files: list[Path] = []
     seen: set[str] = set()
     for parent, folders, names in os.walk(root, onerror=refuse, followlinks=True):
-        place = os.path.realpath(parent)
-        if place in seen or _is_ours(names):
+        real_path = os.path.realpath(parent)
+        if real_path in seen or _is_store(names):
             folders.clear()
             continue
-        seen.add(place)
+        seen.add(real_path)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(found)
+        files += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(files)
 
 
-def _is_ours(names: list[str]) -> bool:
-    """Tell by the files in a folder whether it is a store, or one being built: no source."""
+def _is_store(names: list[str]) -> bool:
+    """Return whether the files of a folder are those of a store, complete or unfinished."""
     return TOKENIZER_FILE in names and (MANIFEST_FILE in names or BUILD_STATE_FILE in names)
 
 
@@ -174,10 +174,10 @@ def _unreadable(error: OSError) -> DataError:
     return DataError(f"{error.filename}: {error.strerror}: make it readable or name others")
 
 
-def _is_known(path: Path) -> bool:
-    """Tell whether a file in a folder is an input; plain `.json` there is mostly settings.
+def _is_input(path: Path) -> bool:
+    """Return whether a file in a folder is an input; plain `.json` there is mostly settings.
 
-    What cannot be looked at is taken for what its name says; reading will report it.
+    A file whose status cannot be read counts by its name; reading it will report the error.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         return False

@@ -1,4 +1,4 @@
-"""Reading the documents of one unit, whatever its format, naming what cannot be read."""
+"""Reading the documents of one work unit, whatever its format; what cannot be read has a reason."""
 
 import json
 from codecs import BOM_UTF8
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from data.sources.stream_splitter import READ_BYTES, StreamFault, split_stream
 from data.sources.work_units import WorkUnit, arrow_batches
 
-ROWS_AT_ONCE = 256
+BATCH_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class Document:
 
 
 def read_unit(unit: WorkUnit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
-    """Yield every document of a unit, faulty ones with their reason, in order."""
+    """Yield every document of a unit in order; those that cannot be read have a reason."""
     if unit.payload is not None:
-        yield from _cut(unit, unit.positions, unit.payload, unit.faults, text_column)
+        yield from _split_documents(unit, unit.positions, unit.payload, unit.faults, text_column)
     elif unit.separator is not None:
         yield from _stream(unit, text_column, max_document_bytes)
-    elif unit.kind == "text":
+    elif unit.format == "text":
         for path in unit.paths:
-            yield _whole_file(path, max_document_bytes)
-    elif unit.kind == "json":
+            yield _file_document(path, max_document_bytes)
+    elif unit.format == "json":
         yield from _json_lines(unit, text_column, max_document_bytes)
     else:
         yield from _table(unit, text_column, max_document_bytes)
@@ -48,15 +48,17 @@ def _stream(unit: WorkUnit, text_column: str, max_document_bytes: int) -> Iterat
     path = unit.paths[0]
     assert unit.separator is not None
     try:
-        for piece in split_stream(
+        for chunk in split_stream(
             path, unit.compression, unit.separator, READ_BYTES, max_document_bytes
         ):
-            yield from _cut(unit, piece.positions, piece.documents, piece.faults, text_column)
+            yield from _split_documents(
+                unit, chunk.positions, chunk.documents, chunk.faults, text_column
+            )
     except OSError as error:
         yield Document(str(path), 0, reason="unreadable", detail=error.strerror)
 
 
-def _cut(
+def _split_documents(
     unit: WorkUnit,
     positions: Sequence[int],
     contents: Sequence[bytes],
@@ -65,7 +67,7 @@ def _cut(
 ) -> Iterator[Document]:
     file = str(unit.paths[0])
     for position, content in zip(positions, contents, strict=True):
-        if unit.kind != "json":
+        if unit.format != "json":
             yield _from_bytes(file, position, content)
         elif content.strip():
             yield _from_json(file, position, content, text_column)
@@ -73,7 +75,7 @@ def _cut(
         yield Document(file, fault.position, reason=fault.reason, detail=fault.detail)
 
 
-def _whole_file(path: Path, max_document_bytes: int) -> Document:
+def _file_document(path: Path, max_document_bytes: int) -> Document:
     try:
         size = path.stat().st_size
         if size > max_document_bytes:
@@ -100,7 +102,7 @@ def _json_lines(unit: WorkUnit, text_column: str, max_document_bytes: int) -> It
 def _lines(
     file: BinaryIO, start: int, end: int, max_bytes: int
 ) -> Iterator[tuple[int, bytes | None, int]]:
-    """Yield (offset, line, bytes) of lines that begin in [start, end); None for one too long."""
+    """Yield (offset, line, bytes) of lines that start in [start, end); a line too long is None."""
     if start:
         file.seek(start - 1)
         _skip_line(file)
@@ -128,8 +130,8 @@ def _table(unit: WorkUnit, text_column: str, max_document_bytes: int) -> Iterato
     row = unit.first_row
     try:
         for array in _table_columns(unit, text_column):
-            for first in range(0, len(array), ROWS_AT_ONCE):
-                for content in _rows(array.slice(first, ROWS_AT_ONCE), max_document_bytes):
+            for first in range(0, len(array), BATCH_ROWS):
+                for content in _rows(array.slice(first, BATCH_ROWS), max_document_bytes):
                     if content is None:
                         detail = f"{text_column} is null"
                         yield Document(file, row, reason="no_text", detail=detail)
@@ -144,7 +146,7 @@ def _table(unit: WorkUnit, text_column: str, max_document_bytes: int) -> Iterato
 
 
 def _rows(array: Any, max_bytes: int) -> Iterator[bytes | int | None]:
-    """Yield each row's bytes, of one longer than `max_bytes` its length; None for null."""
+    """Yield the bytes of each row, the length of one longer than `max_bytes`, or None for null."""
     indices = None
     if pa.types.is_dictionary(array.type):
         indices, array = array.indices, array.dictionary
@@ -153,25 +155,25 @@ def _rows(array: Any, max_bytes: int) -> Iterator[bytes | int | None]:
     if (pc.max(lengths).as_py() or 0) <= max_bytes:
         yield from (values if indices is None else values.take(indices)).to_pylist()
         return
-    for place in range(len(values)) if indices is None else indices.to_pylist():
-        length = None if place is None else lengths[place].as_py()
-        yield length if length is None or length > max_bytes else values[place].as_py()
+    for index in range(len(values)) if indices is None else indices.to_pylist():
+        length = None if index is None else lengths[index].as_py()
+        yield length if length is None or length > max_bytes else values[index].as_py()
 
 
 def _as_binary(array: Any) -> Any:
-    """Return strings as bytes: Arrow does not promise that a file's are UTF-8."""
+    """View strings as bytes: Arrow does not guarantee that those of a file are UTF-8."""
     if pa.types.is_string_view(array.type):
         array = array.cast(pa.large_string())
-    wide = pa.types.is_large_string(array.type)
-    return array.view(pa.large_binary() if wide else pa.binary())
+    is_large = pa.types.is_large_string(array.type)
+    return array.view(pa.large_binary() if is_large else pa.binary())
 
 
 def _table_columns(unit: WorkUnit, column: str) -> Iterator[Any]:
-    if unit.kind == "parquet":
-        # Unbuffered, a reader holds whole column chunks, however large.
+    if unit.format == "parquet":
+        # Unbuffered, a reader would hold complete column chunks, however large.
         with pq.ParquetFile(unit.paths[0], buffer_size=READ_BYTES, pre_buffer=False) as table:
             groups = list(range(unit.start, unit.end))
-            for batch in table.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=[column]):
+            for batch in table.iter_batches(BATCH_ROWS, row_groups=groups, columns=[column]):
                 yield batch.column(0)
         return
     with pa.memory_map(str(unit.paths[0])) as mapped:

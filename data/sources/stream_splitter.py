@@ -1,4 +1,4 @@
-"""Cutting a byte stream into whole documents, in bounded memory, however broken it is."""
+"""Splitting a byte stream into complete documents, in bounded memory, however damaged it is."""
 
 import os
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ import pyarrow as pa
 
 READ_BYTES = 1 << 20
 INFLATED_BYTES = 1 << 16
-"""Where a compressed stream breaks off, less than this of what was whole is lost."""
+"""Where a compressed stream breaks off, less than this of the intact data is lost."""
 OBJECT_BYTES = 64
-"""About what Python needs to hold a document, however short."""
+"""Approximate overhead of a document in Python's memory, however short it is."""
 
 
 class StreamFault(NamedTuple):
-    """What could not be handed on as a document, and why."""
+    """Part of a stream that is no readable document, and why."""
 
     position: int
     """Offset in the (decompressed) stream, bytes."""
@@ -26,92 +26,93 @@ class StreamFault(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamChunk:
-    """Whole documents that follow one another in a stream."""
+    """Consecutive documents of a stream."""
 
     documents: tuple[bytes, ...]
     positions: tuple[int, ...]
     """Offset of each document in the (decompressed) stream, bytes."""
     faults: tuple[StreamFault, ...]
     num_bytes: int
-    """Bytes of the file this piece accounts for."""
+    """Bytes of the file this chunk accounts for."""
 
 
 @dataclass
-class _Gathered:
+class _ChunkBuffer:
     documents: list[bytes] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     faults: list[StreamFault] = field(default_factory=list)
     num_bytes: int = 0
 
-    def piece(self, file_bytes: int) -> StreamChunk:
-        piece = StreamChunk(
+    def pop(self, file_bytes: int) -> StreamChunk:
+        """Return the chunk gathered so far and begin the next."""
+        chunk = StreamChunk(
             tuple(self.documents), tuple(self.positions), tuple(self.faults), file_bytes
         )
         self.documents, self.positions, self.faults, self.num_bytes = [], [], [], 0
-        return piece
+        return chunk
 
 
 def split_stream(
     path: Path,
     compression: str | None,
     separator: bytes,
-    piece_bytes: int,
+    chunk_bytes: int,
     max_document_bytes: int,
 ) -> Iterator[StreamChunk]:
-    """Yield the documents of a file in pieces of about `piece_bytes`.
+    """Yield the documents of a file in chunks of about `chunk_bytes`.
 
-    Documents are cut at `separator` (empty: the whole stream is one). One that is longer than
-    `max_document_bytes` becomes a `too_large` fault and is read past without being held; where
-    the stream breaks off, what was whole is kept and the break becomes a `truncated` fault.
+    Documents end at `separator` (empty: the complete stream is one document). A document longer
+    than `max_document_bytes` becomes a `too_large` fault and is never held in memory; where the
+    stream breaks off, complete documents are kept and the break becomes a `truncated` fault.
     """
-    gathered = _Gathered()
+    buffer = _ChunkBuffer()
     counted = 0
     with path.open("rb") as file:
         file_bytes = os.fstat(file.fileno()).st_size
-        documents = _documents(_chunks(file, compression), separator, max_document_bytes)
-        for found in documents:
-            if isinstance(found, StreamFault):
-                gathered.faults.append(found)
+        documents = _documents(_decompressed(file, compression), separator, max_document_bytes)
+        for item in documents:
+            if isinstance(item, StreamFault):
+                buffer.faults.append(item)
             else:
-                position, document = found
-                gathered.documents.append(document)
-                gathered.positions.append(position)
-                gathered.num_bytes += len(document) + OBJECT_BYTES
-            if gathered.num_bytes >= piece_bytes:
+                position, document = item
+                buffer.documents.append(document)
+                buffer.positions.append(position)
+                buffer.num_bytes += len(document) + OBJECT_BYTES
+            if buffer.num_bytes >= chunk_bytes:
                 read = min(file.tell(), file_bytes)
-                yield gathered.piece(read - counted)
+                yield buffer.pop(read - counted)
                 counted = read
-    yield gathered.piece(file_bytes - counted)
+    yield buffer.pop(file_bytes - counted)
 
 
-def _chunks(file: BinaryIO, compression: str | None) -> Iterator[bytes | str]:
-    """Yield the stream's bytes; a break in it ends them with its description (a str)."""
+def _decompressed(file: BinaryIO, compression: str | None) -> Iterator[bytes | str]:
+    """Yield the decompressed bytes; a read error ends them with its description (a str)."""
     try:
         if compression is None:
-            while chunk := file.read(READ_BYTES):
-                yield chunk
+            while data := file.read(READ_BYTES):
+                yield data
             return
         stream = pa.CompressedInputStream(pa.PythonFile(file), compression)
-        while chunk := stream.read(INFLATED_BYTES):
-            yield chunk
+        while data := stream.read(INFLATED_BYTES):
+            yield data
     except (OSError, pa.ArrowException) as error:
         yield " ".join(str(error).split())
 
 
 def _documents(
-    chunks: Iterator[bytes | str], separator: bytes, max_document_bytes: int
+    stream: Iterator[bytes | str], separator: bytes, max_document_bytes: int
 ) -> Iterator[tuple[int, bytes] | StreamFault]:
     """Yield (offset, document), or a fault, in order."""
     buffer = bytearray()
     start = 0
     dropped = 0
     broken = None
-    for chunk in chunks:
-        if isinstance(chunk, str):
-            broken = chunk
+    for data in stream:
+        if isinstance(data, str):
+            broken = data
             break
         searched = max(len(buffer) - len(separator) + 1, 0)
-        buffer += chunk
+        buffer += data
         begin = 0
         while separator and (end := buffer.find(separator, searched)) >= 0:
             num_bytes = dropped + end - begin

@@ -1,9 +1,9 @@
-"""Cutting sources into units of work that any process can do alone, in a fixed order.
+"""Dividing sources into work units that any process can do independently, in a fixed order.
 
-A unit is about 16 MiB of input. Its number depends on the sources only, so that shards, workers
-and restarts agree on it. Plain JSON lines are cut by byte range, tables by row group; compressed
-and separated text, which cannot be entered in the middle, is a unit a file, or where the file is
-large, cut by the process that plans.
+A work unit is about 16 MiB of input. Its number depends on the sources only, so that build shards,
+workers and restarts agree on it. Plain JSON lines are divided by byte range, tables by row group;
+compressed and separated text, which cannot be entered in the middle, is one unit per file, or,
+where the file is large, split by the planning process.
 """
 
 from collections.abc import Iterator
@@ -25,12 +25,12 @@ STREAM_BYTES = 2 * UNIT_BYTES
 """Compressed or separated files up to this size are read by one worker."""
 
 BuildShard = tuple[int, int]
-"""(i, n): the i-th of n shares of a build, from 1."""
+"""(i, n): the i-th of n parts of a build's work units, from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkUnit:
-    """One unit of work; `kind`, `separator` and `payload` tell how its documents are read."""
+    """A unit of work; `format`, `separator` and `payload` decide how its documents are read."""
 
     source: int
     """Index of the source in the recipe."""
@@ -38,7 +38,7 @@ class WorkUnit:
     """Number of the (first) file among all files of the recipe."""
     block: int
     """Number of the unit within the file."""
-    kind: FileFormat
+    format: FileFormat
     paths: tuple[Path, ...]
     start: int = 0
     """First byte (json), row group (parquet) or record batch (arrow)."""
@@ -48,26 +48,26 @@ class WorkUnit:
     """Row of the table at which the unit starts."""
     compression: str | None = None
     separator: bytes | None = None
-    """Set for a file that is read as one stream: what ends a document (nothing: the file does)."""
+    """Set for a file that is read as one stream: what ends a document (empty: the file does)."""
     payload: tuple[bytes, ...] | None = field(default=None, repr=False)
-    """Documents cut from a large stream."""
+    """Documents split off a large stream."""
     positions: tuple[int, ...] = ()
     """Byte offset of each document of `payload`."""
     faults: tuple[StreamFault, ...] = ()
-    """What the planning process could not hand on."""
+    """What the planning process could not read."""
     num_bytes: int
     """Input bytes this unit accounts for, for progress."""
 
     @property
     def name(self) -> str:
-        """Name that sorts in document order."""
+        """Name of the unit's output; names sort in document order."""
         return f"{self.source:04d}-{self.file:08d}-{self.block:08d}"
 
 
 def plan_units(
-    recipe: DataRecipe, files: list[InputFile], share: BuildShard = (1, 1)
+    recipe: DataRecipe, files: list[InputFile], shard: BuildShard = (1, 1)
 ) -> Iterator[WorkUnit]:
-    """Yield the units of one share in document order; small whole-document files share one.
+    """Yield the units of one build shard in document order; small one-document files share a unit.
 
     Raises:
         DataError: A table lacks its source's text column.
@@ -75,24 +75,26 @@ def plan_units(
     group: list[tuple[int, InputFile]] = []
     for number, file in enumerate(files):
         source = recipe.source[file.source]
-        whole = file.kind == "text" and source.separator is None and file.compression is None
-        if group and (not whole or not _fits(group, file)):
-            yield from _mine(_grouped(group), share)
+        is_document = (
+            file.format == "text" and source.separator is None and file.compression is None
+        )
+        if group and (not is_document or not _fits(group, file)):
+            yield from _of_shard(_group_unit(group), shard)
             group = []
-        if whole:
+        if is_document:
             group.append((number, file))
-        elif file.kind in ("parquet", "arrow"):
-            yield from _mine(_table_units(number, file, source.text_column), share)
-        elif file.kind == "json" and file.compression is None:
-            yield from _mine(_line_units(number, file), share)
-        elif number % share[1] == share[0] - 1:  # a stream is cut by nobody but its share
+        elif file.format in ("parquet", "arrow"):
+            yield from _of_shard(_table_units(number, file, source.text_column), shard)
+        elif file.format == "json" and file.compression is None:
+            yield from _of_shard(_line_units(number, file), shard)
+        elif number % shard[1] == shard[0] - 1:  # only its own shard splits a stream
             yield from _stream_units(number, file, source, recipe.max_document_mib << 20)
     if group:
-        yield from _mine(_grouped(group), share)
+        yield from _of_shard(_group_unit(group), shard)
 
 
-def _mine(units: Iterator[WorkUnit], share: BuildShard) -> Iterator[WorkUnit]:
-    index, count = share
+def _of_shard(units: Iterator[WorkUnit], shard: BuildShard) -> Iterator[WorkUnit]:
+    index, count = shard
     return (unit for unit in units if (unit.file + unit.block) % count == index - 1)
 
 
@@ -101,20 +103,20 @@ def _fits(group: list[tuple[int, InputFile]], file: InputFile) -> bool:
     return same and sum(f.num_bytes for _, f in group) + file.num_bytes <= UNIT_BYTES
 
 
-def _grouped(group: list[tuple[int, InputFile]]) -> Iterator[WorkUnit]:
+def _group_unit(group: list[tuple[int, InputFile]]) -> Iterator[WorkUnit]:
     number, first = group[0]
     yield WorkUnit(
         source=first.source,
         file=number,
         block=0,
-        kind="text",
+        format="text",
         paths=tuple(file.path for _, file in group),
         num_bytes=sum(file.num_bytes for _, file in group),
     )
 
 
 def _common(number: int, file: InputFile) -> dict[str, Any]:
-    return {"source": file.source, "file": number, "kind": file.kind, "paths": (file.path,)}
+    return {"source": file.source, "file": number, "format": file.format, "paths": (file.path,)}
 
 
 def _line_units(number: int, file: InputFile) -> Iterator[WorkUnit]:
@@ -128,22 +130,22 @@ def _line_units(number: int, file: InputFile) -> Iterator[WorkUnit]:
 def _stream_units(
     number: int, file: InputFile, source: SourceRecipe, max_document_bytes: int
 ) -> Iterator[WorkUnit]:
-    separator = b"\n" if file.kind == "json" else (source.separator or "").encode()
+    separator = b"\n" if file.format == "json" else (source.separator or "").encode()
     stream = {"compression": file.compression, "separator": separator, **_common(number, file)}
     if file.num_bytes <= STREAM_BYTES:
         yield WorkUnit(block=0, num_bytes=file.num_bytes, **stream)
         return
     block = 0
     try:
-        for piece in split_stream(
+        for chunk in split_stream(
             file.path, file.compression, separator, UNIT_BYTES, max_document_bytes
         ):
             yield WorkUnit(
                 block=block,
-                payload=piece.documents,
-                positions=piece.positions,
-                faults=piece.faults,
-                num_bytes=piece.num_bytes,
+                payload=chunk.documents,
+                positions=chunk.positions,
+                faults=chunk.faults,
+                num_bytes=chunk.num_bytes,
                 **stream,
             )
             block += 1
@@ -172,20 +174,21 @@ def _table_units(number: int, file: InputFile, column: str) -> Iterator[WorkUnit
     for index, (size, num_rows) in enumerate(sizes):
         filled, rows = filled + size, rows + num_rows
         if filled >= UNIT_BYTES or index == len(sizes) - 1:
-            place: dict[str, Any] = {
-                "block": block,
-                "start": start,
-                "end": index + 1,
-                "first_row": first_row,
-            }
-            yield WorkUnit(num_bytes=file.num_bytes * filled // total, **place, **common)
+            yield WorkUnit(
+                block=block,
+                start=start,
+                end=index + 1,
+                first_row=first_row,
+                num_bytes=file.num_bytes * filled // total,
+                **common,
+            )
             start, block, first_row = index + 1, block + 1, first_row + rows
             filled = rows = 0
 
 
 def _table_layout(file: InputFile) -> tuple[pa.Schema, list[tuple[int, int]]]:
     """Return the schema, and bytes and rows of each row group or record batch."""
-    if file.kind == "parquet":
+    if file.format == "parquet":
         with pq.ParquetFile(file.path) as table:
             groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
             return table.schema_arrow, [(g.total_byte_size, g.num_rows) for g in groups]
@@ -206,9 +209,11 @@ def arrow_batches(mapped: Any, start: int = 0, end: int | None = None) -> tuple[
     return reader.schema, (reader.get_batch(i) for i in range(start, last))
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
+def _is_text(dtype: pa.DataType) -> bool:
+    if pa.types.is_dictionary(dtype):
+        dtype = dtype.value_type
     return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        pa.types.is_string(dtype)
+        or pa.types.is_large_string(dtype)
+        or pa.types.is_string_view(dtype)
     )

@@ -1,4 +1,4 @@
-"""What a token store says about itself: `manifest.json`."""
+"""The description of a token store: `manifest.json`."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from data.tokenization.info import TokenizerInfo
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 BUILD_STATE_FILE = "work.json"
-"""Of an unfinished build, beside its tokeniser."""
+"""State of an unfinished build; beside it lies its tokenizer."""
 OWN_HASH = "manifest_sha256"
 
 SplitName = Literal["train", "held_out"]
@@ -33,16 +33,16 @@ class FileInfo(FrozenModel):
 
 
 class StreamInfo(FrozenModel):
-    """The documents of one source in one split, end to end."""
+    """The documents of one source in one split, concatenated."""
 
     tokens: int
     documents: int
     shards: tuple[FileInfo, ...]
     document_table: FileInfo
     """Arrow table with each document's end (exclusive token position), content hash and, where
-    the recipe had it told, language."""
+    the recipe had it identified, language."""
     answers: FileInfo | None = None
-    """Conversations: Arrow table with first and one past the last token of each answer."""
+    """Of conversations: Arrow table with first and one past the last token of each answer."""
 
 
 class StoreSource(FrozenModel):
@@ -61,18 +61,18 @@ class Canary(FrozenModel):
 
 
 class ChatInfo(FrozenModel):
-    """How conversations became documents."""
+    """How conversations were turned into documents."""
 
     kind: Literal["conversations", "pairs"]
     """`pairs`: documents 2i and 2i + 1 are the chosen and the rejected one of pair i."""
     template: str
     """Jinja text."""
     names: dict[str, str]
-    """Further names the template knows, such as `bos_token`."""
+    """Further variables of the template, such as `bos_token`."""
 
 
 class Manifest(FrozenModel):
-    """Everything known about a token store. Equal inputs and settings give equal manifests."""
+    """The complete description of a store. Equal inputs and settings give equal manifests."""
 
     format_version: int
     dtype: Literal["uint16", "uint32"]
@@ -89,10 +89,11 @@ class Manifest(FrozenModel):
     counts: dict[str, int] = {}
     """What every cleaning step read, changed and found; see `data.cleaning.tally.Tally`."""
     histograms: dict[str, dict[str, int]] = {}
-    """Of documents that passed cleaning, by lower bin edge; `tokens` and `copies` of kept ones."""
+    """Of documents that passed cleaning, by lower bin edge; `tokens` and `copies` of those in the
+    store."""
     canaries: tuple[Canary, ...] = ()
     chat: ChatInfo | None = None
-    """Of a conversation store."""
+    """Set in a conversation store."""
     libraries: dict[str, str] = {}
     """Versions of the libraries whose algorithms decided the content."""
     settings: dict[str, Any]
@@ -124,7 +125,7 @@ class Manifest(FrozenModel):
         return files if self.dropped_table is None else [*files, self.dropped_table]
 
     def write(self, store: Path) -> None:
-        """Write `manifest.json`, its own hash in it; its presence makes the store whole."""
+        """Write `manifest.json` with its own hash; its presence makes the store complete."""
         values = self.model_dump(mode="json")
         values[OWN_HASH] = _sha256(values)
         write_text(store / MANIFEST_FILE, json.dumps(values, indent=1) + "\n")
@@ -161,7 +162,7 @@ class Manifest(FrozenModel):
 
 
 def manifest_is_intact(store: Path) -> bool:
-    """Tell whether a store's manifest still says what was written, by the hash it holds."""
+    """Check a store's manifest against the hash that it holds."""
     values = json.loads((store / MANIFEST_FILE).read_text(encoding="utf-8"))
     return bool(values.pop(OWN_HASH, None) == _sha256(values))
 

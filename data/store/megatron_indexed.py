@@ -1,9 +1,9 @@
-r"""Megatron's indexed datasets (`.bin` and `.idx`): tokens in without tokenising again, and out.
+r"""Megatron's indexed datasets (`.bin` and `.idx`): import without tokenizing again, and export.
 
 Layout of `.idx`, little endian, as megatron-core's `indexed_dataset.py` reads it: b"MMIDIDX\0\0",
-uint64 version 1, uint8 dtype code, uint64 sequences, uint64 document borders, int32 length of each
-sequence in tokens, int64 byte offset of each sequence in `.bin`, int64 document borders, as numbers
-of sequences, beginning with 0.
+uint64 version 1, uint8 dtype code, uint64 number of sequences, uint64 number of document
+boundaries, int32 length of each sequence in tokens, int64 byte offset of each sequence in `.bin`,
+int64 document boundaries, as numbers of sequences, beginning with 0.
 """
 
 import hashlib
@@ -19,20 +19,13 @@ from numpy.typing import NDArray
 
 from data.errors import DataError
 from data.progress import BuildProgress, ProgressCallback
-from data.storage.atomic import atomic_file, write_text
+from data.storage.atomic import atomic_file
 from data.storage.new_directory import new_directory, refuse_existing
-from data.store.manifest import FORMAT_VERSION, HELD_OUT, TRAIN, Manifest, SplitName, StoreSource
+from data.store.builder import StoreBuilder
+from data.store.manifest import HELD_OUT, TRAIN, Manifest, SplitName
 from data.store.reader import Store, TokenStream
-from data.store.writer import (
-    BATCH_TOKENS,
-    HASH_BYTES,
-    SHARD_TOKENS,
-    StreamFormat,
-    StreamWriter,
-    dtype_for,
-    is_held_out,
-)
-from data.tokenization.info import TOKENIZER_FILE, TokenizerInfo
+from data.store.writer import HASH_BYTES, is_held_out
+from data.tokenization.info import TokenizerInfo
 from data.tokenization.tokenizer import Tokenizer
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -41,9 +34,9 @@ DTYPES: dict[int, str] = {1: "u1", 2: "i1", 3: "i2", 4: "i4", 5: "i8", 8: "u2"}
 CODES = {"uint16": 8, "uint32": 4}
 """Code written for each store type; Megatron knows no uint32, so wide vocabularies are int32."""
 EXPORT_TOKENS = 1 << 22
-DOCUMENTS_A_REPORT = 1024
+DOCUMENTS_PER_REPORT = 1024
 SOURCE = "megatron"
-GONE = "dropped."
+DROPPED_PREFIX = "dropped."
 
 
 @dataclass(frozen=True)
@@ -61,14 +54,14 @@ class IndexedDataset:
         """Open `PREFIX.bin` and `PREFIX.idx` (or either of their names).
 
         Raises:
-            DataError: A file is missing, is cut, or is no indexed dataset.
+            DataError: A file is missing or truncated, or is no indexed dataset.
         """
         base = prefix.with_suffix("") if prefix.suffix in (".bin", ".idx") else prefix
         index_file, token_file = (base.with_name(base.name + end) for end in (".idx", ".bin"))
         for path in (index_file, token_file):
             if not path.is_file():
                 raise DataError(f"{path}: missing: name the prefix of a .bin and .idx pair")
-        code, lengths, offsets, borders = _read_index(index_file)
+        code, lengths, offsets, boundaries = _read_index(index_file)
         tokens = _mapped(token_file, DTYPES[code])
         firsts = offsets // tokens.itemsize
         if (offsets % tokens.itemsize).any() or (firsts + lengths > tokens.size).any():
@@ -76,7 +69,7 @@ class IndexedDataset:
         if (firsts != np.cumsum(lengths) - lengths).any():
             raise DataError(f"{index_file}: sequences do not follow one another: not supported")
         sequence_ends = np.concatenate([[0], firsts + lengths])
-        return cls(tokens, sequence_ends[borders[:-1]], sequence_ends[borders[1:]])
+        return cls(tokens, sequence_ends[boundaries[:-1]], sequence_ends[boundaries[1:]])
 
 
 def import_indexed(
@@ -86,54 +79,44 @@ def import_indexed(
     held_out_fraction: float = 0.0,
     progress: ProgressCallback | None = None,
 ) -> Manifest:
-    """Make a token store of a Megatron indexed dataset; documents get an end where they lack one.
+    """Make a token store of a Megatron indexed dataset; adds missing end-of-document tokens.
 
     Raises:
-        DataError: `out` exists, the pair is damaged, or it holds ids the tokeniser lacks.
+        DataError: `out` exists, the pair is damaged, or it holds ids the tokenizer lacks.
     """
     refuse_existing(out)
     dataset = IndexedDataset.open(prefix)
     with new_directory(out) as root:
-        return _imported(dataset, prefix, root, tokenizer, held_out_fraction, progress)
+        builder = StoreBuilder(root, tokenizer)
+        return _write_store(builder, dataset, prefix, tokenizer.info, held_out_fraction, progress)
 
 
-def _imported(
+def _write_store(  # noqa: PLR0913, PLR0917 - an import and where it goes
+    builder: StoreBuilder,
     dataset: IndexedDataset,
     prefix: Path,
-    root: Path,
-    tokenizer: Tokenizer,
+    tokenizer: TokenizerInfo,
     held_out_fraction: float,
     progress: ProgressCallback | None,
 ) -> Manifest:
-    info = tokenizer.info
     counts: Counter[str] = Counter()
-    form = StreamFormat(dtype=dtype_for(info.vocab_size), tokenizer_sha256=info.sha256)
-    writers: dict[SplitName, StreamWriter] = {
-        split: StreamWriter(root, f"{SOURCE}/{split}", form) for split in (TRAIN, HELD_OUT)
-    }
-    for number, document in enumerate(_checked(dataset, info, prefix, counts), 1):
+    writers = builder.stream_writers(SOURCE)
+    for number, document in enumerate(_checked_documents(dataset, tokenizer, prefix, counts), 1):
         digest = hashlib.blake2b(document.tobytes(), digest_size=HASH_BYTES).digest()
         split = HELD_OUT if is_held_out(digest, held_out_fraction) else TRAIN
         writers[split].append(document, digest)
-        if progress is not None and number % DOCUMENTS_A_REPORT == 0:
+        if progress is not None and number % DOCUMENTS_PER_REPORT == 0:
             progress(BuildProgress("import", number, dataset.ends.size, documents=number))
     splits = {split: writer.close() for split, writer in writers.items()}
     if not sum(stream.documents for stream in splits.values()):
         raise DataError(f"{prefix}: no document is left ({dict(counts)})")
-    write_text(root / TOKENIZER_FILE, tokenizer.text)
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        dtype=form.dtype,
-        batch_tokens=BATCH_TOKENS,
-        shard_tokens=SHARD_TOKENS,
-        tokenizer=info,
-        sources=(StoreSource(name=SOURCE, weight=None, splits=splits),),
-        dropped={k.removeprefix(GONE): n for k, n in sorted(counts.items()) if GONE in k},
-        counts={k: n for k, n in sorted(counts.items()) if GONE not in k},
+    builder.add_source(SOURCE, splits)
+    gone = {key for key in counts if key.startswith(DROPPED_PREFIX)}
+    return builder.finish(
+        dropped={key.removeprefix(DROPPED_PREFIX): counts[key] for key in gone},
+        counts={key: n for key, n in sorted(counts.items()) if key not in gone},
         settings={"imported": str(prefix), "held_out_fraction": held_out_fraction},
     )
-    manifest.write(root)
-    return manifest
 
 
 def export_indexed(
@@ -162,7 +145,7 @@ def export_indexed(
         index.write(offsets.astype("<i8").tobytes())
         index.write(np.arange(lengths.size + 1, dtype="<i8").tobytes())
         index.flush()  # neither file takes its name before both are written
-        for tokens in (part for stream in streams for part in _slices(stream)):
+        for tokens in (tokens for stream in streams for tokens in _slices(stream)):
             file.write(tokens.astype(DTYPES[code]).tobytes())
             done += tokens.size
             if progress is not None:
@@ -176,43 +159,45 @@ def _slices(stream: TokenStream) -> Iterator[NDArray[Any]]:
 
 
 def _mapped(path: Path, dtype: str) -> NDArray[Any]:
-    """Map a file of numbers; an empty one cannot be mapped."""
+    """Memory-map a file of numbers; an empty file, which cannot be mapped, is an empty array."""
     if path.stat().st_size % np.dtype(dtype).itemsize:
         raise DataError(f"{path}: cut short: copy it again")
     return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
 
 
 def _read_index(path: Path) -> tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return dtype code, sequence lengths (tokens), offsets (bytes) and document borders."""
+    """Return dtype code, sequence lengths (tokens), offsets (bytes) and document boundaries."""
     content = _mapped(path, "u1")
     if content.size < HEADER.size or content[: len(MAGIC)].tobytes() != MAGIC:
         raise DataError(f"{path}: not a Megatron index (no MMIDIDX header)")
-    _, version, code, sequences, borders = HEADER.unpack(content[: HEADER.size].tobytes())
+    _, version, code, num_sequences, num_boundaries = HEADER.unpack(
+        content[: HEADER.size].tobytes()
+    )
     if version != 1 or code not in DTYPES:
         raise DataError(
             f"{path}: version {version}, dtype code {code}: not one with integer tokens"
         )
-    sizes = (4 * sequences, 8 * sequences, 8 * borders)
+    sizes = (4 * num_sequences, 8 * num_sequences, 8 * num_boundaries)
     if content.size < HEADER.size + sum(sizes):
         raise DataError(f"{path}: cut short: copy it again")
-    parts = np.split(content[HEADER.size :], np.cumsum(sizes))
-    lengths, offsets, documents = (
-        part.view(kind).astype(np.int64)
-        for part, kind in zip(parts, ("<i4", "<i8", "<i8"), strict=False)
+    sections = np.split(content[HEADER.size :], np.cumsum(sizes))
+    lengths, offsets, boundaries = (
+        section.view(dtype).astype(np.int64)
+        for section, dtype in zip(sections, ("<i4", "<i8", "<i8"), strict=False)
     )
-    return code, lengths, offsets, documents
+    return code, lengths, offsets, boundaries
 
 
-def _checked(
+def _checked_documents(
     dataset: IndexedDataset, info: TokenizerInfo, prefix: Path, counts: Counter[str]
 ) -> Iterator[NDArray[np.uint32]]:
-    """Yield documents that end with the end token and hold only ids of the tokeniser."""
+    """Yield documents, each with its end token, checking that the tokenizer has all their ids."""
     special = set(info.special_tokens.values())
     for number, (start, end) in enumerate(zip(dataset.starts, dataset.ends, strict=True)):
         counts["read"] += 1
         document = dataset.tokens[start:end]
         if not document.size:
-            counts[f"{GONE}empty"] += 1
+            counts[f"{DROPPED_PREFIX}empty"] += 1
             continue
         if document.min() < 0 or document.max() >= info.vocab_size:
             raise DataError(
@@ -220,7 +205,7 @@ def _checked(
                 f" tokenizer has {info.vocab_size}: name the one it was made with"
             )
         if int(document[0]) in special and special.issuperset(document.tolist()):
-            counts[f"{GONE}only_special_tokens"] += 1
+            counts[f"{DROPPED_PREFIX}only_special_tokens"] += 1
             continue
         if document[-1] != info.eos_id:
             counts["changed.end_added"] += 1

@@ -30,7 +30,7 @@ from data.tokenization.tokenizer import Tokenizer
 
 
 class TokenStream:
-    """All documents of one source in one split, end to end, as one long array of tokens."""
+    """The concatenated documents of one source in one split, as one long array of tokens."""
 
     def __init__(self, root: Path, name: str, info: StreamInfo, manifest: Manifest) -> None:
         self.name = name
@@ -73,11 +73,12 @@ class TokenStream:
 
     @property
     def languages(self) -> list[str | None] | None:
-        """ISO 639-1 code of each document (None: a canary); None where the build told none."""
+        """ISO 639-1 code of each document (None: a canary); None where none were identified."""
         table = open_arrow(self._root / self._info.document_table.file).read_all()
-        told = LANGUAGE.name in table.column_names
-        found: list[str | None] | None = table[LANGUAGE.name].to_pylist() if told else None
-        return found
+        if LANGUAGE.name not in table.column_names:
+            return None
+        languages: list[str | None] = table[LANGUAGE.name].to_pylist()
+        return languages
 
     @cached_property
     def answers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -88,11 +89,11 @@ class TokenStream:
         return _column(path, "start"), _column(path, "end")
 
     def document_windows(self, size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield begins and ends of `size` documents at a time, int64 each, in bounded memory."""
-        begin = 0
+        """Yield starts and ends of `size` documents at a time, int64 each, in bounded memory."""
+        start = 0
         for ends in _column_windows(self._root / self._info.document_table.file, "end", size):
-            yield np.concatenate([[begin], ends[:-1]]), ends
-            begin = int(ends[-1])
+            yield np.concatenate([[start], ends[:-1]]), ends
+            start = int(ends[-1])
 
     def _open_batch(self, index: int) -> NDArray[Any]:
         shard, batch = divmod(index, self._batches_per_shard)
@@ -116,7 +117,7 @@ class TokenStream:
 
 
 class Split:
-    """One split (`train` or `held_out`) of a store: one stream a source."""
+    """One split (`train` or `held_out`) of a store: one stream per source."""
 
     def __init__(self, name: SplitName, streams: tuple[TokenStream, ...]) -> None:
         self.name = name
@@ -142,10 +143,10 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a store, checking that every file is there in its full size.
+        """Open a store after checking that every file exists in its full size.
 
         Raises:
-            DataError: No store, an unfinished one, or a missing or cut file; names it.
+            DataError: No store, an unfinished one, or a missing or truncated file; names it.
         """
         store = cls(path, Manifest.read(path))
         root = str(path)
@@ -166,7 +167,7 @@ class Store:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokeniser the store was made with.
+        """The tokenizer the store was made with.
 
         Raises:
             DataError: `tokenizer.json` is missing or not the one the manifest names.
@@ -180,7 +181,7 @@ class Store:
         return Tokenizer(path.read_text(encoding="utf-8"), str(path), eos_token)
 
     def verify(self) -> list[str]:
-        """Read everything and return one line for each file that is not as it was written."""
+        """Read everything; returns one line for each file that differs from what was written."""
         faults = []
         if not manifest_is_intact(self.path):
             faults.append(f"{self.path / MANIFEST_FILE}: damaged: not as written, by its own hash")
@@ -189,23 +190,23 @@ class Store:
         for name, sha256 in expected:
             path = self.path / name
             try:
-                found = file_sha256(path)
+                actual = file_sha256(path)
             except OSError as error:
                 faults.append(f"{path}: {error.strerror}")
                 continue
-            if found != sha256:
-                faults.append(f"{path}: damaged: SHA-256 is {found}, written as {sha256}")
+            if actual != sha256:
+                faults.append(f"{path}: damaged: SHA-256 is {actual}, written as {sha256}")
         return faults
 
 
 def _check_size(path: str, info: FileInfo) -> None:
     try:
-        found = os.stat(path).st_size
+        num_bytes = os.stat(path).st_size
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}: restore it or build the store again") from None
-    if found != info.num_bytes:
+    if num_bytes != info.num_bytes:
         raise DataError(
-            f"{path}: {found} bytes, written with {info.num_bytes}: restore it or build again"
+            f"{path}: {num_bytes} bytes, written with {info.num_bytes}: restore it or build again"
         )
 
 
@@ -224,7 +225,7 @@ def open_arrow(path: Path) -> Any:
 def arrow_view(array: Any) -> NDArray[Any]:
     """View an Arrow array of integers without nulls.
 
-    `to_numpy` would do, but imports pandas where that is installed: 0.3 s and 45 MB at a start.
+    `to_numpy` would do, but imports pandas where that is installed: 0.3 s and 45 MB at startup.
     """
     dtype = np.dtype(str(array.type))
     if not len(array):
@@ -234,16 +235,17 @@ def arrow_view(array: Any) -> NDArray[Any]:
 
 def _column_windows(path: Path, name: str, size: int) -> Iterator[NDArray[Any]]:
     reader = open_arrow(path)
-    parts: list[NDArray[Any]] = []
+    pending: list[NDArray[Any]] = []
     for index in range(reader.num_record_batches):
-        parts.append(arrow_view(reader.get_batch(index).column(name)))
-        if sum(part.size for part in parts) >= size:
-            whole = np.concatenate(parts)
-            yield from np.split(whole[: whole.size // size * size], whole.size // size)
-            parts = [whole[whole.size // size * size :]]
-    rest = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
-    if rest.size:
-        yield rest
+        pending.append(arrow_view(reader.get_batch(index).column(name)))
+        if sum(values.size for values in pending) >= size:
+            joined = np.concatenate(pending)
+            count = joined.size // size
+            yield from np.split(joined[: count * size], count)
+            pending = [joined[count * size :]]
+    remainder = np.concatenate(pending) if pending else np.empty(0, dtype=np.int64)
+    if remainder.size:
+        yield remainder
 
 
 def _column(path: Path, name: str) -> NDArray[Any]:

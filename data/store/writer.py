@@ -2,7 +2,7 @@
 
 A shard is an Arrow IPC file with one non-null column `tokens` (uint16, or uint32 for vocabularies
 beyond 65,536) in uncompressed record batches of `batch_tokens`; its schema metadata repeats the
-tokeniser's hash. Memory stays at one record batch a stream.
+tokenizer's hash. Memory is one record batch per stream.
 """
 
 import os
@@ -33,10 +33,8 @@ DOCUMENT_SCHEMA = pa.schema(
         pa.field("hash", pa.binary(HASH_BYTES), nullable=False),
     ]
 )
-
-
 LANGUAGE = pa.field("language", pa.string())
-"""ISO 639-1 code; a further column of the table of documents where languages were told."""
+"""ISO 639-1 code; a further column of the table of documents where languages were identified."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,7 @@ class StreamFormat:
     tokenizer_sha256: str
     batch_tokens: int = BATCH_TOKENS
     shard_tokens: int = SHARD_TOKENS
-    tells_language: bool = False
+    has_language: bool = False
 
     @property
     def schema(self) -> pa.Schema:
@@ -58,7 +56,7 @@ class StreamFormat:
     @property
     def document_schema(self) -> pa.Schema:
         """Arrow schema of the table of documents."""
-        return DOCUMENT_SCHEMA.append(LANGUAGE) if self.tells_language else DOCUMENT_SCHEMA
+        return DOCUMENT_SCHEMA.append(LANGUAGE) if self.has_language else DOCUMENT_SCHEMA
 
 
 def dtype_for(vocab_size: int) -> DtypeName:
@@ -67,12 +65,12 @@ def dtype_for(vocab_size: int) -> DtypeName:
 
 
 def is_held_out(content_hash: bytes, held_out_fraction: float) -> bool:
-    """Decide by a document's hash, so that a growing corpus keeps its held-out documents."""
+    """Assign a document to a split by its hash: a growing corpus keeps its held-out documents."""
     return int.from_bytes(content_hash[:8], "big") < held_out_fraction * 2**64
 
 
 class ArrowFileWriter:
-    """An Arrow IPC file written batch by batch, hashed on the way."""
+    """Writes an Arrow IPC file batch by batch and hashes it."""
 
     def __init__(self, root: Path, name: str, schema: pa.Schema) -> None:
         self._name = name
@@ -92,7 +90,7 @@ class ArrowFileWriter:
         self.rows += batch.num_rows
 
     def close(self) -> FileInfo:
-        """Complete the file on disk and return what the manifest says of it."""
+        """Complete the file on disk; returns its entry in the manifest."""
         self._writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -107,16 +105,18 @@ class ArrowFileWriter:
 
 
 class StreamWriter:
-    """Writes the documents of one source and split, end to end, in bounded memory."""
+    """Writes the concatenated documents of one source and split, in bounded memory."""
 
-    def __init__(self, root: Path, prefix: str, form: StreamFormat) -> None:
+    def __init__(self, root: Path, prefix: str, stream_format: StreamFormat) -> None:
         """Start a stream whose files are `<root>/<prefix>-*.arrow`."""
-        self._root, self._prefix, self._form = root, prefix, form
-        self._buffer = np.empty(form.batch_tokens, dtype=form.dtype)
+        self._root, self._prefix, self._format = root, prefix, stream_format
+        self._buffer = np.empty(stream_format.batch_tokens, dtype=stream_format.dtype)
         self._filled = 0
         self._shard: ArrowFileWriter | None = None
         self._shards: list[FileInfo] = []
-        self._table = ArrowFileWriter(root, f"{prefix}-documents.arrow", form.document_schema)
+        self._table = ArrowFileWriter(
+            root, f"{prefix}-documents.arrow", stream_format.document_schema
+        )
         self._ends: list[int] = []
         self._hashes: list[bytes] = []
         self._languages: list[str | None] = []
@@ -126,12 +126,12 @@ class StreamWriter:
         self, tokens: NDArray[Any], content_hash: bytes, language: str | None = None
     ) -> None:
         """Append one document, its end-of-document token included."""
-        rest = tokens
-        while rest.size:
-            part = rest[: self._buffer.size - self._filled]
-            self._buffer[self._filled : self._filled + part.size] = part
-            self._filled += part.size
-            rest = rest[part.size :]
+        remaining = tokens
+        while remaining.size:
+            head = remaining[: self._buffer.size - self._filled]
+            self._buffer[self._filled : self._filled + head.size] = head
+            self._filled += head.size
+            remaining = remaining[head.size :]
             if self._filled == self._buffer.size:
                 self._flush_tokens()
         self._tokens += tokens.size
@@ -142,7 +142,7 @@ class StreamWriter:
             self._flush_table()
 
     def close(self) -> StreamInfo:
-        """Complete every file of the stream."""
+        """Complete every file of the stream; returns its entry in the manifest."""
         if self._filled:
             self._flush_tokens()
         if self._ends:
@@ -159,10 +159,10 @@ class StreamWriter:
     def _flush_tokens(self) -> None:
         if self._shard is None:
             name = f"{self._prefix}-{len(self._shards):05d}.arrow"
-            self._shard = ArrowFileWriter(self._root, name, self._form.schema)
+            self._shard = ArrowFileWriter(self._root, name, self._format.schema)
         self._shard.write(pa.array(self._buffer[: self._filled]))
         self._filled = 0
-        if self._shard.rows == self._form.shard_tokens:
+        if self._shard.rows == self._format.shard_tokens:
             self._close_shard()
 
     def _close_shard(self) -> None:
@@ -172,6 +172,6 @@ class StreamWriter:
 
     def _flush_table(self) -> None:
         hashes = pa.array(self._hashes, type=pa.binary(HASH_BYTES))
-        languages = [pa.array(self._languages, LANGUAGE.type)] * self._form.tells_language
+        languages = [pa.array(self._languages, LANGUAGE.type)] * self._format.has_language
         self._table.write(pa.array(self._ends, type=pa.int64()), hashes, *languages)
         self._ends, self._hashes, self._languages = [], [], []

@@ -123,7 +123,7 @@ def reshard(
     as_json: JsonOption = False,
 ) -> None:
     """Cut a checkpoint's files for another layout; the optimizer's state comes along."""
-    from data.overrides import apply_override
+    from data.dotted_keys import apply_override
     from moe.checkpoint.reshard import reshard
     from moe.config.experiment import validated
     from parallel.layout.layout import Layout

@@ -10,8 +10,8 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from data.config import DataConfig
+from data.dotted_keys import apply_override
 from data.frozen_model import FrozenModel
-from data.overrides import apply_override
 from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
 from moe.config.kernels import kernel_fault

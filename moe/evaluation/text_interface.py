@@ -7,7 +7,8 @@ from pathlib import Path
 
 import tokenizers
 
-from data.chat.template import ChatTemplate, load_chat_template
+from data.chat.template import ChatTemplate
+from data.chat.template_loading import load_chat_template
 from data.store.reader import Store
 from data.tokenization.tokenizer import Tokenizer, local_tokenizer
 from moe.config.locating import HUB_DIRECTORY, tokenizer_file

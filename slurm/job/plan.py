@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.overrides import apply_override
+from data.dotted_keys import apply_override
 from moe.config.experiment import Experiment, load_experiment, validated
 from moe.config.slurm import SlurmConfig
 from moe.config.toml_file import read_toml

@@ -191,7 +191,7 @@ def test_a_full_disk_is_one_line(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device", "part.arrow")
 
-    monkeypatch.setattr("data.build.unit_output.UnitProcessor.make", full)
+    monkeypatch.setattr("data.build.unit_output.UnitProcessor.process", full)
     with pytest.raises(RuntimeError, match=r"part\.arrow: No space left on device") as caught:
         build(source, tmp_path / "out")
     assert getattr(caught.value, "exit_code", None) == 1

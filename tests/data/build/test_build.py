@@ -173,7 +173,7 @@ def test_another_recipe_does_not_continue_a_build(tmp_path: Path) -> None:
     (source / "new.txt").write_text("one more")
     with pytest.raises(DataError, match=r"another recipe \(the input files\)"):
         build_recipe(full_recipe(source), tmp_path / "out", workers=1)
-    assert BuildFolder.read(tmp_path / "out.building").part_files(), "nothing is lost"
+    assert BuildFolder.read(tmp_path / "out.building").output_files(), "nothing is lost"
 
 
 def test_two_builds_of_one_store_do_not_meet(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_tokenizer_trained_in_a_process_of_its_own_is_the_same(
 ) -> None:
     wanted = recipe(write_corpus(tmp_path / "in", num_files=2), tokenizer="bpe:300")
     build_recipe(wanted, tmp_path / "here", workers=1)
-    monkeypatch.setattr("data.build.build_folder.TRAINED_HERE_BYTES", 0)
+    monkeypatch.setattr("data.build.recipe_tokenizer.TRAINED_HERE_BYTES", 0)
     build_recipe(wanted, tmp_path / "apart", workers=1)
     assert contents(tmp_path / "here") == contents(tmp_path / "apart")
     small = recipe(tmp_path / "in", tokenizer="bpe:9")

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from data.chat.build import build_chat_store
-from data.chat.template import BUILT_IN, ChatTemplate, TemplateError
+from data.chat.template import ChatTemplate, TemplateError
+from data.chat.template_loading import BUILT_IN
 from data.cli import app
 from data.config import DataConfig
 from data.errors import DataError

@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from data.cleaning.minhash import NUM_HASHES, band_keys, bands_for, signatures_of
+from data.cleaning.minhash import NUM_HASHES, band_keys, bands_for, minhash_signatures
 from data.cleaning.word_hashes import word_hashes
 from data.inspection.summary import dropped_documents
 from tests.support.store_helpers import build, dropped, texts
@@ -118,15 +118,15 @@ def test_signatures_estimate_the_similarity() -> None:
     words = document(600)
     for similarity in (0.3, 0.6, 0.9):
         other = changed(words, similarity)
-        one, two = signatures_of([word_hashes(" ".join(w)) for w in (words, other)])
+        one, two = minhash_signatures([word_hashes(" ".join(w)) for w in (words, other)])
         deviation = (similarity * (1 - similarity) / NUM_HASHES) ** 0.5
         assert abs((one == two).mean() - jaccard(words, other)) < 4 * deviation
 
 
 def test_signatures_do_not_depend_on_the_batch() -> None:
     hashes = [word_hashes(" ".join(document(n))) for n in (1, 4, 5, 300)]
-    together = signatures_of(hashes)
-    alone = np.concatenate([signatures_of([h]) for h in hashes])
+    together = minhash_signatures(hashes)
+    alone = np.concatenate([minhash_signatures([h]) for h in hashes])
     assert np.array_equal(together, alone)
     keys = band_keys(together, bands_for(0.8))
     assert keys.shape == (bands_for(0.8).count, 4)

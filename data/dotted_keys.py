@@ -1,6 +1,7 @@
-"""`--set KEY=VALUE`: one value of a configuration, given on the command line."""
+"""Values of a nested configuration by dotted keys: `--set a.b=value`, and flat for comparison."""
 
 import tomllib
+from collections.abc import Mapping
 from typing import Any
 
 from data.errors import InputError
@@ -34,6 +35,15 @@ def apply_override(
         if not isinstance(table, dict):
             raise InputError(f"--set {override!r}: {parent} {not_a_table}")
     table[leaf] = _toml_value(text.strip())
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dictionaries as one dictionary with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
 def _toml_value(text: str) -> Any:

@@ -1,11 +1,11 @@
-"""`--set KEY=VALUE` reaches every depth, and says what is wrong with it."""
+"""`--set KEY=VALUE` reaches every depth, and says what is wrong with it; dotted keys back."""
 
 from typing import Any
 
 import pytest
 
+from data.dotted_keys import apply_override, flatten
 from data.errors import InputError
-from data.overrides import apply_override
 
 
 def test_values_are_toml_or_else_strings() -> None:
@@ -38,3 +38,7 @@ def test_wrong_overrides_are_named(override: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         apply_override({"name": "x"}, override)
     assert str(caught.value) == message
+
+
+def test_nested_values_become_dotted_keys() -> None:
+    assert flatten({"a": {"b": {"c": 1}, "d": [2]}, "e": {}}) == {"a.b.c": 1, "a.d": [2]}
