@@ -6,7 +6,7 @@ EQUAL_WITHIN = 0.05
 
 
 def relative_gap(a: float, b: float) -> float:
-    """Return how far apart two sizes are, as a share of the larger: 0 for equal, below 1."""
+    """Return the difference of two sizes as a fraction of the larger one, from 0 to 1."""
     return abs(a - b) / max(a, b, 1)
 
 

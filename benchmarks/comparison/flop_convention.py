@@ -26,8 +26,8 @@ def convention(run: Run) -> str:
     counted = _recount(run)
     if counted is None or abs(counted / run.flops_per_token - 1) <= TOLERANCE:
         return OWN_CONVENTION
-    share = run.flops_per_token / counted
-    return f"another ({run.flops_per_token:.4g} FLOP/token recorded, {share:.3g} x moescale's)"
+    factor = run.flops_per_token / counted
+    return f"another ({run.flops_per_token:.4g} FLOP/token recorded, {factor:.3g} x moescale's)"
 
 
 def _recount(run: Run) -> float | None:

@@ -63,10 +63,10 @@ class SeedGroup:
 
 def group_runs(runs: Sequence[Run]) -> list[SeedGroup]:
     """Group runs that differ only in seed and name, in order of first appearance."""
-    found: dict[str, list[Run]] = {}
+    by_identity: dict[str, list[Run]] = {}
     for run in runs:
-        found.setdefault(_identity(run), []).append(run)
-    groups = [SeedGroup(_label(members), tuple(members)) for members in found.values()]
+        by_identity.setdefault(_identity(run), []).append(run)
+    groups = [SeedGroup(_label(members), tuple(members)) for members in by_identity.values()]
     return _with_distinct_labels(groups)
 
 

@@ -15,7 +15,7 @@ class CodeCarbonSource:
     """codecarbon's total of the machine; one rank of a node reads it.
 
     Its CPU part is a model wherever RAPL is closed, and its memory part always is; its totals do
-    not say so. They are therefore marked modelled.
+    not say so. They are therefore labelled modelled.
     """
 
     def __init__(self, tracker: Any, latest: "LatestEnergy", hostname: str) -> None:

@@ -79,13 +79,13 @@ class RaplSource:
 
 def _zones(root: Path) -> list[Path]:
     """Return packages and their DRAM; `intel-rapl-mmio` lists the same packages again: skipped."""
-    found = []
+    zones = []
     for package in sorted(root.glob("intel-rapl:*")):
         if package.name.count(":") != 1 or not _read_text(package / "name").startswith("package"):
             continue
         parts = sorted(root.glob(f"{package.name}:*"))
-        found += [package, *(part for part in parts if _read_text(part / "name") == "dram")]
-    return found
+        zones += [package, *(part for part in parts if _read_text(part / "name") == "dram")]
+    return zones
 
 
 def _open(zone: Path, max_watts: float, clock: Clock) -> Counter:

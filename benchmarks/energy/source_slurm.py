@@ -66,8 +66,8 @@ class SlurmSource:
 
 
 def _setting(text: str, name: str) -> str | None:
-    found = re.search(rf"^{name}\s*=\s*(\S+)", text, re.MULTILINE)
-    return found[1] if found else None
+    match = re.search(rf"^{name}\s*=\s*(\S+)", text, re.MULTILINE)
+    return match[1] if match else None
 
 
 def _run_command(argv: list[str]) -> str:

@@ -41,11 +41,11 @@ def energy_lines(energy: Mapping[str, Any]) -> list[str]:
             lines.append(f"{label}: {measurement_text(Measurement.from_json(energy[key]))}")
     lines.append(_quantization(energy))
     overhead = energy.get("overhead") or {}
-    share = overhead.get("share_of_train_time")
-    if share is not None:
+    fraction = overhead.get("share_of_train_time")
+    if fraction is not None:
         lines.append(
             f"metering took {readable(overhead['step_seconds'], 's')} between steps:"
-            f" {readable(share, 'share')} of training time, in {overhead['reads']} readings"
+            f" {readable(fraction, 'share')} of training time, in {overhead['reads']} readings"
         )
     if energy.get("starts", 1) > 1:
         lines.append(f"starts: {energy['starts']}, all included")
@@ -63,7 +63,7 @@ def _quantization(energy: Mapping[str, Any]) -> str:
     total = Measurement.from_json(energy["total"]) if energy.get("total") else None
     if total is None or total.value is None or energy.get("kind") != "measured":
         return "quantisation error: none stated; only a counter has one"
-    share = (total.uncertainty or 0.0) / total.value if total.value else 0.0
+    fraction = (total.uncertainty or 0.0) / total.value if total.value else 0.0
     every = energy.get("resolution_s")
     updates = f" (the counter is updated every {significant(every)} s)" if every else ""
-    return f"quantisation error of the total: ± {readable(share, 'share')}{updates}"
+    return f"quantisation error of the total: ± {readable(fraction, 'share')}{updates}"

@@ -38,12 +38,12 @@ def read_bench_files(paths: Sequence[Path]) -> list[Record]:
     for path in paths:
         if not path.is_file():
             raise BenchmarkError(f"--bench {path}: no such file: `moe bench ... -o FILE` writes it")
-        found = read_results(path)
-        strange = {str(record.get("bench")) for record in found} - TABLES.keys()
-        if not found or strange:
-            what = f"no table for {', '.join(sorted(strange))}" if strange else "it holds no result"
+        results = read_results(path)
+        unknown = {str(record.get("bench")) for record in results} - TABLES.keys()
+        if not results or unknown:
+            what = f"no table for {', '.join(sorted(unknown))}" if unknown else "it holds no result"
             raise BenchmarkError(f"--bench {path}: {what}: there is {', '.join(TABLES)}")
-        records += found
+        records += results
     return records
 
 

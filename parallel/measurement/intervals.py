@@ -1,4 +1,4 @@
-"""What repeated measurements say: a median or mean, and an interval that covers the true one."""
+"""Intervals of repeated measurements: of a median, a mean, a difference of means."""
 
 import math
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ class MeanInterval:
 
     mean: float
     half_width: float | None
-    """`None` where one value says nothing of the spread."""
+    """`None` for a single value, which has no spread."""
     num_values: int
 
 
