@@ -32,7 +32,7 @@ def start(layout: Layout) -> None:
 
 
 def run_model(
-    checkpoint: Path, tokens: torch.Tensor, borders: torch.Tensor
+    checkpoint: Path, tokens: torch.Tensor, cu_seqlens: torch.Tensor
 ) -> dict[str, np.ndarray[Any, Any] | float | list[Shard]]:
     """Return logits of whole rows, of documents, the loss and its gradients, in one process."""
     from tests.support.layout_equivalence import shards
@@ -42,7 +42,7 @@ def run_model(
     positions = torch.arange(tokens.shape[1]).expand(tokens.shape)
     with torch.no_grad():
         logits = chunk(tokens, positions, None)
-        documents = chunk(tokens, positions, borders)
+        documents = chunk(tokens, positions, cu_seqlens)
     losses = chunk(tokens[:, :-1], positions[:, :-1], None, labels=tokens[:, 1:])
     losses.mean().backward()
     with torch.no_grad():

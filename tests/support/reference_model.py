@@ -39,9 +39,9 @@ class SlowModel:
         self.load_history: dict[str, list[Tensor]] = {}
         self.training = False
 
-    def logits(self, tokens: Tensor, borders: Tensor | None = None) -> Tensor:
-        """Return [B, S, V] of tokens [B, S]; `borders` as in `Batch.cu_seqlens`."""
-        hidden = self._hidden(tokens, _visible(tokens, borders))
+    def logits(self, tokens: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
+        """Return [B, S, V] of tokens [B, S]; `cu_seqlens` as in `Batch`."""
+        hidden = self._hidden(tokens, _visible(tokens, cu_seqlens))
         return hidden @ self._head().T
 
     def step(self, batches: list[dict[str, Tensor]]) -> Step:
@@ -362,13 +362,13 @@ def _halves(x: Tensor) -> Tensor:
     return torch.cat([x[..., 0::2], x[..., 1::2]], dim=-1)
 
 
-def _visible(tokens: Tensor, borders: Tensor | None) -> Tensor:
+def _visible(tokens: Tensor, cu_seqlens: Tensor | None) -> Tensor:
     """Return which tokens [B, S queries, S keys] are before and in the same document."""
     rows, length = tokens.shape
     causal = torch.ones(length, length, dtype=torch.bool).tril()
-    if borders is None:
+    if cu_seqlens is None:
         return causal.expand(rows, -1, -1)
-    ends = borders[1:].tolist()
+    ends = cu_seqlens[1:].tolist()
     number = torch.tensor([sum(end <= i for end in ends) for i in range(rows * length)])
     number = number.view(rows, length)
     return causal & (number[:, :, None] == number[:, None, :])

@@ -44,8 +44,8 @@ def test_model_computes_the_same(
     converted: tuple[str, Reference, Path], record_property: Any
 ) -> None:
     kind, expected, checkpoint = converted
-    borders = torch.tensor([0, LENGTH, LENGTH + PADDING, 2 * LENGTH], dtype=torch.int32)
-    found = run_ranks(1, run_model, checkpoint, expected.tokens, borders)[0]
+    cu_seqlens = torch.tensor([0, LENGTH, LENGTH + PADDING, 2 * LENGTH], dtype=torch.int32)
+    found = run_ranks(1, run_model, checkpoint, expected.tokens, cu_seqlens)[0]
     logits = _worst(found["logits"], expected.logits)
     padded = found["documents"] - expected.padded_logits.numpy()
     loss = abs(found["loss"] - expected.loss)

@@ -153,7 +153,7 @@ def test_every_nth_layer_of_a_windowed_model_sees_everything() -> None:
 
 
 @pytest.mark.parametrize("preset", preset_names())
-def test_parts_sum_to_the_whole(preset: str) -> None:
+def test_components_sum_to_the_totals(preset: str) -> None:
     document = ledger(load_model(preset), 4096).as_json()
     for key, total in (
         ("parameters", "total_parameters"),

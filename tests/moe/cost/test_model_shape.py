@@ -1,4 +1,4 @@
-"""From a model to plain numbers: the same weights as the ledger, memory as published runs had."""
+"""The shape of a model: the same parameters as the ledger, and memory as in published runs."""
 
 from typing import Any
 
@@ -25,8 +25,8 @@ FULL_STATE = StateBytes()
 @pytest.mark.parametrize("preset", preset_names())
 def test_weights_add_up_to_the_ledger(preset: str) -> None:
     model = load_model(preset)
-    all_of_it = rank_parameters(shape_of(model), Layout(), TE_BF16, 0)
-    assert all_of_it.total == ledger(model, 1).total_parameters
+    unsharded = rank_parameters(shape_of(model), Layout(), TE_BF16, 0)
+    assert unsharded.total == ledger(model, 1).total_parameters
 
 
 def test_biases_of_row_parallel_layers_are_replicated() -> None:

@@ -32,19 +32,19 @@ TRAIN = {"seq_len": 24, "micro_batch_size": 2, "global_batch_size": 4}
 
 
 DOCUMENTS = ("sparse", "window", "sinks_window", "latent_yarn", "predicting_twice")
-"""Options that meet documents' borders."""
+"""Options that are tested with document masks."""
 LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2": {"tp": 2}, "ep2": {"ep": 2}, "cp2": {"cp": 2}, "pp2": {"pp": 2},
 }  # fmt: skip
-CUT = (
+SHARDED = (
     "tied", "linear_bias", "qk_norm_head", "clamped_swiglu", "sinks", "yarn", "latent",
     "latent_queries", "interleaved", "one_expert", "sigmoid_bias_groups", "shared_gate", "z_loss",
     "seq_aux_loss", "sinkhorn", "capacity", "router_fp64", "predicting_twice", "predicting_tied",
     "deepseek_v3", "gpt_oss",
 )  # fmt: skip
-"""Options that a layout cuts, or that look over ranks."""
+"""Options whose tensors a layout shards, or that communicate between ranks."""
 BY_RANK = {"sinkhorn", "capacity"}
-"""Options that look at the tokens of one rank: other where a sequence is cut (README)."""
+"""Options that consider the tokens of one rank: they differ where sequences are sharded."""
 
 
 def experiments(
@@ -72,7 +72,7 @@ def _slow(name: str, found: Computed) -> tuple[SlowModel, Step, dict[str, torch.
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_option_computes_what_the_slow_model_does(name: str, alone: dict[str, Computed]) -> None:
+def test_option_computes_what_the_reference_does(name: str, alone: dict[str, Computed]) -> None:
     found = alone[name]
     model, step, weights = _slow(name, found)
     assert len(found.batches) == 2
@@ -112,8 +112,8 @@ def test_documents_see_only_themselves(store: Path) -> None:
     )  # fmt: skip
     alone, apart = run_ranks(1, compute, plain)[0], run_ranks(2, compute, halves)
     for name, found in alone.items():
-        borders = [len(batch["cu_seqlens"]) for batch in found.batches]
-        assert sum(borders) > 2 * 3
+        num_boundaries = [len(batch["cu_seqlens"]) for batch in found.batches]
+        assert sum(num_boundaries) > 2 * 3
         _, step, weights = _slow(name, found)
         (step.objective / found.tokens).backward()
         assert found.loss_sum == pytest.approx(step.losses.item(), rel=1e-5)
@@ -131,7 +131,7 @@ def _updated_bias(name: str, bias: torch.Tensor, load: torch.Tensor) -> torch.Te
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_compute_the_same(layout: str, store: Path, alone: dict[str, Computed]) -> None:
-    names = [name for name in CUT if _can_be_cut(name, layout)]
+    names = [name for name in SHARDED if _can_be_sharded(name, layout)]
     ranks = run_ranks(2, compute, experiments(store, LAYOUTS[layout], names))
     wrong = {}
     for name in names:
@@ -144,7 +144,7 @@ def test_layouts_compute_the_same(layout: str, store: Path, alone: dict[str, Com
     assert not wrong
 
 
-def _can_be_cut(name: str, layout: str) -> bool:
+def _can_be_sharded(name: str, layout: str) -> bool:
     if name in BY_RANK:
         return layout in {"ep2", "pp2"}
     laid = Layout(**LAYOUTS[layout], device="cpu")
@@ -162,8 +162,13 @@ def test_latent_attention_without_sequence_parallelism(
     assert difference < 1e-5, key
 
 
-def test_what_is_left_out_is_what_the_engine_refuses() -> None:
-    out = {(name, layout) for layout in LAYOUTS for name in CUT if not _can_be_cut(name, layout)}
+def test_excluded_options_are_those_that_cannot_be_sharded() -> None:
+    out = {
+        (name, layout)
+        for layout in LAYOUTS
+        for name in SHARDED
+        if not _can_be_sharded(name, layout)
+    }
     sequences = {(name, layout) for name in BY_RANK for layout in ("tp2", "cp2")}
     assert out == sequences | {("predicting_tied", "pp2")}
 
@@ -191,7 +196,7 @@ def test_forced_routing_is_even_or_random(store: Path, alone: dict[str, Computed
     assert (load != load.mean()).any()
 
 
-def test_router_decides_in_the_number_format_asked_for(store: Path) -> None:
+def test_router_computes_in_the_configured_number_format(store: Path) -> None:
     models = {
         kind: sparse(router_dtype=kind, expert_ffn_hidden_size=16)
         for kind in ("fp32", "fp64", "model")

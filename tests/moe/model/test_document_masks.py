@@ -1,4 +1,4 @@
-"""Document masks from the loader to attention: both kernel sets see each document alone."""
+"""Document masks from the loader to attention: both kernel sets attend only within documents."""
 
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def alone(short_documents: Path) -> dict[str, dict[str, Computed]]:
 
 @pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("name", NAMES)
-def test_torch_kernels_see_each_document_alone(
+def test_torch_kernels_see_only_each_document(
     name: str, packing: str, alone: dict[str, dict[str, Computed]]
 ) -> None:
     """Loss, logits and gradients of a model that masks every pair of tokens by itself."""
@@ -110,13 +110,14 @@ def _given_to_te_model(experiment: Experiment, te: Experiment) -> list[dict[str,
 
     def model(tokens: Any, positions: Any, **inputs: Any) -> Any:
         packed = inputs["packed_seq_params"]
-        borders = packed.cu_seqlens_q
-        assert borders.dtype == torch.int32 and torch.equal(borders, packed.cu_seqlens_kv)
+        cu_seqlens = packed.cu_seqlens_q
+        assert cu_seqlens.dtype == torch.int32
+        assert torch.equal(cu_seqlens, packed.cu_seqlens_kv)
         given.append(
             {
                 "tokens": tokens.numpy(),
                 "positions": positions.numpy(),
-                "borders": borders.tolist(),
+                "cu_seqlens": cu_seqlens.tolist(),
                 "attention_mask": inputs["attention_mask"],
                 **{name: getattr(packed, name) for name in (
                     "qkv_format", "max_seqlen_q", "max_seqlen_kv", "cu_seqlens_q_padded",
@@ -130,14 +131,14 @@ def _given_to_te_model(experiment: Experiment, te: Experiment) -> list[dict[str,
     for batch in batches:
         forward(None, iter([(batch, None)]), model)  # type: ignore[arg-type]
     for call, batch in zip(given, batches, strict=True):
-        assert call["borders"] == batch.cu_seqlens.tolist()
+        assert call["cu_seqlens"] == batch.cu_seqlens.tolist()
     stop_engine()
     return given
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_te_kernels_are_given_the_documents_borders(packing: str, short_documents: Path) -> None:
-    """Transformer Engine's packed format: one row, int32 borders on the device, positions anew."""
+def test_te_kernels_receive_cu_seqlens(packing: str, short_documents: Path) -> None:
+    """Transformer Engine's packed format: one row, cu_seqlens on the device, positions restart."""
     plain = experiments(short_documents, packing, {}, micro_batch_size=1)["dense"]
     te = plain.model_copy(
         update={"precision": plain.precision.model_copy(update={"kernels": "te"})}
@@ -148,10 +149,10 @@ def test_te_kernels_are_given_the_documents_borders(packing: str, short_document
         assert call["tokens"].shape == (1, TRAIN["seq_len"])
         assert call["attention_mask"] is None and call["qkv_format"] == "thd"
         assert call["cu_seqlens_q_padded"] is None and call["cu_seqlens_kv_padded"] is None
-        lengths = np.diff(call["borders"]).tolist()
+        lengths = np.diff(call["cu_seqlens"]).tolist()
         assert call["max_seqlen_q"] == call["max_seqlen_kv"] == max(lengths) < TRAIN["seq_len"] + 1
         assert call["positions"][0].tolist() == [p for n in lengths for p in range(n)]
-    assert sum(len(call["borders"]) for call in calls) > 2 * len(calls)
+    assert sum(len(call["cu_seqlens"]) for call in calls) > 2 * len(calls)
 
 
 @pytest.mark.parametrize("change", [{"train": {"micro_batch_size": 2}}, {"parallel": {"cp": 2}}])

@@ -1,4 +1,4 @@
-"""Emulated FP8 against codes and scales written out; what runs is recorded."""
+"""Emulated FP8 against a slow reference, and in training; what runs is recorded."""
 
 import math
 from pathlib import Path
@@ -40,7 +40,7 @@ def _nearest(x: float, number_format: str) -> float:
     return math.copysign(codes[best], x)
 
 
-def _written_out(
+def _reference(
     x: NDArray[Any], number_format: str, scaling: str, dim: int, is_weight: bool
 ) -> NDArray[Any]:
     """Quantize number by number, block by block."""
@@ -77,21 +77,21 @@ def _quantized(x: NDArray[Any], *how: Any) -> NDArray[Any]:
     return values
 
 
-def test_codes_are_all_of_the_formats() -> None:
+def test_codes_are_all_codes_of_the_formats() -> None:
     assert (len(CODES["e4m3"]), len(CODES["e5m2"])) == (127, 124)
     assert [CODES["e4m3"][1], CODES["e5m2"][1]] == [2.0**-9, 2.0**-16]
 
 
 @pytest.mark.parametrize("scaling", ["current", "blockwise", "mxfp8"])
 @pytest.mark.parametrize("number_format", ["e4m3", "e5m2"])
-def test_quantization_equals_the_written_out_one(scaling: str, number_format: str) -> None:
+def test_quantization_equals_the_reference(scaling: str, number_format: str) -> None:
     chance = np.random.default_rng(3)
     x = chance.standard_normal((40, 150)) * np.exp(4 * chance.standard_normal((40, 150)))
     x = x.astype(np.float32)
     x[3] = 0.0
     for dim, is_weight in ((1, False), (0, False), (1, True)):
         got = run_ranks(1, _quantized, x, number_format, scaling, dim, is_weight)[0]
-        expected = _written_out(x, number_format, scaling, dim, is_weight)
+        expected = _reference(x, number_format, scaling, dim, is_weight)
         np.testing.assert_allclose(got, expected, rtol=3e-7)
 
 
@@ -119,15 +119,15 @@ def test_all_three_matmuls_take_quantized_inputs(scaling: str) -> None:
     backward = "e5m2" if scaling == "current" else "e4m3"
 
     def q(values: NDArray[Any], dim: int, kind: str = "e4m3", weight: bool = False) -> Any:
-        return _written_out(values, kind, scaling, dim, weight).astype(np.float64)
+        return _reference(values, kind, scaling, dim, weight).astype(np.float64)
 
     expected = [
         q(x, 1) @ q(weight, 1, weight=True).T,
         q(grad_output, 1, backward) @ q(weight, 0, weight=True),
         q(grad_output, 0, backward).T @ q(x, 0),
     ]
-    for got, wanted in zip(run_ranks(1, _gradients, scaling)[0], expected, strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+    for got, reference in zip(run_ranks(1, _gradients, scaling)[0], expected, strict=True):
+        np.testing.assert_allclose(got, reference, rtol=1e-4, atol=1e-4)
 
 
 def _delayed() -> list[float]:
@@ -185,10 +185,10 @@ def _build_other_dispatcher() -> None:
     )
 
 
-def test_a_lie_is_caught(store: Path, tmp_path: Path) -> None:
+def test_a_model_other_than_requested_is_refused(store: Path, tmp_path: Path) -> None:
     experiment = make(store, {"dispatcher": "allgather"}, train=TRAIN)
-    lie = "ExecutionError: parallel.dispatcher: asked for 'MoEAllGather.*has 'MoEAlltoAll"
-    with pytest.raises(RankFailedError, match=lie):
+    message = "ExecutionError: parallel.dispatcher: asked for 'MoEAllGather.*has 'MoEAlltoAll"
+    with pytest.raises(RankFailedError, match=message):
         run(1, experiment, tmp_path / "run", prepare=_build_other_dispatcher)
     run(1, experiment, tmp_path / "true")
     execution = record(tmp_path / "true")["execution"]

@@ -1,4 +1,4 @@
-"""A new model's weights: their spread, by what they are for, and their seed."""
+"""Initial weights: their standard deviation by role, and their seed."""
 
 from typing import Any
 
@@ -27,19 +27,19 @@ def _initial(model: ModelConfig, seeds: list[int]) -> list[Any]:
     layout = Layout(device="cpu")
     start_engine(layout, seed=0)
     holder = type("Holder", (), {})
-    found = []
+    models = []
     for seed in seeds:
         holder.module = build_model(model, layout, Precision(), seed=seed)[0]
-        found.append(shards([holder]))
-    return found
+        models.append(shards([holder]))
+    return models
 
 
 @pytest.fixture(scope="module")
 def drawn() -> list[FullTensors]:
-    return [assemble([part]) for part in run_ranks(1, _initial, MODEL, [1, 1, 2])[0]]
+    return [assemble([one]) for one in run_ranks(1, _initial, MODEL, [1, 1, 2])[0]]
 
 
-def test_spread_is_what_the_model_says(drawn: list[FullTensors]) -> None:
+def test_standard_deviation_is_the_configured_one(drawn: list[FullTensors]) -> None:
     for key, values in drawn[0].items():
         if "layernorm" in key:
             assert (values == 1).all(), key
@@ -52,14 +52,14 @@ def test_spread_is_what_the_model_says(drawn: list[FullTensors]) -> None:
             assert abs(values.mean()) < 5 * std / np.sqrt(values.size), key
 
 
-def test_no_two_matrices_or_experts_are_alike(drawn: list[FullTensors]) -> None:
+def test_no_two_matrices_or_experts_are_equal(drawn: list[FullTensors]) -> None:
     experts = drawn[0]["decoder.layers.1.mlp.experts.gate_up"]
     assert len({expert.tobytes() for expert in experts}) == len(experts)
     firsts = [values.flat[0] for key, values in drawn[0].items() if key.endswith("qkv.weight")]
     assert len(set(firsts)) == 8
 
 
-def test_seed_decides(drawn: list[FullTensors]) -> None:
+def test_weights_depend_on_the_seed(drawn: list[FullTensors]) -> None:
     one, again, other = drawn
     assert all(np.array_equal(one[key], again[key]) for key in one)
     name = "embedding.word_embeddings.weight"

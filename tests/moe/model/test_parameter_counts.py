@@ -27,30 +27,32 @@ POSSIBLE = {
 }
 
 
-def test_only_what_cannot_be_laid_out_is_left_out() -> None:
+def test_only_models_that_the_layout_cannot_hold_are_excluded() -> None:
     assert set(CONFIGS) - set(POSSIBLE) == {"dense", "latent_dense", "predicting_tied"}
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict[str, int]:
+def unsharded() -> dict[str, int]:
     counts: dict[str, int] = run_ranks(1, count_parameters, Layout(device="cpu"), CONFIGS)[0]
     return counts
 
 
 @pytest.fixture(scope="module")
-def apart() -> list[dict[str, int]]:
+def sharded() -> list[dict[str, int]]:
     return run_ranks(4, count_parameters, LAYOUT, POSSIBLE)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_ledger_counts_the_built_model(name: str, alone: dict[str, int]) -> None:
-    assert ledger(CONFIGS[name], 32).total_parameters == alone[name]
+def test_ledger_counts_the_built_model(name: str, unsharded: dict[str, int]) -> None:
+    assert ledger(CONFIGS[name], 32).total_parameters == unsharded[name]
 
 
 @pytest.mark.parametrize("name", POSSIBLE)
-def test_memory_model_counts_each_ranks_share(name: str, apart: list[dict[str, int]]) -> None:
+def test_memory_model_counts_each_ranks_parameters(
+    name: str, sharded: list[dict[str, int]]
+) -> None:
     shape = shape_of(POSSIBLE[name])
-    for rank, counts in enumerate(apart):
+    for rank, counts in enumerate(sharded):
         stage = coordinates(place(LAYOUT, 4), rank)["pp"]
         assert rank_parameters(shape, LAYOUT, Precision(), stage).total == counts[name], rank
 
@@ -64,10 +66,10 @@ def test_memory_model_counts_each_ranks_share(name: str, apart: list[dict[str, i
         (126, {"pp": 8, "vpp": 8, "ends_count_as_layers": True}),
     ],
 )
-def test_stages_hold_the_layers_that_the_engine_deals_them(
+def test_stages_hold_the_layers_that_megatron_core_assigns(
     num_layers: int, layout: dict[str, Any]
 ) -> None:
     laid = Layout(**layout)
     model = CONFIGS["dense"].model_copy(update={"num_layers": num_layers})
-    dealt = run_ranks(1, engine_chunk_layers, laid, model)[0]
-    assert dealt == [list(stage) for stage in laid.chunk_layers(num_layers)]
+    assigned = run_ranks(1, engine_chunk_layers, laid, model)[0]
+    assert assigned == [list(stage) for stage in laid.chunk_layers(num_layers)]

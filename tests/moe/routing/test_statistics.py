@@ -1,4 +1,4 @@
-"""Routing measured: by hand, against slow sums, under every layout, by source; and replayed."""
+"""Routing statistics and maps: against slow sums, under every layout, by source; and replays."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from data.recipe import read_recipe
 from moe.config.experiment import Experiment
 from moe.errors import StorageError
 from moe.routing.replay import RoutingRecord
-from moe.routing.specialization import affinity, source_load, specialization
+from moe.routing.specialization import specialization
 from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.layout_equivalence import make, started
 from tests.support.trained_runs import command, train_run
@@ -73,7 +73,7 @@ def alone(sources: Path) -> Any:
     return run_ranks(1, _routed, make(sources, **TRAIN))[0]
 
 
-def test_equals_slow_sums(alone: Any) -> None:
+def test_statistics_equal_slow_sums(alone: Any) -> None:
     rows, maps, (trained, evaluated) = alone
     layer = rows[0]["layers"][1]
     mine = [entry for entry in trained if entry[0] == layer]
@@ -142,7 +142,7 @@ RECOMPUTED: dict[str, tuple[int, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("trainable", ["*", "*.router.*", "output_layer.*"])
-def test_what_is_recomputed_counts_once(trainable: str, sources: Path) -> None:
+def test_recomputed_tokens_count_once(trainable: str, sources: Path) -> None:
     train = TRAIN["train"] | {"trainable": [trainable]}
     expected = run_ranks(1, _counted, make(sources, train=train))[0]
     assert expected[1] == [8 * 32] * 3
@@ -162,31 +162,7 @@ def test_drop_rate(sources: Path) -> None:
     assert rows[0]["drop_rate"][0] > 0.4
 
 
-def test_specialization_by_hand() -> None:
-    assert specialization([[5, 5], [50, 50]]) == pytest.approx(0)
-    assert specialization([[5, 0, 0], [0, 30, 30]]) == pytest.approx(1)
-    # Half of one source's choices tell it: I = 1/4 ln 2 + 3/4 ln ..., worked out by hand.
-    expected = 0.5 * (0.5 * math.log(2) + 0.5 * math.log(0.5 / 0.75)) + 0.5 * math.log(1 / 0.75)
-    assert specialization([[5, 5], [0, 8]]) == pytest.approx(expected / math.log(2))
-    assert specialization([[5, 5], [0, 0]]) is None
-    assert source_load([[6, 2], [0, 0]]) == [[1.5, 0.5], [0, 0]]
-
-
-def test_affinity_of_chance_is_one() -> None:
-    chance = np.random.default_rng(0)
-    for top_k in (2, 3):
-        together = np.zeros((6, 6))
-        for _ in range(20_000):
-            chosen = chance.choice(6, top_k, replace=False)
-            together[np.ix_(chosen, chosen)] += 1
-        assert (
-            np.abs(np.array(affinity(together.tolist(), top_k)) - 1).max() < 0.15
-        )  # five deviations of a count
-    bound = affinity([[9, 9, 0, 0], [9, 9, 0, 0], [0, 0, 9, 9], [0, 0, 9, 9]], 2)
-    assert bound[0] == [1.0, pytest.approx(3.0), 0.0, 0.0]
-
-
-def test_run_directory_has_it(sources: Path, tmp_path: Path) -> None:
+def test_run_directory_has_the_statistics(sources: Path, tmp_path: Path) -> None:
     train_run(sources, tmp_path / "run", 2, layout={"ep": 2}, **TRAIN)
     rows = [json.loads(line) for line in (tmp_path / "run/routing.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
@@ -223,20 +199,20 @@ def test_record_and_replay(runs: tuple[Path, Path], tmp_path: Path) -> None:
     assert code == 2 and "no record of routing decisions" in err
 
 
-def test_place_for_the_record_is_checked_before_all_else(tmp_path: Path) -> None:
+def test_path_of_the_record_is_checked_first(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "none" / "r.safetensors"):
         code, out, err = command("eval", "no run", "--record-routing", str(place))
         assert (code, out) == (2, "")
         assert f"moe: {place}: " in err and "choose another file" in err
 
 
-def test_record_that_the_disk_does_not_take_is_one_line(tmp_path: Path) -> None:
+def test_record_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     record = RoutingRecord({1: [torch.zeros(2, 2, dtype=torch.int16)]})
     with pytest.raises(StorageError, match=r"none/r: .*No such file"):
         record.save(tmp_path / "none" / "r")
 
 
-def test_eval_says_which_experts(runs: tuple[Path, Path]) -> None:
+def test_eval_reports_experts(runs: tuple[Path, Path]) -> None:
     code, out, err = command("eval", str(runs[0]), "--routing", "--device", "cpu")
     assert code == 0, err
     assert "specialisation" in out and "letters" in out

@@ -1,4 +1,4 @@
-"""CPU adaptations: each stated, each needed, none where a GPU is used."""
+"""Adaptations to the CPU: each states its reason, each works, none where a GPU is used."""
 
 import contextlib
 import io
@@ -29,11 +29,11 @@ def _printed(code: str) -> str:
     return out.getvalue().strip()
 
 
-def test_every_adaptation_says_why_and_for_which_version() -> None:
+def test_every_adaptation_states_reason_and_versions() -> None:
     assert all(adaptation.reason and adaptation.versions for adaptation in ADAPTATIONS)
 
 
-def test_importing_changes_nothing() -> None:
+def test_import_changes_nothing() -> None:
     """In a fresh interpreter, where nothing has been imported before."""
     names = "torch.cuda.current_device, torch.cuda.Stream, torch.Tensor.cuda, torch.empty"
     code = f"import torch; before = ({names}); from parallel.engine import cpu_host, start; "
@@ -43,8 +43,8 @@ def test_importing_changes_nothing() -> None:
     assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
 
 
-def test_a_gpu_process_is_left_alone() -> None:
-    """A process that finds a GPU never installs them (the GPU is pretended up to that choice)."""
+def test_a_gpu_process_is_not_changed() -> None:
+    """A process that finds a GPU never installs them (the GPU is faked up to that choice)."""
     code = """
 import torch
 from parallel.engine import start
@@ -63,7 +63,7 @@ except Chosen as device:
     assert _run(code) == "cuda [] False"
 
 
-def test_garbage_collection_passes_over_what_imports_made() -> None:
+def test_garbage_collection_skips_import_time_objects() -> None:
     code = """
 import gc
 import megatron.core.models.gpt
@@ -76,7 +76,7 @@ print(len(gc.get_objects()) < gc.get_freeze_count() / 10)
     assert _run(code) == "True"
 
 
-def test_cuda_is_answered_by_the_cpu() -> None:
+def test_cuda_names_mean_the_cpu() -> None:
     code = """
 import torch
 from parallel.engine.cpu_host import install_cpu_host
@@ -94,7 +94,7 @@ print(torch.empty(2, device=torch.device("cuda", 0)).device, torch.cuda.current_
     assert _run(code).splitlines() == ["cpu torch.cuda.FloatTensor True True", "cpu cpu"]
 
 
-def test_a_lone_rank_sends_itself_nothing() -> None:
+def test_a_single_rank_sends_itself_nothing() -> None:
     code = """
 import torch, torch.distributed as dist
 sent = []
@@ -118,7 +118,7 @@ print(sent == ["gather"] * 3 + ["reduce"] * 3)
     assert _run(code).splitlines() == ["[]", "True"]
 
 
-def test_chunks_are_moved_only_out_of_order() -> None:
+def test_chunks_are_copied_only_out_of_order() -> None:
     code = """
 import torch
 from parallel.engine.cpu_host import install_cpu_host
@@ -133,7 +133,7 @@ print(turned.tolist(), weights.tolist())
     assert _run(code).splitlines() == ["True", "[1.0, 2.0, 0.0] [-1.0, -2.0, -0.0]"]
 
 
-def test_clipping_scales_gradients_where_they_are() -> None:
+def test_clipping_scales_gradients_in_place() -> None:
     code = """
 import torch
 from parallel.engine.cpu_host import install_cpu_host

@@ -1,4 +1,4 @@
-"""Layout arithmetic: every product that must match, every rank's place, every group."""
+"""Layout arithmetic: every rule of divisibility, the coordinates of ranks, and their groups."""
 
 import warnings
 from dataclasses import replace
@@ -120,9 +120,7 @@ def faults(num_ranks: int = 8, shape: Any = SPARSE, batch: Any = BATCH, **layout
         ),
     ],
 )
-def test_each_fault_says_which_product_and_what_to_change(
-    case: dict[str, Any], message: str
-) -> None:
+def test_each_fault_names_the_rule_and_what_to_change(case: dict[str, Any], message: str) -> None:
     assert message in faults(**case).splitlines()
 
 
@@ -159,7 +157,7 @@ def test_micro_batches() -> None:
         num_micro_batches(place(Layout(tp=2), 8), odd)
 
 
-def test_interleaved_chunks_go_round_the_stages() -> None:
+def test_interleaved_chunks_alternate_between_stages() -> None:
     chunks = Layout(pp=2, vpp=2).chunk_layers(8)
     assert [[list(chunk) for chunk in stage] for stage in chunks] == [
         [[0, 1], [4, 5]],
