@@ -8,6 +8,7 @@ from torch import Tensor
 
 from benchmarks.bench.instruments import process_bytes
 from benchmarks.bench.trainer import MeasuredTrainer
+from moe.training.aux_losses import pop_mean_aux_losses
 
 
 def memory_breakdown(subject: MeasuredTrainer) -> dict[str, Any]:
@@ -78,5 +79,5 @@ def _saved_bytes(subject: MeasuredTrainer, weight_storages: dict[int, int]) -> i
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         subject.trainer.forward_backward(subject.trainer.loader.step(0)[:1], forward_only=False)
-    subject.trainer.router_losses()
+    pop_mean_aux_losses(subject.trainer)
     return sum(saved.values())

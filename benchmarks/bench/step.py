@@ -28,7 +28,7 @@ from moe.config.model import ModelConfig
 from moe.config.train import TrainConfig
 from moe.cost.ledger import ledger
 from moe.cost.model_shape import batch_of, shape_of
-from moe.training.execution_report import execution
+from moe.training.execution_report import execution_report
 from parallel.hardware.datasheet import datasheet_peak
 from parallel.hardware.probe import describe_device
 from parallel.layout.validation import checked_placement
@@ -143,7 +143,7 @@ def measure(experiment: Experiment, plan: StepPlan, session: BenchSession) -> di
         return {
             "parameters": ledger(experiment.model, experiment.train.seq_len).as_json(),
             "tokens_per_step": ours.tokens_per_step,
-            "execution": execution(ours.trainer),
+            "execution": execution_report(ours.trainer),
             "layout": experiment.parallel.model_dump(mode="json"),
             "routing": rows,
             "split_s": time_breakdown(ours),

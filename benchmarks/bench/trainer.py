@@ -15,7 +15,9 @@ from benchmarks.bench.instruments import synchronize
 from data.build.build import build_store
 from data.loading.batch import Batch
 from moe.config.experiment import Experiment, make_experiment
-from moe.training.trainer import Trainer
+from moe.training.aux_losses import pop_mean_aux_losses
+from moe.training.build import build_trainer
+from moe.training.step import train_step
 from parallel.engine.start import Engine
 from parallel.hardware.probe import measure_matmul_rate
 
@@ -29,7 +31,7 @@ class MeasuredTrainer:
 
     def __init__(self, experiment: Experiment, engine: Engine) -> None:
         self.experiment, self.engine = experiment, engine
-        self.trainer = Trainer(experiment, engine)
+        self.trainer = build_trainer(experiment, engine)
         self._next = 0
         self.last_imbalance: float | None = None
         """Largest load of an expert over its layer's mean, in the last step."""
@@ -65,12 +67,12 @@ class MeasuredTrainer:
         synchronize(self.engine.device)
         stalled = self.trainer.loader.stall_seconds
         begin = time.perf_counter()
-        self.trainer.step(self._next)
+        train_step(self.trainer, self._next)
         synchronize(self.engine.device)
         elapsed = time.perf_counter() - begin
         self.last_stall_s = self.trainer.loader.stall_seconds - stalled
         self._next += 1
-        self.trainer.router_losses()
+        pop_mean_aux_losses(self.trainer)
         load = self.trainer.routing.pop().counts.double()
         self.last_imbalance = float((load.amax(1) / load.mean(1)).max()) if load.numel() else None
         return elapsed

@@ -91,7 +91,7 @@ def train_rank(
     check_before_start(experiment, int(os.environ.get("WORLD_SIZE", "1")))
     loggers = open_loggers(experiment)
     import_engine()
-    from moe.training.loop import train
+    from moe.training.train import train
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
     watcher = progress if engine.is_main else None

@@ -1,5 +1,6 @@
 """The `[train]` section: batch, optimizer, schedule, intervals."""
 
+import math
 from pathlib import Path
 from typing import Literal, Self
 
@@ -89,6 +90,26 @@ class TrainConfig(FrozenModel):
     def preference_beta(self) -> float:
         """`dpo_beta`, resolved."""
         return self.dpo_beta or 0.1
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of a step (the first is 1).
+
+        Linear warm-up to the peak, then cosine (arXiv:1608.03983, eq. 5) or linear decay to
+        `min_learning_rate` at the last step, or warm-up-stable-decay (arXiv:2404.06395, section 4)
+        with a linear decay over the last `decay_steps`.
+        """
+        peak, low = self.learning_rate, self.min_learning_rate
+        if step <= self.warmup_steps:
+            return peak * step / self.warmup_steps
+        if self.schedule == "constant":
+            return peak
+        start = self.warmup_steps
+        if self.schedule == "wsd":
+            start = self.steps - (self.decay_steps or 0)
+        fraction = min(1.0, max(0.0, (step - start) / max(1, self.steps - start)))
+        if self.schedule == "cosine":
+            fraction = (1 - math.cos(math.pi * fraction)) / 2
+        return peak + (low - peak) * fraction
 
     @model_validator(mode="after")
     def _check_mode(self) -> Self:

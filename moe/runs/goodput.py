@@ -1,4 +1,4 @@
-"""How much of what a run was allocated became training that stayed, over all its starts."""
+"""The starts of a run, and its goodput: how much allocated time became training that was kept."""
 
 import os
 import time
@@ -6,21 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+Start = dict[str, Any]
+
 
 def process_age_s() -> float:
-    """Return seconds since this process began, by a clock that nobody sets (Linux)."""
+    """Return seconds since this process started, by a clock that nobody sets (Linux)."""
     stat = Path("/proc/self/stat").read_text()
     # Field 22, counted after the command's name, which may hold spaces (man 5 proc).
-    began_ticks = int(stat.rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - began_ticks / os.sysconf("SC_CLK_TCK")
+    started_ticks = int(stat.rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
 
 
-def begun(
+def append_start(
     starts: Sequence[Mapping[str, Any]], last_row: Mapping[str, Any] | None, new: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Return the starts of a run with a new one, the one before closed.
+) -> list[Start]:
+    """Return the starts of a run with a new one; the one before is closed.
 
-    A start that was killed could not say so: its last metrics row tells how far it came.
+    A start that was killed could not close itself: the last metrics row shows how far it came.
     """
     closed = [dict(start) for start in starts]
     if closed and closed[-1]["ended"] is None:
@@ -32,15 +34,31 @@ def begun(
     return [*closed, {**new, "tokens": 0, "ended": None}]
 
 
+def close_start(
+    starts: Sequence[Mapping[str, Any]], *, tokens: int, allocated_s: float, ended: str
+) -> list[Start]:
+    """Return the starts of a run with the newest one closed.
+
+    Args:
+        starts: As of `append_start`.
+        tokens: Tokens of the run by now, over all starts.
+        allocated_s: Seconds that the start was allocated.
+        ended: How it ended: `finished` or `stopped`.
+    """
+    *earlier, newest = (dict(start) for start in starts)
+    trained = tokens - newest["first_tokens"]
+    return [*earlier, newest | {"tokens": trained, "allocated_s": allocated_s, "ended": ended}]
+
+
 def goodput(
     starts: Sequence[Mapping[str, Any]], tokens: int, train_time_s: float
 ) -> dict[str, Any]:
-    """Return what came of the allocated time.
+    """Return what the allocated time was used for.
 
     Args:
         starts: Every start with `ranks`, `allocated_s` (a killed one's: until its last metrics
             row) and `tokens` that it trained on.
-        tokens: Useful tokens: those in the model as it is now.
+        tokens: Useful tokens: those that the model as it is now was trained on.
         train_time_s: Seconds of the training steps that made it.
     """
     allocated_s = sum(start["allocated_s"] for start in starts)

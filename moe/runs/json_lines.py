@@ -5,6 +5,7 @@ written and is left out; a damaged line before it is an error.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,11 @@ from moe.errors import ConfigError
 Row = dict[str, Any]
 _TAIL_BYTES = 8192
 """Read first from the end of a file whose last rows are asked for; more where they are longer."""
+
+
+def finite(value: float) -> float | None:
+    """Return a number, or None where it is infinite or not a number: JSON has neither."""
+    return value if math.isfinite(value) else None
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

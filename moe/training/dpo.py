@@ -1,4 +1,4 @@
-"""Preference tuning: DPO (arXiv:2305.18290) against the frozen model that training began with."""
+"""Preference tuning: DPO (arXiv:2305.18290) against the frozen model that training started from."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from data.loading.batch import Batch
 from moe.config.experiment import Experiment
 from moe.model.build import build_model
 from moe.training.initial_weights import load_initial_weights
-from moe.training.micro_batches import MicroBatches
-from moe.training.objectives import PREFERENCE_EXTRAS, Measured, answer_scores, preference
+from moe.training.micro_batches import MicroBatchRunner
+from moe.training.objectives import DPO_EXTRAS, MicroBatchLoss, answer_log_probs, dpo_loss
 
 
-class PreferenceObjective:
-    """The chosen answer of a pair shall gain on the rejected one, seen from the reference."""
+class DpoObjective:
+    """The chosen answer of each pair gains on the rejected one, relative to the reference."""
 
-    extras: tuple[str, ...] = PREFERENCE_EXTRAS
+    extras: tuple[str, ...] = DPO_EXTRAS
 
-    def __init__(self, experiment: Experiment, micro_batches: MicroBatches) -> None:
-        """Build the reference under the run's own layout."""
-        self._micro_batches = micro_batches
+    def __init__(self, experiment: Experiment, runner: MicroBatchRunner) -> None:
+        """Build the reference model in the run's own layout."""
+        self._runner = runner
         self._beta = experiment.train.preference_beta
         self._reference: list[Any] = build_model(
             experiment.model, experiment.parallel, experiment.precision, seed=0
@@ -35,18 +35,21 @@ class PreferenceObjective:
         return len(batch.tokens) / 2
 
     @torch.no_grad()
-    def references(self, batches: Sequence[Batch]) -> Sequence[Tensor | None]:
-        """Return what the reference gives each answer, nats, [B] on the last pipeline stage."""
+    def reference_log_probs(self, batches: Sequence[Batch]) -> Sequence[Tensor | None]:
+        """Return the reference's log-probabilities of answers, [B]; on the last pipeline stage."""
         items = [(batch, None) for batch in batches]
-        found = self._micro_batches.run(self._reference, items, _score, forward_only=True)
-        return found or [None] * len(batches)
+        log_probs = self._runner.run(self._reference, items, _score_answers, forward_only=True)
+        return log_probs or [None] * len(batches)
 
-    def measure(self, losses_bs: Tensor, mask_bs: Tensor, reference: Tensor | None) -> Measured:
+    def loss(
+        self, losses_bs: Tensor, mask_bs: Tensor, reference_b: Tensor | None
+    ) -> MicroBatchLoss:
         """Return the DPO loss of a micro-batch's pairs."""
-        assert reference is not None
-        return preference(losses_bs, mask_bs, reference, self._beta)
+        assert reference_b is not None
+        return dpo_loss(losses_bs, mask_bs, reference_b, self._beta)
 
 
-def _score(losses_bs: Tensor, mask_bs: Tensor, _: Tensor | None) -> Measured:
-    scores = answer_scores(losses_bs, mask_bs)
-    return Measured(loss=scores.sum(), count=mask_bs.sum(), sums=scores)
+def _score_answers(losses_bs: Tensor, mask_bs: Tensor, _: Tensor | None) -> MicroBatchLoss:
+    """Return answers' log-probabilities in place of a loss's sums."""
+    log_probs_b = answer_log_probs(losses_bs, mask_bs)
+    return MicroBatchLoss(loss=log_probs_b.sum(), count=mask_bs.sum(), sums=log_probs_b)

@@ -1,4 +1,4 @@
-"""What really runs, read from the built model and optimizer, held against what was asked for."""
+"""What really executes, read from the built model and optimizer, and compared with the request."""
 
 from collections.abc import Callable, Iterator
 from importlib import util
@@ -8,6 +8,7 @@ import torch
 
 from moe.config.experiment import Experiment
 from moe.errors import ExecutionError
+from moe.training.optimizer import StubOptimizer
 from moe.training.trainer import Trainer
 
 _DISPATCHERS = {
@@ -15,21 +16,21 @@ _DISPATCHERS = {
     "alltoall": "MoEAlltoAllTokenDispatcher",
     "flex": "MoEFlexTokenDispatcher",
 }
-_OUTER = ("SelfAttention", "MLASelfAttention", "LatentAttention")
-"""Attention with its projections; what computes is inside."""
+_ATTENTION_LAYERS = ("SelfAttention", "MLASelfAttention", "LatentAttention")
+"""Attention with its projections; the core that computes is inside."""
 _KERNELS = {"moe.": "torch", "megatron.": "te"}
 
 
-def execution(trainer: Trainer) -> dict[str, Any]:
+def execution_report(trainer: Trainer) -> dict[str, Any]:
     """Return kernels, dispatcher, precision, overlap, recomputation and optimizer in use."""
     chunks = [chunk.module for chunk in trainer.chunks]
     modules = [module for chunk in chunks for module in chunk.modules()]
-    inner = (m for m in map(type, modules) if m.__name__ not in _OUTER)
+    inner = (m for m in map(type, modules) if m.__name__ not in _ATTENTION_LAYERS)
     attention = next(m for m in inner if m.__name__.endswith("Attention"))
     norm = next(m for m in map(type, modules) if m.__name__.endswith("Norm"))
     moe = next((m for m in modules if hasattr(m, "token_dispatcher")), None)
     config, ddp = chunks[0].config, trainer.chunks[0].ddp_config
-    optimizers = getattr(trainer.optimizer, "chained_optimizers", [trainer.optimizer])
+    optimizer = _optimizer_with_parameters(trainer)
     return {
         "kernels": next(k for p, k in _KERNELS.items() if attention.__module__.startswith(p)),
         "attention": _path(attention),
@@ -37,8 +38,8 @@ def execution(trainer: Trainer) -> dict[str, Any]:
         "experts": None if moe is None else _path(type(moe.experts)),
         "dispatcher": None if moe is None else _path(type(moe.token_dispatcher)),
         "flex_backend": _flex_backend(moe),
-        "optimizer": _path(type(optimizers[0].optimizer)),
-        "optimizer_is_distributed": type(optimizers[0]).__name__ == "DistributedOptimizer",
+        "optimizer": _path(type(optimizer.optimizer)),
+        "optimizer_is_distributed": _is_distributed(optimizer),
         "dtype": str(next(trainer.chunks[0].parameters()).dtype).removeprefix("torch."),
         "fp8": _fp8(trainer, config),
         "recompute": config.recompute_granularity or "none",
@@ -51,40 +52,51 @@ def execution(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def check_execution(experiment: Experiment, found: dict[str, Any]) -> None:
-    """Compare what was built with what was asked for.
+def verify_execution(experiment: Experiment, report: dict[str, Any]) -> None:
+    """Compare what was built with what was requested.
 
     Raises:
-        ExecutionError: They differ: names key, asked and built.
+        ExecutionError: They differ: names key, request and what was built.
     """
-    for key, asked, built in _claims(experiment, found):
-        if asked != built:
+    for key, requested, built in _expectations(experiment, report):
+        if requested != built:
             raise ExecutionError(
-                f"{key}: asked for {asked!r}, but the built model has {built!r}: this is a fault of"
-                " moescale or its engine; nothing was trained"
+                f"{key}: asked for {requested!r}, but the built model has {built!r}: this is a"
+                " fault of moescale or its engine; nothing was trained"
             )
 
 
-def _claims(experiment: Experiment, found: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _expectations(experiment: Experiment, report: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     layout, precision = experiment.parallel, experiment.precision
-    yield "precision.kernels", precision.kernels, found["kernels"]
+    yield "precision.kernels", precision.kernels, report["kernels"]
     dtype = {"fp32": "float32", "bf16": "bfloat16"}[precision.dtype]
     if not precision.fp8_parameters:
-        yield "precision.dtype", dtype, found["dtype"]
-    asked = None if precision.scaling is None else precision.fp8
-    yield "precision.fp8", asked, found["fp8"] and found["fp8"]["recipe"]
-    if experiment.model.moe is not None and found["dispatcher"] is not None:
-        name = found["dispatcher"].rpartition(".")[2]
+        yield "precision.dtype", dtype, report["dtype"]
+    requested = None if precision.scaling is None else precision.fp8
+    yield "precision.fp8", requested, report["fp8"] and report["fp8"]["recipe"]
+    if experiment.model.moe is not None and report["dispatcher"] is not None:
+        name = report["dispatcher"].rpartition(".")[2]
         yield "parallel.dispatcher", _DISPATCHERS[layout.dispatcher], name
-    yield "parallel.recompute", layout.recompute, found["recompute"]
+    yield "parallel.recompute", layout.recompute, report["recompute"]
     for key in ("overlap_grad_reduce", "overlap_param_gather", "overlap_experts"):
-        yield f"parallel.{key}", getattr(layout, key), found[key]
-    is_distributed = found["optimizer_is_distributed"]
+        yield f"parallel.{key}", getattr(layout, key), report[key]
+    is_distributed = report["optimizer_is_distributed"]
     yield "parallel.distributed_optimizer", layout.distributed_optimizer, is_distributed
 
 
+def _optimizer_with_parameters(trainer: Trainer) -> Any:
+    """Return this rank's first optimizer with parameters, or a stub where there is none."""
+    chained = trainer.optimizer.chained_optimizers
+    return next((one for one in chained if not isinstance(one, StubOptimizer)), chained[0])
+
+
+def _is_distributed(optimizer: Any) -> bool:
+    kind = type(optimizer.stub if isinstance(optimizer, StubOptimizer) else optimizer)
+    return kind.__name__ == "DistributedOptimizer"
+
+
 def _fp8(trainer: Trainer, config: Any) -> dict[str, Any] | None:
-    """Return recipe, formats and how many products of this rank run in FP8."""
+    """Return recipe, formats and how many matmuls of this rank run in FP8."""
     if trainer.fp8 is not None:
         scaling, formats = trainer.fp8.scaling, trainer.fp8.formats
         count = trainer.fp8.num_matmuls
@@ -101,7 +113,7 @@ def _flex_backend(moe: Any) -> str | None:
 
 
 def apex_features() -> dict[str, bool]:
-    """Say which parts of NVIDIA's apex are here: the `apex` on PyPI is another project."""
+    """Return which parts of NVIDIA's apex are installed: `apex` on PyPI is another project."""
     return {
         "fused_adam": _has(lambda: __import__("apex.optimizers").optimizers.FusedAdam),
         "fused_norm": _has(lambda: __import__("apex.normalization").normalization.FusedRMSNorm),

@@ -1,8 +1,8 @@
-"""What a run writes down as it goes: metrics rows, expert load, loggers; a row an interval."""
+"""What a run logs as it goes: metrics rows, expert load, held-out losses, and loggers' numbers."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,128 +11,158 @@ import torch.distributed as dist
 
 from data.storage.atomic import write_text
 from data.store.manifest import HELD_OUT
-from moe.cost.ledger import Ledger
 from moe.routing.statistics import RoutingStatistics
-from moe.runs.callbacks import Callback, Logger
+from moe.runs.callbacks import Logger
 from moe.runs.directory import RunDirectory
 from moe.runs.files import EVALUATIONS, EXPERT_LOAD, METRICS, ROUTING, ROUTING_MAPS
 from moe.runs.goodput import process_age_s
-from moe.training.tensorboard import TensorBoardLogger
-from moe.training.trainer import StepResult, Trainer
+from moe.runs.json_lines import Row, finite
+from moe.training.aux_losses import pop_mean_aux_losses
+from moe.training.callback_list import CallbackList
+from moe.training.conditions import RunConditions
+from moe.training.step import StepResult
+from moe.training.totals import RunTotals
+from moe.training.trainer import Trainer
 
 
-def finite(value: float) -> float | None:
-    """Return a number, or None where it is infinite or none: JSON has no word for that."""
-    return value if math.isfinite(value) else None
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """The steps since the last metrics row."""
+
+    first_stall_s: float
+    """The loader's stalls before them, s."""
+    seconds: float = 0.0
+    tokens: int = 0
+    steps: int = 0
+
+    def after(self, result: StepResult, elapsed_s: float) -> "Interval":
+        """Return the interval with one more step, which took `elapsed_s` seconds."""
+        return Interval(
+            first_stall_s=self.first_stall_s,
+            seconds=self.seconds + elapsed_s,
+            tokens=self.tokens + result.tokens,
+            steps=self.steps + 1,
+        )
 
 
-class StepLog:
-    """Adds up steps between rows; every rank has one, rank 0 writes."""
+class MetricsLog:
+    """Logs a run; every rank has one, rank 0 writes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - whom it asks, and whom it tells
         self,
-        run: RunDirectory | None,
         trainer: Trainer,
-        callbacks: Sequence[Callback],
+        conditions: RunConditions,
+        callbacks: CallbackList,
+        *,
+        run: RunDirectory | None,
         loggers: Sequence[Logger],
-        ledger: Ledger,
-        peak: Mapping[str, Any],
+        step: int,
     ) -> None:
-        self.run, self.trainer, self.callbacks = run, trainer, callbacks
-        self.ledger, self.peak = ledger, peak
-        self.positions_per_step = trainer.experiment.train.positions_per_step
-        self.loggers: list[Logger] = [TensorBoardLogger(), *loggers]
-
-    def start(self, run_dir: Path, step: int) -> None:
-        """Begin to write after `step`."""
-        if self.run is not None:
-            for logger in self.loggers:
-                logger.begin(run_dir, self.run.record, step)
-        self._restart()
+        """Start to log after `step`; `run` and `loggers` are used on rank 0 only."""
+        self._trainer, self._conditions, self._callbacks = trainer, conditions, callbacks
+        self._run = run
+        self._loggers = tuple(loggers) if run is not None else ()
+        self._interval = self._new_interval()
+        if run is not None:
+            for logger in self._loggers:
+                logger.begin(run.path, run.record, step)
 
     def add(self, result: StepResult, elapsed_s: float) -> None:
-        """Count a step."""
-        self.interval_s += elapsed_s
-        self.interval_tokens += result.tokens
-        self.interval_steps += 1
+        """Count a step, which took `elapsed_s` seconds."""
+        self._interval = self._interval.after(result, elapsed_s)
 
-    def write(self, step: int, tokens: int, stream_hash: str, result: StepResult) -> dict[str, Any]:
+    def write_row(self, totals: RunTotals, result: StepResult) -> Row:
         """Write a row for the steps since the last one; returns it. A collective call."""
-        rate = self.interval_tokens / self.interval_s
-        stall_s = self._longest_stall_s()
-        positions = self.interval_steps * self.positions_per_step
-        flops = positions * self.ledger.training_flops_per_token
-        flops_per_s = flops / self.interval_s / self.trainer.engine.world_size
-        row: dict[str, Any] = {
-            "step": step,
-            "tokens": tokens,
-            "positions": step * self.positions_per_step,
-            "stream_hash": stream_hash,
-            "loss": finite(result.loss),
-            **result.extras,
-            **self.trainer.router_losses(self.interval_steps),
-            "grad_norm": finite(result.grad_norm),
-            "learning_rate": result.learning_rate,
-            "step_time_s": self.interval_s / self.interval_steps,
-            "tokens_per_s": rate,
-            "flops_per_s": flops_per_s,
-            "mfu": flops_per_s / self.peak["flops_per_s"],
-            "data_stall_s": stall_s,
-            "data_stall_share": stall_s / self.interval_s,
-            "allocated_s": process_age_s(),
-        }
-        for callback in self.callbacks:
-            row |= callback.step(step, tokens)
-        routing = self.trainer.routing.pop()
-        if self.run is not None:
-            self.run.append(METRICS, row)
+        step = totals.step
+        row = self._row(totals, result) | self._callbacks.columns(step, totals.tokens)
+        routing = self._trainer.routing.pop()
+        if self._run is not None:
+            self._run.append(METRICS, row)
             if routing.layers:
-                counts = {"layers": routing.layers, "counts": routing.counts.tolist()}
-                self.run.append(EXPERT_LOAD, {"step": step, **counts})
-                self.run.append(ROUTING, {"step": step, **routing.as_json()})
-            self._show(step, row, routing)
-        self._restart()
+                load = {"layers": routing.layers, "counts": routing.counts.tolist()}
+                self._run.append(EXPERT_LOAD, {"step": step, **load})
+                self._run.append(ROUTING, {"step": step, **routing.as_json()})
+            self._log_scalars(step, _scalars(row, routing))
+            self._log_expert_load(step, routing)
+        self._interval = self._new_interval()
         return row
 
-    def evaluated(self, step: int, tokens: int, found: Mapping[str, float | None]) -> None:
-        """Write the held-out loss, the mode's further means, and the routing maps; collective."""
-        maps = self.trainer.routing_maps.pop()
-        if self.run is not None:
-            if maps is not None and found["loss"] is not None:
-                values = {"step": step, "split": HELD_OUT, **maps}
-                write_text(self.run.path / ROUTING_MAPS, json.dumps(values) + "\n")
-            counts = {"tokens": tokens, "positions": step * self.positions_per_step}
-            self.run.append(EVALUATIONS, {"step": step, **counts, **found})
-            known = {f"held_out/{name}": x for name, x in found.items() if x is not None}
-            for logger in self.loggers if known else ():
-                logger.scalars(step, known)
+    def write_evaluation(self, totals: RunTotals, means: Mapping[str, float | None]) -> None:
+        """Write held-out means and the routing maps; a collective call."""
+        maps = self._trainer.routing_maps.pop()
+        if self._run is None:
+            return
+        step = totals.step
+        if maps is not None and means["loss"] is not None:
+            _write_maps(self._run.path, {"step": step, "split": HELD_OUT, **maps})
+        counts = {"tokens": totals.tokens, "positions": step * self._positions_per_step}
+        self._run.append(EVALUATIONS, {"step": step, **counts, **means})
+        known = {f"held_out/{name}": x for name, x in means.items() if x is not None}
+        if known:
+            self._log_scalars(step, known)
 
-    def close(self) -> None:
-        """Complete what loggers show, by the final record."""
-        if self.run is not None:
-            for logger in self.loggers:
-                logger.end(self.run.record)
+    def finish(self) -> None:
+        """Close the loggers, with the final record."""
+        if self._run is not None:
+            for logger in self._loggers:
+                logger.end(self._run.record)
+
+    @property
+    def _positions_per_step(self) -> int:
+        return self._trainer.experiment.train.positions_per_step
+
+    def _new_interval(self) -> Interval:
+        return Interval(first_stall_s=self._trainer.loader.stall_seconds)
+
+    def _row(self, totals: RunTotals, result: StepResult) -> Row:
+        interval = self._interval
+        stall_s = self._longest_stall_s()
+        return {
+            "step": totals.step,
+            "tokens": totals.tokens,
+            "positions": totals.step * self._positions_per_step,
+            "stream_hash": totals.stream_hash,
+            "loss": finite(result.loss),
+            **result.extras,
+            **pop_mean_aux_losses(self._trainer, interval.steps),
+            "grad_norm": finite(result.grad_norm),
+            "learning_rate": result.learning_rate,
+            "step_time_s": interval.seconds / interval.steps,
+            "tokens_per_s": interval.tokens / interval.seconds,
+            **self._conditions.speed(interval.steps * self._positions_per_step, interval.seconds),
+            "data_stall_s": stall_s,
+            "data_stall_share": stall_s / interval.seconds,
+            "allocated_s": process_age_s(),
+        }
 
     def _longest_stall_s(self) -> float:
         """Return seconds of this interval that the rank which waited most waited for data."""
-        stall = torch.tensor(self.trainer.loader.stall_seconds - self.interval_stall_s)
-        dist.all_reduce(stall, op=dist.ReduceOp.MAX)
-        return float(stall)
+        stall_s = self._trainer.loader.stall_seconds - self._interval.first_stall_s
+        longest = torch.tensor(stall_s)
+        dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+        return float(longest)
 
-    def _restart(self) -> None:
-        self.interval_s = 0.0
-        self.interval_tokens = self.interval_steps = 0
-        self.interval_stall_s = self.trainer.loader.stall_seconds
-
-    def _show(self, step: int, row: Mapping[str, Any], routing: RoutingStatistics) -> None:
-        numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and k != "step"}
-        scalars = {f"train/{name}": float(value) for name, value in numbers.items()}
-        measures = routing.as_json() if routing.layers else {}
-        for name, values in measures.items():
-            if name != "layers":
-                by_layer = zip(routing.layers, values, strict=True)
-                scalars |= {f"routing/{name}_layer_{layer}": value for layer, value in by_layer}
-        for logger in self.loggers:
+    def _log_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        for logger in self._loggers:
             logger.scalars(step, scalars)
-            for layer, counts in zip(routing.layers, routing.counts.tolist(), strict=True):
+
+    def _log_expert_load(self, step: int, routing: RoutingStatistics) -> None:
+        for layer, counts in zip(routing.layers, routing.counts.tolist(), strict=True):
+            for logger in self._loggers:
                 logger.expert_load(step, layer, counts)
+
+
+def _scalars(row: Row, routing: RoutingStatistics) -> dict[str, float]:
+    """Return a row's numbers and the measures of routing, by the names that loggers show."""
+    numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and k != "step"}
+    scalars = {f"train/{name}": float(value) for name, value in numbers.items()}
+    measures: dict[str, Any] = routing.as_json() if routing.layers else {}
+    for name, values in measures.items():
+        if name != "layers":
+            by_layer = zip(routing.layers, values, strict=True)
+            scalars |= {f"routing/{name}_layer_{layer}": value for layer, value in by_layer}
+    return scalars
+
+
+def _write_maps(run_dir: Path, maps: Mapping[str, Any]) -> None:
+    write_text(run_dir / ROUTING_MAPS, json.dumps(maps) + "\n")

@@ -8,7 +8,8 @@ from moe.checkpoint.training_state import load_checkpoint
 from moe.config.experiment import Experiment
 from moe.errors import ConfigError
 from moe.runs.files import DUMPS
-from moe.training.trainer import Trainer
+from moe.training.build import build_trainer
+from moe.training.step import train_step
 from parallel.engine.start import Engine
 
 
@@ -21,11 +22,11 @@ def replay(experiment: Experiment, engine: Engine, run_dir: Path, step: int) -> 
     dump = checkpoint_to_resume(run_dir / DUMPS, step)
     if dump is None:
         raise ConfigError(f"{run_dir / DUMPS}: no dump of step {step}")
-    trainer = Trainer(experiment, engine, weights_follow=True)
+    trainer = build_trainer(experiment, engine, load_init=False)
     try:
         state = load_checkpoint(dump, trainer.chunks, trainer.optimizer, verified=True)
         trainer.load_state(state)
-        result = trainer.step(step - 1)
+        result = train_step(trainer, step - 1)
     finally:
         trainer.close()
     return {
@@ -33,6 +34,6 @@ def replay(experiment: Experiment, engine: Engine, run_dir: Path, step: int) -> 
         "samples": state["samples"],
         "loss": result.loss,
         "grad_norm": result.grad_norm,
-        "fault": None if result.fault is None else result.fault.reason,
+        "fault": None if result.rejection is None else result.rejection.reason,
         "first": {key: state[key] for key in ("loss", "grad_norm", "fault")},
     }

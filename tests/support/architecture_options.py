@@ -128,14 +128,15 @@ def compute(experiments: dict[str, Experiment]) -> dict[str, Computed]:
 
 
 def _trainers(experiments: dict[str, Experiment]) -> Iterator[tuple[str, Any]]:
-    from moe.training.trainer import Trainer
+    from moe.training.aux_losses import pop_mean_aux_losses
+    from moe.training.build import build_trainer
     from parallel.engine.start import start_engine, stop_engine
 
     engine = start_engine(next(iter(experiments.values())).parallel, seed=0)
     for name, experiment in experiments.items():
-        trainer = Trainer(experiment, engine)
+        trainer = build_trainer(experiment, engine)
         yield name, trainer
-        trainer.router_losses()
+        pop_mean_aux_losses(trainer)
         trainer.close()
     stop_engine()
 
@@ -201,13 +202,15 @@ def randomize(chunk: Any) -> None:
 
 def router_formats(experiments: dict[str, Experiment]) -> dict[str, str]:
     """Return the number format in which each model's first router decides."""
+    from moe.training.step import train_step
+
     found: dict[str, str] = {}
     for name, trainer in _trainers(experiments):
         router = trainer.chunks[0].module.decoder.layers[0].mlp.router
         router.decision_hooks.append(
             lambda _layer, decision, name=name: found.setdefault(name, str(decision.logits.dtype))
         )
-        trainer.step(0)
+        train_step(trainer, 0)
     return found
 
 

@@ -98,7 +98,8 @@ def all_losses(checkpoints: dict[str, Path], tokens: torch.Tensor) -> dict[str, 
 def train_one_step(run: Path, experiment: Experiment) -> None:
     """Train a step and keep its checkpoint, as a run does."""
     from moe.checkpoint.training_state import save_checkpoint
+    from moe.training.step import train_step
 
     with started(experiment) as trainer:
-        trainer.step(0)
+        train_step(trainer, 0)
         save_checkpoint(run / "checkpoints", 1, trainer.chunks, trainer.optimizer, {}, keep=1)

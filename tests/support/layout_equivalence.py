@@ -81,11 +81,14 @@ def train_curve(experiment: Experiment, without: str | None = None) -> Curve:
 
 
 def _curve(trainer: Any, steps: int) -> Curve:
+    from moe.training.aux_losses import pop_mean_aux_losses
+    from moe.training.step import train_step
+
     results, router_losses = [], []
     for index in range(steps):
-        results.append(trainer.step(index))
-        router_losses.append(trainer.router_losses())
-    trainer.settle_parameters()
+        results.append(train_step(trainer, index))
+        router_losses.append(pop_mean_aux_losses(trainer))
+    trainer.wait_for_param_gather()
     return Curve(
         losses=[result.loss for result in results],
         grad_norms=[result.grad_norm for result in results],
@@ -130,18 +133,19 @@ class Observed:
 
 def observe(experiment: Experiment) -> Observed:
     """Compute initial weights and first gradients, then train from the start, in one engine."""
-    from moe.training.trainer import Trainer
+    from moe.training.aux_losses import pop_mean_aux_losses
+    from moe.training.build import build_trainer
     from parallel.engine.start import start_engine, stop_engine
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
     gradients = None
     if not experiment.parallel.overlap_param_gather:
         plain = experiment.parallel.model_copy(update={"distributed_optimizer": False})
-        trainer = Trainer(experiment.model_copy(update={"parallel": plain}), engine)
+        trainer = build_trainer(experiment.model_copy(update={"parallel": plain}), engine)
         gradients = _gradients(trainer)
-        trainer.router_losses()
+        pop_mean_aux_losses(trainer)
         trainer.close()
-    trainer = Trainer(experiment, engine)
+    trainer = build_trainer(experiment, engine)
     weights = [replace(shard, values=shard.values.copy()) for shard in shards(trainer.chunks)]
     curve = _curve(trainer, experiment.train.steps)
     trainer.close()
@@ -152,13 +156,13 @@ def observe(experiment: Experiment) -> Observed:
 @contextmanager
 def started(experiment: Experiment, without: str | None = None) -> Iterator[Any]:
     """A trainer of this rank on a running engine."""
-    from moe.training.trainer import Trainer
+    from moe.training.build import build_trainer
     from parallel.engine.start import start_engine, stop_engine
 
     if without is not None:
         _take_away(without)
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
-    trainer = Trainer(experiment, engine)
+    trainer = build_trainer(experiment, engine)
     try:
         yield trainer
     finally:

@@ -45,7 +45,7 @@ def train_run(store: Path, run_dir: Path, num_ranks: int = 1, **sections: Any) -
 
 def train_here(experiment: Experiment, run_dir: Path) -> None:
     """Train an experiment as a rank."""
-    from moe.training.loop import train
+    from moe.training.train import train
     from parallel.engine.start import start_engine, stop_engine
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)

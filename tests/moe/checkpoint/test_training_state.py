@@ -34,18 +34,20 @@ TRAIN = {"steps": STEPS, "warmup_steps": 1}
 def _save(experiment: Experiment, root: Path, steps: int = SAVED_AT) -> list[float]:
     """Train `steps` steps, saving on the way; returns the losses after the save."""
     from moe.checkpoint.training_state import save_checkpoint
+    from moe.training.step import train_step
 
     with started(experiment) as trainer:
         for index in range(SAVED_AT):
-            trainer.step(index)
+            train_step(trainer, index)
         state = {"data": trainer.loader.state_dict()}
         save_checkpoint(root, SAVED_AT, trainer.chunks, trainer.optimizer, state, 2)
-        return [trainer.step(index).loss for index in range(SAVED_AT, steps)]
+        return [train_step(trainer, index).loss for index in range(SAVED_AT, steps)]
 
 
 def _load(experiment: Experiment, path: Path, copy: Path) -> tuple[list[Shard], list[float]]:
     """Load and save again at once; returns parameters and the losses of later steps."""
     from moe.checkpoint.training_state import load_checkpoint, save_checkpoint
+    from moe.training.step import train_step
 
     with started(experiment) as trainer:
         state = load_checkpoint(path, trainer.chunks, trainer.optimizer)
@@ -53,7 +55,7 @@ def _load(experiment: Experiment, path: Path, copy: Path) -> tuple[list[Shard], 
         parts = shards(trainer.chunks)
         save_checkpoint(copy, state["step"], trainer.chunks, trainer.optimizer, {}, 2)
         steps = range(state["step"], experiment.train.steps)
-        return parts, [trainer.step(index).loss for index in steps]
+        return parts, [train_step(trainer, index).loss for index in steps]
 
 
 def _content(checkpoint: Path) -> FullTensors:

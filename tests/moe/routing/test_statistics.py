@@ -42,6 +42,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _routed(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str, Any], Any]:
     """Train two steps and evaluate; returns the rows, the maps, and the decisions seen."""
+    from moe.training.held_out import evaluate_held_out
+    from moe.training.step import train_step
+
     seen: list[tuple[int, Any, Any, Any]] = []
     with started(experiment) as trainer:
         for router in trainer.routing._routers:
@@ -52,10 +55,10 @@ def _routed(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str, Any
             )
         rows = []
         for index in range(2):
-            trainer.step(index)
+            train_step(trainer, index)
             rows.append(trainer.routing.pop().as_json())
         trained = list(seen)
-        trainer.evaluate()
+        evaluate_held_out(trainer)
         return rows, trainer.routing_maps.pop(), (trained, seen[len(trained) :])
 
 
@@ -124,10 +127,13 @@ def test_layouts_agree(layout: str, sources: Path, alone: Any) -> None:
 
 def _counted(experiment: Experiment) -> tuple[Any, Any, Any]:
     """Train one step and evaluate; returns choices by layer and expert, tokens by layer, maps."""
+    from moe.training.held_out import evaluate_held_out
+    from moe.training.step import train_step
+
     with started(experiment) as trainer:
-        trainer.step(0)
+        train_step(trainer, 0)
         routing = trainer.routing.pop()
-        trainer.evaluate()
+        evaluate_held_out(trainer)
         return routing.counts.tolist(), routing.sums[:, 0].tolist(), trainer.routing_maps.pop()
 
 

@@ -1,9 +1,8 @@
-"""Guards: refused steps leave the model as it was, a dump that replays them, and a row."""
+"""Guards: rejected steps leave the model as it was, a dump that replays them, and a row."""
 
 import json
 import math
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +10,18 @@ import pytest
 
 from moe.checkpoint.directory import complete_checkpoints, step_of
 from moe.config.experiment import Experiment
-from moe.training.guards import Guard, RefusedUpdate
+from moe.training.guards import Guard, StepRejectedError
 from tests.support.distributed import RankFailedError, run_ranks
-from tests.support.fault_injection import record, rows, run
+from tests.support.fault_injection import Spoil, record, rows, run
 from tests.support.layout_equivalence import Shard, make
 
 TRAIN = {"steps": 6, "warmup_steps": 1, "global_batch_size": 4, "checkpoint_interval": 2}
 
 
-def _spoil(step: int, what: str) -> None:
-    """Make the loss, or only a gradient, of one step not a number."""
-    from moe.training.trainer import Trainer
-
-    real = Trainer.forward_backward
-
-    def spoiled(self: Any, batches: Any, *, forward_only: bool) -> Any:
-        total = real(self, batches, forward_only=forward_only)
-        self.calls = getattr(self, "calls", 0) + (not forward_only)
-        if self.calls == step and not forward_only:
-            if what == "loss":
-                total[0] = math.nan
-            else:
-                next(iter(self.chunks[0].module.parameters())).main_grad.fill_(math.inf)
-        return total
-
-    Trainer.forward_backward = spoiled  # type: ignore[method-assign]
-
-
-def _spoil_while_saving(what: str) -> None:
-    """Let storage be slow with the checkpoint before the spoilt step."""
+def _slow_storage() -> None:
+    """Let storage be slow with the checkpoint before the rejected step."""
     from moe.checkpoint import format
 
-    _spoil(4, what)
     write = format.write_tensors
 
     def slow(path: Path, tensors: Any) -> None:
@@ -54,11 +33,11 @@ def _spoil_while_saving(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_refused_step_stops_the_run_with_a_dump(what: str, store: Path, tmp_path: Path) -> None:
+def test_a_rejected_step_stops_the_run_with_a_dump(what: Any, store: Path, tmp_path: Path) -> None:
     run_dir, experiment = tmp_path / "run", make(store, train=TRAIN)
     named = r"GuardError: step 4 \(samples 12 to 15\): the (loss|gradient norm) is (nan|inf)"
     with pytest.raises(RankFailedError, match=named):
-        run(1, experiment, run_dir, prepare=partial(_spoil_while_saving, what))
+        run(1, experiment, run_dir, prepare=_slow_storage, fault=Spoil(4, what))
     assert record(run_dir)["status"] == "failed"
     assert [step_of(path) for path in complete_checkpoints(run_dir / "checkpoints")] == [2]
     (refused,) = rows(run_dir, "refused")
@@ -92,7 +71,7 @@ def test_a_skipped_step_changes_nothing_but_the_place_in_the_data(
     train = TRAIN | {"steps": 4, "on_nonfinite": "skip", "checkpoint_interval": 1,
                      "keep_checkpoints": 9}  # fmt: skip
     experiment = make(store, {"ep": 2}, train=train)
-    parts = run(2, experiment, tmp_path / "run", prepare=partial(_spoil, 2, "gradient"))
+    parts = run(2, experiment, tmp_path / "run", fault=Spoil(2, "gradient"))
     assert _checksums(tmp_path / "run", 1) == _checksums(tmp_path / "run", 2)
     assert _checksums(tmp_path / "run", 2) != _checksums(tmp_path / "run", 3)
     assert record(tmp_path / "run")["status"] == "finished"
@@ -120,30 +99,30 @@ def _guard(**train: Any) -> Guard:
 def test_spikes_are_judged_by_the_median() -> None:
     guard = _guard(on_spike="skip", spike_factor=1.5, spike_window=3)
     for loss in (3.0, 100.0):
-        assert guard.judge_loss(loss) is None, "the window is not full"
+        assert guard.check_loss(loss) is None, "the window is not full"
     for loss in (4.0, 2.0, 3.0):
         guard.accept(loss)
-    assert guard.judge_loss(4.5) is None
-    fault = guard.judge_loss(4.51)
+    assert guard.check_loss(4.5) is None
+    fault = guard.check_loss(4.51)
     assert fault is not None
     assert fault.action == "skip"
     assert "median 3.0000" in fault.reason
     other = _guard(on_spike="skip", spike_factor=1.5, spike_window=3)
     other.load(json.loads(json.dumps(guard.state())))
-    assert other.judge_loss(4.51) == fault
+    assert other.check_loss(4.51) == fault
 
 
 def test_too_many_skipped_steps_stop() -> None:
     guard = _guard(on_nonfinite="skip", max_skipped=2)
     actions = []
     for _ in range(3):
-        fault = guard.judge_loss(math.inf)
+        fault = guard.check_loss(math.inf)
         assert fault is not None
         actions.append(fault.action)
     assert actions == ["skip", "skip", "stop"]
     guard = _guard(on_nonfinite="skip", max_skipped=1)
     for norm in (math.nan, math.inf):
-        with pytest.raises(RefusedUpdate):
-            guard.judge_norm(norm)
+        with pytest.raises(StepRejectedError):
+            guard.check_grad_norm(norm)
         guard.accept(1.0)
-    guard.judge_norm(1.0)
+    guard.check_grad_norm(1.0)

@@ -30,7 +30,7 @@ def test_killed_again_and_again(store: Path, tmp_path: Path) -> None:
     done = 0
     for number, kill in enumerate(KILLS):
         with pytest.raises(RankFailedError):
-            run(2, experiment, killed, resume=True, kill=kill)
+            run(2, experiment, killed, resume=True, fault=kill)
         newest = latest_checkpoint(killed / "checkpoints")
         before, done = done, 0 if newest is None else step_of(newest)
         assert done >= before

@@ -206,6 +206,8 @@ def _trained_names(experiment: Any) -> dict[str, bool]:
     """Train, and say of every parameter whether it changed; the training data's loss falls."""
     import torch
 
+    from moe.training.step import train_step
+
     def loss(trainer: Any) -> float:
         with torch.no_grad():
             batches = (trainer.loader.step(index) for index in range(experiment.train.steps))
@@ -217,7 +219,7 @@ def _trained_names(experiment: Any) -> dict[str, bool]:
         before = {name: weight.detach().clone() for name, weight in named}
         loss_before = loss(trainer)
         for index in range(experiment.train.steps):
-            trainer.step(index)
+            train_step(trainer, index)
         assert loss(trainer) < loss_before or not loss_before
         return {name: not torch.equal(weight, before[name]) for name, weight in named}
 
@@ -295,13 +297,14 @@ def _steps(experiment: Any, steps: range, place: Path) -> list[float]:
     """Train; writes a checkpoint after step 2, or goes on from there."""
     from moe.checkpoint.training_state import load_checkpoint, snapshot
     from moe.checkpoint.writer import Checkpointer
+    from moe.training.step import train_step
 
     losses = []
     with started(experiment) as trainer:
         if steps.start:
             load_checkpoint(next(place.glob("step-*")), trainer.chunks, trainer.optimizer)
         for index in steps:
-            losses.append(trainer.step(index).loss)
+            losses.append(train_step(trainer, index).loss)
             if index == 1:
                 writer = Checkpointer(place, keep=1, keep_every=None)
                 writer.save(2, snapshot(trainer.chunks, trainer.optimizer), {})

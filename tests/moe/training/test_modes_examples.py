@@ -120,7 +120,7 @@ def _rows(place: Path) -> list[tuple[Any, ...]]:
 
 
 def _resume(experiment: Any, run_dir: Path) -> None:
-    from moe.training.loop import train
+    from moe.training.train import train
     from parallel.engine.start import start_engine, stop_engine
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)

@@ -1,0 +1,67 @@
+"""What a run really runs on and with: measured and read from the built model, for its record."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from moe.cost.ledger import Ledger, ledger
+from moe.training.execution_report import execution_report, verify_execution
+from moe.training.trainer import Trainer
+from parallel.engine.megatron_version import MEGATRON_VERSION
+from parallel.hardware.probe import describe_device, measure_matmul_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConditions:
+    """Cost and peak rate of one rank, by which speed is judged, and what executes."""
+
+    num_ranks: int
+    ledger: Ledger
+    peak: dict[str, Any]
+    """Measured matmul rate of this rank's device (`flops_per_s`, and how it was measured)."""
+    execution: dict[str, Any]
+    """As of `execution_report`."""
+
+    def speed(self, positions: int, seconds: float) -> dict[str, float]:
+        """Return `flops_per_s` of each rank, and `mfu`: its fraction of the peak.
+
+        Args:
+            positions: Computed by all ranks, padding included.
+            seconds: Of wall time.
+        """
+        flops_per_s = positions * self.ledger.training_flops_per_token / seconds / self.num_ranks
+        return {"flops_per_s": flops_per_s, "mfu": flops_per_s / self.peak["flops_per_s"]}
+
+
+def measure_conditions(trainer: Trainer) -> RunConditions:
+    """Measure the device, and compare what was built with what was requested.
+
+    Raises:
+        ExecutionError: They differ.
+    """
+    experiment = trainer.experiment
+    dtype = torch.bfloat16 if experiment.precision.dtype == "bf16" else torch.float32
+    peak = measure_matmul_rate(trainer.engine.device, dtype)
+    execution = execution_report(trainer)
+    verify_execution(experiment, execution)
+    return RunConditions(
+        num_ranks=trainer.engine.world_size,
+        ledger=ledger(experiment.model, experiment.train.seq_len),
+        peak=peak,
+        execution=execution,
+    )
+
+
+def conditions_record(trainer: Trainer, conditions: RunConditions) -> dict[str, Any]:
+    """Return the sections of a run's record that describe its conditions."""
+    experiment, engine = trainer.experiment, trainer.engine
+    layout = experiment.parallel.model_dump(include={"tp", "sp", "pp", "vpp", "ep", "etp", "cp"})
+    return {
+        "hardware": describe_device(engine.device) | {"ranks": engine.world_size},
+        "execution": conditions.execution | {"megatron_core": MEGATRON_VERSION},
+        "layout": layout | {"dp": engine.dp},
+        "data": trainer.loader.describe(experiment.train.steps),
+        "ledger": conditions.ledger.as_json(),
+        "peak": conditions.peak,
+    }

@@ -1,0 +1,51 @@
+"""How far a run is: totals carried from step to step, and by checkpoints from start to start."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from moe.training.step import StepResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTotals:
+    """Totals of a run after `step` steps, over all its starts."""
+
+    step: int = 0
+    tokens: int = 0
+    """Read so far, padding not included."""
+    stream_hash: str = ""
+    """Of every sample trained on so far; the same on any ranks, after any restart."""
+    train_time_s: float = 0.0
+    """Seconds of training steps."""
+    train_loss: float = math.nan
+    """Of the last step; not a number before the first step of a start."""
+
+    @classmethod
+    def from_checkpoint(cls, state: Mapping[str, Any]) -> Self:
+        """Return the totals that a checkpoint's state holds."""
+        names = ("step", "tokens", "stream_hash", "train_time_s")
+        return cls(**{name: state[name] for name in names})
+
+    def as_checkpoint_state(self) -> dict[str, Any]:
+        """Return what a checkpoint's state holds of the totals; its step is in it anyway."""
+        return {
+            "tokens": self.tokens,
+            "stream_hash": self.stream_hash,
+            "train_time_s": self.train_time_s,
+        }
+
+    def after(self, result: StepResult, elapsed_s: float) -> Self:
+        """Return the totals after one more step, which took `elapsed_s` seconds."""
+        step = self.step + 1
+        link = f"{self.stream_hash} {step} {result.checksum}"
+        return replace(
+            self,
+            step=step,
+            tokens=self.tokens + result.tokens,
+            stream_hash=hashlib.sha256(link.encode()).hexdigest()[:16],
+            train_time_s=self.train_time_s + elapsed_s,
+            train_loss=result.loss,
+        )

@@ -1,0 +1,103 @@
+"""One start of a run: acquired, built, restored and trained."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from moe.checkpoint.training_state import load_checkpoint
+from moe.config.experiment import Experiment
+from moe.runs.callbacks import Callback, Logger
+from moe.runs.record import Record
+from moe.training.acquire import acquired_run
+from moe.training.build import build_trainer
+from moe.training.callback_list import CallbackList, rank_context
+from moe.training.conditions import measure_conditions
+from moe.training.loop import TrainingLoop
+from moe.training.metrics_log import MetricsLog
+from moe.training.progress import NoProgress, TrainProgress
+from moe.training.run_record import open_start, record_start
+from moe.training.saver import open_saver
+from moe.training.tensorboard import TensorBoardLogger
+from moe.training.totals import RunTotals
+from moe.training.trainer import Trainer
+from parallel.engine.start import Engine
+from parallel.engine.watchdog import Watchdog
+
+
+def train(  # noqa: PLR0913 - the one entry point of a run
+    experiment: Experiment,
+    engine: Engine,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    from_step: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    progress: TrainProgress | None = None,
+    build: Callable[..., Trainer] = build_trainer,
+) -> Record:
+    """Train an experiment in `run_dir` and return its record (rank 0; {} elsewhere).
+
+    Args:
+        experiment: What to train.
+        engine: This rank of the running engine.
+        run_dir: Directory of the run's files.
+        resume: Continue from the newest checkpoint, where there is one.
+        from_step: Continue from this step's checkpoint instead.
+        callbacks: Meters; every rank has them in the same order.
+        loggers: Show the run elsewhere, beside TensorBoard; used on rank 0 only.
+        progress: Shows how training proceeds; used on rank 0 only.
+        build: Builds the trainer, as `build_trainer` does; tests build one that fails.
+
+    Raises:
+        ConfigError: Bad input, a run directory that is in use or holds another run, or a damaged
+            checkpoint.
+        TrainingStoppedError: A signal came; the checkpoint is written.
+        GuardError: A step was rejected, and the run is to end.
+        StorageError: The disk is full or fails; complete checkpoints are still there.
+    """
+    with (
+        closing(Watchdog(engine.rank, experiment.parallel.timeout_s)) as watchdog,
+        acquired_run(run_dir, experiment, engine, resume, from_step) as (run, checkpoint),
+        closing(
+            build(experiment, engine, load_init=checkpoint is None, on_micro_batch=watchdog.beat)
+        ) as trainer,
+    ):
+        conditions = measure_conditions(trainer)
+        watchdog.beat("loading the checkpoint")
+        totals, state = _restore(trainer, checkpoint)
+        if totals.step == experiment.train.steps:
+            return {} if run is None else run.record
+        starts = [] if run is None else open_start(run, totals, engine.world_size)
+        saver = open_saver(trainer, run_dir, run)
+        started = CallbackList(callbacks, rank_context(engine, run_dir), state.get("observers"))
+        if run is not None:
+            record_start(run, trainer, conditions, starts)
+        loop = TrainingLoop(
+            trainer=trainer,
+            conditions=conditions,
+            watchdog=watchdog,
+            run_directory=run,
+            callbacks=started,
+            log=MetricsLog(
+                trainer,
+                conditions,
+                started,
+                run=run,
+                loggers=[TensorBoardLogger(), *loggers],
+                step=totals.step,
+            ),
+            saver=saver,
+            progress=progress or NoProgress(),
+        )
+        return loop.run(totals)
+
+
+def _restore(trainer: Trainer, checkpoint: Path | None) -> tuple[RunTotals, dict[str, Any]]:
+    """Load a checkpoint whose files have been verified; returns its totals and its state."""
+    if checkpoint is None:
+        return RunTotals(), {}
+    state = load_checkpoint(checkpoint, trainer.chunks, trainer.optimizer, verified=True)
+    trainer.load_state(state)
+    return RunTotals.from_checkpoint(state), state
