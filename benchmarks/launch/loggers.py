@@ -60,17 +60,17 @@ class WandbLogger:
         )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers; those of one step stand in one row."""
+        """Log numbers; those of one step share a row."""
         self._run.log(dict(values), step=step)
 
     def expert_load(self, step: int, layer: int, tokens: Sequence[float]) -> None:
-        """Log a layer's load, one bin an expert."""
+        """Log a layer's load as a histogram with a bin for each expert."""
         edges = list(range(len(tokens) + 1))
         histogram = self._module.Histogram(np_histogram=(list(tokens), edges))
         self._run.log({f"expert_load/layer_{layer}": histogram}, step=step)
 
     def end(self, record: Mapping[str, Any]) -> None:
-        """Put the final figures into the summary and close."""
+        """Write the final figures to the summary and close."""
         self._run.summary.update(final_figures(record))
         self._run.finish(exit_code=0 if record.get("status") == "finished" else 1)
 
@@ -110,7 +110,7 @@ class MlflowLogger:
         self._flushed_s = time.monotonic()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Take numbers; they are written a batch at a time."""
+        """Queue numbers; they are written in batches."""
         now_ms = int(time.time() * 1000)
         self._waiting += [self._metric(k, float(v), now_ms, step) for k, v in values.items()]
         is_late = time.monotonic() - self._flushed_s > FLUSH_S
@@ -118,10 +118,10 @@ class MlflowLogger:
             self._flush()
 
     def expert_load(self, step: int, layer: int, tokens: Sequence[float]) -> None:
-        """Pass over loads of single experts: MLflow has no histograms."""
+        """Ignore the load of single experts: MLflow has no histograms."""
 
     def end(self, record: Mapping[str, Any]) -> None:
-        """Write what waits and the final figures, and close."""
+        """Write queued numbers and the final figures, and close."""
         self.scalars(int(record.get("steps") or 0), final_figures(record))
         self._flush()
         status = "FINISHED" if record.get("status") == "finished" else "KILLED"

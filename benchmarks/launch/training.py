@@ -23,7 +23,7 @@ RUNS = Path("runs")
 
 
 def run_directory(experiment: Experiment, run_dir: Path | None) -> Path:
-    """Return where a run lies: as given, or `runs/<name>-<hash>`."""
+    """Return the directory of a run: as given, or `runs/<name>-<hash>`."""
     return run_dir or RUNS / f"{experiment.name}-{experiment.content_hash}"
 
 
@@ -113,7 +113,7 @@ def train_rank(
 
 
 def replay_step(experiment: Experiment, run_dir: Path, step: int) -> dict[str, Any]:
-    """Train a step that the guard refused once more, from its dump, in this process.
+    """Train a step that the guard rejected once more, from its dump, in this process.
 
     Dumps are read under any layout, so one process serves (as one rank of a group: that group).
     """
@@ -140,7 +140,7 @@ def _refuse_to_restart_what_was_stopped(run_dir: Path) -> None:
 
 
 def _stopped(run_dir: Path) -> TrainingStoppedError:
-    """Return how the run ended, as far as its record tells."""
+    """Return how the run ended, as far as its record shows."""
     record = read_record_if_any(run_dir)
     if record.get("status") == "stopped":
         return TrainingStoppedError.after(record["steps"])
@@ -184,7 +184,7 @@ def _how_it_ended(exit_code: int) -> str:
 
 
 def main() -> None:
-    """Be one rank: EXPERIMENT RUN_DIR RESUME STEP [OVERRIDE...]."""
+    """Entry point of one training rank: EXPERIMENT RUN_DIR RESUME STEP [OVERRIDE...]."""
     file, run_dir, resume, step, *overrides = sys.argv[1:]
     _end_with_parent()
     try:
@@ -206,7 +206,7 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    """Be told to stop when the launcher dies (prctl PR_SET_PDEATHSIG), not train on unseen."""
+    """Have this rank signalled when its launcher dies (prctl PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run's checkpoints: which are complete, which stay, which is read. No engine."""
+"""A run's directory of checkpoints: which are complete, retained and read. Needs no engine."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from moe.runs.files import CHECKPOINTS
 STATE = "state.json"
 LATEST = "latest"
 TRIES = 3
-"""Checkpoints that are taken up, each removed by its run meanwhile, before that is a fault."""
+"""Checkpoints that are tried, each removed by its run meanwhile, before that is an error."""
 T = TypeVar("T")
 _NAME = re.compile(r"step-\d+")
 
@@ -33,12 +33,12 @@ def step_of(path: Path) -> int:
 
 
 def partial_path(root: Path, step: int) -> Path:
-    """Return where a checkpoint lies while it is written; readers do not see it."""
+    """Return the path of a checkpoint while it is written; readers do not see it."""
     return root / f".{checkpoint_name(step)}.partial"
 
 
 def tidy(root: Path) -> None:
-    """Remove what writers that were killed left; only the run's one writer may, between saves."""
+    """Remove what killed writers left behind; only the run's one writer may, between saves."""
     for partial in root.glob(".step-*.partial"):
         shutil.rmtree(partial, ignore_errors=True)
     for partial in root.glob(f".{LATEST}.*.partial"):
@@ -52,13 +52,13 @@ def tidy(root: Path) -> None:
 
 
 def begin(root: Path, step: int) -> None:
-    """Make the empty folder that ranks write into."""
+    """Make the empty directory that ranks write into."""
     tidy(root)
     partial_path(root, step).mkdir(parents=True)
 
 
 def complete(root: Path, step: int, state: Mapping[str, Any], index: dict[str, Any]) -> None:
-    """Add state and index to the ranks' files, give all of it its name, then point `latest` at it.
+    """Add state and index to the ranks' files, rename the directory, then point `latest` at it.
 
     An older checkpoint of the same step stays until the new one has its name.
     """
@@ -77,7 +77,7 @@ def complete(root: Path, step: int, state: Mapping[str, Any], index: dict[str, A
 
 
 def remove_old(root: Path, keep: int, keep_every: int | None) -> None:
-    """Keep the newest `keep`, and every multiple of `keep_every`; the rest goes."""
+    """Remove checkpoints but the newest `keep`, and multiples of `keep_every` steps."""
     for path in complete_checkpoints(root)[:-keep]:
         if keep_every is None or step_of(path) % keep_every:
             # Its name goes first: no reader finds half of it, or takes it up.
@@ -119,7 +119,7 @@ def find_checkpoint(path: Path, step: int | None = None) -> Path:
 
 
 def use_checkpoint(path: Path, step: int | None, use: Callable[[Path], T]) -> T:
-    """Use what `find_checkpoint` finds; found anew where the run has removed it meanwhile."""
+    """Call `use` with a checkpoint; looks for another where the run removed it meanwhile."""
     for _ in range(TRIES - 1):
         found = find_checkpoint(path, step)
         try:
@@ -131,7 +131,7 @@ def use_checkpoint(path: Path, step: int | None, use: Callable[[Path], T]) -> T:
 
 
 def checkpoint_to_resume(root: Path, step: int | None = None) -> Path | None:
-    """Return the newest checkpoint, or that of `step`, whole; None where there is none.
+    """Return the newest checkpoint, or that of `step`, verified; None where there is none.
 
     Raises:
         ConfigError: It is damaged, or there is none of that step; says which others are whole.
@@ -153,7 +153,7 @@ def checkpoint_to_resume(root: Path, step: int | None = None) -> Path | None:
 
 
 def _alternative(root: Path, damaged: Path) -> str:
-    """Say which checkpoint may be resumed instead."""
+    """Return which checkpoint may be resumed instead, as a sentence."""
     for path in reversed(complete_checkpoints(root)):
         if path < damaged and _is_whole(path):
             return (
@@ -172,7 +172,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def set_aside_after(root: Path, step: int) -> None:
-    """Rename checkpoints later than `step`, so that no resume takes them up again."""
+    """Rename checkpoints later than `step`, so that no resume uses them."""
     for path in complete_checkpoints(root):
         if step_of(path) > step:
             aside = root / f"set-aside-{path.name}"

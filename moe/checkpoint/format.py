@@ -1,7 +1,7 @@
 """megatron-core's sharded state as safetensors and JSON files: no pickle, any layout.
 
-Every rank writes the parts it owns to one safetensors file. `index.json` says where each part of
-each whole tensor lies, keeps the plain values (`common`), and has a SHA-256 of every file. What
+Every rank writes the shards it owns to one safetensors file. `index.json` has the position of each
+shard in its global tensor, the plain values (`common`), and a SHA-256 of every file. What
 was saved under one layout is read under any other by copying overlaps. megatron-core gives the
 description of the sharding (`sharded_state_dict`); its own file formats pickle, start helper
 processes, and differ between 0.16 and 0.19.
@@ -34,31 +34,16 @@ from megatron.core.dist_checkpointing.utils import extract_sharded_base
 from data.storage.checksums import file_sha256
 from moe.checkpoint.index import (
     FORMAT,
-    INDEX,
     Part,
     StoredTensors,
     read_index,
-    verify_files,
     write_tensors,
 )
 from moe.errors import ConfigError
 
-__all__ = [
-    "INDEX",
-    "Block",
-    "Snapshot",
-    "blocks_of",
-    "index_of",
-    "read_index",
-    "read_sharded",
-    "take_snapshot",
-    "verify_files",
-    "write_parts",
-]
-
 
 class Block(NamedTuple):
-    """A block of a whole tensor; `whole`, `offset` and `shape` in elements."""
+    """A block of a global tensor, whose shape is `whole`; `offset` and `shape` in elements."""
 
     key: str
     whole: tuple[int, ...]
@@ -68,7 +53,7 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one rank will write of a checkpoint, copied: training may go on."""
+    """What one rank will write of a checkpoint, copied so that training may go on."""
 
     tensors: dict[str, torch.Tensor]
     parts: list[Part]
@@ -76,7 +61,7 @@ class Snapshot:
 
 
 def take_snapshot(state: ShardedStateDict) -> Snapshot:
-    """Copy the parts that this rank owns to the CPU.
+    """Copy the shards that this rank owns to the CPU.
 
     Raises:
         TypeError: A plain value is not JSON, or a per-rank object is not a tensor.
@@ -109,7 +94,7 @@ def write_parts(directory: Path, snapshot: Snapshot) -> dict[str, str]:
 def index_of(
     common: dict[str, Any], ranks: Sequence[tuple[dict[str, str], list[Part]]]
 ) -> dict[str, Any]:
-    """Return the index over what every rank wrote: its files' checksums and its parts."""
+    """Return the index of what all ranks wrote: files' checksums, and shards."""
     return {
         "format": FORMAT,
         "common": common,
@@ -119,7 +104,7 @@ def index_of(
 
 
 def blocks_of(state: ShardedStateDict) -> list[Block]:
-    """Return the blocks of whole tensors that a rank holds: key, whole, offset, shape."""
+    """Return the blocks of global tensors that a rank holds."""
     apply_factories(state)
     shards = (value for value in nested_values(state) if isinstance(value, ShardedTensor))
     return [Block(s.key, tuple(s.global_shape), tuple(s.global_offset), _shape(s)) for s in shards]
@@ -142,7 +127,7 @@ def _part(value: ShardedTensor | ShardedObject, data: torch.Tensor, file: str, n
 
 
 def _shape(value: ShardedTensor) -> tuple[int, ...]:
-    """Shape of this rank's part with the axes that the whole has in front of it."""
+    """Shape of this rank's shard, with the leading axes of the global tensor."""
     lead: tuple[int, ...] = (1,) * value.prepend_axis_num
     return lead + tuple(value.local_shape)
 

@@ -1,4 +1,4 @@
-"""The index of a checkpoint: where each part of each whole tensor lies, read without the engine."""
+"""The index of a checkpoint: the shards of each global tensor, read without the engine."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ INDEX = "index.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Where a part of a whole tensor lies; `whole`, `offset` and `shape` in elements."""
+    """A stored shard of a global tensor, whose shape is `whole`; `offset`, `shape` in elements."""
 
     key: str
     whole: tuple[int, ...]
@@ -32,7 +32,7 @@ class Part:
 
 
 class StoredTensors:
-    """The whole tensors of a checkpoint, read in blocks."""
+    """The global tensors of a checkpoint, read in blocks."""
 
     def __init__(self, directory: Path, index: dict[str, Any]) -> None:
         self.directory = directory
@@ -54,18 +54,18 @@ class StoredTensors:
         return self._parts_of(key)[0].whole
 
     def dtype(self, key: str) -> str:
-        """Return what a tensor's numbers are stored in, in safetensors' words (`F32`, `BF16`)."""
+        """Return a tensor's number format, as safetensors names it (`F32`, `BF16`)."""
         part = self._parts_of(key)[0]
         return self._file(part.file).dtypes[part.name]
 
     def get(self, part: Part) -> torch.Tensor:
-        """Return one stored part."""
+        """Return one stored shard."""
         return self._file(part.file).read(part.name)
 
     def read_block(
         self, target: torch.Tensor, key: str, offset: tuple[int, ...], shape: tuple[int, ...]
     ) -> bool:
-        """Copy a block of a whole tensor into `target`, which may lack leading axes of size 1.
+        """Copy a block of a global tensor into `target`, which may lack leading axes of size 1.
 
         Returns whether the checkpoint has all of the block.
         """
@@ -96,7 +96,7 @@ class StoredTensors:
 def _overlap(
     offset: tuple[int, ...], shape: tuple[int, ...], part: Part
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
-    """Return the common block as slices of the wanted part and of the stored one."""
+    """Return the overlap as slices of the requested block and of the stored shard."""
     mine, theirs = [], []
     for a, n, b, m in zip(offset, shape, part.offset, part.shape, strict=True):
         low, high = max(a, b), min(a + n, b + m)

@@ -1,4 +1,4 @@
-"""A checkpoint's files cut for another layout, offline: no GPU, one rank's share in memory.
+"""A checkpoint resharded for another layout, offline: no GPU, one rank's shards in memory.
 
 Every layout reads every checkpoint as it is; files cut for a layout are read whole instead of in
 slices. What each rank will hold is asked of megatron-core, pretending to be that rank.
@@ -48,7 +48,7 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16,
 
 @dataclass(frozen=True)
 class Resharded:
-    """What was made."""
+    """What resharding wrote."""
 
     path: Path
     step: int
@@ -129,7 +129,7 @@ def _write(  # noqa: PLR0913
     num_ranks: int,
     progress: ReshardProgress | None,
 ) -> int:
-    """Write all ranks' files, the state and the index; returns the number of whole tensors."""
+    """Write all ranks' files, the state and the index; returns the number of tensors."""
     index = read_index(source)
     stored = StoredTensors(source, index)
     states = _states_by_weight(stored)
@@ -172,7 +172,7 @@ def _wanted(model: ModelConfig, layout: Layout) -> list[Block]:
 
 
 def _states_by_weight(stored: StoredTensors) -> dict[str, list[str]]:
-    """Return each weight's key with those of its optimizer state, which is cut alike."""
+    """Return each weight's key with those of its optimizer state, which is sharded alike."""
     found: dict[str, list[str]] = {}
     for key in stored.parts:
         if not key.startswith("rng/"):

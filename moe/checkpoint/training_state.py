@@ -10,7 +10,8 @@ from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.optimizer import MegatronOptimizer
 
 from moe.checkpoint.directory import checkpoint_name, read_state
-from moe.checkpoint.format import Snapshot, read_sharded, take_snapshot, verify_files
+from moe.checkpoint.format import Snapshot, read_sharded, take_snapshot
+from moe.checkpoint.index import verify_files
 from moe.checkpoint.writer import Checkpointer
 
 _METADATA = {
@@ -20,7 +21,7 @@ _METADATA = {
 
 
 def snapshot(chunks: Sequence[Any], optimizer: MegatronOptimizer) -> Snapshot:
-    """Copy this rank's part of model, optimizer and random state; a collective call."""
+    """Copy this rank's shards of model, optimizer and random state; a collective call."""
     return take_snapshot(_sharded_state(chunks, optimizer, is_loading=False))
 
 
@@ -68,7 +69,7 @@ def load_checkpoint(
 
 
 def _verify_on_one_rank(path: Path) -> None:
-    """Let rank 0 compare checksums; what it finds is raised on every rank."""
+    """Compare checksums on rank 0; an error is raised on every rank."""
     found: list[Exception | None] = [None]
     if dist.get_rank() == 0:
         try:

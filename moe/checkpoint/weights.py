@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from moe.checkpoint.directory import read_state
-from moe.checkpoint.format import read_sharded, verify_files
+from moe.checkpoint.format import read_sharded
+from moe.checkpoint.index import verify_files
 
 
 def load_weights(checkpoint: Path, chunks: Sequence[Any]) -> int:

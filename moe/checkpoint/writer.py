@@ -29,8 +29,6 @@ class Checkpointer:
         """Write under `root`; keep the newest `keep`, and each multiple of `keep_every` steps."""
         self.root, self.keep, self.keep_every = root, keep, keep_every
         self.group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
-        self.saved_step: int | None = None
-        """Step of the newest checkpoint that this writer has completed."""
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -48,7 +46,7 @@ class Checkpointer:
         self._thread.start()
 
     def wait(self) -> None:
-        """Wait until the checkpoint under way is complete.
+        """Wait until the checkpoint being written is complete.
 
         Raises:
             StorageError: It could not be written; what was there before still is.
@@ -65,7 +63,6 @@ class Checkpointer:
             for pause in (*RETRY_AFTER_S, None):
                 fault = self._write(step, snapshot, state)
                 if fault is None:
-                    self.saved_step = step
                     return
                 if pause is not None:
                     time.sleep(pause)
@@ -79,7 +76,7 @@ class Checkpointer:
             self._error = error
 
     def _write(self, step: int, snapshot: Snapshot, state: dict[str, Any]) -> str | None:
-        """Try once; returns what storage refused, on whichever rank."""
+        """Try once; returns the first error of storage on any rank."""
         is_main, partial = dist.get_rank() == 0, partial_path(self.root, step)
         digests: dict[str, str] = {}
 
@@ -99,7 +96,7 @@ class Checkpointer:
         return self._agreed(lambda: finish() if is_main else None)
 
     def _agreed(self, act: Any) -> str | None:
-        """Act on every rank; returns the first rank's fault, the same everywhere."""
+        """Call `act` on every rank; returns the first rank's error, the same everywhere."""
         fault = None
         try:
             act()

@@ -36,7 +36,7 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """What names the run among others: its own identifier, or its directory."""
+        """Identifier of the run: its own, or its directory's name."""
         return str(self.record.get("run_id") or self.path.name)
 
     @property
@@ -52,7 +52,7 @@ class Run:
 
     @property
     def active_parameters(self) -> int:
-        """Parameters one token meets."""
+        """Parameters used for one token."""
         return int(self.ledger["active_parameters"])
 
     @property
@@ -62,7 +62,7 @@ class Run:
 
     @property
     def sparse(self) -> bool:
-        """Whether some parameters rest while a token passes."""
+        """Whether some parameters are not used for a token."""
         if self.experiment:
             return self.num_experts is not None
         return self.total_parameters > self.active_parameters
@@ -83,7 +83,7 @@ class Run:
         return int(self.record.get("tokens") or 0)
 
     def training_flops(self, counts: Mapping[str, Any]) -> float:
-        """Return the training FLOPs behind a row, or the record: of padding too.
+        """Return the training FLOPs behind a row, or the record, padding included.
 
         A run recorded before `positions` were counted as padding tokens.
         """
@@ -99,7 +99,7 @@ class Run:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Tokens trained in a second of wall time."""
+        """Tokens trained per second of wall time."""
         value = self.record.get("tokens_per_s")
         return None if value is None else float(value)
 

@@ -1,4 +1,4 @@
-"""What a run starts from: weights of another run or model, and which of them learn."""
+"""Initial weights from another run or model, and which of them are trained."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -9,14 +9,14 @@ from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factor
 from torch import nn
 
 from moe.checkpoint.directory import find_checkpoint
-from moe.checkpoint.format import read_index
+from moe.checkpoint.index import read_index
 from moe.checkpoint.weights import load_weights
 from moe.config.experiment import Experiment
 from moe.errors import ConfigError
 from parallel.engine.collectives import all_gather_objects
 
 NOT_OF_THE_MODEL = ("optimizer.", "rng", "mtp.")
-"""Beginnings of keys that a checkpoint may have beyond the model's: its optimizer, and
+"""Prefixes of keys that a checkpoint may have beyond the model's: its optimizer, and
 multi-token-prediction layers, which may be left behind."""
 
 
@@ -50,7 +50,7 @@ def _keys(chunk: Any) -> list[str]:
 
 
 def freeze(patterns: Sequence[str], chunks: Sequence[Any]) -> None:
-    """Let only parameters learn whose names match a pattern; a collective call.
+    """Freeze all parameters whose names match no pattern; a collective call.
 
     Raises:
         ConfigError: A pattern matches none.
@@ -69,7 +69,7 @@ def freeze(patterns: Sequence[str], chunks: Sequence[Any]) -> None:
 
 
 def _reach_recomputed_layers(chunk: Any) -> None:
-    """Let gradients reach layers that are recomputed behind a frozen embedding.
+    """Make gradients reach layers that are recomputed behind a frozen embedding.
 
     megatron-core's checkpoint, like torch's reentrant one, passes gradients on to parameters only
     where its input asks for one, too; what other stages send always does.
@@ -80,7 +80,7 @@ def _reach_recomputed_layers(chunk: Any) -> None:
 
 
 def whole_names(chunk: Any) -> list[tuple[str, nn.Parameter]]:
-    """Return a chunk's parameters with their names in the whole model.
+    """Return a chunk's parameters with their names in the complete model.
 
     Layers are counted over all pipeline stages, from 0; a tied LM head is the embedding.
     """

@@ -1,4 +1,4 @@
-"""What must hold before a run starts, checked where one process can say it in one line."""
+"""Checks before a run starts, in one process that can report a fault in one line."""
 
 from importlib import import_module, util
 from pathlib import Path
@@ -65,7 +65,7 @@ def _check_kernels(experiment: Experiment) -> None:
 
 
 def _check_init(experiment: Experiment, init: Path) -> None:
-    """Refuse a start from nothing, or from weights that know other tokens than the store's."""
+    """Refuse an `init` without a checkpoint, or with another tokenizer than the store's."""
     from data.storage.checksums import file_sha256
     from data.store.reader import Store
     from data.tokenization.info import TOKENIZER_FILE
@@ -88,7 +88,7 @@ def _check_init(experiment: Experiment, init: Path) -> None:
 
 
 def _check_dispatcher(experiment: Experiment) -> None:
-    """Refuse what needs a GPU, Transformer Engine or a library that is not here."""
+    """Refuse what needs a GPU, Transformer Engine or a library that is not available."""
     from parallel.engine.start import choose_device
 
     layout = experiment.parallel

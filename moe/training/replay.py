@@ -14,7 +14,7 @@ from parallel.engine.start import Engine
 
 
 def replay(experiment: Experiment, engine: Engine, run_dir: Path, step: int) -> dict[str, Any]:
-    """Return what a refused step gives again: `loss`, `grad_norm` and `fault`, beside the first.
+    """Return what a rejected step gives now: `loss`, `grad_norm` and `fault`, beside the first.
 
     Raises:
         ConfigError: There is no dump of that step, or it is damaged.
