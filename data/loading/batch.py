@@ -1,4 +1,4 @@
-"""What the loader hands to training."""
+"""The micro-batches that the loader yields."""
 
 import zlib
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class Batch:
     position_ids: torch.Tensor
     """Position in the sequence, or in the document under `document_mask`; int64 [B, S]."""
     cu_seqlens: torch.Tensor | None
-    """Under `document_mask`: borders of the documents in the B * S tokens laid end to end, int32
-    [documents + 1], first 0 and last B * S; a border lies at every start of a sequence."""
+    """Under `document_mask`: document boundaries in the B * S concatenated tokens, int32
+    [documents + 1], first 0 and last B * S; every start of a sequence is one."""
     lengths: torch.Tensor
     """Positions of each sequence that hold tokens, the rest is padding; int64 [B], on the CPU."""
     sources: torch.Tensor
-    """Source of each sequence, by its place in `Loader.sources`; int64 [B], on the CPU."""
+    """Source of each sequence, as index into `Loader.sources`; int64 [B], on the CPU."""
 
     @classmethod
     def empty(cls, num_rows: int, seq_len: int, pin_memory: bool) -> Self:

@@ -46,7 +46,7 @@ def apportion(weights: Mapping[str, float]) -> dict[str, int]:
 
 
 def interleave(shares: Sequence[int]) -> Indices:
-    """Return the source of each place of one period, int64 [sum of shares].
+    """Return the source of each sample of one period, int64 [sum of shares].
 
     A source's j-th sample may come once its exact share has grown to j - 1 + 1 / slack, and must
     before it reaches j + 1 - 1 / slack; of those that may, the most urgent comes first.
@@ -58,14 +58,14 @@ def interleave(shares: Sequence[int]) -> Indices:
     for source in active:
         share = shares[source]
         for before in range(share):
-            first_place = -(-period * (slack * before + 1) // (slack * share))
-            waiting[first_place].append(((slack * (before + 1) - 1) * period / share, source))
+            first_position = -(-period * (slack * before + 1) // (slack * share))
+            waiting[first_position].append(((slack * (before + 1) - 1) * period / share, source))
     ready: list[tuple[float, int]] = []
     order = np.empty(period, dtype=np.int64)
-    for place in range(1, period + 1):
-        for sample in waiting[place]:
+    for position in range(1, period + 1):
+        for sample in waiting[position]:
             heapq.heappush(ready, sample)
-        order[place - 1] = heapq.heappop(ready)[1]
+        order[position - 1] = heapq.heappop(ready)[1]
     return order
 
 
@@ -75,7 +75,7 @@ class _Phase:
 
     start: int
     order: Indices
-    """Source of each place in the period."""
+    """Source of each sample in the period."""
     ranks: Indices
     """How many of the same source come before it in the period."""
     shares: Indices
@@ -84,9 +84,9 @@ class _Phase:
 
     def counts(self, end: int) -> Indices:
         """Return the samples of each source before `end`."""
-        periods, places = divmod(end - self.start, self.order.size)
-        begun = np.bincount(self.order[:places], minlength=self.shares.size)
-        total: Indices = self.before + periods * self.shares + begun
+        periods, rest = divmod(end - self.start, self.order.size)
+        partial = np.bincount(self.order[:rest], minlength=self.shares.size)
+        total: Indices = self.before + periods * self.shares + partial
         return total
 
 
@@ -125,11 +125,11 @@ class Blend:
         phase_of = np.searchsorted(self._starts, positions, side="right") - 1
         for index in np.unique(phase_of):
             phase, here = self._phases[index], phase_of == index
-            periods, places = np.divmod(positions[here] - phase.start, phase.order.size)
-            source = phase.order[places]
+            periods, offsets = np.divmod(positions[here] - phase.start, phase.order.size)
+            source = phase.order[offsets]
             sources[here] = source
             ordinals[here] = (
-                phase.before[source] + periods * phase.shares[source] + phase.ranks[places]
+                phase.before[source] + periods * phase.shares[source] + phase.ranks[offsets]
             )
         return sources, ordinals
 

@@ -1,4 +1,4 @@
-"""Conversations as the sequences of a run: packed whole, or in pairs; only answers are learned.
+"""Conversations as the sequences of a run, packed or in pairs; only answers enter the loss.
 
 A conversation of n tokens takes n - 1 positions: its last token is only ever a label.
 """
@@ -19,7 +19,7 @@ TooLong = Literal["refuse", "cut", "drop"]
 Indices = NDArray[np.int64]
 
 
-class _Documents:
+class _ConversationSource:
     """The conversations of one source that fit sequences of a length."""
 
     def __init__(
@@ -48,12 +48,12 @@ class _Documents:
         """Positions of each conversation."""
         first_answers = self._answer_starts[np.searchsorted(self._answer_starts, begins)]
         self._usable = first_answers <= begins + self._lengths
-        """Whether some answer is left of each conversation."""
+        """Whether an answer remains of each conversation."""
         if too_long == "drop":
             self._usable &= ~long
 
-    def _place(self, document: int, rows: RowBuffers, row: int, filled: int) -> int:
-        """Put a conversation into a row from position `filled` on; returns where it ends."""
+    def _write(self, document: int, rows: RowBuffers, row: int, filled: int) -> int:
+        """Write a conversation to a row from position `filled` on; returns where it ends."""
         begin, length = int(self._begins[document]), int(self._lengths[document])
         window = self._stream.read(begin, length + 1)
         here = slice(filled, filled + length)
@@ -74,8 +74,8 @@ class _Documents:
         return mask
 
 
-class PackedConversations(_Documents):
-    """Sequences of whole conversations, packed by best fit (arXiv:2404.10830)."""
+class PackedConversations(_ConversationSource):
+    """Sequences of complete conversations, packed by best fit (arXiv:2404.10830)."""
 
     def __init__(
         self, store: Store, stream: TokenStream, split: SplitName, seq_len: int, too_long: TooLong
@@ -85,21 +85,21 @@ class PackedConversations(_Documents):
         usable = np.flatnonzero(self._usable)
         bins = best_fit(self._lengths[usable], seq_len)
         self._documents = usable[np.argsort(bins, kind="stable")]
-        self._borders = np.concatenate([[0], np.cumsum(np.bincount(bins))])
+        self._boundaries = np.concatenate([[0], np.cumsum(np.bincount(bins))])
 
     def __len__(self) -> int:
         """Return the number of sequences."""
-        return len(self._borders) - 1
+        return len(self._boundaries) - 1
 
     def fill(self, sample: int, rows: RowBuffers, row: int) -> None:
         """Fill a row."""
         filled = 0
-        for document in self._documents[self._borders[sample] : self._borders[sample + 1]]:
-            filled = self._place(document, rows, row, filled)
+        for document in self._documents[self._boundaries[sample] : self._boundaries[sample + 1]]:
+            filled = self._write(document, rows, row, filled)
         rows.pad(filled, self._eos_id, row)
 
 
-class ConversationPairs(_Documents):
+class ConversationPairs(_ConversationSource):
     """Pairs of conversations, each on a row of its own: the chosen one, then the rejected."""
 
     def __init__(
@@ -116,7 +116,7 @@ class ConversationPairs(_Documents):
     def fill(self, sample: int, rows: RowBuffers, row: int) -> None:
         """Fill a row with conversation `sample % 2` of pair `sample // 2`."""
         document = 2 * self._pairs[sample // 2] + sample % 2
-        rows.pad(self._place(document, rows, row, 0), self._eos_id, row)
+        rows.pad(self._write(document, rows, row, 0), self._eos_id, row)
 
 
 def open_conversations(
@@ -134,10 +134,10 @@ def open_conversations(
     """
     chat = store.manifest.chat
     if chat is None or chat.kind != examples:
-        found = "text" if chat is None else chat.kind
+        held = "text" if chat is None else chat.kind
         mode = "sft" if examples == "conversations" else "dpo"
         raise DataError(
-            f'{store.path}: holds {found}, and train.mode = "{mode}" learns from {examples}: build'
+            f'{store.path}: holds {held}, and train.mode = "{mode}" learns from {examples}: build'
             " a store of them with `moe data chat`"
         )
     kind = PackedConversations if examples == "conversations" else ConversationPairs

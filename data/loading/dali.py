@@ -1,4 +1,4 @@
-"""The DALI feed: tokens cross to the device as they are stored and are widened there.
+"""Batches through NVIDIA DALI: tokens cross to the device as stored and are widened there.
 
 NVIDIA DALI's `external_source` is given rows in narrow types ahead of time, copies them (to the GPU
 where there is one) and casts them, so that 9 to 13 bytes a token cross the bus instead of 28.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from data.errors import DataError
 from data.loading.batch import Batch
 from data.loading.row_buffers import RowBuffers
-from data.loading.samples import RowLocations, SampleStream
+from data.loading.sample_stream import RowLocations, SampleStream
 
 OUTPUTS = {"tokens": "INT64", "labels": "INT64", "loss_mask": "FLOAT", "position_ids": "INT64"}
 """Fields that go through the pipeline, and DALI's names of the types they leave it in."""
@@ -30,15 +30,15 @@ class DaliPipeline:
     def __init__(
         self,
         samples: SampleStream,
-        places: Callable[[int], list[RowLocations]],
+        locations: Callable[[int], list[RowLocations]],
         seq_len: int,
         depth: int,
     ) -> None:
-        """Prepare a feed; the pipeline is built on the first step.
+        """Prepare the pipeline; it is built on the first step.
 
         Args:
             samples: The sample stream.
-            places: Source and sequence of every row of each micro-batch of a step.
+            locations: Source and sequence of every row of each micro-batch of a step.
             seq_len: Tokens a sequence.
             depth: Micro-batches read ahead.
 
@@ -53,13 +53,13 @@ class DaliPipeline:
                 "data.feed = \"dali\" needs NVIDIA DALI: pip install 'moescale[dali]', or set"
                 ' data.feed = "torch"'
             ) from None
-        self._samples, self._places = samples, places
+        self._samples, self._locations = samples, locations
         self._seq_len, self._depth = seq_len, max(depth, 1)
         self._device = torch.cuda.current_device() if torch.cuda.is_available() else None
         self._next_step = -1
 
     def step(self, index: int) -> list[Batch]:
-        """Return the micro-batches of step `index`; a step out of order builds the pipeline anew.
+        """Return the micro-batches of step `index`; a step out of order rebuilds the pipeline.
 
         Raises:
             DataError: As `Loader.step`.
@@ -67,19 +67,19 @@ class DaliPipeline:
         if index != self._next_step:
             self._start(index)
         self._next_step = index + 1
-        return [self._next_batch() for _ in range(self._batches_a_step)]
+        return [self._next_batch() for _ in range(self._batches_per_step)]
 
     def _start(self, step: int) -> None:
-        self._first_step, self._step_places = step, self._places(step)
-        self._batches_a_step = len(self._step_places)
-        self._beside: deque[dict[str, Any]] = deque()
-        """Fields of coming batches that stay outside the pipeline."""
+        self._first_step, self._step_locations = step, self._locations(step)
+        self._batches_per_step = len(self._step_locations)
+        self._other_fields: deque[dict[str, Any]] = deque()
+        """Fields of upcoming batches that do not go through the pipeline."""
         self._fault: DataError | None = None
         types = self._dali.types
         rows = RowBuffers.narrow(1, self._seq_len, self._samples.dtype)
         narrow = [getattr(rows, name).dtype.name.upper() for name in OUTPUTS]
         pipeline = self._dali.Pipeline(
-            batch_size=self._step_places[0][0].size,
+            batch_size=self._step_locations[0][0].size,
             num_threads=1,
             device_id=self._device,
             prefetch_queue_depth=self._depth,
@@ -101,19 +101,19 @@ class DaliPipeline:
 
     def _read(self, iteration: int) -> Sequence[NDArray[Any]]:
         """Return the fields of one micro-batch, [B, S] each; called by DALI, in order."""
-        step, number = divmod(iteration, self._batches_a_step)
+        step, number = divmod(iteration, self._batches_per_step)
         try:
             if number == 0:
-                self._step_places = self._places(self._first_step + step)
-            sources, samples = self._step_places[number]
+                self._step_locations = self._locations(self._first_step + step)
+            sources, samples = self._step_locations[number]
             rows = RowBuffers.narrow(samples.size, self._seq_len, self._samples.dtype)
-            borders = self._samples.fill(sources, samples, rows)
-        except DataError as error:  # reading ahead past the end: told when that step is asked for
+            cu_seqlens = self._samples.fill(sources, samples, rows)
+        except DataError as error:  # read ahead past the end: raised when that step is requested
             self._fault = error
             raise StopIteration from None
-        self._beside.append(
+        self._other_fields.append(
             {
-                "cu_seqlens": None if borders is None else torch.from_numpy(borders),
+                "cu_seqlens": None if cu_seqlens is None else torch.from_numpy(cu_seqlens),
                 "lengths": torch.from_numpy(rows.lengths),
                 "sources": torch.from_numpy(sources),
             }
@@ -127,10 +127,10 @@ class DaliPipeline:
             self._next_step = -1
             raise self._fault or DataError("the DALI pipeline ended early") from None
         fields = dict(zip(OUTPUTS, outputs, strict=True))
-        return Batch(**fields, **self._beside.popleft())
+        return Batch(**fields, **self._other_fields.popleft())
 
     def _to_torch(self, output: Any) -> torch.Tensor:
-        """Copy an output, whose memory DALI uses again."""
+        """Copy an output, whose memory DALI reuses."""
         if self._device is None:
             return torch.from_numpy(np.array(output.as_array()))
         return torch.utils.dlpack.from_dlpack(output.as_tensor()).clone()

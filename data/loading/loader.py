@@ -1,4 +1,4 @@
-"""From a token store to the batches of each optimizer step.
+"""The batches of each optimizer step, from a token store.
 
 The stream of samples is a pure function of the store, the `[data]` section and the sequence
 length: sample i of the run is the same for any number of ranks, micro-batch size, prefetch depth,
@@ -22,12 +22,13 @@ from data.errors import DataError
 from data.loading.batch import Batch
 from data.loading.conversations import Examples
 from data.loading.dali import DaliPipeline
-from data.loading.samples import RowLocations, open_samples
+from data.loading.sample_stream import RowLocations
+from data.loading.samples import open_samples
 from data.store.manifest import TRAIN, SplitName
 
 
 class Loader:
-    """Batches of one data-parallel rank, by step; prepared ahead by a background thread."""
+    """Batches of one data-parallel rank, by step, prepared ahead by background threads."""
 
     def __init__(  # noqa: PLR0913 - everything a stream of batches depends on
         self,
@@ -52,9 +53,9 @@ class Loader:
             data_parallel_rank: This rank.
             data_parallel_size: Ranks that share each step's sequences.
             split: `train` (reshuffled each epoch, endless) or `held_out` (in stored order, once).
-            vocab_size: Rows of the model's embedding; None: not checked.
+            vocab_size: Rows of the model's embedding; None: unchecked.
             examples: What is learned from; of `pairs`, batches hold the chosen and the rejected
-                one in turn.
+                one alternately.
 
         Raises:
             DataError: The store is missing or damaged, its vocabulary is larger than
@@ -88,7 +89,7 @@ class Loader:
             depth = (
                 config.prefetch_steps * global_batch_size // (micro_batch_size * data_parallel_size)
             )
-            self._dali = DaliPipeline(self._samples, self._places, seq_len, depth)
+            self._dali = DaliPipeline(self._samples, self._locations, seq_len, depth)
         elif config.prefetch_steps:
             self._worker = ThreadPoolExecutor(config.workers, "loader")
         self._stall_seconds = 0.0
@@ -105,7 +106,7 @@ class Loader:
 
     @property
     def stall_seconds(self) -> float:
-        """Seconds the caller has waited for batches in all."""
+        """Total seconds that the caller has waited for batches."""
         return self._stall_seconds
 
     def describe(self, steps: int) -> dict[str, Any]:
@@ -160,7 +161,7 @@ class Loader:
         self._prefetch()
 
     def close(self) -> None:
-        """Stop the background thread."""
+        """Stop the background threads."""
         if self._worker is not None:
             self._worker.shutdown(cancel_futures=True)
 
@@ -172,30 +173,30 @@ class Loader:
     def _prefetch(self) -> None:
         if self._worker is None:
             return
-        wanted = range(self._next_step, self._next_step + self._config.prefetch_steps)
-        for index in [index for index in self._ahead if index not in wanted]:
+        upcoming = range(self._next_step, self._next_step + self._config.prefetch_steps)
+        for index in [index for index in self._ahead if index not in upcoming]:
             self._ahead.pop(index).cancel()
-        for index in wanted:
+        for index in upcoming:
             if index not in self._ahead:
                 self._ahead[index] = self._worker.submit(self._make, index)
 
-    def _places(self, step: int) -> list[RowLocations]:
+    def _locations(self, step: int) -> list[RowLocations]:
         """Return source and sequence of every row of this rank's micro-batches of a step."""
-        share = self._global_batch_size // self._ranks
-        first = step * self._global_batch_size + self._rank * share
-        positions = np.arange(first, first + share, dtype=np.int64)
+        size = self._global_batch_size // self._ranks
+        first = step * self._global_batch_size + self._rank * size
+        positions = np.arange(first, first + size, dtype=np.int64)
         sources, samples = self._samples.locate(positions)
-        cuts = range(self._micro_batch_size, share, self._micro_batch_size)
-        return list(zip(np.split(sources, cuts), np.split(samples, cuts), strict=True))
+        splits = range(self._micro_batch_size, size, self._micro_batch_size)
+        return list(zip(np.split(sources, splits), np.split(samples, splits), strict=True))
 
     def _make(self, step: int) -> list[Batch]:
-        return [self._collate(*places) for places in self._places(step)]
+        return [self._collate(*locations) for locations in self._locations(step)]
 
     def _collate(self, sources: NDArray[np.int64], samples: NDArray[np.int64]) -> Batch:
         batch = Batch.empty(samples.size, self._seq_len, self._pin_memory)
-        borders = self._samples.fill(sources, samples, batch.rows())
+        cu_seqlens = self._samples.fill(sources, samples, batch.rows())
         return replace(
             batch,
-            cu_seqlens=None if borders is None else torch.from_numpy(borders),
+            cu_seqlens=None if cu_seqlens is None else torch.from_numpy(cu_seqlens),
             sources=torch.from_numpy(sources),
         )

@@ -1,7 +1,7 @@
 """Best-fit packing: whole documents in each sequence, from an index made once per length.
 
 Ding et al., "Fewer Truncations Improve Language Modeling" (arXiv:2404.10830): documents longer
-than a sequence are cut into pieces of its length, then pieces go, longest first, into the fullest
+than a sequence are cut into chunks of its length; then chunks go, longest first, into the fullest
 sequence that still has room. A document of n tokens, its end included, takes n - 1 positions: its
 last token is only ever a label. Documents are packed a million at a time, in bounded memory.
 """
@@ -39,7 +39,7 @@ Indices = NDArray[np.int64]
 
 
 class PackingInfo(FrozenModel):
-    """What packing one source and split costs and saves; its presence makes the index whole."""
+    """What packing one source and split costs and saves; its presence makes the index complete."""
 
     source: str
     split: SplitName
@@ -136,59 +136,60 @@ def _pack_stream(store: Store, stream: TokenStream, split: SplitName, seq_len: i
 
 
 def best_fit(lengths: Indices, capacity: int) -> Indices:
-    """Return the bin of each piece, by best-fit decreasing; every length is in 1..capacity.
+    """Return the bin of each chunk, by best-fit decreasing; every length is in 1..capacity.
 
     Equal lengths are placed together: the fullest bin with room for one is filled with as many as
     it takes, which is what placing them one by one does.
     """
     bins = np.empty(lengths.size, dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")
-    borders = np.flatnonzero(np.diff(lengths[order])) + 1
+    boundaries = np.flatnonzero(np.diff(lengths[order])) + 1
     free: dict[int, list[int]] = {}
     rooms = 0  # bit r is set where some bin has r positions left
     num_bins = 0
-    for pieces in np.split(order, borders) if lengths.size else []:
-        length = int(lengths[pieces[0]])
+    for chunks in np.split(order, boundaries) if lengths.size else []:
+        length = int(lengths[chunks[0]])
         done = 0
-        while done < pieces.size:
+        while done < chunks.size:
             fitting = rooms >> length
-            left = pieces.size - done
+            remaining = chunks.size - done
             if fitting:
                 room = length + (fitting & -fitting).bit_length() - 1
-                needed = -(-left // (room // length))
+                needed = -(-remaining // (room // length))
                 chosen = [free[room].pop() for _ in range(min(needed, len(free[room])))]
                 if not free[room]:
                     rooms ^= 1 << room
             else:
                 room = capacity
-                needed = -(-left // (room // length))
+                needed = -(-remaining // (room // length))
                 chosen = list(range(num_bins, num_bins + needed))
                 num_bins += needed
             each = room // length
-            taken = min(left, each * len(chosen))
-            bins[pieces[done : done + taken]] = np.repeat(chosen, each)[:taken]
-            done += taken
-            for bin_index, count in _fillings(chosen, each, taken):
+            placed = min(remaining, each * len(chosen))
+            bins[chunks[done : done + placed]] = np.repeat(chosen, each)[:placed]
+            done += placed
+            for bin_index, count in _fillings(chosen, each, placed):
                 if rest := room - count * length:
                     free.setdefault(rest, []).append(bin_index)
                     rooms |= 1 << rest
     return bins
 
 
-def _fillings(chosen: list[int], each: int, taken: int) -> Iterator[tuple[int, int]]:
-    for place, bin_index in enumerate(chosen):
-        yield bin_index, min(each, taken - place * each)
+def _fillings(chosen: list[int], each: int, placed: int) -> Iterator[tuple[int, int]]:
+    """Yield each chosen bin with the number of chunks placed in it."""
+    for index, bin_index in enumerate(chosen):
+        yield bin_index, min(each, placed - index * each)
 
 
 def _packed(begin: Indices, end: Indices, seq_len: int) -> tuple[Indices, Indices, Indices]:
-    """Return pieces in order of their sequence (starts, lengths), and pieces of each sequence."""
-    starts, lengths = _pieces(begin, end, seq_len)
+    """Return chunks in order of their sequence (starts, lengths), and chunks of each sequence."""
+    starts, lengths = _chunks(begin, end, seq_len)
     bins = best_fit(lengths, seq_len)
     order = np.argsort(bins, kind="stable")
     return starts[order], lengths[order], np.bincount(bins)
 
 
-def _pieces(begin: Indices, end: Indices, seq_len: int) -> tuple[Indices, Indices]:
+def _chunks(begin: Indices, end: Indices, seq_len: int) -> tuple[Indices, Indices]:
     positions = end - begin - 1
     counts = -(-positions // seq_len)
     document = np.repeat(np.arange(begin.size), counts)
@@ -198,9 +199,9 @@ def _pieces(begin: Indices, end: Indices, seq_len: int) -> tuple[Indices, Indice
 
 
 def _batches(starts: Indices, lengths: Indices, sizes: Indices) -> Iterator[Any]:
-    borders = np.concatenate([[0], np.cumsum(sizes)])
+    boundaries = np.concatenate([[0], np.cumsum(sizes)])
     for first in range(0, sizes.size, BATCH_SEQUENCES):
-        some = borders[first : first + BATCH_SEQUENCES + 1]
+        some = boundaries[first : first + BATCH_SEQUENCES + 1]
         here = slice(some[0], some[-1])
         offsets = pa.array((some - some[0]).astype(np.int32))
         values = (pa.array(starts[here]), pa.array(lengths[here].astype(np.int32)))
@@ -226,13 +227,13 @@ class PackedStream:
         return self._starts[-1]
 
     def fill(self, sample: int, rows: RowBuffers, row: int) -> None:
-        """Fill a row with whole documents, and pad it."""
+        """Fill a row with the chunks of its sequence, and pad it."""
         index = bisect_right(self._starts, sample) - 1
-        place = sample - self._starts[index]
-        starts, lengths = (column[place].values for column in self._batches[index].columns)
+        entry = sample - self._starts[index]
+        starts, lengths = (column[entry].values for column in self._batches[index].columns)
         filled = 0
-        pieces = zip(arrow_view(starts).tolist(), arrow_view(lengths).tolist(), strict=True)
-        for start, length in pieces:
+        chunks = zip(arrow_view(starts).tolist(), arrow_view(lengths).tolist(), strict=True)
+        for start, length in chunks:
             window = self._stream.read(start, length + 1)
             rows.tokens[row, filled : filled + length] = window[:-1]
             rows.labels[row, filled : filled + length] = window[1:]

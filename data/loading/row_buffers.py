@@ -1,4 +1,4 @@
-"""A batch on its way: the arrays that sources fill row by row."""
+"""The arrays of a batch that sources fill row by row."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class RowBuffers:
-    """B rows of S positions; see `Batch` for each field. Any types that hold them."""
+    """B rows of S positions; see `Batch` for each field. Types may be any that hold the values."""
 
     tokens: NDArray[Any]
     labels: NDArray[Any]
     loss_mask: NDArray[Any]
-    """Comes as ones."""
+    """Initially 1."""
     position_ids: NDArray[Any]
-    """Comes as the position in the row."""
+    """Initially the position in the row."""
     starts: NDArray[np.bool_]
-    """Where a document begins inside a row; comes as False, read under `document_mask` only."""
+    """Where a document starts inside a row; initially False, read under `document_mask` only."""
     lengths: NDArray[np.int64]
-    """Positions of each row that hold tokens [B], the rest is padding; comes as S."""
+    """Positions of each row that hold tokens [B], the rest is padding; initially S."""
 
     @classmethod
     def narrow(cls, num_rows: int, seq_len: int, dtype: str) -> Self:
@@ -48,12 +48,12 @@ class RowBuffers:
         self.lengths[row] = filled
 
     def restart_positions(self) -> NDArray[np.int32]:
-        """Restart positions at each document; returns the borders, int32 [documents + 1].
+        """Restart positions at each document; returns `cu_seqlens`, int32 [documents + 1].
 
-        Borders lie in the B * S positions laid end to end, and at every start of a row.
+        They are document boundaries in the B * S concatenated positions; each row starts with one.
         """
         self.starts[:, 0] = True
-        borders = np.append(np.flatnonzero(self.starts), self.starts.size)
+        cu_seqlens = np.append(np.flatnonzero(self.starts), self.starts.size)
         flat = self.position_ids.reshape(-1)
-        flat[:] = np.arange(flat.size) - np.repeat(borders[:-1], np.diff(borders))
-        return borders.astype(np.int32)
+        flat[:] = np.arange(flat.size) - np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
+        return cu_seqlens.astype(np.int32)

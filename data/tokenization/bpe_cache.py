@@ -1,9 +1,9 @@
-"""Exact, faster encoding for byte-level BPE: every distinct piece of text is encoded once.
+"""Exact, faster encoding for byte-level BPE: every distinct segment of text is encoded once.
 
-Byte-level BPE never merges across the pieces its pre-tokeniser cuts. The pre-tokenisers known here
-always cut between a character that is not white space and a space after it, so that a text cut
-there can be encoded piece by piece, and most pieces have been met before. All others go through
-the library unchanged.
+Byte-level BPE never merges across the boundaries that its pre-tokenizer sets. The pre-tokenizers
+known here always set one between a character that is not white space and a space after it, so that
+text split there can be encoded segment by segment, most of which are in the cache. Texts of other
+tokenizers go through the library unchanged.
 """
 
 import json
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 Ids = NDArray[np.uint32]
 
-MAX_CACHED_PIECES = 1 << 18
-MAX_PIECE_CHARACTERS = 32
-JOINED_PIECES = 4096
-_CUT = re.compile(r"(?<=\S)(?= )")
+MAX_CACHED_SEGMENTS = 1 << 18
+MAX_SEGMENT_CHARACTERS = 32
+JOINED_SEGMENTS = 4096
+_BOUNDARY = re.compile(r"(?<=\S)(?= )")
 _TAIL = r"|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = ("(?i:'s|'t|'re|'ve|'m|'ll|'d)", "'(?i:[sdmt]|ll|ve|re)")
-CUTTING_PATTERNS = frozenset(
+SPLITTING_PATTERNS = frozenset(
     contraction + _TAIL % digits
     for contraction in _CONTRACTIONS
     for digits in (r"\p{N}", r"\p{N}{1,3}")
@@ -34,7 +34,7 @@ character that is not white space to a space."""
 
 
 class CachedBpeEncoder:
-    """Encodes texts with a tokeniser for which `cuts_before_spaces` is true."""
+    """Encodes texts with a tokenizer for which `splits_before_spaces` is true."""
 
     def __init__(self, model: tokenizers.Tokenizer) -> None:
         self._model = model
@@ -46,45 +46,45 @@ class CachedBpeEncoder:
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """Return the ids of each text, equal to the library's."""
-        pieces = [_CUT.split(text) for text in texts]
+        segments = [_BOUNDARY.split(text) for text in texts]
         cache = self._cache
-        if len(cache) > MAX_CACHED_PIECES:
+        if len(cache) > MAX_CACHED_SEGMENTS:
             cache.clear()
-        new = [piece for piece in set(chain.from_iterable(pieces)) if piece not in cache]
+        new = [segment for segment in set(chain.from_iterable(segments)) if segment not in cache]
         extra = self._encode_new(new)
         if extra is None:
             return library_ids(self._model, texts)
         cache.update(extra)
-        encoded = [b"".join(map(cache.__getitem__, some)) for some in pieces]
-        for piece in extra:
-            if len(piece) > MAX_PIECE_CHARACTERS:
-                del cache[piece]
+        encoded = [b"".join(map(cache.__getitem__, some)) for some in segments]
+        for segment in extra:
+            if len(segment) > MAX_SEGMENT_CHARACTERS:
+                del cache[segment]
         return [np.frombuffer(content, dtype=np.uint32) for content in encoded]
 
     def _encode_new(self, new: list[str]) -> dict[str, bytes] | None:
-        """Return the ids of pieces, as bytes; None where a token is not inside one piece."""
-        joined = sorted(piece for piece in new if _may_be_joined(piece))
-        alone = [piece for piece in new if not _may_be_joined(piece)]
-        groups = [joined[i : i + JOINED_PIECES] for i in range(0, len(joined), JOINED_PIECES)]
-        groups += [[piece] for piece in alone]
+        """Return the ids of segments, as bytes; None where a token spans two segments."""
+        joined = sorted(segment for segment in new if _may_be_joined(segment))
+        separate = [segment for segment in new if not _may_be_joined(segment)]
+        groups = [joined[i : i + JOINED_SEGMENTS] for i in range(0, len(joined), JOINED_SEGMENTS)]
+        groups += [[segment] for segment in separate]
         encoded: dict[str, bytes] = {}
         texts = ["".join(group) for group in groups]
         for group, ids in zip(groups, library_ids(self._model, texts), strict=True):
-            piece_ends = list(accumulate(len(piece.encode()) for piece in group))
+            segment_ends = list(accumulate(len(segment.encode()) for segment in group))
             token_ends = np.cumsum(self._num_bytes[ids])
-            ends = np.searchsorted(token_ends, piece_ends, side="right")
-            if not ids.size or not np.array_equal(token_ends[ends - 1], piece_ends):
+            ends = np.searchsorted(token_ends, segment_ends, side="right")
+            if not ids.size or not np.array_equal(token_ends[ends - 1], segment_ends):
                 return None
             content, start = ids.tobytes(), 0
-            for piece, end in zip(group, (ids.itemsize * ends).tolist(), strict=True):
-                encoded[piece] = content[start:end]
+            for segment, end in zip(group, (ids.itemsize * ends).tolist(), strict=True):
+                encoded[segment] = content[start:end]
                 start = end
         return encoded
 
 
-def _may_be_joined(piece: str) -> bool:
-    """Tell whether the cuts around a piece stay cuts when other such pieces surround it."""
-    return piece.startswith(" ") and not piece[-1].isspace()
+def _may_be_joined(segment: str) -> bool:
+    """Return whether a segment keeps its boundaries when other such segments surround it."""
+    return segment.startswith(" ") and not segment[-1].isspace()
 
 
 def library_ids(model: tokenizers.Tokenizer, texts: Sequence[str]) -> list[Ids]:
@@ -93,8 +93,8 @@ def library_ids(model: tokenizers.Tokenizer, texts: Sequence[str]) -> list[Ids]:
     return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
 
-def cuts_before_spaces(text: str) -> bool:
-    """Tell from a `tokenizer.json` whether its pieces may be encoded one by one."""
+def splits_before_spaces(text: str) -> bool:
+    """Return whether a `tokenizer.json` allows its segments to be encoded one by one."""
     settings: dict[str, Any] = json.loads(text)
     model = settings["model"]
     plain = model["type"] == "BPE" and not any(
@@ -105,10 +105,10 @@ def cuts_before_spaces(text: str) -> bool:
     if not all(token["special"] for token in settings.get("added_tokens", [])):
         return False
     before = settings.get("pre_tokenizer") or {"type": None}
-    return _cutting(before.get("pretokenizers", [before]))
+    return _is_splitting(before.get("pretokenizers", [before]))
 
 
-def _cutting(steps: list[dict[str, Any]]) -> bool:
+def _is_splitting(steps: list[dict[str, Any]]) -> bool:
     *first, last = steps
     if last["type"] != "ByteLevel" or last["add_prefix_space"]:
         return False
@@ -122,5 +122,5 @@ def _is_known_split(step: dict[str, Any]) -> bool:
         step["type"] == "Split"
         and step["behavior"] == "Isolated"
         and not step["invert"]
-        and step["pattern"].get("Regex") in CUTTING_PATTERNS
+        and step["pattern"].get("Regex") in SPLITTING_PATTERNS
     )

@@ -1,4 +1,4 @@
-"""Tokenisers: bytes, a BPE trained here, or any local `tokenizer.json`."""
+"""Tokenizers: bytes, a BPE trained here, or any local `tokenizer.json`."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data.errors import DataError
-from data.tokenization.bpe_cache import CachedBpeEncoder, Ids, cuts_before_spaces, library_ids
+from data.tokenization.bpe_cache import CachedBpeEncoder, Ids, library_ids, splits_before_spaces
 from data.tokenization.info import TOKENIZER_FILE, TokenizerInfo
 
 EOS_TOKEN = "<|endoftext|>"
@@ -38,7 +38,7 @@ class Tokenizer:
         self._model: tokenizers.Tokenizer | None = None
         if text != BYTES_JSON:
             self._model = _parse(text, origin)
-            self._pieces = CachedBpeEncoder(self._model) if cuts_before_spaces(text) else None
+            self._cached = CachedBpeEncoder(self._model) if splits_before_spaces(text) else None
         self.info = self._describe(origin, eos_token)
 
     def encode(self, text: str) -> Ids:
@@ -49,8 +49,8 @@ class Tokenizer:
         """Return the ids of each text, without any special token."""
         if self._model is None:
             return [np.frombuffer(t.encode(), dtype=np.uint8).astype(np.uint32) for t in texts]
-        if self._pieces is not None:
-            return self._pieces.encode_batch(texts)
+        if self._cached is not None:
+            return self._cached.encode_batch(texts)
         return library_ids(self._model, texts)
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data.config import DataConfig
 from data.loading.batch import Batch
-from data.loading.samples import SequenceSource, open_sources
+from data.loading.sequence_sources import SequenceSource, open_sources
 from data.store.manifest import SplitName
 from data.store.reader import Store
 from moe.errors import ConfigError

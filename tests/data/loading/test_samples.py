@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from data.errors import DataError
 from data.loading.blend import Blend
 from data.loading.order import permuted
-from data.loading.samples import _source_seed
+from data.loading.sample_stream import _source_seed
 from data.store.manifest import HELD_OUT, TRAIN
 from data.store.reader import Store
 from data.store.writer import is_held_out

@@ -13,10 +13,10 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from data.tokenization import bpe_cache
 from data.tokenization.bpe_cache import (
-    CUTTING_PATTERNS,
+    SPLITTING_PATTERNS,
     CachedBpeEncoder,
-    cuts_before_spaces,
     library_ids,
+    splits_before_spaces,
 )
 
 TEXT = "the they then we'll I'M it's 1234 12 don't naïve naïveté 東京 über () :-) a.b.c"
@@ -30,7 +30,7 @@ SPLITS: dict[str, Any] = {
         ]
     ),
 }
-for number, pattern in enumerate(sorted(CUTTING_PATTERNS)):
+for number, pattern in enumerate(sorted(SPLITTING_PATTERNS)):
     SPLITS[f"pattern{number}"] = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(pattern), "isolated"),
@@ -68,7 +68,7 @@ TEXTS = st.lists(st.lists(PARTS, max_size=12).map("".join), min_size=1, max_size
 
 def test_every_split_is_known_to_cut() -> None:
     for model in MODELS.values():
-        assert cuts_before_spaces(model.to_str())
+        assert splits_before_spaces(model.to_str())
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -84,7 +84,7 @@ def test_ids_are_the_librarys(name: str, texts: list[str]) -> None:
 
 
 def test_the_cache_is_bounded_and_forgets_long_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpe_cache, "MAX_CACHED_PIECES", 50)
+    monkeypatch.setattr(bpe_cache, "MAX_CACHED_SEGMENTS", 50)
     encoder = CachedBpeEncoder(MODELS["gpt2"])
     for number in range(40):
         text = " ".join(f"word{number}x{i}" for i in range(10)) + " " + "long" * 20
@@ -93,7 +93,7 @@ def test_the_cache_is_bounded_and_forgets_long_pieces(monkeypatch: pytest.Monkey
             == library_ids(MODELS["gpt2"], [text])[0].tolist()
         )
         assert len(encoder._cache) <= 50 + 10
-        assert all(len(piece) <= bpe_cache.MAX_PIECE_CHARACTERS for piece in encoder._cache)
+        assert all(len(piece) <= bpe_cache.MAX_SEGMENT_CHARACTERS for piece in encoder._cache)
 
 
 def changed(**values: Any) -> str:
@@ -121,14 +121,14 @@ def changed(**values: Any) -> str:
     ids=str,
 )
 def test_others_go_through_the_library(change: dict[str, Any]) -> None:
-    assert cuts_before_spaces(changed())
-    assert not cuts_before_spaces(changed(**change))
+    assert splits_before_spaces(changed())
+    assert not splits_before_spaces(changed(**change))
 
 
 def test_added_words_that_are_not_special_go_through_the_library() -> None:
     model = trained(SPLITS["gpt2"])
     model.add_tokens(["two words"])
-    assert not cuts_before_spaces(model.to_str())
+    assert not splits_before_spaces(model.to_str())
 
 
 def test_a_split_unknown_to_cut_goes_through_the_library() -> None:
@@ -138,4 +138,4 @@ def test_a_split_unknown_to_cut_goes_through_the_library() -> None:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    assert not cuts_before_spaces(trained(split).to_str())
+    assert not splits_before_spaces(trained(split).to_str())

@@ -12,7 +12,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 
 from data.errors import DataError
 from data.store.reader import Store
-from data.tokenization.bpe_cache import CUTTING_PATTERNS, cuts_before_spaces
+from data.tokenization.bpe_cache import SPLITTING_PATTERNS, splits_before_spaces
 from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
 from tests.support.store_helpers import build, texts
 
@@ -47,7 +47,7 @@ def split_by(pattern: str) -> Any:
 
 MODELS = {
     "gpt2": trained(pre_tokenizers.ByteLevel(add_prefix_space=False)),
-    **{f"pattern {n}": trained(split_by(p)) for n, p in enumerate(sorted(CUTTING_PATTERNS))},
+    **{f"pattern {n}": trained(split_by(p)) for n, p in enumerate(sorted(SPLITTING_PATTERNS))},
     "nfc": trained(pre_tokenizers.ByteLevel(add_prefix_space=False), normalizer=normalizers.NFC()),
     "prefix": trained(pre_tokenizers.ByteLevel(add_prefix_space=True)),
 }
@@ -71,7 +71,7 @@ def test_ids_equal_the_library_s(name: str, batch: list[str]) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_only_known_tokenisers_take_the_fast_way(name: str) -> None:
-    assert cuts_before_spaces(MODELS[name].to_str()) == (name in FAST)
+    assert splits_before_spaces(MODELS[name].to_str()) == (name in FAST)
 
 
 @given(st.text(max_size=80))
