@@ -192,9 +192,9 @@ def record(run_dir: Path) -> dict[str, Any]:
     return found
 
 
-def wait_until(condition: Any, timeout_s: float = 600.0) -> None:
+def wait_until(condition: Any, timeout_s: float = 600.0, pause_s: float = 0.05) -> None:
     """Wait for a condition to hold."""
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "it never happened"
-        time.sleep(0.05)
+        time.sleep(pause_s)

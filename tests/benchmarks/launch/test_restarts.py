@@ -14,9 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
+from moe.config.experiment import load_experiment
 from parallel.engine.watchdog import Watchdog
+from tests.support.distributed import run_ranks
 from tests.support.fault_injection import record, wait_until
 from tests.support.paths import ROOT
+from tests.support.trained_runs import train_here
 
 EXPERIMENT = """
 name = "restarts"
@@ -31,17 +34,20 @@ timeout_s = {timeout_s}
 steps = {steps}
 seq_len = 32
 global_batch_size = 4
-checkpoint_interval = 1
+checkpoint_interval = {interval}
 [energy]
 source = "model"
 """
+STEPS = 12
+"""More than a fast machine trains between its first checkpoint and the kill after it."""
 MOE = ["-m", "moescale", "train"]
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", *MOE]
 
 
-def _write(folder: Path, store: Path, steps: int, timeout_s: float = 120) -> Path:
+def _write(folder: Path, store: Path, **values: float) -> Path:
     path = folder / "experiment.toml"
-    path.write_text(EXPERIMENT.format(store=store, steps=steps, timeout_s=timeout_s))
+    defaults = {"timeout_s": 120, "interval": 1}
+    path.write_text(EXPERIMENT.format(store=store, **defaults | values))
     return path
 
 
@@ -74,7 +80,7 @@ def _saved(run_dir: Path) -> bool:
 
 def test_a_hanging_rank_ends_the_run(store: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    experiment = _write(tmp_path, store, steps=100_000, timeout_s=15)
+    experiment = _write(tmp_path, store, steps=100_000, timeout_s=8)
     command = [*MOE, experiment, "--run-dir", run_dir, "--nproc", 2]
     with _started(command, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="1") as process:
         wait_until(lambda: _saved(run_dir))
@@ -89,8 +95,9 @@ def test_a_hanging_rank_ends_the_run(store: Path, tmp_path: Path) -> None:
 
 
 def test_a_killed_rank_is_started_again_and_the_run_resumes(store: Path, tmp_path: Path) -> None:
-    experiment = _write(tmp_path, store, steps=24)
-    whole = _finished([*MOE, experiment, "--nproc", 2], tmp_path / "whole")
+    experiment = _write(tmp_path, store, steps=STEPS, interval=2)
+    run_ranks(2, train_here, load_experiment(experiment, ()), tmp_path / "whole")
+    whole = record(tmp_path / "whole")
     by_torchrun = _finished([*TORCHRUN, experiment], tmp_path / "torchrun", kill=1)
     own = [*MOE, experiment, "--nproc", 2, "--max-restarts", 1]
     for killed in (by_torchrun, _finished(own, tmp_path / "own", kill=0)):
@@ -102,7 +109,7 @@ def test_a_killed_rank_is_started_again_and_the_run_resumes(store: Path, tmp_pat
         assert second["first_step"] > 0
         assert killed["goodput"]["useful_tokens"] == whole["tokens"]
         rows = (Path(killed["run_dir"]) / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(row)["step"] for row in rows] == list(range(1, 25))
+        assert [json.loads(row)["step"] for row in rows] == list(range(1, STEPS + 1))
 
 
 @pytest.mark.parametrize("whole_group", [False, True])
@@ -127,10 +134,13 @@ def test_a_stop_is_told_once(whole_group: bool, store: Path, tmp_path: Path) -> 
 
 def _finished(command: list[Any], run_dir: Path, kill: int | None = None) -> dict[str, Any]:
     """Run to the end, one rank killed after the first checkpoint; returns the record."""
-    with _started([*command, "--run-dir", run_dir]) as process:
+    arguments = [*command, "--run-dir", run_dir]
+    with _started(arguments, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="1") as process:
         if kill is not None:
-            wait_until(lambda: _saved(run_dir))
-            _rank(process, kill).send_signal(signal.SIGKILL)
+            wait_until((run_dir / "record.json").is_file)
+            victim = _rank(process, kill)
+            wait_until(lambda: _saved(run_dir), pause_s=0.005)
+            victim.send_signal(signal.SIGKILL)
         _, said = process.communicate(timeout=900)
         assert process.returncode == 0, said
     return record(run_dir)
@@ -156,7 +166,9 @@ def test_a_watchdog_is_quiet_while_there_is_progress() -> None:
 
 BEATING = """
 import time
+from moe.config.experiment import load_experiment
 from parallel.engine.watchdog import Watchdog
+from tests.support.distributed import run_ranks
 watchdog = Watchdog(0, 2.0)
 print("beats", flush=True)
 for _ in range(20):
