@@ -35,7 +35,7 @@ guard_rooms()
 import typer  # noqa: E402
 
 from benchmarks.cli import mount as benchmarks_cli  # noqa: E402
-from data import cli as data_cli  # noqa: E402
+from data.cli import commands as data_cli  # noqa: E402
 from moe.cli import mount as moe_cli  # noqa: E402
 from slurm import cli as slurm_cli  # noqa: E402
 

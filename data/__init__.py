@@ -1,6 +1,6 @@
 """From documents to batches.
 
-cli.py         `moe data`
+cli/           `moe data`
 build/         documents to a token store, in shards, resumable
 chat/          conversations to a token store
 cleaning/      what a document must pass

@@ -9,7 +9,7 @@ from data.frozen_model import FrozenModel
 
 
 class BlendChange(FrozenModel):
-    """Other weights from a step on; what was read before keeps its place."""
+    """Other weights from a step on; samples before it stay the same."""
 
     step: int = Field(ge=1)
     """First optimizer step (from 0) with the new weights."""
@@ -27,25 +27,25 @@ class DataConfig(FrozenModel):
     seed: int = Field(default=0, ge=0)
     """Seed of the sample order."""
     weights: dict[str, NonNegativeFloat] | None = None
-    """Share of each source. Default: the recipe's weights, or else every sample once an epoch."""
+    """Relative weight of each source. Default: the recipe's, or else every sample once an epoch."""
     changes: tuple[BlendChange, ...] = ()
-    """Weights that change in the middle of the run; a change may be added to a run on its way, from
-    a step it has not reached."""
+    """Weights that change during the run; a change may be added to a run that is resumed, from a
+    step it has not reached."""
     max_epochs: PositiveFloat | dict[str, PositiveFloat] | None = None
-    """Most often every source, or each one named, may be read; a run that would read one more
-    often is refused. Default: as often as the run needs, which `--dry-run` and the record state."""
+    """Most epochs of every source, or of each one named; a run that would exceed them is refused.
+    Default: as many as the run needs, which `--dry-run` and the record state."""
     packing: Literal["concatenate", "best_fit"] = "concatenate"
-    """How documents fill sequences: end to end and cut every `seq_len` tokens, or whole into the
+    """How documents fill sequences: concatenated and cut every `seq_len` tokens, or uncut in the
     sequence they fit best (needs `moe data pack`)."""
     document_mask: bool = False
-    """Keep attention inside documents: positions restart, `cu_seqlens` marks the borders, and the
-    loss skips the step from one document to the next."""
+    """Keep attention inside documents: positions restart, `cu_seqlens` marks the boundaries, and
+    the loss skips the prediction of a document's first token from the one before."""
     too_long: Literal["refuse", "cut", "drop"] = "refuse"
     """What happens to conversations longer than `seq_len` (`train.mode` sft and dpo)."""
     feed: Literal["torch", "dali"] = "torch"
-    """Who fills and widens batches: torch on the CPU, or NVIDIA DALI (extra `dali`)."""
+    """What prepares batches: torch on the CPU, or NVIDIA DALI (extra `dali`)."""
     prefetch_steps: int = Field(default=2, ge=0)
-    """Steps prepared ahead in the background; 0: none. Never changes what a batch holds."""
+    """Steps prepared ahead in the background; 0: none. Never changes the content of a batch."""
     workers: int = Field(default=1, ge=1)
     """Threads that prepare them (more hide the latency of a network file system)."""
     pin_memory: bool | None = None

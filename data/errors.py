@@ -27,8 +27,8 @@ class DataError(InputError):
 
 
 class WorkerError(FailedError):
-    """A worker process died; what is done is kept, and the same command continues."""
+    """A worker process died; finished work is kept, and the same command continues."""
 
 
 class DiskError(FailedError):
-    """Reading or writing failed where nothing is wrong with the input: a full disk, most often."""
+    """Reading or writing failed though the input is right: most often, the disk is full."""

@@ -1,4 +1,4 @@
-"""How far a build is: what is reported, and how people see it on standard error."""
+"""Progress of a build: what is reported, and how it is shown on standard error."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,13 +12,13 @@ WINDOW_S = 60.0
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """How far a build is in one of its stages."""
+    """Progress of a build in one of its stages."""
 
     stage: str
     done: int = 0
     """Bytes of input while cleaning and tokenising, documents while writing."""
     total: int = 0
-    """The same at the end; 0 where there is no telling."""
+    """The same at the end; 0 where unknown."""
     documents: int = 0
     """Documents read so far."""
     tokens: int = 0
@@ -29,31 +29,34 @@ ProgressCallback = Callable[[BuildProgress], None]
 
 
 class ProgressRate:
-    """Rates over about the last minute, from reports of one stage."""
+    """Rates over about the last minute, from the reports of one stage."""
 
     def __init__(self, first: BuildProgress, now_s: float) -> None:
-        """Begin at what was done already, by an earlier process perhaps."""
+        """Start from the first report: an earlier process may have done part of the work."""
         self._from = self._next = (now_s, first)
 
     def note(self, progress: BuildProgress, now_s: float) -> str:
-        """Return tokens a second and time left, in words; empty while there is no telling."""
+        """Return tokens per second and time left as text; empty while unknown."""
         if now_s - self._next[0] >= WINDOW_S:
             self._from, self._next = self._next, (now_s, progress)
         begin_s, begin = self._from
         done, elapsed_s = progress.done - begin.done, now_s - begin_s
         if done <= 0 or elapsed_s <= 0:
             return ""
-        parts = []
+        texts = []
         if progress.tokens > begin.tokens:
-            parts.append(f"{(progress.tokens - begin.tokens) / elapsed_s:,.0f} tokens/s")
+            texts.append(f"{(progress.tokens - begin.tokens) / elapsed_s:,.0f} tokens/s")
         if progress.total:
             left_s = (progress.total - progress.done) * elapsed_s / done
-            parts.append(f"{approximate_duration(left_s)} left")
-        return ", ".join(parts)
+            texts.append(f"{approximate_duration(left_s)} left")
+        return ", ".join(texts)
 
 
 def approximate_duration(seconds: float) -> str:
-    """Return a duration for people: `40 s`, `12 min`, `3.5 h`."""
+    """Return a rough duration: `40 s`, `12 min`, `3.5 h`.
+
+    `parallel.measurement.units` writes measured durations, to three digits; data may not import it.
+    """
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -95,18 +98,18 @@ def _bar(console: Any) -> Iterator[ProgressCallback]:
 
 
 def _lines(console: Any) -> ProgressCallback:
-    stage, rate, said_s = "", None, 0.0
+    stage, rate, shown_s = "", None, 0.0
 
     def report(progress: BuildProgress) -> None:
-        nonlocal stage, rate, said_s
+        nonlocal stage, rate, shown_s
         now_s = time.monotonic()
         if progress.stage != stage or rate is None:
-            stage, rate, said_s = progress.stage, ProgressRate(progress, now_s), now_s
+            stage, rate, shown_s = progress.stage, ProgressRate(progress, now_s), now_s
             console.print(f"{stage} ...", highlight=False)
-        elif now_s - said_s >= LINE_INTERVAL_S:
-            said_s = now_s
-            share = f"{progress.done / progress.total:.0%}" if progress.total else ""
-            text = ", ".join(part for part in (share, rate.note(progress, now_s)) if part)
+        elif now_s - shown_s >= LINE_INTERVAL_S:
+            shown_s = now_s
+            fraction = f"{progress.done / progress.total:.0%}" if progress.total else ""
+            text = ", ".join(filter(None, (fraction, rate.note(progress, now_s))))
             console.print(f"{stage}: {text}", highlight=False)
 
     return report

@@ -1,4 +1,4 @@
-"""The recipe of a build: sources, tokeniser and cleaning, from a TOML file or the command line."""
+"""The recipe of a build: sources, tokenizer and cleaning, from a TOML file or the command line."""
 
 import tomllib
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ class SourceRecipe(FrozenModel):
     text_column: str = "text"
     """Column or key that holds the text, in JSONL, Parquet, Arrow and saved datasets."""
     separator: str | None = Field(default=None, min_length=1)
-    """Cuts a text file into documents, for example `<|endoftext|>`; none: one file, one document.
-    """
+    """What ends a document in a text file, for example `<|endoftext|>`; none: one file, one
+    document."""
     weight: float | None = Field(default=None, gt=0)
-    """Share of this source in training; none anywhere: in proportion to its tokens."""
+    """Relative weight of this source in training; where none has one: in proportion to tokens."""
 
 
 class CleanRecipe(FrozenModel):
@@ -43,9 +43,9 @@ class CleanRecipe(FrozenModel):
     quality: tuple[QualityRules, ...] = ()
     """Rule sets of Gopher (arXiv:2112.11446, appendix A1.1) and C4 (arXiv:1910.10683, 2.2)."""
     languages: tuple[str, ...] = ()
-    """Keep only these ISO 639-1 languages, as py3langid tells them."""
+    """Keep only documents in these ISO 639-1 languages, as py3langid identifies them."""
     tag_language: bool = False
-    """Tell every document's language with py3langid, count it and keep it in the store, dropping
+    """Identify every document's language with py3langid, count it and write it to the store; drops
     none."""
     personal_data: Literal["keep", "mask", "drop"] = "keep"
     """What happens to e-mail addresses, phone, IP, credit card and bank account numbers."""
@@ -59,7 +59,7 @@ class CleanRecipe(FrozenModel):
 
     @property
     def needs_language(self) -> bool:
-        """Whether a document's language must be told."""
+        """Whether the language of documents must be identified."""
         return self.tag_language or bool(self.languages)
 
 
@@ -67,24 +67,24 @@ class CanaryRecipe(FrozenModel):
     """Secrets planted in the training split, to measure later what a model memorises."""
 
     count: int = Field(default=10, ge=1)
-    """Different canaries for each entry of `repeats`."""
+    """Distinct canaries for each entry of `repeats`."""
     repeats: tuple[int, ...] = (0, 1, 10)
     """How often each is planted; 0: never, for comparison."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the secrets and of their places."""
+    """Seed of the secrets and of their positions."""
 
 
 class DataRecipe(FrozenModel):
-    """Everything that decides what a store holds."""
+    """Everything that decides what a store contains."""
 
     source: tuple[SourceRecipe, ...] = Field(min_length=1)
     """Sources, in the order in which documents win over later duplicates."""
     tokenizer: str = "bpe:4096"
     """`bytes`, `bpe:SIZE` (trained here), a `tokenizer.json`, or a folder that holds one."""
     eos_token: str | None = None
-    """The token that ends a document. Default: the tokeniser's own."""
+    """The token that ends a document. Default: the tokenizer's own."""
     held_out_fraction: float = Field(default=0.02, ge=0, le=0.5)
-    """Share of documents kept for evaluation, chosen by the hash of their text."""
+    """Fraction of documents held out for evaluation, chosen by the hash of their text."""
     max_document_mib: int = Field(default=8, ge=1, le=1024)
     """Larger documents are dropped, MiB; bounds the memory of every worker."""
     clean: CleanRecipe = CleanRecipe()
@@ -93,9 +93,9 @@ class DataRecipe(FrozenModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         names = [source.name for source in self.source]
-        double = next((name for name in names if names.count(name) > 1), None)
-        if double is not None:
-            raise ValueError(f"two sources are named {double!r}: rename one")
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise ValueError(f"two sources are named {repeated!r}: rename one")
         if len({source.weight is None for source in self.source}) == 2:
             raise ValueError("weight: give every source one, or none")
         return self
@@ -113,11 +113,11 @@ def read_recipe(path: Path) -> DataRecipe:
         raise DataError(f"{path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not valid TOML: {error}") from None
-    return _anchored(make_recipe(values, str(path)), path.parent)
+    return _resolve_paths(make_recipe(values, str(path)), path.parent)
 
 
 def make_recipe(values: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> DataRecipe:
-    """Make a recipe of plain values, after `KEY=VALUE` overrides with dotted keys and TOML values.
+    """Make a recipe from plain values, after `KEY=VALUE` overrides (dotted keys, TOML values).
 
     Raises:
         DataError: A value breaks a rule; names the key.
@@ -139,21 +139,22 @@ def make_recipe(values: dict[str, Any], origin: str, overrides: Sequence[str] = 
 def describe_recipe_error(error: ValidationError) -> str:
     """Describe the first fault of a recipe in one line: key, value, rule."""
     fault = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in fault["loc"])
+    key = ".".join(map(str, fault["loc"]))
     if fault["type"] == "extra_forbidden":
-        near = get_close_matches(str(fault["loc"][-1]), _keys(DataRecipe), n=1)
-        return f"unknown key {key}" + (f": did you mean {near[0]}?" if near else "")
+        similar = get_close_matches(str(fault["loc"][-1]), _keys(DataRecipe), n=1)
+        return f"unknown key {key}" + (f": did you mean {similar[0]}?" if similar else "")
     message = fault["msg"].removeprefix("Value error, ")
     given = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
     return f"{key}{given}: {message}" if key else message
 
 
 def _keys(section: type[BaseModel]) -> list[str]:
-    parts = (CanaryRecipe, CleanRecipe, SourceRecipe) if section is DataRecipe else ()
-    return [*section.model_fields, *(key for part in parts for key in _keys(part))]
+    sections = (CanaryRecipe, CleanRecipe, SourceRecipe) if section is DataRecipe else ()
+    return [*section.model_fields, *(key for inner in sections for key in _keys(inner))]
 
 
-def _anchored(recipe: DataRecipe, folder: Path) -> DataRecipe:
+def _resolve_paths(recipe: DataRecipe, folder: Path) -> DataRecipe:
+    """Return a recipe whose relative paths start at `folder`."""
     sources = tuple(
         source.model_copy(update={"paths": tuple(folder / path for path in source.paths)})
         for source in recipe.source

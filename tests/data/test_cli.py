@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import moescale
-from data.cli import app
+from data.cli.commands import app
 from data.errors import DataError, DiskError, InputError, StoppedError
 from tests.support.store_helpers import contents
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from data.chat.build import build_chat_store
 from data.chat.template import ChatTemplate, TemplateError
 from data.chat.template_loading import BUILT_IN
-from data.cli import app
+from data.cli.commands import app
 from data.config import DataConfig
 from data.errors import DataError
 from data.loading.batch import Batch

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from data import cli
+from data.cli import commands
 from data.errors import DataError
 from data.loading import packing
 from data.loading.packing import best_fit, pack_store
@@ -165,12 +165,12 @@ def test_documents_of_one_token_give_no_sequence(
 def test_the_command_tells_what_packing_costs(store: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(store, copy)
-    done = CliRunner().invoke(cli.app, ["pack", str(copy), "--seq-len", "64", "--json"])
+    done = CliRunner().invoke(commands.app, ["pack", str(copy), "--seq-len", "64", "--json"])
     assert done.exit_code == 0, done.output
     shown = {(row["source"], row["split"]): row for row in json.loads(done.output)}
     assert 0 < shown["mixed", TRAIN]["padding_share"] < 0.2
     assert shown["mixed", TRAIN]["cut_share"] < shown["mixed", TRAIN]["cut_share_concatenated"]
-    text = CliRunner().invoke(cli.app, ["pack", str(copy), "--seq-len", "64"]).output
+    text = CliRunner().invoke(commands.app, ["pack", str(copy), "--seq-len", "64"]).output
     assert len(text.splitlines()) == len(shown)
     assert "padding" in text and "of documents cut (end to end:" in text
 

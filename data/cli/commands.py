@@ -1,24 +1,14 @@
 """The `moe data` commands; heavy imports wait inside them."""
 
 import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from data.options import JsonOption
 
-if TYPE_CHECKING:
-    from data.progress import ProgressCallback
-    from data.recipe import DataRecipe
-
 app = typer.Typer(no_args_is_help=True)
-
-AGAIN = "start it again"
-"""Said of a command that was stopped and does not continue."""
 
 StoreArgument = Annotated[Path, typer.Argument(help="A token store.", metavar="STORE")]
 OutOption = Annotated[
@@ -89,19 +79,28 @@ def build(  # noqa: PLR0913 - a command's options
 ) -> None:
     """Turn documents into a token store; started again, a stopped build continues."""
     from data.build.build import build_recipe, build_shard
+    from data.cli.recipe_options import command_recipe, parse_build_shard
+    from data.cli.running import print_summary, running
 
     changes = {"tokenizer": tokenizer, "eos_token": eos, "held_out_fraction": held_out}
     source = {"text_column": text_column, "separator": separator}
-    wanted = _recipe(sources or [], recipe, source, changes, overrides or [])
-    with _working(out) as report:
+    data_recipe = command_recipe(sources or [], recipe, source, changes, overrides or [])
+    with running(out) as report:
         if shard is None:
-            manifest = build_recipe(wanted, out, workers=workers, strict=strict, progress=report)
+            manifest = build_recipe(
+                data_recipe, out, workers=workers, strict=strict, progress=report
+            )
         else:
             folder = build_shard(
-                wanted, out, _share(shard), workers=workers, strict=strict, progress=report
+                data_recipe,
+                out,
+                parse_build_shard(shard),
+                workers=workers,
+                strict=strict,
+                progress=report,
             )
     if shard is None:
-        _show(out, manifest, as_json)
+        print_summary(out, manifest, as_json)
     elif as_json:
         typer.echo(json.dumps({"shard": str(folder)}))
     else:
@@ -118,10 +117,11 @@ def merge(
 ) -> None:
     """Make one store of all shards of a build: what one process would have made."""
     from data.build.build import merge_shards
+    from data.cli.running import RESTART, print_summary, running
 
-    with _working(out, AGAIN) as report:
+    with running(out, RESTART) as report:
         manifest = merge_shards(shards, out, report)
-    _show(out, manifest, as_json)
+    print_summary(out, manifest, as_json)
 
 
 @app.command("import")
@@ -138,14 +138,15 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Make a store of Megatron's tokens, without tokenising again."""
+    from data.cli.running import RESTART, print_summary, running
     from data.store.megatron_indexed import import_indexed
     from data.tokenization.tokenizer import byte_tokenizer, local_tokenizer
 
     bytes_wanted = tokenizer == "bytes"
     made = byte_tokenizer(eos) if bytes_wanted else local_tokenizer(Path(tokenizer), eos)
-    with _working(out, AGAIN) as report:
+    with running(out, RESTART) as report:
         manifest = import_indexed(pair, out, made, held_out or 0.0, report)
-    _show(out, manifest, as_json)
+    print_summary(out, manifest, as_json)
 
 
 @app.command()
@@ -160,10 +161,11 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a split as Megatron's .bin and .idx."""
+    from data.cli.running import RESTART, running
     from data.store.megatron_indexed import export_indexed
     from data.store.reader import Store
 
-    with _working(prefix, AGAIN) as report:
+    with running(prefix, RESTART) as report:
         written = export_indexed(Store.open(store), split, prefix, report)
     if as_json:
         typer.echo(json.dumps(written))
@@ -193,8 +195,9 @@ def chat(
 ) -> None:
     """Turn chat JSONL into a conversation store, for fine-tuning and preference tuning."""
     from data.chat.build import build_chat_store
+    from data.cli.running import RESTART, print_summary, running
 
-    with _working(out, AGAIN):
+    with running(out, RESTART):
         manifest = build_chat_store(
             files,
             out,
@@ -203,7 +206,7 @@ def chat(
             held_out_fraction=held_out,
             strict=strict,
         )
-    _show(out, manifest, as_json)
+    print_summary(out, manifest, as_json)
 
 
 @app.command()
@@ -213,11 +216,12 @@ def pack(
     as_json: JsonOption = False,
 ) -> None:
     """Fit whole documents into sequences, for data.packing = "best_fit"; tells what it costs."""
+    from data.cli.running import RESTART, running
     from data.inspection.summary import packing_text
     from data.loading.packing import pack_store
     from data.store.reader import Store
 
-    with _working(store, AGAIN):
+    with running(store, RESTART):
         packed = pack_store(Store.open(store), seq_len)
     if as_json:
         typer.echo(json.dumps([info.model_dump(mode="json") for info in packed]))
@@ -234,15 +238,16 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a store holds and what was left out, and why."""
+    from data.cli.running import RESTART, print_summary, running
     from data.store.reader import Store
 
     manifest = Store.open(store).manifest
     if html is not None:
         from data.inspection.html import write_page
 
-        with _working(html, AGAIN):
+        with running(html, RESTART):
             write_page(store, manifest, html)
-    _show(store, manifest, as_json)
+    print_summary(store, manifest, as_json)
 
 
 @app.command()
@@ -280,66 +285,3 @@ def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
         raise DataError("\nmoe: ".join(faults))
     if not as_json:
         typer.echo(f"{store}: {num_files} files are as written")
-
-
-def _recipe(
-    sources: list[Path],
-    file: Path | None,
-    source: dict[str, str | None],
-    changes: dict[str, Any],
-    overrides: list[str],
-) -> "DataRecipe":
-    """Make the recipe of a command line."""
-    from data.errors import DataError
-    from data.recipe import make_recipe, read_recipe
-
-    source = {key: value for key, value in source.items() if value is not None}
-    changes = {key: value for key, value in changes.items() if value is not None}
-    if (file is None) == (not sources):
-        raise DataError("name SRC... or --recipe FILE: one of them")
-    if file is None:
-        return make_recipe(
-            {"source": [{"paths": sources, **source}], **changes}, "--set", overrides
-        )
-    if source:
-        raise DataError("--text-column and --separator: set them in the recipe, at each source")
-    return make_recipe(
-        read_recipe(file).model_dump(exclude_none=True) | changes, str(file), overrides
-    )
-
-
-def _share(text: str) -> tuple[int, int]:
-    from data.errors import DataError
-
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal()):
-        raise DataError(f"--shard {text}: write I/N, for example 1/4")
-    return int(index), int(count)
-
-
-def _show(store: Path, manifest: Any, as_json: bool) -> None:
-    from data.inspection.summary import summary, summary_text
-
-    values = summary(manifest)
-    typer.echo(json.dumps(values) if as_json else summary_text(store, values))
-
-
-@contextmanager
-def _working(out: Path, then: str = "the same command continues") -> Iterator["ProgressCallback"]:
-    """Show progress; turn signals and a failing disk into one line."""
-    from data.errors import DiskError, StoppedError
-    from data.progress import show_progress
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    earlier = signal.signal(signal.SIGTERM, stop)
-    try:
-        with show_progress() as report:
-            yield report
-    except KeyboardInterrupt:
-        raise StoppedError(f"{out}: stopped: {then}") from None
-    except OSError as error:
-        raise DiskError(f"{error.filename or out}: {error.strerror or error}") from None
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
