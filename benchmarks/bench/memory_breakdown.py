@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.bench.instruments import process_bytes
 from benchmarks.bench.trainer import MeasuredTrainer
-from moe.training.aux_losses import pop_mean_aux_losses
+from moe.training.logs.aux_losses import pop_mean_aux_losses
 
 
 def memory_breakdown(subject: MeasuredTrainer) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from benchmarks.energy.phase_meter import PhaseMeter
 from benchmarks.energy.source_selection import select_source
 from moe.config.experiment import Experiment
 from moe.runs.callbacks import Phase
-from moe.training.callback_list import rank_context
+from moe.training.logs.callback_list import rank_context
 from parallel.engine.collectives import all_gather_objects
 from parallel.engine.start import Engine
 from parallel.measurement.measurement import Measurement

@@ -28,7 +28,7 @@ from moe.config.model import ModelConfig
 from moe.config.train import TrainConfig
 from moe.cost.ledger import ledger
 from moe.cost.model_shape import batch_of, shape_of
-from moe.training.execution_report import execution_report
+from moe.training.startup.execution_report import execution_report
 from parallel.hardware.datasheet import datasheet_peak
 from parallel.hardware.probe import describe_device
 from parallel.layout.validation import checked_placement

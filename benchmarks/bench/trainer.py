@@ -15,8 +15,8 @@ from benchmarks.bench.instruments import synchronize
 from data.build.build import build_store
 from data.loading.batch import Batch
 from moe.config.experiment import Experiment, make_experiment
-from moe.training.aux_losses import pop_mean_aux_losses
-from moe.training.build import build_trainer
+from moe.training.logs.aux_losses import pop_mean_aux_losses
+from moe.training.startup.build import build_trainer
 from moe.training.step import train_step
 from parallel.engine.start import Engine
 from parallel.hardware.probe import measure_matmul_rate

@@ -10,7 +10,7 @@ from moe.config.experiment import Experiment
 from moe.cost.ledger import ledger
 from moe.cost.model_shape import batch_of, shape_of
 from moe.training.loader import open_loader
-from moe.training.preflight import check_before_start
+from moe.training.startup.preflight import check_before_start
 from parallel.layout.placement import Placement
 from parallel.planner.memory import peak_memory
 from parallel.planner.workload import Workload

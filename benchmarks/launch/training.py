@@ -15,7 +15,7 @@ from benchmarks.launch.progress_bar import TrainingProgress
 from moe.config.experiment import Experiment, load_experiment
 from moe.errors import ConfigError, RankError, TrainingStoppedError
 from moe.runs.record import read_record_if_any
-from moe.training.preflight import check_before_start
+from moe.training.startup.preflight import check_before_start
 from parallel.engine.launch import is_rank_of_a_group, launch_ranks
 from parallel.layout.layout import Layout
 

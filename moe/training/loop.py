@@ -7,17 +7,17 @@ from moe.errors import TrainingStoppedError
 from moe.runs.callbacks import Phase
 from moe.runs.directory import RunDirectory
 from moe.runs.record import Record
-from moe.training.callback_list import CallbackList
-from moe.training.conditions import RunConditions
 from moe.training.held_out import evaluate_held_out
-from moe.training.metrics_log import MetricsLog
-from moe.training.progress import TrainProgress
+from moe.training.logs.callback_list import CallbackList
+from moe.training.logs.metrics_log import MetricsLog
+from moe.training.logs.progress import TrainProgress
+from moe.training.logs.run_record import record_end
+from moe.training.logs.totals import RunTotals
 from moe.training.rejections import keep_rejected_step
-from moe.training.run_record import record_end
 from moe.training.saver import CheckpointSaver
+from moe.training.startup.conditions import RunConditions
 from moe.training.step import train_step
 from moe.training.stop_signals import stop_requests
-from moe.training.totals import RunTotals
 from moe.training.trainer import Trainer
 from parallel.engine.watchdog import Watchdog
 

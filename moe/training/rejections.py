@@ -3,7 +3,7 @@
 from moe.errors import GuardError
 from moe.runs.files import REJECTED
 from moe.runs.json_lines import Row, finite
-from moe.training.guards import StepRejection
+from moe.training.optimization.guards import StepRejection
 from moe.training.saver import CheckpointSaver
 from moe.training.step import StepResult
 

@@ -8,7 +8,7 @@ from moe.checkpoint.training_state import load_checkpoint
 from moe.config.experiment import Experiment
 from moe.errors import ConfigError
 from moe.runs.files import DUMPS
-from moe.training.build import build_trainer
+from moe.training.startup.build import build_trainer
 from moe.training.step import train_step
 from parallel.engine.start import Engine
 

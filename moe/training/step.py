@@ -9,7 +9,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 
 from data.loading.batch import Batch
-from moe.training.guards import StepRejectedError, StepRejection
+from moe.training.optimization.guards import StepRejectedError, StepRejection
 from moe.training.trainer import Trainer
 
 

@@ -9,17 +9,17 @@ from moe.checkpoint.training_state import load_checkpoint
 from moe.config.experiment import Experiment
 from moe.runs.callbacks import Callback, Logger
 from moe.runs.record import Record
-from moe.training.acquire import acquired_run
-from moe.training.build import build_trainer
-from moe.training.callback_list import CallbackList, rank_context
-from moe.training.conditions import measure_conditions
+from moe.training.logs.callback_list import CallbackList, rank_context
+from moe.training.logs.metrics_log import MetricsLog
+from moe.training.logs.progress import NoProgress, TrainProgress
+from moe.training.logs.run_record import open_start, record_start
+from moe.training.logs.tensorboard import TensorBoardLogger
+from moe.training.logs.totals import RunTotals
 from moe.training.loop import TrainingLoop
-from moe.training.metrics_log import MetricsLog
-from moe.training.progress import NoProgress, TrainProgress
-from moe.training.run_record import open_start, record_start
 from moe.training.saver import open_saver
-from moe.training.tensorboard import TensorBoardLogger
-from moe.training.totals import RunTotals
+from moe.training.startup.acquire import acquired_run
+from moe.training.startup.build import build_trainer
+from moe.training.startup.conditions import measure_conditions
 from moe.training.trainer import Trainer
 from parallel.engine.start import Engine
 from parallel.engine.watchdog import Watchdog

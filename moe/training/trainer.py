@@ -16,10 +16,10 @@ from moe.model.fp8_emulation import Fp8Emulation
 from moe.model.mcore_config import scale_aux_losses
 from moe.routing.maps import RoutingMaps
 from moe.routing.statistics import RoutingCounter
-from moe.training.guards import Guard
-from moe.training.micro_batches import MicroBatchRunner
-from moe.training.objectives import Objective
-from moe.training.optimizer import GuardedOptimizer
+from moe.training.objective.micro_batches import MicroBatchRunner
+from moe.training.objective.objectives import Objective
+from moe.training.optimization.guards import Guard
+from moe.training.optimization.optimizer import GuardedOptimizer
 from parallel.engine.start import Engine
 
 

@@ -128,8 +128,8 @@ def compute(experiments: dict[str, Experiment]) -> dict[str, Computed]:
 
 
 def _trainers(experiments: dict[str, Experiment]) -> Iterator[tuple[str, Any]]:
-    from moe.training.aux_losses import pop_mean_aux_losses
-    from moe.training.build import build_trainer
+    from moe.training.logs.aux_losses import pop_mean_aux_losses
+    from moe.training.startup.build import build_trainer
     from parallel.engine.start import start_engine, stop_engine
 
     engine = start_engine(next(iter(experiments.values())).parallel, seed=0)

@@ -126,7 +126,7 @@ def train_rank(
     **how: Any,
 ) -> list[Shard]:
     """Train one rank of a run, whose process is prepared first; returns its parameters' shards."""
-    from moe.training.build import build_trainer
+    from moe.training.startup.build import build_trainer
     from moe.training.train import train
     from parallel.engine.start import start_engine, stop_engine
 

@@ -81,7 +81,7 @@ def train_curve(experiment: Experiment, without: str | None = None) -> Curve:
 
 
 def _curve(trainer: Any, steps: int) -> Curve:
-    from moe.training.aux_losses import pop_mean_aux_losses
+    from moe.training.logs.aux_losses import pop_mean_aux_losses
     from moe.training.step import train_step
 
     results, router_losses = [], []
@@ -133,8 +133,8 @@ class Observed:
 
 def observe(experiment: Experiment) -> Observed:
     """Compute initial weights and first gradients, then train from the start, in one engine."""
-    from moe.training.aux_losses import pop_mean_aux_losses
-    from moe.training.build import build_trainer
+    from moe.training.logs.aux_losses import pop_mean_aux_losses
+    from moe.training.startup.build import build_trainer
     from parallel.engine.start import start_engine, stop_engine
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
@@ -156,7 +156,7 @@ def observe(experiment: Experiment) -> Observed:
 @contextmanager
 def started(experiment: Experiment, without: str | None = None) -> Iterator[Any]:
     """A trainer of this rank on a running engine."""
-    from moe.training.build import build_trainer
+    from moe.training.startup.build import build_trainer
     from parallel.engine.start import start_engine, stop_engine
 
     if without is not None:

@@ -24,7 +24,7 @@ from moe.checkpoint.directory import (
 from moe.checkpoint.index import read_index, verify_files, write_index, write_tensors
 from moe.config.experiment import Experiment, make_experiment
 from moe.errors import ConfigError, StorageError
-from moe.training.acquire import acquire_run
+from moe.training.startup.acquire import acquire_run
 
 
 def checkpoint(path: Path) -> Path:
@@ -128,7 +128,7 @@ def experiment() -> Experiment:
 
 
 @pytest.mark.parametrize(
-    "place", ["moe.runs.directory.write_text", "moe.training.acquire.checkpoint_to_resume"]
+    "place", ["moe.runs.directory.write_text", "moe.training.startup.acquire.checkpoint_to_resume"]
 )
 def test_a_run_directory_that_fails_ends_every_rank_in_one_line(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -101,7 +101,7 @@ def test_layouts_see_the_same_documents(
 def _given_to_te_model(experiment: Experiment, te: Experiment) -> list[dict[str, Any]]:
     """Return what the training loop calls a model of kernel set `te` with."""
     from moe.training.loader import open_loader
-    from moe.training.micro_batches import MicroBatchRunner
+    from moe.training.objective.micro_batches import MicroBatchRunner
     from parallel.engine.start import start_engine, stop_engine
 
     start_engine(experiment.parallel, seed=0)

@@ -10,7 +10,7 @@ import pytest
 
 from moe.checkpoint.directory import complete_checkpoints, step_of
 from moe.config.experiment import Experiment
-from moe.training.guards import Guard, StepRejectedError
+from moe.training.optimization.guards import Guard, StepRejectedError
 from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.fault_injection import Spoil, record, rows, run
 from tests.support.layout_equivalence import Shard, make

@@ -225,7 +225,7 @@ def _trained_names(experiment: Any) -> dict[str, bool]:
 
 
 def whole_names(chunk: Any) -> Any:
-    from moe.training.initial_weights import whole_names as names
+    from moe.training.startup.initial_weights import whole_names as names
 
     return names(chunk)
 

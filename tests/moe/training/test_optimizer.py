@@ -18,7 +18,7 @@ def _two_groups() -> list[dict[str, object]]:
 
 
 def _equals_torch() -> None:
-    from moe.training.adamw import GroupStepAdamW
+    from moe.training.optimization.adamw import GroupStepAdamW
 
     ours = GroupStepAdamW(_two_groups(), lr=3e-2, betas=(0.9, 0.95), eps=1e-6)
     theirs = torch.optim.AdamW(_two_groups(), lr=3e-2, betas=(0.9, 0.95), eps=1e-6)
@@ -42,7 +42,7 @@ def test_equals_torch_adamw() -> None:
 
 
 def _without_gradient() -> None:
-    from moe.training.adamw import GroupStepAdamW
+    from moe.training.optimization.adamw import GroupStepAdamW
 
     parameter = torch.ones(3, requires_grad=True)
     optimizer = GroupStepAdamW([parameter], lr=1.0, weight_decay=0.5)
@@ -56,7 +56,7 @@ def test_parameters_without_gradient_stay() -> None:
 
 
 def _saved_and_resumed() -> None:
-    from moe.training.adamw import GroupStepAdamW
+    from moe.training.optimization.adamw import GroupStepAdamW
 
     parameter = torch.ones(3, requires_grad=True)
     optimizer = GroupStepAdamW([parameter], lr=0.1)

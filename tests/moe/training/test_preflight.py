@@ -7,7 +7,7 @@ import torch
 
 from moe.config.experiment import Experiment, make_experiment
 from moe.errors import ConfigError
-from moe.training.preflight import check_before_start
+from moe.training.startup.preflight import check_before_start
 from parallel.errors import ParallelError
 
 NATIVE = {"kernels": "te", "dtype": "bf16", "fp8": "blockwise"}
@@ -61,6 +61,6 @@ def test_a_card_without_the_recipe_is_refused() -> None:
 @pytest.mark.usefixtures("gpu")
 def test_a_card_with_the_recipe_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next check is Transformer Engine's."""
-    monkeypatch.setattr("moe.training.preflight.util.find_spec", lambda _: None)
+    monkeypatch.setattr("moe.training.startup.preflight.util.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="Transformer Engine is not installed"):
         check_before_start(experiment(micro_batch_size=1), 1)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from moe.cost.ledger import Ledger, ledger
-from moe.training.execution_report import execution_report, verify_execution
+from moe.training.startup.execution_report import execution_report, verify_execution
 from moe.training.trainer import Trainer
 from parallel.engine.megatron_version import MEGATRON_VERSION
 from parallel.hardware.probe import describe_device, measure_matmul_rate

@@ -9,9 +9,9 @@ from torch import Tensor
 from data.loading.batch import Batch
 from moe.config.experiment import Experiment
 from moe.model.build import build_model
-from moe.training.initial_weights import load_initial_weights
-from moe.training.micro_batches import MicroBatchRunner
-from moe.training.objectives import DPO_EXTRAS, MicroBatchLoss, answer_log_probs, dpo_loss
+from moe.training.objective.micro_batches import MicroBatchRunner
+from moe.training.objective.objectives import DPO_EXTRAS, MicroBatchLoss, answer_log_probs, dpo_loss
+from moe.training.startup.initial_weights import load_initial_weights
 
 
 class DpoObjective:

@@ -14,7 +14,7 @@ from data.loading.batch import Batch
 from moe.config.experiment import Experiment
 from moe.model.context_parallel import sequence_positions
 from moe.model.document_masks import document_inputs
-from moe.training.objectives import MicroBatchLoss
+from moe.training.objective.objectives import MicroBatchLoss
 
 MicroBatch = tuple[Batch, Tensor | None]
 """A batch of one forward pass, and the reference's log-probabilities of its answers."""

@@ -15,7 +15,7 @@ from megatron.core.optimizer import (
 )
 
 from moe.config.train import TrainConfig
-from moe.training.adamw import GroupStepAdamW
+from moe.training.optimization.adamw import GroupStepAdamW
 from parallel.layout.layout import Layout
 from parallel.precision.recipes import Precision
 

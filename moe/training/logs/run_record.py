@@ -7,8 +7,8 @@ from moe.runs.directory import RunDirectory
 from moe.runs.goodput import Start, append_start, close_start, goodput, process_age_s
 from moe.runs.json_lines import finite
 from moe.runs.record import new_record, utc_now
-from moe.training.conditions import RunConditions, conditions_record
-from moe.training.totals import RunTotals
+from moe.training.logs.totals import RunTotals
+from moe.training.startup.conditions import RunConditions, conditions_record
 from moe.training.trainer import Trainer
 
 

@@ -17,11 +17,11 @@ from moe.runs.directory import RunDirectory
 from moe.runs.files import EVALUATIONS, EXPERT_LOAD, METRICS, ROUTING, ROUTING_MAPS
 from moe.runs.goodput import process_age_s
 from moe.runs.json_lines import Row, finite
-from moe.training.aux_losses import pop_mean_aux_losses
-from moe.training.callback_list import CallbackList
-from moe.training.conditions import RunConditions
+from moe.training.logs.aux_losses import pop_mean_aux_losses
+from moe.training.logs.callback_list import CallbackList
+from moe.training.logs.totals import RunTotals
+from moe.training.startup.conditions import RunConditions
 from moe.training.step import StepResult
-from moe.training.totals import RunTotals
 from moe.training.trainer import Trainer
 
 

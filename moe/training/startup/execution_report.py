@@ -8,7 +8,7 @@ import torch
 
 from moe.config.experiment import Experiment
 from moe.errors import ExecutionError
-from moe.training.optimizer import StubOptimizer
+from moe.training.optimization.optimizer import StubOptimizer
 from moe.training.trainer import Trainer
 
 _DISPATCHERS = {

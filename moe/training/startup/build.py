@@ -15,13 +15,13 @@ from moe.model.build import build_model
 from moe.model.fp8_emulation import emulate_fp8
 from moe.routing.maps import RoutingMaps
 from moe.routing.statistics import RoutingCounter
-from moe.training.dpo import DpoObjective
-from moe.training.guards import Guard
-from moe.training.initial_weights import freeze, load_initial_weights
 from moe.training.loader import open_loader
-from moe.training.micro_batches import MicroBatchRunner
-from moe.training.objectives import TokenObjective
-from moe.training.optimizer import build_optimizer
+from moe.training.objective.dpo import DpoObjective
+from moe.training.objective.micro_batches import MicroBatchRunner
+from moe.training.objective.objectives import TokenObjective
+from moe.training.optimization.guards import Guard
+from moe.training.optimization.optimizer import build_optimizer
+from moe.training.startup.initial_weights import freeze, load_initial_weights
 from moe.training.trainer import Trainer
 from parallel.engine.start import Engine
 from parallel.layout.layout import Layout

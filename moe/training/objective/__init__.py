@@ -1,0 +1,1 @@
+"""What a step minimizes: language modelling, answers, preferences; and its micro-batches."""

@@ -1,0 +1,1 @@
+"""How a step changes the weights: optimizers, and guards that refuse bad steps."""
