@@ -93,9 +93,9 @@ class MlflowLogger:
             logging.getLogger(chatty).setLevel(logging.WARNING)
         self._client = MlflowClient(f"sqlite:///{(run_dir / 'mlflow.db').resolve()}")
         project = self._experiment.track.project
-        found = self._client.get_experiment_by_name(project)
+        experiment = self._client.get_experiment_by_name(project)
         artifacts = (run_dir / "mlflow").resolve().as_uri()
-        number = found.experiment_id if found else self._client.create_experiment(
+        number = experiment.experiment_id if experiment else self._client.create_experiment(
             project, artifact_location=artifacts
         )  # fmt: skip
         runs = self._client.search_runs([number], max_results=1)

@@ -87,14 +87,14 @@ def remove_old(root: Path, keep: int, keep_every: int | None) -> None:
 
 def complete_checkpoints(root: Path) -> list[Path]:
     """Return a run's complete checkpoints, oldest first; copies under other names are not."""
-    found = (path for path in root.glob("step-*") if _NAME.fullmatch(path.name))
-    return sorted(path for path in found if (path / STATE).is_file())
+    named = (path for path in root.glob("step-*") if _NAME.fullmatch(path.name))
+    return sorted(path for path in named if (path / STATE).is_file())
 
 
 def latest_checkpoint(root: Path) -> Path | None:
     """Return the newest complete checkpoint of a run, or None where there is none."""
-    found = complete_checkpoints(root)
-    return found[-1] if found else None
+    checkpoints = complete_checkpoints(root)
+    return checkpoints[-1] if checkpoints else None
 
 
 def find_checkpoint(path: Path, step: int | None = None) -> Path:
@@ -111,21 +111,21 @@ def find_checkpoint(path: Path, step: int | None = None) -> Path:
         if newest is None:
             raise ConfigError(f"{path}: no complete checkpoint: train the run, or resume it")
         return newest
-    found = root / checkpoint_name(step)
-    if not (found / INDEX).is_file():
-        kept = ", ".join(str(step_of(p)) for p in complete_checkpoints(root)) or "none"
-        raise ConfigError(f"{path}: no checkpoint of step {step}: there are {kept}")
-    return found
+    checkpoint = root / checkpoint_name(step)
+    if not (checkpoint / INDEX).is_file():
+        others = ", ".join(str(step_of(p)) for p in complete_checkpoints(root)) or "none"
+        raise ConfigError(f"{path}: no checkpoint of step {step}: there are {others}")
+    return checkpoint
 
 
 def use_checkpoint(path: Path, step: int | None, use: Callable[[Path], T]) -> T:
     """Call `use` with a checkpoint; looks for another where the run removed it meanwhile."""
     for _ in range(TRIES - 1):
-        found = find_checkpoint(path, step)
+        checkpoint = find_checkpoint(path, step)
         try:
-            return use(found)
+            return use(checkpoint)
         except (ConfigError, StorageError, OSError):
-            if found.exists():
+            if checkpoint.exists():
                 raise
     return use(find_checkpoint(path, step))
 
@@ -134,22 +134,22 @@ def checkpoint_to_resume(root: Path, step: int | None = None) -> Path | None:
     """Return the newest checkpoint, or that of `step`, verified; None where there is none.
 
     Raises:
-        ConfigError: It is damaged, or there is none of that step; says which others are whole.
+        ConfigError: It is damaged, or there is none of that step; says which others are complete.
     """
     tidy(root)
-    found = latest_checkpoint(root)
+    checkpoint = latest_checkpoint(root)
     if step is not None:
-        found = root / checkpoint_name(step)
-        if not (found / STATE).is_file():
-            kept = ", ".join(str(step_of(path)) for path in complete_checkpoints(root)) or "none"
-            raise ConfigError(f"{root}: no checkpoint of step {step}: there are {kept}")
-    if found is None:
+        checkpoint = root / checkpoint_name(step)
+        if not (checkpoint / STATE).is_file():
+            others = ", ".join(str(step_of(path)) for path in complete_checkpoints(root)) or "none"
+            raise ConfigError(f"{root}: no checkpoint of step {step}: there are {others}")
+    if checkpoint is None:
         return None
     try:
-        verify_files(found)
+        verify_files(checkpoint)
     except ConfigError as error:
-        raise ConfigError(f"{error}; {_alternative(root, found)}") from None
-    return found
+        raise ConfigError(f"{error}; {_alternative(root, checkpoint)}") from None
+    return checkpoint
 
 
 def _alternative(root: Path, damaged: Path) -> str:

@@ -9,7 +9,7 @@ processes, and differ between 0.16 and 0.19.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +34,8 @@ from megatron.core.dist_checkpointing.utils import extract_sharded_base
 from data.storage.checksums import file_sha256
 from moe.checkpoint.index import (
     FORMAT,
-    Part,
     StoredTensors,
+    TensorShard,
     read_index,
     write_tensors,
 )
@@ -46,7 +46,7 @@ class Block(NamedTuple):
     """A block of a global tensor, whose shape is `whole`; `offset` and `shape` in elements."""
 
     key: str
-    whole: tuple[int, ...]
+    global_shape: tuple[int, ...]
     offset: tuple[int, ...]
     shape: tuple[int, ...]
 
@@ -56,7 +56,7 @@ class Snapshot:
     """What one rank will write of a checkpoint, copied so that training may go on."""
 
     tensors: dict[str, torch.Tensor]
-    parts: list[Part]
+    shards: list[TensorShard]
     common: dict[str, Any]
 
 
@@ -68,7 +68,7 @@ def take_snapshot(state: ShardedStateDict) -> Snapshot:
     """
     sharded, common = save_preprocess(state)
     file = f"rank-{dist.get_rank():05d}.safetensors"
-    parts: list[Part] = []
+    shards: list[TensorShard] = []
     tensors: dict[str, torch.Tensor] = {}
     for value in nested_values(sharded):
         data = value.data
@@ -76,30 +76,30 @@ def take_snapshot(state: ShardedStateDict) -> Snapshot:
             continue
         if not isinstance(data, torch.Tensor):
             raise TypeError(f"{value.key}: cannot store a {type(data).__name__}")
-        name = str(len(parts))
-        parts.append(_part(value, data, file, name))
+        name = str(len(shards))
+        shards.append(_shard(value, data, file, name))
         tensors[name] = data.detach().to("cpu", copy=True).contiguous()
-    return Snapshot(tensors, parts, json.loads(json.dumps(common)))
+    return Snapshot(tensors, shards, json.loads(json.dumps(common)))
 
 
-def write_parts(directory: Path, snapshot: Snapshot) -> dict[str, str]:
+def write_shards(directory: Path, snapshot: Snapshot) -> dict[str, str]:
     """Write this rank's file and force it to disk; returns its name and SHA-256 (or nothing)."""
     if not snapshot.tensors:
         return {}
-    file = snapshot.parts[0].file
+    file = snapshot.shards[0].file
     write_tensors(directory / file, snapshot.tensors)
     return {file: file_sha256(directory / file)}
 
 
 def index_of(
-    common: dict[str, Any], ranks: Sequence[tuple[dict[str, str], list[Part]]]
+    common: dict[str, Any], ranks: Sequence[tuple[dict[str, str], list[TensorShard]]]
 ) -> dict[str, Any]:
     """Return the index of what all ranks wrote: files' checksums, and shards."""
     return {
         "format": FORMAT,
         "common": common,
         "files": {name: digest for digests, _ in ranks for name, digest in digests.items()},
-        "parts": [asdict(part) for _, parts in ranks for part in parts],
+        "parts": [shard.as_json() for _, shards in ranks for shard in shards],
     }
 
 
@@ -110,15 +110,23 @@ def blocks_of(state: ShardedStateDict) -> list[Block]:
     return [Block(s.key, tuple(s.global_shape), tuple(s.global_offset), _shape(s)) for s in shards]
 
 
-def _part(value: ShardedTensor | ShardedObject, data: torch.Tensor, file: str, name: str) -> Part:
+def _shard(
+    value: ShardedTensor | ShardedObject, data: torch.Tensor, file: str, name: str
+) -> TensorShard:
     if isinstance(value, ShardedObject):
         shape = tuple(data.shape)
         zeros = (0,) * len(shape)
-        return Part(key=value.unique_key, whole=shape, offset=zeros, shape=shape, file=file,
-                    name=name)  # fmt: skip
-    return Part(
+        return TensorShard(
+            key=value.unique_key,
+            global_shape=shape,
+            offset=zeros,
+            shape=shape,
+            file=file,
+            name=name,
+        )
+    return TensorShard(
         key=value.key,
-        whole=tuple(value.global_shape),
+        global_shape=tuple(value.global_shape),
         offset=tuple(value.global_offset),
         shape=_shape(value),
         file=file,
@@ -166,12 +174,12 @@ class _Reader:
 
     def read(self, wanted: Any) -> Any:
         if isinstance(wanted, ShardedObject):
-            parts = self.stored.parts.get(wanted.unique_key)
-            return self.stored.get(next(iter(parts.values()))) if parts else None
+            shards = self.stored.shards.get(wanted.unique_key)
+            return self.stored.get(next(iter(shards.values()))) if shards else None
         return self._read_tensor(wanted) if isinstance(wanted, ShardedTensor) else wanted
 
     def _read_tensor(self, wanted: ShardedTensor) -> torch.Tensor:
-        stored, whole = self.stored.whole(wanted.key), tuple(wanted.global_shape)
+        stored, whole = self.stored.shape(wanted.key), tuple(wanted.global_shape)
         if stored != whole and not wanted.allow_shape_mismatch:
             raise ConfigError(
                 f"{self.directory}: tensor {wanted.key} is {list(stored)} in the"

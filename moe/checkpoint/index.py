@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -20,15 +20,38 @@ INDEX = "index.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """A stored shard of a global tensor, whose shape is `whole`; `offset`, `shape` in elements."""
+class TensorShard:
+    """A stored shard of a global tensor; `offset` and `shape` in elements."""
 
     key: str
-    whole: tuple[int, ...]
+    global_shape: tuple[int, ...]
     offset: tuple[int, ...]
     shape: tuple[int, ...]
     file: str
     name: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the shard's entry in the index, whose keys are the format's."""
+        return {
+            "key": self.key,
+            "whole": self.global_shape,
+            "offset": self.offset,
+            "shape": self.shape,
+            "file": self.file,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> Self:
+        """Read an entry of the index."""
+        return cls(
+            key=entry["key"],
+            global_shape=tuple(entry["whole"]),
+            offset=tuple(entry["offset"]),
+            shape=tuple(entry["shape"]),
+            file=entry["file"],
+            name=entry["name"],
+        )
 
 
 class StoredTensors:
@@ -36,31 +59,28 @@ class StoredTensors:
 
     def __init__(self, directory: Path, index: dict[str, Any]) -> None:
         self.directory = directory
-        self.parts: dict[str, dict[tuple[tuple[int, ...], tuple[int, ...]], Part]] = {}
+        self.shards: dict[str, dict[tuple[tuple[int, ...], tuple[int, ...]], TensorShard]] = {}
         for entry in index["parts"]:
-            values: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()
-            }
-            part = Part(**values)
-            self.parts.setdefault(part.key, {})[part.offset, part.shape] = part
+            shard = TensorShard.from_json(entry)
+            self.shards.setdefault(shard.key, {})[shard.offset, shard.shape] = shard
         self._files: dict[str, TensorReader] = {}
 
-    def whole(self, key: str) -> tuple[int, ...]:
+    def shape(self, key: str) -> tuple[int, ...]:
         """Return a tensor's shape.
 
         Raises:
             ConfigError: The checkpoint does not have it.
         """
-        return self._parts_of(key)[0].whole
+        return self._shards_of(key)[0].global_shape
 
     def dtype(self, key: str) -> str:
         """Return a tensor's number format, as safetensors names it (`F32`, `BF16`)."""
-        part = self._parts_of(key)[0]
-        return self._file(part.file).dtypes[part.name]
+        shard = self._shards_of(key)[0]
+        return self._file(shard.file).dtypes[shard.name]
 
-    def get(self, part: Part) -> torch.Tensor:
+    def get(self, shard: TensorShard) -> torch.Tensor:
         """Return one stored shard."""
-        return self._file(part.file).read(part.name)
+        return self._file(shard.file).read(shard.name)
 
     def read_block(
         self, target: torch.Tensor, key: str, offset: tuple[int, ...], shape: tuple[int, ...]
@@ -69,23 +89,23 @@ class StoredTensors:
 
         Returns whether the checkpoint has all of the block.
         """
-        exact = self.parts.get(key, {}).get((offset, shape))
-        parts = [exact] if exact is not None else self._parts_of(key)
+        exact = self.shards.get(key, {}).get((offset, shape))
+        shards = [exact] if exact is not None else self._shards_of(key)
         lead, filled = len(shape) - target.dim(), 0
-        for part in parts:
-            common = _overlap(offset, shape, part)
+        for shard in shards:
+            common = _overlap(offset, shape, shard)
             if common is not None:
                 mine, theirs = common
-                block = self._file(part.file).read(part.name, theirs[lead:])
+                block = self._file(shard.file).read(shard.name, theirs[lead:])
                 target[mine[lead:]] = block.to(target.device)
                 filled += block.numel()
         return filled == target.numel()
 
-    def _parts_of(self, key: str) -> list[Part]:
-        parts = self.parts.get(key)
-        if not parts:
+    def _shards_of(self, key: str) -> list[TensorShard]:
+        shards = self.shards.get(key)
+        if not shards:
             raise ConfigError(f"{self.directory}: the checkpoint has no tensor {key}")
-        return list(parts.values())
+        return list(shards.values())
 
     def _file(self, name: str) -> TensorReader:
         if name not in self._files:
@@ -94,11 +114,11 @@ class StoredTensors:
 
 
 def _overlap(
-    offset: tuple[int, ...], shape: tuple[int, ...], part: Part
+    offset: tuple[int, ...], shape: tuple[int, ...], shard: TensorShard
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
     """Return the overlap as slices of the requested block and of the stored shard."""
     mine, theirs = [], []
-    for a, n, b, m in zip(offset, shape, part.offset, part.shape, strict=True):
+    for a, n, b, m in zip(offset, shape, shard.offset, shard.shape, strict=True):
         low, high = max(a, b), min(a + n, b + m)
         if low >= high:
             return None

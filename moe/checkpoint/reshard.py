@@ -20,8 +20,8 @@ from moe.checkpoint.directory import STATE, checkpoint_name, read_state, use_che
 from moe.checkpoint.format import Block, blocks_of, index_of
 from moe.checkpoint.index import (
     INDEX,
-    Part,
     StoredTensors,
+    TensorShard,
     read_index,
     verify_files,
     write_index,
@@ -134,10 +134,10 @@ def _write(  # noqa: PLR0913
     stored = StoredTensors(source, index)
     states = _states_by_weight(stored)
     seen: set[tuple[Any, ...]] = set()
-    written: list[tuple[dict[str, str], list[Part]]] = []
+    written: list[tuple[dict[str, str], list[TensorShard]]] = []
     for rank in range(num_ranks):
         file = f"rank-{rank:05d}.safetensors"
-        parts: list[Part] = []
+        shards: list[TensorShard] = []
         tensors: dict[str, torch.Tensor] = {}
         with fake_rank(layout, rank, num_ranks):
             wanted = _wanted(model, layout)
@@ -146,16 +146,22 @@ def _write(  # noqa: PLR0913
                 place = (key, block.offset, block.shape)
                 if place not in seen:
                     seen.add(place)
-                    part = Part(key=key, whole=block.whole, offset=block.offset, shape=block.shape,
-                                file=file, name=str(len(parts)))  # fmt: skip
-                    parts.append(part)
-                    tensors[part.name] = _read(stored, part)
+                    shard = TensorShard(
+                        key=key,
+                        global_shape=block.global_shape,
+                        offset=block.offset,
+                        shape=block.shape,
+                        file=file,
+                        name=str(len(shards)),
+                    )
+                    shards.append(shard)
+                    tensors[shard.name] = _read(stored, shard)
         if tensors:
             write_tensors(target / file, tensors)
-        written.append(({file: file_sha256(target / file)} if tensors else {}, parts))
+        written.append(({file: file_sha256(target / file)} if tensors else {}, shards))
         if progress:
             progress(rank + 1, num_ranks)
-    _check_complete(source, states, {part.key for _, parts in written for part in parts})
+    _check_complete(source, states, {shard.key for _, shards in written for shard in shards})
     for extra in source.iterdir():
         if extra.suffix != ".safetensors" and extra.name != INDEX:
             copy = shutil.copytree if extra.is_dir() else shutil.copy2
@@ -173,19 +179,19 @@ def _wanted(model: ModelConfig, layout: Layout) -> list[Block]:
 
 def _states_by_weight(stored: StoredTensors) -> dict[str, list[str]]:
     """Return each weight's key with those of its optimizer state, which is sharded alike."""
-    found: dict[str, list[str]] = {}
-    for key in stored.parts:
+    states: dict[str, list[str]] = {}
+    for key in stored.shards:
         if not key.startswith("rng/"):
-            found.setdefault(_OPTIMIZER.sub("", key), []).append(key)
-    return found
+            states.setdefault(_OPTIMIZER.sub("", key), []).append(key)
+    return states
 
 
-def _read(stored: StoredTensors, part: Part) -> torch.Tensor:
-    target = torch.empty(part.shape, dtype=_DTYPES[stored.dtype(part.key)])
-    if stored.whole(part.key) != part.whole or not stored.read_block(
-        target, part.key, part.offset, part.shape
+def _read(stored: StoredTensors, shard: TensorShard) -> torch.Tensor:
+    target = torch.empty(shard.shape, dtype=_DTYPES[stored.dtype(shard.key)])
+    if stored.shape(shard.key) != shard.global_shape or not stored.read_block(
+        target, shard.key, shard.offset, shard.shape
     ):
-        raise ConfigError(f"{stored.directory}: tensor {part.key} does not fit the model")
+        raise ConfigError(f"{stored.directory}: tensor {shard.key} does not fit the model")
     return target
 
 

@@ -70,16 +70,16 @@ def load_checkpoint(
 
 def _verify_on_one_rank(path: Path) -> None:
     """Compare checksums on rank 0; an error is raised on every rank."""
-    found: list[Exception | None] = [None]
+    failure: list[Exception | None] = [None]
     if dist.get_rank() == 0:
         try:
             verify_files(path)
         except Exception as error:
-            found = [error]
+            failure = [error]
     if dist.get_world_size() > 1:
-        dist.broadcast_object_list(found)
-    if found[0] is not None:
-        raise found[0]
+        dist.broadcast_object_list(failure)
+    if failure[0] is not None:
+        raise failure[0]
 
 
 def _sharded_state(

@@ -11,7 +11,7 @@ from typing import Any
 import torch.distributed as dist
 
 from moe.checkpoint.directory import begin, complete, partial_path, remove_old
-from moe.checkpoint.format import Snapshot, index_of, write_parts
+from moe.checkpoint.format import Snapshot, index_of, write_shards
 from moe.errors import StorageError
 
 RETRY_AFTER_S = (1.0, 4.0, 16.0)
@@ -81,7 +81,7 @@ class Checkpointer:
         digests: dict[str, str] = {}
 
         def write() -> None:
-            digests.update(write_parts(partial, snapshot))
+            digests.update(write_shards(partial, snapshot))
 
         def finish() -> None:
             complete(self.root, step, state, index_of(snapshot.common, ranks))
@@ -92,7 +92,7 @@ class Checkpointer:
             return fault
         if fault := self._agreed(write):
             return fault
-        ranks = self._gather((digests, snapshot.parts))
+        ranks = self._gather((digests, snapshot.shards))
         return self._agreed(lambda: finish() if is_main else None)
 
     def _agreed(self, act: Any) -> str | None:
@@ -102,7 +102,7 @@ class Checkpointer:
             act()
         except OSError as error:
             fault = str(error)
-        faults = [found for found in self._gather(fault) if found]
+        faults = [fault for fault in self._gather(fault) if fault]
         return faults[0] if faults else None
 
     def _gather(self, value: Any) -> list[Any]:

@@ -7,7 +7,7 @@ A converted checkpoint is a directory with the files of every checkpoint (moe/ch
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from data.storage.atomic import write_json, write_text
 from data.storage.new_directory import new_directory
 from moe.checkpoint.directory import STATE, use_checkpoint
-from moe.checkpoint.index import FORMAT, Part, StoredTensors, read_index, write_index
+from moe.checkpoint.index import FORMAT, StoredTensors, TensorShard, read_index, write_index
 from moe.config.experiment import load_model
 from moe.config.locating import HUB_DIRECTORY, MODEL_FILE, model_file, tokenizer_file
 from moe.config.model import ModelConfig
@@ -156,7 +156,7 @@ def write_checkpoint(  # noqa: PLR0913 - one format, two sources
 ) -> None:
     """Write a checkpoint without an optimizer, one stored block for every pair of the map."""
     sizes = {str(i): tensor_bytes(dtype(pair), pair.shape) for i, pair in enumerate(mapping.pairs)}
-    parts, checksums = [], {}
+    shards, checksums = [], {}
     done, total = 0, sum(sizes.values())
     for number, names in enumerate(batched(sizes, FILE_BYTES)):
         file = f"part-{number:05d}.safetensors"
@@ -166,14 +166,20 @@ def write_checkpoint(  # noqa: PLR0913 - one format, two sources
         for name, pair in pairs.items():
             target.write(name, read(pair))
             whole = mapping.ours[pair.ours]
-            part = Part(key=pair.ours, whole=whole, offset=pair.start, shape=pair.shape,
-                        file=file, name=name)  # fmt: skip
-            parts.append(asdict(part))
+            shard = TensorShard(
+                key=pair.ours,
+                global_shape=whole,
+                offset=pair.start,
+                shape=pair.shape,
+                file=file,
+                name=name,
+            )
+            shards.append(shard.as_json())
             done += sizes[name]
             if progress:
                 progress(done, total)
         checksums[file] = target.close()
-    index = {"format": FORMAT, "common": {}, "files": checksums, "parts": parts}
+    index = {"format": FORMAT, "common": {}, "files": checksums, "parts": shards}
     write_index(directory, index)
     write_json(directory / STATE, {"step": 0})
     values = model.model_dump(mode="json", exclude_none=True, exclude={"preset"})
@@ -287,12 +293,12 @@ def _check_number_formats(source: HubDirectory) -> None:
 
 def _check_checkpoint(stored: StoredTensors, mapping: TensorMap) -> None:
     wrong = [
-        f"{key} {list(stored.whole(key))}, wanted {list(shape)}"
+        f"{key} {list(stored.shape(key))}, wanted {list(shape)}"
         for key, shape in mapping.ours.items()
-        if key in stored.parts and stored.whole(key) != shape
+        if key in stored.shards and stored.shape(key) != shape
     ]
-    missing = [key for key in mapping.ours if key not in stored.parts]
-    unknown = [key for key in stored.parts if key not in mapping.ours and _is_weight(key)]
+    missing = [key for key in mapping.ours if key not in stored.shards]
+    unknown = [key for key in stored.shards if key not in mapping.ours and _is_weight(key)]
     faults = {"missing": missing, "unknown": unknown, "misshapen": wrong}
     _raise_faults(stored.directory, faults)
 

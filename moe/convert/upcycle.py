@@ -92,12 +92,12 @@ def upcycle(
         DataError: `out` exists, or another process is making it.
     """
 
-    def use(found: Path) -> ModelConfig:
+    def convert(checkpoint_dir: Path) -> ModelConfig:
         with disk_errors(out), new_directory(out) as partial:
-            return _upcycled(found, partial, how, progress)
+            return _upcycled(checkpoint_dir, partial, how, progress)
 
     if not (source / "config.json").is_file():
-        return use_checkpoint(source, None, use)
+        return use_checkpoint(source, None, convert)
     with disk_errors(out), new_directory(out) as partial:
         dense = partial / "dense"
         from_hub(source, dense)
@@ -199,7 +199,7 @@ class _Reader:
         return (rows * self.sparse.init_std).repeat_interleave(self.how.granularity, dim=0)
 
     def _dense_block(self, key: str, where: tuple[slice, ...]) -> torch.Tensor:
-        full_shape = self.stored.whole(key)
+        full_shape = self.stored.shape(key)
         cuts = [cut.indices(n) for cut, n in zip(where, full_shape, strict=False)]
         start = tuple(cut[0] for cut in cuts) + (0,) * (len(full_shape) - len(cuts))
         shape = tuple(cut[1] - cut[0] for cut in cuts) + full_shape[len(cuts) :]

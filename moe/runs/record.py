@@ -36,9 +36,9 @@ def read_record(run_dir: Path) -> Record:
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from None
     if not isinstance(record, dict) or record.get("format") != RECORD_FORMAT:
-        found = record.get("format") if isinstance(record, dict) else type(record).__name__
+        version = record.get("format") if isinstance(record, dict) else type(record).__name__
         raise ConfigError(
-            f"{file}: format {found!r} is not {RECORD_FORMAT}: read it with the version of"
+            f"{file}: format {version!r} is not {RECORD_FORMAT}: read it with the version of"
             " moescale that wrote it"
         )
     ledger = record.get("ledger")

@@ -67,8 +67,8 @@ def resolve_preset(name: str) -> str:
 
 def why_not(name: str) -> str | None:
     """Return why a model cannot be expressed, where that is known; `name` as anyone writes it."""
-    found = (why for model, why in NOT_EXPRESSIBLE.items() if _key(name).startswith(_key(model)))
-    return next(found, None)
+    reasons = (why for model, why in NOT_EXPRESSIBLE.items() if _key(name).startswith(_key(model)))
+    return next(reasons, None)
 
 
 def preset_model(name: str) -> dict[str, Any]:

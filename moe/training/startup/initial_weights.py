@@ -90,8 +90,8 @@ def whole_names(chunk: Any) -> list[tuple[str, nn.Parameter]]:
     }
     if chunk.share_embeddings_and_output_weights:
         whole["output_layer."] = "embedding.word_embeddings."
-    found = []
+    named = []
     for name, weight in chunk.named_parameters():
         local = next((prefix for prefix in whole if name.startswith(prefix)), "")
-        found.append((whole.get(local, "") + name.removeprefix(local), weight))
-    return found
+        named.append((whole.get(local, "") + name.removeprefix(local), weight))
+    return named

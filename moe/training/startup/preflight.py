@@ -78,9 +78,9 @@ def _check_init(experiment: Experiment, init: Path) -> None:
             " that `moe train` or `moe convert` printed"
         )
     assert experiment.data.store is not None
-    found = Store.open(experiment.data.store).manifest.tokenizer
+    tokenizer = Store.open(experiment.data.store).manifest.tokenizer
     file = tokenizer_file(init)
-    if file is not None and file_sha256(file) != found.sha256:
+    if file is not None and file_sha256(file) != tokenizer.sha256:
         raise ConfigError(
             f"{experiment.data.store}: made with another tokenizer than train.init's: build it"
             f" again with --tokenizer {file.parent if file.name == TOKENIZER_FILE else file}"

@@ -52,13 +52,19 @@ def _save(root: Path, step: int, value: float) -> None:
     import torch
 
     from moe.checkpoint.format import Snapshot
-    from moe.checkpoint.index import Part
+    from moe.checkpoint.index import TensorShard
     from moe.checkpoint.writer import Checkpointer
 
-    part = Part(key="weight", whole=(4,), offset=(0,), shape=(4,), file="rank-00000.safetensors",
-                name="0")  # fmt: skip
+    shard = TensorShard(
+        key="weight",
+        global_shape=(4,),
+        offset=(0,),
+        shape=(4,),
+        file="rank-00000.safetensors",
+        name="0",
+    )
     writer = Checkpointer(root, keep=1)
-    writer.save(step, Snapshot({"0": torch.full((4,), value)}, [part], {}), {"tokens": step})
+    writer.save(step, Snapshot({"0": torch.full((4,), value)}, [shard], {}), {"tokens": step})
     writer.wait()
 
 
@@ -78,7 +84,7 @@ def _found(root: Path) -> float | None:
 def _crash_everywhere(before: list[float], value: float, root: Path) -> list[float | None]:
     """Save after others, crash before each change; returns what is found each time.
 
-    A value's integer part is its step.
+    A value's integer shard is its step.
     """
     import torch.distributed as dist
 

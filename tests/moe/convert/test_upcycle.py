@@ -87,7 +87,7 @@ def test_what_is_made_has_the_layers_asked_for(dense: dict[str, Path], tmp_path:
     assert sparse.sparse_layers == (False, True, False)
     assert checkpoint_model(tmp_path / "out") == sparse
     stored = StoredTensors(tmp_path / "out", read_index(tmp_path / "out"))
-    shapes = {key: torch.Size(stored.whole(key)) for key in stored.parts}
+    shapes = {key: torch.Size(stored.shape(key)) for key in stored.shards}
     assert sum(shape.numel() for shape in shapes.values()) == ledger(sparse, 1).total_parameters
     assert shapes["decoder.layers.1.mlp.experts.gate_up"] == (4, 2, 48, 32)
 
@@ -112,7 +112,7 @@ def test_shards_are_parts_of_the_dense_network_with_one_router_row(
 
 
 def _whole(stored: StoredTensors, key: str) -> torch.Tensor:
-    whole = torch.empty(stored.whole(key))
+    whole = torch.empty(stored.shape(key))
     assert stored.read_block(whole, key, (0,) * whole.dim(), tuple(whole.shape))
     return whole
 
