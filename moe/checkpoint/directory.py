@@ -181,7 +181,7 @@ def set_aside_after(root: Path, step: int) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Return the JSON values kept beside a checkpoint's tensors."""
+    """Return the JSON values stored beside a checkpoint's tensors."""
     try:
         state: dict[str, Any] = json.loads((path / STATE).read_text())
         return state

@@ -43,7 +43,7 @@ from moe.errors import ConfigError
 
 
 class Block(NamedTuple):
-    """A block of a global tensor, whose shape is `whole`; `offset` and `shape` in elements."""
+    """A block of a global tensor; `offset` and `shape` in elements."""
 
     key: str
     global_shape: tuple[int, ...]
@@ -140,17 +140,17 @@ def _shape(value: ShardedTensor) -> tuple[int, ...]:
     return lead + tuple(value.local_shape)
 
 
-def read_sharded(directory: Path, wanted: ShardedStateDict) -> dict[str, Any]:
-    """Return `wanted` with every sharded value replaced by what `directory` holds of it.
+def read_sharded(directory: Path, requested: ShardedStateDict) -> dict[str, Any]:
+    """Return `requested` with every sharded value replaced by what `directory` holds of it.
 
-    Objects that were kept per rank (random state) are None under another number of ranks.
+    Objects that were saved per rank (random state) are None under another number of ranks.
 
     Raises:
         ConfigError: A tensor is missing or has another shape.
     """
     index = read_index(directory)
-    wanted, local, factories = load_preprocess(wanted)
-    sharded, _common = extract_sharded_base(wanted)
+    requested, local, factories = load_preprocess(requested)
+    sharded, _common = extract_sharded_base(requested)
     reader = _Reader(directory, index)
     state: dict[str, Any] = _with_integer_keys(index["common"])
     merge(state, local)
@@ -172,25 +172,25 @@ class _Reader:
         self.directory = directory
         self.stored = StoredTensors(directory, index)
 
-    def read(self, wanted: Any) -> Any:
-        if isinstance(wanted, ShardedObject):
-            shards = self.stored.shards.get(wanted.unique_key)
+    def read(self, requested: Any) -> Any:
+        if isinstance(requested, ShardedObject):
+            shards = self.stored.shards.get(requested.unique_key)
             return self.stored.get(next(iter(shards.values()))) if shards else None
-        return self._read_tensor(wanted) if isinstance(wanted, ShardedTensor) else wanted
+        return self._read_tensor(requested) if isinstance(requested, ShardedTensor) else requested
 
-    def _read_tensor(self, wanted: ShardedTensor) -> torch.Tensor:
-        stored, whole = self.stored.shape(wanted.key), tuple(wanted.global_shape)
-        if stored != whole and not wanted.allow_shape_mismatch:
+    def _read_tensor(self, requested: ShardedTensor) -> torch.Tensor:
+        stored, expected = self.stored.shape(requested.key), tuple(requested.global_shape)
+        if stored != expected and not requested.allow_shape_mismatch:
             raise ConfigError(
-                f"{self.directory}: tensor {wanted.key} is {list(stored)} in the"
-                f" checkpoint and {list(whole)} in the model"
+                f"{self.directory}: tensor {requested.key} is {list(stored)} in the"
+                f" checkpoint and {list(expected)} in the model"
             )
-        if wanted.data is None:
-            wanted.init_data("cpu")
-        target = torch.empty_like(wanted.data)
-        is_whole = self.stored.read_block(
-            target, wanted.key, tuple(wanted.global_offset), _shape(wanted)
+        if requested.data is None:
+            requested.init_data("cpu")
+        target = torch.empty_like(requested.data)
+        is_complete = self.stored.read_block(
+            target, requested.key, tuple(requested.global_offset), _shape(requested)
         )
-        if not is_whole and not wanted.allow_shape_mismatch:
-            raise ConfigError(f"{self.directory}: parts of tensor {wanted.key} are missing")
+        if not is_complete and not requested.allow_shape_mismatch:
+            raise ConfigError(f"{self.directory}: parts of tensor {requested.key} are missing")
         return target

@@ -1,7 +1,7 @@
 """A checkpoint resharded for another layout, offline: no GPU, one rank's shards in memory.
 
-Every layout reads every checkpoint as it is; files cut for a layout are read whole instead of in
-slices. What each rank will hold is asked of megatron-core, pretending to be that rank.
+Every layout reads every checkpoint as it is; from files cut for its layout, a rank reads whole
+files instead of slices. What each rank will hold is asked of megatron-core, pretending to be that rank.
 """
 
 import re
@@ -140,12 +140,12 @@ def _write(  # noqa: PLR0913
         shards: list[TensorShard] = []
         tensors: dict[str, torch.Tensor] = {}
         with fake_rank(layout, rank, num_ranks):
-            wanted = _wanted(model, layout)
-        for block in wanted:
+            blocks = _blocks_of_rank(model, layout)
+        for block in blocks:
             for key in states.get(block.key, ()):
-                place = (key, block.offset, block.shape)
-                if place not in seen:
-                    seen.add(place)
+                position = (key, block.offset, block.shape)
+                if position not in seen:
+                    seen.add(position)
                     shard = TensorShard(
                         key=key,
                         global_shape=block.global_shape,
@@ -172,7 +172,7 @@ def _write(  # noqa: PLR0913
     return len({key for key, *_ in seen})
 
 
-def _wanted(model: ModelConfig, layout: Layout) -> list[Block]:
+def _blocks_of_rank(model: ModelConfig, layout: Layout) -> list[Block]:
     chunks = build_model(model, layout, Precision(), seed=None)
     return [b for chunk in chunks for b in blocks_of(chunk.sharded_state_dict())]
 

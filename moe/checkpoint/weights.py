@@ -16,8 +16,8 @@ def load_weights(checkpoint: Path, chunks: Sequence[Any]) -> int:
         ConfigError: A file is missing or damaged, or a tensor does not fit the model.
     """
     verify_files(checkpoint)
-    wanted = {f"model{i}": chunk.sharded_state_dict() for i, chunk in enumerate(chunks)}
-    loaded = read_sharded(checkpoint, wanted)
+    requested = {f"model{i}": chunk.sharded_state_dict() for i, chunk in enumerate(chunks)}
+    loaded = read_sharded(checkpoint, requested)
     for i, chunk in enumerate(chunks):
         chunk.load_state_dict(loaded[f"model{i}"])
     return int(read_state(checkpoint)["step"])

@@ -83,9 +83,9 @@ def last_rows(path: Path, count: int) -> list[Row]:
 def filter_rows(path: Path, keep: Callable[[Row], bool]) -> None:
     """Atomically drop the rows that `keep` rejects, and lines that are damaged or cut off."""
     lines = path.read_bytes().split(b"\n")
-    kept = [line for line in lines if (row := _parse(line)) is not None and keep(row)]
+    retained = [line for line in lines if (row := _parse(line)) is not None and keep(row)]
     with atomic_file(path) as file:
-        file.writelines(line + b"\n" for line in kept)
+        file.writelines(line + b"\n" for line in retained)
 
 
 def _parse(line: bytes) -> Row | None:

@@ -30,7 +30,7 @@ class CheckpointSaver:
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Copy the state of `step` and begin to write it; waits for the save before.
 
-        `state` are JSON values that are kept beside the trainer's.
+        `state` are JSON values that are stored beside the trainer's.
         """
         self.wait()
         self.trainer.wait_for_param_gather()

@@ -84,14 +84,14 @@ def whole_names(chunk: Any) -> list[tuple[str, nn.Parameter]]:
 
     Layers are counted over all pipeline stages, from 0; a tied LM head is the embedding.
     """
-    whole = {
+    global_prefixes = {
         f"decoder.layers.{i}.": f"decoder.layers.{layer.layer_number - 1}."
         for i, layer in enumerate(chunk.decoder.layers)
     }
     if chunk.share_embeddings_and_output_weights:
-        whole["output_layer."] = "embedding.word_embeddings."
+        global_prefixes["output_layer."] = "embedding.word_embeddings."
     named = []
     for name, weight in chunk.named_parameters():
-        local = next((prefix for prefix in whole if name.startswith(prefix)), "")
-        named.append((whole.get(local, "") + name.removeprefix(local), weight))
+        local = next((prefix for prefix in global_prefixes if name.startswith(prefix)), "")
+        named.append((global_prefixes.get(local, "") + name.removeprefix(local), weight))
     return named
