@@ -1,7 +1,7 @@
 """A checkpoint resharded for another layout, offline: no GPU, one rank's shards in memory.
 
-Every layout reads every checkpoint as it is; from files cut for its layout, a rank reads whole
-files instead of slices. What each rank will hold is asked of megatron-core, pretending to be that rank.
+Every layout reads every checkpoint as it is; from files cut for its own, a rank reads whole files
+instead of slices. megatron-core tells what each rank will hold, acting as that rank.
 """
 
 import re
