@@ -1,11 +1,10 @@
-"""Runs several `moe bench` commands in one process; prints {name: {code, out, error}} as JSON."""
+"""Several `moe bench` commands, run in one process."""
 
-import json
-import sys
+from typing import Any
 
 from typer.testing import CliRunner
 
-from moescale import app
+from tests.support.trained_runs import leave_group
 
 STEP = (
     "bench step small --layers 1 --seq-len 64 --micro-batch 2 --repeats 2 --warmup 1"
@@ -27,8 +26,11 @@ COMMANDS = {
 }
 
 
-def main() -> None:
-    dense = sys.argv[1]
+def run_all(dense: str) -> dict[str, dict[str, Any]]:
+    """Run every command in this process; returns {name: {code, out, error}}."""
+    leave_group()
+    from moescale import app
+
     found = {}
     for name, command in COMMANDS.items():
         result = CliRunner().invoke(app, command.format(dense=dense).split())
@@ -38,8 +40,4 @@ def main() -> None:
             "out": result.stdout,
             "error": str(error) if error else "",
         }
-    print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()
+    return found

@@ -1,6 +1,10 @@
 """Run directories and models for the tests of what is done with a trained model."""
 
+import contextlib
 import json
+import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,22 +87,34 @@ def command(*arguments: str | Path) -> tuple[int, str, str]:
 
 
 def run_command(arguments: tuple[str, ...]) -> tuple[int, str, str]:
-    """Run `moe ...` in this process, which is no rank of a group any more."""
-    import contextlib
-    import io
-    import os
-    import sys
+    """Run `moe ...` in this process, which is no rank of a group any more.
 
-    for name in (*GROUP, "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"):
-        os.environ.pop(name, None)
+    The outputs include those of processes that the command starts.
+    """
+    leave_group()
     import moescale
 
     sys.argv = ["moe", *arguments]
-    out, err = io.StringIO(), io.StringIO()
     code: Any = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            moescale.main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
-    return int(code), out.getvalue(), err.getvalue()
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                moescale.main()
+            except SystemExit as exit_:
+                code = exit_.code or 0
+        return int(code), _written(out), _written(err)
+
+
+def leave_group() -> None:
+    """Forget that this process was forked as a rank."""
+    for name in (*GROUP, "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"):
+        os.environ.pop(name, None)
+
+
+def _written(file: Any) -> str:
+    file.flush()
+    file.seek(0)
+    text: str = file.read()
+    return text

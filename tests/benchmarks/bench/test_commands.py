@@ -1,19 +1,17 @@
 """`moe bench` on the real engine: what a result holds, and that its parts add up."""
 
 import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.bench_commands import run_all
+from tests.support.distributed import Ranks, run_ranks
+from tests.support.fault_injection import wait_until
+from tests.support.trained_runs import command, run_command
 
 pytestmark = pytest.mark.engine
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 DENSE = """
 [model]
 num_layers = 1
@@ -25,20 +23,11 @@ max_seq_len = 128
 """
 
 
-def run(command: list[str]) -> Any:
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=600, env=ENVIRONMENT
-    )
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     dense = tmp_path_factory.mktemp("bench") / "dense.toml"
     dense.write_text(DENSE)
-    command = [sys.executable, str(ROOT / "tests/support/bench_commands.py"), str(dense)]
-    done = run(command)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = run_ranks(1, run_all, str(dense))[0]
     return found
 
 
@@ -167,12 +156,11 @@ def test_mistakes_are_one_line(results: dict[str, Any]) -> None:
 
 
 def test_collectives_between_two_processes_are_kept(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "moescale", "bench", "collectives", "--nproc", "2", "--size",
-               "4096", "--repeats", "2", "--warmup", "1", "--json",
-               "--out", str(tmp_path / "kept.jsonl")]  # fmt: skip
-    done = run(command)
-    assert done.returncode == 0, done.stderr[-3000:]
-    records = json.loads(done.stdout)
+    words = ["bench", "collectives", "--nproc", "2", "--size", "4096", "--repeats", "2",
+             "--warmup", "1", "--json", "--out", str(tmp_path / "kept.jsonl")]  # fmt: skip
+    code, out, err = command(*words)
+    assert code == 0, err[-3000:]
+    records = json.loads(out)
     found = {record["case"]["operation"]: record for record in records}
     assert set(found) == {"all_reduce", "all_gather", "reduce_scatter", "all_to_all"}
     reduced = found["all_reduce"]["result"]
@@ -181,36 +169,35 @@ def test_collectives_between_two_processes_are_kept(tmp_path: Path) -> None:
     gathered = found["all_gather"]["result"]
     assert gathered["bus_bytes_per_s"] == pytest.approx(gathered["algorithm_bytes_per_s"] / 2)
     assert reduced["algorithm_bytes_per_s"] == pytest.approx(4096 / reduced["time_s"]["median"])
-    again = run(command)
-    assert again.stderr.count("kept from an earlier run") == 4
-    assert json.loads(again.stdout) == records
+    _, out, err = command(*words)
+    assert err.count("kept from an earlier run") == 4
+    assert json.loads(out) == records
 
 
 def test_a_killed_benchmark_goes_on_where_it_was(tmp_path: Path) -> None:
     out = tmp_path / "layers.jsonl"
-    command = [sys.executable, "-m", "moescale", "bench", "layer", "--hidden", "64", "--ffn", "64",
-               "--tokens", "64", "--tokens", "256", "--repeats", "2", "--warmup", "0",
-               "--out", str(out), "--json"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ENVIRONMENT) as process:
-        while not out.exists() and process.poll() is None:
-            time.sleep(0.02)
-        process.kill()
+    words = ("bench", "layer", "--hidden", "64", "--ffn", "64", "--tokens", "64", "--tokens", "256",
+             "--repeats", "2", "--warmup", "0", "--out", str(out), "--json")  # fmt: skip
+    started = Ranks(1, run_command, words)
+    wait_until(lambda: out.exists() or not started.processes[0].is_alive())
+    started.kill()
     first = json.loads(out.read_text().splitlines()[0])
-    done = run(command)
-    assert done.returncode == 0, done.stderr[-3000:]
-    records = json.loads(done.stdout)
+    code, printed, err = command(*words)
+    assert code == 0, err[-3000:]
+    records = json.loads(printed)
     assert [record["case"]["tokens"] for record in records] == [64, 256]
     assert records[0] == first
-    assert "kept from an earlier run" in done.stderr
+    assert "kept from an earlier run" in err
 
 
 def test_pipeline_stages_name_their_waiting(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "moescale", "bench", "step", "tiny", "--nproc", "2", "--set",
-               "parallel.pp=2", "--seq-len", "32", "--micro-batch", "1", "--global-batch", "2",
-               "--routing", "natural", "--repeats", "2", "--warmup", "0", "--json"]  # fmt: skip
-    done = run(command)
-    assert done.returncode == 0, done.stderr[-3000:]
-    [record] = json.loads(done.stdout)
+    code, out, err = command(
+        "bench", "step", "tiny", "--nproc", "2", "--set", "parallel.pp=2", "--seq-len", "32",
+        "--micro-batch", "1", "--global-batch", "2", "--routing", "natural", "--repeats", "2",
+        "--warmup", "0", "--json",
+    )  # fmt: skip
+    assert code == 0, err[-3000:]
+    [record] = json.loads(out)
     split = dict(record["result"]["split_s"])
     whole, waiting = split.pop("step"), split.pop("communication")
     assert sum(split.values()) == pytest.approx(whole)
