@@ -27,7 +27,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "pp2_vpp2": (2, {"pp": 2, "vpp": 2}),
     "etp2_uneven_pp2": (4, {"tp": 2, "etp": 2, "pp": 2, "stage_layers": [1, 3]}),
 }
-SAVED_AT, STEPS = 3, 23
+SAVED_AT, STEPS = 3, 8
 TRAIN = {"steps": STEPS, "warmup_steps": 1}
 
 
