@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS ?= test
-# Two workers, a file at a time: half the tests wait for processes of their own.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
+# Four workers, a file at a time: half the tests wait for processes of their own.
+PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=25
 STAMP := $(VENV)/.installed-$(EXTRAS)
 
 .PHONY: demo test lint engine-test docs picture env clean
