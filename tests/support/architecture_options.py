@@ -218,13 +218,15 @@ def tokens_counted_for_bias(experiment: Experiment) -> tuple[list[int], list[int
     """Return each router's count after an evaluation, and after one more forward pass."""
     import torch
 
+    from moe.training.held_out import evaluate_held_out
+
     with started(experiment) as trainer:
         routers = [m for c in trainer.chunks for m in c.module.modules() if hasattr(m, "rule")]
 
         def counts() -> list[int]:
             return [int(router.local_tokens_per_expert.sum()) for router in routers]
 
-        trainer.evaluate()
+        evaluate_held_out(trainer)
         evaluated = counts()
         batch = trainer.loader.step(0)[0]
         with torch.enable_grad():
