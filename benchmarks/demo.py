@@ -131,7 +131,7 @@ def _build_store(sources: Sequence[Path], store: Path, print_line: Callable[[str
         print_line(f"keep the token store made before: {store}")
     else:
         write_text(sources_file, names)  # first, so that a demo killed from here on can resume
-        print_line(f"tokenise {len(sources)} files and folders under {os.path.commonpath(sources)}")
+        print_line(f"tokenize {len(sources)} files and folders under {os.path.commonpath(sources)}")
         with show_progress() as report:
             build_store(
                 sources,

@@ -1,8 +1,8 @@
-"""Secrets planted in the training split, for memorisation tests.
+"""Secrets planted in the training split, for memorization tests.
 
 After Carlini et al., "The Secret Sharer" (arXiv:1802.08232): random sequences in a fixed frame,
 some planted a known number of times, some never; how much more likely a trained model finds the
-planted ones measures what it has memorised.
+planted ones measures what it has memorized.
 """
 
 import hashlib

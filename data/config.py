@@ -23,7 +23,7 @@ class DataConfig(FrozenModel):
     store: Path | None = None
     """Token store directory written by `moe data build`."""
     more_stores: tuple[Path, ...] = ()
-    """Further stores made with the same tokeniser; their sources are named `FOLDER/SOURCE`."""
+    """Further stores made with the same tokenizer; their sources are named `FOLDER/SOURCE`."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sample order."""
     weights: dict[str, NonNegativeFloat] | None = None

@@ -16,7 +16,7 @@ class BuildProgress:
 
     stage: str
     done: int = 0
-    """Bytes of input while cleaning and tokenising, documents while writing."""
+    """Bytes of input while cleaning and tokenizing, documents while writing."""
     total: int = 0
     """The same at the end; 0 where unknown."""
     documents: int = 0

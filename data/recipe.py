@@ -35,7 +35,7 @@ class CleanRecipe(FrozenModel):
     """Cleaning steps, in the order in which they run; each is off unless set."""
 
     unicode: Literal["none", "nfc", "nfkc"] = "none"
-    """Unicode normalisation form."""
+    """Unicode normalization form."""
     min_characters: int = Field(default=1, ge=1)
     """Shorter documents are dropped."""
     max_characters: int | None = Field(default=None, ge=1)
@@ -64,7 +64,7 @@ class CleanRecipe(FrozenModel):
 
 
 class CanaryRecipe(FrozenModel):
-    """Secrets planted in the training split, to measure later what a model memorises."""
+    """Secrets planted in the training split, to measure later what a model memorizes."""
 
     count: int = Field(default=10, ge=1)
     """Distinct canaries for each entry of `repeats`."""

@@ -27,7 +27,7 @@ TOKENIZER_CHARACTERS = 16_000_000
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What is tokenised, and by how many workers."""
+    """What is tokenized, and by how many workers."""
 
     num_bytes: int
     """UTF-8 bytes of text."""
@@ -116,7 +116,7 @@ def _timed(name: str, source: Path, tokenizer: Path, workers: int) -> dict[str, 
 
 
 def _prepare(text: Sequence[Path], plan: BuildPlan, folder: Path) -> tuple[Path, Path]:
-    """Write the distinct documents as JSON lines, and a tokeniser trained on the first of them."""
+    """Write the distinct documents as JSON lines, and a tokenizer trained on the first of them."""
     source, tokenizer = folder / "text.jsonl", folder / "tokenizer.json"
     size, sample, characters = 0, [], 0
     with source.open("w", encoding="utf-8") as lines:

@@ -25,7 +25,7 @@ _tokenizer: Any
 
 
 def moescale_tool(source: Path, tokenizer: Path, out: Path, workers: int) -> int:
-    """Build a store: read, check, drop equal texts, tokenise, write, hash, flush to disk."""
+    """Build a store: read, check, drop equal texts, tokenize, write, hash, flush to disk."""
     from data.build.build import build_recipe
     from data.recipe import make_recipe
 
@@ -34,7 +34,7 @@ def moescale_tool(source: Path, tokenizer: Path, out: Path, workers: int) -> int
 
 
 def datasets_tool(source: Path, tokenizer: Path, out: Path, workers: int) -> int:
-    """Load the lines with Hugging Face datasets and map the tokeniser over them, in batches."""
+    """Load the lines with Hugging Face datasets and map the tokenizer over them, in batches."""
     from datasets import disable_caching, disable_progress_bars, load_dataset
 
     disable_progress_bars()

@@ -88,7 +88,7 @@ def _open_megatron(corpus: Corpus) -> Read:
 
 
 class _MegatronTokenizer:
-    """What GPTDataset reads of a tokeniser."""
+    """What GPTDataset reads of a tokenizer."""
 
     eod = 256
     pad = 257

@@ -188,7 +188,7 @@ def build(
         typer.Argument(help="Files and folders.  [default: installed packages]", metavar="SRC..."),
     ] = None,
     *,
-    megabytes: Annotated[float, typer.Option(help="Text to tokenise, MB.", min=0.1)] = 64.0,
+    megabytes: Annotated[float, typer.Option(help="Text to tokenize, MB.", min=0.1)] = 64.0,
     vocab_size: Annotated[int, typer.Option(help="Ids of the BPE trained here.", min=300)] = 16384,
     workers: Annotated[int | None, typer.Option(help="Processes.  [default: cores]", min=1)] = None,
     options: "BenchOptions",

@@ -19,7 +19,7 @@ class PhaseTotal:
     joules: float = 0.0
     seconds: float = 0.0
     segments: int = 0
-    """Uninterrupted intervals; a counter reading at each end brings its quantisation error."""
+    """Uninterrupted intervals; a counter reading at each end brings its quantization error."""
 
 
 @dataclass
@@ -76,7 +76,7 @@ class PhaseMeter:
 
     @property
     def quantum_joules(self) -> float | None:
-        """Quantisation error of one segment, J: that of two readings at the highest power.
+        """Quantization error of one segment, J: that of two readings at the highest power.
 
         `None` for a model, which has no counter.
         """

@@ -37,7 +37,7 @@ def _add_samples(totals: Totals, intervals: list[PhaseInterval], samples: PowerS
     quantum = 2 * samples.interval_s * samples.max_watts
     for interval in intervals:
         seconds = interval.end_s - interval.begin_s
-        totals.add(interval.phase, seconds=seconds, quantisation=quantum)
+        totals.add(interval.phase, seconds=seconds, quantization=quantum)
         try:
             totals.add(interval.phase, joules=samples.joules(interval.begin_s, interval.end_s))
         except SourceLostError as error:

@@ -30,14 +30,14 @@ class EnergyOrigin:
     """`None` where nothing was metered."""
 
     def energy(
-        self, joules: float, quantisation_joules: float | None, reason: str | None = None
+        self, joules: float, quantization_joules: float | None, reason: str | None = None
     ) -> Measurement:
         """Return joules as a measurement.
 
-        `quantisation_joules` (J) is what the counter's resolution leaves uncertain; a modelled
+        `quantization_joules` (J) is what the counter's resolution leaves uncertain; a modelled
         number has no counter, and takes none. `reason` is what limits the number.
         """
-        uncertainty = quantisation_joules if self.kind == "measured" else None
+        uncertainty = quantization_joules if self.kind == "measured" else None
         return Measurement(
             value=joules, unit="J", uncertainty=uncertainty, reason=reason, **self.to_json()
         )

@@ -65,7 +65,7 @@ class GpuModelSource:
             device=device,
             resolution_s=0.0,
             max_power_watts=self._watts,
-            note=f"{watts:g} W ({origin}) x utilisation {utilisation:g} x wall time",
+            note=f"{watts:g} W ({origin}) x utilization {utilisation:g} x wall time",
         )
 
     def read_joules(self) -> float:

@@ -59,11 +59,11 @@ def _meter(energy: Mapping[str, Any]) -> list[Any]:
 
 
 def _quantization(energy: Mapping[str, Any]) -> str:
-    """Return the quantisation error that the counter's resolution leaves, in words."""
+    """Return the quantization error that the counter's resolution leaves, in words."""
     total = Measurement.from_json(energy["total"]) if energy.get("total") else None
     if total is None or total.value is None or energy.get("kind") != "measured":
-        return "quantisation error: none stated; only a counter has one"
+        return "quantization error: none stated; only a counter has one"
     fraction = (total.uncertainty or 0.0) / total.value if total.value else 0.0
     every = energy.get("resolution_s")
     updates = f" (the counter is updated every {significant(every)} s)" if every else ""
-    return f"quantisation error of the total: ± {readable(fraction, 'share')}{updates}"
+    return f"quantization error of the total: ± {readable(fraction, 'share')}{updates}"

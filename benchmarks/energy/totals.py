@@ -13,7 +13,8 @@ class Totals:
     """Joules and seconds by phase over all devices, of this start and all earlier ones."""
 
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
-    """`joules` over all devices, `seconds` on rank 0's clock, `quantisation_joules`."""
+    """`joules` over all devices, `seconds` on rank 0's clock, and `quantisation_joules`, which is
+    spelled as in the files of older runs."""
     reasons: list[str] = field(default_factory=list)
     """Why joules are missing; empty where the totals are complete."""
     starts: int = 1
@@ -47,15 +48,15 @@ class Totals:
         return self.phases.get("train", {}).get("seconds", 0.0)
 
     def add(
-        self, phase: str, *, joules: float = 0.0, seconds: float = 0.0, quantisation: float = 0.0
+        self, phase: str, *, joules: float = 0.0, seconds: float = 0.0, quantization: float = 0.0
     ) -> None:
-        """Add to a phase: energy (J), time (s), and the energy's quantisation error (J)."""
+        """Add to a phase: energy (J), time (s), and the energy's quantization error (J)."""
         total = self.phases.setdefault(
             phase, {"joules": 0.0, "seconds": 0.0, "quantisation_joules": 0.0}
         )
         total["joules"] += joules
         total["seconds"] += seconds
-        total["quantisation_joules"] += quantisation
+        total["quantisation_joules"] += quantization
 
     def energy(self, origin: EnergyOrigin, phase: str | None = None) -> Measurement:
         """Return a phase's energy (all phases: `None`), J."""
@@ -121,7 +122,7 @@ def add_reports(
     for report in first_of_each_device(reports):
         for name, phase in report["phases"].items():
             quantum = report["quantum_joules"] or 0.0
-            totals.add(name, joules=phase["joules"], quantisation=quantum * phase["segments"])
+            totals.add(name, joules=phase["joules"], quantization=quantum * phase["segments"])
     rank_0 = reports[0] or {}
     for name, phase in rank_0.get("phases", {}).items():
         totals.add(name, seconds=phase["seconds"])

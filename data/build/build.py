@@ -188,7 +188,7 @@ def _finished_folder(
 def _run(folder: BuildFolder, inputs: InputFiles, options: _Options) -> BuildFolder:
     """Process the work units that have no output yet."""
     total = sum(file.num_bytes for file in inputs.files) // folder.shard[1]
-    state = BuildProgress("clean and tokenise", total=total)
+    state = BuildProgress("clean and tokenize", total=total)
     num_units = 0
 
     def add(unit: WorkUnit, tally: Tally, tokens: int) -> None:

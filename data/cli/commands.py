@@ -25,7 +25,7 @@ EosOption = Annotated[str | None, typer.Option(help="The token that ends a docum
 
 @app.callback()
 def _about() -> None:
-    """Documents to a clean, tokenised Arrow store."""
+    """Documents to a clean, tokenized Arrow store."""
 
 
 @app.command()
@@ -137,7 +137,7 @@ def import_(
     held_out: HeldOutOption = 0.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a store of Megatron's tokens, without tokenising again."""
+    """Make a store of Megatron's tokens, without tokenizing again."""
     from data.cli.running import RESTART, print_summary, running
     from data.store.megatron_indexed import import_indexed
     from data.tokenization.tokenizer import byte_tokenizer, local_tokenizer

@@ -8,7 +8,7 @@ from data.inspection.summary import HISTOGRAM_TITLES, edge_text, summary
 from data.storage.atomic import write_text
 from data.store.manifest import Manifest
 
-COLOURS = ("#2a6f97", "#e07a5f", "#81b29a", "#8d6a9f")
+COLORS = ("#2a6f97", "#e07a5f", "#81b29a", "#8d6a9f")
 LAYOUT = {
     "height": 300,
     "margin": {"l": 60, "r": 20, "t": 10, "b": 60},
@@ -62,7 +62,7 @@ def _with_prefix(counts: Mapping[str, int], prefix: str) -> dict[str, int]:
 
 
 def _bar(name: str, title: str, labels: list[str], counts: Any) -> dict[str, Any]:
-    trace = {"type": "bar", "x": labels, "y": list(counts), "marker": {"color": COLOURS[0]}}
+    trace = {"type": "bar", "x": labels, "y": list(counts), "marker": {"color": COLORS[0]}}
     axes = {"xaxis": {"type": "category"}, "yaxis": {"title": {"text": "documents"}}}
     if name == "found":
         axes["yaxis"] = {"title": {"text": "findings"}}
@@ -77,9 +77,9 @@ def _sources(sources: list[dict[str, Any]], splits: Mapping[str, Any]) -> dict[s
             "name": split,
             "x": names,
             "y": [source["splits"][split] for source in sources],
-            "marker": {"color": colour},
+            "marker": {"color": color},
         }
-        for split, colour in zip(splits, COLOURS, strict=False)
+        for split, color in zip(splits, COLORS, strict=False)
     ]
     axes = {"xaxis": {"type": "category"}, "yaxis": {"title": {"text": "tokens"}}}
     layout = LAYOUT | axes | {"barmode": "stack"}

@@ -110,7 +110,7 @@ class TokenStream:
         reader = open_arrow(path)
         schema = reader.schema
         if (schema.metadata or {}).get(TOKENIZER_KEY) != self._tokenizer_sha256:
-            raise DataError(f"{path}: tokenised with another tokenizer than the store's manifest")
+            raise DataError(f"{path}: tokenized with another tokenizer than the store's manifest")
         if schema.names != ["tokens"] or str(schema.field(0).type) != self._dtype:
             raise DataError(f"{path}: not a token shard of type {self._dtype}")
         return reader

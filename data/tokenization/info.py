@@ -9,7 +9,7 @@ TOKENIZER_FILE = "tokenizer.json"
 
 
 class TokenizerInfo(FrozenModel):
-    """Which tokeniser made the token ids."""
+    """Which tokenizer made the token ids."""
 
     kind: Literal["bytes", "huggingface"]
     """UTF-8 bytes, or a `tokenizer.json` of the tokenizers library (trained here or given)."""

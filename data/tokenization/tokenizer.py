@@ -24,15 +24,15 @@ class Tokenizer:
     """Text to token ids and back; special tokens spelled out in a text stay plain text."""
 
     def __init__(self, text: str, origin: str, eos_token: str | None = None) -> None:
-        """Make a tokeniser from the text of a `tokenizer.json`.
+        """Make a tokenizer from the text of a `tokenizer.json`.
 
         Args:
-            text: A Hugging Face `tokenizer.json`, or what a byte tokeniser saves.
+            text: A Hugging Face `tokenizer.json`, or what a byte tokenizer saves.
             origin: Where the text is from, for error messages.
             eos_token: The token that ends a document. Default: the usual one it has.
 
         Raises:
-            DataError: The text is no tokeniser, or no end-of-document token can be told.
+            DataError: The text is no tokenizer, or no end-of-document token can be told.
         """
         self.text = text
         self._model: tokenizers.Tokenizer | None = None
@@ -91,7 +91,7 @@ class Tokenizer:
 
 
 def byte_tokenizer(eos_token: str | None = None) -> Tokenizer:
-    """Return the tokeniser whose ids are UTF-8 bytes, with id 256 ending a document."""
+    """Return the tokenizer whose ids are UTF-8 bytes, with id 256 ending a document."""
     return Tokenizer(BYTES_JSON, "bytes", eos_token)
 
 

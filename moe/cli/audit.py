@@ -25,7 +25,7 @@ def audit(  # noqa: PLR0913 - a command's options
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a model has memorised: planted canaries, and text it writes on verbatim.
+    """Say what a model has memorized: planted canaries, and text it writes on verbatim.
 
     Computes without FP8, also where a run was trained with it.
     """

@@ -15,7 +15,7 @@ class EnergyConfig(FrozenModel):
     ] = "auto"
     """Meter: `auto` takes the best of nvml, rapl and model that works here, and the record names
     it; `slurm` is the job's ConsumedEnergyRaw; `csv` reads `power_csv`; `zeus` and `codecarbon`
-    need their extras; `model` is computed from power and utilisation and marked *modelled*."""
+    need their extras; `model` is computed from power and utilization and marked *modelled*."""
     power_csv: str | None = None
     """Power samples that a PDU's or IPMI logger is writing, for `csv`: columns `time` (ISO 8601 or
     Unix seconds), `watts` and, where several are summed, `device`."""

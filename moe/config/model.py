@@ -141,7 +141,7 @@ class MoeConfig(FrozenModel):
         self._check_balancing()
         if self.top_k == 1 and self.normalize_top_k:
             raise ValueError(
-                "top_k=1 needs normalize_top_k=false: one expert's normalised weight is always 1,"
+                "top_k=1 needs normalize_top_k=false: one expert's normalized weight is always 1,"
                 " and the router would learn nothing"
             )
         if self.shared_expert_gate and not self.shared_expert_ffn_hidden_size:

@@ -54,7 +54,7 @@ def _latent_model(config: HubConfig, moe: dict[str, Any]) -> dict[str, Any]:
 
 def _read_deepseek_v2(config: HubConfig) -> dict[str, Any]:
     config.only("scoring_func", "softmax")
-    config.only("norm_topk_prob", False, why="transformers' DeepSeek-V2 never normalises")
+    config.only("norm_topk_prob", False, why="transformers' DeepSeek-V2 never normalizes")
     config.only("topk_method", "greedy", "group_limited_greedy")
     moe = _experts(config) | {"normalize_top_k": False}
     if config.get("topk_method") == "group_limited_greedy":

@@ -1,7 +1,7 @@
 """Hugging Face models in and out of checkpoints, tensor by tensor, on a CPU.
 
 A converted checkpoint is a directory with the files of every checkpoint (moe/checkpoint/index.py),
-`model.toml`, and under `hub/` the small files that came with the model (tokeniser, configuration).
+`model.toml`, and under `hub/` the small files that came with the model (tokenizer, configuration).
 """
 
 import json
@@ -32,7 +32,7 @@ KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
 """Small files stored with a model: tokenizer, chat template, generation defaults."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 SCALES = ("_scale_inv", "_scales", "_blocks")
-"""Endings of tensors that belong to quantised weights (DeepSeek-V3, GPT-OSS)."""
+"""Endings of tensors that belong to quantized weights (DeepSeek-V3, GPT-OSS)."""
 IGNORED = (".rotary_emb.inv_freq",)
 """Endings of tensors that old files keep and that follow from the configuration."""
 
@@ -277,16 +277,16 @@ def _check_tensors(source: HubDirectory, mapping: TensorMap) -> None:
 
 
 def _check_number_formats(source: HubDirectory) -> None:
-    """Refuse quantised files: by their numbers, or by the scales beside them."""
-    quantised = [
+    """Refuse quantized files: by their numbers, or by the scales beside them."""
+    quantized = [
         f"{name} {kind}"
         for name, kind in source.dtypes.items()
         if kind not in DTYPES or name.endswith(SCALES)
     ]
-    if quantised:
+    if quantized:
         raise ConfigError(
-            f"{source.directory}: the weights are quantised ({', '.join(quantised[:2])}, ...):"
-            " de-quantise them first (GPT-OSS: transformers' Mxfp4Config(dequantize=True), then"
+            f"{source.directory}: the weights are quantized ({', '.join(quantized[:2])}, ...):"
+            " de-quantize them first (GPT-OSS: transformers' Mxfp4Config(dequantize=True), then"
             " save_pretrained; DeepSeek-V3: fp8_cast_bf16.py of its repository)"
         )
 
@@ -326,7 +326,7 @@ def _keep_small_files(source: Path, target: Path) -> None:
 
 
 def _copy_small_files(checkpoint: Path, target: Path) -> None:
-    """Give a model what came with it, or the tokeniser of the store it was trained on."""
+    """Give a model what came with it, or the tokenizer of the store it was trained on."""
     if (checkpoint / HUB_DIRECTORY).is_dir():
         shutil.copytree(checkpoint / HUB_DIRECTORY, target, dirs_exist_ok=True)
     elif (tokenizer := tokenizer_file(checkpoint)) is not None:

@@ -57,7 +57,7 @@ def upcycled_model(dense: ModelConfig, how: Upcycling) -> ModelConfig:
             raise ConfigError(f"--{name} {value} is not a multiple of --granularity {shards}")
     if how.top_k == shards == 1:
         raise ConfigError(
-            "--top-k 1: one expert's normalised weight is always 1, and the router would learn"
+            "--top-k 1: one expert's normalized weight is always 1, and the router would learn"
             " nothing: choose 2 or more"
         )
     if inner % shards:
@@ -123,7 +123,7 @@ def _upcycled(
         progress=progress,
     )
     if (source / HUB_DIRECTORY).is_dir():
-        # The tokeniser stays; the dense model's configuration does not fit.
+        # The tokenizer stays; the dense model's configuration does not fit.
         ignored = shutil.ignore_patterns("config.json")
         shutil.copytree(source / HUB_DIRECTORY, target / HUB_DIRECTORY, ignore=ignored)
     return sparse

@@ -101,7 +101,7 @@ def run_tasks(
 
     Args:
         model: The model.
-        language: Its tokeniser.
+        language: Its tokenizer.
         tasks: Names of tasks.
         task_path: Folder with more tasks (YAML).
         shots: Examples before each question; None: the task's own number.

@@ -32,7 +32,7 @@ def open_store(model: LoadedModel, path: Any = None) -> Store:
     """Open the store a model is evaluated on: `path`, or the one it was trained on.
 
     Raises:
-        ConfigError: Neither is named, or the tokeniser has more ids than the model.
+        ConfigError: Neither is named, or the tokenizer has more ids than the model.
         DataError: It is missing or damaged.
     """
     store_path = path or model.data.store
@@ -77,7 +77,7 @@ class Evaluator:
 
         Args:
             model: The model.
-            store: Its tokeniser must be the model's.
+            store: Its tokenizer must be the model's.
             split: Which split.
             max_sequences: Most sequences of each source, evenly spaced; None: all.
 

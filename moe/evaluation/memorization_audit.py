@@ -1,4 +1,4 @@
-"""What a model has memorised: the exposure of planted canaries, and text it writes out verbatim.
+"""What a model has memorized: the exposure of planted canaries, and text it writes out verbatim.
 
 Exposure (Carlini et al., arXiv:1802.08232, section 4.2) compares a planted secret's likelihood
 with that of other secrets in the same frame; verbatim extraction (arXiv:2202.07646, section 3)

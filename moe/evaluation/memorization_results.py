@@ -36,7 +36,7 @@ class CanaryGroup:
 
     @property
     def p_value(self) -> float:
-        """Chance of such exposures if nothing was memorised (Fisher's combined test).
+        """Chance of such exposures if nothing was memorized (Fisher's combined test).
 
         A rank among the candidates is a p-value whose negative binary logarithm is the exposure;
         the statistic has a chi-squared distribution with 2n degrees of freedom.
@@ -138,7 +138,7 @@ def _group_text(group: CanaryGroup, audit: Audit) -> str:
     times = {0: "never planted", 1: "planted once"}.get(
         group.repeats, f"planted {group.repeats} times"
     )
-    verdict = "memorised" if group.p_value < SIGNIFICANT else "no sign of memorisation"
+    verdict = "memorized" if group.p_value < SIGNIFICANT else "no sign of memorization"
     if group.repeats == 0:
         verdict = "as chance has it" if group.p_value >= SIGNIFICANT else "an odd control"
     return (

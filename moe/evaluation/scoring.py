@@ -10,7 +10,7 @@ import torch
 
 from moe.evaluation.loading import LoadedModel
 
-LOGITS_AT_ONCE = 2**27
+MAX_LOGITS = 2**27
 """Most logits of one forward pass, as FP32 512 MiB."""
 
 
@@ -34,7 +34,7 @@ def score_continuations(
     """
     rows = [_fitted(context, continuation, model) for context, continuation in pairs]
     scores: dict[int, Score] = {}
-    most = LOGITS_AT_ONCE // model.config.vocab_size
+    most = MAX_LOGITS // model.config.vocab_size
     for indices in _batches([len(tokens) for tokens, _ in rows], most):
         for index, score in zip(indices, _scored(model, [rows[i] for i in indices]), strict=True):
             scores[index] = score

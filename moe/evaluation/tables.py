@@ -45,17 +45,17 @@ def print_tasks(document: Mapping[str, Any]) -> None:
 
 
 def _routing_table(maps: Mapping[str, Any]) -> Table:
-    """Return each layer's specialisation, and every source's favourite experts."""
+    """Return each layer's specialization, and every source's favorite experts."""
     table = Table(title="experts by source (load, times the even share)", title_justify="left")
-    for name in ("layer", "specialisation", *maps["sources"]):
-        table.add_column(name, justify="right" if name == "specialisation" else "left")
+    for name in ("layer", "specialization", *maps["sources"]):
+        table.add_column(name, justify="right" if name == "specialization" else "left")
     for layer, counts in zip(maps["layers"], maps["counts"], strict=True):
         share = specialization(counts)
-        favourites = [_favourites(load) for load in source_load(counts)]
-        table.add_row(str(layer), "" if share is None else f"{share:.3f}", *favourites)
+        favorites = [_favorites(load) for load in source_load(counts)]
+        table.add_row(str(layer), "" if share is None else f"{share:.3f}", *favorites)
     return table
 
 
-def _favourites(load: list[float], most: int = 3) -> str:
+def _favorites(load: list[float], most: int = 3) -> str:
     best = sorted(range(len(load)), key=lambda expert: -load[expert])[:most]
     return ", ".join(f"{expert}: {load[expert]:.1f}" for expert in best)

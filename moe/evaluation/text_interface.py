@@ -49,7 +49,7 @@ def text_interface_of(path: Path, store: Path | None = None) -> TextInterface:
     """Return the text interface of a run or converted model, or of a given store.
 
     Raises:
-        ConfigError: No tokeniser is known.
+        ConfigError: No tokenizer is known.
         DataError: It is damaged.
     """
     if store is not None:

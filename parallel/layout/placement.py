@@ -3,7 +3,7 @@
 The same ranks are ordered twice, once for attention (`tp`, `cp`, `dp`, `pp`) and once for experts
 (`etp`, `ep`, `edp`, `pp`); in both the first dimension varies fastest and `pp` slowest. This is
 megatron-core's order `tp-cp-ep-dp-pp` (`megatron/core/parallel_state.py`, `RankGenerator`;
-arXiv:2504.14960, section 3.2), so ranks of one `tp` group are neighbours on a node.
+arXiv:2504.14960, section 3.2), so ranks of one `tp` group are neighbors on a node.
 """
 
 from collections.abc import Iterable

@@ -55,3 +55,18 @@ def contents(store: Path) -> dict[str, bytes]:
         for path in sorted(store.rglob("*"))
         if path.is_file()
     }
+
+
+def sources_store(folder: Path, texts: dict[str, list[str]], held_out_fraction: float) -> Path:
+    """Build a store of several sources, given by name as their documents; returns its path."""
+    for name, documents in texts.items():
+        (folder / name).mkdir()
+        for index, text in enumerate(documents):
+            (folder / name / f"{index:02d}.txt").write_text(text)
+    values = {
+        "source": [{"name": name, "paths": [folder / name]} for name in texts],
+        "tokenizer": "bytes",
+        "held_out_fraction": held_out_fraction,
+    }
+    build_recipe(make_recipe(values, "test"), folder / "store", workers=1)
+    return folder / "store"

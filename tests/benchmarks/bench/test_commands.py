@@ -11,7 +11,6 @@ from tests.support.distributed import Ranks, run_ranks
 from tests.support.fault_injection import wait_until
 from tests.support.trained_runs import command, run_command
 
-pytestmark = pytest.mark.engine
 DENSE = """
 [model]
 num_layers = 1
@@ -36,6 +35,7 @@ def record(results: dict[str, Any], name: str, number: int = 0) -> Any:
     return json.loads(results[name]["out"])[number]
 
 
+@pytest.mark.engine
 def test_step_names_what_was_cut_and_what_ran(results: dict[str, Any]) -> None:
     step = record(results, "step")
     assert (step["case"]["layers"], step["case"]["of_layers"]) == (1, 4)
@@ -45,6 +45,7 @@ def test_step_names_what_was_cut_and_what_ran(results: dict[str, Any]) -> None:
         assert key in conditions
 
 
+@pytest.mark.engine
 def test_step_measures_every_routing(results: dict[str, Any]) -> None:
     result = record(results, "step")["result"]
     rows = {row["routing"]: row for row in result["routing"]}
@@ -74,6 +75,7 @@ def test_a_peer_runs_beside_under_every_routing(results: dict[str, Any]) -> None
         assert row["speed_over_peer"]["repeats"] == 2
 
 
+@pytest.mark.engine
 def test_time_split_adds_up(results: dict[str, Any]) -> None:
     for name in ("step", "dense"):
         split = dict(record(results, name)["result"]["split_s"])
@@ -88,6 +90,7 @@ def test_time_split_adds_up(results: dict[str, Any]) -> None:
             assert split[part] > 0
 
 
+@pytest.mark.engine
 def test_memory_by_kind_is_exact_where_it_can_be(results: dict[str, Any]) -> None:
     result = record(results, "step")["result"]
     total = result["parameters"]["total_parameters"]
@@ -99,6 +102,7 @@ def test_memory_by_kind_is_exact_where_it_can_be(results: dict[str, Any]) -> Non
     assert memory["peak_bytes"] > 16 * total
 
 
+@pytest.mark.engine
 def test_granularity_keeps_parameters_and_work(results: dict[str, Any]) -> None:
     coarse, fine = record(results, "layer", 0), record(results, "layer", 1)
     assert (fine["case"]["num_experts"], fine["case"]["top_k"]) == (32, 8)
@@ -118,6 +122,7 @@ def test_routing_profiles_are_compared_with_even(results: dict[str, Any]) -> Non
     assert rows["hot:0.5"]["busiest_over_even"] == pytest.approx(2.0, abs=0.6)
 
 
+@pytest.mark.engine
 def test_inference_stands_beside_its_dense_equals(results: dict[str, Any]) -> None:
     rows = record(results, "inference")["result"]["variants"]
     model, active, total = (
@@ -135,6 +140,7 @@ def test_inference_stands_beside_its_dense_equals(results: dict[str, Any]) -> No
     assert model["decode_time_over_model"] == 1
 
 
+@pytest.mark.engine
 def test_checkpoint_holds_weights_and_both_moments(results: dict[str, Any]) -> None:
     result = record(results, "checkpoint")["result"]
     assert result["bytes"] > 3 * 4 * 188_000

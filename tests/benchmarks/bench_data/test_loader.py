@@ -120,7 +120,6 @@ def test_a_start_on_1e12_tokens_takes_little_memory(sparse: Path) -> None:
     assert set(CASES) == {"first_batch", "computed_order", "built_order"}
 
 
-@pytest.mark.engine
 def test_the_command_as_a_user_runs_it(tmp_path: Path) -> None:
     """In a new process: Megatron's dataset beside ours, and one JSON document."""
     command = [sys.executable, "-m", "moescale", "bench", "loader", "--tokens", "60000",

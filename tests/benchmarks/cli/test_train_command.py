@@ -97,7 +97,6 @@ def test_train_writes_what_it_promises(experiment: Path, tmp_path: Path) -> None
     assert json.loads(out) == record
 
 
-@pytest.mark.engine
 def test_a_row_over_several_steps_has_their_mean_router_losses(
     experiment: Path, tmp_path: Path
 ) -> None:
@@ -115,7 +114,6 @@ def test_a_row_over_several_steps_has_their_mean_router_losses(
         assert rows[3][0][name] == pytest.approx(mean, rel=1e-5)
 
 
-@pytest.mark.engine
 def test_two_processes_train_the_same_model(experiment: Path, tmp_path: Path) -> None:
     losses = []
     for nproc, layout in ((1, "parallel.ep=1"), (2, "parallel.ep=2")):
@@ -256,7 +254,6 @@ def _small_demo(arguments: tuple[str, ...]) -> tuple[int, str, str]:
     return run_command(arguments)
 
 
-@pytest.mark.engine
 def test_demo_compares_two_models(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     text = [word for room in ("moe", "data", "benchmarks") for word in ("--text", str(ROOT / room))]

@@ -31,7 +31,7 @@ def real_run(path: Path, factor: float = 1.0, **more: Any) -> Run:
     return read_run(path)
 
 
-def test_our_convention_is_recognised_by_counting_again(tmp_path: Path) -> None:
+def test_our_convention_is_recognized_by_counting_again(tmp_path: Path) -> None:
     assert convention(real_run(tmp_path / "a")) == OWN_CONVENTION
     assert "0.9 x moescale's" in convention(real_run(tmp_path / "b", 0.9))
     assert convention(real_run(tmp_path / "c", flop_convention="hfu")) == "hfu"

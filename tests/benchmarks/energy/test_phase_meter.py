@@ -13,7 +13,7 @@ from benchmarks.energy.source_nvml import NvmlSource
 from tests.support.fake_meters import FakeClock, one_gpu
 
 
-def test_stated_uncertainty_covers_the_quantisation(clock: FakeClock) -> None:
+def test_stated_uncertainty_covers_the_quantization(clock: FakeClock) -> None:
     rng = random.Random(1)
     for _ in range(200):
         gpu, nvml = one_gpu(clock, watts=rng.uniform(50, 700))
@@ -30,7 +30,7 @@ def test_stated_uncertainty_covers_the_quantisation(clock: FakeClock) -> None:
         assert abs(total.joules - gpu.watts * (end - begin)) <= bound
 
 
-def test_a_meter_states_a_phase_with_its_quantisation(clock: FakeClock) -> None:
+def test_a_meter_states_a_phase_with_its_quantization(clock: FakeClock) -> None:
     _, nvml = one_gpu(clock, watts=500.0)
     meter = PhaseMeter(NvmlSource("GPU-a", nvml, clock), clock)
     meter.enter("evaluate")

@@ -68,7 +68,7 @@ def test_a_log_that_ends_early_gives_null(run: Path, tmp_path: Path) -> None:
 def test_energy_is_shown_in_words(run: Path) -> None:
     done = moe("energy", run)
     assert done.exit_code == 0
-    for words in ("train", "total", "modelled", "energy per trained token", "quantisation"):
+    for words in ("train", "total", "modelled", "energy per trained token", "quantization"):
         assert words in done.stdout
     refused = moe("energy", run, "--keep").exception
     assert getattr(refused, "exit_code", None) == 2

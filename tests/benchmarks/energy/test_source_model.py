@@ -37,4 +37,4 @@ def test_a_gpu_is_modelled_only_when_asked_and_says_so() -> None:
     clock.advance(10)
     assert source.read_joules() - begin == pytest.approx(3500)
     assert source.info.kind == "modelled"
-    assert source.info.note == "700 W (data sheet) x utilisation 0.5 x wall time"
+    assert source.info.note == "700 W (data sheet) x utilization 0.5 x wall time"

@@ -186,12 +186,12 @@ def test_two_builds_of_one_store_do_not_meet(tmp_path: Path) -> None:
     calls = []
 
     def report(progress: Any) -> None:
-        if progress.stage in ("clean and tokenise", "write"):
+        if progress.stage in ("clean and tokenize", "write"):
             calls.append(progress.stage)
             second(progress)
 
     build_recipe(wanted, tmp_path / "out", workers=1, progress=report)
-    assert set(calls) == {"clean and tokenise", "write"}
+    assert set(calls) == {"clean and tokenize", "write"}
 
 
 def test_who_comes_second_leaves_the_first_one_s_folder(
@@ -240,7 +240,7 @@ parts_left = int(sys.argv[3])
 
 def die_on_the_way(progress):
     global parts_left
-    parts_left -= progress.stage == "clean and tokenise"
+    parts_left -= progress.stage == "clean and tokenize"
     if not parts_left:
         os.killpg(0, signal.SIGKILL)
 

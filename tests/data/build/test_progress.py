@@ -13,7 +13,7 @@ from data.progress import BuildProgress, ProgressRate, approximate_duration
 
 
 def at(done: int, tokens: int = 0, total: int = 1000) -> BuildProgress:
-    return BuildProgress("tokenise", done=done, total=total, tokens=tokens)
+    return BuildProgress("tokenize", done=done, total=total, tokens=tokens)
 
 
 def test_rates_and_time_left() -> None:

@@ -1,4 +1,4 @@
-"""The sample that a tokeniser is trained on: bounded, spread, and without held-out documents."""
+"""The sample that a tokenizer is trained on: bounded, spread, and without held-out documents."""
 
 from pathlib import Path
 

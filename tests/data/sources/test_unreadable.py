@@ -133,7 +133,7 @@ def test_files_that_vanish_are_counted_and_named(tmp_path: Path) -> None:
     (tmp_path / "0.jsonl").write_bytes(LINE)
 
     def remove(progress: BuildProgress) -> None:
-        for path in paths if progress.stage == "clean and tokenise" else ():
+        for path in paths if progress.stage == "clean and tokenize" else ():
             path.unlink(missing_ok=True)
 
     build_recipe(recipe(tmp_path), tmp_path / "out", workers=1, progress=remove)

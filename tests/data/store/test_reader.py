@@ -122,7 +122,7 @@ def test_another_tokenizer_is_refused(copy: Path) -> None:
     values = json.loads((copy / "manifest.json").read_text())
     values["tokenizer"]["sha256"] = "0" * 64
     (copy / "manifest.json").write_text(json.dumps(values))
-    with pytest.raises(DataError, match="tokenised with another tokenizer"):
+    with pytest.raises(DataError, match="tokenized with another tokenizer"):
         Store.open(copy).split(TRAIN).streams[0].read(0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Tokenisers: equal to the library's to the id, named and hashed, refused where they do not fit."""
+"""Tokenizers: equal to the library's to the id, named and hashed, refused where they do not fit."""
 
 import json
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_ids_equal_the_library_s(name: str, batch: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_only_known_tokenisers_take_the_fast_way(name: str) -> None:
+def test_only_known_tokenizers_take_the_fast_way(name: str) -> None:
     assert splits_before_spaces(MODELS[name].to_str()) == (name in FAST)
 
 

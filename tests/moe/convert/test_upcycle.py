@@ -22,7 +22,6 @@ from tests.support.hf_rank_jobs import all_losses, train_one_step
 from tests.support.hf_reference_models import make_model
 from tests.support.layout_equivalence import make
 
-pytestmark = pytest.mark.engine
 TOKENS = torch.randint(0, 96, (2, 64), generator=torch.Generator().manual_seed(4))
 WAYS: dict[str, Upcycling] = {
     "plain": Upcycling(num_experts=4, top_k=2),
@@ -47,6 +46,7 @@ def dense(tmp_path_factory: pytest.TempPathFactory, store: Path) -> dict[str, Pa
     return {name: folder / name for name in ("biased", "tied", "run")}
 
 
+@pytest.mark.engine
 def test_sparse_models_start_at_the_dense_loss(dense: dict[str, Path], tmp_path: Path) -> None:
     checkpoints: dict[str, Path] = {}
     for name, source in dense.items():
@@ -92,6 +92,7 @@ def test_what_is_made_has_the_layers_asked_for(dense: dict[str, Path], tmp_path:
     assert shapes["decoder.layers.1.mlp.experts.gate_up"] == (4, 2, 48, 32)
 
 
+@pytest.mark.engine
 def test_shards_are_parts_of_the_dense_network_with_one_router_row(
     dense: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -143,7 +144,7 @@ def test_a_copy_of_whole_networks_is_a_family_of_transformers(
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"num_experts": 4, "top_k": 1}, "--top-k 1: one expert's normalised weight is always 1"),
+        ({"num_experts": 4, "top_k": 1}, "--top-k 1: one expert's normalized weight is always 1"),
         ({"num_experts": 4, "top_k": 3, "granularity": 2}, "--top-k 3 is not a multiple of --gran"),
         ({"num_experts": 5, "top_k": 2, "granularity": 2}, "--experts 5 is not a multiple"),
         ({"num_experts": 14, "top_k": 7, "granularity": 7}, "ffn_hidden_size=48 is not a multiple"),

@@ -62,7 +62,7 @@ def save(folder: Path, content: Tensors, **changes: Any) -> Path:
 
 
 EXPERT = "model.layers.1.block_sparse_moe.experts.1.w2.weight"
-DEQUANTISE = "the weights are quantised .*: de-quantise them first"
+DEQUANTISE = "the weights are quantized .*: de-quantize them first"
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,6 @@ from tests.support.distributed import run_ranks
 from tests.support.hf_reference_models import make_model
 from tests.support.trained_runs import command
 
-pytestmark = pytest.mark.engine
-
 FAMILIES = ("mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss")
 PROMPTS = [[7, 3, 9, 80, 4, 8, 5, 1, 77], [5], [20, 17, 3, 3]]
 NEW = 20
@@ -44,6 +42,7 @@ def _ours(checkpoint: Path) -> list[list[int]]:
         return [one.tokens for one in found]
 
 
+@pytest.mark.engine
 def test_greedy_text_equals_transformers(family: Any) -> None:
     import torch
 
@@ -64,7 +63,7 @@ def test_greedy_text_equals_transformers(family: Any) -> None:
 
 @pytest.fixture(scope="module")
 def with_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A converted model with a tokeniser that begins every text, and a chat template."""
+    """A converted model with a tokenizer that begins every text, and a chat template."""
     folder = tmp_path_factory.mktemp("hub")
     make_model("qwen3_moe", folder / "hub")
     config = json.loads((folder / "hub/config.json").read_text())
@@ -113,6 +112,7 @@ def test_prompts_are_as_transformers_makes_them(with_tokenizer: Path) -> None:
     assert questions == [asked]
 
 
+@pytest.mark.engine
 def test_training_goes_on_from_a_converted_model(family: Any, tmp_path: Path) -> None:
     """Without a [model]; the first loss is that of transformers' own model."""
     import torch
@@ -160,7 +160,7 @@ def _losses(experiment: Any) -> Any:
 
 
 def _narrow(experiment: Any) -> Any:
-    """The byte tokeniser has 257 ids, of which this text uses fewer than the model's rows."""
+    """The byte tokenizer has 257 ids, of which this text uses fewer than the model's rows."""
     from data.loading import samples
 
     samples._open_stores = _any_vocabulary(samples._open_stores)

@@ -11,8 +11,6 @@ import pytest
 from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.trained_runs import ATTENTION_KINDS, built, command, train_run
 
-pytestmark = pytest.mark.engine
-
 PROMPTS = [[7, 3, 9, 100, 4, 8, 5, 1, 77], [5], [200, 17, 3, 3]]
 NEW = 12
 
@@ -39,6 +37,7 @@ def _greedy(changes: dict[str, Any]) -> tuple[list[list[int]], list[list[int]], 
     return together, alone, from_scratch
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)
 def test_cache_and_padding_change_nothing(kind: str) -> None:
     together, alone, from_scratch = run_ranks(1, _greedy, ATTENTION_KINDS[kind])[0]

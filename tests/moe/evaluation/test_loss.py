@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.build.build import build_recipe
-from data.recipe import read_recipe
 from moe.evaluation.results import loss_of
 from tests.support.distributed import run_ranks
+from tests.support.store_helpers import sources_store
 from tests.support.trained_runs import command, train_run
-
-pytestmark = pytest.mark.engine
 
 WHOLE = {"eval_sequences": 10_000, "global_batch_size": 2, "micro_batch_size": 1, "steps": 4}
 """Batches so small that the training's evaluation leaves out one sequence at most."""
@@ -24,22 +21,13 @@ WHOLE = {"eval_sequences": 10_000, "global_batch_size": 2, "micro_batch_size": 1
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of two sources: words, and digits."""
-    folder = tmp_path_factory.mktemp("sources")
     chance = random.Random(2)
     words = ["a", "model", "learns", "which", "expert", "reads", "the", "next", "token"]
-    rows: dict[str, list[str]] = {
+    texts = {
         "words": [" ".join(chance.choices(words, k=60)) for _ in range(40)],
         "digits": ["".join(chance.choices("0123456789", k=200)) for _ in range(30)],
     }
-    lines = ["held_out_fraction = 0.3", 'tokenizer = "bytes"']
-    for name, texts in rows.items():
-        (folder / name).mkdir()
-        for index, text in enumerate(texts):
-            (folder / name / f"{index:02d}.txt").write_text(text)
-        lines += ["[[source]]", f'name = "{name}"', f'paths = ["{name}"]']
-    (folder / "recipe.toml").write_text("\n".join(lines))
-    build_recipe(read_recipe(folder / "recipe.toml"), folder / "store", workers=1)
-    return folder / "store"
+    return sources_store(tmp_path_factory.mktemp("sources"), texts, held_out_fraction=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +46,7 @@ def _evaluate(run: Path, **options: Any) -> Any:
         return Evaluator(model, open_store(model), **options).run()
 
 
+@pytest.mark.engine
 def test_equals_what_training_measured(run: Path) -> None:
     record = json.loads((run / "record.json").read_text())
     found = run_ranks(1, _evaluate, run)[0]
@@ -100,12 +89,14 @@ def _slow_losses(run: Path, documents: bool) -> dict[str, float]:
     return found
 
 
+@pytest.mark.engine
 def test_equals_slow_reference_by_source(run: Path) -> None:
     slow = run_ranks(1, _slow_losses, run, False)[0]
     found = run_ranks(1, _evaluate, run)[0]
     assert {s.source: s.loss for s in found.sources} == pytest.approx(slow, rel=1e-5)
 
 
+@pytest.mark.engine
 def test_documents_see_only_themselves(run: Path, tmp_path: Path) -> None:
     masked = tmp_path / "masked"
     masked.mkdir()
@@ -120,6 +111,7 @@ def test_documents_see_only_themselves(run: Path, tmp_path: Path) -> None:
     assert {s.source: s.loss for s in found.sources} == pytest.approx(slow, rel=1e-5)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("scaling", ["current", "delayed"])
 def test_emulated_fp8_is_computed_as_in_training(
     scaling: str, sources: Path, tmp_path: Path

@@ -1,4 +1,4 @@
-"""The memorisation audit: what was planted often is found, what was not is not."""
+"""The memorization audit: what was planted often is found, what was not is not."""
 
 import json
 import math
@@ -15,8 +15,6 @@ from data.recipe import read_recipe
 from moe.evaluation.memorization_results import Audit, CanaryGroup, Passages, finding
 from tests.support.distributed import run_ranks
 from tests.support.trained_runs import command, train_run
-
-pytestmark = pytest.mark.engine
 
 MODEL: dict[str, Any] = {"max_seq_len": 128, "hidden_size": 64, "num_layers": 2}
 
@@ -63,7 +61,7 @@ def test_planted_canaries_are_found_and_others_not(run: Path) -> None:
     assert often["mean_exposure_bits"] == found["most_exposure_bits"] == 6
     assert often["p_value"] < 0.01 < never["p_value"]
     assert "Canaries planted 60 times: exposure 6.0 bits" in found["finding"]
-    assert "memorised" in found["finding"] and "as chance has it" in found["finding"]
+    assert "memorized" in found["finding"] and "as chance has it" in found["finding"]
     assert [some["passages"] for some in found["passages"]] == [6, 6]
     code, out, err = command(*arguments)
     assert out.strip() == found["finding"] and "canaries planted 60 times" in err

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from parallel.layout.layout import Layout
 from parallel.precision.recipes import Precision
-from tests.support.distributed import RankFailedError, run_ranks
+from tests.support.distributed import run_ranks
 from tests.support.fault_injection import assert_same_parameters, record, rows, run
 from tests.support.layout_equivalence import make
 
@@ -174,23 +174,3 @@ def test_an_emulated_run_trains_near_fp32_and_resumes_bit_by_bit(
             run(2, make(store, layout, train=TRAIN, precision=precision), tmp_path / name)
             laid_out = [row["loss"] for row in rows(tmp_path / name)]
             np.testing.assert_allclose(laid_out, losses, rtol=1e-5 if name == "pp" else 0.02)
-
-
-def _build_other_dispatcher() -> None:
-    from moe.model import mcore_config
-
-    real = mcore_config._moe_values
-    mcore_config._moe_values = lambda model, layout: real(  # type: ignore[assignment]
-        model, layout.model_copy(update={"dispatcher": "alltoall"})
-    )
-
-
-def test_a_model_other_than_requested_is_refused(store: Path, tmp_path: Path) -> None:
-    experiment = make(store, {"dispatcher": "allgather"}, train=TRAIN)
-    message = "ExecutionError: parallel.dispatcher: asked for 'MoEAllGather.*has 'MoEAlltoAll"
-    with pytest.raises(RankFailedError, match=message):
-        run(1, experiment, tmp_path / "run", prepare=_build_other_dispatcher)
-    run(1, experiment, tmp_path / "true")
-    execution = record(tmp_path / "true")["execution"]
-    assert execution["dispatcher"].endswith(".MoEAllGatherTokenDispatcher")
-    assert execution["apex"] == {"fused_adam": False, "fused_norm": False, "amp_C": False}

@@ -10,34 +10,25 @@ import numpy as np
 import pytest
 import torch
 
-from data.build.build import build_recipe
-from data.recipe import read_recipe
 from moe.config.experiment import Experiment
 from moe.errors import StorageError
 from moe.routing.replay import RoutingRecord
 from moe.routing.specialization import specialization
 from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.layout_equivalence import make, started
+from tests.support.store_helpers import sources_store
 from tests.support.trained_runs import command, train_run
-
-pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of two sources that share no byte: letters, and digits."""
-    folder = tmp_path_factory.mktemp("sources")
     chance = random.Random(2)
-    lines = ["held_out_fraction = 0.4", 'tokenizer = "bytes"']
-    for name, letters in (("letters", "abcdefgh"), ("digits", "0123456789")):
-        (folder / name).mkdir()
-        for index in range(30):
-            text = "".join(chance.choices(letters, k=150))
-            (folder / name / f"{index:02d}.txt").write_text(text)
-        lines += ["[[source]]", f'name = "{name}"', f'paths = ["{name}"]']
-    (folder / "recipe.toml").write_text("\n".join(lines))
-    build_recipe(read_recipe(folder / "recipe.toml"), folder / "store", workers=1)
-    return folder / "store"
+    texts = {
+        name: ["".join(chance.choices(letters, k=150)) for _ in range(30)]
+        for name, letters in (("letters", "abcdefgh"), ("digits", "0123456789"))
+    }
+    return sources_store(tmp_path_factory.mktemp("sources"), texts, held_out_fraction=0.4)
 
 
 def _routed(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str, Any], Any]:
@@ -76,6 +67,7 @@ def alone(sources: Path) -> Any:
     return run_ranks(1, _routed, make(sources, **TRAIN))[0]
 
 
+@pytest.mark.engine
 def test_statistics_equal_slow_sums(alone: Any) -> None:
     rows, maps, (trained, evaluated) = alone
     layer = rows[0]["layers"][1]
@@ -114,6 +106,7 @@ def test_tokens_are_counted_at_their_source(sources: Path, alone: Any) -> None:
     assert max(specialization(counts) or 0 for counts in maps["counts"]) > 0.02
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_agree(layout: str, sources: Path, alone: Any) -> None:
     num_ranks, parallel = LAYOUTS[layout]
@@ -147,6 +140,7 @@ RECOMPUTED: dict[str, tuple[int, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("trainable", ["*", "*.router.*", "output_layer.*"])
 def test_recomputed_tokens_count_once(trainable: str, sources: Path) -> None:
     train = TRAIN["train"] | {"trainable": [trainable]}
@@ -158,6 +152,7 @@ def test_recomputed_tokens_count_once(trainable: str, sources: Path) -> None:
             assert found == expected, name
 
 
+@pytest.mark.engine
 def test_drop_rate(sources: Path) -> None:
     moe = {"num_experts": 8, "top_k": 2, "expert_ffn_hidden_size": 32, "capacity_factor": 0.5}
     experiment = make(sources, model={"moe": moe}, **TRAIN)
@@ -191,6 +186,7 @@ def _loss(*arguments: str | Path) -> float:
     return float(json.loads(out)["loss"])
 
 
+@pytest.mark.engine
 def test_record_and_replay(runs: tuple[Path, Path], tmp_path: Path) -> None:
     one, other = runs
     record = tmp_path / "routing.safetensors"
@@ -221,7 +217,7 @@ def test_record_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 def test_eval_reports_experts(runs: tuple[Path, Path]) -> None:
     code, out, err = command("eval", str(runs[0]), "--routing", "--device", "cpu")
     assert code == 0, err
-    assert "specialisation" in out and "letters" in out
+    assert "specialization" in out and "letters" in out
     code, out, _ = command("eval", str(runs[0]), "--routing", "--json", "--device", "cpu")
     assert json.loads(out)["routing"]["sources"] == ["letters", "digits"]
 

@@ -25,8 +25,6 @@ from tests.support.layout_equivalence import (
 )
 from tests.support.trained_runs import train_here, train_run
 
-pytestmark = pytest.mark.engine
-
 LOSS, PARAMETER = 1e-5, 1e-4
 EOS = 256
 """Of the stores' bytes."""
@@ -84,6 +82,7 @@ def test_tokens_leave_out_padding_and_positions_do_not(
     assert record["goodput"]["useful_tokens"] == record["tokens"]
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_agree(
     layout: str, alone: tuple[str, Curve], base: Path, stores: dict[str, Path]
@@ -123,6 +122,7 @@ WATCHED = (
 )
 
 
+@pytest.mark.engine
 def test_router_losses_are_means_over_positions_whatever_counts(
     base: Path, stores: dict[str, Path]
 ) -> None:
@@ -185,6 +185,7 @@ def _slow_dpo(experiment: Any, moved: float) -> Any:
         return sums.tolist(), loss.item(), margins, worst
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("moved", [0.0, 0.02])
 def test_dpo_is_its_definition(moved: float, base: Path, stores: dict[str, Path]) -> None:
     moe = MODEL["moe"] | {"aux_loss_coefficient": 0.0, "z_loss_coefficient": 0.0}
@@ -230,6 +231,7 @@ def whole_names(chunk: Any) -> Any:
     return names(chunk)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(
     ("patterns", "num_ranks", "layout"),
     [
@@ -261,6 +263,7 @@ FROZEN_LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.engine
 def test_frozen_parts_train_alike_under_layouts(base: Path, stores: dict[str, Path]) -> None:
     curves = {}
     for name, (num_ranks, layout) in {"one": (1, {}), **FROZEN_LAYOUTS}.items():
@@ -271,6 +274,7 @@ def test_frozen_parts_train_alike_under_layouts(base: Path, stores: dict[str, Pa
         np.testing.assert_allclose(curves[name].grad_norms, curves["one"].grad_norms, rtol=1e-4)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(
     ("patterns", "num_ranks", "layout"),
     [

@@ -13,8 +13,6 @@ from tests.support.docs_examples import toml_example
 from tests.support.finetuning_stores import write_chats, write_pairs
 from tests.support.trained_runs import command, train_here
 
-pytestmark = pytest.mark.engine
-
 SMALL = {"micro_batch_size": 8, "global_batch_size": 8, "seq_len": 64, "warmup_steps": 2}
 MODEL = {"preset": "tiny", "vocab_size": 264}
 

@@ -21,11 +21,10 @@ from tests.support.fault_injection import (
 )
 from tests.support.layout_equivalence import TRAIN, make
 
-pytestmark = pytest.mark.engine
-
 INTERVALS = {"steps": 12, "warmup_steps": 2, "eval_interval": 4, "eval_sequences": 8}
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(
     ("num_ranks", "layout", "number"),
     [
