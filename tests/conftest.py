@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from tests.support.needs import need
 
 # Several workers share the machine: none of them may take all cores. Before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A script that starts the tests with `&` ignores interrupts, and so would what the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A slow machine is not a failure: no test may depend on the clock.
 settings.register_profile("no_deadline", deadline=None)
