@@ -1,7 +1,8 @@
-"""The import of megatron-core: quiet, and without the compiler that it need not load."""
+"""The import of megatron-core: quiet, and without what it need not load."""
 
 import inspect
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,8 +26,26 @@ def quieten_engine() -> None:
 def import_engine() -> None:
     """Import megatron-core, quietly and before anything else does; later calls cost nothing."""
     quieten_engine()
-    with deferred_compilation():
+    with deferred_compilation(), hidden_module("wandb"):
         import megatron.core  # noqa: F401
+
+
+@contextmanager
+def hidden_module(name: str) -> Iterator[None]:
+    """Make a module that is not loaded yet look as if it were not installed, meanwhile.
+
+    megatron-core's inference engine takes wandb wherever it is, 1 second of CPU time at each start,
+    to log what this product never runs. Our own logger imports it when it is asked for. An entry
+    `None` makes `import` raise (Python's reference, 5.3.1).
+    """
+    hides = name not in sys.modules
+    if hides:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hides:
+            del sys.modules[name]
 
 
 @contextmanager

@@ -35,7 +35,7 @@ TRAIN: dict[str, Any] = {
     "steps": 20,
     "seq_len": 32,
     "micro_batch_size": 2,
-    "global_batch_size": 8,
+    "global_batch_size": 4,
     "learning_rate": 3e-3,
     "warmup_steps": 4,
     "seed": 3,

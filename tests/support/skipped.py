@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 SENSITIVE = ("tests/benchmarks/bench_data/", "tests/benchmarks/launch/test_loggers.py",
+             "tests/parallel/engine/test_imports.py",
              "tests/data/loading/test_dali.py", "tests/data/tokenization/",
              "tests/moe/training/test_resume.py::test_a_blend_may_be_changed")  # fmt: skip
 """They also do something where an extra is absent, so both ways are run."""

@@ -14,7 +14,7 @@ from tests.support.hf_reference_models import make_model
 from tests.support.layout_equivalence import Shard, assemble, make
 from tests.support.trained_runs import command
 
-TRAIN = {"steps": 6, "warmup_steps": 1, "checkpoint_interval": 3}
+TRAIN = {"steps": 6, "warmup_steps": 1, "checkpoint_interval": 3, "global_batch_size": 8}
 
 
 def _content(checkpoint: Path) -> dict[str, Any]:

@@ -24,8 +24,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chance = random.Random(2)
     words = ["a", "model", "learns", "which", "expert", "reads", "the", "next", "token"]
     texts = {
-        "words": [" ".join(chance.choices(words, k=60)) for _ in range(40)],
-        "digits": ["".join(chance.choices("0123456789", k=200)) for _ in range(30)],
+        "words": [" ".join(chance.choices(words, k=60)) for _ in range(20)],
+        "digits": ["".join(chance.choices("0123456789", k=200)) for _ in range(15)],
     }
     return sources_store(tmp_path_factory.mktemp("sources"), texts, held_out_fraction=0.3)
 

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from parallel.engine.imports import deferred_compilation
+from parallel.engine.imports import deferred_compilation, hidden_module
 from tests.support.distributed import run_ranks
 from tests.support.layout_equivalence import make, started
 
@@ -20,15 +21,25 @@ import sys
 from parallel.engine.imports import import_engine
 import_engine()
 import moe.training.loop
-print("{COMPILER}" in sys.modules)
+print("{COMPILER}" in sys.modules, "wandb" in sys.modules)
 """
 
 
-def test_import_loads_no_compiler_and_prints_nothing() -> None:
+def test_import_loads_no_compiler_and_no_logger_and_prints_nothing() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOADED], capture_output=True, text=True, check=False
     )
-    assert (done.stdout, done.stderr, done.returncode) == ("False\n", "", 0)
+    assert (done.stdout, done.stderr, done.returncode) == ("False False\n", "", 0)
+
+
+def test_a_module_is_hidden_only_meanwhile() -> None:
+    name = "wave"  # any module that nothing else loads
+    sys.modules.pop(name, None)
+    with hidden_module(name), pytest.raises(ImportError):
+        import_module(name)
+    module = import_module(name)
+    with hidden_module(name):
+        assert import_module(name) is module
 
 
 def _train_a_step(experiment: Any) -> bool:
