@@ -55,15 +55,18 @@ query_job() { # sets job_state, job_reason, job_restarts, job_end; empty where s
   [[ $text =~ \ Restarts=([0-9]+) ]] && job_restarts=${BASH_REMATCH[1]}
   [[ $text =~ \ EndTime=([0-9][^ ]*) ]] && job_end=${BASH_REMATCH[1]}
   [[ $text =~ \ PreemptTime=[0-9] ]] && job_reason=Preempted
+  [[ -n $job_state ]]
 }
 
-ask_slurm() { # query_job until slurmctld answers: for a minute, or until give_up
+answered() { # COMMAND: run it until slurmctld answers: for a minute, or until give_up
   local start=$SECONDS
-  while query_job; [[ -z $job_state ]]; do
+  until "$@"; do
     ((SECONDS < ${give_up:-$((start + 60))})) || return 1
     sleep 1
   done
 }
+
+show_nodes() { scontrol show node -o "$SLURM_JOB_NODELIST" 2>/dev/null; }
 
 is_open() { timeout 8 bash -c ": </dev/tcp/$1" 2>/dev/null; } # ADDRESS/PORT
 
@@ -79,7 +82,7 @@ find_failed_nodes() { # prints nodes that SLURM calls failed, or whose slurmd is
     else
       { is_open "$address/$port" || { sleep 1; is_open "$address/$port"; } || echo "$name"; } &
     fi
-  done < <(scontrol show node -o "$SLURM_JOB_NODELIST" 2>/dev/null)
+  done < <(answered show_nodes)
   wait
 }
 
@@ -88,7 +91,7 @@ find_failed_nodes() { # prints nodes that SLURM calls failed, or whose slurmd is
 classify_stop() { # sets outcome, and handled=1 where nothing is left to do
   local deadline
   outcome=preempted handled=0
-  [[ -e $state_dir/cancelled ]] || ask_slurm
+  [[ -e $state_dir/cancelled ]] || answered query_job
   deadline=$(date -d "${job_end:-9999-01-01}" +%s 2>/dev/null) || deadline=253370764800
   if [[ -e $state_dir/cancelled || $job_state == CANCELLED ]]; then
     outcome=cancelled handled=1
@@ -188,7 +191,7 @@ on_signal() { # NAME
   if [[ $1 == TERM ]]; then
     give_up=${give_up:-$((SECONDS + answer_s))}
     ((asked)) && return 0
-    ask_slurm || say "SLURM does not answer: asking again once the ranks have stopped"
+    answered query_job || say "SLURM does not answer: asking again once the ranks have stopped"
     if [[ $job_state == RUNNING ]]; then give_up=''; elif [[ -n $job_state ]]; then continue_run; fi
   fi
 }

@@ -11,7 +11,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -143,14 +144,19 @@ class Cluster:
         # Step daemons inherit the variable, so that they are known by it as ranks are.
         self._start(f"slurmd-{name}", "slurmd", "-D", "-N", name, SLURMD_NODENAME=name)
 
-    def cut_power(self, name: str) -> None:
-        """Kill a node's daemon and all that it runs, without a word to anyone."""
+    @contextmanager
+    def power_cut(self, name: str) -> Iterator[None]:
+        """Kill a node's daemon and all that it runs, without a word; starts it again at the end."""
         daemon = self._running.pop(f"slurmd-{name}")
         # The daemon goes first: it would report the end of its steps.
         daemon.kill()
         daemon.wait()
         for pid in self.processes_of(name):
             _kill(pid)
+        try:
+            yield
+        finally:
+            self.start_node(name)
 
     def stop(self) -> None:
         """End every daemon and whatever jobs left, the newest first."""

@@ -50,3 +50,12 @@ def test_stalled_node_is_asked_again(simulate: Simulate) -> None:
     assert job.run_to_end() == 0, job.log()
     assert job.outcomes() == ["preempted", "finished"]
     assert not job.state()["excluded"]
+
+
+def test_a_failed_node_is_found_once_slurm_answers(simulate: Simulate) -> None:
+    job = simulate(experiment="die_at = 10", max_error_restarts=0)
+    job.fail_node("n2", seen=True)
+    job.set_state(silence=2)
+    job.start()
+    job.wait()
+    assert job.outcomes() == ["node_failure"], job.log()

@@ -61,6 +61,10 @@ def show(state: dict[str, Any], words: list[str]) -> int:
     what, which = words
     if what == "hostnames":
         os.write(1, "\n".join(which.split(",")).encode() + b"\n")
+    elif state["silence"]:
+        write_state(state | {"silence": state["silence"] - 1})
+        print("slurm_load error: Unable to contact slurm controller", file=sys.stderr)
+        return 1
     elif what == "node":
         for name in which.split(","):
             node = state["nodes"][name]
@@ -68,10 +72,6 @@ def show(state: dict[str, Any], words: list[str]) -> int:
                 f"NodeName={name} Arch=x86_64 NodeAddr=127.0.0.1 NodeHostName={name} Port="
                 f"{node['port']} Version={state['version']} State={node['state']} Reason=none"
             )
-    elif state["silence"]:
-        write_state(state | {"silence": state["silence"] - 1})
-        print("slurm_load_jobs error: Unable to contact slurm controller", file=sys.stderr)
-        return 1
     else:
         names = ("JobState", "Reason", "Restarts", "EndTime", "PreemptTime")
         fields = {key: state[key] for key in names}
