@@ -19,11 +19,11 @@ default = "here"
 profiles.here.secrets = ["MY_KEY"]
 """
 TRAIN = {
-    "steps": 120,
+    "steps": 60,
     "seq_len": 32,
     "global_batch_size": 4,
     "learning_rate": 3e-3,
-    "checkpoint_interval": 20,
+    "checkpoint_interval": 10,
     "eval_sequences": 4,
 }
 
@@ -110,7 +110,7 @@ class Run:
 
     # --- what is done to it
 
-    def freeze(self, step: int = 30) -> None:
+    def freeze(self, step: int = 12) -> None:
         """Stop the ranks' clocks once they are past a step, so that what follows finds them.
 
         It keeps tests independent of the machine's speed: the run neither ends before it is
@@ -133,7 +133,7 @@ class Run:
         for pid in self.ranks():
             os.kill(pid, signal.SIGCONT)
 
-    def disturb(self, how: Callable[[], object], step: int = 30) -> None:
+    def disturb(self, how: Callable[[], object], step: int = 12) -> None:
         """Freeze at a step, disturb, thaw once this start has heard of it, and wait for its end."""
         self.freeze(step)
         number = len(self.attempts())

@@ -204,9 +204,11 @@ class Cluster:
     def wait_until(
         self, condition: Callable[[], bool], why: Callable[[], str] = lambda: ""
     ) -> None:
-        """Poll a condition."""
+        """Poll a condition; fails at once where a daemon has ended."""
         end = time.monotonic() + WAIT_S
         while not condition():
+            ended = [name for name, daemon in self._running.items() if daemon.poll() is not None]
+            assert not ended, f"{ended} ended\n{self.logs()}"
             assert time.monotonic() < end, why() or self.logs()
             time.sleep(0.1)
 

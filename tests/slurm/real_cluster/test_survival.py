@@ -122,8 +122,8 @@ def test_preemption_with_a_grace_time(user: ClusterUser, cluster: Cluster, calm:
         submit_urgent(cluster)
 
     run = user.submit_two_nodes("graceful", partition="graceful")
-    run.disturb(lambda: submit_urgent(cluster), step=20)
-    run.disturb(submit_urgent_with_signal, step=60)
+    run.disturb(lambda: submit_urgent(cluster), step=12)
+    run.disturb(submit_urgent_with_signal, step=30)
     run.wait()
     cluster.reconfigure()
     assert run.outcomes() == ["preempted", "preempted", "finished"]
