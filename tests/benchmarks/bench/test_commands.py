@@ -35,7 +35,6 @@ def record(results: dict[str, Any], name: str, number: int = 0) -> Any:
     return json.loads(results[name]["out"])[number]
 
 
-@pytest.mark.engine
 def test_step_names_what_was_cut_and_what_ran(results: dict[str, Any]) -> None:
     step = record(results, "step")
     assert (step["case"]["layers"], step["case"]["of_layers"]) == (1, 4)
@@ -45,7 +44,6 @@ def test_step_names_what_was_cut_and_what_ran(results: dict[str, Any]) -> None:
         assert key in conditions
 
 
-@pytest.mark.engine
 def test_step_measures_every_routing(results: dict[str, Any]) -> None:
     result = record(results, "step")["result"]
     rows = {row["routing"]: row for row in result["routing"]}
@@ -75,7 +73,6 @@ def test_a_peer_runs_beside_under_every_routing(results: dict[str, Any]) -> None
         assert row["speed_over_peer"]["repeats"] == 2
 
 
-@pytest.mark.engine
 def test_time_split_adds_up(results: dict[str, Any]) -> None:
     for name in ("step", "dense"):
         split = dict(record(results, name)["result"]["split_s"])
@@ -90,7 +87,6 @@ def test_time_split_adds_up(results: dict[str, Any]) -> None:
             assert split[part] > 0
 
 
-@pytest.mark.engine
 def test_memory_by_kind_is_exact_where_it_can_be(results: dict[str, Any]) -> None:
     result = record(results, "step")["result"]
     total = result["parameters"]["total_parameters"]
@@ -102,7 +98,6 @@ def test_memory_by_kind_is_exact_where_it_can_be(results: dict[str, Any]) -> Non
     assert memory["peak_bytes"] > 16 * total
 
 
-@pytest.mark.engine
 def test_granularity_keeps_parameters_and_work(results: dict[str, Any]) -> None:
     coarse, fine = record(results, "layer", 0), record(results, "layer", 1)
     assert (fine["case"]["num_experts"], fine["case"]["top_k"]) == (32, 8)
@@ -122,7 +117,6 @@ def test_routing_profiles_are_compared_with_even(results: dict[str, Any]) -> Non
     assert rows["hot:0.5"]["busiest_over_even"] == pytest.approx(2.0, abs=0.6)
 
 
-@pytest.mark.engine
 def test_inference_stands_beside_its_dense_equals(results: dict[str, Any]) -> None:
     rows = record(results, "inference")["result"]["variants"]
     model, active, total = (
@@ -140,7 +134,6 @@ def test_inference_stands_beside_its_dense_equals(results: dict[str, Any]) -> No
     assert model["decode_time_over_model"] == 1
 
 
-@pytest.mark.engine
 def test_checkpoint_holds_weights_and_both_moments(results: dict[str, Any]) -> None:
     result = record(results, "checkpoint")["result"]
     assert result["bytes"] > 3 * 4 * 188_000
@@ -196,6 +189,7 @@ def test_a_killed_benchmark_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "kept from an earlier run" in err
 
 
+@pytest.mark.engine
 def test_pipeline_stages_name_their_waiting(tmp_path: Path) -> None:
     code, out, err = command(
         "bench", "step", "tiny", "--nproc", "2", "--set", "parallel.pp=2", "--seq-len", "32",
