@@ -15,7 +15,7 @@ from moe.errors import StorageError
 from moe.routing.replay import RoutingRecord
 from moe.routing.specialization import specialization
 from tests.support.distributed import RankFailedError, run_ranks
-from tests.support.layout_equivalence import TRAIN, make, started
+from tests.support.layout_equivalence import make, started
 from tests.support.store_helpers import sources_store
 from tests.support.trained_runs import command, train_run
 
@@ -53,7 +53,7 @@ def _routed(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str, Any
         return rows, trainer.routing_maps.pop(), (trained, seen[len(trained) :])
 
 
-SHORT = {"train": {"steps": 2, "warmup_steps": 0, "eval_sequences": 48}}
+TRAIN = {"train": {"steps": 2, "warmup_steps": 0, "eval_sequences": 48}}
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "tp2_ep2": (2, {"tp": 2, "ep": 2}),
     "pp2": (2, {"pp": 2}),
@@ -64,7 +64,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def alone(sources: Path) -> Any:
-    return run_ranks(1, _routed, make(sources, **SHORT))[0]
+    return run_ranks(1, _routed, make(sources, **TRAIN))[0]
 
 
 @pytest.mark.engine
@@ -110,7 +110,7 @@ def test_tokens_are_counted_at_their_source(sources: Path, alone: Any) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_agree(layout: str, sources: Path, alone: Any) -> None:
     num_ranks, parallel = LAYOUTS[layout]
-    for rows, maps, _ in run_ranks(num_ranks, _routed, make(sources, parallel, **SHORT)):
+    for rows, maps, _ in run_ranks(num_ranks, _routed, make(sources, parallel, **TRAIN)):
         for row, expected in zip(rows, alone[0], strict=True):
             for name, values in expected.items():
                 assert row[name] == pytest.approx(values, rel=1e-4), name
@@ -143,11 +143,10 @@ RECOMPUTED: dict[str, tuple[int, dict[str, Any]]] = {
 @pytest.mark.engine
 @pytest.mark.parametrize("trainable", ["*", "*.router.*", "output_layer.*"])
 def test_recomputed_tokens_count_once(trainable: str, sources: Path) -> None:
-    train = SHORT["train"] | {"trainable": [trainable]}
+    train = TRAIN["train"] | {"trainable": [trainable], "global_batch_size": 8}
     expected = run_ranks(1, _counted, make(sources, train=train))[0]
-    tokens = TRAIN["global_batch_size"] * TRAIN["seq_len"]
-    assert expected[1] == [tokens] * 3
-    assert [sum(layer) for layer in expected[0]] == [2 * tokens] * 3
+    assert expected[1] == [8 * 32] * 3
+    assert [sum(layer) for layer in expected[0]] == [2 * 8 * 32] * 3
     for name, (num_ranks, layout) in RECOMPUTED.items():
         for found in run_ranks(num_ranks, _counted, make(sources, layout, train=train)):
             assert found == expected, name
@@ -156,7 +155,7 @@ def test_recomputed_tokens_count_once(trainable: str, sources: Path) -> None:
 @pytest.mark.engine
 def test_drop_rate(sources: Path) -> None:
     moe = {"num_experts": 8, "top_k": 2, "expert_ffn_hidden_size": 32, "capacity_factor": 0.5}
-    experiment = make(sources, model={"moe": moe}, **SHORT)
+    experiment = make(sources, model={"moe": moe}, **TRAIN)
     rows, _, (trained, _) = run_ranks(1, _routed, experiment)[0]
     half = [entry for entry in trained if entry[0] == 0]
     kept = np.concatenate([entry[3] for entry in half[: len(half) // 2]])
@@ -165,7 +164,7 @@ def test_drop_rate(sources: Path) -> None:
 
 
 def test_run_directory_has_the_statistics(sources: Path, tmp_path: Path) -> None:
-    train_run(sources, tmp_path / "run", 2, layout={"ep": 2}, **SHORT)
+    train_run(sources, tmp_path / "run", 2, layout={"ep": 2}, **TRAIN)
     rows = [json.loads(line) for line in (tmp_path / "run/routing.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
     assert rows[0]["layers"] == [1, 2, 3] and len(rows[0]["router_z"]) == 3

@@ -75,7 +75,9 @@ STEPS, FEWER_STEPS = 5, 3
 
 
 def _experiment(store: Path, parallel: dict[str, Any], steps: int) -> Experiment:
-    return make(store, parallel, train={"steps": steps, "warmup_steps": 1})
+    # Two micro-batches a rank where two data-parallel ranks have a pipeline each.
+    train = {"steps": steps, "warmup_steps": 1, "global_batch_size": 8}
+    return make(store, parallel, train=train)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,7 @@ def _assert_same_curve(curve: Curve, expected: Curve) -> None:
 def _without(correction: str, name: str, store: Path) -> list[list[Shard]]:
     """Return each rank's gradients where one of our corrections of megatron-core is missing."""
     num_ranks, parallel = LAYOUTS[name]
-    experiment = make(store, {**parallel, "distributed_optimizer": False})
+    experiment = _experiment(store, {**parallel, "distributed_optimizer": False}, STEPS)
     return run_ranks(num_ranks, first_gradients, experiment, correction)
 
 
@@ -152,7 +154,7 @@ def test_gradient_marks_are_needed(correction: str, tensor: str, store: Path) ->
 
 def test_gradient_norm_needs_expert_marks(store: Path, one_process: dict[int, Observed]) -> None:
     num_ranks, parallel = MORE_LAYOUTS["etp2"]
-    experiment = make(store, parallel, train={"steps": 1, "warmup_steps": 0})
+    experiment = _experiment(store, parallel, steps=1)
     wrong = run_ranks(num_ranks, train_curve, experiment, "expert_norm_mark")[0]
     right = one_process[STEPS].curve  # as test_layout_computes_what_one_process_does[etp2] finds
     assert wrong.grad_norms[0] < (1 - 10 * LOSS) * right.grad_norms[0]

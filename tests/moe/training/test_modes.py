@@ -190,10 +190,10 @@ def _slow_dpo(experiment: Any, moved: float) -> Any:
 def test_dpo_is_its_definition(moved: float, base: Path, stores: dict[str, Path]) -> None:
     moe = MODEL["moe"] | {"aux_loss_coefficient": 0.0, "z_loss_coefficient": 0.0}
     experiment = tune("dpo", stores["dpo"], {"distributed_optimizer": False}, init=str(base),
-                      dpo_beta=0.3, model={"moe": moe})  # fmt: skip
+                      dpo_beta=0.3, global_batch_size=8, model={"moe": moe})  # fmt: skip
     sums, loss, margins, worst = run_ranks(1, _slow_dpo, experiment, moved)[0]
     assert sums[0] / sums[1] == pytest.approx(loss, rel=1e-4)
-    assert sums[1] == len(margins) == experiment.train.global_batch_size // 2
+    assert sums[1] == len(margins) == 4
     assert sums[2] == sum(margin > 0 for margin in margins) or moved == 0
     assert sums[3] == pytest.approx(sum(margins), abs=1e-4)
     assert worst < 1e-3
