@@ -19,13 +19,17 @@ default = "here"
 profiles.here.secrets = ["MY_KEY"]
 """
 TRAIN = {
-    "steps": 60,
+    "steps": 40,
     "seq_len": 32,
     "global_batch_size": 4,
     "learning_rate": 3e-3,
     "checkpoint_interval": 10,
     "eval_sequences": 4,
 }
+
+
+QUESTION_PAUSE_S = 0.5
+"""Between two questions to SLURM: each starts a command, and gives its controller work."""
 
 
 class ClusterUser:
@@ -138,7 +142,7 @@ class Run:
         self.freeze(step)
         number = len(self.attempts())
         how()
-        self.wait_until(lambda: self._was_told(number))
+        self.wait_until(lambda: self._was_told(number), pause_s=QUESTION_PAUSE_S)
         self.thaw()
         self.wait_until(lambda: len(self.attempts()) > number)
 
@@ -156,7 +160,7 @@ class Run:
         """Wait until the run is whole and its job has left its nodes."""
         self.wait_until(lambda: self.record().get("status") == "finished")
         self.wait_until(lambda: self.outcomes()[-1] is not None)
-        self.wait_until(lambda: self.state() in {"", "COMPLETED"})
+        self.wait_until(lambda: self.state() in {"", "COMPLETED"}, pause_s=QUESTION_PAUSE_S)
 
     def wait_until(self, condition: Callable[[], bool], pause_s: float = 0.05) -> None:
         """Poll a condition."""

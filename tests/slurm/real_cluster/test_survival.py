@@ -61,20 +61,15 @@ def test_undisturbed_run_spans_two_nodes(calm: Run) -> None:
     assert_same(calm, calm)
 
 
-def test_requeue_by_scontrol(user: ClusterUser, cluster: Cluster, calm: Run) -> None:
+def test_requeue_and_job_of_higher_priority(
+    user: ClusterUser, cluster: Cluster, calm: Run
+) -> None:
     run = user.submit_two_nodes("requeued")
     run.disturb(lambda: cluster.run("scontrol", "requeue", run.job))
+    run.disturb(lambda: submit_urgent(cluster), step=22)
     run.wait()
-    assert run.outcomes() == ["requeued", "finished"]
-    assert run.shown("Restarts") == "1"
-    assert_nothing_lost(run, calm)
-
-
-def test_job_of_higher_priority(user: ClusterUser, cluster: Cluster, calm: Run) -> None:
-    run = user.submit_two_nodes("outranked")
-    run.disturb(lambda: submit_urgent(cluster))
-    run.wait()
-    assert run.outcomes() == ["requeued", "finished"]
+    assert run.outcomes() == ["requeued", "requeued", "finished"]
+    assert run.shown("Restarts") == "2"
     assert_nothing_lost(run, calm)
 
 
@@ -123,7 +118,7 @@ def test_preemption_with_a_grace_time(user: ClusterUser, cluster: Cluster, calm:
 
     run = user.submit_two_nodes("graceful", partition="graceful")
     run.disturb(lambda: submit_urgent(cluster), step=12)
-    run.disturb(submit_urgent_with_signal, step=30)
+    run.disturb(submit_urgent_with_signal, step=22)
     run.wait()
     cluster.reconfigure()
     assert run.outcomes() == ["preempted", "preempted", "finished"]
