@@ -61,9 +61,7 @@ def test_undisturbed_run_spans_two_nodes(calm: Run) -> None:
     assert_same(calm, calm)
 
 
-def test_requeue_and_job_of_higher_priority(
-    user: ClusterUser, cluster: Cluster, calm: Run
-) -> None:
+def test_requeue_and_job_of_higher_priority(user: ClusterUser, cluster: Cluster, calm: Run) -> None:
     run = user.submit_two_nodes("requeued")
     run.disturb(lambda: cluster.run("scontrol", "requeue", run.job))
     run.disturb(lambda: submit_urgent(cluster), step=22)
