@@ -18,6 +18,8 @@ def quieten_engine() -> None:
     The run record names the kernels that ran. Call this before importing megatron-core.
     """
     warnings.filterwarnings("ignore", module=r"megatron\.")
+    # Where Python compiles it anew at each start; the compiler names a file instead of a module.
+    warnings.filterwarnings("ignore", category=SyntaxWarning, module=r".*[/\\]megatron[/\\]core\b")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d")
     for name in ("megatron", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)

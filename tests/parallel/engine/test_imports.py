@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from parallel.engine.imports import deferred_compilation, hidden_module
+from parallel.engine.imports import deferred_compilation, hidden_module, quieten_engine
 from tests.support.distributed import run_ranks
 from tests.support.layout_equivalence import make, started
 
@@ -30,6 +31,17 @@ def test_import_loads_no_compiler_and_no_logger_and_prints_nothing() -> None:
         [sys.executable, "-c", LOADED], capture_output=True, text=True, check=False
     )
     assert (done.stdout, done.stderr, done.returncode) == ("False False\n", "", 0)
+
+
+def test_what_the_compiler_says_of_megatron_is_not_told() -> None:
+    """Python compiles it at each start where it may write no bytecode, or `uv` installed it."""
+    doubtful = "''\n1 is 1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quieten_engine()
+        compile(doubtful, "/lib/site-packages/megatron/core/inference/some_file.py", "exec")
+        with pytest.raises(SyntaxError, match="is"):
+            compile(doubtful, "/home/megatron/our_file.py", "exec")
 
 
 def test_a_module_is_hidden_only_meanwhile() -> None:
