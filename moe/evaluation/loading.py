@@ -16,7 +16,7 @@ from moe.config.locating import MODEL_FILE, model_file
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
 from moe.model.build import build_model
-from moe.model.fp8_emulation import emulate_fp8
+from moe.model.fp8.emulation import emulate_fp8
 from parallel.engine.start import start_engine, stop_engine
 from parallel.layout.layout import Layout
 from parallel.precision.recipes import Precision

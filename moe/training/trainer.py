@@ -12,7 +12,7 @@ from megatron.core.distributed import DistributedDataParallel
 from data.loading.batch import Batch
 from data.loading.loader import Loader
 from moe.config.experiment import Experiment
-from moe.model.fp8_emulation import Fp8Emulation
+from moe.model.fp8.emulation import Fp8Emulation
 from moe.model.mcore_config import scale_aux_losses
 from moe.routing.maps import RoutingMaps
 from moe.routing.statistics import RoutingCounter

@@ -12,7 +12,7 @@ from megatron.core.distributed import (
 from data.store.manifest import HELD_OUT, TRAIN
 from moe.config.experiment import Experiment
 from moe.model.build import build_model
-from moe.model.fp8_emulation import emulate_fp8
+from moe.model.fp8.emulation import emulate_fp8
 from moe.routing.maps import RoutingMaps
 from moe.routing.statistics import RoutingCounter
 from moe.training.loader import open_loader

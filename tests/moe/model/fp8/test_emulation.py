@@ -68,7 +68,7 @@ def _reference(
 
 
 def _quantized(x: NDArray[Any], *how: Any) -> NDArray[Any]:
-    from moe.model.fp8_quantization import quantize_dequantize
+    from moe.model.fp8.quantization import quantize_dequantize
 
     number_format, scaling, dim, is_weight = how
     values: NDArray[Any] = quantize_dequantize(
@@ -96,7 +96,7 @@ def test_quantization_equals_the_reference(scaling: str, number_format: str) -> 
 
 
 def _gradients(scaling: str) -> list[NDArray[Any]]:
-    from moe.model.fp8_emulation import Fp8Emulation, MatmulId, fp8_linear
+    from moe.model.fp8.emulation import Fp8Emulation, MatmulId, fp8_linear
 
     emulation = Fp8Emulation(Precision(fp8="emulated", fp8_scaling=scaling), 1, ["only"])  # type: ignore[arg-type]
     x, weight, grad_output = _operands()
@@ -131,7 +131,7 @@ def test_all_three_matmuls_take_quantized_inputs(scaling: str) -> None:
 
 
 def _delayed() -> list[float]:
-    from moe.model.fp8_emulation import Fp8Emulation, MatmulId, fp8_linear
+    from moe.model.fp8.emulation import Fp8Emulation, MatmulId, fp8_linear
     from parallel.engine.start import start_engine
 
     start_engine(Layout(device="cpu"), seed=0)

@@ -1,7 +1,7 @@
 """FP8 training emulated: matmul inputs quantized to E4M3 or E5M2, products computed in FP32.
 
 `precision.fp8 = "emulated"` gives the losses of an FP8 recipe without an FP8 card, slowly. The
-recipes are those of fp8_quantization.py. Embedding, LM head, router, norms and the core of
+recipes are those of quantization.py. Embedding, LM head, router, norms and the core of
 attention are not quantized; each expert's matmul has scales of its own. Tensor-parallel ranks scale
 their own shards.
 
@@ -22,7 +22,7 @@ from megatron.core.tensor_parallel.mappings import (
 from torch import Tensor
 
 from moe.model.experts import GroupedExperts
-from moe.model.fp8_quantization import quantize_dequantize
+from moe.model.fp8.quantization import quantize_dequantize
 from parallel.engine.collectives import all_gather_objects
 from parallel.precision.recipes import Fp8Scaling, Precision
 
