@@ -160,7 +160,11 @@ class Run:
         """Wait until the run is whole and its job has left its nodes."""
         self.wait_until(lambda: self.record().get("status") == "finished")
         self.wait_until(lambda: self.outcomes()[-1] is not None)
-        self.wait_until(lambda: self.state() in {"", "COMPLETED"}, pause_s=QUESTION_PAUSE_S)
+        self.wait_for_end("COMPLETED")
+
+    def wait_for_end(self, state: str) -> None:
+        """Wait until the job has ended in a state, or the queue has forgotten it."""
+        self.wait_until(lambda: self.state() in {"", state}, pause_s=QUESTION_PAUSE_S)
 
     def wait_until(self, condition: Callable[[], bool], pause_s: float = 0.05) -> None:
         """Poll a condition."""

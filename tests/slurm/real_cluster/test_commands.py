@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster_user import QUESTION_PAUSE_S, SECRET, TRAIN, ClusterUser, Run
+from tests.support.cluster_user import SECRET, TRAIN, ClusterUser, Run
 from tests.support.real_cluster import Cluster
 
 
@@ -126,7 +126,7 @@ def test_cancelled_run_stays_so_until_it_is_requeued(user: ClusterUser) -> None:
     assert user.moe_json("slurm", "cancel", "cancelled") == {"cancelled": [run.job]}
     run.wait_until(lambda: "asking the ranks" in run.log())
     run.thaw()
-    run.wait_until(lambda: run.state() in {"", "CANCELLED"}, pause_s=QUESTION_PAUSE_S)
+    run.wait_for_end("CANCELLED")
     run.wait_until(lambda: run.outcomes() == ["cancelled"])
     (shown,) = user.moe_json("slurm", "status", "cancelled")["submissions"]
     assert shown["counts"] == {"cancelled": 1}
