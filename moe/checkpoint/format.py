@@ -39,6 +39,7 @@ from moe.checkpoint.index import (
     read_index,
     write_tensors,
 )
+from moe.checkpoint.param_groups import add_missing_groups
 from moe.errors import ConfigError
 
 
@@ -150,9 +151,10 @@ def read_sharded(directory: Path, requested: ShardedStateDict) -> dict[str, Any]
     """
     index = read_index(directory)
     requested, local, factories = load_preprocess(requested)
-    sharded, _common = extract_sharded_base(requested)
+    sharded, current = extract_sharded_base(requested)
     reader = _Reader(directory, index)
     state: dict[str, Any] = _with_integer_keys(index["common"])
+    add_missing_groups(state, current)
     merge(state, local)
     merge(state, dict_list_map_outplace(reader.read, sharded))
     result: dict[str, Any] = apply_factory_merges(state, factories)

@@ -44,7 +44,7 @@ class TrainConfig(FrozenModel):
     decay_steps: PositiveInt | None = None
     """Steps of the final decay of `wsd`."""
     weight_decay: float = Field(default=0.1, ge=0)
-    """Decoupled weight decay (matrices only)."""
+    """Decoupled weight decay of matrices; norms, biases and attention sinks are not decayed."""
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
     adam_epsilon: float = Field(default=1e-8, gt=0)

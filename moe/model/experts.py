@@ -129,6 +129,8 @@ def _weight(name: str, shape: tuple[int, ...] | None, dtype: torch.dtype) -> nn.
     # Reduces gradients over the expert data-parallel group. megatron-core 0.16.1's own modules
     # set True when ep = 1, and lose what the tensor-parallel ranks contribute.
     weight.allreduce = False  # type: ignore[attr-defined]
+    # Weight decay is for matrices, and a bias of several experts has more than one dimension.
+    weight.is_bias = name.endswith("bias")  # type: ignore[attr-defined]
     # Each tensor-parallel rank's shard counts in the gradient norm.
     set_tensor_model_parallel_attributes(weight, is_parallel=True, dim=SHARDED_DIM[name], stride=1)
     return weight

@@ -37,8 +37,7 @@ class StepResult:
 def train_step(trainer: Trainer, index: int, *, stop: bool = False) -> StepResult:
     """Train step `index` (from 0); a collective call. `stop` on any rank reaches every rank."""
     learning_rate = trainer.experiment.train.learning_rate_at(index + 1)
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = learning_rate
+    trainer.optimizer.set_rates(learning_rate, trainer.experiment.train.weight_decay)
     trainer.optimizer.zero_grad()
     biases = [bias.clone() for bias in _expert_biases(trainer)]
     batches = trainer.loader.step(index)

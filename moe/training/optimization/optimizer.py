@@ -10,6 +10,8 @@ from megatron.core.optimizer import (
     ChainedOptimizer,
     MegatronOptimizer,
     OptimizerConfig,
+    ParamKey,
+    ParamPredicate,
     distrib_optimizer,
     get_megatron_optimizer,
 )
@@ -58,6 +60,16 @@ class GuardedOptimizer(ChainedOptimizer):  # type: ignore[misc] # megatron-core 
         )
         self._check_grad_norm = check_grad_norm
 
+    def set_rates(self, learning_rate: float, weight_decay: float) -> None:
+        """Set what the next step takes: each group's rates times the group's multipliers.
+
+        megatron-core's optimizers only carry the multipliers; its own learning rate scheduler,
+        which we do not use, applies them. Groups from a checkpoint have the rates of its run.
+        """
+        for group in self.param_groups:
+            group["lr"] = learning_rate * group["lr_mult"]
+            group["weight_decay"] = weight_decay * group["wd_mult"]
+
     def get_grad_norm(self) -> float:
         """Return the global gradient norm before clipping, checked."""
         norm = float(super().get_grad_norm())
@@ -87,8 +99,17 @@ def build_optimizer(
         params_dtype=torch.bfloat16 if precision.dtype == "bf16" else torch.float32,
         use_distributed_optimizer=layout.distributed_optimizer,
     )
-    built = get_megatron_optimizer(config, chunks)
+    built = get_megatron_optimizer(config, chunks, _not_decayed())
     return GuardedOptimizer(built.chained_optimizers, check_grad_norm)
+
+
+def _not_decayed() -> dict[ParamKey, dict[str, float]]:
+    """Select norms, biases and attention sinks: weight decay is for matrices alone.
+
+    Experts' biases are stacked to more than one dimension, and marked where they are made.
+    """
+    is_vector = ParamPredicate(name="is_vector", fn=lambda parameter: parameter.dim() <= 1)
+    return {ParamKey(attr="is_bias", predicate=is_vector): {"wd_mult": 0.0}}
 
 
 def _use_group_step_adamw() -> None:
