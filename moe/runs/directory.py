@@ -81,9 +81,9 @@ class RunDirectory:
         rows = last_rows(self.path / METRICS, 1)
         return rows[0] if rows else None
 
-    def drop_rows_after(self, step: int) -> None:
-        """Drop rows later than `step`, which will be trained again, and what a crash cut off."""
-        for path in self.path.glob("*.jsonl"):
+    def drop_rows_after(self, step: int, files: str = "*.jsonl") -> None:
+        """Drop rows later than `step`, which will be made again, and what a crash cut off."""
+        for path in self.path.glob(files):
             filter_rows(path, lambda row: "step" in row and row["step"] <= step)
 
     def release(self) -> None:

@@ -39,6 +39,7 @@ class TrainingLoop:
     def run(self, totals: RunTotals) -> Record:
         """Train what is left after `totals`, evaluate, save, and complete the record."""
         train = self.trainer.experiment.train
+        is_trained = totals.step == train.steps
         self.progress.begin(totals.step, train.steps)
         self._enter("train", totals)
         with stop_requests() as stop_requested:
@@ -55,7 +56,8 @@ class TrainingLoop:
                 if _is_due(train.checkpoint_interval, totals.step):
                     self._save(totals)
             loss = self._evaluate(totals)
-            self._save(totals, is_last=True)
+            if not is_trained:
+                self._save(totals, is_last=True)
         return self._finish("finished", totals, final_loss=loss)
 
     def _train_step(self, totals: RunTotals, stop: bool) -> tuple[RunTotals, bool]:

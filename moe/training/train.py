@@ -8,6 +8,7 @@ from typing import Any
 from moe.checkpoint.training_state import load_checkpoint
 from moe.config.experiment import Experiment
 from moe.runs.callbacks import Callback, Logger
+from moe.runs.directory import RunDirectory
 from moe.runs.record import Record
 from moe.training.logs.callback_list import CallbackList, rank_context
 from moe.training.logs.metrics_log import MetricsLog
@@ -21,6 +22,7 @@ from moe.training.startup.acquire import acquired_run
 from moe.training.startup.build import build_trainer
 from moe.training.startup.conditions import measure_conditions
 from moe.training.trainer import Trainer
+from parallel.engine.collectives import all_gather_objects
 from parallel.engine.start import Engine
 from parallel.engine.watchdog import Watchdog
 
@@ -67,9 +69,9 @@ def train(  # noqa: PLR0913 - the one entry point of a run
         conditions = measure_conditions(trainer)
         watchdog.beat("loading the checkpoint")
         totals, state = _restore(trainer, checkpoint)
-        if totals.step == experiment.train.steps:
+        if totals.step == experiment.train.steps and _is_recorded(run):
             return {} if run is None else run.record
-        starts = [] if run is None else open_start(run, totals, engine.world_size)
+        starts = [] if run is None else open_start(run, experiment, totals, engine.world_size)
         saver = open_saver(trainer, run_dir, run)
         started = CallbackList(callbacks, rank_context(engine, run_dir), state.get("observers"))
         if run is not None:
@@ -92,6 +94,14 @@ def train(  # noqa: PLR0913 - the one entry point of a run
             progress=progress or NoProgress(),
         )
         return loop.run(totals)
+
+
+def _is_recorded(run: RunDirectory | None) -> bool:
+    """Return whether the run's record says that it finished; a collective call.
+
+    It does not where the run was killed between its last checkpoint and its record.
+    """
+    return any(all_gather_objects(run is not None and run.record.get("status") == "finished"))
 
 
 def _restore(trainer: Trainer, checkpoint: Path | None) -> tuple[RunTotals, dict[str, Any]]:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moe.config.experiment import Experiment
 from moe.runs.directory import RunDirectory
+from moe.runs.files import EVALUATIONS
 from moe.runs.goodput import Start, append_start, close_start, goodput, process_age_s
 from moe.runs.json_lines import finite
 from moe.runs.record import new_record, utc_now
@@ -12,10 +14,14 @@ from moe.training.startup.conditions import RunConditions, conditions_record
 from moe.training.trainer import Trainer
 
 
-def open_start(run: RunDirectory, totals: RunTotals, num_ranks: int) -> list[Start]:
-    """Drop rows that will be trained again; return all starts, with one that follows `totals`."""
+def open_start(
+    run: RunDirectory, experiment: Experiment, totals: RunTotals, num_ranks: int
+) -> list[Start]:
+    """Drop rows that will be made again; return all starts, with one that follows `totals`."""
     last_row = run.last_metrics()
     run.drop_rows_after(totals.step)
+    if totals.step == experiment.train.steps:
+        run.drop_rows_after(totals.step - 1, EVALUATIONS)
     start = {
         "started_at": utc_now(),
         "ranks": num_ranks,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from moe.runs.json_lines import finite
 from moe.training.step import StepResult
 
 
@@ -21,13 +22,15 @@ class RunTotals:
     train_time_s: float = 0.0
     """Seconds of training steps."""
     train_loss: float = math.nan
-    """Of the last step; not a number before the first step of a start."""
+    """Of the last step; not a number before the first one."""
 
     @classmethod
     def from_checkpoint(cls, state: Mapping[str, Any]) -> Self:
         """Return the totals that a checkpoint's state holds."""
         names = ("step", "tokens", "stream_hash", "train_time_s")
-        return cls(**{name: state[name] for name in names})
+        loss = state.get("train_loss")
+        values = {name: state[name] for name in names}
+        return cls(**values, train_loss=math.nan if loss is None else loss)
 
     def as_checkpoint_state(self) -> dict[str, Any]:
         """Return what a checkpoint's state holds of the totals; its step is in it anyway."""
@@ -35,6 +38,7 @@ class RunTotals:
             "tokens": self.tokens,
             "stream_hash": self.stream_hash,
             "train_time_s": self.train_time_s,
+            "train_loss": finite(self.train_loss),
         }
 
     def after(self, result: StepResult, elapsed_s: float) -> Self:

@@ -3,6 +3,8 @@
 Every point at which a save can be cut short is in tests/moe/checkpoint/test_crash_points.py.
 """
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +63,43 @@ def _check_goodput(killed: dict[str, Any], whole: dict[str, Any]) -> None:
     assert goodput["lost_tokens"] > 0 == whole["goodput"]["lost_tokens"]
     assert goodput["allocated_s"] == pytest.approx(sum(s["allocated_s"] for s in killed["starts"]))
     assert 0 < goodput["useful_share_of_time"] < 1
+
+
+def _die_before_the_record() -> None:
+    """Let this process die when it has trained, evaluated and saved, and is to record that."""
+    from moe.training import loop
+
+    def die(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    loop.record_end = die
+
+
+def test_killed_between_last_checkpoint_and_record(store: Path, tmp_path: Path) -> None:
+    """The run is evaluated again and finished, with the results of one that was not disturbed."""
+    train = {"steps": 3, "warmup_steps": 1, "eval_interval": 3, "checkpoint_interval": 3}
+    experiment = make(store, {"ep": 2}, train=train)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    undisturbed = run(2, experiment, whole)
+    with pytest.raises(RankFailedError):
+        run(2, experiment, killed, prepare=_die_before_the_record)
+    assert (record(killed)["status"], step_of(_newest(killed))) == ("running", 3)
+    saved = (_newest(killed) / "index.json").stat().st_mtime_ns
+    resumed = run(2, experiment, killed, resume=True)
+    assert_same_parameters(resumed, undisturbed)
+    assert (_newest(killed) / "index.json").stat().st_mtime_ns == saved, "written once"
+    for name in ("metrics", "evaluations", "expert_load"):
+        assert rows(killed, name) == rows(whole, name)
+    ended, expected = record(killed), record(whole)
+    for key in ("status", "steps", "tokens", "stream_hash", "final_loss", "train_loss"):
+        assert ended[key] == expected[key], key
+    assert ended["tokens_per_s"] > 0
+    assert [start["ended"] for start in ended["starts"]] == ["killed", "finished"]
+    run(2, experiment, killed, resume=True)
+    assert record(killed) == ended, "a finished run stays as it is"
+
+
+def _newest(run_dir: Path) -> Path:
+    newest = latest_checkpoint(run_dir / "checkpoints")
+    assert newest is not None
+    return newest
