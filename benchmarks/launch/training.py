@@ -62,9 +62,9 @@ def run_training(  # noqa: PLR0913 - the command's options
     step = "" if from_step is None else str(from_step)
     paths = [str(file), str(run_dir)]
     arguments = ["-m", "benchmarks.launch.training", *paths, str(int(resume)), step]
-    os.environ.setdefault(
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(math.ceil(experiment.parallel.timeout_s))
-    )
+    layout = experiment.parallel
+    last_save_s = math.ceil(layout.timeout_s + layout.storage_timeout_s)
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(last_save_s))
     _train_processes([*arguments, *overrides], run_dir, nproc, max_restarts)
     return read_record_if_any(run_dir)
 

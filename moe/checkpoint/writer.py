@@ -4,7 +4,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,13 @@ import torch.distributed as dist
 from moe.checkpoint.directory import begin, complete, partial_path, remove_old
 from moe.checkpoint.format import Snapshot, index_of, write_shards
 from moe.errors import StorageError
+from parallel.engine.collectives import new_storage_group
+from parallel.layout.layout import STORAGE_TIMEOUT_S
 
 RETRY_AFTER_S = (1.0, 4.0, 16.0)
 """Pauses before a save that storage refused is tried again."""
+RETRY_EVERY_S = 60.0
+"""Pauses after those, where it is tried until it succeeds."""
 
 
 class Checkpointer:
@@ -25,10 +29,35 @@ class Checkpointer:
     At most one checkpoint is on its way: the next save waits for it.
     """
 
-    def __init__(self, root: Path, *, keep: int, keep_every: int | None = None) -> None:
-        """Write under `root`; keep the newest `keep`, and each multiple of `keep_every` steps."""
+    def __init__(
+        self,
+        root: Path,
+        *,
+        keep: int,
+        keep_every: int | None = None,
+        retries: bool = False,
+        timeout_s: float = STORAGE_TIMEOUT_S,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Write under `root`; all ranks make one.
+
+        Args:
+            root: Folder of the checkpoints.
+            keep: How many of the newest stay.
+            keep_every: Each multiple of so many steps stays too.
+            retries: Try again for up to `timeout_s`, instead of a few times.
+            timeout_s: Seconds that a rank waits for the slowest.
+            report: Called on rank 0, by another thread, when storage refuses a checkpoint not for
+                the first time.
+        """
         self.root, self.keep, self.keep_every = root, keep, keep_every
-        self.group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
+        self.group = new_storage_group(timeout_s)
+        self.is_refused = False
+        """Whether storage refuses the newest checkpoint, after some tries."""
+        self._report = report
+        # Ends before the watchdog does, which says less.
+        more = int(0.9 * timeout_s / RETRY_EVERY_S) if retries else 0
+        self._pauses_s = (*RETRY_AFTER_S, *[RETRY_EVERY_S] * more)
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -39,6 +68,7 @@ class Checkpointer:
             StorageError: The one before could not be written.
         """
         self.wait()
+        self.is_refused = False
         frozen = json.loads(json.dumps(state))
         self._thread = threading.Thread(
             target=self._run, args=(step, snapshot, frozen), name="checkpoint", daemon=True
@@ -60,18 +90,23 @@ class Checkpointer:
 
     def _run(self, step: int, snapshot: Snapshot, state: dict[str, Any]) -> None:
         try:
-            for pause in (*RETRY_AFTER_S, None):
+            for tries, pause_s in enumerate((*self._pauses_s, 0.0), 1):
                 fault = self._write(step, snapshot, state)
                 if fault is None:
+                    self.is_refused = False
                     return
-                if pause is not None:
-                    time.sleep(pause)
+                message = (
+                    f"the checkpoint of step {step} could not be written, tried {tries} times:"
+                    f" {fault}: make room or repair it"
+                )
+                if tries == len(RETRY_AFTER_S) + 1:
+                    self.is_refused = True
+                    if dist.get_rank() == 0:
+                        self._report(message)
+                time.sleep(pause_s)
             if dist.get_rank() == 0:
                 shutil.rmtree(partial_path(self.root, step), ignore_errors=True)
-            raise StorageError(
-                f"the checkpoint of step {step} could not be written, tried"
-                f" {len(RETRY_AFTER_S) + 1} times: {fault}: make room or repair it"
-            )
+            raise StorageError(message)
         except Exception as error:
             self._error = error
 

@@ -112,7 +112,8 @@ class Experiment(FrozenModel):
         values = self.model_dump(mode="json", include={"model", "data", "train"})
         for free in ("log_interval", "eval_interval", "checkpoint_interval", "keep_checkpoints",
                      "keep_every", "on_nonfinite", "on_spike", "spike_factor", "spike_window",
-                     "max_skipped", "eval_sequences", "micro_batch_size"):  # fmt: skip
+                     "max_skipped", "on_failed_save", "eval_sequences",
+                     "micro_batch_size"):  # fmt: skip
             values["train"].pop(free)
         for reading in ("store", "more_stores", "changes", "max_epochs", "feed", "prefetch_steps",
                         "workers", "pin_memory"):  # fmt: skip

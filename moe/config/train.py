@@ -69,6 +69,9 @@ class TrainConfig(FrozenModel):
     """Held-out sequences an evaluation reads (fewer where the split is smaller)."""
     checkpoint_interval: PositiveInt | None = None
     """Steps between checkpoints; none: only at the end or when stopped."""
+    on_failed_save: Literal["stop", "wait", "continue"] = "stop"
+    """When storage refuses a checkpoint several times in half a minute: end the run; pause until
+    it can be written, for up to `parallel.storage_timeout_s`; or train on to the next one."""
     keep_checkpoints: PositiveInt = 2
     """Newest checkpoints that stay."""
     keep_every: PositiveInt | None = None

@@ -65,16 +65,21 @@ class TrainingLoop:
         train = self.trainer.experiment.train
         self.watchdog.beat(f"training step {totals.step + 1}")
         begin = time.perf_counter()
-        result = train_step(self.trainer, totals.step, stop=stop)
+        result = train_step(
+            self.trainer, totals.step, stop=stop, save_refused=self.saver.is_refused
+        )
         elapsed_s = time.perf_counter() - begin
         if result.rejection is not None:
-            self.watchdog.beat(f"dumping step {totals.step + 1}")
-            keep_rejected_step(self.saver, totals.step, result, result.rejection)
+            with self.watchdog.storage(f"dumping step {totals.step + 1}"):
+                keep_rejected_step(self.saver, totals.step, result, result.rejection)
         totals = totals.after(result, elapsed_s)
         self.log.add(result, elapsed_s)
         ends_here = result.stop or totals.step == train.steps
         if ends_here or _is_due(train.log_interval, totals.step):
             self.progress.row(self.log.write_row(totals, result))
+        if result.save_refused:
+            with self.watchdog.storage(f"waiting for storage after step {totals.step}"):
+                self.saver.wait()
         return totals, result.stop
 
     def _evaluate(self, totals: RunTotals) -> float | None:
@@ -89,16 +94,15 @@ class TrainingLoop:
     def _save(self, totals: RunTotals, *, is_last: bool = False) -> None:
         """Write a checkpoint in the background; wait for the last one."""
         self._enter("checkpoint", totals)
-        self.saver.save(
-            totals.step,
-            {
-                **totals.as_checkpoint_state(),
-                **self.trainer.state(),
-                "observers": self.callbacks.states(),
-            },
-        )
-        if is_last:
-            self.saver.wait_for_last()
+        state = {
+            **totals.as_checkpoint_state(),
+            **self.trainer.state(),
+            "observers": self.callbacks.states(),
+        }
+        with self.watchdog.storage(f"saving the checkpoint of step {totals.step}"):
+            self.saver.save(totals.step, state)
+            if is_last:
+                self.saver.wait(may_fail=False)
         self._enter("train", totals)
 
     def _enter(self, phase: Phase, totals: RunTotals) -> None:

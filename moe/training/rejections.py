@@ -29,7 +29,7 @@ def keep_rejected_step(
     if saver.run is not None:
         saver.run.append(REJECTED, {"step": step, **row})
     if rejection.action == "stop":
-        saver.wait("the run ends")
+        saver.wait(may_fail=True)
         raise GuardError(
             f"step {step} (samples {first} to {end - 1}): {rejection.reason}; look into it with"
             f" --replay {step}, or go on with --resume and"

@@ -1,13 +1,14 @@
 """Checkpoints of a run in training: saved in the background, and dumps of rejected steps."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moe.checkpoint.training_state import snapshot
 from moe.checkpoint.writer import Checkpointer
+from moe.config.experiment import Experiment
 from moe.errors import StorageError
 from moe.runs.directory import RunDirectory
 from moe.runs.files import CHECKPOINTS, DUMPS
@@ -31,32 +32,39 @@ class CheckpointSaver:
         """Copy the state of `step` and begin to write it; waits for the save before.
 
         `state` are JSON values that are stored beside the trainer's.
+
+        Raises:
+            StorageError: The save before failed, and the run is to end then.
         """
         self.wait()
         self.trainer.wait_for_param_gather()
         copy = snapshot(self.trainer.chunks, self.trainer.optimizer)
         self.checkpoints.save(step, copy, state)
 
-    def wait(self, consequence: str = "training goes on") -> None:
-        """Wait for the save under way; training outlives one that failed, which is recorded."""
-        try:
-            self.checkpoints.wait()
-        except StorageError as error:
-            if self.run is not None:
-                print(f"moe: {error}; {consequence}", file=sys.stderr)
-                failed = [*self.run.record.get("failed_saves", []), str(error)]
-                self.run.update({"failed_saves": failed})
+    @property
+    def is_refused(self) -> bool:
+        """Whether storage refuses the newest checkpoint; known on some ranks before others."""
+        return self.checkpoints.is_refused
 
-    def wait_for_last(self) -> None:
-        """Wait for the last save of this start.
+    def wait(self, *, may_fail: bool | None = None) -> None:
+        """Wait for the save under way; one that failed is recorded.
+
+        `may_fail` says whether training outlives that. Default: `train.on_failed_save`.
 
         Raises:
-            StorageError: It failed.
+            StorageError: It failed, and the run is to end.
         """
+        if may_fail is None:
+            may_fail = self.trainer.experiment.train.on_failed_save == "continue"
         try:
             self.checkpoints.wait()
         except StorageError as error:
-            raise StorageError(f"{error}, then continue with --resume") from None
+            self.checkpoints.is_refused = False
+            if self.run is not None:
+                failed = [*self.run.record.get("failed_saves", []), str(error)]
+                self.run.update({"failed_saves": failed})
+            if not may_fail:
+                raise StorageError(f"{error}, then continue with --resume") from None
 
     def dump(self, step: int, state: Mapping[str, Any]) -> None:
         """Write the state from before a rejected step, to replay it, and wait for it."""
@@ -67,12 +75,29 @@ class CheckpointSaver:
 
 def open_saver(trainer: Trainer, run_dir: Path, run: RunDirectory | None) -> CheckpointSaver:
     """Make the saver of a run; a collective call."""
-    train = trainer.experiment.train
+    experiment = trainer.experiment
+    train, timeout_s = experiment.train, experiment.parallel.storage_timeout_s
     return CheckpointSaver(
         trainer=trainer,
         checkpoints=Checkpointer(
-            run_dir / CHECKPOINTS, keep=train.keep_checkpoints, keep_every=train.keep_every
+            run_dir / CHECKPOINTS,
+            keep=train.keep_checkpoints,
+            keep_every=train.keep_every,
+            retries=train.on_failed_save == "wait",
+            timeout_s=timeout_s,
+            report=_report(experiment),
         ),
-        dumps=Checkpointer(run_dir / DUMPS, keep=MAX_DUMPS),
+        dumps=Checkpointer(run_dir / DUMPS, keep=MAX_DUMPS, timeout_s=timeout_s),
         run=run,
     )
+
+
+def _report(experiment: Experiment) -> Callable[[str], None]:
+    """Return what says that storage refuses a checkpoint, where the run does not end by it."""
+    if experiment.train.on_failed_save == "stop":
+        return lambda _: None
+    limit_s = experiment.parallel.storage_timeout_s
+    consequence = "training goes on"
+    if experiment.train.on_failed_save == "wait":
+        consequence = f"training waits for it, up to parallel.storage_timeout_s = {limit_s:g}"
+    return lambda message: print(f"moe: {message}; {consequence}", file=sys.stderr, flush=True)

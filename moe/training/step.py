@@ -30,12 +30,16 @@ class StepResult:
     learning_rate: float
     stop: bool
     """Whether some rank was asked to stop."""
+    save_refused: bool
+    """Whether storage refuses the newest checkpoint."""
     rejection: StepRejection | None = None
     """Why no update was made; None: it was."""
 
 
-def train_step(trainer: Trainer, index: int, *, stop: bool = False) -> StepResult:
-    """Train step `index` (from 0); a collective call. `stop` on any rank reaches every rank."""
+def train_step(
+    trainer: Trainer, index: int, *, stop: bool = False, save_refused: bool = False
+) -> StepResult:
+    """Train step `index` (from 0); a collective call. Flags of any rank reach every rank."""
     learning_rate = trainer.experiment.train.learning_rate_at(index + 1)
     trainer.optimizer.set_rates(learning_rate, trainer.experiment.train.weight_decay)
     trainer.optimizer.zero_grad()
@@ -43,7 +47,8 @@ def train_step(trainer: Trainer, index: int, *, stop: bool = False) -> StepResul
     batches = trainer.loader.step(index)
     with trainer.routing.counting():
         sums = trainer.forward_backward(batches, forward_only=False)
-    stops, checksum, tokens, *sums_of_all = _all_reduce(batches, sums, stop)
+    flags = [float(stop), float(save_refused)]
+    stops, refusals, checksum, tokens, *sums_of_all = _all_reduce(batches, sums, flags)
     means = trainer.means(sums_of_all)
     loss = means.pop("loss")
     grad_norm, rejection = _update(trainer, loss)
@@ -57,17 +62,20 @@ def train_step(trainer: Trainer, index: int, *, stop: bool = False) -> StepResul
         grad_norm=grad_norm,
         learning_rate=learning_rate,
         stop=stops > 0,
+        save_refused=refusals > 0,
         rejection=rejection,
     )
 
 
-def _all_reduce(batches: Sequence[Batch], sums: torch.Tensor, stop: bool) -> list[float]:
-    """Return, over all ranks: stop requests, the batches' checksum and tokens, and `sums`."""
+def _all_reduce(
+    batches: Sequence[Batch], sums: torch.Tensor, flags: Sequence[float]
+) -> list[float]:
+    """Return, over all ranks: `flags`, the batches' checksum and tokens, and `sums`."""
     # One rank counts for all that read the same batches. Exact in FP64 up to 2^21 sequences.
     counted = batches if is_model_parallel_leader() else []
     checksum = sum(batch.checksum() for batch in counted)
     tokens = sum(int(batch.lengths.sum()) for batch in counted)
-    own = torch.tensor([float(stop), float(checksum), float(tokens)], dtype=torch.float64)
+    own = torch.tensor([*flags, float(checksum), float(tokens)], dtype=torch.float64)
     totals = torch.cat([own, sums])
     dist.all_reduce(totals)
     values: list[float] = totals.tolist()

@@ -60,15 +60,15 @@ def train(  # noqa: PLR0913 - the one entry point of a run
         StorageError: The disk is full or fails; complete checkpoints are still there.
     """
     with (
-        closing(Watchdog(engine.rank, experiment.parallel.timeout_s)) as watchdog,
-        acquired_run(run_dir, experiment, engine, resume, from_step) as (run, checkpoint),
+        closing(_watchdog(experiment, engine)) as watchdog,
+        acquired_run(run_dir, experiment, engine, watchdog, resume, from_step) as (run, checkpoint),
         closing(
-            build(experiment, engine, load_init=checkpoint is None, on_micro_batch=watchdog.beat)
+            _build(build, experiment, engine, watchdog, load_init=checkpoint is None)
         ) as trainer,
     ):
         conditions = measure_conditions(trainer)
-        watchdog.beat("loading the checkpoint")
-        totals, state = _restore(trainer, checkpoint)
+        with watchdog.storage("loading the checkpoint"):
+            totals, state = _restore(trainer, checkpoint)
         if totals.step == experiment.train.steps and _is_recorded(run):
             return {} if run is None else run.record
         starts = [] if run is None else open_start(run, experiment, totals, engine.world_size)
@@ -94,6 +94,23 @@ def train(  # noqa: PLR0913 - the one entry point of a run
             progress=progress or NoProgress(),
         )
         return loop.run(totals)
+
+
+def _watchdog(experiment: Experiment, engine: Engine) -> Watchdog:
+    layout = experiment.parallel
+    return Watchdog(engine.rank, layout.timeout_s, layout.storage_timeout_s)
+
+
+def _build(
+    build: Callable[..., Trainer],
+    experiment: Experiment,
+    engine: Engine,
+    watchdog: Watchdog,
+    *,
+    load_init: bool,
+) -> Trainer:
+    with watchdog.storage("opening the store and building the model"):
+        return build(experiment, engine, load_init=load_init, on_micro_batch=watchdog.beat)
 
 
 def _is_recorded(run: RunDirectory | None) -> bool:

@@ -1,5 +1,6 @@
-"""Gathers of picklable objects over all ranks of the default process group."""
+"""Gathers of picklable objects over all ranks, and the group of ranks that wait for storage."""
 
+from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
@@ -15,6 +16,19 @@ def all_gather_objects(value: Any) -> list[Any]:
     objects: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(objects, value)
     return objects
+
+
+def new_storage_group(timeout_s: float) -> dist.ProcessGroup | None:
+    """Make a group of all ranks, over gloo, in which one may wait `timeout_s` s; collective.
+
+    The default group's time-out is for ranks that compute. None where there is one rank.
+    """
+    if dist.get_world_size() == 1:
+        return None
+    group: dist.ProcessGroup = dist.new_group(
+        backend="gloo", timeout=timedelta(seconds=2 * timeout_s)
+    )
+    return group
 
 
 def gather_objects(value: Any) -> list[Any] | None:

@@ -8,7 +8,8 @@ their launcher (torchrun, srun) ends the rest and may restart them.
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -24,14 +25,18 @@ class Watchdog:
         self,
         rank: int,
         timeout_s: float,
+        storage_timeout_s: float,
         end: Callable[[int], object] = os._exit,
         report: Callable[[str], object] = lambda line: print(line, file=sys.stderr, flush=True),
     ) -> None:
         """Start watching: `timeout_s` seconds without `beat` end the process.
 
+        While it waits for storage (`storage`), `storage_timeout_s` seconds do.
         `end` and `report` replace exiting and writing to standard error in tests.
         """
-        self.rank, self.timeout_s = rank, timeout_s
+        self.rank = rank
+        self._limits = {"timeout_s": timeout_s, "storage_timeout_s": storage_timeout_s}
+        self._limit = "timeout_s"
         self._end, self._report = end, report
         self._watched = threading.get_ident()
         self._activity, self._beats = "the start", 0
@@ -42,21 +47,33 @@ class Watchdog:
         """Signal progress, and what the run does now (None: the same as before)."""
         self._activity, self._beats = activity or self._activity, self._beats + 1
 
+    @contextmanager
+    def storage(self, activity: str) -> Iterator[None]:
+        """Wait for storage in this context, which is slow at times, but not for ever."""
+        self.beat(activity)
+        self._limit = "storage_timeout_s"
+        try:
+            yield
+        finally:
+            self._limit = "timeout_s"
+            self.beat()
+
     def close(self) -> None:
         """Stop watching."""
         self._closed.set()
 
     def _watch(self) -> None:
-        beats, silent_s, pause_s = 0, 0.0, min(1.0, self.timeout_s / 4)
+        beats, silent_s, pause_s = 0, 0.0, min(1.0, *(s / 4 for s in self._limits.values()))
         while not self._closed.wait(pause_s):
             # Counted in wake-ups, not by the clock: a suspended machine is no hanging rank.
             silent_s = silent_s + pause_s if self._beats == beats else 0.0
             beats = self._beats
-            if silent_s >= self.timeout_s:
+            limit = self._limit
+            if silent_s >= self._limits[limit]:
                 self._report(
                     f"moe: rank {self.rank}: no progress for {silent_s:.0f} s in {self._activity}:"
-                    f" {waits_in(self._watched)}; ending this rank (parallel.timeout_s ="
-                    f" {self.timeout_s:g})"
+                    f" {waits_in(self._watched)}; ending this rank (parallel.{limit} ="
+                    f" {self._limits[limit]:g})"
                 )
                 self._end(EXIT_CODE)
                 return

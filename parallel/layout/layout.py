@@ -12,6 +12,10 @@ RecomputeModule = Literal[
 ]
 
 
+STORAGE_TIMEOUT_S = 7200.0
+"""Seconds that a checkpoint may take: 7 TB at 1 GB/s."""
+
+
 class Layout(FrozenModel):
     """The `[parallel]` section: how one model is distributed over ranks.
 
@@ -59,8 +63,10 @@ class Layout(FrozenModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where ranks run: `auto` takes CUDA where this machine has it; the run record says which."""
     timeout_s: float = Field(default=600.0, gt=0)
-    """Seconds without progress (a micro-batch, an evaluation, waiting for a checkpoint) after which
-    a rank reports the collective it waits in and exits. Longer than the slowest checkpoint."""
+    """Seconds without progress (a micro-batch, an evaluation) after which a rank reports the
+    collective it waits in and exits."""
+    storage_timeout_s: float = Field(default=STORAGE_TIMEOUT_S, gt=0)
+    """The same while a rank waits for storage: a checkpoint is written, verified or read."""
 
     @model_validator(mode="before")
     @classmethod

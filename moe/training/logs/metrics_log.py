@@ -1,7 +1,8 @@
 """What a run logs as it goes: metrics rows, expert load, held-out losses, and loggers' numbers."""
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,9 +104,9 @@ class MetricsLog:
 
     def finish(self) -> None:
         """Close the loggers, with the final record."""
-        if self._run is not None:
-            for logger in self._loggers:
-                logger.end(self._run.record)
+        run = self._run
+        if run is not None:
+            self._tell(lambda logger: logger.end(run.record))
 
     @property
     def _positions_per_step(self) -> int:
@@ -143,13 +144,24 @@ class MetricsLog:
         return float(longest)
 
     def _log_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        for logger in self._loggers:
-            logger.scalars(step, scalars)
+        self._tell(lambda logger: logger.scalars(step, scalars))
 
     def _log_expert_load(self, step: int, routing: RoutingStatistics) -> None:
-        for layer, counts in zip(routing.layers, routing.counts.tolist(), strict=True):
-            for logger in self._loggers:
+        def log(logger: Logger) -> None:
+            for layer, counts in zip(routing.layers, routing.counts.tolist(), strict=True):
                 logger.expert_load(step, layer, counts)
+
+        self._tell(log)
+
+    def _tell(self, call: Callable[[Logger], None]) -> None:
+        """Call each logger; one that fails is left out from then on, and training goes on."""
+        for logger in self._loggers:
+            try:
+                call(logger)
+            except Exception as error:
+                self._loggers = tuple(other for other in self._loggers if other is not logger)
+                name = type(logger).__name__
+                print(f"moe: {name} ends here: {error}; the run goes on", file=sys.stderr)
 
 
 def _scalars(row: Row, routing: RoutingStatistics) -> dict[str, float]:

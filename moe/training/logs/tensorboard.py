@@ -1,5 +1,6 @@
 """TensorBoard events of a run, in its directory's `events/`."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ class TensorBoardLogger:
         """Open the events; what an earlier start wrote after `step` is hidden."""
         from torch.utils.tensorboard import SummaryWriter
 
+        threading.excepthook = _quieten(threading.excepthook)
         self._writer: Any = SummaryWriter(run_dir / EVENTS, purge_step=step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -30,3 +32,14 @@ class TensorBoardLogger:
     def end(self, record: Mapping[str, Any]) -> None:
         """Flush and close."""
         self._writer.close()
+
+
+def _quieten(hook: Any) -> Any:
+    """Keep tensorboard's thread from printing an OSError that the next call raises here anyway."""
+
+    def quiet(failure: threading.ExceptHookArgs) -> None:
+        is_writer = type(failure.thread).__module__.startswith("tensorboard.")
+        if not (is_writer and isinstance(failure.exc_value, OSError)):
+            hook(failure)
+
+    return quiet

@@ -13,12 +13,19 @@ from moe.config.experiment import Experiment
 from moe.errors import ConfigError, StorageError, TrainingStoppedError
 from moe.runs.directory import RunDirectory
 from moe.runs.record import utc_now
+from parallel.engine.collectives import new_storage_group
 from parallel.engine.start import Engine
+from parallel.engine.watchdog import Watchdog
 
 
 @contextmanager
-def acquired_run(
-    run_dir: Path, experiment: Experiment, engine: Engine, resume: bool, from_step: int | None
+def acquired_run(  # noqa: PLR0913 - who holds it, and how it goes on
+    run_dir: Path,
+    experiment: Experiment,
+    engine: Engine,
+    watchdog: Watchdog,
+    resume: bool,
+    from_step: int | None,
 ) -> Iterator[tuple[RunDirectory | None, Path | None]]:
     """Hold a run; yields its directory (rank 0; None elsewhere) and the checkpoint to resume.
 
@@ -28,7 +35,8 @@ def acquired_run(
         ConfigError: It is in use or holds another run, or the checkpoint is damaged.
         StorageError: It cannot be read or written.
     """
-    run, checkpoint = acquire_run(run_dir, experiment, engine, resume, from_step)
+    with watchdog.storage("verifying the checkpoint"):
+        run, checkpoint = acquire_run(run_dir, experiment, engine, resume, from_step)
     try:
         yield run, checkpoint
     except BaseException as error:
@@ -68,8 +76,10 @@ def acquire_run(
             outcome[0] = _refusal(run_dir, error)
             if run is not None:
                 run.release()
-    if engine.world_size > 1:
-        dist.broadcast_object_list(outcome)
+    group = new_storage_group(experiment.parallel.storage_timeout_s)
+    if group is not None:
+        dist.broadcast_object_list(outcome, group=group)
+        dist.destroy_process_group(group)
     refusal, checkpoint = outcome
     if refusal is not None:
         raise refusal

@@ -149,7 +149,7 @@ def _finished(command: list[Any], run_dir: Path, kill: int | None = None) -> dic
 def test_a_watchdog_says_where_a_rank_is_without_a_collective() -> None:
     said: list[str] = []
     ended: list[int] = []
-    watchdog = Watchdog(3, 0.5, end=ended.append, report=said.append)
+    watchdog = Watchdog(3, 0.5, 0.5, end=ended.append, report=said.append)
     watchdog.beat("reading data")
     wait_until(lambda: ended)
     assert ended == [1]
@@ -159,9 +159,25 @@ def test_a_watchdog_says_where_a_rank_is_without_a_collective() -> None:
 
 def test_a_watchdog_is_quiet_while_there_is_progress() -> None:
     ended: list[int] = []
-    watchdog = Watchdog(0, 3600.0, end=ended.append)
+    watchdog = Watchdog(0, 3600.0, 3600.0, end=ended.append)
     watchdog.close()
     assert not ended
+
+
+def test_a_watchdog_gives_storage_a_limit_of_its_own() -> None:
+    """A wait for storage outlives `timeout_s`, and ends after `storage_timeout_s`."""
+    said: list[str] = []
+    ended: list[int] = []
+    watchdog = Watchdog(0, 0.2, 2.0, end=ended.append, report=said.append)
+    with watchdog.storage("saving the checkpoint of step 7"):
+        wait_until(lambda: ended)
+    assert "in saving the checkpoint of step 7" in said[0]
+    assert said[0].endswith("(parallel.storage_timeout_s = 2)")
+    other = Watchdog(0, 0.2, 3600.0, end=ended.append, report=said.append)
+    with other.storage("verifying"):
+        pass
+    wait_until(lambda: len(ended) == 2)
+    assert said[1].endswith("(parallel.timeout_s = 0.2)")
 
 
 BEATING = """
@@ -169,7 +185,7 @@ import time
 from moe.config.experiment import load_experiment
 from parallel.engine.watchdog import Watchdog
 from tests.support.distributed import run_ranks
-watchdog = Watchdog(0, 2.0)
+watchdog = Watchdog(0, 2.0, 2.0)
 print("beats", flush=True)
 for _ in range(20):
     time.sleep(0.1)

@@ -135,8 +135,9 @@ def _failing_storage(times: int) -> None:
 
 @pytest.mark.parametrize(("times", "kept"), [(1, [2, 4, 6, 8]), (2, [4, 6, 8])])
 def test_failing_storage_is_tried_again_and_training_goes_on(
-    times: int, kept: list[int], experiment: Experiment, undisturbed: Any, tmp_path: Path
+    times: int, kept: list[int], store: Path, undisturbed: Any, tmp_path: Path
 ) -> None:
+    experiment = make(store, train=TRAIN | {"on_failed_save": "continue"})
     parameters = run(
         1, experiment, tmp_path / "run", prepare=partial(_failing_storage, times)
     )  # fmt: skip
@@ -147,11 +148,51 @@ def test_failing_storage_is_tried_again_and_training_goes_on(
     assert all("the checkpoint of step 2" in line and "Input/output" in line for line in failed)
 
 
+def test_a_run_that_cannot_save_stops_soon_on_every_rank(store: Path, tmp_path: Path) -> None:
+    """At the first failed save, not at the next one, or at its end."""
+    experiment = make(store, {"ep": 2}, train=TRAIN | {"steps": 500, "checkpoint_interval": 2})
+    remedy = "the checkpoint of step 2 .* make room or repair it, then continue with --resume"
+    with pytest.raises(RankFailedError, match=f"StorageError: {remedy}"):
+        run(2, experiment, tmp_path / "run", prepare=partial(_failing_storage, 99))
+    assert 2 <= len(rows(tmp_path / "run")) < 500
+
+
+def _storage_fails_while_no_time_passes(times: int) -> None:
+    from moe.checkpoint import writer
+
+    writer.time.sleep = lambda _: None
+    writer.RETRY_EVERY_S = 20.0
+    _failing_storage(times)
+
+
+def test_a_run_may_wait_for_storage(store: Path, undisturbed: Any, tmp_path: Path) -> None:
+    experiment = make(store, train=TRAIN | {"on_failed_save": "wait"})
+    parameters = run(
+        1, experiment, tmp_path / "run", prepare=partial(_storage_fails_while_no_time_passes, 5)
+    )
+    _assert_as_undisturbed(tmp_path / "run", parameters, undisturbed)
+    assert _steps(tmp_path / "run") == [2, 4, 6, 8]
+    assert "failed_saves" not in record(tmp_path / "run")
+
+
+def test_a_run_waits_for_storage_no_longer_than_it_may(store: Path, tmp_path: Path) -> None:
+    layout = {"storage_timeout_s": 100.0}
+    experiment = make(store, layout, train=TRAIN | {"on_failed_save": "wait"})
+    with pytest.raises(RankFailedError, match="StorageError: .*step 2 .*tried 6 times"):
+        run(
+            1,
+            experiment,
+            tmp_path / "run",
+            prepare=partial(_storage_fails_while_no_time_passes, 99),
+        )
+
+
 def test_a_run_whose_last_save_fails_says_what_to_do(store: Path, tmp_path: Path) -> None:
     experiment = make(store, train=TRAIN | {"steps": 2})
     remedy = "tried 2 times: .*: make room or repair it, then continue with --resume"
     with pytest.raises(RankFailedError, match=f"StorageError: .*{remedy}"):
         run(1, experiment, tmp_path / "run", prepare=partial(_failing_storage, 2))
+    assert len(record(tmp_path / "run")["failed_saves"]) == 1
     assert not list((tmp_path / "run/checkpoints").iterdir())
 
 
