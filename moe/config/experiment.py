@@ -94,8 +94,13 @@ class Experiment(FrozenModel):
 
     @property
     def content_hash(self) -> str:
-        """Eight hexadecimal digits of what training depends on, not where it runs or is shown."""
-        content = self.model_dump(mode="json", exclude={"name", "slurm", "energy", "track"})
+        """Eight hexadecimal digits of what training depends on, not where it is shown.
+
+        Of what differs from defaults: a field that a later version adds changes no name.
+        """
+        content = self.model_dump(
+            mode="json", exclude={"name", "slurm", "energy", "track"}, exclude_defaults=True
+        )
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from moe.config.experiment import Experiment
 from moe.runs.directory import RunDirectory
 from moe.runs.files import EVALUATIONS
@@ -25,6 +27,7 @@ def open_start(
     start = {
         "started_at": utc_now(),
         "ranks": num_ranks,
+        "threads": torch.get_num_threads(),
         "first_step": totals.step,
         "first_tokens": totals.tokens,
         "allocated_s": process_age_s(),

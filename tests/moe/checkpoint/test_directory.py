@@ -134,7 +134,10 @@ def test_a_run_directory_that_fails_ends_every_rank_in_one_line(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
-    monkeypatch.setattr(dist, "broadcast_object_list", told.extend)
+    monkeypatch.setattr(dist, "get_world_size", lambda: Ranks.world_size)
+    monkeypatch.setattr(dist, "new_group", lambda **_: "storage")
+    monkeypatch.setattr(dist, "broadcast_object_list", lambda objects, group: told.extend(objects))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda _: None)
     monkeypatch.setattr(place, refuse)
     with pytest.raises(StorageError, match="No space left on device: make room or") as caught:
         acquire_run(tmp_path / "run", experiment(), Ranks(), False, None)  # type: ignore[arg-type]
