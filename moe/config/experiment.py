@@ -124,14 +124,16 @@ class Experiment(FrozenModel):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
-    """Read an experiment file and apply `a.b=value` overrides.
+def load_experiment(
+    path: Path, overrides: Iterable[str] = (), *, follow_link: bool = True
+) -> Experiment:
+    """Read an experiment file and apply `a.b=value` overrides; `follow_link` as in `read_toml`.
 
     Raises:
         ConfigError: The file is missing, is not TOML, or breaks a rule; names key and remedy.
         InputError: An override is not of that form.
     """
-    values = read_toml(path)
+    values = read_toml(path, follow_link=follow_link)
     for override in overrides:
         apply_override(values, override)
     return make_experiment(values, origin=str(path))
@@ -155,8 +157,7 @@ def _model_of(init: Path) -> Mapping[str, Any]:
         raise ConfigError(
             f"train.init = {init}: neither a run directory nor a checkpoint with a model.toml"
         )
-    table: Mapping[str, Any] = read_toml(file)["model"]
-    return table
+    return _model_table(file, follow_link=False)
 
 
 def _at(values: Mapping[str, Any], section: str, key: str) -> Any:
@@ -165,18 +166,26 @@ def _at(values: Mapping[str, Any], section: str, key: str) -> Any:
     return table.get(key) if isinstance(table, Mapping) else getattr(table, key, None)
 
 
-def load_model(name_or_path: str) -> ModelConfig:
+def load_model(name_or_path: str, *, follow_link: bool = True) -> ModelConfig:
     """Read a model: a preset's name or alias, or a TOML file with a `[model]` table.
+
+    `follow_link` as in `read_toml`.
 
     Raises:
         ConfigError: No such preset or file, or the model breaks a rule.
     """
     if name_or_path.endswith(".toml") or "/" in name_or_path:
-        values = read_toml(Path(name_or_path))
-        if not isinstance(values.get("model"), dict):
-            raise ConfigError(f"{name_or_path}: no [model] table")
-        return validated(ModelConfig, _with_preset(values["model"]), name_or_path, ("model",))
+        table = _model_table(Path(name_or_path), follow_link=follow_link)
+        return validated(ModelConfig, _with_preset(table), name_or_path, ("model",))
     return validated(ModelConfig, _with_preset({"preset": name_or_path}), name_or_path)
+
+
+def _model_table(file: Path, *, follow_link: bool) -> Mapping[str, Any]:
+    """Return the `[model]` table of a file."""
+    table = read_toml(file, follow_link=follow_link).get("model")
+    if not isinstance(table, dict):
+        raise ConfigError(f"{file}: no [model] table")
+    return table
 
 
 def validated(
