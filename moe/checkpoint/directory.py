@@ -196,8 +196,8 @@ def read_state(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
         raise ConfigError(f"{file}: missing: give a complete checkpoint") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: damaged: not a JSON object")
-    state = validated(CheckpointState, values, str(file)).values()
-    lacking = [key for key in needed if key not in state]
+    state = validated(CheckpointState, values, str(file), by_hand=False).values()
+    lacking = [key for key in needed if state.get(key) is None]
     if lacking:
         raise ConfigError(
             f"{file}: lacks {', '.join(lacking)}, so training cannot go on from it: to start"

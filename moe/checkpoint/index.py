@@ -163,7 +163,7 @@ def read_index(directory: Path) -> CheckpointIndex:
         raise ConfigError(f"{path}: format {version!r:.40}, but this version reads {FORMAT}")
     if index.get("checksum", _checksum(index)) != _checksum(index):
         raise ConfigError(f"{path}: missing or damaged: its content does not match its checksum")
-    return validated(CheckpointIndex, index, str(path))
+    return validated(CheckpointIndex, index, str(path), by_hand=False)
 
 
 def verify_files(directory: Path) -> None:

@@ -4,7 +4,7 @@ They come back into the optimizer as they are, so a value of another kind would 
 or end it long after loading. Keys that other versions of torch or megatron-core add are kept.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AllowInfNan,
@@ -15,9 +15,11 @@ from pydantic import (
     Strict,
     StrictBool,
     Tag,
+    model_validator,
 )
 
-_Number = Annotated[float, Strict(), AllowInfNan(False)]
+_NotNegative = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0)]
+_Beta = Annotated[float, Strict(), Field(ge=0, lt=1)]
 _Step = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
 
 
@@ -26,16 +28,16 @@ class ParameterGroup(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    wd_mult: _Number | None = None
-    lr_mult: _Number | None = None
-    max_lr: _Number | None = None
-    min_lr: _Number | None = None
-    lr: _Number | None = None
-    betas: Annotated[list[_Number], Field(min_length=2, max_length=2)] | None = None
-    eps: _Number | None = None
-    weight_decay: _Number | None = None
+    is_expert_parallel: StrictBool
+    wd_mult: _NotNegative
+    lr_mult: _NotNegative
+    lr: _NotNegative
+    max_lr: _NotNegative | None = None
+    min_lr: _NotNegative | None = None
+    betas: Annotated[list[_Beta], Field(min_length=2, max_length=2)]
+    eps: _NotNegative
+    weight_decay: _NotNegative
     step: _Step | None = None
-    is_expert_parallel: StrictBool | None = None
     is_decoupled_lr: StrictBool | None = None
     default_config: StrictBool | None = None
     amsgrad: StrictBool | None = None
@@ -54,6 +56,13 @@ class TorchOptimizer(BaseModel):
 
     param_groups: list[ParameterGroup]
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        steps = {group.step for group in self.param_groups}
+        if len(steps) > 1:
+            raise ValueError("param_groups are of unlike steps")
+        return self
+
 
 class OptimizerState(BaseModel):
     """One of megatron-core's optimizers."""
@@ -61,6 +70,8 @@ class OptimizerState(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     optimizer: TorchOptimizer
+    param_state_sharding_type: Literal["fully_reshardable"] | None = None
+    """Of the distributed optimizer."""
 
 
 def _kind(value: Any) -> str:

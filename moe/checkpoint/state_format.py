@@ -50,5 +50,5 @@ class CheckpointState(BaseModel):
 
 RUN_KEYS = ("tokens", "stream_hash", "train_time_s", "data")
 """What a run needs to go on, beside its step."""
-DUMP_KEYS = ("samples", "loss", "grad_norm", "fault", "data")
+DUMP_KEYS = ("samples", "fault", "data")
 """What is needed to replay a rejected step."""

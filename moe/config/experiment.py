@@ -32,7 +32,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Experiment(FrozenModel):
     """Everything a run depends on; equal experiments have equal hashes."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
     """Name of the run; its directory is `<name>-<hash>`."""
     model: ModelConfig
     data: DataConfig = DataConfig()
@@ -145,7 +145,7 @@ def make_experiment(values: Mapping[str, Any], origin: str = "experiment") -> Ex
     init = _at(values, "train", "init")
     if isinstance(values.get("model", {}), Mapping):
         values["model"] = _with_preset(values.get("model", {}))
-        if init is not None and not {"preset", "num_layers"} & {*values["model"]}:
+        if isinstance(init, str | Path) and not {"preset", "num_layers"} & {*values["model"]}:
             values["model"] = _merged(_model_of(Path(init)), values["model"])
     return validated(Experiment, values, origin)
 
@@ -189,9 +189,14 @@ def _model_table(file: Path, *, follow_link: bool) -> Mapping[str, Any]:
 
 
 def validated(
-    kind: type[Model], values: Mapping[str, Any], origin: str, prefix: tuple[str, ...] = ()
+    kind: type[Model],
+    values: Mapping[str, Any],
+    origin: str,
+    prefix: tuple[str, ...] = (),
+    *,
+    by_hand: bool = True,
 ) -> Model:
-    """Check plain values as a section of the given kind.
+    """Check plain values as a section of the given kind; `by_hand` as in `explain`.
 
     Raises:
         ConfigError: Names `origin`, the key (after `prefix`), the rule and what is near.
@@ -199,7 +204,7 @@ def validated(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {explain(error, kind, prefix)}") from None
+        raise ConfigError(f"{origin}: {explain(error, kind, prefix, by_hand=by_hand)}") from None
 
 
 def _with_preset(model: Mapping[str, Any]) -> dict[str, Any]:

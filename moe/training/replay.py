@@ -37,5 +37,5 @@ def replay(experiment: Experiment, engine: Engine, run_dir: Path, step: int) -> 
         "loss": result.loss,
         "grad_norm": result.grad_norm,
         "fault": None if result.rejection is None else result.rejection.reason,
-        "first": {key: state[key] for key in ("loss", "grad_norm", "fault")},
+        "first": {key: state.get(key) for key in ("loss", "grad_norm", "fault")},
     }

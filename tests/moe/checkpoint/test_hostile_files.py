@@ -22,9 +22,9 @@ from tests.support.hostile_json import damaged, mutations
 
 KEEPS_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 FILE = "rank-00000.safetensors"
-GROUP = {"lr": 1e-3, "betas": [0.9, 0.95], "weight_decay": 0.1, "wd_mult": 1.0, "step": 3,
-         "is_expert_parallel": False, "min_lr": None}  # fmt: skip
-COMMON = {"optimizer": {"0": {"optimizer": {"param_groups": [GROUP]}}}}
+GROUP = {"lr": 1e-3, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "wd_mult": 1.0,
+         "lr_mult": 1.0, "step": 3, "is_expert_parallel": False, "min_lr": None}  # fmt: skip
+COMMON = {"optimizer": {"0": {"optimizer": {"param_groups": [GROUP, GROUP]}}}}
 PART_SHAPE = [2, 3]
 STATE_VALUES: dict[str, Any] = {
     "step": 3,
@@ -134,7 +134,10 @@ def test_only_regular_files_of_the_folder_are_opened(path: Path, kind: str, name
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda index: index["parts"][0].update(codec=1), "unknown key parts.0.codec"),
+        (
+            lambda index: index["parts"][0].update(codec=1),
+            "unknown key parts.0.codec: read it with the ver",
+        ),
         (lambda index: index.update(later=1), "unknown key later"),
         (lambda index: index.pop("parts"), "parts is missing"),
         (lambda index: index.pop("files"), "files is missing"),
@@ -158,6 +161,12 @@ def test_only_regular_files_of_the_folder_are_opened(path: Path, kind: str, name
                 weight_decay="0.1"
             ),
             "weight_decay = '0.1'",
+        ),
+        (
+            lambda index: index["common"]["optimizer"]["0"]["optimizer"]["param_groups"][0].pop(
+                "step"
+            ),
+            "param_groups are of unlike steps",
         ),
     ],
 )
