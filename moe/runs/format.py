@@ -49,8 +49,8 @@ class MeasurementValues(Section):
     """A measurement (parallel/measurement/measurement.py)."""
 
     value: Number | None = None
-    unit: Text | None = None
-    source: Text | None = None
+    unit: Text
+    source: Text
     boundary: Text | None = None
     kind: Literal["measured", "modelled", "published"] | None = None
     uncertainty: Amount | None = None
@@ -129,8 +129,7 @@ class Ledger(Section):
 
     total_parameters: Annotated[Count, Field(ge=1)] | None = None
     active_parameters: Annotated[Count, Field(ge=1)] | None = None
-    training_flops_per_token: (
-        Annotated[float, BeforeValidator(check_number), Field(gt=0)] | None
+    training_flops_per_token: Annotated[Amount, Field(gt=0)] | None =0)] | None
     ) = None
     bf16_weight_bytes: Amount | None = None
     bf16_training_state_bytes: Amount | None = None
