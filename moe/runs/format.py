@@ -129,8 +129,7 @@ class Ledger(Section):
 
     total_parameters: Annotated[Count, Field(ge=1)] | None = None
     active_parameters: Annotated[Count, Field(ge=1)] | None = None
-    training_flops_per_token: Annotated[Amount, Field(gt=0)] | None =0)] | None
-    ) = None
+    training_flops_per_token: Annotated[Amount, Field(gt=0)] | None = None
     bf16_weight_bytes: Amount | None = None
     bf16_training_state_bytes: Amount | None = None
     flop_convention: Text | None = None
