@@ -44,9 +44,9 @@ class DataConfig(FrozenModel):
     """What happens to conversations longer than `seq_len` (`train.mode` sft and dpo)."""
     feed: Literal["torch", "dali"] = "torch"
     """What prepares batches: torch on the CPU, or NVIDIA DALI (extra `dali`)."""
-    prefetch_steps: int = Field(default=2, ge=0)
+    prefetch_steps: int = Field(default=2, ge=0, le=10_000)
     """Steps prepared ahead in the background; 0: none. Never changes the content of a batch."""
-    workers: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=1, le=1024)
     """Threads that prepare them (more hide the latency of a network file system)."""
     pin_memory: bool | None = None
     """Put batches in page-locked memory. Default: where CUDA is available."""

@@ -4,6 +4,8 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FrozenModel(BaseModel):
-    """Frozen; refuses unknown keys; attribute docstrings reach the JSON Schema."""
+    """Frozen; refuses unknown keys, infinity and NaN; attribute docstrings reach the schema."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )

@@ -1,16 +1,16 @@
 """The recipe of a build: sources, tokenizer and cleaning, from a TOML file or the command line."""
 
-import tomllib
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from data.dotted_keys import apply_override
 from data.errors import DataError
 from data.frozen_model import FrozenModel
+from data.storage.bounded_json import read_toml
 
 QualityRules = Literal["gopher_quality", "gopher_repetition", "c4"]
 
@@ -66,9 +66,9 @@ class CleanRecipe(FrozenModel):
 class CanaryRecipe(FrozenModel):
     """Secrets planted in the training split, to measure later what a model memorizes."""
 
-    count: int = Field(default=10, ge=1)
+    count: int = Field(default=10, ge=1, le=1_000_000)
     """Distinct canaries for each entry of `repeats`."""
-    repeats: tuple[int, ...] = (0, 1, 10)
+    repeats: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = (0, 1, 10)
     """How often each is planted; 0: never, for comparison."""
     seed: int = Field(default=0, ge=0)
     """Seed of the secrets and of their positions."""
@@ -108,11 +108,9 @@ def read_recipe(path: Path) -> DataRecipe:
         DataError: It is missing, is not TOML, or breaks a rule; names the key.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid TOML: {error}") from None
+        values = read_toml(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
     return _resolve_paths(make_recipe(values, str(path)), path.parent)
 
 
@@ -140,11 +138,12 @@ def describe_recipe_error(error: ValidationError) -> str:
     """Describe the first fault of a recipe in one line: key, value, rule."""
     fault = error.errors(include_url=False)[0]
     key = ".".join(map(str, fault["loc"]))
+    key = key if key.isprintable() else ascii(key)
     if fault["type"] == "extra_forbidden":
         similar = get_close_matches(str(fault["loc"][-1]), _keys(DataRecipe), n=1)
         return f"unknown key {key}" + (f": did you mean {similar[0]}?" if similar else "")
     message = fault["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
+    given = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r:.100}"
     return f"{key}{given}: {message}" if key else message
 
 

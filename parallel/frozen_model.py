@@ -4,6 +4,8 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FrozenModel(BaseModel):
-    """Immutable; unknown keys are errors; attribute docstrings are descriptions in the schema."""
+    """Immutable; unknown keys, infinity and NaN are errors; docstrings reach the JSON Schema."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )

@@ -76,7 +76,9 @@ def _identity(run: Run) -> str:
     sections = {k: v for k, v in run.experiment.items() if k not in ("name", "slurm", "energy")}
     train = {k: v for k, v in sections.get("train", {}).items() if k != "seed"}
     conditions = [run.record.get(key) for key in ("hardware", "execution", "layout")]
-    return json.dumps([{**sections, "train": train}, conditions, run.tokens], sort_keys=True)
+    return json.dumps(
+        [{**sections, "train": train}, conditions, run.tokens], sort_keys=True, default=str
+    )
 
 
 def _label(runs: Sequence[Run]) -> str:

@@ -1,7 +1,7 @@
 """Rows and table of `moe carbon`: emissions of runs, and the shipped grid zones."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,15 @@ def run_rows(
     return rows
 
 
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    return time.replace(tzinfo=time.tzinfo or UTC)
+
+
 def _start_columns(run: Run, joules: float | None, hourly: Path, within: timedelta) -> Row:
     """Return emissions at the run's own and at the best start, power assumed constant."""
     try:
-        begin = datetime.fromisoformat(run.record["started_at"])
-        end = datetime.fromisoformat(run.record["finished_at"])
+        begin, end = (_time(run.record[key]) for key in ("started_at", "finished_at"))
     except (KeyError, TypeError, ValueError):
         raise BenchmarkError(f"{run.path}: its start or end is not recorded") from None
     comparison = best_start(read_hourly(hourly), begin, end - begin, within)

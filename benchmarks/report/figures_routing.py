@@ -76,6 +76,7 @@ def routing_figures(groups: Sequence[SeedGroup]) -> list[Figure]:
 def _line(group: SeedGroup, run: Run, key: str) -> Trace | None:
     tokens = {row["step"]: row["tokens"] for row in run.metrics}
     rows = [row for row in run.routing if key in row and row["step"] in tokens]
+    rows = [row for row in rows if None not in row[key]]  # null where it was no number
     if not rows:
         return None
     rows = thinned(rows)

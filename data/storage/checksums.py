@@ -4,10 +4,12 @@ import hashlib
 from pathlib import Path
 from typing import BinaryIO
 
+from data.storage.regular_file import open_regular
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+
+def file_sha256(path: Path, *, follow_link: bool = True) -> str:
+    """Return the SHA-256 of a regular file's bytes, in hexadecimal; as `open_regular` opens it."""
+    with open_regular(path, follow_link=follow_link) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

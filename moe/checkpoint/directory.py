@@ -1,16 +1,18 @@
 """A run's directory of checkpoints: which are complete, retained and read. Needs no engine."""
 
-import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from data.storage.atomic import fsync, write_json, write_text
+from data.storage.bounded_json import read_json
 from data.storage.checksums import file_sha256
 from moe.checkpoint.index import INDEX, verify_files, write_index
+from moe.checkpoint.state_format import CheckpointState
+from moe.config.experiment import validated
 from moe.errors import ConfigError, StorageError
 from moe.runs.files import CHECKPOINTS
 
@@ -19,7 +21,7 @@ LATEST = "latest"
 TRIES = 3
 """Checkpoints that are tried, each removed by its run meanwhile, before that is an error."""
 T = TypeVar("T")
-_NAME = re.compile(r"step-\d+")
+_NAME = re.compile(r"step-[0-9]+")
 
 
 def checkpoint_name(step: int) -> str:
@@ -180,10 +182,25 @@ def set_aside_after(root: Path, step: int) -> None:
             path.rename(aside)
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """Return the JSON values stored beside a checkpoint's tensors."""
+def read_state(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the JSON values stored beside a checkpoint's tensors, checked.
+
+    Raises:
+        ConfigError: The file is missing or damaged, a value breaks a rule, or one of the keys
+            `needed` is not there.
+    """
+    file = path / STATE
     try:
-        state: dict[str, Any] = json.loads((path / STATE).read_text())
-        return state
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path / STATE}: missing or damaged: {error}") from None
+        values = read_json(file, ConfigError, follow_link=False)
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: missing: give a complete checkpoint") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: damaged: not a JSON object")
+    state = validated(CheckpointState, values, str(file), by_hand=False).values()
+    lacking = [key for key in needed if state.get(key) is None]
+    if lacking:
+        raise ConfigError(
+            f"{file}: lacks {', '.join(lacking)}, so training cannot go on from it: to start"
+            " another run from its weights, set train.init"
+        )
+    return state

@@ -8,6 +8,7 @@ processes, and differ between 0.16 and 0.19.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,15 +33,12 @@ from megatron.core.dist_checkpointing.state_dict_utils import load_preprocess, s
 from megatron.core.dist_checkpointing.utils import extract_sharded_base
 
 from data.storage.checksums import file_sha256
-from moe.checkpoint.index import (
-    FORMAT,
-    StoredTensors,
-    TensorShard,
-    read_index,
-    write_tensors,
-)
+from moe.checkpoint.index import INDEX, StoredTensors, read_index, write_tensors
+from moe.checkpoint.index_format import FORMAT, CheckpointIndex, TensorShard
 from moe.checkpoint.param_groups import add_missing_groups
 from moe.errors import ConfigError
+
+_INTEGER = re.compile("[0-9]{1,9}")
 
 
 class Block(NamedTuple):
@@ -153,10 +151,19 @@ def read_sharded(directory: Path, requested: ShardedStateDict) -> dict[str, Any]
     requested, local, factories = load_preprocess(requested)
     sharded, current = extract_sharded_base(requested)
     reader = _Reader(directory, index)
-    state: dict[str, Any] = _with_integer_keys(index["common"])
+    common = {k: value for k, value in index.common.values().items() if k in requested}
+    state: dict[str, Any] = _with_integer_keys(common)
     add_missing_groups(state, current)
-    merge(state, local)
-    merge(state, dict_list_map_outplace(reader.read, sharded))
+    tensors = dict_list_map_outplace(reader.read, sharded)
+    try:
+        merge(state, local)
+        merge(state, tensors)
+    except ValueError:
+        # megatron-core's message prints both values, tensors included.
+        raise ConfigError(
+            f"{directory / INDEX}: `common` does not fit the model and its optimizer: restore the"
+            " checkpoint"
+        ) from None
     result: dict[str, Any] = apply_factory_merges(state, factories)
     return result
 
@@ -164,13 +171,13 @@ def read_sharded(directory: Path, requested: ShardedStateDict) -> dict[str, Any]
 def _with_integer_keys(value: Any) -> Any:
     """Undo what JSON does to megatron-core's numbered optimizers: keys 0, 1 become text."""
     if isinstance(value, dict):
-        items = ((int(k) if k.isdigit() else k, v) for k, v in value.items())
+        items = ((int(k) if _INTEGER.fullmatch(k) else k, v) for k, v in value.items())
         return {key: _with_integer_keys(item) for key, item in items}
     return [_with_integer_keys(item) for item in value] if isinstance(value, list) else value
 
 
 class _Reader:
-    def __init__(self, directory: Path, index: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, index: CheckpointIndex) -> None:
         self.directory = directory
         self.stored = StoredTensors(directory, index)
 

@@ -2,66 +2,38 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from data.storage.atomic import fsync, write_json
+from data.storage.bounded_json import read_json
 from data.storage.checksums import file_sha256
+from data.storage.regular_file import open_regular
+from moe.checkpoint.index_format import FORMAT, CheckpointIndex, TensorShard
+from moe.config.experiment import validated
 from moe.errors import ConfigError
 from moe.storage.safetensors_io import TensorReader, inherit_permissions
 
-FORMAT = 1
 INDEX = "index.json"
+MAX_INDEX_BYTES = 1 << 30
+"""An entry has about 200 bytes, and a model of 10**12 parameters some 10**6 of them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorShard:
-    """A stored shard of a global tensor; `offset` and `shape` in elements."""
-
-    key: str
-    global_shape: tuple[int, ...]
-    offset: tuple[int, ...]
-    shape: tuple[int, ...]
-    file: str
-    name: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the shard's entry in the index, whose keys are the format's."""
-        return {
-            "key": self.key,
-            "whole": self.global_shape,
-            "offset": self.offset,
-            "shape": self.shape,
-            "file": self.file,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> Self:
-        """Read an entry of the index."""
-        return cls(
-            key=entry["key"],
-            global_shape=tuple(entry["whole"]),
-            offset=tuple(entry["offset"]),
-            shape=tuple(entry["shape"]),
-            file=entry["file"],
-            name=entry["name"],
-        )
+Region = tuple[slice, ...]
 
 
 class StoredTensors:
     """The global tensors of a checkpoint, read in blocks."""
 
-    def __init__(self, directory: Path, index: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, index: CheckpointIndex) -> None:
         self.directory = directory
         self.shards: dict[str, dict[tuple[tuple[int, ...], tuple[int, ...]], TensorShard]] = {}
-        for entry in index["parts"]:
-            shard = TensorShard.from_json(entry)
+        for shard in index.parts:
             self.shards.setdefault(shard.key, {})[shard.offset, shard.shape] = shard
         self._files: dict[str, TensorReader] = {}
 
@@ -76,11 +48,11 @@ class StoredTensors:
     def dtype(self, key: str) -> str:
         """Return a tensor's number format, as safetensors names it (`F32`, `BF16`)."""
         shard = self._shards_of(key)[0]
-        return self._file(shard.file).dtypes[shard.name]
+        return self._file_of(shard).dtypes[shard.name]
 
     def get(self, shard: TensorShard) -> torch.Tensor:
         """Return one stored shard."""
-        return self._file(shard.file).read(shard.name)
+        return self._file_of(shard).read(shard.name)
 
     def read_block(
         self, target: torch.Tensor, key: str, offset: tuple[int, ...], shape: tuple[int, ...]
@@ -91,14 +63,23 @@ class StoredTensors:
         """
         exact = self.shards.get(key, {}).get((offset, shape))
         shards = [exact] if exact is not None else self._shards_of(key)
+        if len(offset) != len(shards[0].offset):
+            return False
         lead, filled = len(shape) - target.dim(), 0
+        copied: list[Region] = []
         for shard in shards:
             common = _overlap(offset, shape, shard)
             if common is not None:
                 mine, theirs = common
-                block = self._file(shard.file).read(shard.name, theirs[lead:])
+                block = self._file_of(shard).read(shard.name, theirs[lead:])
+                if block.is_floating_point() != target.is_floating_point():
+                    raise self._misfit(shard, f"has numbers of another kind ({block.dtype})")
                 target[mine[lead:]] = block.to(target.device)
                 filled += block.numel()
+                copied.append(mine)
+        if any(_meet(a, b) for a, b in combinations(copied, 2)):
+            # Counted twice, one would stand for elements that no shard has.
+            raise ConfigError(f"{self.directory}: the parts of tensor {key} overlap")
         return filled == target.numel()
 
     def _shards_of(self, key: str) -> list[TensorShard]:
@@ -107,15 +88,37 @@ class StoredTensors:
             raise ConfigError(f"{self.directory}: the checkpoint has no tensor {key}")
         return list(shards.values())
 
-    def _file(self, name: str) -> TensorReader:
-        if name not in self._files:
-            self._files[name] = TensorReader(self.directory / name)
+    def _file_of(self, shard: TensorShard) -> TensorReader:
+        """Return the open file of a shard, which holds a tensor of its shape."""
+        file = self._files.get(shard.file) or self._open(shard.file)
+        stored = file.shapes.get(shard.name)
+        # Leading axes of size 1 may be left out: megatron-core adds them to a layer's tensors.
+        lead = len(shard.shape) - len(stored or ())
+        if stored is None or lead < 0 or (1,) * lead + tuple(stored) != shard.shape:
+            found = "no such tensor" if stored is None else f"a tensor of shape {list(stored)}"
+            raise self._misfit(shard, f"wants shape {list(shard.shape)}, and the file has {found}")
+        return file
+
+    def _open(self, name: str) -> TensorReader:
+        path = self.directory / name
+        try:
+            # A link, FIFO or device in a directory that somebody else made is not opened.
+            open_regular(path, follow_link=False).close()
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror or error}") from None
+        self._files[name] = TensorReader(path)
         return self._files[name]
+
+    def _misfit(self, shard: TensorShard, what: str) -> ConfigError:
+        return ConfigError(
+            f"{self.directory / shard.file}: tensor {shard.name} ({shard.key}) {what}: restore the"
+            " checkpoint"
+        )
 
 
 def _overlap(
     offset: tuple[int, ...], shape: tuple[int, ...], shard: TensorShard
-) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
+) -> tuple[Region, Region] | None:
     """Return the overlap as slices of the requested block and of the stored shard."""
     mine, theirs = [], []
     for a, n, b, m in zip(offset, shape, shard.offset, shard.shape, strict=True):
@@ -125,6 +128,11 @@ def _overlap(
         mine.append(slice(low - a, high - a))
         theirs.append(slice(low - b, high - b))
     return tuple(mine), tuple(theirs)
+
+
+def _meet(a: Region, b: Region) -> bool:
+    """Return whether two regions of one block have elements in common."""
+    return all(x.start < y.stop and y.start < x.stop for x, y in zip(a, b, strict=True))
 
 
 def write_index(directory: Path, index: dict[str, Any]) -> None:
@@ -137,41 +145,41 @@ def _checksum(index: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def read_index(directory: Path) -> dict[str, Any]:
-    """Parse a checkpoint's index.
+def read_index(directory: Path) -> CheckpointIndex:
+    """Read and check a checkpoint's index.
 
     Raises:
-        ConfigError: It is missing, damaged, or of a newer format.
+        ConfigError: It is missing, damaged, of a newer format, or breaks the format's rules.
     """
     path = directory / INDEX
     try:
-        index: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: missing or damaged: {error}") from None
-    if index.get("format") != FORMAT:
-        raise ConfigError(f"{path}: format {index.get('format')}, but this version reads {FORMAT}")
+        index = read_json(path, ConfigError, max_bytes=MAX_INDEX_BYTES, follow_link=False)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: missing: give a complete checkpoint") from None
+    if not isinstance(index, dict):
+        raise ConfigError(f"{path}: damaged: not a JSON object")
+    version = index.get("format")
+    if type(version) is not int or version != FORMAT:
+        raise ConfigError(f"{path}: format {version!r:.40}, but this version reads {FORMAT}")
     if index.get("checksum", _checksum(index)) != _checksum(index):
         raise ConfigError(f"{path}: missing or damaged: its content does not match its checksum")
-    return index
+    return validated(CheckpointIndex, index, str(path), by_hand=False)
 
 
 def verify_files(directory: Path) -> None:
     """Compare every file with its SHA-256.
 
     Raises:
-        ConfigError: Names the first file that is missing, truncated or altered.
+        ConfigError: Names the first file that is missing, truncated or altered, or no plain file.
     """
-    for name, digest in read_index(directory)["files"].items():
+    for name, digest in read_index(directory).files.items():
         path = directory / name
-        if not _is_as_written(path, digest):
+        try:
+            actual = file_sha256(path, follow_link=False)
+        except OSError as error:
+            raise ConfigError(f"{path}: missing or damaged: {error.strerror or error}") from None
+        if actual != digest:
             raise ConfigError(f"{path}: missing or damaged (its SHA-256 does not match)")
-
-
-def _is_as_written(path: Path, digest: str) -> bool:
-    try:
-        return file_sha256(path) == digest
-    except OSError:
-        return False
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:

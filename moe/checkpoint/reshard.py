@@ -16,17 +16,18 @@ import torch
 from data.storage.atomic import write_text
 from data.storage.checksums import file_sha256
 from data.storage.new_directory import new_directory
+from data.storage.regular_file import open_regular
 from moe.checkpoint.directory import STATE, checkpoint_name, read_state, use_checkpoint
 from moe.checkpoint.format import Block, blocks_of, index_of
 from moe.checkpoint.index import (
     INDEX,
     StoredTensors,
-    TensorShard,
     read_index,
     verify_files,
     write_index,
     write_tensors,
 )
+from moe.checkpoint.index_format import TensorShard
 from moe.config.experiment import load_experiment, load_model
 from moe.config.locating import EXPERIMENT_FILE, MODEL_FILE, model_file
 from moe.config.model import ModelConfig
@@ -103,7 +104,9 @@ def _resharded(  # noqa: PLR0913, PLR0917
     with disk_errors(out), new_directory(out) as made:
         target = made
         if experiment.is_file():
-            moved = load_experiment(experiment).model_copy(update={"parallel": layout})
+            moved = load_experiment(experiment, follow_link=False).model_copy(
+                update={"parallel": layout}
+            )
             write_text(made / experiment.name, moved.to_toml())
             target = made / CHECKPOINTS / checkpoint_name(step)
             target.mkdir(parents=True)
@@ -118,7 +121,7 @@ def _model_of(source: Path, checkpoint: Path) -> ModelConfig:
         raise ConfigError(
             f"{source}: no {EXPERIMENT_FILE} or {MODEL_FILE} says which model this is"
         )
-    return load_model(str(file))
+    return load_model(str(file), follow_link=False)
 
 
 def _write(  # noqa: PLR0913
@@ -164,12 +167,26 @@ def _write(  # noqa: PLR0913
     _check_complete(source, states, {shard.key for _, shards in written for shard in shards})
     for extra in source.iterdir():
         if extra.suffix != ".safetensors" and extra.name != INDEX:
-            copy = shutil.copytree if extra.is_dir() else shutil.copy2
-            copy(extra, target / extra.name)
-    made = index_of(index["common"], written)
+            _copy(extra, target / extra.name)
+    made = index_of(index.common.values(), written)
     made["files"][STATE] = file_sha256(target / STATE)
     write_index(target, made)
     return len({key for key, *_ in seen})
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder that lies beside the tensors; a link would bring in others' files."""
+    if source.is_dir() and not source.is_symlink():
+        target.mkdir()
+        for inner in source.iterdir():
+            _copy(inner, target / inner.name)
+        return
+    try:
+        file = open_regular(source, follow_link=False)
+    except OSError as error:
+        raise ConfigError(f"{source}: {error.strerror or error}") from None
+    with file, target.open("xb") as copy:
+        shutil.copyfileobj(file, copy)
 
 
 def _blocks_of_rank(model: ModelConfig, layout: Layout) -> list[Block]:
@@ -187,7 +204,10 @@ def _states_by_weight(stored: StoredTensors) -> dict[str, list[str]]:
 
 
 def _read(stored: StoredTensors, shard: TensorShard) -> torch.Tensor:
-    target = torch.empty(shard.shape, dtype=_DTYPES[stored.dtype(shard.key)])
+    dtype = stored.dtype(shard.key)
+    if dtype not in _DTYPES:
+        raise ConfigError(f"{stored.directory}: tensor {shard.key} is {dtype}: no format of ours")
+    target = torch.empty(shard.shape, dtype=_DTYPES[dtype])
     if stored.shape(shard.key) != shard.global_shape or not stored.read_block(
         target, shard.key, shard.offset, shard.shape
     ):

@@ -11,8 +11,9 @@ from megatron.core.optimizer import MegatronOptimizer
 
 from moe.checkpoint.directory import checkpoint_name, read_state
 from moe.checkpoint.format import Snapshot, read_sharded, take_snapshot
-from moe.checkpoint.index import verify_files
+from moe.checkpoint.index import INDEX, verify_files
 from moe.checkpoint.writer import Checkpointer
+from moe.errors import ConfigError
 
 _METADATA = {
     "distrib_optim_sharding_type": "fully_reshardable",
@@ -58,14 +59,29 @@ def load_checkpoint(
     """
     if not verified:
         _verify_on_one_rank(path)
+    state = read_state(path)
     loaded = read_sharded(path, _sharded_state(chunks, optimizer, is_loading=True))
+    _check_random_state(path, loaded["rng"])
     for i, chunk in enumerate(chunks):
         chunk.module.load_state_dict(loaded[f"model{i}"])
-    optimizer.load_state_dict(loaded["optimizer"])
-    state = read_state(path)
+    try:
+        optimizer.load_state_dict(loaded["optimizer"])
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError):
+        raise ConfigError(
+            f"{path / INDEX}: `common` does not fit this run's optimizer: restore the checkpoint"
+        ) from None
     if loaded["rng"] is not None:
         torch.set_rng_state(loaded["rng"])
     return state
+
+
+def _check_random_state(path: Path, state: torch.Tensor | None) -> None:
+    expected = torch.get_rng_state()
+    if state is not None and (state.dtype, state.shape) != (expected.dtype, expected.shape):
+        raise ConfigError(
+            f"{path}: tensor rng is {state.dtype} {list(state.shape)}, which is no random state of"
+            " this torch: restore the checkpoint"
+        )
 
 
 def _verify_on_one_rank(path: Path) -> None:

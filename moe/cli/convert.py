@@ -124,14 +124,20 @@ def reshard(
 ) -> None:
     """Cut a checkpoint's files for another layout; the optimizer's state comes along."""
     from data.dotted_keys import apply_override
-    from moe.checkpoint.reshard import reshard
     from moe.config.experiment import validated
+    from moe.errors import ConfigError
+    from parallel.engine.imports import import_engine
     from parallel.layout.layout import Layout
 
     values: dict[str, Any] = {}
     for override in overrides or ():
         apply_override(values, override)
+    if others := sorted({*values} - {"parallel"}):
+        raise ConfigError(f"--set {others[0]}: only the layout changes: set parallel.KEY=VALUE")
     layout = validated(Layout, values.get("parallel", {}), "--set", ("parallel",))
+    import_engine()
+    from moe.checkpoint.reshard import reshard
+
     with _progress("Resharding") as progress:
         done = reshard(checkpoint, out, layout, ranks, step=step, progress=progress)
     _say(asdict(done), as_json)

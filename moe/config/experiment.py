@@ -32,7 +32,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Experiment(FrozenModel):
     """Everything a run depends on; equal experiments have equal hashes."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
     """Name of the run; its directory is `<name>-<hash>`."""
     model: ModelConfig
     data: DataConfig = DataConfig()
@@ -130,14 +130,16 @@ class Experiment(FrozenModel):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
-    """Read an experiment file and apply `a.b=value` overrides.
+def load_experiment(
+    path: Path, overrides: Iterable[str] = (), *, follow_link: bool = True
+) -> Experiment:
+    """Read an experiment file and apply `a.b=value` overrides; `follow_link` as in `read_toml`.
 
     Raises:
         ConfigError: The file is missing, is not TOML, or breaks a rule; names key and remedy.
         InputError: An override is not of that form.
     """
-    values = read_toml(path)
+    values = read_toml(path, follow_link=follow_link)
     for override in overrides:
         apply_override(values, override)
     return make_experiment(values, origin=str(path))
@@ -149,7 +151,7 @@ def make_experiment(values: Mapping[str, Any], origin: str = "experiment") -> Ex
     init = _at(values, "train", "init")
     if isinstance(values.get("model", {}), Mapping):
         values["model"] = _with_preset(values.get("model", {}))
-        if init is not None and not {"preset", "num_layers"} & {*values["model"]}:
+        if isinstance(init, str | Path) and not {"preset", "num_layers"} & {*values["model"]}:
             values["model"] = _merged(_model_of(Path(init)), values["model"])
     return validated(Experiment, values, origin)
 
@@ -161,8 +163,7 @@ def _model_of(init: Path) -> Mapping[str, Any]:
         raise ConfigError(
             f"train.init = {init}: neither a run directory nor a checkpoint with a model.toml"
         )
-    table: Mapping[str, Any] = read_toml(file)["model"]
-    return table
+    return _model_table(file, follow_link=False)
 
 
 def _at(values: Mapping[str, Any], section: str, key: str) -> Any:
@@ -171,24 +172,37 @@ def _at(values: Mapping[str, Any], section: str, key: str) -> Any:
     return table.get(key) if isinstance(table, Mapping) else getattr(table, key, None)
 
 
-def load_model(name_or_path: str) -> ModelConfig:
+def load_model(name_or_path: str, *, follow_link: bool = True) -> ModelConfig:
     """Read a model: a preset's name or alias, or a TOML file with a `[model]` table.
+
+    `follow_link` as in `read_toml`.
 
     Raises:
         ConfigError: No such preset or file, or the model breaks a rule.
     """
     if name_or_path.endswith(".toml") or "/" in name_or_path:
-        values = read_toml(Path(name_or_path))
-        if not isinstance(values.get("model"), dict):
-            raise ConfigError(f"{name_or_path}: no [model] table")
-        return validated(ModelConfig, _with_preset(values["model"]), name_or_path, ("model",))
+        table = _model_table(Path(name_or_path), follow_link=follow_link)
+        return validated(ModelConfig, _with_preset(table), name_or_path, ("model",))
     return validated(ModelConfig, _with_preset({"preset": name_or_path}), name_or_path)
 
 
+def _model_table(file: Path, *, follow_link: bool) -> Mapping[str, Any]:
+    """Return the `[model]` table of a file."""
+    table = read_toml(file, follow_link=follow_link).get("model")
+    if not isinstance(table, dict):
+        raise ConfigError(f"{file}: no [model] table")
+    return table
+
+
 def validated(
-    kind: type[Model], values: Mapping[str, Any], origin: str, prefix: tuple[str, ...] = ()
+    kind: type[Model],
+    values: Mapping[str, Any],
+    origin: str,
+    prefix: tuple[str, ...] = (),
+    *,
+    by_hand: bool = True,
 ) -> Model:
-    """Check plain values as a section of the given kind.
+    """Check plain values as a section of the given kind; `by_hand` as in `explain`.
 
     Raises:
         ConfigError: Names `origin`, the key (after `prefix`), the rule and what is near.
@@ -196,7 +210,7 @@ def validated(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {explain(error, kind, prefix)}") from None
+        raise ConfigError(f"{origin}: {explain(error, kind, prefix, by_hand=by_hand)}") from None
 
 
 def _with_preset(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,21 +1,19 @@
 """TOML files as plain values."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
+from data.storage import bounded_json
 from moe.errors import ConfigError
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file.
+def read_toml(path: Path, *, follow_link: bool = True) -> dict[str, Any]:
+    """Parse a TOML file; `follow_link` is for files that the user names, as in `open_regular`.
 
     Raises:
-        ConfigError: It is missing, cannot be read or is not TOML.
+        ConfigError: It is missing, cannot be read, or is no TOML within bounds.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+        return bounded_json.read_toml(path, ConfigError, follow_link=follow_link)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None

@@ -8,6 +8,10 @@ from pydantic import Field, PositiveInt, model_validator
 
 from data.frozen_model import FrozenModel
 
+MOST_STEPS = 2**40
+LARGEST_BATCH = 2**22
+"""Sequences. With `MOST_STEPS`, samples are counted in 62 bits."""
+
 
 class TrainConfig(FrozenModel):
     """The `[train]` section; lengths are in tokens a sequence, batch sizes in sequences."""
@@ -23,13 +27,13 @@ class TrainConfig(FrozenModel):
     routers, `*.mlp.experts.*` the experts, `decoder.layers.3.*` one layer."""
     dpo_beta: float | None = Field(default=None, gt=0)
     """Strength of the tie to the reference in mode dpo. Default: 0.1."""
-    steps: PositiveInt
+    steps: int = Field(gt=0, le=MOST_STEPS)
     """Optimizer steps."""
     seq_len: PositiveInt
     """Tokens a sequence."""
     micro_batch_size: PositiveInt = 1
     """Sequences of one forward pass on one data-parallel rank."""
-    global_batch_size: PositiveInt
+    global_batch_size: int = Field(gt=0, le=LARGEST_BATCH)
     """Sequences of one optimizer step over all ranks."""
     seed: int = Field(default=0, ge=0)
     """Seed of initial weights."""

@@ -17,7 +17,8 @@ import torch
 from data.storage.atomic import write_json, write_text
 from data.storage.new_directory import new_directory
 from moe.checkpoint.directory import STATE, use_checkpoint
-from moe.checkpoint.index import FORMAT, StoredTensors, TensorShard, read_index, write_index
+from moe.checkpoint.index import StoredTensors, read_index, verify_files, write_index
+from moe.checkpoint.index_format import FORMAT, TensorShard
 from moe.config.experiment import load_model
 from moe.config.locating import HUB_DIRECTORY, MODEL_FILE, model_file, tokenizer_file
 from moe.config.model import ModelConfig
@@ -114,6 +115,7 @@ def _to_hub(
     dtype: str | None,
     progress: ConvertProgress | None,
 ) -> Conversion:
+    verify_files(checkpoint)
     model = checkpoint_model(checkpoint)
     original = _original_config(checkpoint)
     chosen, values = family_for(model, family or original.get("model_type"))
@@ -142,7 +144,7 @@ def checkpoint_model(checkpoint: Path) -> ModelConfig:
             f"{checkpoint}: neither {MODEL_FILE} nor a run's experiment.toml two folders up:"
             " give a checkpoint directory"
         )
-    return load_model(str(file))
+    return load_model(str(file), follow_link=False)
 
 
 def write_checkpoint(  # noqa: PLR0913 - one format, two sources

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from data.storage.new_directory import new_directory
 from moe.checkpoint.directory import use_checkpoint
-from moe.checkpoint.index import StoredTensors, read_index
+from moe.checkpoint.index import StoredTensors, read_index, verify_files
 from moe.config.explain import explain
 from moe.config.locating import HUB_DIRECTORY
 from moe.config.model import ModelConfig
@@ -110,6 +110,7 @@ def _upcycled(
     source: Path, target: Path, how: Upcycling, progress: ConvertProgress | None
 ) -> ModelConfig:
     """Write the sparse checkpoint of a dense one into `target`."""
+    verify_files(source)
     dense = checkpoint_model(source)
     sparse = upcycled_model(dense, how)
     stored = StoredTensors(source, read_index(source))

@@ -101,7 +101,7 @@ def loaded_model(
         chunk = build_model(config, layout, precision, seed=0)[0]
         checkpoint, state = use_checkpoint(run, step, lambda checkpoint: _loaded(checkpoint, chunk))
         if precision.fp8 == "emulated":
-            emulate_fp8([chunk], precision).load(state["fp8"])
+            emulate_fp8([chunk], precision).load(state.get("fp8") or [])
         chunk.eval()
         yield LoadedModel(
             run=run,
@@ -144,7 +144,7 @@ def _read(path: Path) -> _Trained:
             " give the directory that `moe train` or `moe convert` printed"
         )
     if file.name == MODEL_FILE:
-        model = load_model(str(file))
+        model = load_model(str(file), follow_link=False)
         length = min(model.max_seq_len, CONVERTED_SEQ_LEN)
         return _Trained(
             model=model,
@@ -153,7 +153,7 @@ def _read(path: Path) -> _Trained:
             micro_batch_size=1,
             precision=Precision(dtype="bf16"),
         )
-    experiment = load_experiment(file)
+    experiment = load_experiment(file, follow_link=False)
     return _Trained(
         model=experiment.model,
         data=experiment.data,

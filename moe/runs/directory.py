@@ -61,7 +61,7 @@ class RunDirectory:
                 f"run directory {self.path} already holds a run: continue it with --resume, or"
                 " choose another with --run-dir"
             )
-        if not load_experiment(earlier).may_continue_as(experiment):
+        if not load_experiment(earlier, follow_link=False).may_continue_as(experiment):
             raise ConfigError(
                 f"run directory {self.path} holds another experiment: its model, data or training"
                 " differ; choose another with --run-dir"

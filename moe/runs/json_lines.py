@@ -11,10 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from data.storage.atomic import atomic_file
+from data.storage.regular_file import open_regular, read_regular
+from moe.config.experiment import validated
 from moe.errors import ConfigError
 
 Row = dict[str, Any]
+MAX_BYTES = 4 << 30
 _TAIL_BYTES = 8192
 """Read first from the end of a file whose last rows are asked for; more where they are longer."""
 
@@ -30,15 +35,23 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def read_rows(path: Path, keys: Sequence[str] = ()) -> list[Row]:
+def read_rows(
+    path: Path,
+    keys: Sequence[str] = (),
+    kind: type[BaseModel] | None = None,
+    *,
+    follow_link: bool = True,
+) -> list[Row]:
     """Return the complete rows of a file; none where there is no file.
 
+    Rows are checked as `kind`, where that is given; `follow_link` as in `open_regular`.
+
     Raises:
-        ConfigError: It cannot be read, or a complete line is damaged or lacks one of `keys`; names
-            the line.
+        ConfigError: It cannot be read, or a complete line is damaged, lacks one of `keys` or
+            breaks a rule of `kind`; names the line.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path, MAX_BYTES, follow_link=follow_link)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -54,6 +67,8 @@ def read_rows(path: Path, keys: Sequence[str] = ()) -> list[Row]:
             raise ConfigError(f"{path}: line {number} is damaged, not JSON")
         if any(key not in row for key in keys):
             raise ConfigError(f"{path}: line {number} lacks {', '.join(keys)}")
+        if kind is not None:
+            validated(kind, row, f"{path}: line {number}", by_hand=False)
         rows.append(row)
     return rows
 
@@ -61,10 +76,10 @@ def read_rows(path: Path, keys: Sequence[str] = ()) -> list[Row]:
 def last_rows(path: Path, count: int) -> list[Row]:
     """Return up to `count` last complete rows of a file that may be growing; reads only its end.
 
-    Damaged lines are skipped; none where there is no file.
+    Damaged lines are skipped; none where there is no file, or no regular one.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path, follow_link=False) as file:
             size = file.seek(0, os.SEEK_END)
             begin, window = size, _TAIL_BYTES
             lines: list[bytes] = []
@@ -74,7 +89,7 @@ def last_rows(path: Path, count: int) -> list[Row]:
                 file.seek(begin)
                 lines = file.read(size - begin).split(b"\n")
                 window *= 2
-    except FileNotFoundError:
+    except OSError:
         return []
     rows = [row for line in lines[-count - 1 :] if (row := _parse(line)) is not None]
     return rows[-count:]
@@ -82,7 +97,7 @@ def last_rows(path: Path, count: int) -> list[Row]:
 
 def filter_rows(path: Path, keep: Callable[[Row], bool]) -> None:
     """Atomically drop the rows that `keep` rejects, and lines that are damaged or cut off."""
-    lines = path.read_bytes().split(b"\n")
+    lines = read_regular(path, MAX_BYTES, follow_link=False).split(b"\n")
     retained = [line for line in lines if (row := _parse(line)) is not None and keep(row)]
     with atomic_file(path) as file:
         file.writelines(line + b"\n" for line in retained)
@@ -91,7 +106,8 @@ def filter_rows(path: Path, keep: Callable[[Row], bool]) -> None:
 def _parse(line: bytes) -> Row | None:
     """Return the object that a line holds; None where it holds none."""
     try:
-        value = json.loads(line)
-    except ValueError:
+        # A writer of Python's leaves NaN for a number that could not be measured.
+        value = json.loads(line, parse_constant=lambda _: None)
+    except (RecursionError, ValueError):
         return None
     return value if isinstance(value, dict) else None

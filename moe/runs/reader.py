@@ -1,19 +1,30 @@
 """Reading run directories: what training runs left behind, checked and typed."""
 
-import json
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data.storage.bounded_json import read_json, read_toml
+from moe.config.experiment import validated
 from moe.config.locating import EXPERIMENT_FILE
 from moe.errors import ConfigError
 from moe.runs.files import EVALUATIONS, EXPERT_LOAD, METRICS, ROUTING, ROUTING_MAPS
+from moe.runs.format import (
+    EvaluationRow,
+    ExperimentValues,
+    ExpertLoadRow,
+    MetricsRow,
+    RoutingMapsValues,
+    RoutingRow,
+    StepRow,
+)
 from moe.runs.json_lines import Row, read_rows
 from moe.runs.record import read_record
 from moe.runs.run import Run
 
 MAX_RUNS = 200
+MAX_MAPS_BYTES = 1 << 30
+"""61 layers of 256 experts have about 20 MB."""
 
 
 def read_run(path: Path) -> Run:
@@ -26,10 +37,10 @@ def read_run(path: Path) -> Run:
         path=path,
         record=read_record(path),
         experiment=_read_experiment(path / EXPERIMENT_FILE),
-        metrics=_rows_by_step(path / METRICS, "tokens"),
-        evaluations=_rows_by_step(path / EVALUATIONS, "tokens", "loss"),
-        expert_load=_rows_by_step(path / EXPERT_LOAD, "layers", "counts"),
-        routing=_rows_by_step(path / ROUTING, "layers"),
+        metrics=_rows_by_step(path / METRICS, MetricsRow, "tokens"),
+        evaluations=_rows_by_step(path / EVALUATIONS, EvaluationRow, "tokens", "loss"),
+        expert_load=_read_expert_load(path / EXPERT_LOAD),
+        routing=_rows_by_step(path / ROUTING, RoutingRow, "layers"),
         routing_maps=_read_maps(path / ROUTING_MAPS),
     )
 
@@ -52,24 +63,39 @@ def read_runs(run_dirs: Sequence[Path]) -> list[Run]:
 
 def _read_experiment(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        values = read_toml(file, ConfigError, follow_link=False)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: damaged, not TOML: {error}") from None
+    validated(ExperimentValues, values, str(file))
+    return values
 
 
 def _read_maps(file: Path) -> dict[str, Any]:
     try:
-        maps: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return maps
+        maps = read_json(file, ConfigError, max_bytes=MAX_MAPS_BYTES, follow_link=False)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: damaged, not JSON: {error}") from None
+    if not isinstance(maps, dict):
+        raise ConfigError(f"{file}: damaged: not a JSON object")
+    if maps:
+        validated(RoutingMapsValues, maps, str(file), by_hand=False)
+    return maps
 
 
-def _rows_by_step(file: Path, *keys: str) -> list[Row]:
+def _read_expert_load(file: Path) -> list[Row]:
+    """Return rows that are all of the same layers and number of experts."""
+    rows = _rows_by_step(file, ExpertLoadRow, "layers", "counts")
+    for row in rows:
+        if row["layers"] != rows[0]["layers"] or len(row["counts"][0]) != len(rows[0]["counts"][0]):
+            raise ConfigError(
+                f"{file}: step {row['step']} is of other layers or experts than step"
+                f" {rows[0]['step']}: two runs have written it"
+            )
+    return rows
+
+
+def _rows_by_step(file: Path, kind: type[StepRow], *keys: str) -> list[Row]:
     """Return a file's rows, the last of each step; a resumed run may have logged a step twice."""
-    rows = {int(row["step"]): row for row in read_rows(file, ("step", *keys))}
+    found = read_rows(file, ("step", *keys), kind, follow_link=False)
+    rows = {row["step"]: row for row in found}
     return [rows[step] for step in sorted(rows)]

@@ -1,6 +1,5 @@
 """`record.json` of a run directory: what ran, on what, and what came of it."""
 
-import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -8,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from data.storage.atomic import write_json
-from moe.config.experiment import Experiment
+from data.storage.bounded_json import read_json
+from moe.config.experiment import Experiment, validated
 from moe.errors import ConfigError
 from moe.runs.environment import environment
 from moe.runs.files import RECORD
+from moe.runs.format import RecordValues
 from moe.runs.source_state import source_state
 
 RECORD_FORMAT = 1
@@ -27,25 +28,27 @@ def read_record(run_dir: Path) -> Record:
     """
     file = run_dir / RECORD
     try:
-        record = _parse(file)
+        record = read_json(file, ConfigError, follow_link=False)
     except FileNotFoundError:
         raise ConfigError(
             f"{run_dir}: not a run directory (no {RECORD}): give the directory that"
             " `moe train` printed as run_dir"
         ) from None
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
-    if not isinstance(record, dict) or record.get("format") != RECORD_FORMAT:
+    if (
+        not isinstance(record, dict)
+        or record.get("format") is True
+        or record.get("format") != RECORD_FORMAT
+    ):
         version = record.get("format") if isinstance(record, dict) else type(record).__name__
         raise ConfigError(
-            f"{file}: format {version!r} is not {RECORD_FORMAT}: read it with the version of"
+            f"{file}: format {version!r:.40} is not {RECORD_FORMAT}: read it with the version of"
             " moescale that wrote it"
         )
     ledger = record.get("ledger")
     missing = [key for key in LEDGER_KEYS if not isinstance(ledger, dict) or key not in ledger]
     if missing:
         raise ConfigError(f"{file}: damaged, ledger lacks {', '.join(missing)}")
-    return record
+    return _checked(record, file)
 
 
 def read_record_if_any(run_dir: Path) -> Record:
@@ -54,13 +57,14 @@ def read_record_if_any(run_dir: Path) -> Record:
     Raises:
         ConfigError: It is damaged.
     """
+    file = run_dir / RECORD
     try:
-        record = _parse(run_dir / RECORD)
+        record = read_json(file, ConfigError, follow_link=False)
     except FileNotFoundError:
         return {}
     if not isinstance(record, dict):
-        raise ConfigError(f"{run_dir / RECORD}: damaged: not a JSON object")
-    return record
+        raise ConfigError(f"{file}: damaged: not a JSON object")
+    return _checked(record, file)
 
 
 def write_record(run_dir: Path, record: Mapping[str, Any]) -> None:
@@ -87,8 +91,7 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _parse(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{file}: damaged, not JSON: {error}") from None
+def _checked(record: Record, file: Path) -> Record:
+    """Return a record as it is, if its values are of their kinds."""
+    validated(RecordValues, record, str(file), by_hand=False)
+    return record

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from moe.checkpoint.directory import checkpoint_to_resume
+from moe.checkpoint.directory import checkpoint_to_resume, read_state
+from moe.checkpoint.state_format import DUMP_KEYS
 from moe.checkpoint.training_state import load_checkpoint
 from moe.config.experiment import Experiment
 from moe.errors import ConfigError
@@ -24,6 +25,7 @@ def replay(experiment: Experiment, engine: Engine, run_dir: Path, step: int) -> 
         raise ConfigError(f"{run_dir / DUMPS}: no dump of step {step}")
     trainer = build_trainer(experiment, engine, load_init=False)
     try:
+        read_state(dump, needed=DUMP_KEYS)
         state = load_checkpoint(dump, trainer.chunks, trainer.optimizer, verified=True)
         trainer.load_state(state)
         result = train_step(trainer, step - 1)
@@ -35,5 +37,5 @@ def replay(experiment: Experiment, engine: Engine, run_dir: Path, step: int) -> 
         "loss": result.loss,
         "grad_norm": result.grad_norm,
         "fault": None if result.rejection is None else result.rejection.reason,
-        "first": {key: state[key] for key in ("loss", "grad_norm", "fault")},
+        "first": {key: state.get(key) for key in ("loss", "grad_norm", "fault")},
     }

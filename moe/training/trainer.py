@@ -101,7 +101,7 @@ class Trainer:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore a state."""
         self.loader.load_state_dict(state["data"])
-        self.guard.load(state.get("guard", ()))
+        self.guard.load(state.get("guard") or ())
         if self.fp8 is not None and state.get("fp8"):
             self.fp8.load(state["fp8"])
 

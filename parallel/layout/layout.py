@@ -74,7 +74,7 @@ class Layout(FrozenModel):
         if isinstance(values, dict):
             values = {**values}
             if values.get("sp") is None:
-                values["sp"] = int(values.get("tp", 1)) > 1
+                values["sp"] = _more_than_one(values.get("tp"))
             if values.get("etp") is None:
                 values["etp"] = 1
         return values
@@ -146,3 +146,11 @@ class Layout(FrozenModel):
             raise ValueError(f"{num_layers} layers (+{ends}) over {chunks} chunks")
         offset = 1 if self.ends_count_as_layers else 0
         return [max(0, min(i * per_chunk - offset, num_layers)) for i in range(chunks + 1)]
+
+
+def _more_than_one(value: Any) -> bool:
+    """Whether a value, not yet checked, is a number of ranks above one."""
+    try:
+        return int(value) > 1
+    except (OverflowError, TypeError, ValueError):
+        return False

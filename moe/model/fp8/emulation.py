@@ -21,6 +21,7 @@ from megatron.core.tensor_parallel.mappings import (
 )
 from torch import Tensor
 
+from moe.errors import ConfigError
 from moe.model.experts import GroupedExperts
 from moe.model.fp8.quantization import quantize_dequantize
 from parallel.engine.collectives import all_gather_objects
@@ -88,8 +89,22 @@ class Fp8Emulation:
         return values
 
     def load(self, state: list[Any]) -> None:
-        """Restore what `state` returned."""
-        self.previous_amax = torch.tensor(state)
+        """Restore what `state` returned.
+
+        Raises:
+            ConfigError: It is that of another model.
+        """
+        expected = tuple(self.previous_amax.shape)
+        try:
+            amax = torch.tensor(state, dtype=self.previous_amax.dtype)
+        except (TypeError, ValueError):  # rows of unlike lengths, or no numbers
+            amax = None
+        if amax is None or amax.shape != expected:
+            raise ConfigError(
+                f"the checkpoint's `fp8` state is not one number for each of {list(expected)}"
+                " [layer, matmul, operand]: restore the checkpoint"
+            )
+        self.previous_amax = amax
 
 
 class _Fp8Linear(torch.autograd.Function):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moe.errors import ConfigError
 from moe.runs.callbacks import Callback, Phase, RankContext
 from parallel.engine.collectives import gather_objects
 from parallel.engine.start import Engine
@@ -33,9 +34,13 @@ class CallbackList:
     ) -> None:
         """Start the callbacks; `states` are those of the resumed checkpoint, if there is one."""
         self._callbacks = tuple(callbacks)
-        for callback, state in zip(
-            self._callbacks, states or [None] * len(self._callbacks), strict=True
-        ):
+        states = states or [None] * len(self._callbacks)
+        if len(states) != len(self._callbacks):
+            raise ConfigError(
+                f"the checkpoint has the states of {len(states)} meters, and this run has"
+                f" {len(self._callbacks)}: restore the checkpoint, or resume as the run was started"
+            )
+        for callback, state in zip(self._callbacks, states, strict=True):
             callback.start(context, state)
 
     def enter(self, phase: Phase) -> None:

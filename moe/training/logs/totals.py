@@ -26,7 +26,7 @@ class RunTotals:
 
     @classmethod
     def from_checkpoint(cls, state: Mapping[str, Any]) -> Self:
-        """Return the totals that a checkpoint's state holds."""
+        """Return the totals that a checkpoint's state holds (`RUN_KEYS`)."""
         names = ("step", "tokens", "stream_hash", "train_time_s")
         loss = state.get("train_loss")
         values = {name: state[name] for name in names}

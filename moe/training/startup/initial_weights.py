@@ -32,7 +32,7 @@ def load_initial_weights(experiment: Experiment, chunks: Sequence[Any]) -> None:
     checkpoint = all_gather_objects(find_checkpoint(experiment.train.init))[0]
     mine = {key for chunk in chunks for key in _keys(chunk)}
     ours = {key for keys in all_gather_objects(sorted(mine)) for key in keys}
-    stored = {part["key"] for part in read_index(checkpoint)["parts"]}
+    stored = {part.key for part in read_index(checkpoint).parts}
     unused = sorted(key for key in stored - ours if not key.startswith(NOT_OF_THE_MODEL))
     if unused:
         raise ConfigError(

@@ -52,7 +52,7 @@ def _save(root: Path, step: int, value: float) -> None:
     import torch
 
     from moe.checkpoint.format import Snapshot
-    from moe.checkpoint.index import TensorShard
+    from moe.checkpoint.index_format import TensorShard
     from moe.checkpoint.writer import Checkpointer
 
     shard = TensorShard(

@@ -106,7 +106,7 @@ def test_a_file_that_vanishes_while_it_is_verified_is_missing(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = root / checkpoint_name(1)
-    write_index(path, read_index(path) | {"files": {"state.json": "0"}})
+    write_index(path, {"format": 1, "common": {}, "files": {"state.json": "0" * 64}, "parts": []})
     monkeypatch.setattr("moe.checkpoint.index.file_sha256", refuse)
     with pytest.raises(ConfigError, match=r"state\.json: missing or damaged"):
         verify_files(path)

@@ -1,13 +1,17 @@
 """Configuration: what is refused, in which words; overrides, round trips, the JSON Schema."""
 
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from data.errors import InputError
@@ -17,6 +21,7 @@ from moe.config.presets.catalog import preset_names
 from moe.config.schema import experiment_schema
 from moe.errors import ConfigError
 from moescale import app
+from tests.support.hostile_json import mutations
 from tests.support.paths import ROOT
 
 SHIPPED = ("moe", "data", "parallel", "benchmarks", "slurm", "examples")
@@ -227,3 +232,86 @@ def test_every_shipped_experiment_validates(path: Path) -> None:
         assert Draft202012Validator(experiment_schema()).is_valid(values)
     elif "model" in values:
         load_model(str(path))
+
+
+FLOATS = [
+    ("train", "learning_rate"),
+    ("train", "clip_grad"),
+    ("train", "spike_factor"),
+    ("model", "norm_epsilon"),
+    ("energy", "pue"),
+    ("energy", "price_per_kwh"),
+    ("parallel", "timeout_s"),
+]
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf", "1e999"])
+@pytest.mark.parametrize(("section", "key"), FLOATS)
+def test_no_number_is_infinite(tmp_path: Path, section: str, key: str, value: str) -> None:
+    file = tmp_path / "e.toml"
+    file.write_text(tomli_w.dumps({"model": {"preset": "tiny"}, "train": TRAIN}))
+    with pytest.raises(ConfigError, match=rf"{section}\.{key} = .*finite"):
+        load_experiment(file, [f"{section}.{key}={value}"])
+    with pytest.raises(ConfigError, match=r"train\.learning_rate = nan"):
+        experiment(train=TRAIN | {"learning_rate": float("nan")})
+
+
+def test_every_number_of_the_schema_is_finite() -> None:
+    """JSON has no other; this finds a class that does not stand on the strict base."""
+    for section in Experiment.model_fields.values():
+        for part in (section.annotation, *getattr(section.annotation, "__args__", ())):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                assert part.model_config["allow_inf_nan"] is False, part
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train.steps = 1" + "0" * 400, "train.steps is an integer of more than 64 bits"),
+        ("train.steps = 1" + "0" * 5000, "an integer of thousands of digits in line 1"),
+        ("train.steps = 9223372036854775807", "train.steps = 9223372036854775807: input should be"),
+        ("data.prefetch_steps = 1000000000", "data.prefetch_steps = 1000000000: input should be"),
+        ("a = " + "[" * 20_000, "nested deeper than 64 levels"),
+        (".".join("a" * 20_000) + " = 1", "nested deeper than 64 levels"),
+        ('"a\\nb" = 1', r"unknown key a\nb"),
+        ('name = "' + "n" * 999 + '"', "name = 'nnn"),
+        ("parallel.tp = [2]", "parallel.tp = [2]: input should be a valid integer"),
+        ("parallel.tp = inf", "parallel.tp = inf: "),
+        ("train.init = 3\nmodel.num_heads = 4", "model.num_layers is missing (and"),
+        ('data.store = "a\\u0000b"', "data.store is text with a NUL character"),
+    ],
+)
+def test_values_out_of_bounds_are_refused_in_one_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "e.toml"
+    preset = "" if "model" in text else 'model.preset = "tiny"'
+    file.write_text(f"{text}\n{preset}\n")
+    with pytest.raises(InputError) as refused:
+        load_experiment(file, [f"train.{k}={v}" for k, v in TRAIN.items() if k not in text])
+    assert message in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1 and len(str(refused.value)) < 600
+
+
+def test_an_experiment_is_a_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "e.toml")
+    (tmp_path / "experiment.toml").symlink_to("e.toml")
+    for path, follow_link, message in (
+        (tmp_path / "e.toml", True, "not a regular file"),
+        (tmp_path / "experiment.toml", True, "not a regular file"),
+        (tmp_path / "experiment.toml", False, "a symbolic link"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_experiment(path, follow_link=follow_link)
+
+
+@given(st.data())
+def test_any_value_of_an_experiment_is_taken_or_refused(data: st.DataObject) -> None:
+    values = experiment(name="e").model_dump(mode="json", exclude_none=True)
+    changed = data.draw(mutations(values))
+    if not isinstance(changed, dict):
+        return
+    try:
+        make_experiment(changed)
+    except InputError as error:
+        assert len(str(error).splitlines()) == 1 and len(str(error)) < 600, str(error)

@@ -57,7 +57,7 @@ def test_a_step_logged_twice_counts_once_the_later(tmp_path: Path) -> None:
         ("record.json", '{"format": 1, "ledger": {"total_parameters": 1}}', "active_parameters"),
         ("metrics.jsonl", "{}\n{}\n", "line 1 lacks step, tokens"),
         ("metrics.jsonl", 'nonsense\n{"step": 1, "tokens": 2}\n', "line 1 is damaged"),
-        ("experiment.toml", "= 3", "not TOML"),
+        ("experiment.toml", "= 3", "not valid TOML"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, file: str, text: str, message: str) -> None:

@@ -1,0 +1,101 @@
+"""The optimizer's plain values in a checkpoint, as megatron-core saves torch's parameter groups.
+
+They come back into the optimizer as they are, so a value of another kind would change training
+or end it long after loading. Keys that other versions of torch or megatron-core add are kept.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AllowInfNan,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    StrictBool,
+    Tag,
+    model_validator,
+)
+
+_NotNegative = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0)]
+_Beta = Annotated[float, Strict(), Field(ge=0, lt=1)]
+_Step = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
+
+
+class ParameterGroup(BaseModel):
+    """Settings of one group of parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    is_expert_parallel: StrictBool
+    wd_mult: _NotNegative
+    lr_mult: _NotNegative
+    lr: _NotNegative
+    max_lr: _NotNegative | None = None
+    min_lr: _NotNegative | None = None
+    betas: Annotated[list[_Beta], Field(min_length=2, max_length=2)]
+    eps: _NotNegative
+    weight_decay: _NotNegative
+    step: _Step | None = None
+    is_decoupled_lr: StrictBool | None = None
+    default_config: StrictBool | None = None
+    amsgrad: StrictBool | None = None
+    maximize: StrictBool | None = None
+    foreach: StrictBool | None = None
+    capturable: StrictBool | None = None
+    differentiable: StrictBool | None = None
+    fused: StrictBool | None = None
+    decoupled_weight_decay: StrictBool | None = None
+
+
+class TorchOptimizer(BaseModel):
+    """What torch's optimizer says of itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    param_groups: list[ParameterGroup]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        steps = {group.step for group in self.param_groups}
+        if len(steps) > 1:
+            raise ValueError("param_groups are of unlike steps")
+        return self
+
+
+class OptimizerState(BaseModel):
+    """One of megatron-core's optimizers."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    optimizer: TorchOptimizer
+    param_state_sharding_type: Literal["fully_reshardable"] | None = None
+    """Of the distributed optimizer."""
+
+
+def _kind(value: Any) -> str:
+    return "one" if isinstance(value, dict) and "optimizer" in value else "chained"
+
+
+_NumberText = Annotated[str, Field(pattern=r"^[0-9]{1,4}$")]
+_Chained = dict[_NumberText, OptimizerState]
+
+
+class CommonState(BaseModel):
+    """Values that are the same on every rank."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    optimizer: (
+        Annotated[
+            Annotated[OptimizerState, Tag("one")] | Annotated[_Chained, Tag("chained")],
+            Discriminator(_kind),
+        ]
+        | None
+    ) = None
+    """One, or several by number: dense parameters and experts have their own."""
+
+    def values(self) -> dict[str, Any]:
+        """Return them as they lie in the file."""
+        return self.model_dump(exclude_unset=True)

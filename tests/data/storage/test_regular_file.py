@@ -1,0 +1,60 @@
+"""Only regular files are opened: a FIFO or a device under a file's name hangs no reader."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from data.storage.checksums import file_sha256
+from data.storage.regular_file import open_regular, read_regular
+
+
+def test_reads_a_file_and_a_link_to_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    assert read_regular(tmp_path / "file", 7, follow_link=False) == b"content"
+    assert read_regular(tmp_path / "link", 7) == b"content"
+
+
+def test_does_not_follow_a_link_where_that_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    with pytest.raises(OSError, match="a symbolic link: put the file itself in its place"):
+        open_regular(tmp_path / "link", follow_link=False)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "socket"])
+def test_refuses_what_is_no_file(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    with socket.socket(socket.AF_UNIX) as listener:
+        if kind == "fifo":
+            os.mkfifo(path)
+        elif kind == "socket":
+            monkeypatch.chdir(tmp_path)  # the name of a socket may have 107 bytes
+            listener.bind("file")
+        else:
+            path = Path("/dev/zero")
+        for read in (open_regular, file_sha256):
+            with pytest.raises(OSError, match="not a regular file"):
+                read(path)
+
+
+def test_refuses_what_is_no_name(tmp_path: Path) -> None:
+    for name in ("a\0b", "\ud800"):
+        with pytest.raises(OSError, match="not a file name"):
+            open_regular(tmp_path / name)
+    with pytest.raises(IsADirectoryError):
+        open_regular(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "missing")
+
+
+def test_reads_no_more_than_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345678")
+    with pytest.raises(OSError, match="longer than 7 bytes"):
+        read_regular(tmp_path / "file", 7)
+    os.truncate(tmp_path / "file", 1 << 40)  # sparse
+    with pytest.raises(OSError, match="longer than 1 MiB"):
+        read_regular(tmp_path / "file", 1 << 20)
