@@ -49,6 +49,19 @@ class Batch:
             sources=torch.zeros(num_rows, dtype=torch.int64),
         )
 
+    @property
+    def padding_mask(self) -> torch.Tensor | None:
+        """True at padding, bool [B, S], where the tokens are; None where no sequence is padded.
+
+        Padding is what follows a sequence's tokens: no loss counts it and no token sees it. What
+        sums over positions (routing, FLOPs, rates) leaves it out.
+        """
+        seq_len = self.tokens.shape[1]
+        if bool((self.lengths == seq_len).all()):
+            return None
+        mask = torch.arange(seq_len) >= self.lengths[:, None]
+        return mask.to(self.tokens.device)
+
     def checksum(self) -> int:
         """Return the sum of the sequences' CRC-32: what is trained, in whatever order."""
         return sum(zlib.crc32(row.tobytes()) for row in self.tokens.cpu().numpy())

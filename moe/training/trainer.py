@@ -73,11 +73,11 @@ class Trainer:
         return total
 
     def _scale_aux_losses(self, batches: Sequence[Batch]) -> None:
-        """Make router losses means over positions, whatever the main loss is a mean of."""
+        """Make router losses means over tokens, whatever the main loss is a mean of."""
         if self.experiment.model.moe is None:
             return
         counted = sum(map(self.objective.count, batches))
-        totals = torch.tensor([counted, sum(batch.tokens.numel() for batch in batches)])
+        totals = torch.tensor([counted, sum(float(batch.lengths.sum()) for batch in batches)])
         dist.all_reduce(totals)
         scale_aux_losses(self.chunks[0].module.config, float(totals[0] / totals[1]))
 

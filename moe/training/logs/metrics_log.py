@@ -124,7 +124,7 @@ class MetricsLog:
             "stream_hash": totals.stream_hash,
             "loss": finite(result.loss),
             **result.extras,
-            **pop_mean_aux_losses(self._trainer, interval.steps),
+            **pop_mean_aux_losses(self._trainer),
             "grad_norm": finite(result.grad_norm),
             "learning_rate": result.learning_rate,
             "step_time_s": interval.seconds / interval.steps,
