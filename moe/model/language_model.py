@@ -79,7 +79,11 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
         self._padding_mask = padding_mask
         inputs: tuple[Any, ...] = super()._preprocess(*args, **values)
         before, after = inputs[:PADDING_INPUT], inputs[PADDING_INPUT + 1 :]
-        return (*before, shard_like_hidden(padding_mask, self.config, self.pg_collection.tp), *after)
+        return (
+            *before,
+            shard_like_hidden(padding_mask, self.config, self.pg_collection.tp),
+            *after,
+        )
 
     def _postprocess(
         self, hidden_states: Tensor, *, labels: Tensor | None, **values: Any
