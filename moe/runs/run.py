@@ -82,11 +82,26 @@ class Run:
         """Tokens trained on."""
         return int(self.record.get("tokens") or 0)
 
-    def training_flops(self, counts: Mapping[str, Any]) -> float:
-        """Return the training FLOPs behind a row, or the record, padding included.
+    @property
+    def counts_flops(self) -> bool:
+        """Whether the run counted the FLOPs of its documents, as `training_flops` of its record."""
+        return self.record.get("training_flops") is not None
 
-        A run recorded before `positions` were counted as padding tokens.
+    @property
+    def has_partial_rows(self) -> bool:
+        """Whether its rows hold several documents that do not see each other, or padding."""
+        data = self.experiment.get("data", {})
+        is_packed = data.get("document_mask", False) or data.get("packing") == "best_fit"
+        return is_packed or self.experiment.get("train", {}).get("mode", "pretrain") != "pretrain"
+
+    def training_flops(self, counts: Mapping[str, Any]) -> float:
+        """Return the training FLOPs behind a row, or the record.
+
+        A run recorded before they were counted computed whole rows, which is an upper bound where
+        they hold several documents or padding; one from before `positions` counted padding tokens.
         """
+        if counts.get("training_flops") is not None:
+            return float(counts["training_flops"])
         return float(counts.get("positions", counts["tokens"])) * self.flops_per_token
 
     @cached_property

@@ -21,6 +21,8 @@ class StepResult:
     """Mean training loss: nats per token, in mode dpo nats per pair."""
     tokens: int
     """Tokens that were read, prompts included and padding not."""
+    flops: float
+    """Training FLOPs of those tokens, of which each sees what the document mask leaves."""
     extras: dict[str, float]
     """Further means of the objective, by name."""
     checksum: int
@@ -44,7 +46,7 @@ def train_step(trainer: Trainer, index: int, *, stop: bool = False) -> StepResul
     batches = trainer.loader.step(index)
     with trainer.routing.counting():
         sums = trainer.forward_backward(batches, forward_only=False)
-    stops, checksum, tokens, *sums_of_all = _all_reduce(batches, sums, stop)
+    stops, checksum, tokens, flops, *sums_of_all = _all_reduce(trainer, batches, sums, stop)
     means = trainer.means(sums_of_all)
     loss = means.pop("loss")
     grad_norm, rejection = _update(trainer, loss)
@@ -53,6 +55,7 @@ def train_step(trainer: Trainer, index: int, *, stop: bool = False) -> StepResul
     return StepResult(
         loss=loss,
         tokens=int(tokens),
+        flops=flops,
         extras=means,
         checksum=int(checksum),
         grad_norm=grad_norm,
@@ -62,17 +65,27 @@ def train_step(trainer: Trainer, index: int, *, stop: bool = False) -> StepResul
     )
 
 
-def _all_reduce(batches: Sequence[Batch], sums: torch.Tensor, stop: bool) -> list[float]:
-    """Return, over all ranks: stop requests, the batches' checksum and tokens, and `sums`."""
+def _all_reduce(
+    trainer: Trainer, batches: Sequence[Batch], sums: torch.Tensor, stop: bool
+) -> list[float]:
+    """Return, over all ranks: stop requests, the batches' checksum, tokens and FLOPs, and `sums`."""
     # One rank counts for all that read the same batches. Exact in FP64 up to 2^21 sequences.
     counted = batches if is_model_parallel_leader() else []
     checksum = sum(batch.checksum() for batch in counted)
     tokens = sum(int(batch.lengths.sum()) for batch in counted)
-    own = torch.tensor([float(stop), float(checksum), float(tokens)], dtype=torch.float64)
+    flops = sum(_training_flops(trainer, batch) for batch in counted)
+    own = torch.tensor([float(stop), float(checksum), float(tokens), flops], dtype=torch.float64)
     totals = torch.cat([own, sums])
     dist.all_reduce(totals)
     values: list[float] = totals.tolist()
     return values
+
+
+def _training_flops(trainer: Trainer, batch: Batch) -> float:
+    lengths = batch.document_lengths.numpy()
+    is_masked = batch.cu_seqlens is not None
+    count = trainer.flops.of_documents if is_masked else trainer.flops.of_rows
+    return float(count(lengths))
 
 
 def is_model_parallel_leader() -> bool:

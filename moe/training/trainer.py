@@ -12,6 +12,7 @@ from megatron.core.distributed import DistributedDataParallel
 from data.loading.batch import Batch
 from data.loading.loader import Loader
 from moe.config.experiment import Experiment
+from moe.cost.document_flops import DocumentFlops
 from moe.model.fp8.emulation import Fp8Emulation
 from moe.model.mcore_config import scale_aux_losses
 from moe.routing.maps import RoutingMaps
@@ -40,6 +41,8 @@ class Trainer:
     """Of emulated FP8; None where it is not emulated."""
     runner: MicroBatchRunner
     objective: Objective
+    flops: DocumentFlops
+    """Counts the work of training batches."""
     routing: RoutingCounter
     """Counts what routers choose in training steps."""
     routing_maps: RoutingMaps

@@ -33,6 +33,7 @@ class Interval:
     """The loader's stalls before them, s."""
     seconds: float = 0.0
     tokens: int = 0
+    flops: float = 0.0
     steps: int = 0
 
     def after(self, result: StepResult, elapsed_s: float) -> "Interval":
@@ -41,6 +42,7 @@ class Interval:
             first_stall_s=self.first_stall_s,
             seconds=self.seconds + elapsed_s,
             tokens=self.tokens + result.tokens,
+            flops=self.flops + result.flops,
             steps=self.steps + 1,
         )
 
@@ -95,8 +97,7 @@ class MetricsLog:
         step = totals.step
         if maps is not None and means["loss"] is not None:
             _write_maps(self._run.path, {"step": step, "split": HELD_OUT, **maps})
-        counts = {"tokens": totals.tokens, "positions": step * self._positions_per_step}
-        self._run.append(EVALUATIONS, {"step": step, **counts, **means})
+        self._run.append(EVALUATIONS, {"step": step, **self._counts(totals), **means})
         known = {f"held_out/{name}": x for name, x in means.items() if x is not None}
         if known:
             self._log_scalars(step, known)
@@ -107,9 +108,13 @@ class MetricsLog:
             for logger in self._loggers:
                 logger.end(self._run.record)
 
-    @property
-    def _positions_per_step(self) -> int:
-        return self._trainer.experiment.train.positions_per_step
+    def _counts(self, totals: RunTotals) -> Row:
+        """Return how much has been trained on."""
+        return {
+            "tokens": totals.tokens,
+            "positions": totals.step * self._trainer.experiment.train.positions_per_step,
+            "training_flops": totals.training_flops,
+        }
 
     def _new_interval(self) -> Interval:
         return Interval(first_stall_s=self._trainer.loader.stall_seconds)
@@ -119,8 +124,7 @@ class MetricsLog:
         stall_s = self._longest_stall_s()
         return {
             "step": totals.step,
-            "tokens": totals.tokens,
-            "positions": totals.step * self._positions_per_step,
+            **self._counts(totals),
             "stream_hash": totals.stream_hash,
             "loss": finite(result.loss),
             **result.extras,
@@ -129,7 +133,7 @@ class MetricsLog:
             "learning_rate": result.learning_rate,
             "step_time_s": interval.seconds / interval.steps,
             "tokens_per_s": interval.tokens / interval.seconds,
-            **self._conditions.speed(interval.steps * self._positions_per_step, interval.seconds),
+            **self._conditions.speed(interval.flops, interval.seconds),
             "data_stall_s": stall_s,
             "data_stall_share": stall_s / interval.seconds,
             "allocated_s": process_age_s(),
