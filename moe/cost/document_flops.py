@@ -31,10 +31,10 @@ class DocumentFlops:
         self._per_token = 6 * shortest.active_matmul_parameters
         prediction = [c for c in shortest.components if c.name.startswith("MTP layer")]
         # A sequence of one token has half a key by the ledger's convention.
-        self._per_prediction = [
-            c.training_flops_per_token - self._per_key // 2 for c in prediction
-        ]
-        self._row_flops = cache(lambda length: length * ledger(model, length).training_flops_per_token)
+        self._per_prediction = [c.training_flops_per_token - self._per_key // 2 for c in prediction]
+        self._row_flops = cache(
+            lambda length: length * ledger(model, length).training_flops_per_token
+        )
 
     def of_rows(self, lengths: Lengths) -> int:
         """Return the FLOPs of rows of `lengths` tokens whose tokens see all before them."""

@@ -8,6 +8,9 @@ from typing import Any
 
 from parallel.measurement.measurement import Measurement
 
+FLOP_BOUND = "an upper bound: the run counted whole rows, not their documents"
+"""What limits the FLOPs of some runs recorded before documents were counted."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -83,13 +86,20 @@ class Run:
         return int(self.record.get("tokens") or 0)
 
     @property
-    def counts_flops(self) -> bool:
-        """Whether the run counted the FLOPs of its documents, as `training_flops` of its record."""
-        return self.record.get("training_flops") is not None
+    def flops_per_trained_token(self) -> float:
+        """Training FLOPs over the tokens trained on; the ledger's where the run did not count."""
+        flops = self.record.get("training_flops")
+        return self.flops_per_token if flops is None else float(flops) / self.tokens
 
     @property
-    def has_partial_rows(self) -> bool:
-        """Whether its rows hold several documents that do not see each other, or padding."""
+    def has_flop_bound(self) -> bool:
+        """Whether only an upper bound of its FLOPs is known (`FLOP_BOUND`).
+
+        The run did not count them, and its rows hold padding, or documents that do not see each
+        other.
+        """
+        if self.record.get("training_flops") is not None:
+            return False
         data = self.experiment.get("data", {})
         is_packed = data.get("document_mask", False) or data.get("packing") == "best_fit"
         return is_packed or self.experiment.get("train", {}).get("mode", "pretrain") != "pretrain"

@@ -68,7 +68,7 @@ def train_step(trainer: Trainer, index: int, *, stop: bool = False) -> StepResul
 def _all_reduce(
     trainer: Trainer, batches: Sequence[Batch], sums: torch.Tensor, stop: bool
 ) -> list[float]:
-    """Return, over all ranks: stop requests, the batches' checksum, tokens and FLOPs, and `sums`."""
+    """Return over all ranks: stop requests; the batches' checksum, tokens, FLOPs; `sums`."""
     # One rank counts for all that read the same batches. Exact in FP64 up to 2^21 sequences.
     counted = batches if is_model_parallel_leader() else []
     checksum = sum(batch.checksum() for batch in counted)
