@@ -91,6 +91,7 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
         """Run what follows this chunk's Transformer layers; `hidden_states` are [S, B, H]."""
         runs_mtp = values["mtp_in_postprocess"] and self.training and labels is not None
         if runs_mtp:
+            assert labels is not None
             inputs = {name: values[name] for name in MTP_INPUTS}
             ahead = tokens_ahead(labels, self._padding_mask, self.config, self.pg_collection)
             hidden_states = self.mtp(

@@ -54,6 +54,7 @@ class Router(TopKRouter):  # type: ignore[misc]
         routing_map = torch.zeros_like(own_te, dtype=torch.bool)
         routing_map = routing_map.scatter(1, decision.experts, decision.kept)
         self._count_for_expert_bias(routing_map)
+        self._announce_missing(is_padded=positions_t is not None)
         if positions_t is None:
             return probs, routing_map
         everywhere = torch.zeros_like(flat), torch.zeros_like(flat, dtype=torch.bool)
@@ -61,6 +62,16 @@ class Router(TopKRouter):  # type: ignore[misc]
             everywhere[0].index_copy(0, positions_t, probs),
             everywhere[1].index_copy(0, positions_t, routing_map),
         )
+
+    def _announce_missing(self, *, is_padded: bool) -> None:
+        """Tell the dispatcher, which runs next, whether tokens may have fewer than K experts.
+
+        It reads the capacity factor for that, and else takes K of every position.
+        """
+        if is_padded:
+            self.config.moe_expert_capacity_factor = self.rule.capacity_factor or 1.0
+        else:
+            self.config.moe_expert_capacity_factor = self.rule.capacity_factor
 
     def _decide(
         self, logits_te: Tensor, positions_t: Tensor | None, num_sequences: int

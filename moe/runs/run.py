@@ -100,9 +100,9 @@ class Run:
         """
         if self.record.get("training_flops") is not None:
             return False
-        data = self.experiment.get("data", {})
-        is_packed = data.get("document_mask", False) or data.get("packing") == "best_fit"
-        return is_packed or self.experiment.get("train", {}).get("mode", "pretrain") != "pretrain"
+        data, train = (self.experiment.get(name, {}) for name in ("data", "train"))
+        is_packed = bool(data.get("document_mask")) or data.get("packing") == "best_fit"
+        return is_packed or train.get("mode", "pretrain") != "pretrain"
 
     def training_flops(self, counts: Mapping[str, Any]) -> float:
         """Return the training FLOPs behind a row, or the record.
