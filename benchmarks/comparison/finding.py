@@ -92,7 +92,7 @@ def _loss_gap(first: SeedGroup, second: SeedGroup) -> tuple[str, str]:
 
 
 def _costs(dense: SeedGroup, sparse: SeedGroup) -> str:
-    flops = sparse.first.flops_per_token / dense.first.flops_per_token
+    flops = sparse.first.flops_per_trained_token / dense.first.flops_per_trained_token
     return f"{ratio(flops)} the FLOPs, {_time(dense, sparse)} and {_energy(dense, sparse)}"
 
 

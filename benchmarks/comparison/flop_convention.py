@@ -10,6 +10,8 @@ from moe.cost.ledger import ledger
 from moe.runs.run import Run
 
 OWN_CONVENTION = "moescale"
+WHOLE_ROWS = "moescale over whole rows, an upper bound"
+"""Of runs that hold padding or several documents in a row, and did not count them."""
 # Our convention gives an exact integer; rounding of floats stays far below this.
 TOLERANCE = 1e-6
 
@@ -18,14 +20,15 @@ def convention(run: Run) -> str:
     """Return the name of the convention behind the run's FLOPs.
 
     A ledger may name one (`flop_convention`). One that does not is checked: its model, counted
-    again by `moe.cost.ledger`, must give the recorded number.
+    again by `moe.cost.ledger`, must give the recorded number. What the run trained on is counted
+    by documents, or known only as a bound.
     """
     named = run.ledger.get("flop_convention")
     if named is not None:
         return str(named)
     counted = _recount(run)
     if counted is None or abs(counted / run.flops_per_token - 1) <= TOLERANCE:
-        return OWN_CONVENTION
+        return WHOLE_ROWS if run.has_flop_bound else OWN_CONVENTION
     factor = run.flops_per_token / counted
     return f"another ({run.flops_per_token:.4g} FLOP/token recorded, {factor:.3g} x moescale's)"
 

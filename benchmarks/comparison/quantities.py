@@ -1,11 +1,11 @@
 """Every quantity that reports compare, with its unit, origin and direction."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchmarks.footprint import footprint
-from moe.runs.run import Run
+from moe.runs.run import FLOP_BOUND, Run
 from parallel.measurement.measurement import Kind, Measurement
 
 LEDGER = "cost ledger"
@@ -52,7 +52,22 @@ def _loss(run: Run) -> Measurement:
 
 def _training_flops(run: Run) -> Measurement:
     flops = run.training_flops(run.record) if run.tokens else None
-    return _known(flops, "FLOP", LEDGER, "modelled")
+    return _bounded(run, _known(flops, "FLOP", LEDGER, "modelled"))
+
+
+def _flops_per_token(run: Run) -> Measurement:
+    return _bounded(run, _known(run.flops_per_trained_token, "FLOP/token", LEDGER, "modelled"))
+
+
+def _rate(key: str, unit: str) -> Getter:
+    return lambda run: _bounded(run, _clock(key, unit, _RATE)(run))
+
+
+def _bounded(run: Run, flops: Measurement) -> Measurement:
+    """Say of FLOPs that count whole rows for parts of them that they are an upper bound."""
+    if flops.value is None or not run.has_flop_bound:
+        return flops
+    return replace(flops, source=f"{flops.source}, whole rows", reason=FLOP_BOUND)
 
 
 def _bytes_per_active(run: Run) -> Measurement:
@@ -117,7 +132,7 @@ _SPECIFICATION: tuple[tuple[str, tuple[tuple[str, str, str, Better, Getter], ...
         "Work",
         (
             ("flops_per_token", "Training FLOPs per token", "FLOP/token", "lower",
-             _ledger("training_flops_per_token", "FLOP/token")),
+             _flops_per_token),
             ("training_flops", "Training FLOPs", "FLOP", "lower", _training_flops),
         ),
     ),
@@ -127,8 +142,8 @@ _SPECIFICATION: tuple[tuple[str, tuple[tuple[str, str, str, Better, Getter], ...
             ("tokens_per_s", "Throughput", "tokens/s", "higher",
              _clock("tokens_per_s", "tokens/s")),
             ("flops_per_s", "FLOP rate per device", "FLOP/s", "higher",
-             _clock("flops_per_s", "FLOP/s", _RATE)),
-            ("mfu", "MFU", "share", "higher", _clock("mfu", "share", _RATE)),
+             _rate("flops_per_s", "FLOP/s")),
+            ("mfu", "MFU", "share", "higher", _rate("mfu", "share")),
             ("wall_time_s", "Time in training steps", "s", "lower", _clock("wall_time_s", "s")),
             ("useful_time", "Goodput, share of allocated time", "share", "higher", _useful_time),
             ("device_hours", "Device-hours", "device-hours", "lower", _device_hours),

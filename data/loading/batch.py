@@ -49,6 +49,32 @@ class Batch:
             sources=torch.zeros(num_rows, dtype=torch.int64),
         )
 
+    @property
+    def padding_mask(self) -> torch.Tensor | None:
+        """True at padding, bool [B, S], where the tokens are; None where no sequence is padded.
+
+        Padding is what follows a sequence's tokens: no loss counts it and no token sees it. What
+        sums over positions (routing, FLOPs, rates) leaves it out.
+        """
+        seq_len = self.tokens.shape[1]
+        if bool((self.lengths == seq_len).all()):
+            return None
+        mask = torch.arange(seq_len) >= self.lengths[:, None]
+        return mask.to(self.tokens.device)
+
+    @property
+    def document_lengths(self) -> torch.Tensor:
+        """Tokens of each document under `document_mask`, else of each sequence; int64, on the CPU.
+
+        A token sees none outside its own. Padding is left out.
+        """
+        if self.cu_seqlens is None:
+            return self.lengths
+        starts, sizes = self.cu_seqlens[:-1].long(), self.cu_seqlens.long().diff()
+        seq_len = self.tokens.shape[1]
+        # Padding is a document of its own behind a sequence's tokens.
+        return sizes[starts % seq_len < self.lengths[starts // seq_len]]
+
     def checksum(self) -> int:
         """Return the sum of the sequences' CRC-32: what is trained, in whatever order."""
         return sum(zlib.crc32(row.tobytes()) for row in self.tokens.cpu().numpy())

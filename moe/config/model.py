@@ -159,6 +159,11 @@ class MoeConfig(FrozenModel):
                 raise ValueError(f'{key} does not go with load_balancing = "sinkhorn": remove it')
 
     @property
+    def has_balancing_loss(self) -> bool:
+        """Whether routers have a load-balancing loss, whose weight is not zero."""
+        return self.load_balancing.endswith("aux_loss") and self.aux_loss_coefficient > 0
+
+    @property
     def group_score_size(self) -> int:
         """Best experts of a group whose scores make its own, resolved."""
         return self.group_score_experts or max(1, self.top_k // (self.group_top_k or self.top_k))

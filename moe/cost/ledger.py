@@ -176,12 +176,19 @@ def _attention_core_flops(model: ModelConfig, window: int | None, seq_len: int) 
     """Return FLOPs of scores and weighted sum for the average token of a causal sequence.
 
     A token sees half the sequence on average, or with a window w < seq_len, w - w^2 / (2 seq_len)
-    positions. The forward pass takes 2 * heads * (qk_dim + v_dim) per visible position, training
-    three times that.
+    positions.
     """
-    per_position = 6 * model.num_heads * (model.query_head_dim + model.value_head_dim)
+    per_position = attention_flops_per_key(model)
     seen = seq_len if window is None else min(window, seq_len)
     return per_position * seen * (2 * seq_len - seen) // (2 * seq_len)
+
+
+def attention_flops_per_key(model: ModelConfig) -> int:
+    """Return one layer's FLOPs of scores and weighted sum for each key that a token sees.
+
+    The forward pass takes 2 * heads * (qk_dim + v_dim), training three times that.
+    """
+    return 6 * model.num_heads * (model.query_head_dim + model.value_head_dim)
 
 
 def _sparse_ffn(model: ModelConfig, moe: MoeConfig) -> list[Component]:

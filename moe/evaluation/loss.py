@@ -175,6 +175,7 @@ def sequence_losses(model: LoadedModel, batch: Batch) -> NDArray[np.float64]:
         batch.tokens.to(device),
         batch.position_ids.to(device),
         labels=batch.labels.to(device),
+        padding_mask=None if batch.padding_mask is None else batch.padding_mask.to(device),
         **document_inputs(batch.cu_seqlens, Precision()),
     )
     counted = batch.loss_mask.double().numpy()

@@ -72,8 +72,11 @@ def _scored(model: LoadedModel, rows: Sequence[tuple[list[int], int]]) -> Iterat
     padded = [tokens + [0] * (longest + 1 - len(tokens)) for tokens, _ in rows]
     tokens_bs = torch.tensor(padded, device=model.device)
     positions = torch.arange(longest, device=model.device).expand(len(rows), longest)
-    # Padding lies behind every token that counts: a causal model does not see it.
-    logits_bsv = model.chunk(tokens_bs[:, :-1], positions, None)
+    # Padding lies behind every token that counts: a causal model does not see it, and the mask
+    # keeps it from taking experts' capacity.
+    lengths = torch.tensor([len(tokens) - 1 for tokens, _ in rows], device=model.device)
+    padding_mask = positions >= lengths[:, None]
+    logits_bsv = model.chunk(tokens_bs[:, :-1], positions, None, padding_mask=padding_mask)
     for (tokens, count), logits_sv, labels_s in zip(
         rows, logits_bsv, tokens_bs[:, 1:], strict=True
     ):

@@ -33,8 +33,13 @@ class IncrementalDecoder:
         """Process S more tokens of every sequence; return logits after the last, FP32 [B, V]."""
         end = self.length + tokens_bs.shape[1]
         queries = torch.arange(self.length, end, device=tokens_bs.device)
-        mask = self._mask(queries, end) if self._is_padded else None
-        logits: Tensor = self._chunk(tokens_bs, queries.expand(tokens_bs.shape), mask)
+        mask, padding_mask = None, None
+        if self._is_padded:
+            mask = self._mask(queries, end)
+            padding_mask = queries < self._paddings_b[:, None]
+        logits: Tensor = self._chunk(
+            tokens_bs, queries.expand(tokens_bs.shape), mask, padding_mask=padding_mask
+        )
         self.length = end
         return logits[:, -1].float()
 

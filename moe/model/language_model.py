@@ -1,4 +1,4 @@
-"""megatron-core's language model with our output stage: chunked losses, or logits.
+"""megatron-core's language model with our output stage, and padding that no router sees.
 
 Shapes: S sequence on this rank, B batch, H hidden, V vocabulary.
 """
@@ -16,10 +16,21 @@ from megatron.core.transformer.multi_token_prediction import MTPLossAutoScaler, 
 from torch import Tensor
 
 from moe.model.cross_entropy import chunked_cross_entropy
+from moe.model.padding import (
+    TOKENS_AHEAD,
+    hide_padding_of_prediction,
+    shard_like_hidden,
+    tokens_ahead,
+)
+from parallel.engine.megatron_version import MTP_LAYER
 
 MTP_INPUTS = (
     "input_ids", "position_ids", "attention_mask", "rotary_pos_emb", "packed_seq_params"
 )  # fmt: skip
+
+
+PADDING_INPUT = 5
+"""The place of the padding mask among what `GPTModel._preprocess` returns."""
 
 
 class LanguageModel(GPTModel):  # type: ignore[misc]
@@ -28,7 +39,21 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
     Multi-token-prediction layers (DeepSeek-V3, arXiv:2412.19437, section 2.2) run in training
     only; their gradients are added through megatron-core's `MTPLossAutoScaler`, divided like the
     main loss by the step's tokens.
+
+    `padding_mask` [B, S] is true at padding, None where there is none.
     """
+
+    def __init__(self, *args: Any, **values: Any) -> None:
+        super().__init__(*args, **values)
+        self._padding_mask: Tensor | None = None
+        for depth, layer in enumerate(self.prediction_layers, start=1):
+            hide_padding_of_prediction(layer, depth)
+
+    @property
+    def prediction_layers(self) -> list[Any]:
+        """The Transformer layers of this chunk's multi-token prediction, by depth."""
+        layers = self.mtp.layers if self.mtp_process else []
+        return [getattr(layer, MTP_LAYER) for layer in layers]
 
     def sharded_state_dict(
         self,
@@ -44,15 +69,36 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
         metadata = {**(metadata or {}), "non_homogeneous_layers": True}
         return super().sharded_state_dict(prefix, sharded_offsets, metadata)
 
+    def _preprocess(
+        self, *args: Any, padding_mask: Tensor | None = None, **values: Any
+    ) -> tuple[Any, ...]:
+        """Prepare the decoder's inputs, on every pipeline stage with its shard of the padding.
+
+        megatron-core shards the padding along the sequence on the first stage only.
+        """
+        self._padding_mask = padding_mask
+        inputs: tuple[Any, ...] = super()._preprocess(*args, **values)
+        before, after = inputs[:PADDING_INPUT], inputs[PADDING_INPUT + 1 :]
+        return (
+            *before,
+            shard_like_hidden(padding_mask, self.config, self.pg_collection.tp),
+            *after,
+        )
+
     def _postprocess(
         self, hidden_states: Tensor, *, labels: Tensor | None, **values: Any
     ) -> Tensor:
         """Run what follows this chunk's Transformer layers; `hidden_states` are [S, B, H]."""
         runs_mtp = values["mtp_in_postprocess"] and self.training and labels is not None
         if runs_mtp:
+            assert labels is not None
             inputs = {name: values[name] for name in MTP_INPUTS}
+            ahead = tokens_ahead(labels, self._padding_mask, self.config, self.pg_collection)
             hidden_states = self.mtp(
-                hidden_states=hidden_states, embedding=self.embedding, **inputs
+                hidden_states=hidden_states,
+                embedding=self.embedding,
+                extra_block_kwargs={TOKENS_AHEAD: ahead},
+                **inputs,
             )
         if not self.post_process:
             return hidden_states

@@ -9,7 +9,6 @@ from megatron.core.transformer.transformer_config import MLATransformerConfig, T
 
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
-from parallel.engine.aux_losses import aux_loss_gradient_scale
 from parallel.layout.layout import Layout
 from parallel.precision.recipes import Precision
 
@@ -151,7 +150,6 @@ def _moe_values(model: ModelConfig, layout: Layout) -> dict[str, Any]:
     moe = model.moe
     if moe is None:
         return {}
-    loss_scale = aux_loss_gradient_scale(layout)
     return {
         "num_moe_experts": moe.num_experts,
         "moe_router_topk": moe.top_k,
@@ -163,8 +161,8 @@ def _moe_values(model: ModelConfig, layout: Layout) -> dict[str, Any]:
         # Our router (router.py) does not use this; it makes megatron-core accept top_k = 1.
         "moe_router_pre_softmax": moe.score_function == "softmax" and not moe.normalize_top_k,
         "moe_router_load_balancing_type": moe.load_balancing,
-        "moe_aux_loss_coeff": loss_scale * moe.aux_loss_coefficient,
-        "moe_z_loss_coeff": loss_scale * moe.z_loss_coefficient or None,
+        "moe_aux_loss_coeff": moe.aux_loss_coefficient,
+        "moe_z_loss_coeff": moe.z_loss_coefficient or None,
         "moe_router_enable_expert_bias": moe.expert_bias,
         "moe_router_bias_update_rate": moe.expert_bias_update_rate,
         # Our router drops tokens; this tells the dispatcher that some may be missing.
@@ -180,7 +178,7 @@ def _moe_values(model: ModelConfig, layout: Layout) -> dict[str, Any]:
 def scale_aux_losses(config: TransformerConfig, weight: float) -> None:
     """Scale auxiliary router losses by `weight` from now on, not by `weight` times the last one.
 
-    The engine divides their sum over a step's positions by the main loss's divisor, such as the
+    The engine divides their sum over a step's tokens by the main loss's divisor, such as the
     number of answer tokens.
     """
     full = getattr(config, "_unscaled_aux_losses", None)

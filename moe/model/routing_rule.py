@@ -15,7 +15,7 @@ from moe.config.model import MoeConfig
 
 @dataclass(frozen=True, kw_only=True)
 class RoutingDecision:
-    """The routing of T tokens in one layer."""
+    """The routing of T tokens in one layer; padding is not among them."""
 
     logits: Tensor
     """Router logits, [T, E]."""
@@ -26,6 +26,9 @@ class RoutingDecision:
     kept: Tensor
     """Whether each assignment is within its expert's capacity, bool [T, K]; all true without a
     capacity."""
+    positions: Tensor | None = None
+    """Which of the batch's positions each token has, int64 [T], counted with all sequences at each
+    place of the sequence; None: all of them, in order."""
 
 
 DecisionHook = Callable[[int, RoutingDecision], None]
@@ -36,6 +39,7 @@ def route_tokens(
     logits: Tensor,
     rule: MoeConfig,
     *,
+    positions: Tensor | None = None,
     bias: Tensor | None = None,
     experts: Tensor | None = None,
     ranking: Tensor | None = None,
@@ -45,6 +49,7 @@ def route_tokens(
     Args:
         logits: Of the router, in its number format (`router_dtype`).
         rule: The model's routed experts.
+        positions: As in `RoutingDecision`.
         bias: Bias of auxiliary-loss-free balancing, [E]; it affects the choice of experts and not
             their weights.
         experts: Experts to use instead of choosing, [T, K] (a replay).
@@ -63,13 +68,15 @@ def route_tokens(
     kept = torch.ones_like(experts, dtype=torch.bool)
     if rule.capacity_factor is not None:
         kept = _apply_capacity(experts, weights.detach(), rule, rule.capacity_factor)
-    return RoutingDecision(logits=logits, experts=experts, weights=weights, kept=kept)
+    return RoutingDecision(
+        logits=logits, experts=experts, weights=weights, kept=kept, positions=positions
+    )
 
 
 def router_probabilities(logits: Tensor, rule: MoeConfig) -> Tensor:
     """Return scores normalized to a distribution over experts for each token, [T, E]."""
     scores = _scores(logits, rule)
-    return scores / scores.sum(dim=-1, keepdim=True)
+    return scores / (scores.sum(dim=-1, keepdim=True) + 1e-20)
 
 
 def _scores(logits: Tensor, rule: MoeConfig) -> Tensor:

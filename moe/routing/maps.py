@@ -54,8 +54,11 @@ class RoutingMaps:
         chosen_te = torch.zeros(logits.shape, device=logits.device).scatter(1, decision.experts, 1)
         self._coactivation[row] += (chosen_te.T @ chosen_te).double().cpu()
         sources = self._current().to(logits.device)
-        # Routers get tokens in the order of positions, all sequences of a batch at each.
-        source_t = sources.repeat(len(logits) // len(sources))
+        positions_t = decision.positions
+        if positions_t is None:
+            positions_t = torch.arange(len(logits), device=logits.device)
+        # All sequences of a batch lie at each place of the sequence.
+        source_t = sources[positions_t % len(sources)]
         counts_ne = torch.zeros(len(self.sources), logits.shape[1], device=logits.device)
         self._load[row] += counts_ne.index_add(0, source_t, chosen_te).double().cpu()
 

@@ -3,7 +3,7 @@
 A replay separates the two causes of a difference between two models, precisions or versions: the
 choice of experts, and arithmetic.
 
-Shapes: T tokens, K experts per token.
+Shapes: T tokens without padding, K experts per token.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,16 +110,19 @@ class _Replay:
         self._passes = passes
         self._next = 0
 
-    def __call__(self, router: Any, inputs: tuple[Tensor, ...]) -> None:
+    def __call__(self, router: Any, inputs: tuple[Tensor | None, ...]) -> None:
         passes = self._passes[router.layer_number]
-        tokens = inputs[0].shape[0] * inputs[0].shape[1]
+        hidden, padding_mask = (*inputs, None)[:2]
+        assert hidden is not None
+        padding = 0 if padding_mask is None else int(padding_mask.sum())
+        tokens = hidden.shape[0] * hidden.shape[1] - padding
         if self._next == len(passes) or passes[self._next].shape != (tokens, router.topk):
             raise ConfigError(
                 f"the routing record does not fit: pass {self._next + 1} of layer"
                 f" {router.layer_number} has {tokens} tokens and {router.topk} experts each, the"
                 f" record {_shape(passes, self._next)}: replay what was recorded"
             )
-        router.forced_experts = passes[self._next].to(inputs[0].device, torch.int64)
+        router.forced_experts = passes[self._next].to(hidden.device, torch.int64)
         self._next += 1
 
 

@@ -1,5 +1,7 @@
 """Statistics of routing decisions: load, drops and entropy, summed over ranks.
 
+Padding is routed nowhere and counts in none of them.
+
 Shapes: L sparse layers, E experts.
 """
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from parallel.measurement.measurement import Measurement
 
+FLOP_BOUND = "an upper bound: the run counted whole rows, not their documents"
+"""What limits the FLOPs of some runs recorded before documents were counted."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -82,11 +85,33 @@ class Run:
         """Tokens trained on."""
         return int(self.record.get("tokens") or 0)
 
-    def training_flops(self, counts: Mapping[str, Any]) -> float:
-        """Return the training FLOPs behind a row, or the record, padding included.
+    @property
+    def flops_per_trained_token(self) -> float:
+        """Training FLOPs over the tokens trained on; the ledger's where the run did not count."""
+        flops = self.record.get("training_flops")
+        return self.flops_per_token if flops is None else float(flops) / self.tokens
 
-        A run recorded before `positions` were counted as padding tokens.
+    @property
+    def has_flop_bound(self) -> bool:
+        """Whether only an upper bound of its FLOPs is known (`FLOP_BOUND`).
+
+        The run did not count them, and its rows hold padding, or documents that do not see each
+        other.
         """
+        if self.record.get("training_flops") is not None:
+            return False
+        data, train = (self.experiment.get(name, {}) for name in ("data", "train"))
+        is_packed = bool(data.get("document_mask")) or data.get("packing") == "best_fit"
+        return is_packed or train.get("mode", "pretrain") != "pretrain"
+
+    def training_flops(self, counts: Mapping[str, Any]) -> float:
+        """Return the training FLOPs behind a row, or the record.
+
+        A run recorded before they were counted computed whole rows, which is an upper bound where
+        they hold several documents or padding; one from before `positions` counted padding tokens.
+        """
+        if counts.get("training_flops") is not None:
+            return float(counts["training_flops"])
         return float(counts.get("positions", counts["tokens"])) * self.flops_per_token
 
     @cached_property

@@ -21,6 +21,8 @@ class StepResult:
     """Mean training loss: nats per token, in mode dpo nats per pair."""
     tokens: int
     """Tokens that were read, prompts included and padding not."""
+    flops: float
+    """Training FLOPs of those tokens, of which each sees what the document mask leaves."""
     extras: dict[str, float]
     """Further means of the objective, by name."""
     checksum: int
@@ -48,7 +50,9 @@ def train_step(
     with trainer.routing.counting():
         sums = trainer.forward_backward(batches, forward_only=False)
     flags = [float(stop), float(save_refused)]
-    stops, refusals, checksum, tokens, *sums_of_all = _all_reduce(batches, sums, flags)
+    stops, refusals, checksum, tokens, flops, *sums_of_all = _all_reduce(
+        trainer, batches, sums, flags
+    )
     means = trainer.means(sums_of_all)
     loss = means.pop("loss")
     grad_norm, rejection = _update(trainer, loss)
@@ -57,6 +61,7 @@ def train_step(
     return StepResult(
         loss=loss,
         tokens=int(tokens),
+        flops=flops,
         extras=means,
         checksum=int(checksum),
         grad_norm=grad_norm,
@@ -68,18 +73,26 @@ def train_step(
 
 
 def _all_reduce(
-    batches: Sequence[Batch], sums: torch.Tensor, flags: Sequence[float]
+    trainer: Trainer, batches: Sequence[Batch], sums: torch.Tensor, flags: Sequence[float]
 ) -> list[float]:
-    """Return, over all ranks: `flags`, the batches' checksum and tokens, and `sums`."""
+    """Return over all ranks: `flags`; the batches' checksum, tokens, FLOPs; `sums`."""
     # One rank counts for all that read the same batches. Exact in FP64 up to 2^21 sequences.
     counted = batches if is_model_parallel_leader() else []
     checksum = sum(batch.checksum() for batch in counted)
     tokens = sum(int(batch.lengths.sum()) for batch in counted)
-    own = torch.tensor([*flags, float(checksum), float(tokens)], dtype=torch.float64)
+    flops = sum(_training_flops(trainer, batch) for batch in counted)
+    own = torch.tensor([*flags, float(checksum), float(tokens), flops], dtype=torch.float64)
     totals = torch.cat([own, sums])
     dist.all_reduce(totals)
     values: list[float] = totals.tolist()
     return values
+
+
+def _training_flops(trainer: Trainer, batch: Batch) -> float:
+    lengths = batch.document_lengths.numpy()
+    is_masked = batch.cu_seqlens is not None
+    count = trainer.flops.of_documents if is_masked else trainer.flops.of_rows
+    return float(count(lengths))
 
 
 def is_model_parallel_leader() -> bool:

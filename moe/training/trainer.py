@@ -12,6 +12,7 @@ from megatron.core.distributed import DistributedDataParallel
 from data.loading.batch import Batch
 from data.loading.loader import Loader
 from moe.config.experiment import Experiment
+from moe.cost.document_flops import DocumentFlops
 from moe.model.fp8.emulation import Fp8Emulation
 from moe.model.mcore_config import scale_aux_losses
 from moe.routing.maps import RoutingMaps
@@ -40,6 +41,8 @@ class Trainer:
     """Of emulated FP8; None where it is not emulated."""
     runner: MicroBatchRunner
     objective: Objective
+    flops: DocumentFlops
+    """Counts the work of training batches."""
     routing: RoutingCounter
     """Counts what routers choose in training steps."""
     routing_maps: RoutingMaps
@@ -73,11 +76,11 @@ class Trainer:
         return total
 
     def _scale_aux_losses(self, batches: Sequence[Batch]) -> None:
-        """Make router losses means over positions, whatever the main loss is a mean of."""
+        """Make router losses means over tokens, whatever the main loss is a mean of."""
         if self.experiment.model.moe is None:
             return
         counted = sum(map(self.objective.count, batches))
-        totals = torch.tensor([counted, sum(batch.tokens.numel() for batch in batches)])
+        totals = torch.tensor([counted, sum(float(batch.lengths.sum()) for batch in batches)])
         dist.all_reduce(totals)
         scale_aux_losses(self.chunks[0].module.config, float(totals[0] / totals[1]))
 

@@ -18,7 +18,6 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from parallel.engine.aux_losses import pop_recorded_aux_losses
 from parallel.engine.cpu_host import install_cpu_host
 from parallel.engine.imports import import_engine
 from parallel.errors import ParallelError
@@ -136,10 +135,9 @@ def restart_count() -> int:
 
 
 def stop_engine() -> None:
-    """Destroy all process groups and clear the router losses that were recorded."""
+    """Destroy all process groups."""
     from megatron.core import parallel_state
 
-    pop_recorded_aux_losses()
     parallel_state.destroy_model_parallel()
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -172,12 +172,9 @@ def started(experiment: Experiment, without: str | None = None) -> Iterator[Any]
 
 def _take_away(correction: str) -> None:
     """Undo one correction in this process."""
-    from moe.model import mcore_config
     from moe.model.norm import RMSNorm
 
-    if correction == "aux_loss_gradient_scale":
-        mcore_config.aux_loss_gradient_scale = lambda _: 1
-    elif correction == "expert_allreduce":
+    if correction == "expert_allreduce":
         _after_experts(lambda weight: setattr(weight, "allreduce", True))
     elif correction == "expert_norm_mark":
         _after_experts(lambda weight: setattr(weight, "tensor_model_parallel", False))

@@ -38,9 +38,11 @@ class SlowModel:
         self.loads: dict[str, Tensor] = {}
         self.load_history: dict[str, list[Tensor]] = {}
         self.training = False
+        self.is_token = torch.ones(())
 
     def logits(self, tokens: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
-        """Return [B, S, V] of tokens [B, S]; `cu_seqlens` as in `Batch`."""
+        """Return [B, S, V] of tokens [B, S], none of them padding; `cu_seqlens` as in `Batch`."""
+        self.is_token = torch.ones_like(tokens)
         hidden = self._hidden(tokens, _visible(tokens, cu_seqlens))
         return hidden @ self._head().T
 
@@ -50,26 +52,28 @@ class SlowModel:
         self.loads = {}
         losses, objective = torch.zeros(()), torch.zeros(())
         learned = sum(float(b["loss_mask"].sum()) for b in batches)
-        share = learned / sum(b["tokens"].numel() for b in batches)
+        share = learned / sum(int(b["lengths"].sum()) for b in batches)
         for batch in batches:
             self.router_loss = torch.zeros(())
             main, later = self._losses(batch)
             losses = losses + main
             # Router losses are of all tokens, and weigh as the mean of those that are learned.
-            tokens = share * batch["tokens"].numel()
-            objective = objective + main + later + self.router_loss * tokens
+            objective = objective + main + later + self.router_loss * share
         self.training = False
         return Step(losses, objective, self.loads)
 
     def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         tokens, labels, mask = batch["tokens"], batch["labels"], batch["loss_mask"]
         visible = _visible(tokens, batch.get("cu_seqlens"))
+        self.is_token = (torch.arange(tokens.shape[1]) < batch["lengths"][:, None]).long()
         hidden = self._hidden(tokens, visible)
         main = (_cross_entropy(hidden @ self._head().T, labels) * mask).sum()
         later = torch.zeros(())
         counted = mask
         for depth in range(self.model.mtp_layers):
-            tokens, labels, mask = (_shifted(x) for x in (tokens, labels, mask))
+            tokens, labels, mask, self.is_token = (
+                _shifted(x) for x in (tokens, labels, mask, self.is_token)
+            )
             counted = counted * mask
             hidden = self._predict(depth, tokens, hidden, visible)
             losses = _cross_entropy(hidden @ self._head().T, labels) * counted
@@ -183,8 +187,10 @@ class SlowModel:
         moe = self.model.moe
         assert moe is not None
         rows, length, _ = x.shape
-        # The engine lays tokens sequence position first.
-        flat = x.transpose(0, 1).flatten(0, 1)
+        # The engine lays tokens sequence position first; padding reaches no router.
+        everywhere = x.transpose(0, 1).flatten(0, 1)
+        real = self.is_token.T.flatten().nonzero()[:, 0]
+        flat = everywhere[real]
         logits = self._linear(f"{at}.router", flat)
         chosen, weights, kept = self._route(at, logits, moe)
         outputs = []
@@ -195,7 +201,8 @@ class SlowModel:
                 if kept[token, k]
             ]
             outputs.append(sum(terms, torch.zeros_like(flat[token])))
-        routed = torch.stack(outputs).view(length, rows, -1).transpose(0, 1)
+        routed = torch.zeros_like(everywhere).index_copy(0, real, torch.stack(outputs))
+        routed = routed.view(length, rows, -1).transpose(0, 1)
         if moe.shared_expert_ffn_hidden_size:
             shared = self._dense(f"{at}.shared_experts", x)
             if moe.shared_expert_gate:
@@ -203,7 +210,7 @@ class SlowModel:
                 shared = torch.sigmoid(gate) * shared
             routed = routed + shared
         if self.training:
-            self._add_router_losses(at, logits, moe, rows)
+            self._add_router_losses(at, logits, moe, real % rows)
             load = torch.zeros(moe.num_experts)
             for token, k in kept.nonzero().tolist():
                 load[chosen[token, k]] += 1
@@ -236,11 +243,14 @@ class SlowModel:
         weights = weights * moe.scaling_factor
         return chosen, weights, _kept(chosen, weights, moe)
 
-    def _add_router_losses(self, at: str, logits: Tensor, moe: MoeConfig, rows: int) -> None:
-        """Switch's loss (arXiv:2101.03961, eq. 4 to 6), chosen by score alone; ST-MoE's z-loss."""
+    def _add_router_losses(self, at: str, logits: Tensor, moe: MoeConfig, row: Tensor) -> None:
+        """Switch's loss (arXiv:2101.03961, eq. 4 to 6), chosen by score alone; ST-MoE's z-loss.
+
+        Each is a mean, times the tokens it is a mean of; `row` is the sequence of each token.
+        """
         if moe.z_loss_coefficient:
             square = torch.logsumexp(logits, dim=-1) ** 2
-            self.router_loss = self.router_loss + moe.z_loss_coefficient * square.mean()
+            self.router_loss = self.router_loss + moe.z_loss_coefficient * square.sum()
         scores = logits.softmax(-1)
         if moe.score_function == "sigmoid":
             scores = logits.sigmoid()
@@ -253,14 +263,14 @@ class SlowModel:
 
         loss = torch.zeros(())
         if moe.load_balancing == "aux_loss":
-            loss = balance(chosen.mean(0), scores.mean(0))
+            loss = balance(chosen.mean(0), scores.mean(0)) * len(row)
         elif moe.load_balancing == "seq_aux_loss":
-            for row in range(rows):  # tokens lie sequence position first
-                loss = loss + balance(chosen[row::rows].mean(0), scores[row::rows].mean(0)) / rows
+            for own in (row == r for r in row.unique()):
+                loss = loss + balance(chosen[own].mean(0), scores[own].mean(0)) * own.sum()
         elif moe.load_balancing == "global_aux_loss":
             history = self.load_history.setdefault(at, [])
-            history.append(chosen.mean(0))
-            loss = balance(torch.stack(history).mean(0), scores.mean(0))
+            history.append(chosen)
+            loss = balance(torch.cat(history).mean(0), scores.mean(0)) * len(row)
         self.router_loss = self.router_loss + moe.aux_loss_coefficient * loss
 
 

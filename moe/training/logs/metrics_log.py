@@ -34,6 +34,7 @@ class Interval:
     """The loader's stalls before them, s."""
     seconds: float = 0.0
     tokens: int = 0
+    flops: float = 0.0
     steps: int = 0
 
     def after(self, result: StepResult, elapsed_s: float) -> "Interval":
@@ -42,6 +43,7 @@ class Interval:
             first_stall_s=self.first_stall_s,
             seconds=self.seconds + elapsed_s,
             tokens=self.tokens + result.tokens,
+            flops=self.flops + result.flops,
             steps=self.steps + 1,
         )
 
@@ -96,8 +98,7 @@ class MetricsLog:
         step = totals.step
         if maps is not None and means["loss"] is not None:
             _write_maps(self._run.path, {"step": step, "split": HELD_OUT, **maps})
-        counts = {"tokens": totals.tokens, "positions": step * self._positions_per_step}
-        self._run.append(EVALUATIONS, {"step": step, **counts, **means})
+        self._run.append(EVALUATIONS, {"step": step, **self._counts(totals), **means})
         known = {f"held_out/{name}": x for name, x in means.items() if x is not None}
         if known:
             self._log_scalars(step, known)
@@ -108,9 +109,13 @@ class MetricsLog:
         if run is not None:
             self._tell(lambda logger: logger.end(run.record))
 
-    @property
-    def _positions_per_step(self) -> int:
-        return self._trainer.experiment.train.positions_per_step
+    def _counts(self, totals: RunTotals) -> Row:
+        """Return how much has been trained on."""
+        return {
+            "tokens": totals.tokens,
+            "positions": totals.step * self._trainer.experiment.train.positions_per_step,
+            "training_flops": totals.training_flops,
+        }
 
     def _new_interval(self) -> Interval:
         return Interval(first_stall_s=self._trainer.loader.stall_seconds)
@@ -120,17 +125,16 @@ class MetricsLog:
         stall_s = self._longest_stall_s()
         return {
             "step": totals.step,
-            "tokens": totals.tokens,
-            "positions": totals.step * self._positions_per_step,
+            **self._counts(totals),
             "stream_hash": totals.stream_hash,
             "loss": finite(result.loss),
             **result.extras,
-            **pop_mean_aux_losses(self._trainer, interval.steps),
+            **pop_mean_aux_losses(self._trainer),
             "grad_norm": finite(result.grad_norm),
             "learning_rate": result.learning_rate,
             "step_time_s": interval.seconds / interval.steps,
             "tokens_per_s": interval.tokens / interval.seconds,
-            **self._conditions.speed(interval.steps * self._positions_per_step, interval.seconds),
+            **self._conditions.speed(interval.flops, interval.seconds),
             "data_stall_s": stall_s,
             "data_stall_share": stall_s / interval.seconds,
             "allocated_s": process_age_s(),

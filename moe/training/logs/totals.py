@@ -17,6 +17,8 @@ class RunTotals:
     step: int = 0
     tokens: int = 0
     """Read so far, padding not included."""
+    training_flops: float | None = 0.0
+    """FLOPs of training on them; None where a checkpoint from before they were counted goes on."""
     stream_hash: str = ""
     """Of every sample trained on so far; the same on any ranks, after any restart."""
     train_time_s: float = 0.0
@@ -30,12 +32,17 @@ class RunTotals:
         names = ("step", "tokens", "stream_hash", "train_time_s")
         loss = state.get("train_loss")
         values = {name: state[name] for name in names}
-        return cls(**values, train_loss=math.nan if loss is None else loss)
+        return cls(
+            **values,
+            training_flops=state.get("training_flops"),
+            train_loss=math.nan if loss is None else loss,
+        )
 
     def as_checkpoint_state(self) -> dict[str, Any]:
         """Return what a checkpoint's state holds of the totals; its step is in it anyway."""
         return {
             "tokens": self.tokens,
+            "training_flops": self.training_flops,
             "stream_hash": self.stream_hash,
             "train_time_s": self.train_time_s,
             "train_loss": finite(self.train_loss),
@@ -44,11 +51,13 @@ class RunTotals:
     def after(self, result: StepResult, elapsed_s: float) -> Self:
         """Return the totals after one more step, which took `elapsed_s` seconds."""
         step = self.step + 1
+        flops = self.training_flops
         link = f"{self.stream_hash} {step} {result.checksum}"
         return replace(
             self,
             step=step,
             tokens=self.tokens + result.tokens,
+            training_flops=None if flops is None else flops + result.flops,
             stream_hash=hashlib.sha256(link.encode()).hexdigest()[:16],
             train_time_s=self.train_time_s + elapsed_s,
             train_loss=result.loss,

@@ -73,13 +73,25 @@ class MicroBatchRunner:
         self._current = batch
         documents = document_inputs(batch.cu_seqlens, self._experiment.precision)
         fields = [batch.tokens, batch.labels, batch.loss_mask, batch.position_ids]
+        padding = batch.padding_mask
+        if padding is not None:
+            fields.append(padding)
         cp = parallel_state.get_context_parallel_world_size()
         if cp > 1:
             length = batch.tokens.shape[1] // cp
             own = sequence_positions(cp, length)[parallel_state.get_context_parallel_rank()]
             fields = [x[:, own].contiguous() for x in fields]
-        tokens, labels, mask, positions = (x.to(self._device, non_blocking=True) for x in fields)
-        output = model(tokens, positions, labels=labels, loss_mask=mask, **documents)
+        tokens, labels, mask, positions, *padding_mask = (
+            x.to(self._device, non_blocking=True) for x in fields
+        )
+        output = model(
+            tokens,
+            positions,
+            labels=labels,
+            loss_mask=mask,
+            padding_mask=padding_mask[0] if padding_mask else None,
+            **documents,
+        )
         return output, partial(_schedule_output, loss, mask, reference)
 
 

@@ -11,6 +11,7 @@ from megatron.core.distributed import (
 
 from data.store.manifest import HELD_OUT, TRAIN
 from moe.config.experiment import Experiment
+from moe.cost.document_flops import DocumentFlops
 from moe.model.build import build_model
 from moe.model.fp8.emulation import emulate_fp8
 from moe.routing.maps import RoutingMaps
@@ -75,6 +76,7 @@ def build_trainer(
         fp8=fp8,
         runner=runner,
         objective=DpoObjective(experiment, runner) if train.mode == "dpo" else TokenObjective(),
+        flops=DocumentFlops(experiment.model),
         routing=routing,
         routing_maps=RoutingMaps(experiment.model, model, held_out.sources, runner.current_sources),
     )

@@ -23,14 +23,16 @@ class RunConditions:
     execution: dict[str, Any]
     """As of `execution_report`."""
 
-    def speed(self, positions: int, seconds: float) -> dict[str, float]:
+    def speed(self, training_flops: float | None, seconds: float) -> dict[str, float | None]:
         """Return `flops_per_s` of each rank, and `mfu`: its fraction of the peak.
 
         Args:
-            positions: Computed by all ranks, padding included.
+            training_flops: Of all ranks; None: not counted, and so are both.
             seconds: Of wall time.
         """
-        flops_per_s = positions * self.ledger.training_flops_per_token / seconds / self.num_ranks
+        if training_flops is None:
+            return {"flops_per_s": None, "mfu": None}
+        flops_per_s = training_flops / seconds / self.num_ranks
         return {"flops_per_s": flops_per_s, "mfu": flops_per_s / self.peak["flops_per_s"]}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -93,6 +94,13 @@ def test_every_pair_is_learned_once_and_whole_documents_stay_whole(
         assert batch.cu_seqlens is not None
         borders = batch.cu_seqlens.tolist()
         assert borders[0] == 0 and borders[-1] == S
+        assert int(batch.document_lengths.sum()) == int(sum(mask))
+        assert batch.document_lengths.tolist() == [
+            end - begin for begin, end in zip(borders, borders[1:], strict=False) if mask[begin]
+        ]
+        padding = torch.tensor(mask) == 0
+        assert (batch.padding_mask is not None) == bool(padding.any())
+        assert batch.padding_mask is None or batch.padding_mask[0].tolist() == padding.tolist()
         for begin, end in zip(borders, borders[1:], strict=False):
             assert place[begin:end] == list(range(end - begin))
             if mask[begin]:

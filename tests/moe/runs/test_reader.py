@@ -1,13 +1,18 @@
 """Reading run directories, whole, torn and damaged."""
 
 import json
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomli_w
 
+from benchmarks.comparison.flop_convention import OWN_CONVENTION, WHOLE_ROWS, convention
 from benchmarks.comparison.quantities import BY_KEY
 from moe.errors import ConfigError
 from moe.runs.reader import read_run
+from parallel.measurement.measurement import comparable
 from tests.support.synthetic_runs import make_run
 
 
@@ -23,7 +28,43 @@ def test_a_run_is_read_whole(tmp_path: Path) -> None:
     assert run.energy("per_token", "J/token").kind == "modelled"
 
 
-def test_training_flops_are_of_padding_too(tmp_path: Path) -> None:
+def test_training_flops_are_those_that_the_run_counted(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "a", sparse=False, steps=10)
+    record = json.loads((path / "record.json").read_text())
+    record["training_flops"] = 2e6 * record["tokens"]
+    (path / "record.json").write_text(json.dumps(record))
+    run = read_run(path)
+    assert BY_KEY["training_flops"].of(run).value == 2e6 * run.tokens
+    assert BY_KEY["flops_per_token"].of(run).value == 2e6
+    assert BY_KEY["mfu"].of(run).reason is None
+    assert run.training_flops({"tokens": 3, "positions": 4, "training_flops": 5e6}) == 5e6
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"data": {"document_mask": True}},
+        {"data": {"packing": "best_fit"}},
+        {"train": {"mode": "sft"}},
+    ],
+)
+def test_a_run_that_counted_whole_rows_for_parts_is_marked(
+    more: dict[str, Any], tmp_path: Path
+) -> None:
+    path = make_run(tmp_path / "a", sparse=False, steps=10)
+    experiment = tomllib.loads((path / "experiment.toml").read_text()) | more
+    plain = read_run(path)
+    (path / "experiment.toml").write_text(tomli_w.dumps(experiment))
+    run = read_run(path)
+    for key in ("training_flops", "flops_per_token", "flops_per_s", "mfu"):
+        found, unmarked = BY_KEY[key].of(run), BY_KEY[key].of(plain)
+        assert found.value == unmarked.value
+        assert found.reason is not None and found.reason.startswith("an upper bound")
+        assert unmarked.reason is None and not comparable([found, unmarked])
+    assert convention(run) == WHOLE_ROWS and convention(plain) == OWN_CONVENTION
+
+
+def test_training_flops_of_older_runs_are_of_padding_too(tmp_path: Path) -> None:
     path = make_run(tmp_path / "a", sparse=False, steps=10)
     whole = BY_KEY["training_flops"].of(read_run(path)).value
     assert whole == read_run(path).tokens * 13.1e6  # recorded before positions were

@@ -12,6 +12,7 @@ import pytest
 
 from data.store.manifest import TRAIN
 from moe.config.experiment import Experiment
+from moe.cost.document_flops import DocumentFlops
 from moe.training.loader import open_loader
 from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.finetuning_stores import tune, write_chats, write_pairs
@@ -63,6 +64,21 @@ def _text_positions(experiment: Experiment) -> list[int]:
     return [sum(int(((b.tokens != EOS) | (b.labels != EOS)).sum()) for b in step) for step in steps]
 
 
+def _slow_flops(experiment: Experiment) -> int:
+    """Count what conversations cost, each on its own: in SFT packed, in DPO a row each."""
+    loader = open_loader(experiment, TRAIN, rank=0, ranks=1)
+    flops = DocumentFlops(experiment.model)
+    total = 0
+    for index in range(experiment.train.steps):
+        for batch in loader.step(index):
+            text = (batch.tokens != EOS) | (batch.labels != EOS)
+            starts = (batch.position_ids == 0).flatten().nonzero()[:, 0]
+            lengths = np.array([int(x.sum()) for x in text.flatten().tensor_split(starts)])
+            is_sft = experiment.train.mode == "sft"
+            total += flops.of_documents(lengths) if is_sft else flops.of_rows(lengths)
+    return total
+
+
 def test_tokens_leave_out_padding_and_positions_do_not(
     alone: tuple[str, Curve], base: Path, stores: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -77,8 +93,8 @@ def test_tokens_leave_out_padding_and_positions_do_not(
         assert (counts["tokens"], counts["positions"]) == (sum(curve.tokens[:4]), computed)
         assert counts["tokens"] < 0.9 * computed
     assert record["tokens_per_s"] * record["wall_time_s"] == pytest.approx(record["tokens"])
-    flops = computed * record["ledger"]["training_flops_per_token"]
-    assert record["flops_per_s"] * record["wall_time_s"] == pytest.approx(flops)
+    assert record["training_flops"] == row["training_flops"] == _slow_flops(experiment)
+    assert record["flops_per_s"] * record["wall_time_s"] == pytest.approx(record["training_flops"])
     assert record["goodput"]["useful_tokens"] == record["tokens"]
 
 
@@ -123,7 +139,7 @@ WATCHED = (
 
 
 @pytest.mark.engine
-def test_router_losses_are_means_over_positions_whatever_counts(
+def test_router_losses_are_means_over_tokens_whatever_counts(
     base: Path, stores: dict[str, Path]
 ) -> None:
     """Their gradients must not grow as fewer tokens count."""
