@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+from benchmarks.energy.sample_devices import alike, covering
 from benchmarks.energy.source import SourceInfo, SourceLostError, SourceUnavailableError
 
 COLUMNS = ("time", "watts")
@@ -69,8 +70,15 @@ class PowerSamples:
             resolution_s=self.interval_s,
             max_power_watts=self.max_watts,
             scope="job",
-            note=note,
+            note="; ".join([note, *self._doubts()]),
         )
+
+    def _doubts(self) -> list[str]:
+        return [
+            f"{one} and {other} read the same in every sample: if they are one sensor, it counts"
+            " twice"
+            for one, other in alike(self.devices)
+        ]
 
     def joules(self, begin_s: float, end_s: float) -> float:
         """Return the energy between two Unix times, J, by the trapezoidal rule.
@@ -151,6 +159,11 @@ class SampleFile:
             self._line += 1
             if row:
                 self._add_row(row)
+        if pair := covering(self.samples.devices):
+            raise SourceLostError(
+                f'{self.path}: device "{pair[0]}" covers "{pair[1]}", which would count twice: log'
+                " one of them, or give a meter of its own another name"
+            )
         return self.samples
 
     def _add_row(self, row: list[str]) -> None:
