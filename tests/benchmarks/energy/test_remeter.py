@@ -38,6 +38,9 @@ def test_a_finished_run_is_metered_by_a_log(run: Path, tmp_path: Path) -> None:
     assert energy["per_token"]["value"] == pytest.approx(50_000 / (200 * 4096))
     assert (energy["kind"], energy["boundary"]) == ("measured", "pdu")
     assert "as dense as MLPerf's" in energy["note"]
+    # Samples a second apart, of at most 500 W: the two ends of the run, not those of each phase.
+    assert energy["total"]["uncertainty"] == pytest.approx(2 * 500)
+    assert energy["phases"]["idle"]["uncertainty"] == pytest.approx(2 * 2 * 500)
     record = json.loads((run / "record.json").read_text())
     assert record["energy"]["source"] == "csv"
     assert record["energy_own"]["source"] == "model"
