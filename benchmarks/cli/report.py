@@ -48,10 +48,12 @@ def report(  # noqa: PLR0913 - a command's options
 
     changes = _changes(region, intensity, pue, price, power_price, currency)
     paths = write_report(runs, out, changes, bench or ())
+    content = json.loads(paths.json.read_text(encoding="utf-8"))
+    for run in content["unreadable"]:
+        typer.echo(f"left out: {run['reason']}", err=True)
     if as_json:
         typer.echo(paths.json.read_text(encoding="utf-8"))
         return
-    content = json.loads(paths.json.read_text(encoding="utf-8"))
     typer.echo(content["finding"])
     typer.echo(f"report: {paths.html.resolve()}", err=True)
 
@@ -89,7 +91,9 @@ def carbon(  # noqa: PLR0913 - a command's options
         raise BenchmarkError("name one or more run directories, or ask for --zones")
     else:
         changes = _changes(region, intensity, pue)
-        rows = tables.run_rows(runs, changes, hourly, within)
+        rows, unreadable = tables.run_rows(runs, changes, hourly, within)
+        for run in unreadable:
+            typer.echo(f"left out: {run.reason}", err=True)
         table, notes = tables.run_table(rows), tables.run_notes(rows)
     if as_json:
         typer.echo(json.dumps(rows))

@@ -51,7 +51,7 @@ def _loss(run: Run) -> Measurement:
 
 
 def _training_flops(run: Run) -> Measurement:
-    flops = run.training_flops(run.record) if run.tokens else None
+    flops = run.training_flops(run.counts) if run.tokens else None
     return _known(flops, "FLOP", LEDGER, "modelled")
 
 
@@ -63,7 +63,7 @@ def _bytes_per_active(run: Run) -> Measurement:
 
 
 def _tokens(run: Run) -> Measurement:
-    return _known(run.record.get("tokens"), "tokens", "data loader", "measured")
+    return _known(run.counts.get("tokens"), "tokens", "data loader", "measured")
 
 
 def _device_hours(run: Run) -> Measurement:

@@ -10,8 +10,8 @@ from statistics import median
 
 from benchmarks.energy.sample_devices import alike, covering
 from benchmarks.energy.source import SourceInfo, SourceLostError, SourceUnavailableError
+from moe.config.power_csv import missing_columns
 
-COLUMNS = ("time", "watts")
 # A logger has stopped if it is silent for both this many of its intervals and this many seconds.
 GAP_INTERVALS = 10
 GAP_S = 10.0
@@ -169,8 +169,7 @@ class SampleFile:
     def _add_row(self, row: list[str]) -> None:
         if not self._names:
             self._names = [name.strip().lower() for name in row]
-            missing = [name for name in COLUMNS if name not in self._names]
-            if missing:
+            if missing := missing_columns(row):
                 raise SourceLostError(
                     f"{self.path}: no column {', '.join(missing)}: it needs time and watts, and"
                     " device where several are summed"

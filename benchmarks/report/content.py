@@ -15,6 +15,7 @@ from benchmarks.comparison.summary import summary
 from benchmarks.report.bench_results import bench_content
 from benchmarks.report.figures_experts import expert_figures
 from benchmarks.report.published_results import published_energy, published_speed
+from moe.runs.reader import UnreadableRun
 from moe.runs.run import Run
 from parallel.measurement.intervals import difference_of_means
 from parallel.measurement.measurement import Measurement, comparable
@@ -24,7 +25,10 @@ REPORT_FORMAT = 1
 
 
 def report_content(
-    runs: Sequence[Run], groups: Sequence[SeedGroup], bench: Sequence[Mapping[str, Any]] = ()
+    runs: Sequence[Run],
+    groups: Sequence[SeedGroup],
+    bench: Sequence[Mapping[str, Any]] = (),
+    unreadable: Sequence[UnreadableRun] = (),
 ) -> dict[str, Any]:
     """Return what `report.json` holds: everything that a reader of the page sees in words."""
     group_of = {run.path: group.key for group in groups for run in group.runs}
@@ -55,6 +59,7 @@ def report_content(
         "published": published_energy(),
         "published_speed": published_speed(),
         "conditions": conditions(runs),
+        "unreadable": [{"run": str(run.path), "reason": run.reason} for run in unreadable],
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from benchmarks.report.figures_cost import pareto_figures
 from benchmarks.report.figures_experts import expert_figures
 from benchmarks.report.tables import DataTable, report_tables
 from data.storage.atomic import atomic_path, write_text
-from moe.runs.reader import read_runs
+from moe.runs.reader import read_runs_apart
 from moe.runs.run import Run
 
 # Columns of the table of quantities where too many models are compared to have a column each.
@@ -47,6 +47,8 @@ def write_report(
 ) -> ReportPaths:
     """Compare 1 to 200 runs and write the report, replacing an older one.
 
+    Runs that failed at their start, or are damaged, stand in it with the reason.
+
     Args:
         run_dirs: The runs.
         out_dir: Where to write; created if missing.
@@ -54,15 +56,16 @@ def write_report(
         bench_files: Results of `moe bench -o FILE` to show beside the runs.
 
     Raises:
-        ConfigError: A run cannot be read or is given twice, or there are none or too many.
+        ConfigError: No run can be read, one is given twice, or there are none or too many.
         BenchmarkError: Runs count FLOPs or money differently, or the directory cannot be written.
     """
-    runs = [with_assumptions(run, changes or {}) for run in read_runs(run_dirs)]
+    readable_runs, unreadable = read_runs_apart(run_dirs)
+    runs = [with_assumptions(run, changes or {}) for run in readable_runs]
     refuse_unlike_conventions(runs)
     _refuse_unlike_currencies(runs)
     groups = group_runs(runs)
     bench = read_bench_files(bench_files)
-    content = report_content(runs, groups, bench)
+    content = report_content(runs, groups, bench, unreadable)
     tables = report_tables(runs, groups)
     paths = ReportPaths(
         html=out_dir / "report.html",

@@ -78,9 +78,19 @@ class Run:
         return int(self.experiment.get("train", {}).get("seed", 0))
 
     @property
+    def counts(self) -> Mapping[str, Any]:
+        """`tokens` and `positions` trained: the record's, or those of a run that has none yet.
+
+        A run on its way, or one that was killed, has them in its last metrics row.
+        """
+        if self.record.get("tokens") is not None:
+            return self.record
+        return self.metrics[-1] if self.metrics else {}
+
+    @property
     def tokens(self) -> int:
         """Tokens trained on."""
-        return int(self.record.get("tokens") or 0)
+        return int(self.counts.get("tokens") or 0)
 
     def training_flops(self, counts: Mapping[str, Any]) -> float:
         """Return the training FLOPs behind a row, or the record, padding included.

@@ -127,6 +127,21 @@ def test_two_processes_train_the_same_model(experiment: Path, tmp_path: Path) ->
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
+def test_a_power_log_that_is_not_there_is_refused_before_anything_starts(
+    experiment: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    log = ("--set", "energy.source=csv", "--set", f"energy.power_csv={tmp_path}/pdu.csv")
+    for more in (("--dry-run",), ("--run-dir", run_dir)):
+        code, _, err = command("train", experiment, *log, *more)
+        assert code == 2
+        assert err.strip().splitlines() == [
+            f"moe: energy.power_csv = {tmp_path}/pdu.csv: No such file or directory: start its"
+            " logger first, or name its file"
+        ]
+    assert not run_dir.exists()
+
+
 def test_a_run_directory_in_use_is_refused(experiment: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     run_dir.mkdir()

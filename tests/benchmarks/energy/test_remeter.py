@@ -76,3 +76,21 @@ def test_energy_is_shown_in_words(run: Path) -> None:
     refused = moe("energy", run, "--keep").exception
     assert getattr(refused, "exit_code", None) == 2
     assert "--power-csv FILE" in str(refused)
+
+
+def test_one_run_without_energy_hides_no_other(run: Path, tmp_path: Path) -> None:
+    failed = tmp_path / "failed"
+    failed.mkdir()
+    (failed / "record.json").write_text('{"format": 1, "status": "failed", "failure": "no meter"}')
+    done = moe("energy", failed, run, "--json")
+    assert done.exit_code == 0, done.output
+    first, second = json.loads(done.stdout)["runs"]
+    assert first["run"] == str(failed)
+    assert "failed before its first step (no meter)" in first["unknown"]
+    assert second["total"] == json.loads(moe("energy", run, "--json").stdout)["total"]
+    words = moe("energy", failed, run).stdout
+    assert "failed before its first step (no meter)" in words
+    assert "energy per trained token" in words
+    refused = moe("energy", failed).exception
+    assert getattr(refused, "exit_code", None) == 2
+    assert "failed before its first step" in str(refused)
