@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmarks.comparison import machine
 from benchmarks.footprint import footprint
 from moe.runs.run import Run
 from parallel.measurement.measurement import Kind, Measurement
@@ -128,10 +129,12 @@ _SPECIFICATION: tuple[tuple[str, tuple[tuple[str, str, str, Better, Getter], ...
              _clock("tokens_per_s", "tokens/s")),
             ("flops_per_s", "FLOP rate per device", "FLOP/s", "higher",
              _clock("flops_per_s", "FLOP/s", _RATE)),
-            ("mfu", "MFU", "share", "higher", _clock("mfu", "share", _RATE)),
+            ("mfu", "MFU", "share", "higher", machine.mfu),
             ("wall_time_s", "Time in training steps", "s", "lower", _clock("wall_time_s", "s")),
             ("useful_time", "Goodput, share of allocated time", "share", "higher", _useful_time),
             ("device_hours", "Device-hours", "device-hours", "lower", _device_hours),
+            ("others_share", "Processors taken by other programs", "share", "neither",
+             machine.others_share),
         ),
     ),
     (

@@ -60,7 +60,7 @@ class EnergyCallback:
         return self._started().state()
 
     def finish(self) -> Mapping[str, Any]:
-        """Return the record's `energy` section on rank 0, nothing on others; a collective call."""
+        """Return the record's `energy` and `load` (rank 0; others nothing); a collective call."""
         return self._started().finish()
 
     def _started(self) -> RunMeter:

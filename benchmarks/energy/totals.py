@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from benchmarks.energy.machine_load import MachineLoad
 from benchmarks.energy.source import EnergyOrigin
 from parallel.measurement.measurement import Measurement
 
@@ -27,6 +28,9 @@ class Totals:
     """Quantization error of the sum over all phases. A reading between two phases ends one and
     begins the other, so its error cancels: only those of each start's two ends are left."""
 
+    load: MachineLoad = MachineLoad()
+    """What other programs took of the run's processors."""
+
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Totals":
         """Continue from the totals of an earlier start (`to_state`)."""
@@ -37,7 +41,8 @@ class Totals:
         coarser = sum(total["quantisation_joules"] for total in phases.values())
         quantization = float(state.get("quantization_joules", coarser))
         starts = int(state["starts"]) + 1
-        return cls(phases, list(state["reasons"]), starts, seconds, killed, quantization)
+        load = MachineLoad.from_json(state["load"]) if "load" in state else MachineLoad()
+        return cls(phases, list(state["reasons"]), starts, seconds, killed, quantization, load)
 
     def to_state(self) -> dict[str, Any]:
         """Return JSON values from which `from_state` continues."""
@@ -48,6 +53,7 @@ class Totals:
             "own_seconds": self.metering_seconds,
             "killed": self.killed,
             "quantization_joules": self.quantization_joules,
+            "load": self.load.to_json(),
         }
 
     @property
@@ -125,6 +131,7 @@ def add_reports(
         before,
         phases={name: dict(total) for name, total in before.phases.items()},
         reasons=list(before.reasons),
+        load=before.load.plus(reports),
     )
     for report in first_of_each_device(reports):
         quantum = report["quantum_joules"] or 0.0

@@ -7,7 +7,9 @@ from typing import Any
 
 from benchmarks.comparison.conditions import conditions
 from benchmarks.comparison.dense_vs_sparse import SIDE_COSTS, Comparison, Side, comparisons
+from benchmarks.comparison.equality import noise_of_one_seed
 from benchmarks.comparison.finding import finding
+from benchmarks.comparison.machine import doubt
 from benchmarks.comparison.pareto import PARETO_COSTS, pareto_front
 from benchmarks.comparison.quantities import BY_KEY, QUANTITIES, Quantity
 from benchmarks.comparison.seed_groups import SeedGroup
@@ -96,8 +98,8 @@ def _shown(measurement: Measurement) -> dict[str, Any]:
 def _best(quantity: Quantity, groups: Sequence[SeedGroup]) -> list[str]:
     """Return the best groups: the one with the best mean, and those within noise of it over seeds.
 
-    Empty if the quantity has no direction, a group lacks it, meters differ, or all are equally
-    good.
+    Empty if the quantity has no direction, a group lacks it, meters or the machine's load differ,
+    or all are equally good.
     """
     values = {group.key: [quantity.of(run).value for run in group.runs] for group in groups}
     known = {key: [v for v in of_runs if v is not None] for key, of_runs in values.items()}
@@ -105,16 +107,19 @@ def _best(quantity: Quantity, groups: Sequence[SeedGroup]) -> list[str]:
     same_meters = comparable([quantity.of(run) for group in groups for run in group.runs])
     if quantity.better == "neither" or len(groups) < 2 or not complete or not same_meters:
         return []
+    if doubt(quantity.key, [run for group in groups for run in group.runs]):
+        return []
     sign = 1 if quantity.better == "lower" else -1
     best = min(known, key=lambda key: sign * sum(known[key]) / len(known[key]))
-    members = [key for key in known if not _differs(known[key], known[best])]
+    members = [key for key in known if not _differs(quantity, known[key], known[best])]
     return members if len(members) < len(groups) else []
 
 
-def _differs(values: list[float], best: list[float]) -> bool:
-    """Return whether two means differ by more than noise over seeds."""
+def _differs(quantity: Quantity, values: list[float], best: list[float]) -> bool:
+    """Return whether two means differ by more than noise: over seeds, or what one seed leaves."""
     gap = difference_of_means(values, best)
-    return abs(gap.mean) > (gap.half_width or 0.0)
+    noise = noise_of_one_seed(quantity.key, best) if gap.half_width is None else gap.half_width
+    return abs(gap.mean) > noise
 
 
 def _fronts(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from benchmarks.comparison.machine import doubt
 from benchmarks.comparison.pareto import PARETO_COSTS
 from benchmarks.comparison.quantities import BY_KEY
 from benchmarks.comparison.seed_groups import SeedGroup
@@ -54,6 +55,8 @@ def _bars(groups: Sequence[SeedGroup], key: str, caption: str) -> Figure:
         known.sort(key=lambda pair: pair[0].value or 0, reverse=quantity.better == "higher")
         caption = f"{caption} The {MAX_BARS} best of {len(known)}."
         known = known[:MAX_BARS]
+    if reason := doubt(key, [run for _, group in known for run in group.runs]):
+        caption = f"Not comparable: {reason}."
     traces = []
     for measurement, group in known:
         text = readable(measurement.value, measurement.unit)

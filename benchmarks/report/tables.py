@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,9 @@ _METRICS = ("loss", "load_balancing_loss", "z_loss", "grad_norm", "learning_rate
 
 def _training_rows(run: Run) -> Iterable[Row]:
     for row in run.metrics:
-        keys: Mapping[str, Any] = {name: row.get(name) for name in _METRICS}
+        keys: dict[str, Any] = {name: row.get(name) for name in _METRICS}
+        if (keys["mfu"] or 0) > 1:  # of an older run: the peak was measured under load
+            keys["mfu"] = None
         yield {"run": run.run_id, "step": row["step"], "tokens": row["tokens"], **keys}
 
 

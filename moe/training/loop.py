@@ -102,6 +102,8 @@ class TrainingLoop:
     def _enter(self, phase: Phase, totals: RunTotals) -> None:
         self.watchdog.beat(f"phase {phase} after step {totals.step}")
         self.callbacks.enter(phase)
+        if phase != "train" and self.conditions.probe is not None:
+            self.conditions.probe.repeat(totals.train_time_s)
 
     def _finish(self, status: str, totals: RunTotals, final_loss: float | None = None) -> Record:
         sections = self.callbacks.finish()

@@ -81,6 +81,7 @@ def record_end(  # noqa: PLR0913 - what there is to record
             "wall_time_s": totals.train_time_s,
             "tokens_per_s": totals.tokens / totals.train_time_s,
             **conditions.speed(positions, totals.train_time_s),
+            "peak": conditions.peak,
             "final_loss": final_loss,
             "train_loss": finite(totals.train_loss),
             "starts": starts,
