@@ -12,8 +12,9 @@ from parallel.measurement.number_text import readable, significant
 LOAD_WITHIN = 0.1
 # So do measured matmul rates that differ by a larger factor.
 PEAKS_WITHIN = 1.25
-# Meters that read a whole node or more: others' joules are in them.
-_WHOLE_NODE = frozenset({"rapl", "slurm", "csv", "codecarbon"})
+# Meters that others' work reaches: those of a whole node or more, and the model of processor time,
+# of which threads that wait for a processor take more. A GPU's meter is not among them.
+_SHARED_METERS = frozenset({"rapl", "slurm", "csv", "codecarbon", "model"})
 _TIMED = frozenset({"tokens_per_s", "flops_per_s", "mfu", "wall_time_s", "device_hours", "money",
                     "money_per_token", "money_per_nat"})  # fmt: skip
 _METERED = frozenset({"energy_per_token", "energy", "energy_per_nat", "mean_power", "carbon",
@@ -54,8 +55,7 @@ def doubt(key: str, runs: Iterable[Run]) -> str | None:
         if key in _TIMED:
             reason = _loads_apart(group) or _peaks_apart(group)
         elif key in _METERED:
-            metered = [run for run in group if _meter(run) in _WHOLE_NODE]
-            reason = _loads_apart(metered)
+            reason = _loads_apart([run for run in group if _meter(run) in _SHARED_METERS])
         if reason is not None:
             return reason
     return None

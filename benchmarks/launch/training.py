@@ -77,11 +77,13 @@ def train_rank(
     *,
     resume: bool = False,
     from_step: int | None = None,
+    until_step: int | None = None,
     progress: TrainingProgress | None = None,
 ) -> dict[str, Any]:
     """Train as one rank of the process group that the environment names (alone without one).
 
-    A rank that torchrun started again resumes by itself, from the newest checkpoint.
+    A rank that torchrun started again resumes by itself, from the newest checkpoint. The run is
+    paused after `until_step`, if given, and can be resumed.
     Returns the run's record on rank 0, {} elsewhere.
     """
     from parallel.engine.imports import import_engine
@@ -105,6 +107,7 @@ def train_rank(
             run_dir,
             resume=resume,
             from_step=from_step,
+            until_step=until_step,
             callbacks=[meter],
             loggers=loggers,
             progress=watcher,

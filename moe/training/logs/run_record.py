@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moe.runs.directory import RunDirectory
-from moe.runs.goodput import Start, append_start, close_start, goodput, process_age_s
+from moe.runs.goodput import ALLOCATION, Start, append_start, close_start, goodput
 from moe.runs.json_lines import finite
 from moe.runs.record import new_record, utc_now
 from moe.training.logs.totals import RunTotals
@@ -21,7 +21,7 @@ def open_start(run: RunDirectory, totals: RunTotals, num_ranks: int) -> list[Sta
         "ranks": num_ranks,
         "first_step": totals.step,
         "first_tokens": totals.tokens,
-        "allocated_s": process_age_s(),
+        "allocated_s": ALLOCATION.seconds(),
     }
     return append_start(run.record.get("starts", []), last_row, start)
 
@@ -66,9 +66,10 @@ def record_end(  # noqa: PLR0913 - what there is to record
     starts = close_start(
         run.record["starts"],
         tokens=totals.tokens,
-        allocated_s=process_age_s(),
+        allocated_s=ALLOCATION.seconds(),
         ended=status,
     )
+    ALLOCATION.end()
     run.update(
         {
             "status": status,

@@ -265,6 +265,7 @@ def _small_demo(arguments: tuple[str, ...]) -> tuple[int, str, str]:
     """Run the demo on batches of a fourth; CI runs it as it is (`make demo`)."""
     from benchmarks import demo
 
+    demo.MIN_STEPS_A_TURN = 5
     demo._TRAIN |= {"global_batch_size": 2, "micro_batch_size": 2, "eval_sequences": 4}
     return run_command(arguments)
 
@@ -282,6 +283,10 @@ def test_demo_compares_two_models(tmp_path: Path) -> None:
     records = [json.loads(p.read_text()) for p in sorted(out.glob("runs/*/record.json"))]
     dense, sparse = records
     assert sparse["tokens"] == dense["tokens"]
+    # Trained in turns, dense, sparse, dense: what else the machine does meets both.
+    assert [len(record["starts"]) for record in records] == [2, 1]
+    assert [record["status"] for record in records] == ["finished"] * 2
+    assert dense["goodput"]["allocated_s"] >= dense["wall_time_s"]
     active = [record["ledger"]["active_parameters"] for record in records]
     assert active[1] == pytest.approx(active[0], rel=0.01)
     assert sparse["ledger"]["total_parameters"] > 1.5 * dense["ledger"]["total_parameters"]

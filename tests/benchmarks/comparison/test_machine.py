@@ -87,12 +87,13 @@ def test_what_may_be_compared(
     assert doubt("tokens_per_s", runs) is None
 
 
-def test_joules_of_a_whole_node_are_others_too(tmp_path: Path) -> None:
+def test_others_work_reaches_the_meters_of_a_node_not_those_of_a_gpu(tmp_path: Path) -> None:
     runs = read(pair(tmp_path, load(0.62), load(0.03)))
-    assert doubt("energy_per_token", runs) is None  # modelled from this run's own processor time
-    for run in runs:
-        run.record["energy"]["source"] = "rapl"  # type: ignore[index]
-    assert doubt("energy_per_token", runs) == QUIET_AND_BUSY
+    for meter in ("model", "rapl", "csv", "nvml", "zeus"):
+        for run in runs:
+            run.record["energy"]["source"] = meter  # type: ignore[index]
+        reason = None if meter in ("nvml", "zeus") else QUIET_AND_BUSY
+        assert doubt("energy_per_token", runs) == reason
     assert doubt("total_parameters", runs) is None
     assert doubt("loss", runs) is None
 
