@@ -44,9 +44,9 @@ def energy(
     from rich.console import Console
 
     console = Console()
-    for run, section in zip(runs, sections, strict=True):
+    for section in sections:
         if len(runs) > 1:
-            console.print(f"{run}:", markup=False, highlight=False)
+            console.print(f"{section['run']}:", markup=False, highlight=False)
         _print_section(section, console)
 
 
@@ -68,20 +68,23 @@ def _sections(runs: Sequence[Path], power_csv: Path | None, *, keep: bool) -> li
         InputError: No run has energy to show.
     """
     from data.errors import InputError
+    from parallel.measurement.plain_text import printable, printable_values
 
     sections: list[dict[str, Any]] = []
     refusals: list[InputError] = []
     for run in runs:
         try:
-            sections.append(_section(run, power_csv, keep=keep))
+            sections.append(printable_values(_section(run, power_csv, keep=keep)))
         except InputError as error:
             refusals.append(error)
-            sections.append({"run": str(run), "unknown": str(error)})
+            sections.append({"unknown": printable(str(error))})
     if len(refusals) == len(runs):
         raise refusals[0]
     if len(runs) == 1:
         return sections
-    return [{"run": str(run), **section} for run, section in zip(runs, sections, strict=True)]
+    return [
+        {"run": printable(str(run)), **section} for run, section in zip(runs, sections, strict=True)
+    ]
 
 
 def _section(run: Path, power_csv: Path | None, *, keep: bool) -> dict[str, Any]:

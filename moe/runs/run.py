@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel.measurement.measurement import Measurement
+from parallel.measurement.plain_text import printable
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name given by the user, or the directory's."""
-        return str(self.record.get("name") or self.path.name)
+        """Name given by the user, or the directory's; safe to print, whoever wrote it."""
+        return printable(str(self.record.get("name") or self.path.name))
 
     @property
     def run_id(self) -> str:
         """Identifier of the run: its own, or its directory's name."""
-        return str(self.record.get("run_id") or self.path.name)
+        return printable(str(self.record.get("run_id") or self.path.name))
 
     @property
     def ledger(self) -> Mapping[str, Any]:
