@@ -15,8 +15,12 @@ from data.storage.atomic import write_text
 from moe.config.experiment import Experiment, make_experiment
 from moe.errors import ConfigError
 from moe.runs.reader import read_runs
+from moe.runs.record import read_record_if_any
 
 VOCABULARY = 4096
+# Turns that each model takes, so that what else the machine does meets both; each has at least
+# so many steps, since to begin a turn takes time.
+TURNS, MIN_STEPS_A_TURN = 3, 50
 
 _SHARED: dict[str, Any] = {
     "num_layers": 4,
@@ -96,15 +100,48 @@ def run_demo(
     out.mkdir(parents=True, exist_ok=True)
     store = out / "store"
     _build_store(sources, store, print_line)
-    runs = []
-    for name, experiment in demo_experiments(store.resolve(), steps).items():
+    experiments = demo_experiments(store.resolve(), steps)
+    run_dirs = {}
+    for name, experiment in experiments.items():
         write_text(out / f"{name}.toml", experiment.to_toml())
-        run_dir = out / "runs" / f"{experiment.name}-{experiment.content_hash}"
-        print_line(f"train the {name} model for {steps} steps: {run_dir}")
-        train_rank(experiment, run_dir, resume=True, progress=TrainingProgress(name))
-        runs.append(run_dir)
+        run_dirs[name] = out / "runs" / f"{experiment.name}-{experiment.content_hash}"
+    for name, until_step in turns(list(experiments), steps):
+        if _steps_done(run_dirs[name]) >= until_step:  # by an earlier demo
+            continue
+        print_line(f"train the {name} model to step {until_step} of {steps}: {run_dirs[name]}")
+        train_rank(
+            experiments[name],
+            run_dirs[name],
+            resume=True,
+            until_step=until_step,
+            progress=TrainingProgress(name),
+        )
+    runs = list(run_dirs.values())
     report = write_report(runs, out / "report")
     return DemoResult(finding(read_runs(runs)), report, tuple(runs))
+
+
+def turns(names: Sequence[str], steps: int) -> list[tuple[str, int]]:
+    """Return which run trains until which step, in order: the runs take turns.
+
+    The order is reversed from turn to turn, and who is last begins the next: a load that grows or
+    falls meets all alike, and fewer turns have to begin.
+    """
+    count = max(1, min(TURNS, steps // MIN_STEPS_A_TURN))
+    order: list[tuple[str, int]] = []
+    for turn in range(1, count + 1):
+        until_step = steps * turn // count
+        for name in names if turn % 2 else reversed(names):
+            if order and order[-1][0] == name:
+                order.pop()
+            order.append((name, until_step))
+    return order
+
+
+def _steps_done(run_dir: Path) -> int:
+    """Return the step up to which a run was trained and ended in order."""
+    record = read_record_if_any(run_dir)
+    return int(record.get("steps") or 0) if record.get("status") in ("stopped", "finished") else 0
 
 
 def standard_library() -> list[Path]:

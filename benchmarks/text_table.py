@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 
 class TextTable(Table):
@@ -17,9 +18,10 @@ class TextTable(Table):
             self.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
 
     def add_row(self, *cells: Any, **options: Any) -> None:
-        """Add a row of texts."""
-        self.cells.append([str(cell) for cell in cells])
-        super().add_row(*cells, **options)
+        """Add a row of texts; brackets in them are no markup."""
+        texts = [str(cell) for cell in cells]
+        self.cells.append(texts)
+        super().add_row(*map(Text, texts), **options)
 
     def as_json(self) -> dict[str, Any]:
         """Return title, columns and rows, every row as long as the headings."""

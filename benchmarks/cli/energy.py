@@ -1,16 +1,20 @@
 """`moe energy`: the joules of a run by phase, and again from a power logger's file."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from data.options import JsonOption
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 def energy(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
     *,
     power_csv: Annotated[
         Path | None,
@@ -32,25 +36,61 @@ def energy(
 
     if keep and power_csv is None:
         raise BenchmarkError("--keep goes with --power-csv FILE: name the logger's file")
-    section = _section(run, power_csv, keep=keep)
-    if not section:
-        raise BenchmarkError(f"{run}: its record has no energy yet: it has not ended, or no meter")
+    sections = _sections(runs, power_csv, keep=keep)
     if as_json:
-        typer.echo(json.dumps(section))
+        document = sections[0] if len(runs) == 1 else {"runs": sections}
+        typer.echo(json.dumps(document))
         return
     from rich.console import Console
 
+    console = Console()
+    for section in sections:
+        if len(runs) > 1:
+            console.print(f"{section['run']}:", markup=False, highlight=False)
+        _print_section(section, console)
+
+
+def _print_section(section: dict[str, Any], console: "Console") -> None:
     from benchmarks.energy.tables import energy_lines, phase_table
 
-    console = Console()
+    if "unknown" in section:
+        console.print(section["unknown"], markup=False, highlight=False)
+        return
     console.print(phase_table(section))
     for line in energy_lines(section):
         console.print(line, markup=False, highlight=False)
 
 
-def _section(run: Path, power_csv: Path | None, *, keep: bool) -> dict[str, Any] | None:
+def _sections(runs: Sequence[Path], power_csv: Path | None, *, keep: bool) -> list[dict[str, Any]]:
+    """Return each run's energy; of several, one without has the reason as `unknown`.
+
+    Raises:
+        InputError: No run has energy to show.
+    """
+    from data.errors import InputError
+    from parallel.measurement.plain_text import printable, printable_values
+
+    sections: list[dict[str, Any]] = []
+    refusals: list[InputError] = []
+    for run in runs:
+        try:
+            sections.append(printable_values(_section(run, power_csv, keep=keep)))
+        except InputError as error:
+            refusals.append(error)
+            sections.append({"unknown": printable(str(error))})
+    if len(refusals) == len(runs):
+        raise refusals[0]
+    if len(runs) == 1:
+        return sections
+    return [
+        {"run": printable(str(run)), **section} for run, section in zip(runs, sections, strict=True)
+    ]
+
+
+def _section(run: Path, power_csv: Path | None, *, keep: bool) -> dict[str, Any]:
     """Return a run's energy by its own meter or by a logger; the latter may go on record."""
     from benchmarks.energy.remeter import remeter_from_samples
+    from benchmarks.errors import BenchmarkError
     from moe.runs.directory import ended_run
     from moe.runs.reader import read_run
     from moe.runs.record import write_record
@@ -58,6 +98,10 @@ def _section(run: Path, power_csv: Path | None, *, keep: bool) -> dict[str, Any]
     recorded = read_run(run).record
     own: dict[str, Any] | None = recorded.get("energy")
     if power_csv is None:
+        if not own:
+            raise BenchmarkError(
+                f"{run}: its record has no energy yet: it has not ended, or no meter"
+            )
         return own
     if not keep:
         return remeter_from_samples(run, recorded, power_csv)

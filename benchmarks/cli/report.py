@@ -48,10 +48,12 @@ def report(  # noqa: PLR0913 - a command's options
 
     changes = _changes(region, intensity, pue, price, power_price, currency)
     paths = write_report(runs, out, changes, bench or ())
+    content = json.loads(paths.json.read_text(encoding="utf-8"))
+    for run in content["unreadable"]:
+        typer.echo(f"left out: {run['reason']}", err=True)
     if as_json:
         typer.echo(paths.json.read_text(encoding="utf-8"))
         return
-    content = json.loads(paths.json.read_text(encoding="utf-8"))
     typer.echo(content["finding"])
     typer.echo(f"report: {paths.html.resolve()}", err=True)
 
@@ -81,6 +83,7 @@ def carbon(  # noqa: PLR0913 - a command's options
     """Show the emissions of runs, under any grid, and what starting later would have saved."""
     from benchmarks.errors import BenchmarkError
     from benchmarks.footprint import tables
+    from parallel.measurement.plain_text import printable, printable_values
 
     if zones:
         rows, notes = tables.zone_rows(), []
@@ -89,7 +92,10 @@ def carbon(  # noqa: PLR0913 - a command's options
         raise BenchmarkError("name one or more run directories, or ask for --zones")
     else:
         changes = _changes(region, intensity, pue)
-        rows = tables.run_rows(runs, changes, hourly, within)
+        found, unreadable = tables.run_rows(runs, changes, hourly, within)
+        rows = printable_values(found)
+        for run in unreadable:
+            typer.echo(f"left out: {printable(run.reason)}", err=True)
         table, notes = tables.run_table(rows), tables.run_notes(rows)
     if as_json:
         typer.echo(json.dumps(rows))

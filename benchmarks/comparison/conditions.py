@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.comparison.machine import others_share
 from benchmarks.footprint.footprint import assumptions, grid_intensity
 from moe.runs.run import Run
-from parallel.measurement.units import TERA
+from parallel.measurement.number_text import readable
 
 NOT_RECORDED = "not recorded"
 
@@ -85,7 +86,18 @@ def _peak(run: Run) -> str | None:
     peak = run.record.get("peak") or {}
     if not peak.get("flops_per_s"):
         return None
-    return f"{peak['flops_per_s'] / TERA:.3g} TFLOP/s ({peak.get('source', 'source not recorded')})"
+    text = f"{readable(peak['flops_per_s'], 'FLOP/s')} ({peak.get('source', 'source not recorded')}"
+    if "measurements" not in peak:
+        return f"{text}; once, before the run)"
+    lowest = readable(peak["lowest_flops_per_s"], "FLOP/s")
+    return f"{text}; highest of {peak['measurements']} beside the run, lowest {lowest})"
+
+
+def _load(run: Run) -> str | None:
+    share = others_share(run)
+    if share.value is None:
+        return None if share.source == "none" else f"unknown: {share.reason}"
+    return f"{readable(share.value, 'share')} of the {share.boundary}"
 
 
 def _meter(run: Run) -> str | None:
@@ -127,6 +139,7 @@ FIELDS: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("Recomputation", _recomputation),
     ("Routing", _routing),
     ("Peak for MFU", _peak),
+    ("Taken by other programs", _load),
     ("Energy meter", _meter),
     ("Grid and prices", _prices),
 )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from benchmarks.comparison.equality import count_as_equal, relative_gap
+from benchmarks.comparison.machine import doubt
 from benchmarks.comparison.seed_groups import SeedGroup, group_runs
 from moe.runs.run import Run
 from parallel.measurement.intervals import difference_of_means
@@ -102,6 +103,8 @@ def _time(dense: SeedGroup, sparse: SeedGroup) -> str:
         return "an unknown time"
     if dense.first.record.get("hardware") != sparse.first.record.get("hardware"):
         return "a time not comparable (unlike machines)"
+    if reason := doubt("tokens_per_s", [*dense.runs, *sparse.runs]):
+        return f"a time not comparable ({reason})"
     return f"{ratio(rates[0].mean / rates[1].mean)} the time"
 
 
@@ -111,6 +114,8 @@ def _energy(dense: SeedGroup, sparse: SeedGroup) -> str:
         return "an unknown energy"
     if not comparable([d, s]):
         return "an energy not comparable (unlike meters)"
+    if reason := doubt("energy_per_token", [*dense.runs, *sparse.runs]):
+        return f"an energy not comparable ({reason})"
     return f"{ratio(s.value / d.value)} the energy ({s.kind})" if d.value else "an unknown energy"
 
 

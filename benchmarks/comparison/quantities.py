@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from benchmarks.comparison import machine
 from benchmarks.footprint import footprint
 from moe.runs.run import FLOP_BOUND, Run
 from parallel.measurement.measurement import Kind, Measurement
@@ -51,7 +52,7 @@ def _loss(run: Run) -> Measurement:
 
 
 def _training_flops(run: Run) -> Measurement:
-    flops = run.training_flops(run.record) if run.tokens else None
+    flops = run.training_flops(run.counts) if run.tokens else None
     return _bounded(run, _known(flops, "FLOP", LEDGER, "modelled"))
 
 
@@ -78,7 +79,7 @@ def _bytes_per_active(run: Run) -> Measurement:
 
 
 def _tokens(run: Run) -> Measurement:
-    return _known(run.record.get("tokens"), "tokens", "data loader", "measured")
+    return _known(run.counts.get("tokens"), "tokens", "data loader", "measured")
 
 
 def _device_hours(run: Run) -> Measurement:
@@ -143,10 +144,12 @@ _SPECIFICATION: tuple[tuple[str, tuple[tuple[str, str, str, Better, Getter], ...
              _clock("tokens_per_s", "tokens/s")),
             ("flops_per_s", "FLOP rate per device", "FLOP/s", "higher",
              _rate("flops_per_s", "FLOP/s")),
-            ("mfu", "MFU", "share", "higher", _rate("mfu", "share")),
+            ("mfu", "MFU", "share", "higher", lambda run: _bounded(run, machine.mfu(run))),
             ("wall_time_s", "Time in training steps", "s", "lower", _clock("wall_time_s", "s")),
             ("useful_time", "Goodput, share of allocated time", "share", "higher", _useful_time),
             ("device_hours", "Device-hours", "device-hours", "lower", _device_hours),
+            ("others_share", "Processors taken by other programs", "share", "neither",
+             machine.others_share),
         ),
     ),
     (

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from benchmarks.comparison.machine import doubt
 from benchmarks.comparison.pareto import pareto_front
 from benchmarks.comparison.quantities import BY_KEY
 from benchmarks.comparison.seed_groups import SeedGroup
@@ -27,10 +28,15 @@ def summary(groups: Sequence[SeedGroup]) -> list[str]:
 
 
 def _extreme(groups: Sequence[SeedGroup], key: str, words: str) -> str | None:
-    """Return who is best by a quantity and who follows; `None` unless two are comparable."""
+    """Return who is best by a quantity and who follows; `None` unless two are comparable.
+
+    Where the machine was not the same for all, nobody is best.
+    """
     known = [(m, g) for g in groups if (m := g.measurement(key)).value is not None]
     if len(known) < 2 or not comparable([measurement for measurement, _ in known]):
         return None
+    if reason := doubt(key, [run for _, group in known for run in group.runs]):
+        return f"{words}: not told, as {reason}."
     sign = 1 if BY_KEY[key].better == "lower" else -1
     ordered = sorted(known, key=lambda pair: sign * (pair[0].value or 0.0))
     (best, group), (second, runner_up) = ordered[0], ordered[1]

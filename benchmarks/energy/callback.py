@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from benchmarks.energy.preflight import check_energy
 from benchmarks.energy.rank_meter import open_rank_meter
 from benchmarks.energy.run_meter import RunMeter
 from benchmarks.energy.source import Clock
 from benchmarks.energy.source_selection import SourceSelection, select_source
-from benchmarks.footprint.carbon_intensity import grid_zone
 from moe.config.energy import EnergyConfig
 from moe.runs.callbacks import Phase, RankContext
 
@@ -29,10 +29,10 @@ class EnergyCallback:
         """Set up metering; `start` opens the source that `select` returns.
 
         Raises:
-            BenchmarkError: `energy.region` is not a zone of the carbon table.
+            InputError: `energy.region` is not a zone of the carbon table, or `energy.power_csv`
+                cannot be read.
         """
-        if config.region is not None:
-            grid_zone(config.region)
+        check_energy(config)
         self._config = config
         self._select = select
         self._clock = clock
@@ -60,7 +60,7 @@ class EnergyCallback:
         return self._started().state()
 
     def finish(self) -> Mapping[str, Any]:
-        """Return the record's `energy` section on rank 0, nothing on others; a collective call."""
+        """Return the record's `energy` and `load` (rank 0; others nothing); a collective call."""
         return self._started().finish()
 
     def _started(self) -> RunMeter:

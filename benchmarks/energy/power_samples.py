@@ -8,9 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+from benchmarks.energy.sample_devices import alike, covering
 from benchmarks.energy.source import SourceInfo, SourceLostError, SourceUnavailableError
+from moe.config.power_csv import missing_columns
 
-COLUMNS = ("time", "watts")
 # A logger has stopped if it is silent for both this many of its intervals and this many seconds.
 GAP_INTERVALS = 10
 GAP_S = 10.0
@@ -69,8 +70,15 @@ class PowerSamples:
             resolution_s=self.interval_s,
             max_power_watts=self.max_watts,
             scope="job",
-            note=note,
+            note="; ".join([note, *self._doubts()]),
         )
+
+    def _doubts(self) -> list[str]:
+        return [
+            f"{one} and {other} read the same in every sample: if they are one sensor, it counts"
+            " twice"
+            for one, other in alike(self.devices)
+        ]
 
     def joules(self, begin_s: float, end_s: float) -> float:
         """Return the energy between two Unix times, J, by the trapezoidal rule.
@@ -151,13 +159,17 @@ class SampleFile:
             self._line += 1
             if row:
                 self._add_row(row)
+        if pair := covering(self.samples.devices):
+            raise SourceLostError(
+                f'{self.path}: device "{pair[0]}" covers "{pair[1]}", which would count twice: log'
+                " one of them, or give a meter of its own another name"
+            )
         return self.samples
 
     def _add_row(self, row: list[str]) -> None:
         if not self._names:
             self._names = [name.strip().lower() for name in row]
-            missing = [name for name in COLUMNS if name not in self._names]
-            if missing:
+            if missing := missing_columns(row):
                 raise SourceLostError(
                     f"{self.path}: no column {', '.join(missing)}: it needs time and watts, and"
                     " device where several are summed"

@@ -13,6 +13,7 @@ from moe.config.energy import EnergyConfig
 from moe.runs.callbacks import Phase, RankContext
 from moe.runs.files import METRICS
 from moe.runs.json_lines import last_rows
+from parallel.hardware.processor_load import LoadWindows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class RankMeter:
     """Totals of earlier starts of this run."""
     log: PhaseLog | None
     """Phase times on disk; rank 0 writes them, others have `None`."""
+    load: LoadWindows
+    """What everything on this rank's processors took of them, and what this rank did."""
 
     def enter(self, phase: Phase) -> None:
         """Begin a phase: read the meter, write the log."""
@@ -41,6 +44,7 @@ class RankMeter:
 
     def report(self, joules: float | None) -> dict[str, Any]:
         """Return this rank's totals and its `joules` since the last report, for rank 0 to sum."""
+        self.load.sample()
         source = self.selection.source
         scope = source.info.scope if source else "device"
         covers = {
@@ -57,6 +61,13 @@ class RankMeter:
             **(self.meter.report() if self.meter else {}),
             "idle_watts": self.idle_watts,
             "joules": joules,
+            "load": {
+                "node": boot_id(self.context.hostname),
+                "processors": self.load.processors,
+                "busy_s": self.load.busy_s,
+                "own_s": self.load.own_s,
+                "seconds": self.load.seconds,
+            },
         }
 
 
@@ -81,6 +92,7 @@ def open_rank_meter(
         idle_watts=idle_watts,
         before=before,
         log=log,
+        load=LoadWindows(),
     )
 
 

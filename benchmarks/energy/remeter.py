@@ -35,7 +35,11 @@ def remeter_from_samples(run_dir: Path, record: Mapping[str, Any], file: Path) -
 def _add_samples(totals: Totals, intervals: list[PhaseInterval], samples: PowerSamples) -> None:
     """Add each interval's time and joules, up to the first in which the logger was silent."""
     quantum = 2 * samples.interval_s * samples.max_watts
+    end_s = None
     for interval in intervals:
+        if interval.begin_s != end_s:  # another start, or a gap
+            totals.quantization_joules += quantum
+        end_s = interval.end_s
         seconds = interval.end_s - interval.begin_s
         totals.add(interval.phase, seconds=seconds, quantization=quantum)
         try:

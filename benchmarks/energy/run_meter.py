@@ -72,7 +72,8 @@ class RunMeter:
         return state_with_rows(self._latest.totals, self._rank.log)
 
     def finish(self) -> Mapping[str, Any]:
-        """Return the record's `energy` section (rank 0; others an empty one). Collective."""
+        """Return the record's `energy` and `load` sections (rank 0; others none). Collective."""
+        self._rank.load.sample(is_last=True)
         self.enter("idle")
         rank, latest = self._rank, self._latest
         if rank.log is None:
@@ -87,7 +88,7 @@ class RunMeter:
             tokens=self._tokens,
             own=own_meter(latest.totals, rank.selection, latest.reports, asked),
         )
-        return {"energy": section}
+        return {"energy": section, "load": latest.totals.load.others.to_json()}
 
     def _interval_joules(self) -> float | None:
         rank = self._rank

@@ -1,5 +1,6 @@
 """Joules of a machine by codecarbon: partly measured, partly modelled (an extra)."""
 
+from pathlib import Path
 from typing import Any
 
 from benchmarks.energy.source import (
@@ -8,6 +9,7 @@ from benchmarks.energy.source import (
     SourceUnavailableError,
     boot_id,
 )
+from benchmarks.energy.source_rapl import POWERCAP, repeats_counters
 from parallel.measurement.units import JOULES_PER_KWH
 
 
@@ -67,12 +69,17 @@ class LatestEnergy:
         """Do nothing: no file is open."""
 
 
-def open_codecarbon(hostname: str) -> CodeCarbonSource:
+def open_codecarbon(hostname: str, powercap: Path = POWERCAP) -> CodeCarbonSource:
     """Create codecarbon's offline tracker; it writes no file and contacts no server.
 
     Raises:
-        SourceUnavailableError: codecarbon is not installed.
+        SourceUnavailableError: codecarbon is not installed, or would count a counter twice here.
     """
+    if repeats_counters(powercap):
+        raise SourceUnavailableError(
+            "the dies of this machine's CPU repeat one RAPL counter, and codecarbon sums them"
+            ' (mlco2/codecarbon#1379): set energy.source = "rapl", which counts it once'
+        )
     try:
         from codecarbon import OfflineEmissionsTracker
     except ImportError:

@@ -1,10 +1,13 @@
 """Joules of a node's CPU packages and memory from RAPL, through Linux powercap."""
 
 import contextlib
+import re
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.energy.socket_counters import SocketCounters
 from benchmarks.energy.source import (
     Clock,
     Counter,
@@ -25,7 +28,10 @@ POLL_S = 30.0
 
 
 class RaplSource:
-    """Sum of all packages and, where they have one, their DRAM zones (not `psys`)."""
+    """Sum of all packages and, where they have one, their DRAM zones (not `psys`).
+
+    A counter that several zones of a socket repeat counts once.
+    """
 
     def __init__(self, hostname: str, root: Path = POWERCAP, clock: Clock = time.monotonic) -> None:
         """Open every zone.
@@ -33,35 +39,57 @@ class RaplSource:
         Raises:
             SourceUnavailableError: No RAPL here, or it may not be read.
         """
-        zones = _zones(root)
-        if not zones:
+        sockets = _sockets(root)
+        if not sockets:
             raise SourceUnavailableError(f"no RAPL zones under {root} (a virtual machine has none)")
-        limits = [_max_watts(zone) for zone in zones]
-        self._counters = {
-            zone: _open(zone, limit or MAX_PACKAGE_WATTS, clock)
-            for zone, limit in zip(zones, limits, strict=True)
-        }
+        self._hostname = hostname
+        self._sockets = [_open_socket(zones, clock) for zones in sockets]
         self._lock = threading.Lock()
-        has_dram = any(_read_text(zone / "name") == "dram" for zone in zones)
-        self.info = SourceInfo(
+        zones = [zone for socket in self._sockets for zone in socket.zones]
+        self._names = {zone: _read_text(zone / "name") for zone in zones}
+        self._limits = {zone: _max_watts(zone) for zone in zones}
+
+    @property
+    def info(self) -> SourceInfo:
+        """What it reads, and its resolution."""
+        counted = [
+            zone
+            for socket in self._sockets
+            for zone in (socket.zones[:1] if socket.are_one else socket.zones)
+        ]
+        limits = [self._limits[zone] for zone in counted]
+        has_dram = "dram" in self._names.values()
+        return SourceInfo(
             name="rapl",
             kind="measured",
             boundary="CPU packages and DRAM" if has_dram else "CPU packages",
-            device=f"CPU of {hostname} ({boot_id(hostname)})",
+            device=f"CPU of {self._hostname} ({boot_id(self._hostname)})",
             scope="node",
             resolution_s=RAPL_RESOLUTION_S,
             max_power_watts=sum(limit for limit in limits if limit) if all(limits) else None,
+            note="; ".join(self._repeated_counters()) or None,
         )
 
+    def _repeated_counters(self) -> list[str]:
+        repeated = [socket.zones for socket in self._sockets if socket.are_one]
+        return [
+            f"{', '.join(f'{self._names[zone]} ({zone.name})' for zone in zones)}: names of one"
+            " counter, which counts once"
+            for zones in repeated
+        ]
+
     def read_joules(self) -> float:
-        """Return joules since the first reading, all zones together.
+        """Return joules since the first reading, all counters together.
 
         Raises:
             SourceLostError: A zone can no longer be read, or was reset.
         """
         try:
             with self._lock:
-                return sum(c.add(_read_count(zone)) for zone, c in self._counters.items())
+                return sum(
+                    socket.add([_read_count(zone) for zone in socket.zones_to_read])
+                    for socket in self._sockets
+                )
         except (OSError, ValueError) as error:
             raise SourceLostError(f"RAPL: {error}") from None
 
@@ -77,15 +105,39 @@ class RaplSource:
         threading.Thread(target=poll, daemon=True, name="rapl").start()
 
 
-def _zones(root: Path) -> list[Path]:
-    """Return packages and their DRAM; `intel-rapl-mmio` lists the same packages again: skipped."""
-    zones = []
+def repeats_counters(root: Path = POWERCAP) -> bool:
+    """Return whether zones that read the same counter stand side by side, as far as may be read."""
+    try:
+        sockets = [_open_socket(zones, time.monotonic) for zones in _sockets(root)]
+    except (OSError, SourceUnavailableError):
+        return False
+    return any(socket.are_one for socket in sockets)
+
+
+def _sockets(root: Path) -> list[list[Path]]:
+    """Return each socket's package zones, and its DRAM zones; there may be one for each die.
+
+    `intel-rapl-mmio` lists the same packages again: skipped.
+    """
+    sockets: dict[tuple[str, str], list[Path]] = {}
     for package in sorted(root.glob("intel-rapl:*")):
-        if package.name.count(":") != 1 or not _read_text(package / "name").startswith("package"):
+        name = _read_text(package / "name")
+        if package.name.count(":") != 1 or not name.startswith("package"):
             continue
-        parts = sorted(root.glob(f"{package.name}:*"))
-        zones += [package, *(part for part in parts if _read_text(part / "name") == "dram")]
-    return zones
+        socket = re.sub(r"-die-\d+$", "", name)
+        sockets.setdefault((socket, "package"), []).append(package)
+        for part in sorted(root.glob(f"{package.name}:*")):
+            if _read_text(part / "name") == "dram":
+                sockets.setdefault((socket, "dram"), []).append(part)
+    return list(sockets.values())
+
+
+def _open_socket(zones: Sequence[Path], clock: Clock) -> SocketCounters:
+    counters = [_open(zone, _max_watts(zone) or MAX_PACKAGE_WATTS, clock) for zone in zones]
+    span = int(_read_text(zones[0] / "max_energy_range_uj"))
+    socket = SocketCounters(zones, counters, span)
+    socket.compare([_read_count(zone) for zone in socket.zones_to_read])
+    return socket
 
 
 def _open(zone: Path, max_watts: float, clock: Clock) -> Counter:

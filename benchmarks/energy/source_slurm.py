@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from benchmarks.energy.source import SourceInfo, SourceLostError, SourceUnavailableError
 
 RunCommand = Callable[[list[str]], str]
-# No energy gathered, and SLURM's NO_VAL in 32 and 64 bits.
-UNKNOWN_VALUES = ("", "0", "4294967294", "18446744073709551614")
+# SLURM's INFINITE and NO_VAL, in 32 and 64 bits (slurm.h).
+INFINITE, NO_VAL, INFINITE64, NO_VAL64 = 2**32 - 1, 2**32 - 2, 2**64 - 1, 2**64 - 2
+# No step draws so much: a sum in which some node's number was NO_VAL64, as text or as a float.
+IMPOSSIBLE_JOULES = 2.0**63
 # AcctGatherNodeFreq where the cluster does not set it.
 DEFAULT_PERIOD_S = 30.0
 
@@ -26,6 +28,7 @@ class SlurmSource:
             SourceUnavailableError: Not in a job, or the cluster gathers no energy.
         """
         self._run = run or _run_command
+        self._newest_joules = 0.0
         job, step = environment.get("SLURM_JOB_ID"), environment.get("SLURM_STEP_ID", "batch")
         if not job:
             raise SourceUnavailableError("this is no SLURM job (SLURM_JOB_ID is not set)")
@@ -56,13 +59,35 @@ class SlurmSource:
         """Return joules since the step began.
 
         Raises:
-            SourceLostError: SLURM gives no figure.
+            SourceLostError: SLURM gives no figure, or a smaller one than before.
         """
         arguments = ["--noheader", "--parsable2", "--format=ConsumedEnergyRaw"]
         text = self._run(["sstat", *arguments, f"--jobs={self._step}"]).strip()
-        if text in UNKNOWN_VALUES or not text.isdecimal():
+        joules = consumed_joules(text)
+        if joules is None:
             raise SourceLostError(f"sstat gives no energy for {self._step} ({text or 'nothing'!r})")
-        return float(text)
+        if joules < self._newest_joules:
+            raise SourceLostError(
+                f"sstat's energy of {self._step} fell from {self._newest_joules:.0f} to"
+                f" {joules:.0f} J: a node's sensor was lost, or the step started again"
+            )
+        self._newest_joules = joules
+        return joules
+
+
+def consumed_joules(text: str) -> float | None:
+    """Return a `ConsumedEnergyRaw` in J; `None` where it says that nothing is known.
+
+    0 is no measurement either: it stands for a node that gathers none. A sum over nodes of which
+    some gave NO_VAL is unknown as a whole.
+    """
+    if not (text.isascii() and text.isdecimal()):
+        return None
+    count = int(text)
+    unknown_in_all = any(count % value == 0 for value in (NO_VAL, INFINITE))
+    if unknown_in_all or float(count) >= IMPOSSIBLE_JOULES:
+        return None
+    return float(count)
 
 
 def _setting(text: str, name: str) -> str | None:

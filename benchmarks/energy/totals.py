@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from benchmarks.energy.machine_load import MachineLoad
 from benchmarks.energy.source import EnergyOrigin
 from parallel.measurement.measurement import Measurement
 
@@ -23,6 +24,12 @@ class Totals:
     """Time that metering took between training steps on rank 0, s."""
     killed: int = 0
     """Starts that were killed; the last seconds of each are not metered."""
+    quantization_joules: float = 0.0
+    """Quantization error of the sum over all phases. A reading between two phases ends one and
+    begins the other, so its error cancels: only those of each start's two ends are left."""
+
+    load: MachineLoad = MachineLoad()
+    """What other programs took of the run's processors."""
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Totals":
@@ -30,7 +37,12 @@ class Totals:
         phases = {name: dict(total) for name, total in state["phases"].items()}
         seconds = float(state.get("own_seconds", 0.0))
         killed = int(state.get("killed", 0)) + (not state.get("closed", True))
-        return cls(phases, list(state["reasons"]), int(state["starts"]) + 1, seconds, killed)
+        # An older state has only the phases' errors; their sum is the coarser bound.
+        coarser = sum(total["quantisation_joules"] for total in phases.values())
+        quantization = float(state.get("quantization_joules", coarser))
+        starts = int(state["starts"]) + 1
+        load = MachineLoad.from_json(state["load"]) if "load" in state else MachineLoad()
+        return cls(phases, list(state["reasons"]), starts, seconds, killed, quantization, load)
 
     def to_state(self) -> dict[str, Any]:
         """Return JSON values from which `from_state` continues."""
@@ -40,6 +52,8 @@ class Totals:
             "starts": self.starts,
             "own_seconds": self.metering_seconds,
             "killed": self.killed,
+            "quantization_joules": self.quantization_joules,
+            "load": self.load.to_json(),
         }
 
     @property
@@ -65,11 +79,10 @@ class Totals:
         totals = [t for name, t in self.phases.items() if phase in (None, name)]
         if not totals:
             return Measurement.missing("J", origin.source, f"the run had no phase {phase}")
-        return origin.energy(
-            sum(t["joules"] for t in totals),
-            sum(t["quantisation_joules"] for t in totals),
-            self._limit() if phase is None else None,
-        )
+        joules = sum(total["joules"] for total in totals)
+        if phase is None:
+            return origin.energy(joules, self.quantization_joules, self._limit())
+        return origin.energy(joules, sum(total["quantisation_joules"] for total in totals))
 
     def _limit(self) -> str | None:
         if not self.killed:
@@ -118,10 +131,12 @@ def add_reports(
         before,
         phases={name: dict(total) for name, total in before.phases.items()},
         reasons=list(before.reasons),
+        load=before.load.plus(reports),
     )
     for report in first_of_each_device(reports):
+        quantum = report["quantum_joules"] or 0.0
+        totals.quantization_joules += quantum
         for name, phase in report["phases"].items():
-            quantum = report["quantum_joules"] or 0.0
             totals.add(name, joules=phase["joules"], quantization=quantum * phase["segments"])
     rank_0 = reports[0] or {}
     for name, phase in rank_0.get("phases", {}).items():

@@ -5,12 +5,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks.errors import BenchmarkError
 from benchmarks.footprint import footprint
 from benchmarks.footprint.carbon_intensity import grid_zones
 from benchmarks.footprint.start_time import best_start, read_hourly
 from benchmarks.text_table import TextTable
-from moe.runs.reader import read_runs
+from moe.runs.reader import UnreadableRun, read_runs_apart
 from moe.runs.run import Run
 from parallel.measurement.number_text import readable
 from parallel.measurement.units import JOULES_PER_KWH
@@ -34,13 +33,15 @@ def zone_rows() -> list[Row]:
 
 def run_rows(
     run_dirs: Sequence[Path], changes: Mapping[str, Any], hourly: Path | None, within_hours: float
-) -> list[Row]:
-    """Return each run's emissions, and with an hourly intensity its best start.
+) -> tuple[list[Row], list[UnreadableRun]]:
+    """Return each run's emissions, and with an hourly intensity its best start; and bad runs.
 
     Raises:
-        BenchmarkError: A run or the hourly file cannot be read, or does not cover the run.
+        ConfigError: No run can be read.
+        BenchmarkError: The hourly file cannot be read, or does not cover a run.
     """
-    runs = [footprint.with_assumptions(run, changes) for run in read_runs(run_dirs)]
+    readable_runs, unreadable = read_runs_apart(run_dirs)
+    runs = [footprint.with_assumptions(run, changes) for run in readable_runs]
     rows = []
     for run in runs:
         energy, emitted = footprint.facility_energy(run), footprint.emissions(run)
@@ -55,7 +56,7 @@ def run_rows(
         if hourly is not None:
             row |= _start_columns(run, energy.value, hourly, timedelta(hours=within_hours))
         rows.append(row)
-    return rows
+    return rows, unreadable
 
 
 def _time(text: str) -> datetime:
@@ -65,10 +66,11 @@ def _time(text: str) -> datetime:
 
 def _start_columns(run: Run, joules: float | None, hourly: Path, within: timedelta) -> Row:
     """Return emissions at the run's own and at the best start, power assumed constant."""
+    unknown = dict.fromkeys(("hourly_gco2e", "best_start", "best_gco2e", "saved_share"))
     try:
         begin, end = (_time(run.record[key]) for key in ("started_at", "finished_at"))
-    except (KeyError, TypeError, ValueError):
-        raise BenchmarkError(f"{run.path}: its start or end is not recorded") from None
+    except (KeyError, TypeError, ValueError):  # it still runs, or was killed
+        return {**unknown, "hourly_reason": "its start or end is not recorded"}
     comparison = best_start(read_hourly(hourly), begin, end - begin, within)
     kwh = None if joules is None else joules / JOULES_PER_KWH
     return {
@@ -76,6 +78,7 @@ def _start_columns(run: Run, joules: float | None, hourly: Path, within: timedel
         "best_start": comparison.best_start.isoformat(),
         "best_gco2e": None if kwh is None else kwh * comparison.best_intensity,
         "saved_share": comparison.saved_fraction,
+        "hourly_reason": None,
     }
 
 
@@ -91,9 +94,10 @@ def run_table(rows: Sequence[Row]) -> TextTable:
             readable(row["emissions_gco2e"], "gCO2e"),
         ]
         if hourly:
+            start = row["best_start"] and datetime.fromisoformat(row["best_start"])
             cells += [
                 readable(row["hourly_gco2e"], "gCO2e"),
-                f"{datetime.fromisoformat(row['best_start']):%Y-%m-%d %H:%M %Z}",
+                f"{start:%Y-%m-%d %H:%M %Z}" if start else f"– ({row['hourly_reason']})",
                 readable(row["best_gco2e"], "gCO2e"),
                 readable(row["saved_share"], "share"),
             ]

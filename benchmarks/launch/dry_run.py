@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from benchmarks.energy.preflight import check_energy
 from moe.config.experiment import Experiment
 from moe.cost.ledger import ledger
 from moe.cost.model_shape import batch_of, shape_of
@@ -19,6 +20,7 @@ from parallel.planner.workload import Workload
 def show(experiment: Experiment, num_ranks: int, *, as_json: bool) -> None:
     """Print the resolved experiment, its layout over `num_ranks` ranks, its cost and memory."""
     placement = check_before_start(experiment, num_ranks)
+    check_energy(experiment.energy)
     costs = ledger(experiment.model, experiment.train.seq_len)
     memory = peak_memory(
         Workload(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.energy.callback import EnergyCallback
+from benchmarks.energy.preflight import check_energy
 from benchmarks.launch.loggers import open_loggers
 from benchmarks.launch.progress_bar import TrainingProgress
 from moe.config.experiment import Experiment, load_experiment
@@ -59,6 +60,7 @@ def run_training(  # noqa: PLR0913 - the command's options
             experiment, run_dir, resume=resume, from_step=from_step, progress=progress
         )
     check_before_start(experiment, nproc)
+    check_energy(experiment.energy)
     step = "" if from_step is None else str(from_step)
     paths = [str(file), str(run_dir)]
     arguments = ["-m", "benchmarks.launch.training", *paths, str(int(resume)), step]
@@ -75,11 +77,13 @@ def train_rank(
     *,
     resume: bool = False,
     from_step: int | None = None,
+    until_step: int | None = None,
     progress: TrainingProgress | None = None,
 ) -> dict[str, Any]:
     """Train as one rank of the process group that the environment names (alone without one).
 
-    A rank that torchrun started again resumes by itself, from the newest checkpoint.
+    A rank that torchrun started again resumes by itself, from the newest checkpoint. The run is
+    paused after `until_step`, if given, and can be resumed.
     Returns the run's record on rank 0, {} elsewhere.
     """
     from parallel.engine.imports import import_engine
@@ -89,6 +93,7 @@ def train_rank(
         resume, from_step = True, None
         _refuse_to_restart_what_was_stopped(run_dir)
     check_before_start(experiment, int(os.environ.get("WORLD_SIZE", "1")))
+    meter = EnergyCallback(experiment.energy)
     loggers = open_loggers(experiment)
     import_engine()
     from moe.training.train import train
@@ -102,7 +107,8 @@ def train_rank(
             run_dir,
             resume=resume,
             from_step=from_step,
-            callbacks=[EnergyCallback(experiment.energy)],
+            until_step=until_step,
+            callbacks=[meter],
             loggers=loggers,
             progress=watcher,
         )

@@ -7,7 +7,9 @@ from typing import Any
 
 from benchmarks.comparison.conditions import conditions
 from benchmarks.comparison.dense_vs_sparse import SIDE_COSTS, Comparison, Side, comparisons
+from benchmarks.comparison.equality import noise_of_one_seed
 from benchmarks.comparison.finding import finding
+from benchmarks.comparison.machine import doubt
 from benchmarks.comparison.pareto import PARETO_COSTS, pareto_front
 from benchmarks.comparison.quantities import BY_KEY, QUANTITIES, Quantity
 from benchmarks.comparison.seed_groups import SeedGroup
@@ -15,6 +17,7 @@ from benchmarks.comparison.summary import summary
 from benchmarks.report.bench_results import bench_content
 from benchmarks.report.figures_experts import expert_figures
 from benchmarks.report.published_results import published_energy, published_speed
+from moe.runs.reader import UnreadableRun
 from moe.runs.run import Run
 from parallel.measurement.intervals import difference_of_means
 from parallel.measurement.measurement import Measurement, comparable
@@ -24,7 +27,10 @@ REPORT_FORMAT = 1
 
 
 def report_content(
-    runs: Sequence[Run], groups: Sequence[SeedGroup], bench: Sequence[Mapping[str, Any]] = ()
+    runs: Sequence[Run],
+    groups: Sequence[SeedGroup],
+    bench: Sequence[Mapping[str, Any]] = (),
+    unreadable: Sequence[UnreadableRun] = (),
 ) -> dict[str, Any]:
     """Return what `report.json` holds: everything that a reader of the page sees in words."""
     group_of = {run.path: group.key for group in groups for run in group.runs}
@@ -55,6 +61,7 @@ def report_content(
         "published": published_energy(),
         "published_speed": published_speed(),
         "conditions": conditions(runs),
+        "unreadable": [{"run": str(run.path), "reason": run.reason} for run in unreadable],
     }  # fmt: skip
 
 
@@ -91,8 +98,8 @@ def _shown(measurement: Measurement) -> dict[str, Any]:
 def _best(quantity: Quantity, groups: Sequence[SeedGroup]) -> list[str]:
     """Return the best groups: the one with the best mean, and those within noise of it over seeds.
 
-    Empty if the quantity has no direction, a group lacks it, meters differ, or all are equally
-    good.
+    Empty if the quantity has no direction, a group lacks it, meters or the machine's load differ,
+    or all are equally good.
     """
     values = {group.key: [quantity.of(run).value for run in group.runs] for group in groups}
     known = {key: [v for v in of_runs if v is not None] for key, of_runs in values.items()}
@@ -100,16 +107,19 @@ def _best(quantity: Quantity, groups: Sequence[SeedGroup]) -> list[str]:
     same_meters = comparable([quantity.of(run) for group in groups for run in group.runs])
     if quantity.better == "neither" or len(groups) < 2 or not complete or not same_meters:
         return []
+    if doubt(quantity.key, [run for group in groups for run in group.runs]):
+        return []
     sign = 1 if quantity.better == "lower" else -1
     best = min(known, key=lambda key: sign * sum(known[key]) / len(known[key]))
-    members = [key for key in known if not _differs(known[key], known[best])]
+    members = [key for key in known if not _differs(quantity, known[key], known[best])]
     return members if len(members) < len(groups) else []
 
 
-def _differs(values: list[float], best: list[float]) -> bool:
-    """Return whether two means differ by more than noise over seeds."""
+def _differs(quantity: Quantity, values: list[float], best: list[float]) -> bool:
+    """Return whether two means differ by more than noise: over seeds, or what one seed leaves."""
     gap = difference_of_means(values, best)
-    return abs(gap.mean) > (gap.half_width or 0.0)
+    noise = noise_of_one_seed(quantity.key, best) if gap.half_width is None else gap.half_width
+    return abs(gap.mean) > noise
 
 
 def _fronts(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from benchmarks.comparison.machine import doubt
 from benchmarks.comparison.pareto import PARETO_COSTS
 from benchmarks.comparison.quantities import BY_KEY
 from benchmarks.comparison.seed_groups import SeedGroup
 from benchmarks.published.rows import published_rows
+from benchmarks.report.escaping import plot_text
 from benchmarks.report.plotly_figure import (
     LOSS_AXIS,
     MAX_BARS,
@@ -54,6 +56,8 @@ def _bars(groups: Sequence[SeedGroup], key: str, caption: str) -> Figure:
         known.sort(key=lambda pair: pair[0].value or 0, reverse=quantity.better == "higher")
         caption = f"{caption} The {MAX_BARS} best of {len(known)}."
         known = known[:MAX_BARS]
+    if reason := doubt(key, [run for _, group in known for run in group.runs]):
+        caption = f"Not comparable: {reason}."
     traces = []
     for measurement, group in known:
         text = readable(measurement.value, measurement.unit)
@@ -63,7 +67,7 @@ def _bars(groups: Sequence[SeedGroup], key: str, caption: str) -> Figure:
                 "error_x": error_bar(measurement),
                 "text": [f"{short(measurement.value, measurement.unit)} · {measurement.kind}"],
                 "hovertemplate": f"<b>{group.label}</b><br>{text} ({measurement.kind}:"
-                f" {measurement.source})<extra></extra>",
+                f" {plot_text(measurement.source)})<extra></extra>",
             }
         )
     x = Axis(title=known[0][0].unit if known else quantity.unit, si=True)
@@ -142,7 +146,7 @@ def _energy_point(group: SeedGroup) -> Trace | None:
         return None
     return _point(group, group.first.active_parameters, energy.value) | {
         "hovertemplate": f"<b>{group.label}</b><br>{readable(energy.value, 'J/token')}"
-        f" ({energy.kind}: {energy.source})<extra></extra>",
+        f" ({energy.kind}: {plot_text(energy.source)})<extra></extra>",
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.comparison.expert_load import LoadMaps, load_maps
 from benchmarks.comparison.seed_groups import SeedGroup
+from benchmarks.report.escaping import plot_text
 from benchmarks.report.plotly_figure import heat_map
 from moe.routing.specialization import affinity, source_load, specialization
 from moe.runs.run import Run
@@ -64,7 +65,7 @@ def source_figures(run: Run) -> dict[str, Any]:
         "note": _layer_note(maps["layers"][index], known[index]),
         "sources": heat_map(
             experts,
-            maps["sources"],
+            [plot_text(str(source)) for source in maps["sources"]],
             source_load(maps["counts"][index]),
             "%{y}, expert %{x}: %{z:.2f} x the even share<extra></extra>",
         ),

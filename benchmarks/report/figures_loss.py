@@ -5,6 +5,7 @@ from statistics import fmean
 
 from benchmarks.comparison.quantities import BY_KEY
 from benchmarks.comparison.seed_groups import SeedGroup
+from benchmarks.report.escaping import plot_text
 from benchmarks.report.plotly_figure import (
     LOSS_AXIS,
     MAX_POINTS,
@@ -91,7 +92,7 @@ def _lines(groups: Sequence[SeedGroup], curve: Callable[[Run], Curve], unit: str
                     "meta": {"group": group.key},
                     "x": [x for x, _ in points],
                     "y": [y for _, y in points],
-                    "customdata": [[run.name, readable(x, unit)] for x, _ in points],
+                    "customdata": [[plot_text(run.name), readable(x, unit)] for x, _ in points],
                     "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}"
                     "<br>loss %{y:.3f} nats/token<extra></extra>",
                 }

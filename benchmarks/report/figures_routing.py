@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from benchmarks.comparison.seed_groups import SeedGroup
+from benchmarks.report.escaping import plot_text
 from benchmarks.report.plotly_figure import Axis, Figure, Trace, figure, thinned
 from moe.runs.run import Run
 
@@ -89,5 +90,6 @@ def _line(group: SeedGroup, run: Run, key: str) -> Trace | None:
         "meta": {"group": group.key},
         "x": [tokens[row["step"]] for row in rows],
         "y": [fmean(row[key]) for row in rows],
-        "hovertemplate": f"<b>{run.name}</b><br>%{{x:~s}} tokens: %{{y:.3f}}<extra></extra>",
+        "hovertemplate": f"<b>{plot_text(run.name)}</b><br>%{{x:~s}} tokens: %{{y:.3f}}"
+        "<extra></extra>",
     }

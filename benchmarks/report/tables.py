@@ -2,12 +2,13 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.comparison.quantities import QUANTITIES
 from benchmarks.comparison.seed_groups import SeedGroup
+from benchmarks.report.escaping import spreadsheet_text
 from benchmarks.report.figures_routing import STATISTICS
 from benchmarks.report.figures_time import phase_seconds
 from moe.runs.run import Run
@@ -23,12 +24,14 @@ class DataTable:
     rows: list[Row]
 
     def to_csv(self) -> str:
-        """Return CSV text; unknown values are empty."""
+        """Return CSV text; unknown values are empty, and no text is a formula to a spreadsheet."""
         text = io.StringIO()
         if self.rows:
             writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(self.rows)
+            writer.writerows(
+                {key: spreadsheet_text(value) for key, value in row.items()} for row in self.rows
+            )
         return text.getvalue()
 
 
@@ -84,7 +87,9 @@ _METRICS = ("loss", "load_balancing_loss", "z_loss", "grad_norm", "learning_rate
 
 def _training_rows(run: Run) -> Iterable[Row]:
     for row in run.metrics:
-        keys: Mapping[str, Any] = {name: row.get(name) for name in _METRICS}
+        keys: dict[str, Any] = {name: row.get(name) for name in _METRICS}
+        if (keys["mfu"] or 0) > 1:  # of an older run: the peak was measured under load
+            keys["mfu"] = None
         yield {"run": run.run_id, "step": row["step"], "tokens": row["tokens"], **keys}
 
 

@@ -15,13 +15,15 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.footprint.footprint import assumptions, with_assumptions
 from benchmarks.report.bench_results import read_bench_files, step_splits
 from benchmarks.report.content import report_content
+from benchmarks.report.escaping import markdown_text, plot_text
 from benchmarks.report.figures import report_figures
 from benchmarks.report.figures_cost import pareto_figures
 from benchmarks.report.figures_experts import expert_figures
 from benchmarks.report.tables import DataTable, report_tables
 from data.storage.atomic import atomic_path, write_text
-from moe.runs.reader import read_runs
+from moe.runs.reader import read_runs_apart
 from moe.runs.run import Run
+from parallel.measurement.plain_text import printable_values
 
 # Columns of the table of quantities where too many models are compared to have a column each.
 HEADLINE = ("loss", "tokens", "total_parameters", "active_parameters", "training_flops",
@@ -47,6 +49,8 @@ def write_report(
 ) -> ReportPaths:
     """Compare 1 to 200 runs and write the report, replacing an older one.
 
+    Runs that failed at their start, or are damaged, stand in it with the reason.
+
     Args:
         run_dirs: The runs.
         out_dir: Where to write; created if missing.
@@ -54,15 +58,16 @@ def write_report(
         bench_files: Results of `moe bench -o FILE` to show beside the runs.
 
     Raises:
-        ConfigError: A run cannot be read or is given twice, or there are none or too many.
+        ConfigError: No run can be read, one is given twice, or there are none or too many.
         BenchmarkError: Runs count FLOPs or money differently, or the directory cannot be written.
     """
-    runs = [with_assumptions(run, changes or {}) for run in read_runs(run_dirs)]
+    readable_runs, unreadable = read_runs_apart(run_dirs)
+    runs = [with_assumptions(run, changes or {}) for run in readable_runs]
     refuse_unlike_conventions(runs)
     _refuse_unlike_currencies(runs)
     groups = group_runs(runs)
     bench = read_bench_files(bench_files)
-    content = report_content(runs, groups, bench)
+    content = printable_values(report_content(runs, groups, bench, unreadable))
     tables = report_tables(runs, groups)
     paths = ReportPaths(
         html=out_dir / "report.html",
@@ -103,17 +108,18 @@ def _page(
 ) -> str:
     from plotly.offline import get_plotlyjs
 
+    drawn = [SeedGroup(plot_text(group.label), group.runs) for group in groups]
     data = {
         "groups": [
             {"key": g.key, "label": g.label, "sparse": g.sparse, "runs": len(g.runs)}
             for g in groups
         ],
-        "figures": report_figures(groups, splits),
-        "pareto": pareto_figures(groups) if len(groups) > 2 else [],
-        "load": expert_figures(groups),
+        "figures": report_figures(drawn, splits),
+        "pareto": pareto_figures(drawn) if len(groups) > 2 else [],
+        "load": expert_figures(drawn),
     }
     # A "<" inside the data could end the script element.
-    embedded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    embedded = json.dumps(printable_values(data), allow_nan=False).replace("<", "\\u003c")
     page = {
         "plotly": get_plotlyjs(),
         "data": embedded,
@@ -129,11 +135,11 @@ def _render(template: str, values: dict[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("benchmarks.report"),
         autoescape=template.endswith("html.j2"),
+        finalize=markdown_text if template.endswith("md.j2") else None,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     known = {quantity["key"] for quantity in values["quantities"]}
     costs = [{"key": key, "label": BY_KEY[key].label} for key in SIDE_COSTS if key in known]
     return environment.get_template(template).render(

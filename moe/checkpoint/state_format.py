@@ -29,6 +29,8 @@ class CheckpointState(BaseModel):
     tokens: _Count | None = None
     stream_hash: str | None = None
     train_time_s: Annotated[_Number, Field(ge=0)] | None = None
+    train_loss: _Number | None = None
+    training_flops: Annotated[_Number, Field(ge=0)] | None = None
     data: LoaderState | None = None
     guard: list[_Number] | None = None
     """Losses of accepted steps."""

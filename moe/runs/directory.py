@@ -29,7 +29,8 @@ class RunDirectory:
 
         Raises:
             ConfigError: Another process holds it; it belongs to another experiment; or it holds
-                a run and `resume` was not asked for.
+                a run and `resume` was not asked for. A run that failed before its first step
+                leaves the directory free.
         """
         self.path = path
         try:
@@ -54,7 +55,7 @@ class RunDirectory:
 
     def _check_content(self, experiment: Experiment, resume: bool) -> None:
         earlier = self.path / EXPERIMENT_FILE
-        if not earlier.is_file():
+        if not earlier.is_file() or self._trained_nothing():
             return
         if not resume:
             raise ConfigError(
@@ -67,9 +68,17 @@ class RunDirectory:
                 " differ; choose another with --run-dir"
             )
 
+    def _trained_nothing(self) -> bool:
+        """Return whether every start so far failed before its first step."""
+        has_checkpoint = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        begun = "ledger" in read_record_if_any(self.path)
+        return not (begun or has_checkpoint or last_rows(self.path / METRICS, 1))
+
     def update(self, values: Mapping[str, Any]) -> None:
-        """Merge `values` into the record, atomically."""
+        """Merge `values` into the record, atomically; a failure is forgotten by the next start."""
         self.record = {"format": RECORD_FORMAT, **self.record, **values}
+        if self.record.get("status") != "failed":
+            self.record.pop("failure", None)
         write_record(self.path, self.record)
 
     def append(self, file: str, row: Mapping[str, Any]) -> None:

@@ -3,10 +3,30 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 Start = dict[str, Any]
+
+
+@dataclass
+class Allocation:
+    """The time allocated to the running start, of which one process may make several in turn."""
+
+    began_s: float = 0.0
+    """Age of the process at which the start before ended, s."""
+
+    def seconds(self) -> float:
+        """Return seconds since the process began, or since the start before ended."""
+        return process_age_s() - self.began_s
+
+    def end(self) -> None:
+        """Let the next start's time begin."""
+        self.began_s = process_age_s()
+
+
+ALLOCATION = Allocation()
 
 
 def process_age_s() -> float:

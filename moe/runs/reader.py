@@ -1,9 +1,11 @@
 """Reading run directories: what training runs left behind, checked and typed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.errors import InputError
 from data.storage.bounded_json import read_json, read_toml
 from moe.config.experiment import validated
 from moe.config.locating import EXPERIMENT_FILE
@@ -45,11 +47,34 @@ def read_run(path: Path) -> Run:
     )
 
 
+@dataclass(frozen=True)
+class UnreadableRun:
+    """A run directory that holds nothing to show, or cannot be read."""
+
+    path: Path
+    reason: str
+
+
 def read_runs(run_dirs: Sequence[Path]) -> list[Run]:
     """Read all run directories.
 
     Raises:
         ConfigError: One cannot be read, one is given twice, none or too many are given.
+    """
+    runs, unreadable = read_runs_apart(run_dirs)
+    if unreadable:
+        raise ConfigError(unreadable[0].reason)
+    return runs
+
+
+def read_runs_apart(run_dirs: Sequence[Path]) -> tuple[list[Run], list[UnreadableRun]]:
+    """Read all run directories; those that cannot be read come apart, with the reason.
+
+    One run of many that failed hides no other.
+
+    Raises:
+        ConfigError: None can be read, one does not exist or is given twice, none or too many are
+            given.
     """
     if not 1 <= len(run_dirs) <= MAX_RUNS:
         raise ConfigError(f"{len(run_dirs)} runs: a report compares 1 to {MAX_RUNS}")
@@ -57,8 +82,19 @@ def read_runs(run_dirs: Sequence[Path]) -> list[Run]:
     for path in run_dirs:
         if path.resolve() in seen:
             raise ConfigError(f"{path}: given twice; name each run once")
+        if not path.exists():
+            raise ConfigError(f"{path}: not a run directory (there is no such folder)")
         seen.add(path.resolve())
-    return [read_run(path) for path in run_dirs]
+    runs: list[Run] = []
+    unreadable: list[UnreadableRun] = []
+    for path in run_dirs:
+        try:
+            runs.append(read_run(path))
+        except InputError as error:
+            unreadable.append(UnreadableRun(path, str(error)))
+    if not runs:
+        raise ConfigError(unreadable[0].reason)
+    return runs, unreadable
 
 
 def _read_experiment(file: Path) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from moe.runs.source_state import source_state
 
 RECORD_FORMAT = 1
 LEDGER_KEYS = ("total_parameters", "active_parameters", "training_flops_per_token")
+# How a run may have ended that recorded no more than this.
+ENDED_EARLY = ("failed", "stopped")
 Record = dict[str, Any]
 
 
@@ -45,6 +47,11 @@ def read_record(run_dir: Path) -> Record:
             " moescale that wrote it"
         )
     ledger = record.get("ledger")
+    if ledger is None and record.get("status") in ENDED_EARLY:
+        raise ConfigError(
+            f"{run_dir}: {record['status']} before its first step"
+            f" ({record.get('failure') or 'the reason was not recorded'}): there is nothing to show"
+        )
     missing = [key for key in LEDGER_KEYS if not isinstance(ledger, dict) or key not in ledger]
     if missing:
         raise ConfigError(f"{file}: damaged, ledger lacks {', '.join(missing)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from parallel.measurement.measurement import Measurement
+from parallel.measurement.plain_text import printable
 
 FLOP_BOUND = "an upper bound: the run counted whole rows, not their documents"
 """What limits the FLOPs of some runs recorded before documents were counted."""
@@ -34,13 +35,13 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name given by the user, or the directory's."""
-        return str(self.record.get("name") or self.path.name)
+        """Name given by the user, or the directory's; safe to print, whoever wrote it."""
+        return printable(str(self.record.get("name") or self.path.name))
 
     @property
     def run_id(self) -> str:
         """Identifier of the run: its own, or its directory's name."""
-        return str(self.record.get("run_id") or self.path.name)
+        return printable(str(self.record.get("run_id") or self.path.name))
 
     @property
     def ledger(self) -> Mapping[str, Any]:
@@ -81,9 +82,19 @@ class Run:
         return int(self.experiment.get("train", {}).get("seed", 0))
 
     @property
+    def counts(self) -> Mapping[str, Any]:
+        """`tokens` and `positions` trained: the record's, or those of a run that has none yet.
+
+        A run on its way, or one that was killed, has them in its last metrics row.
+        """
+        if self.record.get("tokens") is not None:
+            return self.record
+        return self.metrics[-1] if self.metrics else {}
+
+    @property
     def tokens(self) -> int:
         """Tokens trained on."""
-        return int(self.record.get("tokens") or 0)
+        return int(self.counts.get("tokens") or 0)
 
     @property
     def flops_per_trained_token(self) -> float:

@@ -35,6 +35,8 @@ class TrainingLoop:
     log: MetricsLog
     saver: CheckpointSaver
     progress: TrainProgress
+    until_step: int | None = None
+    """Pause after this step, as if a signal had come."""
 
     def run(self, totals: RunTotals) -> Record:
         """Train what is left after `totals`, evaluate, save, and complete the record."""
@@ -44,12 +46,15 @@ class TrainingLoop:
         self._enter("train", totals)
         with stop_requests() as stop_requested:
             while totals.step < train.steps:
-                totals, stop = self._train_step(totals, stop_requested())
+                stop_here = totals.step + 1 == self.until_step
+                totals, stop = self._train_step(totals, stop_here or stop_requested())
                 if totals.step == train.steps:
                     break
                 if stop:
                     self._save(totals, is_last=True)
-                    self._finish("stopped", totals)
+                    record = self._finish("stopped", totals)
+                    if stop_here and not stop_requested():
+                        return record
                     raise TrainingStoppedError.after(totals.step)
                 if _is_due(train.eval_interval, totals.step):
                     self._evaluate(totals)
@@ -108,6 +113,8 @@ class TrainingLoop:
     def _enter(self, phase: Phase, totals: RunTotals) -> None:
         self.watchdog.beat(f"phase {phase} after step {totals.step}")
         self.callbacks.enter(phase)
+        if phase != "train" and self.conditions.probe is not None:
+            self.conditions.probe.repeat(totals.train_time_s)
 
     def _finish(self, status: str, totals: RunTotals, final_loss: float | None = None) -> Record:
         sections = self.callbacks.finish()

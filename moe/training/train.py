@@ -36,6 +36,7 @@ def train(  # noqa: PLR0913 - the one entry point of a run
     *,
     resume: bool = False,
     from_step: int | None = None,
+    until_step: int | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     progress: TrainProgress | None = None,
@@ -49,6 +50,7 @@ def train(  # noqa: PLR0913 - the one entry point of a run
         run_dir: Directory of the run's files.
         resume: Continue from the newest checkpoint, where there is one.
         from_step: Continue from this step's checkpoint instead.
+        until_step: Pause after this step; the run is then `stopped`, and can be resumed.
         callbacks: Meters; every rank has them in the same order.
         loggers: Show the run elsewhere, beside TensorBoard; used on rank 0 only.
         progress: Shows how training proceeds; used on rank 0 only.
@@ -94,6 +96,7 @@ def train(  # noqa: PLR0913 - the one entry point of a run
             ),
             saver=saver,
             progress=progress or NoProgress(),
+            until_step=until_step,
         )
         return loop.run(totals)
 

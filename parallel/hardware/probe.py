@@ -1,32 +1,88 @@
 """What the devices of this machine are and can do: described, and measured."""
 
+import contextlib
 import time
+from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import torch
 
+# Repeated matmuls may take this fraction of the time in which a run trains.
+MAX_PROBE_SHARE = 0.005
+# Matmuls of a repeated measurement; the first one of a run takes more, and one to warm up.
+NUM_REPEATED, NUM_FIRST = 3, 5
 
-def measure_matmul_rate(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+
+def measure_matmul_rate(
+    device: torch.device, dtype: torch.dtype, repeats: int = NUM_FIRST
+) -> dict[str, Any]:
     """Measure the rate of square matmuls, the peak that MFU is relative to.
 
-    Returns `flops_per_s` (median of several matmuls of 2 n^3 operations each) and its `source`.
+    Returns `flops_per_s` (median of `repeats` matmuls of 2 n^3 operations each) and its `source`.
     """
-    size = 8192 if device.type == "cuda" else 1024
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    b = torch.randn(size, size, device=device, dtype=dtype)
+    size = _matmul_size(device)
+    # A generator of its own: a run's random numbers must not depend on when this is measured.
+    random = torch.Generator(device).manual_seed(0)
+    a, b = (torch.randn(size, size, device=device, dtype=dtype, generator=random) for _ in range(2))
     times = []
-    for _ in range(6):
+    for _ in range(1 + repeats):
         _synchronize(device)
         begin = time.perf_counter()
         torch.mm(a, b)
         _synchronize(device)
         times.append(time.perf_counter() - begin)
-    median = sorted(times[1:])[len(times[1:]) // 2]
     name = str(dtype).removeprefix("torch.")
     return {
-        "flops_per_s": 2 * size**3 / median,
+        "flops_per_s": 2 * size**3 / median(times[1:]),
         "source": f"measured: {name} product of {size} x {size} matrices on this rank's device",
     }
+
+
+def _matmul_size(device: torch.device) -> int:
+    return 8192 if device.type == "cuda" else 1024
+
+
+@dataclass
+class MatmulProbe:
+    """The matmul rate of this rank's device, measured before a run and beside its steps.
+
+    The peak is the highest rate: what nothing disturbed. The median tells what the device could
+    do while the run was on it, and so whether two runs met the same machine.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    spent_s: float = 0.0
+    """Time taken by all measurements but the first."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """The peak, `flops_per_s`, with its `source` and the spread of the measurements."""
+
+    def __post_init__(self) -> None:
+        self._rates: list[float] = []
+        self._measure(NUM_FIRST)
+
+    def repeat(self, train_time_s: float) -> None:
+        """Measure once more, if all repetitions take little of `train_time_s` (s)."""
+        needed_s = (1 + NUM_REPEATED) * 2 * _matmul_size(self.device) ** 3 / min(self._rates)
+        if self.spent_s + needed_s > MAX_PROBE_SHARE * train_time_s:
+            return
+        begin = time.perf_counter()
+        # A run that needs all the memory is not disturbed.
+        with contextlib.suppress(torch.OutOfMemoryError):
+            self._measure(NUM_REPEATED)
+        self.spent_s += time.perf_counter() - begin
+
+    def _measure(self, repeats: int) -> None:
+        measured = measure_matmul_rate(self.device, self.dtype, repeats)
+        self._rates.append(measured["flops_per_s"])
+        self.record.update(
+            flops_per_s=max(self._rates),
+            source=measured["source"],
+            measurements=len(self._rates),
+            median_flops_per_s=median(self._rates),
+            lowest_flops_per_s=min(self._rates),
+        )
 
 
 def _synchronize(device: torch.device) -> None:

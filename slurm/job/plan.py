@@ -11,6 +11,7 @@ from typing import Any
 
 from data.dotted_keys import apply_override
 from moe.config.experiment import Experiment, load_experiment, validated
+from moe.config.power_csv import check_power_csv
 from moe.config.slurm import SlurmConfig
 from moe.config.toml_file import read_toml
 from slurm.errors import JobError
@@ -64,9 +65,13 @@ def plan_training(
 
     Raises:
         JobError: They cannot run like this; the message names file and key.
+        ConfigError: The same of a file of power samples.
     """
     files = experiment_files(sources)
     experiments = [load_experiment(path, overrides) for path in files]
+    for one in experiments:
+        if one.energy.power_csv is not None:
+            check_power_csv(paths.work_dir / one.energy.power_csv)
     names = [f"{one.name}-{one.content_hash}" for one in experiments]
     _refuse_duplicates(files, names)
     is_array = len(files) > 1 or any(path.is_dir() for path in sources)

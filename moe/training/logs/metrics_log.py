@@ -16,7 +16,7 @@ from moe.routing.statistics import RoutingStatistics
 from moe.runs.callbacks import Logger
 from moe.runs.directory import RunDirectory
 from moe.runs.files import EVALUATIONS, EXPERT_LOAD, METRICS, ROUTING, ROUTING_MAPS
-from moe.runs.goodput import process_age_s
+from moe.runs.goodput import ALLOCATION
 from moe.runs.json_lines import Row, finite
 from moe.training.logs.aux_losses import pop_mean_aux_losses
 from moe.training.logs.callback_list import CallbackList
@@ -137,7 +137,7 @@ class MetricsLog:
             **self._conditions.speed(interval.flops, interval.seconds),
             "data_stall_s": stall_s,
             "data_stall_share": stall_s / interval.seconds,
-            "allocated_s": process_age_s(),
+            "allocated_s": ALLOCATION.seconds(),
         }
 
     def _longest_stall_s(self) -> float:

@@ -8,7 +8,7 @@ import torch
 from moe.config.experiment import Experiment
 from moe.runs.directory import RunDirectory
 from moe.runs.files import EVALUATIONS
-from moe.runs.goodput import Start, append_start, close_start, goodput, process_age_s
+from moe.runs.goodput import ALLOCATION, Start, append_start, close_start, goodput
 from moe.runs.json_lines import finite
 from moe.runs.record import new_record, utc_now
 from moe.training.logs.totals import RunTotals
@@ -30,7 +30,7 @@ def open_start(
         "threads": torch.get_num_threads(),
         "first_step": totals.step,
         "first_tokens": totals.tokens,
-        "allocated_s": process_age_s(),
+        "allocated_s": ALLOCATION.seconds(),
     }
     return append_start(run.record.get("starts", []), last_row, start)
 
@@ -75,9 +75,10 @@ def record_end(  # noqa: PLR0913 - what there is to record
     starts = close_start(
         run.record["starts"],
         tokens=totals.tokens,
-        allocated_s=process_age_s(),
+        allocated_s=ALLOCATION.seconds(),
         ended=status,
     )
+    ALLOCATION.end()
     run.update(
         {
             "status": status,
@@ -91,6 +92,7 @@ def record_end(  # noqa: PLR0913 - what there is to record
             "wall_time_s": totals.train_time_s,
             "tokens_per_s": totals.tokens / totals.train_time_s,
             **conditions.speed(totals.training_flops, totals.train_time_s),
+            "peak": conditions.peak,
             "final_loss": final_loss,
             "train_loss": finite(totals.train_loss),
             "starts": starts,

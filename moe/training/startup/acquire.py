@@ -41,7 +41,7 @@ def acquired_run(  # noqa: PLR0913 - who holds it, and how it goes on
         yield run, checkpoint
     except BaseException as error:
         if run is not None:
-            _record_end(run, "stopped" if isinstance(error, TrainingStoppedError) else "failed")
+            _record_end(run, error)
         if isinstance(error, OSError):
             raise StorageError(
                 f"run directory {run_dir}: {error.strerror or error}: make room or repair it, then"
@@ -95,9 +95,14 @@ def _refusal(run_dir: Path, error: ConfigError | OSError) -> Exception:
     )
 
 
-def _record_end(run: RunDirectory, status: str) -> None:
-    """Record how the run ended, where storage still allows it."""
+def _record_end(run: RunDirectory, ended_by: BaseException) -> None:
+    """Record how the run ended, and of what it failed, where storage still allows it."""
+    ended: dict[str, Any] = {"status": "stopped"}
+    if not isinstance(ended_by, TrainingStoppedError):
+        # One line: reports show it.
+        reason = " ".join(str(ended_by).split()) or type(ended_by).__name__
+        ended = {"status": "failed", "failure": reason}
     try:
-        run.update({"status": status, "finished_at": utc_now()})
+        run.update({**ended, "finished_at": utc_now()})
     except OSError as error:
         print(f"moe: {run.path}: its record could not be written: {error}", file=sys.stderr)

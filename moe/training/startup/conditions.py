@@ -9,7 +9,7 @@ from moe.cost.ledger import Ledger, ledger
 from moe.training.startup.execution_report import execution_report, verify_execution
 from moe.training.trainer import Trainer
 from parallel.engine.megatron_version import MEGATRON_VERSION
-from parallel.hardware.probe import describe_device, measure_matmul_rate
+from parallel.hardware.probe import MatmulProbe, describe_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +20,15 @@ class RunConditions:
     ledger: Ledger
     peak: dict[str, Any]
     """Measured matmul rate of this rank's device (`flops_per_s`, and how it was measured)."""
+    probe: MatmulProbe | None = None
+    """Measures it again beside the steps, and keeps `peak` up to date."""
     execution: dict[str, Any]
     """As of `execution_report`."""
 
     def speed(self, training_flops: float | None, seconds: float) -> dict[str, float | None]:
         """Return `flops_per_s` of each rank, and `mfu`: its fraction of the peak.
+
+        `mfu` is `None` where it would be above 1: the peak was not measured undisturbed.
 
         Args:
             training_flops: Of all ranks; None: not counted, and so are both.
@@ -33,7 +37,8 @@ class RunConditions:
         if training_flops is None:
             return {"flops_per_s": None, "mfu": None}
         flops_per_s = training_flops / seconds / self.num_ranks
-        return {"flops_per_s": flops_per_s, "mfu": flops_per_s / self.peak["flops_per_s"]}
+        mfu = flops_per_s / self.peak["flops_per_s"]
+        return {"flops_per_s": flops_per_s, "mfu": mfu if mfu <= 1 else None}
 
 
 def measure_conditions(trainer: Trainer) -> RunConditions:
@@ -44,13 +49,14 @@ def measure_conditions(trainer: Trainer) -> RunConditions:
     """
     experiment = trainer.experiment
     dtype = torch.bfloat16 if experiment.precision.dtype == "bf16" else torch.float32
-    peak = measure_matmul_rate(trainer.engine.device, dtype)
+    probe = MatmulProbe(trainer.engine.device, dtype)
     execution = execution_report(trainer)
     verify_execution(experiment, execution)
     return RunConditions(
         num_ranks=trainer.engine.world_size,
         ledger=ledger(experiment.model, experiment.train.seq_len),
-        peak=peak,
+        peak=probe.record,
+        probe=probe,
         execution=execution,
     )
 

@@ -127,6 +127,21 @@ def test_two_processes_train_the_same_model(experiment: Path, tmp_path: Path) ->
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
+def test_a_power_log_that_is_not_there_is_refused_before_anything_starts(
+    experiment: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    log = ("--set", "energy.source=csv", "--set", f"energy.power_csv={tmp_path}/pdu.csv")
+    for more in (("--dry-run",), ("--run-dir", run_dir)):
+        code, _, err = command("train", experiment, *log, *more)
+        assert code == 2
+        assert err.strip().splitlines() == [
+            f"moe: energy.power_csv = {tmp_path}/pdu.csv: No such file or directory: start its"
+            " logger first, or name its file"
+        ]
+    assert not run_dir.exists()
+
+
 def test_a_run_directory_in_use_is_refused(experiment: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     run_dir.mkdir()
@@ -250,6 +265,7 @@ def _small_demo(arguments: tuple[str, ...]) -> tuple[int, str, str]:
     """Run the demo on batches of a fourth; CI runs it as it is (`make demo`)."""
     from benchmarks import demo
 
+    demo.MIN_STEPS_A_TURN = 5
     demo._TRAIN |= {"global_batch_size": 2, "micro_batch_size": 2, "eval_sequences": 4}
     return run_command(arguments)
 
@@ -267,6 +283,10 @@ def test_demo_compares_two_models(tmp_path: Path) -> None:
     records = [json.loads(p.read_text()) for p in sorted(out.glob("runs/*/record.json"))]
     dense, sparse = records
     assert sparse["tokens"] == dense["tokens"]
+    # Trained in turns, dense, sparse, dense: what else the machine does meets both.
+    assert [len(record["starts"]) for record in records] == [2, 1]
+    assert [record["status"] for record in records] == ["finished"] * 2
+    assert dense["goodput"]["allocated_s"] >= dense["wall_time_s"]
     active = [record["ledger"]["active_parameters"] for record in records]
     assert active[1] == pytest.approx(active[0], rel=0.01)
     assert sparse["ledger"]["total_parameters"] > 1.5 * dense["ledger"]["total_parameters"]

@@ -39,6 +39,33 @@ def test_joules_by_phase_and_per_token(clock: FakeClock, tmp_path: Path) -> None
     assert (record["kind"], record["boundary"]) == ("measured", "GPU board")
 
 
+def test_the_total_is_as_sure_as_its_two_ends_however_many_phases(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """A reading between two phases is in both with opposite signs: it cancels in their sum."""
+    gpu, nvml = one_gpu(clock)
+    clock.advance(0.07)
+    ranks = Ranks([nvml_rank(nvml, "GPU-a", clock)], tmp_path)
+    ranks.start()
+    begin = clock.now
+    for step in range(30):
+        train(ranks, clock, 1, first=step + 1)
+        clock.advance(0.033)
+        ranks.phase("evaluate")
+        clock.advance(0.54)
+    end = clock.now
+    record = ranks.finish()
+    two_readings = 2 * 0.1 * 700  # each up to 0.1 s old, at the board's limit
+    assert record["total"]["uncertainty"] == pytest.approx(two_readings)
+    assert record["train"]["uncertainty"] == pytest.approx(30 * two_readings)
+    assert abs(record["total"]["value"] - gpu.watts * (end - begin)) <= two_readings
+
+    second = Ranks([nvml_rank(nvml, "GPU-a", clock)], tmp_path)
+    second.start()
+    train(second, clock, 2, first=31)
+    assert second.finish()["total"]["uncertainty"] == pytest.approx(2 * two_readings)
+
+
 def test_idle_power_is_measured_before_the_run(
     clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.energy.power_samples import PowerSamples, SampleFile
+from benchmarks.energy.sample_devices import covering
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
 from tests.support.power_log import write_power_log
 
@@ -55,6 +56,7 @@ def test_a_silent_logger_is_no_zero() -> None:
         ("time,watts\n1,-5\n", "line 2: -5 W is no power"),
         ("time,watts\nsoon,2\n", "line 2"),
         ("time,watts\n", "no samples yet"),
+        ("time,watts,device\n1,900,node\n1,400,accel0\n", '"node" covers "accel0".*log one'),
     ],
 )
 def test_a_damaged_file_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -63,3 +65,33 @@ def test_a_damaged_file_is_named(text: str, message: str, tmp_path: Path) -> Non
     with pytest.raises(SourceUnavailableError, match=message) as error:
         SampleFile(path)
     assert "bad.csv" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "pair"),
+    [
+        (("cpu", "memory", "node"), ("node", "cpu")),
+        (("nid1/node", "nid2/node", "nid2/accel0"), ("nid2/node", "nid2/accel0")),
+        (("psu-1", "psu-2", "Total"), ("Total", "psu-1")),
+        (("rack", "node1", "node2"), ("rack", "node1")),
+        (("node1", "node2", "node-3"), None),
+        (("pdu-1", "pdu-2"), None),
+        (("nid1/node", "nid2/node"), None),
+        (("accel0", "accel1", "cpu"), None),
+        (("",), None),
+    ],
+)
+def test_a_whole_and_its_parts_are_not_summed(
+    names: tuple[str, ...], pair: tuple[str, str] | None
+) -> None:
+    assert covering(names) == pair
+
+
+def test_sensors_that_always_agree_are_noted(tmp_path: Path) -> None:
+    rows = [(t, 300 + t, name) for t in range(12) for name in ("gpu0", "gpu1")]
+    path = write_power_log(tmp_path / "p.csv", *rows)
+    note = SampleFile(path).samples.info(path, note="samples").note
+    assert note is not None
+    assert note.startswith("samples; gpu0 and gpu1 read the same in every sample")
+    apart = write_power_log(tmp_path / "q.csv", *rows, (12, 1.0, "gpu0"), (12, 2.0, "gpu1"))
+    assert SampleFile(apart).samples.info(path, note="samples").note == "samples"

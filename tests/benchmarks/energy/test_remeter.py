@@ -38,6 +38,9 @@ def test_a_finished_run_is_metered_by_a_log(run: Path, tmp_path: Path) -> None:
     assert energy["per_token"]["value"] == pytest.approx(50_000 / (200 * 4096))
     assert (energy["kind"], energy["boundary"]) == ("measured", "pdu")
     assert "as dense as MLPerf's" in energy["note"]
+    # Samples a second apart, of at most 500 W: the two ends of the run, not those of each phase.
+    assert energy["total"]["uncertainty"] == pytest.approx(2 * 500)
+    assert energy["phases"]["idle"]["uncertainty"] == pytest.approx(2 * 2 * 500)
     record = json.loads((run / "record.json").read_text())
     assert record["energy"]["source"] == "csv"
     assert record["energy_own"]["source"] == "model"
@@ -73,3 +76,21 @@ def test_energy_is_shown_in_words(run: Path) -> None:
     refused = moe("energy", run, "--keep").exception
     assert getattr(refused, "exit_code", None) == 2
     assert "--power-csv FILE" in str(refused)
+
+
+def test_one_run_without_energy_hides_no_other(run: Path, tmp_path: Path) -> None:
+    failed = tmp_path / "failed"
+    failed.mkdir()
+    (failed / "record.json").write_text('{"format": 1, "status": "failed", "failure": "no meter"}')
+    done = moe("energy", failed, run, "--json")
+    assert done.exit_code == 0, done.output
+    first, second = json.loads(done.stdout)["runs"]
+    assert first["run"] == str(failed)
+    assert "failed before its first step (no meter)" in first["unknown"]
+    assert second["total"] == json.loads(moe("energy", run, "--json").stdout)["total"]
+    words = moe("energy", failed, run).stdout
+    assert "failed before its first step (no meter)" in words
+    assert "energy per trained token" in words
+    refused = moe("energy", failed).exception
+    assert getattr(refused, "exit_code", None) == 2
+    assert "failed before its first step" in str(refused)

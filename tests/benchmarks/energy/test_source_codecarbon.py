@@ -1,11 +1,13 @@
 """codecarbon as a source, by a fake of the calls that are used."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.energy.source import SourceLostError
-from benchmarks.energy.source_codecarbon import CodeCarbonSource, LatestEnergy
+from benchmarks.energy.source import SourceLostError, SourceUnavailableError
+from benchmarks.energy.source_codecarbon import CodeCarbonSource, LatestEnergy, open_codecarbon
+from tests.support.fake_powercap import make_zone
 
 
 class FakeTracker:
@@ -34,3 +36,10 @@ def test_codecarbon_totals_are_modelled_and_read_once_a_node() -> None:
     tracker.locked = True
     with pytest.raises(SourceLostError, match="gave no total"):
         source.read_joules()
+
+
+def test_codecarbon_is_refused_where_it_would_sum_one_counter_twice(tmp_path: Path) -> None:
+    for die in range(2):
+        make_zone(tmp_path, f"intel-rapl:{die}", f"package-0-die-{die}", 7_000_000)
+    with pytest.raises(SourceUnavailableError, match=r'codecarbon#1379.*energy.source = "rapl"'):
+        open_codecarbon("node", tmp_path)

@@ -259,3 +259,49 @@ def test_command_prints_one_json_document(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["report", str(path), "-o", str(tmp_path / "o"), "--json"])
     assert result.exit_code == 0
     assert json.loads(result.stdout)["groups"][0]["label"] == "a"
+
+
+def failed_run(path: Path) -> Path:
+    path.mkdir()
+    record = {"format": 1, "status": "failed", "failure": "energy.power_csv: no such <file>"}
+    (path / "record.json").write_text(json.dumps(record))
+    return path
+
+
+def test_a_failed_run_stands_in_the_report_and_hides_no_other(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a", sparse=False, steps=4), failed_run(tmp_path / "b")]
+    done = CliRunner().invoke(
+        app, ["report", *map(str, runs), "-o", str(tmp_path / "out"), "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    content = json.loads(done.stdout)
+    assert [group["label"] for group in content["groups"]] == ["a"]
+    [left_out] = content["unreadable"]
+    assert left_out["run"] == str(runs[1])
+    assert "failed before its first step (energy.power_csv: no such <file>)" in left_out["reason"]
+    assert "left out: " in done.stderr
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "1 of 2 runs left out" in page
+    assert "no such &lt;file&gt;" in page
+    assert "## Runs left out" in (tmp_path / "out" / "report.md").read_text()
+    with pytest.raises(ConfigError, match="failed before its first step"):
+        write_report(runs[1:], tmp_path / "none")
+
+
+def test_a_run_that_failed_on_its_way_is_shown_as_far_as_it_came(tmp_path: Path) -> None:
+    """Its record has no totals: tokens are those of its last row, what it cost is unknown."""
+    died = make_run(tmp_path / "died", sparse=True, steps=4, final_loss=3.0)
+    record = json.loads((died / "record.json").read_text())
+    ended = ("steps", "tokens", "wall_time_s", "tokens_per_s", "flops_per_s", "mfu", "final_loss",
+             "train_loss", "energy")  # fmt: skip
+    kept = {key: value for key, value in record.items() if key not in ended}
+    (died / "record.json").write_text(json.dumps({**kept, "status": "failed"}))
+    good = make_run(tmp_path / "good", sparse=False, steps=4)
+    content = json.loads(write_report([died, good], tmp_path / "out").json.read_text())
+    [group] = [group for group in content["groups"] if group["label"] == "died"]
+    for quantity in ("tokens_per_s", "energy", "money"):
+        assert group["measurements"][quantity]["value"] is None
+    assert group["measurements"]["tokens"]["value"] == 4 * 4096
+    assert group["measurements"]["training_flops"]["value"] == 4 * 4096 * 13.2e6
+    assert "after 16.4 k tokens each" in content["finding"]
+    assert "an unknown time and an unknown energy" in content["finding"]

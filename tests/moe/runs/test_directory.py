@@ -1,5 +1,6 @@
 """A run's directory: who may write it, and what its record says of the code."""
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from moe.errors import ConfigError
+from moe.config.experiment import make_experiment
+from moe.errors import ConfigError, TrainingStoppedError
 from moe.runs.directory import RunDirectory
-from moe.runs.record import new_record
+from moe.runs.record import new_record, read_record_if_any
+from moe.training.startup.acquire import acquired_run
 
 EXPERIMENT: Any = SimpleNamespace(name="a", content_hash="0123abcd")
 
@@ -32,3 +35,46 @@ def test_record_of_a_commit_takes_no_lock_of_git(
     calls = (tmp_path / "calls").read_text().splitlines()
     assert len(calls) == 2
     assert all(call.startswith("--no-optional-locks ") for call in calls)
+
+
+def experiment(name: str = "a", **train: Any) -> Any:
+    train = {"steps": 4, "seq_len": 8, "global_batch_size": 1, **train}
+    return make_experiment({"name": name, "model": {"preset": "tiny"}, "train": train})
+
+
+def test_a_run_that_failed_before_its_first_step_leaves_the_directory_free(tmp_path: Path) -> None:
+    engine: Any = SimpleNamespace(is_main=True, world_size=1)
+    with (
+        pytest.raises(ValueError, match="no"),
+        acquired_run(tmp_path, experiment(), engine, False, None),
+    ):
+        raise ValueError("no\nmeter")
+    record = read_record_if_any(tmp_path)
+    assert (record["status"], record["failure"]) == ("failed", "no meter")
+    run = RunDirectory(tmp_path, experiment(seq_len=16), resume=False)
+    run.update({"status": "running", "ledger": {}})
+    run.release()
+    assert "failure" not in json.loads((tmp_path / "record.json").read_text())
+    with pytest.raises(ConfigError, match="already holds a run"):
+        RunDirectory(tmp_path, experiment(seq_len=16), resume=False)
+
+
+@pytest.mark.parametrize("file", ["metrics.jsonl", "checkpoints/step-00000004/index.json"])
+def test_a_run_without_a_record_that_trained_is_not_taken(tmp_path: Path, file: str) -> None:
+    RunDirectory(tmp_path, experiment(), resume=False).release()
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text('{"step": 1, "tokens": 8}\n')
+    with pytest.raises(ConfigError, match="already holds a run"):
+        RunDirectory(tmp_path, experiment(), resume=False)
+
+
+def test_a_stop_is_no_failure(tmp_path: Path) -> None:
+    engine: Any = SimpleNamespace(is_main=True, world_size=1)
+    with (
+        pytest.raises(TrainingStoppedError),
+        acquired_run(tmp_path, experiment(), engine, False, None),
+    ):
+        raise TrainingStoppedError.after(3)
+    record = read_record_if_any(tmp_path)
+    assert record["status"] == "stopped"
+    assert "failure" not in record

@@ -11,7 +11,7 @@ import tomli_w
 from benchmarks.comparison.flop_convention import OWN_CONVENTION, WHOLE_ROWS, convention
 from benchmarks.comparison.quantities import BY_KEY
 from moe.errors import ConfigError
-from moe.runs.reader import read_run
+from moe.runs.reader import read_run, read_runs, read_runs_apart
 from parallel.measurement.measurement import comparable
 from tests.support.synthetic_runs import make_run
 
@@ -113,3 +113,33 @@ def test_damage_is_named(tmp_path: Path, file: str, text: str, message: str) -> 
 def test_not_a_run_directory(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a run directory"):
         read_run(tmp_path)
+
+
+def failed_run(path: Path, reason: str = "energy.source: no meter") -> Path:
+    path.mkdir()
+    (path / "record.json").write_text(
+        json.dumps({"format": 1, "status": "failed", "failure": reason})
+    )
+    return path
+
+
+def test_a_run_that_failed_at_its_start_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"failed before its first step \(energy.source: no me"):
+        read_run(failed_run(tmp_path / "a"))
+
+
+def test_of_many_runs_those_that_cannot_be_read_come_apart(tmp_path: Path) -> None:
+    good = make_run(tmp_path / "good", sparse=False, steps=5)
+    failed = failed_run(tmp_path / "failed")
+    (tmp_path / "slurm").mkdir()  # what `runs/*` names as well
+    runs, unreadable = read_runs_apart([failed, good, tmp_path / "slurm"])
+    assert [run.path for run in runs] == [good]
+    assert [run.path for run in unreadable] == [failed, tmp_path / "slurm"]
+    assert "no meter" in unreadable[0].reason
+    assert "not a run directory" in unreadable[1].reason
+    with pytest.raises(ConfigError, match="failed before"):
+        read_runs([good, failed])
+    with pytest.raises(ConfigError, match="failed before"):
+        read_runs_apart([failed])
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        read_runs_apart([good, tmp_path / "typo"])

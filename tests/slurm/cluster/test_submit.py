@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import moescale
 from moe.config.slurm import SlurmConfig
+from moe.errors import ConfigError
 from slurm.cluster.client import Client
 from slurm.cluster.control import cancel_tasks, requeue_tasks
 from slurm.cluster.submission_folder import all_submissions, find_submission, read_submission
@@ -395,3 +396,11 @@ def test_submission_is_found_by_id_folder_or_name(user: FakeClusterUser) -> None
     assert find(first.name[:8]) == first
     with pytest.raises(JobError, match=f"there: {first.name}, {second.name}"):
         find("gamma")
+
+
+def test_power_samples_are_looked_at_before_a_job_waits_for_them(user: FakeClusterUser) -> None:
+    path = user.write("metered", more='energy = {source = "csv", power_csv = "pdu.csv"}\n')
+    with pytest.raises(ConfigError, match=r"energy.power_csv = .*pdu.csv: No such file"):
+        user.plan(path)
+    (user.folder / "pdu.csv").write_text("time,watts\n")
+    user.plan(path)
