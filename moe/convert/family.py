@@ -56,11 +56,16 @@ class Family:
         Raises:
             ConfigError: A key is missing, or cannot be expressed here.
         """
-        values = self.read(config.with_defaults(CLASS_DEFAULTS[self.model_type]))
+        config = config.with_defaults(CLASS_DEFAULTS[self.model_type])
         try:
-            return ModelConfig.model_validate(values | {"mtp_layers": mtp_layers})
+            values = self.read(config) | {"mtp_layers": mtp_layers}
+            return ModelConfig.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(f"{config.origin}: {explain(error, ModelConfig)}") from None
+            fault = explain(error, ModelConfig)
+            if config.assumed:
+                taken = ", ".join(f"{key} = {value}" for key, value in config.assumed.items())
+                fault += f" (not stated, so as transformers' class has it: {taken})"
+            raise ConfigError(f"{config.origin}: {fault}") from None
 
     def config(self, model: ModelConfig) -> dict[str, Any]:
         """Return the `config.json` of a model.

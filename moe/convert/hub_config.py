@@ -20,6 +20,8 @@ class HubConfig:
         self, origin: str, values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
     ) -> None:
         self.origin, self.values, self.defaults = origin, values, defaults or {}
+        self.assumed: dict[str, Any] = {}
+        """Values of the class that were asked for so far, since the file does not state them."""
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> Self:
         """Return the same values with the defaults of a class."""
@@ -39,17 +41,22 @@ class HubConfig:
         """
         if key not in self.values and key not in self.defaults:
             raise ConfigError(f"{self.origin}: {key} is missing")
-        return self.values.get(key, self.defaults.get(key))
+        if key in self.values:
+            return self.values[key]
+        if self.defaults[key] is not None:
+            self.assumed[key] = self.defaults[key]
+        return self.defaults[key]
 
     def integer(
         self, key: str, *, alias: str | None = None, least: int = 1, most: int = LARGEST_SIZE
     ) -> int:
         """Return a whole number; `alias` is another key that some versions write for it."""
-        if alias is not None and alias in self.values:
-            if key not in self.values:
-                return self.integer(alias, least=least, most=most)
-            if self.values[alias] != self.values[key]:
-                raise ConfigError(f"{self.origin}: {key} and {alias} mean the same and differ")
+        if alias is not None and key not in self.values:
+            if alias not in self.values:
+                raise ConfigError(f"{self.origin}: {key} is missing (and so is {alias})")
+            return self.integer(alias, least=least, most=most)
+        if alias is not None and self.values.get(alias, self.values[key]) != self.values[key]:
+            raise ConfigError(f"{self.origin}: {key} and {alias} mean the same and differ")
         value = self._stated(key)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self._wrong(key, "a whole number")

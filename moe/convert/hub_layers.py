@@ -43,8 +43,8 @@ def window_model(config: HubConfig, default: list[str]) -> dict[str, Any]:
     interval = types.index(FULL) + 1
     if any((kind == FULL) != ((i + 1) % interval == 0) for i, kind in enumerate(types)):
         raise ConfigError(
-            f"{config.origin}: layer_types do not repeat some sliding layers and one full one:"
-            " they cannot be converted"
+            f"{config.origin}: layer_types (or max_window_layers) give no repeated pattern of"
+            " sliding layers and one full one: they cannot be converted"
         )
     return {"sliding_window": window, "full_attention_interval": interval}
 

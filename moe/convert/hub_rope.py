@@ -59,8 +59,10 @@ def _rope_table(config: HubConfig) -> HubConfig:
     """Return the table that counts: `rope_scaling`, then `rope_parameters`, then the class's."""
     origin = f"{config.origin}: rope"
     own = config.defaults.get("rope_parameters")
-    scaling, parameters = config.table("rope_scaling"), config.table("rope_parameters")
-    if not (scaling or parameters) and own and "rope_scaling" in config.values:
+    stated = config.table("rope_scaling")
+    if not stated and "rope_parameters" in config.values:
+        stated = config.table("rope_parameters")
+    if not stated and own and "rope_scaling" in config.values:
         major = config.transformers_major
         if major is None or major < 5:
             raise ConfigError(
@@ -68,7 +70,7 @@ def _rope_table(config: HubConfig) -> HubConfig:
                 f" {own['rope_type']} x{own['factor']:g} to 5: write"
                 ' {"rope_type": "default"}, or the table'
             )
-    return HubConfig(origin, scaling or parameters or own or {})
+    return HubConfig(origin, stated or own or {})
 
 
 def _kind(rope: HubConfig) -> str:
