@@ -1,10 +1,17 @@
 """The `[model]` section: architecture of a dense or sparse decoder-only Transformer."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data.frozen_model import FrozenModel
+
+LARGEST_SIZE = 2**40
+Size = Annotated[int, Field(gt=0, le=LARGEST_SIZE)]
+"""A dimension; what is larger is a typing error that would only fail much later."""
+MOST_LAYERS = 10_000
+Count = Annotated[int, Field(gt=0, le=MOST_LAYERS)]
+"""Layers or heads, each of which is built and mapped one by one."""
 
 
 class RopeConfig(FrozenModel):
@@ -18,7 +25,7 @@ class RopeConfig(FrozenModel):
     """Length extension: Llama 3.1's frequency scaling, or YaRN (arXiv:2309.00071)."""
     factor: float = Field(default=1.0, ge=1)
     """Extension factor over `original_max_seq_len`."""
-    original_max_seq_len: PositiveInt = 8192
+    original_max_seq_len: Size = 8192
     """Context the model was first trained with."""
     mscale: float = 1.0
     """YaRN attention scale."""
@@ -48,26 +55,29 @@ class RopeConfig(FrozenModel):
 class MlaConfig(FrozenModel):
     """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1)."""
 
-    q_lora_rank: PositiveInt | None = None
+    q_lora_rank: Size | None = None
     """Rank of the query compression; none: queries are projected directly."""
-    kv_lora_rank: PositiveInt
+    kv_lora_rank: Size
     """Rank of the joint key-value compression."""
-    qk_nope_head_dim: PositiveInt
+    qk_nope_head_dim: Size
     """Head dimensions without rotary embedding."""
-    qk_rope_head_dim: PositiveInt
+    qk_rope_head_dim: Size
     """Head dimensions with rotary embedding, shared by all heads on the key side."""
-    v_head_dim: PositiveInt
+    v_head_dim: Size
     """Value head dimension."""
+    norm_epsilon: float | None = Field(default=None, gt=0)
+    """Epsilon of the norms on the compressed queries and key-values (transformers' DeepSeek-V2 and
+    V3: always 1e-6). Default: the model's `norm_epsilon`."""
 
 
 class MoeConfig(FrozenModel):
     """Routed experts; without this table a model is dense."""
 
-    num_experts: int = Field(ge=2)
+    num_experts: int = Field(ge=2, le=100_000)
     """Routed experts a layer."""
-    top_k: PositiveInt
+    top_k: Size
     """Experts that see one token."""
-    expert_ffn_hidden_size: PositiveInt
+    expert_ffn_hidden_size: Size
     """Inner size of one routed expert."""
     shared_expert_ffn_hidden_size: int = Field(default=0, ge=0)
     """Inner size of all shared experts together; 0: none."""
@@ -75,7 +85,7 @@ class MoeConfig(FrozenModel):
     """Weight the shared experts by a learned sigmoid gate (Qwen2-MoE)."""
     first_dense_layers: int = Field(default=0, ge=0)
     """Leading layers that keep a dense feed-forward network."""
-    layer_interval: PositiveInt = 1
+    layer_interval: Size = 1
     """Of the layers after those, every n-th is sparse (counted from the first)."""
     score_function: Literal["softmax", "sigmoid"] = "softmax"
     """Router score."""
@@ -83,11 +93,11 @@ class MoeConfig(FrozenModel):
     """Make the chosen experts' weights sum to one before scaling."""
     scaling_factor: float = Field(default=1.0, gt=0)
     """Factor on the routed experts' weights."""
-    num_groups: PositiveInt | None = None
+    num_groups: Size | None = None
     """Group-limited routing: number of expert groups."""
-    group_top_k: PositiveInt | None = None
+    group_top_k: Size | None = None
     """Group-limited routing: groups that a token may reach."""
-    group_score_experts: PositiveInt | None = None
+    group_score_experts: Size | None = None
     """Group-limited routing: best experts whose scores, summed, rank a group (DeepSeek-V2: 1).
     Default: top_k / group_top_k (DeepSeek-V3)."""
     load_balancing: Literal["aux_loss", "seq_aux_loss", "global_aux_loss", "sinkhorn", "none"] = (
@@ -192,21 +202,21 @@ class ModelConfig(FrozenModel):
 
     preset: str | None = None
     """Shipped model to start from; see `moe presets`."""
-    num_layers: PositiveInt
+    num_layers: Count
     """Transformer layers (without multi-token-prediction layers)."""
-    hidden_size: PositiveInt
+    hidden_size: Size
     """Width of the residual stream."""
-    num_heads: PositiveInt
+    num_heads: Count
     """Attention heads."""
-    num_kv_heads: PositiveInt | None = None
+    num_kv_heads: Count | None = None
     """Key-value heads (grouped-query attention). Default: num_heads."""
-    head_dim: PositiveInt | None = None
+    head_dim: Size | None = None
     """Dimension of one head. Default: hidden_size / num_heads."""
-    ffn_hidden_size: PositiveInt | None = None
+    ffn_hidden_size: Size | None = None
     """Inner size of dense feed-forward networks (SwiGLU). Needed where a layer is dense."""
-    vocab_size: PositiveInt
+    vocab_size: Size
     """Rows of the embedding as built (pad it yourself for tensor parallelism)."""
-    max_seq_len: PositiveInt
+    max_seq_len: Size
     """Longest sequence the model is made for."""
     tie_embeddings: bool = False
     """Use the input embedding as LM head."""
@@ -221,15 +231,15 @@ class ModelConfig(FrozenModel):
     activation: Literal["swiglu", "clamped_swiglu"] = "swiglu"
     """`swiglu`: silu(gate) * up (arXiv:2002.05202). `clamped_swiglu` (GPT-OSS, arXiv:2508.10925):
     gate at most 7, up within +-7, then gate * sigmoid(1.702 gate) * (up + 1)."""
-    sliding_window: PositiveInt | None = None
+    sliding_window: Size | None = None
     """Tokens that a position of a sliding-window layer sees, itself included; none: all before."""
-    full_attention_interval: PositiveInt | None = None
+    full_attention_interval: Size | None = None
     """With `sliding_window`: every n-th layer sees all positions; none: every layer slides."""
     attention_sinks: bool = False
     """One learned logit a head in each softmax's denominator (GPT-OSS)."""
     init_std: float = Field(default=0.02, gt=0)
     """Standard deviation of initial weights; output projections: / sqrt(2 num_layers)."""
-    mtp_layers: int = Field(default=0, ge=0)
+    mtp_layers: int = Field(default=0, ge=0, le=MOST_LAYERS)
     """Multi-token-prediction layers (DeepSeek-V3, arXiv:2412.19437, section 2.2)."""
     mtp_loss_coefficient: float = Field(default=0.1, ge=0)
     """Weight of their mean loss in the training loss."""
@@ -291,6 +301,12 @@ class ModelConfig(FrozenModel):
         if self.mla is not None:
             return self.mla.qk_nope_head_dim + self.mla.qk_rope_head_dim
         return self.head_dim or self.hidden_size // self.num_heads
+
+    @property
+    def latent_norm_epsilon(self) -> float:
+        """Epsilon of latent attention's own norms, resolved."""
+        own = None if self.mla is None else self.mla.norm_epsilon
+        return self.norm_epsilon if own is None else own
 
     @property
     def value_head_dim(self) -> int:

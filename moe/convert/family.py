@@ -1,5 +1,6 @@
 """One family of Hugging Face models: what it can express, proven by reading it back."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,9 @@ from pydantic import ValidationError
 
 from moe.config.explain import explain
 from moe.config.model import ModelConfig, MoeConfig
+from moe.convert.class_defaults import CLASS_DEFAULTS
 from moe.convert.hub_config import HubConfig, common_hub
+from moe.convert.hub_rope import rope_hub
 from moe.convert.tensor_map import Names
 from moe.errors import ConfigError
 
@@ -40,7 +43,8 @@ class Family:
     """The class in transformers, without `ForCausalLM`."""
     names: Names = Names()
     read: Callable[[HubConfig], dict[str, Any]]
-    """`config.json` to `[model]` values, without multi-token prediction."""
+    """`config.json`, with its class's defaults, to `[model]` values without multi-token
+    prediction."""
     write: Callable[[ModelConfig], dict[str, Any]]
     """The values of `config.json` beside the common ones."""
     predicts: bool = False
@@ -52,10 +56,16 @@ class Family:
         Raises:
             ConfigError: A key is missing, or cannot be expressed here.
         """
+        config = config.with_defaults(CLASS_DEFAULTS[self.model_type])
         try:
-            return ModelConfig.model_validate(self.read(config) | {"mtp_layers": mtp_layers})
+            values = self.read(config) | {"mtp_layers": mtp_layers}
+            return ModelConfig.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(f"{config.origin}: {explain(error, ModelConfig)}") from None
+            fault = explain(error, ModelConfig)
+            if config.assumed:
+                taken = ", ".join(f"{key} = {value}" for key, value in config.assumed.items())
+                fault += f" (not stated, so as transformers' class has it: {taken})"
+            raise ConfigError(f"{config.origin}: {fault}") from None
 
     def config(self, model: ModelConfig) -> dict[str, Any]:
         """Return the `config.json` of a model.
@@ -67,6 +77,7 @@ class Family:
             "architectures": [f"{self.architecture}ForCausalLM"],
             "model_type": self.model_type,
             **common_hub(model),
+            **rope_hub(model.rope),
             **self.write(model),
         }
         mtp_layers = model.mtp_layers if self.predicts else 0
@@ -92,6 +103,8 @@ def functional_config(model: ModelConfig) -> dict[str, Any]:
         )
         values["moe"]["first_dense_layers"] = values["moe"]["layer_interval"] = None
         values["sparse_layers"] = model.sparse_layers
+    if model.mla is not None:
+        values["mla"]["norm_epsilon"] = model.latent_norm_epsilon
     if model.rope.scaling == "none":
         values["rope"] = {"theta": model.rope.theta, "fraction": model.rope.fraction}
     return values
@@ -103,12 +116,19 @@ def _differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -
         theirs = other.get(key)
         if isinstance(value, dict) and isinstance(theirs, dict):
             differences += _differences(value, theirs, f"{prefix}{key}.")
-        elif value != theirs:
+        elif not _is_same(value, theirs):
             is_table = isinstance(value, dict)
             differences.append(
                 f"[model.{prefix}{key}]" if is_table else f"{prefix}{key} = {value!r}"
             )
     return differences
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, but for the rounding of an attention factor to `mscale`."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-12)
+    return bool(one == other)
 
 
 def need_experts(model: ModelConfig) -> MoeConfig:

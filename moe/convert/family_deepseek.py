@@ -1,4 +1,4 @@
-"""DeepSeek's families of Hugging Face, and GLM's, whose experts are DeepSeek-V3's.
+"""Families of Hugging Face with DeepSeek's experts and latent attention.
 
 Sources: transformers 4.57 and 5 (`configuration_*.py`, `modeling_*.py`), read key by key.
 """
@@ -7,82 +7,108 @@ from typing import Any
 
 from moe.config.model import ModelConfig
 from moe.convert.family import Family, MisfitError, need_experts
-from moe.convert.family_dense import dense_model
-from moe.convert.hub_config import HubConfig, common_model
+from moe.convert.hub_config import HubConfig, common_model, sparse_pattern
+from moe.convert.hub_layers import listed_layers
+from moe.convert.hub_rope import rope_model
+from moe.convert.tensor_map import Names
+
+DEEPSEEK_NAMES = Names(has_empty_shared=True)
+LATENT_NORM_EPSILON = 1e-6
+"""Of `q_a_layernorm` and `kv_a_layernorm`, whatever `rms_norm_eps` says: their default."""
 
 
 def _experts(config: HubConfig) -> dict[str, Any]:
-    """Return the `[model.moe]` values that DeepSeek's families and GLM's state alike."""
-    inner = config.need("moe_intermediate_size")
+    """Return the `[model.moe]` values that all families with DeepSeek's experts state alike."""
+    inner = config.integer("moe_intermediate_size")
+    loss = "seq_aux_loss" if config.flag("seq_aux") else "aux_loss"
     return {
-        "num_experts": config.get("n_routed_experts") or config.need("num_local_experts"),
-        "top_k": config.need("num_experts_per_tok"),
+        "num_experts": config.integer("n_routed_experts", alias="num_local_experts", least=2),
+        "top_k": config.integer("num_experts_per_tok"),
         "expert_ffn_hidden_size": inner,
-        "shared_expert_ffn_hidden_size": inner * config.need("n_shared_experts"),
-        "first_dense_layers": config.get("first_k_dense_replace", 0),
-        "scaling_factor": config.get("routed_scaling_factor", 1.0),
-        "load_balancing": "seq_aux_loss",
-        "aux_loss_coefficient": config.get("aux_loss_alpha", 0.001),
+        "shared_expert_ffn_hidden_size": inner * config.integer("n_shared_experts", least=0),
+        "scaling_factor": config.number("routed_scaling_factor"),
+        "load_balancing": loss,
+        "aux_loss_coefficient": config.number("aux_loss_alpha"),
     }
 
 
-def _sigmoid_experts(config: HubConfig) -> dict[str, Any]:
+def sigmoid_experts(config: HubConfig) -> dict[str, Any]:
     """Return those of DeepSeek-V3's router: sigmoid scores, a balancing bias, perhaps groups."""
+    config.only("scoring_func", "sigmoid")
+    config.only("topk_method", "noaux_tc")
     values = _experts(config) | {
         "score_function": "sigmoid",
         "expert_bias": True,
-        "normalize_top_k": config.get("norm_topk_prob", True),
+        "normalize_top_k": config.flag("norm_topk_prob"),
     }
-    if config.get("n_group", 1) > 1:
-        groups = {"num_groups": config.need("n_group"), "group_top_k": config.need("topk_group")}
-        values |= groups | {"group_score_experts": 2}
+    if (config.integer_or_null("n_group") or 1) > 1:
+        values |= _groups(config) | {"group_score_experts": 2}
     return values
+
+
+def _groups(config: HubConfig) -> dict[str, int]:
+    return {"num_groups": config.integer("n_group"), "group_top_k": config.integer("topk_group")}
+
+
+def dense_first(config: HubConfig) -> dict[str, int]:
+    """Return the leading dense layers."""
+    return {"first_dense_layers": config.integer("first_k_dense_replace", least=0)}
 
 
 def _latent_model(config: HubConfig, moe: dict[str, Any]) -> dict[str, Any]:
     config.only("attention_bias", False)
     config.only("moe_layer_freq", 1)
     mla = {
-        key: config.get(key) if key == "q_lora_rank" else config.need(key)
-        for key in (
-            "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"
-        )
-    }  # fmt: skip
-    inner_dense = {"ffn_hidden_size": config.need("intermediate_size")}
-    return common_model(config) | inner_dense | {"mla": mla, "moe": moe}
+        key: config.integer(key)
+        for key in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+    }
+    return common_model(config) | {
+        "rope": rope_model(config, scales_softmax=True),
+        "ffn_hidden_size": config.integer("intermediate_size"),
+        "mla": mla
+        | {
+            "q_lora_rank": config.integer_or_null("q_lora_rank"),
+            "norm_epsilon": LATENT_NORM_EPSILON,
+        },
+        "moe": moe,
+    }
 
 
 def _read_deepseek_v2(config: HubConfig) -> dict[str, Any]:
     config.only("scoring_func", "softmax")
-    config.only("norm_topk_prob", False, why="transformers' DeepSeek-V2 never normalizes")
+    why = "transformers' DeepSeek-V2 never normalizes"
+    config.only("norm_topk_prob", False, None, why=why)
     config.only("topk_method", "greedy", "group_limited_greedy")
-    moe = _experts(config) | {"normalize_top_k": False}
-    if config.get("topk_method") == "group_limited_greedy":
-        groups = {"num_groups": config.need("n_group"), "group_top_k": config.need("topk_group")}
-        moe |= groups | {"group_score_experts": 1}
+    moe = _experts(config) | dense_first(config) | {"normalize_top_k": False}
+    if config.value("topk_method") == "group_limited_greedy":
+        moe |= _groups(config) | {"group_score_experts": 1}
     return _latent_model(config, moe)
 
 
 def _read_deepseek_v3(config: HubConfig) -> dict[str, Any]:
-    config.only("scoring_func", "sigmoid")
-    config.only("topk_method", "noaux_tc")
     config.only("rope_interleave", True)
-    return _latent_model(config, _sigmoid_experts(config))
+    return _latent_model(config, sigmoid_experts(config) | dense_first(config))
 
 
-def _read_glm4_moe(config: HubConfig) -> dict[str, Any]:
-    qk_norm = "head" if config.get("use_qk_norm", False) else "none"
-    return dense_model(config, rotated=0.5) | {
-        "qkv_bias": config.get("attention_bias", False),
-        "qk_norm": qk_norm,
-        "moe": _sigmoid_experts(config),
-    }
+def _read_glm4_moe_lite(config: HubConfig) -> dict[str, Any]:
+    config.only("rope_interleave", True)
+    dims = config.integer("qk_rope_head_dim")
+    config.only("head_dim", None, dims, why="it is qk_rope_head_dim to transformers")
+    default = ["dense"] + ["sparse"] * (config.num_layers - 1)
+    layers = listed_layers(config, "mlp_layer_types", default, {"dense", "sparse"})
+    pattern = sparse_pattern(config, [kind == "sparse" for kind in layers])
+    return _latent_model(config, sigmoid_experts(config) | pattern)
 
 
-def _write_experts(family: str, model: ModelConfig) -> dict[str, Any]:
+def write_experts(family: str, model: ModelConfig) -> dict[str, Any]:
+    """Return the `config.json` values of DeepSeek's experts.
+
+    Raises:
+        MisfitError: The shared experts are not whole ones.
+    """
     moe = need_experts(model)
     shared, rest = divmod(moe.shared_expert_ffn_hidden_size, moe.expert_ffn_hidden_size)
-    if rest or not shared:
+    if rest:
         size = f"shared_expert_ffn_hidden_size = {moe.shared_expert_ffn_hidden_size}"
         raise MisfitError(family, [size])
     return {
@@ -95,13 +121,22 @@ def _write_experts(family: str, model: ModelConfig) -> dict[str, Any]:
         "routed_scaling_factor": moe.scaling_factor,
         "norm_topk_prob": moe.normalize_top_k,
         "num_nextn_predict_layers": model.mtp_layers,
+        "aux_loss_alpha": moe.aux_loss_coefficient,
+        "seq_aux": moe.load_balancing == "seq_aux_loss",
     }
+
+
+def write_groups(model: ModelConfig) -> dict[str, Any]:
+    """Return the `config.json` values of groups where one group means none."""
+    moe = need_experts(model)
+    return {"n_group": moe.num_groups or 1, "topk_group": moe.group_top_k or 1}
 
 
 def _write_latent(family: str, model: ModelConfig) -> dict[str, Any]:
     if model.mla is None:
         raise MisfitError(family, ["model without [model.mla]"])
-    return model.mla.model_dump() | _write_experts(family, model) | {"attention_bias": False}
+    sizes = model.mla.model_dump(exclude={"norm_epsilon"})
+    return sizes | write_experts(family, model) | {"attention_bias": False}
 
 
 def _write_deepseek_v2(model: ModelConfig) -> dict[str, Any]:
@@ -114,48 +149,49 @@ def _write_deepseek_v2(model: ModelConfig) -> dict[str, Any]:
     }
 
 
+def _write_latent_sigmoid(family: str, model: ModelConfig) -> dict[str, Any]:
+    return (
+        _write_latent(family, model)
+        | write_groups(model)
+        | {
+            "scoring_func": need_experts(model).score_function,
+            "topk_method": "noaux_tc",
+            "rope_interleave": True,
+        }
+    )
+
+
 def _write_deepseek_v3(model: ModelConfig) -> dict[str, Any]:
-    moe = need_experts(model)
-    return _write_latent("deepseek_v3", model) | {
-        "scoring_func": moe.score_function,
-        "topk_method": "noaux_tc",
-        "n_group": moe.num_groups or 1,
-        "topk_group": moe.group_top_k or 1,
-        "rope_interleave": True,
-    }
+    return _write_latent_sigmoid("deepseek_v3", model)
 
 
-def _write_glm4_moe(model: ModelConfig) -> dict[str, Any]:
-    moe = need_experts(model)
-    return _write_experts("glm4_moe", model) | {
-        "head_dim": model.query_head_dim,
-        "attention_bias": model.qkv_bias,
-        "use_qk_norm": model.qk_norm == "head",
-        "partial_rotary_factor": model.rope.fraction,
-        "n_group": moe.num_groups or 1,
-        "topk_group": moe.group_top_k or 1,
-    }
+def _write_glm4_moe_lite(model: ModelConfig) -> dict[str, Any]:
+    layers = ["sparse" if sparse else "dense" for sparse in model.sparse_layers]
+    return _write_latent_sigmoid("glm4_moe_lite", model) | {"mlp_layer_types": layers}
 
 
 DEEPSEEK_FAMILIES = (
     Family(
         model_type="deepseek_v2",
         architecture="DeepseekV2",
+        names=DEEPSEEK_NAMES,
         read=_read_deepseek_v2,
         write=_write_deepseek_v2,
     ),
     Family(
         model_type="deepseek_v3",
         architecture="DeepseekV3",
+        names=DEEPSEEK_NAMES,
         read=_read_deepseek_v3,
         write=_write_deepseek_v3,
         predicts=True,
     ),
     Family(
-        model_type="glm4_moe",
-        architecture="Glm4Moe",
-        read=_read_glm4_moe,
-        write=_write_glm4_moe,
+        model_type="glm4_moe_lite",
+        architecture="Glm4MoeLite",
+        names=DEEPSEEK_NAMES,
+        read=_read_glm4_moe_lite,
+        write=_write_glm4_moe_lite,
         predicts=True,
     ),
 )

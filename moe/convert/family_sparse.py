@@ -1,4 +1,4 @@
-"""Sparse families of Hugging Face with grouped-query attention and softmax routers.
+"""Sparse families of Hugging Face with grouped-query attention and a router of their own.
 
 Sources: transformers 4.57 and 5 (`configuration_*.py`, `modeling_*.py`), read key by key.
 """
@@ -7,20 +7,31 @@ from typing import Any
 
 from moe.config.model import ModelConfig
 from moe.convert.family import Family, need_experts
-from moe.convert.family_dense import dense_model
-from moe.convert.hub_config import HubConfig, common_model, grouped_queries, sparse_pattern
+from moe.convert.family_dense import attention_model, dense_model, switched_windows_hub
+from moe.convert.hub_config import HubConfig, sparse_pattern
+from moe.convert.hub_layers import (
+    FULL,
+    SLIDING,
+    layer_types_hub,
+    switched_windows,
+    window_model,
+)
 from moe.convert.tensor_map import Names
 from moe.errors import ConfigError
 
 
-def _experts(config: HubConfig, inner: str) -> dict[str, Any]:
-    """Return the `[model.moe]` values that all of these state alike; `inner` names the size."""
+def _experts(
+    config: HubConfig, inner: str, count: str = "num_local_experts", alias: str = "num_experts"
+) -> dict[str, Any]:
+    """Return the `[model.moe]` values that all of these state alike; `inner` names the size.
+
+    transformers reads the family's own key for the number of experts, and one other.
+    """
     return {
-        # The key of some families changed between transformers 4 and 5.
-        "num_experts": config.get("num_experts") or config.need("num_local_experts"),
-        "top_k": config.need("num_experts_per_tok"),
-        "expert_ffn_hidden_size": config.need(inner),
-        "aux_loss_coefficient": config.get("router_aux_loss_coef", 0.001),
+        "num_experts": config.integer(count, alias=alias, least=2),
+        "top_k": config.integer("num_experts_per_tok"),
+        "expert_ffn_hidden_size": config.integer(inner),
+        "aux_loss_coefficient": config.number("router_aux_loss_coef"),
     }
 
 
@@ -36,14 +47,10 @@ def _experts_hub(model: ModelConfig, count: str, inner: str) -> dict[str, Any]:
 
 
 def _read_mixtral(config: HubConfig) -> dict[str, Any]:
-    return (
-        common_model(config)
-        | grouped_queries(config)
-        | {
-            "sliding_window": config.get("sliding_window"),
-            "moe": _experts(config, "intermediate_size"),
-        }
-    )
+    return attention_model(config) | {
+        "sliding_window": config.integer_or_null("sliding_window"),
+        "moe": _experts(config, "intermediate_size"),
+    }
 
 
 def _write_mixtral(model: ModelConfig) -> dict[str, Any]:
@@ -53,14 +60,32 @@ def _write_mixtral(model: ModelConfig) -> dict[str, Any]:
     }
 
 
+def _read_minimax_m2(config: HubConfig) -> dict[str, Any]:
+    config.only("scoring_func", "sigmoid")
+    moe = _experts(config, "intermediate_size")
+    return attention_model(config, is_partial=True) | {
+        "qk_norm": "full",
+        "moe": moe | {"score_function": "sigmoid", "expert_bias": True},
+    }
+
+
+def _write_minimax_m2(model: ModelConfig) -> dict[str, Any]:
+    return _experts_hub(model, "num_local_experts", "intermediate_size") | {
+        "head_dim": model.query_head_dim,
+        "partial_rotary_factor": model.rope.fraction,
+        "rotary_dim": int(model.query_head_dim * model.rope.fraction),
+        "scoring_func": "sigmoid",
+    }
+
+
 def _read_olmoe(config: HubConfig) -> dict[str, Any]:
-    config.only("clip_qkv")
+    config.only("clip_qkv", None)
     config.only("attention_bias", False)
-    return (
-        common_model(config)
-        | {"num_kv_heads": config.get("num_key_value_heads"), "qk_norm": "full"}
-        | {"moe": _experts(config, "intermediate_size") | _normalized(config)}
-    )
+    values = attention_model(config)
+    dims = values["hidden_size"] // values["num_heads"]
+    config.only("head_dim", None, dims, why="the norms of this family are hidden_size wide")
+    moe = _experts(config, "intermediate_size", "num_experts", "num_local_experts")
+    return values | {"head_dim": None, "qk_norm": "full", "moe": moe | _normalized(config)}
 
 
 def _write_olmoe(model: ModelConfig) -> dict[str, Any]:
@@ -69,72 +94,82 @@ def _write_olmoe(model: ModelConfig) -> dict[str, Any]:
 
 
 def _normalized(config: HubConfig) -> dict[str, bool]:
-    return {"normalize_top_k": config.get("norm_topk_prob", False)}
+    return {"normalize_top_k": config.flag("norm_topk_prob")}
 
 
 def _read_qwen_moe(config: HubConfig) -> dict[str, Any]:
-    config.only("use_sliding_window", False)
-    step, dense = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers", [])
-    sparse = [
-        i not in dense and (i + 1) % step == 0 for i in range(config.need("num_hidden_layers"))
-    ]
-    moe = _experts(config, "moe_intermediate_size") | _normalized(config)
-    return dense_model(config) | {"moe": moe | sparse_pattern(config, sparse)}
+    step, dense = config.integer("decoder_sparse_step"), config.items("mlp_only_layers", int) or []
+    sparse = [i not in dense and (i + 1) % step == 0 for i in range(config.num_layers)]
+    moe = _experts(config, "moe_intermediate_size", "num_experts", "num_local_experts")
+    return dense_model(config) | {"moe": moe | _normalized(config) | sparse_pattern(config, sparse)}
 
 
 def _write_qwen_moe(model: ModelConfig) -> dict[str, Any]:
     moe = need_experts(model)
     dense = [i for i, sparse in enumerate(model.sparse_layers) if not sparse]
     return _experts_hub(model, "num_experts", "moe_intermediate_size") | {
+        "head_dim": model.query_head_dim,
         "norm_topk_prob": moe.normalize_top_k,
         "intermediate_size": model.ffn_hidden_size or moe.expert_ffn_hidden_size,
         "decoder_sparse_step": 1,
         "mlp_only_layers": dense,
-        "use_sliding_window": False,
     }
 
 
 def _read_qwen2_moe(config: HubConfig) -> dict[str, Any]:
-    config.only("qkv_bias", True)
+    if config.flag("use_sliding_window") and config.value("layer_types") is None:
+        raise ConfigError(
+            f"{config.origin}: layer_types is missing: of use_sliding_window = true transformers 4"
+            " and 5 make different layers; write out which ones slide"
+        )
     values = _read_qwen_moe(config)
     shared = {
-        "shared_expert_ffn_hidden_size": config.need("shared_expert_intermediate_size"),
+        "shared_expert_ffn_hidden_size": config.integer("shared_expert_intermediate_size"),
         "shared_expert_gate": True,
     }
-    return values | {"head_dim": None, "qkv_bias": True, "moe": values["moe"] | shared}
+    return (
+        values
+        | switched_windows(config, [FULL] * config.num_layers)
+        | {"qkv_bias": config.flag("qkv_bias"), "moe": values["moe"] | shared}
+    )
 
 
 def _write_qwen2_moe(model: ModelConfig) -> dict[str, Any]:
-    moe = need_experts(model)
-    inner = moe.shared_expert_ffn_hidden_size
-    return _write_qwen_moe(model) | {"shared_expert_intermediate_size": inner}
+    inner = need_experts(model).shared_expert_ffn_hidden_size
+    return (
+        _write_qwen_moe(model)
+        | switched_windows_hub(model)
+        | {"shared_expert_intermediate_size": inner, "qkv_bias": model.qkv_bias}
+    )
 
 
 def _read_qwen3_moe(config: HubConfig) -> dict[str, Any]:
     config.only("attention_bias", False)
-    return _read_qwen_moe(config) | {"qk_norm": "head"}
+    window = config.integer_or_null("sliding_window")
+    slides = config.flag("use_sliding_window")
+    return _read_qwen_moe(config) | {
+        "qk_norm": "head",
+        "sliding_window": window if slides else None,
+    }
 
 
 def _write_qwen3_moe(model: ModelConfig) -> dict[str, Any]:
-    return _write_qwen_moe(model) | {"head_dim": model.query_head_dim}
+    slides = model.sliding_window is not None
+    windows = {"use_sliding_window": slides, "sliding_window": model.sliding_window}
+    return _write_qwen_moe(model) | windows
 
 
 def _read_gpt_oss(config: HubConfig) -> dict[str, Any]:
     config.only("attention_bias", True)
     config.only("swiglu_alpha", 1.702)
     config.only("swiglu_limit", 7.0)
-    layers = config.need("num_hidden_layers")
-    default = ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)]
-    if config.get("layer_types", default) != default:
-        raise ConfigError(f"{config.origin}: layer_types do not alternate sliding and full")
+    alternating = [FULL if i % 2 else SLIDING for i in range(config.num_layers)]
     return (
-        common_model(config)
-        | grouped_queries(config)
+        attention_model(config)
+        | window_model(config, alternating)
         | {
             "linear_bias": True,
             "activation": "clamped_swiglu",
-            "sliding_window": config.need("sliding_window"),
-            "full_attention_interval": 2,
             "attention_sinks": True,
             "moe": _experts(config, "intermediate_size"),
         }
@@ -142,17 +177,21 @@ def _read_gpt_oss(config: HubConfig) -> dict[str, Any]:
 
 
 def _write_gpt_oss(model: ModelConfig) -> dict[str, Any]:
-    types = ["full_attention" if w is None else "sliding_attention" for w in model.layer_windows]
-    return _experts_hub(model, "num_local_experts", "intermediate_size") | {
+    values = _experts_hub(model, "num_local_experts", "intermediate_size") | {
         "head_dim": model.query_head_dim,
         "sliding_window": model.sliding_window,
-        "layer_types": types,
+        "layer_types": layer_types_hub(model),
         "attention_bias": True,
         "swiglu_limit": 7.0,
     }
+    if model.rope.scaling == "none":
+        # To transformers 5, null is this class's own YaRN.
+        values["rope_scaling"] = {"rope_type": "default"}
+    return values
 
 
 _MIXTRAL = Names(mlp="block_sparse_moe", gate="w1", up="w3", down="w2")
+_MINIMAX = Names(mlp="block_sparse_moe", gate="w1", up="w3", down="w2", is_bias_in_router=False)
 _QWEN = Names(shared="shared_expert")
 _GPT_OSS = Names(router="router", fused_experts=True)
 
@@ -164,5 +203,6 @@ SPARSE_FAMILIES = tuple(
         ("qwen2_moe", "Qwen2Moe", _QWEN, _read_qwen2_moe, _write_qwen2_moe),
         ("qwen3_moe", "Qwen3Moe", Names(), _read_qwen3_moe, _write_qwen3_moe),
         ("gpt_oss", "GptOss", _GPT_OSS, _read_gpt_oss, _write_gpt_oss),
+        ("minimax_m2", "MiniMaxM2", _MINIMAX, _read_minimax_m2, _write_minimax_m2),
     )
 )

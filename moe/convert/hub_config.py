@@ -3,120 +3,168 @@
 Keys as in transformers 4.57 and 5; what our models cannot express is refused by key and value.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
-from moe.config.model import ModelConfig, RopeConfig
+from moe.config.model import LARGEST_SIZE, MOST_LAYERS, ModelConfig
 from moe.errors import ConfigError
 
 
 class HubConfig:
-    """The values of a `config.json`, asked for by key."""
+    """The values of a `config.json`, asked for by key.
 
-    def __init__(self, origin: str, values: dict[str, Any]) -> None:
-        self.origin, self.values = origin, values
+    A missing key has the default of the family's class; a null is a value of its own.
+    """
 
-    def need(self, key: str) -> Any:
-        """Return a value that must be there.
+    def __init__(
+        self, origin: str, values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+    ) -> None:
+        self.origin, self.values, self.defaults = origin, values, defaults or {}
+        self.assumed: dict[str, Any] = {}
+        """Values of the class that were asked for so far, since the file does not state them."""
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> Self:
+        """Return the same values with the defaults of a class."""
+        return type(self)(self.origin, self.values, defaults)
+
+    @property
+    def transformers_major(self) -> int | None:
+        """Major version of the transformers that wrote the file; None where it does not say."""
+        major = str(self.values.get("transformers_version")).partition(".")[0]
+        return int(major) if major.isdecimal() and len(major) < 4 else None
+
+    def value(self, key: str) -> Any:
+        """Return a value, or the class's default where the key is missing.
 
         Raises:
-            ConfigError: It is missing or null.
+            ConfigError: The key is missing, and the class has no default that could be meant.
         """
-        value = self.values.get(key)
-        if value is None:
+        if key not in self.values and key not in self.defaults:
             raise ConfigError(f"{self.origin}: {key} is missing")
+        if key in self.values:
+            return self.values[key]
+        if self.defaults[key] is not None:
+            self.assumed[key] = self.defaults[key]
+        return self.defaults[key]
+
+    def integer(
+        self, key: str, *, alias: str | None = None, least: int = 1, most: int = LARGEST_SIZE
+    ) -> int:
+        """Return a whole number; `alias` is another key that some versions write for it."""
+        if alias is not None and key not in self.values:
+            if alias not in self.values:
+                raise ConfigError(f"{self.origin}: {key} is missing (and so is {alias})")
+            return self.integer(alias, least=least, most=most)
+        if alias is not None and self.values.get(alias, self.values[key]) != self.values[key]:
+            raise ConfigError(f"{self.origin}: {key} and {alias} mean the same and differ")
+        value = self._stated(key)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._wrong(key, "a whole number")
+        if not least <= value <= most:
+            raise self._wrong(key, f"a number from {least} to {most}")
         return value
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return a value, or the default where it is missing or null."""
-        value = self.values.get(key)
-        return default if value is None else value
+    @property
+    def num_layers(self) -> int:
+        """Layers, few enough to be listed."""
+        return self.integer("num_hidden_layers", most=MOST_LAYERS)
+
+    def integer_or_null(self, key: str) -> int | None:
+        """Return a whole number from 1, or None where the file or the class says null."""
+        return None if self.value(key) is None else self.integer(key)
+
+    def number(self, key: str) -> float:
+        """Return a finite number."""
+        value = self._stated(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self._wrong(key, "a number")
+        if not abs(value) <= LARGEST_SIZE:  # nor is NaN
+            raise self._wrong(key, "a number of ordinary size")
+        return value
+
+    def number_or_null(self, key: str) -> float | None:
+        """Return a finite number, or None where the file or the class says null."""
+        return None if self.value(key) is None else self.number(key)
+
+    def flag(self, key: str) -> bool:
+        """Return true or false; null is false, as it is to transformers."""
+        value = self.value(key)
+        if value is not None and not isinstance(value, bool):
+            raise self._wrong(key, "true or false")
+        return bool(value)
+
+    def text(self, key: str) -> str:
+        """Return a string."""
+        value = self._stated(key)
+        if not isinstance(value, str):
+            raise self._wrong(key, "a string")
+        return value
+
+    def items(self, key: str, kind: type) -> list[Any] | None:
+        """Return a list of items of one kind, or None where the file or the class says null."""
+        value = self.value(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or any(type(item) is not kind for item in value):
+            raise self._wrong(key, f"a list of {kind.__name__}")
+        return value
+
+    def table(self, key: str) -> dict[str, Any] | None:
+        """Return an object, or None where it is null."""
+        value = self.value(key)
+        if value is not None and not isinstance(value, dict):
+            raise self._wrong(key, "an object")
+        return value
 
     def only(self, key: str, *allowed: Any, why: str = "no equivalent here") -> None:
-        """Refuse a value outside `allowed` (a missing or null one passes).
+        """Refuse a value outside `allowed`; a key that neither file nor class has passes.
 
         Raises:
             ConfigError: Names key, value and reason.
         """
-        value = self.values.get(key)
-        if value is not None and value not in allowed:
-            raise ConfigError(f"{self.origin}: {key} = {value!r} cannot be converted: {why}")
+        if key not in self.values and key not in self.defaults:
+            return
+        value = self.value(key)
+        if not any(value == one and type(value) is type(one) for one in allowed):
+            raise ConfigError(f"{self.origin}: {key} = {_shown(value)} cannot be converted: {why}")
+
+    def _stated(self, key: str) -> Any:
+        value = self.value(key)
+        if value is None:
+            raise ConfigError(f"{self.origin}: {key} is missing, or null: state it")
+        return value
+
+    def _wrong(self, key: str, wanted: str) -> ConfigError:
+        return ConfigError(f"{self.origin}: {key} = {_shown(self.value(key))}: wanted {wanted}")
 
 
-def common_model(config: HubConfig, *, rotated: float | None = None) -> dict[str, Any]:
-    """Return the `[model]` values that every family states alike.
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
-    `rotated` is the fraction of a head that the family rotates by default; none: it
-    always rotates entire heads.
-    """
-    config.only("hidden_act", "silu", why="feed-forward networks here are SwiGLU")
-    values = {
-        "num_layers": config.need("num_hidden_layers"),
-        "hidden_size": config.need("hidden_size"),
-        "num_heads": config.need("num_attention_heads"),
-        "vocab_size": config.need("vocab_size"),
-        "max_seq_len": config.need("max_position_embeddings"),
-        "norm_epsilon": config.need("rms_norm_eps"),
-        "tie_embeddings": config.get("tie_word_embeddings", False),
-        "init_std": config.get("initializer_range", 0.02),
-        "rope": _rope_model(config, rotated),
+
+def common_model(config: HubConfig) -> dict[str, Any]:
+    """Return the `[model]` values that every family states alike."""
+    config.only("hidden_act", "silu", "swish", why="feed-forward networks here are SwiGLU")
+    return {
+        "num_layers": config.num_layers,
+        "hidden_size": config.integer("hidden_size"),
+        "num_heads": config.integer("num_attention_heads"),
+        "vocab_size": config.integer("vocab_size"),
+        "max_seq_len": config.integer("max_position_embeddings"),
+        "norm_epsilon": config.number("rms_norm_eps"),
+        "tie_embeddings": config.flag("tie_word_embeddings"),
+        "init_std": config.number("initializer_range"),
     }
-    return values
 
 
 def grouped_queries(config: HubConfig) -> dict[str, Any]:
     """Return the values of grouped-query attention."""
+    is_sized = config.defaults.get("head_dim") is not None
     return {
-        "num_kv_heads": config.get("num_key_value_heads"),
-        "head_dim": config.get("head_dim"),
-    }
-
-
-def _rope_model(config: HubConfig, rotated: float | None) -> dict[str, Any]:
-    """Read `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (4)."""
-    stated = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    rope = HubConfig(f"{config.origin}: rope", stated)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    values = {"theta": rope.get("rope_theta", config.get("rope_theta", 10_000.0))}
-    if rotated is None:
-        for stated in (rope, config):
-            stated.only("partial_rotary_factor", 1, why="this family rotates whole heads")
-    else:
-        default = config.get("partial_rotary_factor", rotated)
-        values["fraction"] = rope.get("partial_rotary_factor", default)
-    if kind == "default":
-        return values
-    if kind not in {"llama3", "yarn"}:
-        raise ConfigError(
-            f"{rope.origin}: rope_type = {kind!r} cannot be converted: there are default, llama3"
-            " and yarn"
-        )
-    original = rope.get(
-        "original_max_position_embeddings", config.get("original_max_position_embeddings")
-    )
-    values |= {
-        "scaling": kind,
-        "factor": rope.need("factor"),
-        "original_max_seq_len": original or config.need("max_position_embeddings"),
-    }
-    if kind == "llama3":
-        return values | {
-            "low_frequency_factor": rope.need("low_freq_factor"),
-            "high_frequency_factor": rope.need("high_freq_factor"),
-        }
-    return values | _yarn_model(rope)
-
-
-def _yarn_model(rope: HubConfig) -> dict[str, Any]:
-    rope.only("attention_factor", why="YaRN's scale here follows from factor and mscale")
-    mscale, all_dim = rope.get("mscale", 0.0), rope.get("mscale_all_dim", 0.0)
-    if bool(mscale) != bool(all_dim):
-        raise ConfigError(f"{rope.origin}: mscale and mscale_all_dim go together")
-    return {
-        "mscale": mscale or 1.0,
-        "mscale_all_dim": all_dim,
-        "beta_fast": rope.get("beta_fast", 32.0),
-        "beta_slow": rope.get("beta_slow", 1.0),
-        "round_correction_range": rope.get("truncate", True),
+        "num_kv_heads": config.integer_or_null("num_key_value_heads"),
+        # Where the class has a size of its own, it does not know what to do with a null.
+        "head_dim": config.integer("head_dim") if is_sized else config.integer_or_null("head_dim"),
     }
 
 
@@ -134,32 +182,7 @@ def common_hub(model: ModelConfig) -> dict[str, Any]:
         "initializer_range": model.init_std,
         "hidden_act": "silu",
         "attention_dropout": 0.0,
-        "rope_theta": model.rope.theta,
-        "rope_scaling": _rope_hub(model.rope),
     }
-
-
-def _rope_hub(rope: RopeConfig) -> dict[str, Any] | None:
-    if rope.scaling == "none":
-        return None
-    values: dict[str, Any] = {
-        "rope_type": rope.scaling,
-        "factor": rope.factor,
-        "original_max_position_embeddings": rope.original_max_seq_len,
-    }
-    if rope.scaling == "llama3":
-        return values | {
-            "low_freq_factor": rope.low_frequency_factor,
-            "high_freq_factor": rope.high_frequency_factor,
-        }
-    values |= {
-        "beta_fast": rope.beta_fast,
-        "beta_slow": rope.beta_slow,
-        "truncate": rope.round_correction_range,
-    }
-    if rope.mscale_all_dim:
-        values |= {"mscale": rope.mscale, "mscale_all_dim": rope.mscale_all_dim}
-    return values
 
 
 def sparse_pattern(config: HubConfig, sparse: list[bool]) -> dict[str, int]:
@@ -176,7 +199,7 @@ def sparse_pattern(config: HubConfig, sparse: list[bool]) -> dict[str, int]:
     pattern = [i >= first and (i - first) % interval == 0 for i in range(len(sparse))]
     if pattern != sparse:
         raise ConfigError(
-            f"{config.origin}: decoder_sparse_step and mlp_only_layers give a pattern of sparse"
-            " layers that does not repeat: it cannot be converted"
+            f"{config.origin}: the sparse layers are a pattern that does not repeat: it cannot be"
+            " converted"
         )
     return {"first_dense_layers": first, "layer_interval": interval}

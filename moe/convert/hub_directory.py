@@ -1,15 +1,17 @@
 """Hugging Face's model directories, and names dealt over files."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from moe.convert.hub_config import HubConfig
+from moe.convert.hub_files import named_file, read_json_table
 from moe.errors import ConfigError
 from moe.storage.safetensors_io import TensorReader, TensorShape, Where
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
 
 
 class HubDirectory:
@@ -22,8 +24,8 @@ class HubDirectory:
             ConfigError: A file is missing, damaged, or would have to be unpickled.
         """
         self.directory = directory
-        path = directory / "config.json"
-        self.config = HubConfig(str(path), _read_json(path))
+        config = read_json_table(directory, CONFIG)
+        self.config = HubConfig(str(directory / CONFIG), config)
         self.shapes: dict[str, TensorShape] = {}
         self.dtypes: dict[str, str] = {}
         self._places: dict[str, TensorReader] = {}
@@ -31,16 +33,18 @@ class HubDirectory:
             self._open(path)
 
     def _files(self) -> list[Path]:
-        index = self.directory / "model.safetensors.index.json"
-        if index.is_file():
-            names = set(_read_json(index).get("weight_map", {}).values())
+        index = self.directory / INDEX
+        if index.exists() or index.is_symlink():
+            weight_map = HubConfig(str(index), read_json_table(self.directory, INDEX))
+            listed = list((weight_map.table("weight_map") or {}).values())
         else:
-            names = {path.name for path in self.directory.glob("*.safetensors")}
-        if not names:
+            listed = [path.name for path in self.directory.glob("*.safetensors")]
+        files = {named_file(self.directory, name) for name in listed}
+        if not files:
             pickled = any(self.directory.glob("*.bin"))
             reason = "only pickled weights, which are never read here" if pickled else "no weights"
             raise ConfigError(f"{self.directory}: {reason}: give a directory with *.safetensors")
-        return [self.directory / name for name in sorted(names)]
+        return sorted(files)
 
     def _open(self, path: Path) -> None:
         file = TensorReader(path)
@@ -54,16 +58,6 @@ class HubDirectory:
     def read(self, name: str, where: Where = ()) -> torch.Tensor:
         """Return a tensor or the block of it that slices name; only that is read."""
         return self._places[name].read(name, where)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return values
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}") from None
 
 
 def batched(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:

@@ -4,7 +4,6 @@ A converted checkpoint is a directory with the files of every checkpoint (moe/ch
 `model.toml`, and under `hub/` the small files that came with the model (tokenizer, configuration).
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +21,15 @@ from moe.checkpoint.index_format import FORMAT, TensorShard
 from moe.config.experiment import load_model
 from moe.config.locating import HUB_DIRECTORY, MODEL_FILE, model_file, tokenizer_file
 from moe.config.model import ModelConfig
-from moe.convert.hub_directory import HubDirectory, batched
-from moe.convert.registry import family_for, family_of
+from moe.convert.hub_checks import (
+    check_layer_count,
+    check_tensors,
+    prediction_layers,
+    raise_tensor_faults,
+)
+from moe.convert.hub_directory import CONFIG, INDEX, HubDirectory, batched
+from moe.convert.hub_files import read_json_table, regular_file
+from moe.convert.registry import family_for, family_of, known_family
 from moe.convert.tensor_map import BlockPair, TensorMap, tensor_map
 from moe.errors import ConfigError, disk_errors
 from moe.storage.safetensors_io import DTYPES, TensorShape, TensorWriter, Where, tensor_bytes
@@ -32,10 +38,10 @@ FILE_BYTES = 4 * 2**30
 KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
 """Small files stored with a model: tokenizer, chat template, generation defaults."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-SCALES = ("_scale_inv", "_scales", "_blocks")
-"""Endings of tensors that belong to quantized weights (DeepSeek-V3, GPT-OSS)."""
-IGNORED = (".rotary_emb.inv_freq",)
-"""Endings of tensors that old files keep and that follow from the configuration."""
+ONLY_TRAINED_WITH = ("attention_dropout", "output_router_logits", "router_jitter_noise")
+"""Keys that change training alone, which `[model]` does not have; they go back as they came."""
+FP32_KEPT = "e_score_correction_bias"
+"""Ending of tensors that transformers keeps in FP32 in a model of any number format."""
 
 ConvertProgress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -62,9 +68,11 @@ def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None
     """
     source = HubDirectory(directory)
     family = family_of(source.config)
-    model = family.model(source.config, _prediction_layers(source))
+    model = family.model(source.config, prediction_layers(source))
+    check_layer_count(source, model)
     mapping = tensor_map(model, family.names)
-    _check_tensors(source, mapping)
+    check_tensors(source, mapping)
+    small_files = _small_files(directory)
     with disk_errors(out), new_directory(out) as partial:
         write_checkpoint(
             partial,
@@ -74,7 +82,7 @@ def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None
             read=lambda pair: _stored_view(source.read(pair.theirs, pair.where), pair),
             progress=progress,
         )
-        _keep_small_files(directory, partial / HUB_DIRECTORY)
+        _keep_small_files(small_files, directory, partial / HUB_DIRECTORY)
     return _conversion(out, family.model_type, mapping)
 
 
@@ -118,7 +126,7 @@ def _to_hub(
     verify_files(checkpoint)
     model = checkpoint_model(checkpoint)
     original = _original_config(checkpoint)
-    chosen, values = family_for(model, family or original.get("model_type"))
+    chosen, values = family_for(model, family or known_family(original.get("model_type")))
     mapping = tensor_map(model, chosen.names)
     stored = StoredTensors(checkpoint, read_index(checkpoint))
     _check_checkpoint(stored, mapping)
@@ -127,8 +135,10 @@ def _to_hub(
     with disk_errors(out), new_directory(out) as partial:
         _write_hub(partial, mapping, stored, dtype, progress)
         _copy_small_files(checkpoint, partial)
-        values |= {key: original[key] for key in TOKEN_IDS if key in original}
-        write_json(partial / "config.json", values)
+        is_same = known_family(original.get("model_type")) == chosen.model_type
+        kept = (*TOKEN_IDS, *(ONLY_TRAINED_WITH if is_same else ()))
+        values |= {key: original[key] for key in kept if key in original}
+        write_json(partial / CONFIG, values)
     return _conversion(out, chosen.model_type, mapping)
 
 
@@ -200,9 +210,11 @@ def _write_hub(
         pairs.setdefault(pair.theirs, []).append(pair)
     sources = {name: name for name in mapping.theirs} | mapping.copies
     headers = {
-        name: (dtype or stored.dtype(pairs[source][0].ours), mapping.theirs[source])
-        for name, source in sources.items()
+        name: (_written_dtype(stored.dtype(pairs[of][0].ours), name, dtype), mapping.theirs[of])
+        for name, of in sources.items()
     }
+    usual = dtype or stored.dtype(mapping.pairs[0].ours)
+    headers |= {name: (usual, shape) for name, shape in mapping.empty.items()}
     sizes = {name: tensor_bytes(*header) for name, header in headers.items()}
     batches = list(batched(sizes, FILE_BYTES))
     weight_map, done, total = {}, 0, sum(sizes.values())
@@ -212,7 +224,8 @@ def _write_hub(
         target = TensorWriter(directory / file, {name: headers[name] for name in names})
         for name in names:
             kind, shape = headers[name]
-            target.write(name, _assembled(stored, pairs[sources[name]], kind, shape))
+            blocks = pairs.get(sources.get(name, name), [])
+            target.write(name, _assembled(stored, blocks, kind, shape))
             weight_map[name] = file
             done += sizes[name]
             if progress:
@@ -220,7 +233,14 @@ def _write_hub(
         target.close()
     if len(batches) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        write_json(directory / "model.safetensors.index.json", index)
+        write_json(directory / INDEX, index)
+
+
+def _written_dtype(stored: str, name: str, wanted: str | None) -> str:
+    """Return the number format to write a tensor in."""
+    if wanted is None or (name.endswith(FP32_KEPT) and DTYPES[wanted].itemsize < 4):
+        return stored
+    return wanted
 
 
 def _assembled(
@@ -247,52 +267,6 @@ def _viewed(tensor: torch.Tensor, where: Where, transposed: bool) -> torch.Tenso
     return block.transpose(-2, -1) if transposed else block
 
 
-def _prediction_layers(source: HubDirectory) -> int:
-    """Return the multi-token-prediction layers that the files really have."""
-    layers = source.config.need("num_hidden_layers")
-    count = int(source.config.get("num_nextn_predict_layers", 0))
-    has = [f"model.layers.{layers + i}.eh_proj.weight" in source.shapes for i in range(count)]
-    return count if all(has) else 0
-
-
-def _check_tensors(source: HubDirectory, mapping: TensorMap) -> None:
-    """Refuse files whose tensors are not exactly those of the model."""
-    copies = mapping.copies | {
-        name: of for name, of in mapping.possible_copies.items() if name in source.shapes
-    }
-    expected = mapping.theirs | {name: mapping.theirs[of] for name, of in copies.items()}
-    present = {n: s for n, s in source.shapes.items() if n in expected or not n.endswith(IGNORED)}
-    faults = {
-        "missing": [name for name in expected if name not in present],
-        "unknown": [name for name in present if name not in expected],
-        "misshapen": [
-            f"{name} {list(present[name])}, wanted {list(shape)}"
-            for name, shape in expected.items()
-            if name in present and present[name] != shape
-        ],
-    }
-    _check_number_formats(source)
-    _raise_faults(source.directory, faults)
-    for name, of in copies.items():
-        if not torch.equal(source.read(name), source.read(of)):
-            raise ConfigError(f"{source.directory}: tensor {name} is not the same as {of}")
-
-
-def _check_number_formats(source: HubDirectory) -> None:
-    """Refuse quantized files: by their numbers, or by the scales beside them."""
-    quantized = [
-        f"{name} {kind}"
-        for name, kind in source.dtypes.items()
-        if kind not in DTYPES or name.endswith(SCALES)
-    ]
-    if quantized:
-        raise ConfigError(
-            f"{source.directory}: the weights are quantized ({', '.join(quantized[:2])}, ...):"
-            " de-quantize them first (GPT-OSS: transformers' Mxfp4Config(dequantize=True), then"
-            " save_pretrained; DeepSeek-V3: fp8_cast_bf16.py of its repository)"
-        )
-
-
 def _check_checkpoint(stored: StoredTensors, mapping: TensorMap) -> None:
     wrong = [
         f"{key} {list(stored.shape(key))}, wanted {list(shape)}"
@@ -302,7 +276,7 @@ def _check_checkpoint(stored: StoredTensors, mapping: TensorMap) -> None:
     missing = [key for key in mapping.ours if key not in stored.shards]
     unknown = [key for key in stored.shards if key not in mapping.ours and _is_weight(key)]
     faults = {"missing": missing, "unknown": unknown, "misshapen": wrong}
-    _raise_faults(stored.directory, faults)
+    raise_tensor_faults(stored.directory, faults)
 
 
 def _is_weight(key: str) -> bool:
@@ -310,20 +284,21 @@ def _is_weight(key: str) -> bool:
     return key.startswith(("embedding.", "decoder.", "mtp.", "output_layer."))
 
 
-def _raise_faults(origin: Path, faults: dict[str, list[str]]) -> None:
-    lines = []
-    for kind, names in faults.items():
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            lines.append(f"{kind}: {', '.join(names[:3])}{more}")
-    if lines:
-        raise ConfigError(f"{origin}: tensors {'; '.join(lines)}")
+def _small_files(source: Path) -> list[str]:
+    """Return the names of the small files to keep.
+
+    Raises:
+        ConfigError: One is a link that leads outside, or nothing that can be copied.
+    """
+    names = {path.name for pattern in KEPT for path in source.glob(pattern) if not path.is_dir()}
+    for name in names:
+        regular_file(source, name)
+    return sorted(names - {INDEX})
 
 
-def _keep_small_files(source: Path, target: Path) -> None:
+def _keep_small_files(names: list[str], source: Path, target: Path) -> None:
     target.mkdir()
-    names = {path.name for pattern in KEPT for path in source.glob(pattern)}
-    for name in sorted(names - {"model.safetensors.index.json"}):
+    for name in names:
         shutil.copyfile(source / name, target / name)
 
 
@@ -336,9 +311,8 @@ def _copy_small_files(checkpoint: Path, target: Path) -> None:
 
 
 def _original_config(checkpoint: Path) -> dict[str, Any]:
-    path = checkpoint / HUB_DIRECTORY / "config.json"
-    values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return values
+    directory = checkpoint / HUB_DIRECTORY
+    return read_json_table(directory, CONFIG) if (directory / CONFIG).exists() else {}
 
 
 def _conversion(path: Path, family: str, mapping: TensorMap) -> Conversion:

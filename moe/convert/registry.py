@@ -7,12 +7,14 @@ from moe.config.presets.catalog import why_not
 from moe.convert.family import Family, MisfitError
 from moe.convert.family_deepseek import DEEPSEEK_FAMILIES
 from moe.convert.family_dense import DENSE_FAMILIES
+from moe.convert.family_glm import GLM_FAMILIES
 from moe.convert.family_sparse import SPARSE_FAMILIES
 from moe.convert.hub_config import HubConfig
 from moe.errors import ConfigError
 
 FAMILIES: dict[str, Family] = {
-    family.model_type: family for family in (*DENSE_FAMILIES, *SPARSE_FAMILIES, *DEEPSEEK_FAMILIES)
+    family.model_type: family
+    for family in (*DENSE_FAMILIES, *SPARSE_FAMILIES, *DEEPSEEK_FAMILIES, *GLM_FAMILIES)
 }
 ALIASES = {"kimi_k2": "deepseek_v3"}
 """Names in a `config.json` for what another family computes, tensor by tensor."""
@@ -24,7 +26,7 @@ def family_of(config: HubConfig) -> Family:
     Raises:
         ConfigError: It is none of those that can be converted.
     """
-    name = config.need("model_type")
+    name = config.text("model_type")
     family = FAMILIES.get(ALIASES.get(name, name))
     if family is None:
         if reason := why_not(name):
@@ -32,6 +34,12 @@ def family_of(config: HubConfig) -> Family:
         known = ", ".join((*FAMILIES, *ALIASES))
         raise ConfigError(f"{config.origin}: model_type = {name!r} is not one of {known}")
     return family
+
+
+def known_family(model_type: object) -> str | None:
+    """Return the family that computes what a `model_type` names; None where none is known."""
+    name = ALIASES.get(model_type, model_type) if isinstance(model_type, str) else None
+    return name if name in FAMILIES else None
 
 
 def family_for(model: ModelConfig, name: str | None = None) -> tuple[Family, dict[str, Any]]:
@@ -45,10 +53,11 @@ def family_for(model: ModelConfig, name: str | None = None) -> tuple[Family, dic
         ConfigError: The family, or each of them, lacks something; names it for the
             nearest.
     """
-    if name is not None and name not in FAMILIES:
+    known = known_family(name)
+    if name is not None and known is None:
         raise ConfigError(f"--family {name}: there are {', '.join(FAMILIES)}")
     misfits = []
-    for family in [FAMILIES[name]] if name else FAMILIES.values():
+    for family in [FAMILIES[known]] if known else FAMILIES.values():
         try:
             return family, family.config(model)
         except ConfigError as error:

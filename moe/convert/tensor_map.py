@@ -20,6 +20,10 @@ class Names:
     up: str = "up_proj"
     down: str = "down_proj"
     shared: str = "shared_experts"
+    is_bias_in_router: bool = True
+    """Where the balancing bias is: in the router, or beside it (MiniMax-M2)."""
+    has_empty_shared: bool = False
+    """Whether a model without shared experts has tensors of no numbers for them (DeepSeek)."""
     fused_experts: bool = False
     """All experts of a layer in one tensor, gate and up interleaved (GPT-OSS)."""
 
@@ -49,6 +53,8 @@ class TensorMap:
     """Their tensors that only repeat another (DeepSeek-V3's prediction layers)."""
     possible_copies: dict[str, str] = field(default_factory=dict)
     """Tensors that some files have, repeating another (a tied LM head)."""
+    empty: dict[str, TensorShape] = field(default_factory=dict)
+    """Their tensors without numbers, which some files leave out."""
 
     def same(self, ours: str, theirs: str, *shape: int) -> None:
         """Map a tensor to a tensor of the same shape."""
@@ -217,7 +223,8 @@ def _sparse_ffn(mapping: TensorMap, model: ModelConfig, names: Names, at: tuple[
     if model.linear_bias:
         mapping.same(f"{ours}.router.bias", f"{gate}.bias", experts)
     if moe.expert_bias:
-        mapping.same(f"{ours}.router.expert_bias", f"{gate}.e_score_correction_bias", experts)
+        place = gate if names.is_bias_in_router else theirs
+        mapping.same(f"{ours}.router.expert_bias", f"{place}.e_score_correction_bias", experts)
     if names.fused_experts:
         _fused_experts(mapping, model, at)
     else:
@@ -225,6 +232,10 @@ def _sparse_ffn(mapping: TensorMap, model: ModelConfig, names: Names, at: tuple[
     if inner := moe.shared_expert_ffn_hidden_size:
         shared = (f"{ours}.shared_experts", f"{theirs}.{names.shared}")
         _dense_ffn(mapping, model, shared, inner)
+    elif names.has_empty_shared:
+        shapes = {names.gate: (0, hidden), names.up: (0, hidden), names.down: (hidden, 0)}
+        for name, shape in shapes.items():
+            mapping.empty[f"{theirs}.{names.shared}.{name}.weight"] = shape
     if moe.shared_expert_gate:
         weight = f"{theirs}.{names.shared}_gate.weight"
         mapping.same(f"{ours}.shared_experts.gate_weight", weight, 1, hidden)

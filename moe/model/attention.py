@@ -167,9 +167,11 @@ class Attention(nn.Module):
         extra = 8 if self.softmax_offset is not None else 0
         scale = self.scale or (q.shape[-1] - extra) ** -0.5
         value_dim = v.shape[-1]
-        if value_dim != q.shape[-1]:
-            # Fused kernels need one head dimension (latent attention has two).
-            v = F.pad(v, (0, q.shape[-1] - value_dim))
+        # Fused kernels need one head dimension (latent attention has two).
+        width = max(q.shape[-1], value_dim)
+        q, k, v = (
+            x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1])) for x in (q, k, v)
+        )
         out = F.scaled_dot_product_attention(
             q,
             k,

@@ -24,6 +24,15 @@ class NamedLatentAttention(MLASelfAttention):  # type: ignore[misc]
     fused by Transformer Engine; DeepSeek-V2-Lite has none there (arXiv:2405.04434, appendix B).
     """
 
+    def __init__(self, config: Any, *args: Any, **values: Any) -> None:
+        super().__init__(config, *args, **values)
+        # megatron-core gives these norms the epsilon of all others. Transformer Engine's are fused
+        # into the projection behind them.
+        for name in ("q_layernorm", "kv_layernorm", "linear_q_up_proj", "linear_kv_up_proj"):
+            norm: Any = getattr(self, name, None)
+            if hasattr(norm, "eps"):
+                norm.eps = config.latent_norm_epsilon
+
     def _resolve_qk_norm_config(self, submodules: Any) -> dict[str, Any]:
         names = ("linear_q_proj", "linear_q_up_proj", "linear_kv_up_proj")
         norms = ("q_layernorm", "kv_layernorm")

@@ -73,7 +73,9 @@ def transformer_config(
     values |= _stage_values(model, layout) | _recompute_values(layout) | _fp8_values(precision)
     try:
         if model.mla is not None:
-            return MLATransformerConfig(**values, **_mla_values(model))
+            config = MLATransformerConfig(**values, **_mla_values(model))
+            config.latent_norm_epsilon = model.latent_norm_epsilon
+            return config
         config = TransformerConfig(**values)
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"megatron-core refuses this model in this layout: {error}") from None

@@ -13,7 +13,7 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -32,6 +32,14 @@ _OTHERS = {
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
     "BOOL": torch.bool,
 }  # fmt: skip
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
+    "C64": 64, "F64": 64, "I64": 64, "U64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+"""Bits of a number in every format that safetensors has."""
+_MOST_AXES = 64
+"""Of a tensor; torch has no more."""
 _HEADER_LIMIT = 100_000_000
 """Longest header that the library accepts."""
 
@@ -86,6 +94,37 @@ class TensorWriter:
         return self._hash.hexdigest()
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a name is twice in its header")
+    return values
+
+
+def _entry(name: str, value: object) -> tuple[str, TensorShape, int, int]:
+    """Return number format, shape, first and last offset of a header's entry."""
+    fields = value if isinstance(value, dict) else {}
+    dtype, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
+    bits = _BITS.get(dtype) if isinstance(dtype, str) else None
+    if bits is None:
+        raise ValueError(f"tensor {name} has the unknown number format {repr(dtype)[:60]}")
+    if not _are_sizes(shape, _MOST_AXES) or not _are_sizes(offsets, 2) or len(offsets) < 2:
+        raise ValueError(f"tensor {name} has no proper shape and offsets")
+    begin, end = offsets
+    if bits * math.prod(shape) != 8 * (end - begin):
+        raise ValueError(f"tensor {name} has not the size of its shape")
+    return str(dtype), tuple(shape), begin, end
+
+
+def _are_sizes(values: object, most: int) -> TypeGuard[list[int]]:
+    """Whether it is a list of at most `most` sizes."""
+    return (
+        isinstance(values, list)
+        and len(values) <= most
+        and all(type(n) is int and 0 <= n < 2**63 for n in values)
+    )
+
+
 class TensorReader:
     """A file's tensors, of which only what is asked for is read."""
 
@@ -100,27 +139,41 @@ class TensorReader:
         self.dtypes: dict[str, str] = {}
         self._ranges: dict[str, slice] = {}
         try:
+            # Opening a pipe would wait for a writer, and a device has no end.
+            if not path.is_file():
+                raise ValueError("not a regular file" if path.exists() else "no such file")
             self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
             self._read_header()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except RecursionError:
+            raise ConfigError(f"{path}: missing or damaged: its header is nested deeply") from None
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: missing or damaged: {error}") from None
 
     def _read_header(self) -> None:
         size = int.from_bytes(self._bytes[:8].tobytes(), "little")
         if size > min(_HEADER_LIMIT, self._bytes.size - 8):
             raise ValueError("its header is longer than the file")
-        header = json.loads(self._bytes[8 : 8 + size].tobytes())
+        header = json.loads(self._bytes[8 : 8 + size].tobytes(), object_pairs_hook=_distinct)
+        if not isinstance(header, dict):
+            raise ValueError("its header is no JSON object")
+        ranges: list[tuple[int, int, str]] = []
         for name, value in header.items():
             if name == "__metadata__":
                 continue
-            shape, (begin, end) = tuple(value["shape"]), value["data_offsets"]
-            kind = (DTYPES | _OTHERS).get(value["dtype"])
-            if not 0 <= begin <= end <= self._bytes.size - 8 - size:
-                raise ValueError(f"tensor {name} reaches over its end")
-            if kind is not None and kind.itemsize * math.prod(shape) != end - begin:
-                raise ValueError(f"tensor {name} has not the size of its shape")
-            self.shapes[name], self.dtypes[name] = shape, value["dtype"]
+            dtype, shape, begin, end = _entry(name, value)
+            self.shapes[name], self.dtypes[name] = shape, dtype
             self._ranges[name] = slice(8 + size + begin, 8 + size + end)
+            ranges.append((begin, end, name))
+        reached = 0
+        for begin, end, name in sorted(ranges):
+            if begin != reached:
+                raise ValueError(f"tensor {name} does not begin where the one before it ends")
+            reached = end
+        rest = self._bytes.size - 8 - size - reached
+        if rest < 0:
+            raise ValueError(f"tensor {max(ranges)[2]} reaches over its end")
+        if rest:
+            raise ValueError(f"{rest} bytes of it belong to no tensor")
 
     def read(self, name: str, where: Where = ()) -> torch.Tensor:
         """Return a tensor, or the block of it that slices name."""

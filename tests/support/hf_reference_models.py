@@ -101,6 +101,44 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "routed_scaling_factor": 1.5,
         },
     ),
+    "glm4_moe_lite": (
+        "Glm4MoeLite",
+        LATENT
+        | {
+            "v_head_dim": 20,
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 3,
+            "n_shared_experts": 1,
+            "q_lora_rank": 20,
+            "rms_norm_eps": 1e-2,
+        },
+    ),
+    "solar_open": (
+        "SolarOpen",
+        {
+            "head_dim": 16,
+            "attention_bias": True,
+            "moe_intermediate_size": 16,
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 3,
+        },
+    ),
+    "dots1": (
+        "Dots1",
+        {
+            "moe_intermediate_size": 16,
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 3,
+            "n_shared_experts": 2,
+            "first_k_dense_replace": 1,
+            "sliding_window": 24,
+            "max_window_layers": 0,
+        },
+    ),
+    "minimax_m2": (
+        "MiniMaxM2",
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16, "rotary_dim": 8},
+    ),
     "gpt_oss": (
         "GptOss",
         {
@@ -125,7 +163,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "mistral": ("Mistral", {"sliding_window": 24}),
-    "qwen2": ("Qwen2", {}),
+    "qwen2": ("Qwen2", {"head_dim": 12}),
     "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
 }
 LENGTH, PADDING = 160, 37

@@ -115,7 +115,9 @@ class SlowModel:
         return hidden + ffn(f"{at}.mlp", normed)
 
     def _norm(self, at: str, x: Tensor) -> Tensor:
-        scale = 1 / torch.sqrt((x * x).mean(-1, keepdim=True) + self.model.norm_epsilon)
+        latent = self.model.mla is not None and ".self_attention." in at
+        epsilon = self.model.latent_norm_epsilon if latent else self.model.norm_epsilon
+        scale = 1 / torch.sqrt((x * x).mean(-1, keepdim=True) + epsilon)
         return x * scale * self.weights[f"{at}.weight"]
 
     def _linear(self, at: str, x: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def test_wrong_tensors_are_named(
         ({"rope_scaling": {"type": "dynamic"}}, "rope_type = 'dynamic' cannot be converted"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope: low_freq_factor is miss"),
         (
-            {"rope_scaling": {"rope_type": "yarn", "factor": 8.0, "attention_factor": 2.0}},
+            {"rope_scaling": {"rope_type": "yarn", "factor": 1.0, "attention_factor": 2.0}},
             "attention_factor = 2.0 cannot be converted",
         ),
         (
