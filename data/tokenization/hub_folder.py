@@ -6,6 +6,7 @@ Code that `auto_map` names is never run, and nobody is asked whether to.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from data.errors import DataError
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+GENERATION_FILE = "generation_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
+EXTRA_TEMPLATES = "additional_chat_templates"
+"""Folder of further chat templates, `NAME.jinja`."""
 
 
 def hub_file(folder: Path, name: str) -> Path | None:
@@ -84,3 +89,19 @@ def refuse_tokenizer_code(folder: Path) -> None:
                 " code is never run: give a folder whose tokenizer.json needs none (where this"
                 " one's does, remove auto_map)"
             )
+
+
+def copy_hub_files(folder: Path, target: Path, patterns: tuple[str, ...]) -> None:
+    """Copy regular files whose names match, and further chat templates.
+
+    Raises:
+        DataError: One of them is a link that leads out of the folder, or no regular file.
+    """
+    names = {path.name for pattern in patterns for path in folder.glob(pattern)}
+    extra = folder / EXTRA_TEMPLATES
+    names |= {f"{EXTRA_TEMPLATES}/{path.name}" for path in extra.glob("*.jinja")}
+    for name in sorted(names):
+        file = hub_file(folder, name)
+        if file is not None:
+            (target / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, target / name)

@@ -78,11 +78,18 @@ class Tokenizer:
             return bytes(i for i in ids if i < NUM_BYTES).decode(errors="replace")
         return self._model.decode([int(i) for i in ids])
 
-    def token_id(self, token: str) -> int | None:
+    def token_id(self, token: str | None) -> int | None:
         """Return the id of a token of the vocabulary; None where there is no such token."""
-        if self._model is None:
-            return self.info.special_tokens.get(token)
+        if token is None or self._model is None:
+            return self.info.special_tokens.get(token or "")
         return self._model.token_to_id(token)
+
+    def token(self, index: int | None) -> str | None:
+        """Return the token of an id as the vocabulary spells it; None where there is none."""
+        if index is None or self._model is None:
+            names = {i: token for token, i in self.info.special_tokens.items()}
+            return None if index is None else names.get(index)
+        return self._model.id_to_token(index)
 
     @cached_property
     def prefix_ids(self) -> tuple[int, ...]:
@@ -188,6 +195,18 @@ def local_tokenizer(path: Path, eos_token: str | None = None) -> Tokenizer:
     if file is not None:
         return Tokenizer(_text_of(file), str(file), eos_token)
     return Tokenizer(_converted(path), str(path), eos_token)
+
+
+def same_tokenizer(file: Path, info: TokenizerInfo) -> bool:
+    """Return whether a `tokenizer.json` gives the ids of the tokenizer that a store names.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    text = _text_of(file)
+    if info.kind == "bytes" and eos_of_byte_level_json(text) is not None:
+        return True  # as models are exported with it
+    return hashlib.sha256(text.encode()).hexdigest() == info.sha256
 
 
 def _text_of(file: Path) -> str:

@@ -5,9 +5,8 @@ A converted checkpoint is a directory with the files of every checkpoint (moe/ch
 """
 
 import json
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from data.storage.new_directory import new_directory
 from moe.checkpoint.directory import STATE, use_checkpoint
 from moe.checkpoint.index import FORMAT, StoredTensors, TensorShard, read_index, write_index
 from moe.config.experiment import load_model
-from moe.config.locating import HUB_DIRECTORY, MODEL_FILE, model_file, tokenizer_file
+from moe.config.locating import HUB_DIRECTORY, MODEL_FILE, model_file
 from moe.config.model import ModelConfig
+from moe.convert.companions import companions_of, keep_small_files
 from moe.convert.hub_directory import HubDirectory, batched
 from moe.convert.registry import family_for, family_of
 from moe.convert.tensor_map import BlockPair, TensorMap, tensor_map
@@ -28,9 +28,6 @@ from moe.errors import ConfigError, disk_errors
 from moe.storage.safetensors_io import DTYPES, TensorShape, TensorWriter, Where, tensor_bytes
 
 FILE_BYTES = 4 * 2**30
-KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
-"""Small files stored with a model: tokenizer, chat template, generation defaults."""
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 SCALES = ("_scale_inv", "_scales", "_blocks")
 """Endings of tensors that belong to quantized weights (DeepSeek-V3, GPT-OSS)."""
 IGNORED = (".rotary_emb.inv_freq",)
@@ -49,6 +46,8 @@ class Conversion:
     tensors: int
     """Tensors of the Hugging Face side."""
     parameters: int
+    notes: tuple[str, ...] = ()
+    """What an export lacks, a line each."""
 
 
 def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None) -> Conversion:
@@ -73,7 +72,7 @@ def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None
             read=lambda pair: _stored_view(source.read(pair.theirs, pair.where), pair),
             progress=progress,
         )
-        _keep_small_files(directory, partial / HUB_DIRECTORY)
+        keep_small_files(directory, partial / HUB_DIRECTORY)
     return _conversion(out, family.model_type, mapping)
 
 
@@ -121,13 +120,13 @@ def _to_hub(
     stored = StoredTensors(checkpoint, read_index(checkpoint))
     _check_checkpoint(stored, mapping)
     number_format = dtype or stored.dtype(mapping.pairs[0].ours)
+    companions = companions_of(checkpoint, model)
     values["torch_dtype"] = str(DTYPES[number_format]).removeprefix("torch.")
     with disk_errors(out), new_directory(out) as partial:
         _write_hub(partial, mapping, stored, dtype, progress)
-        _copy_small_files(checkpoint, partial)
-        values |= {key: original[key] for key in TOKEN_IDS if key in original}
-        write_json(partial / "config.json", values)
-    return _conversion(out, chosen.model_type, mapping)
+        notes = companions.write(partial)
+        write_json(partial / "config.json", values | companions.token_ids)
+    return replace(_conversion(out, chosen.model_type, mapping), notes=tuple(notes))
 
 
 def checkpoint_model(checkpoint: Path) -> ModelConfig:
@@ -316,21 +315,6 @@ def _raise_faults(origin: Path, faults: dict[str, list[str]]) -> None:
             lines.append(f"{kind}: {', '.join(names[:3])}{more}")
     if lines:
         raise ConfigError(f"{origin}: tensors {'; '.join(lines)}")
-
-
-def _keep_small_files(source: Path, target: Path) -> None:
-    target.mkdir()
-    names = {path.name for pattern in KEPT for path in source.glob(pattern)}
-    for name in sorted(names - {"model.safetensors.index.json"}):
-        shutil.copyfile(source / name, target / name)
-
-
-def _copy_small_files(checkpoint: Path, target: Path) -> None:
-    """Give a model what came with it, or the tokenizer of the store it was trained on."""
-    if (checkpoint / HUB_DIRECTORY).is_dir():
-        shutil.copytree(checkpoint / HUB_DIRECTORY, target, dirs_exist_ok=True)
-    elif (tokenizer := tokenizer_file(checkpoint)) is not None:
-        shutil.copyfile(tokenizer, target / "tokenizer.json")
 
 
 def _original_config(checkpoint: Path) -> dict[str, Any]:

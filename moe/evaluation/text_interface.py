@@ -9,13 +9,17 @@ from data.chat.template import ChatTemplate
 from data.chat.template_loading import load_chat_template
 from data.store.manifest import Manifest
 from data.store.reader import Store
-from data.tokenization.hub_folder import TOKENIZER_CONFIG_FILE, hub_file, hub_json, named_token
+from data.tokenization.hub_folder import (
+    GENERATION_FILE,
+    TEMPLATE_FILE,
+    TOKENIZER_CONFIG_FILE,
+    hub_file,
+    hub_json,
+    named_token,
+)
 from data.tokenization.tokenizer import Tokenizer, local_tokenizer
 from moe.config.locating import HUB_DIRECTORY, hub_folder, tokenizer_file
 from moe.errors import ConfigError
-
-GENERATION_FILE = "generation_config.json"
-TEMPLATE_FILE = "chat_template.jinja"
 
 
 @dataclass(frozen=True, kw_only=True)
