@@ -66,6 +66,15 @@ def _json_object(path: Path) -> dict[str, Any] | None:
     return values if isinstance(values, dict) else None
 
 
+def tokenizer_settings(folder: Path, remedy: str = "mend it") -> dict[str, Any]:
+    """Return `tokenizer_config.json`, with the special tokens that older folders name apart.
+
+    Raises:
+        DataError: As `hub_json`.
+    """
+    return hub_json(folder, SPECIAL_TOKENS_FILE) | hub_json(folder, TOKENIZER_CONFIG_FILE, remedy)
+
+
 def named_token(settings: dict[str, Any], name: str) -> str | None:
     """Return the text of a token that settings name, such as `bos_token`."""
     value = settings.get(name)
@@ -97,7 +106,8 @@ def copy_hub_files(folder: Path, target: Path, patterns: tuple[str, ...]) -> Non
     Raises:
         DataError: One of them is a link that leads out of the folder, or no regular file.
     """
-    names = {path.name for pattern in patterns for path in folder.glob(pattern)}
+    matching = (path for pattern in patterns for path in folder.glob(pattern))
+    names = {path.name for path in matching if not path.is_dir()}
     extra = folder / EXTRA_TEMPLATES
     names |= {f"{EXTRA_TEMPLATES}/{path.name}" for path in extra.glob("*.jinja")}
     for name in sorted(names):

@@ -15,11 +15,10 @@ from data.errors import DataError
 from data.tokenization.bpe_cache import CachedBpeEncoder, Ids, library_ids, splits_before_spaces
 from data.tokenization.byte_level import NUM_BYTES, byte_level_json, eos_of_byte_level_json
 from data.tokenization.hub_folder import (
-    TOKENIZER_CONFIG_FILE,
     hub_file,
-    hub_json,
     named_token,
     refuse_tokenizer_code,
+    tokenizer_settings,
 )
 from data.tokenization.info import TOKENIZER_FILE, TokenizerInfo
 from data.tokenization.library_errors import library_errors
@@ -189,7 +188,7 @@ def local_tokenizer(path: Path, eos_token: str | None = None) -> Tokenizer:
         )
     refuse_tokenizer_code(path)
     if eos_token is None:
-        settings = hub_json(path, TOKENIZER_CONFIG_FILE, "mend it or pass --eos")
+        settings = tokenizer_settings(path, "mend it or pass --eos")
         eos_token = named_token(settings, "eos_token")
     file = hub_file(path, TOKENIZER_FILE)
     if file is not None:

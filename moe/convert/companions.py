@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.errors import InputError
 from data.storage.atomic import write_json, write_text
 from data.tokenization.hub_folder import (
     EXTRA_TEMPLATES,
@@ -45,7 +46,9 @@ class Companions:
     folder: Path | None
     """Small files of the original model."""
     language: TextInterface | None
-    """None where no tokenizer is known."""
+    """None where no tokenizer is known, or that of the original model cannot be used here."""
+    fault: str | None = None
+    """Why not."""
     is_trained_here: bool
     """Whether the model is a run's, not the original one."""
 
@@ -73,10 +76,8 @@ class Companions:
     def _write_settings(self, target: Path, language: TextInterface) -> list[str]:
         """Write the tokenizer's settings, its special tokens and its chat template."""
         tokens = special_tokens(language, self.folder)
-        settings = _with_tokens(self._original(TOKENIZER_CONFIG_FILE), tokens)
-        settings = {
-            "tokenizer_class": PLAIN_CLASS, "clean_up_tokenization_spaces": False, **settings,
-        }  # fmt: skip
+        original = self._original(TOKENIZER_CONFIG_FILE) or {"clean_up_tokenization_spaces": False}
+        settings = {"tokenizer_class": PLAIN_CLASS} | _with_tokens(original, tokens)
         length = settings.get("model_max_length")
         if self.is_trained_here or not isinstance(length, int) or length >= NO_LIMIT:
             settings["model_max_length"] = self.model.max_seq_len
@@ -90,6 +91,8 @@ class Companions:
         return notes
 
     def _why_no_tokenizer(self, target: Path) -> list[str]:
+        if self.fault is not None:
+            return [f"its tokenizer and settings are copied as they are: {self.fault}"]
         if "auto_map" in self._original(TOKENIZER_CONFIG_FILE):
             return [
                 "its tokenizer needs code of the original folder, which is neither run nor copied"
@@ -125,12 +128,20 @@ class Companions:
 
 def companions_of(checkpoint: Path, model: ModelConfig) -> Companions:
     """Return what belongs beside the tensors of a checkpoint."""
-    file = model_file(checkpoint)
-    known = tokenizer_file(checkpoint) is not None
+    file, folder = model_file(checkpoint), hub_folder(checkpoint)
+    language, fault = None, None
+    try:
+        if tokenizer_file(checkpoint) is not None:
+            language = text_interface_of(checkpoint)
+    except InputError as error:
+        if folder is None or not (folder / TOKENIZER_FILE).is_file():
+            raise
+        fault = str(error)
     return Companions(
         model=model,
-        folder=hub_folder(checkpoint),
-        language=text_interface_of(checkpoint) if known else None,
+        folder=folder,
+        language=language,
+        fault=fault,
         is_trained_here=file is not None and file.name == EXPERIMENT_FILE,
     )
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from data.tokenization.hub_folder import (
     GENERATION_FILE,
-    TOKENIZER_CONFIG_FILE,
     hub_json,
     named_token,
+    tokenizer_settings,
 )
 from moe.evaluation.text_interface import TextInterface
 
@@ -49,7 +49,7 @@ def token_ids(language: TextInterface, folder: Path | None) -> TokenIds:
 def special_tokens(language: TextInterface, folder: Path | None) -> dict[str, str | None]:
     """Return the tokens that the tokenizer's settings name; only such as its vocabulary has."""
     tokenizer = language.tokenizer
-    settings = {} if folder is None else hub_json(folder, TOKENIZER_CONFIG_FILE)
+    settings = {} if folder is None else tokenizer_settings(folder)
     pad_token = named_token(settings, "pad_token")
     return {
         "bos_token": tokenizer.token(language.bos_id),

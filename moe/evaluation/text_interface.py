@@ -16,6 +16,7 @@ from data.tokenization.hub_folder import (
     hub_file,
     hub_json,
     named_token,
+    tokenizer_settings,
 )
 from data.tokenization.tokenizer import Tokenizer, local_tokenizer
 from moe.config.locating import HUB_DIRECTORY, hub_folder, tokenizer_file
@@ -94,7 +95,7 @@ def _of_store(path: Path, folder: Path | None, *, with_folder_chat: bool) -> Tex
     """
     store = Store(path, Manifest.read(path))
     tokenizer, chat = store.tokenizer, store.manifest.chat
-    settings = {} if folder is None else hub_json(folder, TOKENIZER_CONFIG_FILE)
+    settings = {} if folder is None else tokenizer_settings(folder)
     form: ChatTemplate | None = None
     if chat is not None:
         form = ChatTemplate(chat.template, tokenizer, chat.names)
@@ -113,7 +114,7 @@ def _of_hub(folder: Path) -> TextInterface:
     return TextInterface(
         tokenizer=tokenizer,
         stop_ids=frozenset(stops if form is None else stops | form.stop_ids),
-        bos_token=named_token(hub_json(folder, TOKENIZER_CONFIG_FILE), "bos_token"),
+        bos_token=named_token(tokenizer_settings(folder), "bos_token"),
         chat=form,
     )
 
