@@ -16,6 +16,7 @@ from data.tokenization.bpe_cache import CachedBpeEncoder, Ids, library_ids, spli
 from data.tokenization.byte_level import NUM_BYTES, byte_level_json, eos_of_byte_level_json
 from data.tokenization.hub_folder import (
     hub_file,
+    hub_json,
     named_token,
     refuse_tokenizer_code,
     tokenizer_settings,
@@ -175,7 +176,7 @@ def local_tokenizer(path: Path, eos_token: str | None = None) -> Tokenizer:
     """Read a `tokenizer.json`, or a Hugging Face tokenizer folder.
 
     A folder without `tokenizer.json` (a SentencePiece model, a vocabulary with merges) is converted
-    by transformers.
+    by transformers. Of a token store, the end-of-document token is taken as well.
 
     Raises:
         DataError: Nothing readable there; names the remedy.
@@ -189,11 +190,17 @@ def local_tokenizer(path: Path, eos_token: str | None = None) -> Tokenizer:
     refuse_tokenizer_code(path)
     if eos_token is None:
         settings = tokenizer_settings(path, "mend it or pass --eos")
-        eos_token = named_token(settings, "eos_token")
+        eos_token = named_token(settings, "eos_token") or _store_end(path)
     file = hub_file(path, TOKENIZER_FILE)
     if file is not None:
         return Tokenizer(_text_of(file), str(file), eos_token)
     return Tokenizer(_converted(path), str(path), eos_token)
+
+
+def _store_end(folder: Path) -> str | None:
+    """Return the end-of-document token of a token store; None of another folder."""
+    described = hub_json(folder, "manifest.json").get("tokenizer")  # data/store/manifest.py
+    return named_token(described, "eos_token") if isinstance(described, dict) else None
 
 
 def same_tokenizer(file: Path, info: TokenizerInfo) -> bool:
