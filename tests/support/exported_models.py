@@ -10,7 +10,7 @@ from data.chat.template_loading import BUILT_IN
 from data.tokenization.tokenizer import train_bpe
 from moe.config.experiment import make_experiment
 from moe.convert.hugging_face import from_hub
-from moe.runs.hub_files import carry_hub_files
+from moe.runs.directory import RunDirectory
 from tests.support.hf_reference_models import make_model
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|begin|>")
@@ -62,11 +62,9 @@ def as_run(checkpoint: Path, store: Path, run: Path) -> Path:
         "data": {"store": str(store)},
         "train": {"steps": 1, "seq_len": 32, "global_batch_size": 1, "init": str(checkpoint)},
     }
-    run.mkdir()
-    (run / "experiment.toml").write_text(make_experiment(values).to_toml())
+    RunDirectory(run, make_experiment(values), resume=False).release()
     ignored = shutil.ignore_patterns("model.toml", "hub")
     shutil.copytree(checkpoint, run / "checkpoints/step-00000001", ignore=ignored)
-    carry_hub_files(checkpoint, run)
     return run
 
 
