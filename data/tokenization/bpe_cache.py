@@ -16,6 +16,9 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from data.errors import DataError
+from data.tokenization.library_errors import is_of_the_library
+
 Ids = NDArray[np.uint32]
 
 MAX_CACHED_SEGMENTS = 1 << 18
@@ -88,8 +91,20 @@ def _may_be_joined(segment: str) -> bool:
 
 
 def library_ids(model: tokenizers.Tokenizer, texts: Sequence[str]) -> list[Ids]:
-    """Return the ids of each text as the library gives them, without special tokens."""
-    encodings = model.encode_batch_fast(list(texts), add_special_tokens=False)
+    """Return the ids of each text as the library gives them, without special tokens.
+
+    Raises:
+        DataError: The vocabulary cannot express a text.
+    """
+    try:
+        encodings = model.encode_batch_fast(list(texts), add_special_tokens=False)
+    except BaseException as error:
+        if not is_of_the_library(error):
+            raise
+        raise DataError(
+            f"the tokenizer cannot encode a text ({error}): take one that covers every text, as"
+            " byte-level tokenizers do"
+        ) from None
     return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
 
@@ -97,19 +112,19 @@ def splits_before_spaces(text: str) -> bool:
     """Return whether a `tokenizer.json` allows its segments to be encoded one by one."""
     settings: dict[str, Any] = json.loads(text)
     model = settings["model"]
-    plain = model["type"] == "BPE" and not any(
+    plain = model.get("type") == "BPE" and not any(
         model.get(key) for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
     )
     if not plain or settings.get("normalizer") is not None:
         return False
-    if not all(token["special"] for token in settings.get("added_tokens", [])):
+    if not all(token.get("special") for token in settings.get("added_tokens", [])):
         return False
     before = settings.get("pre_tokenizer") or {"type": None}
     return _is_splitting(before.get("pretokenizers", [before]))
 
 
 def _is_splitting(steps: list[dict[str, Any]]) -> bool:
-    *first, last = steps
+    *first, last = steps or [{"type": None}]
     if last["type"] != "ByteLevel" or last["add_prefix_space"]:
         return False
     if last.get("use_regex", True):

@@ -1,10 +1,11 @@
 """Tokenizers: bytes, a BPE trained here, or any local `tokenizer.json`."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
@@ -12,12 +13,25 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data.errors import DataError
 from data.tokenization.bpe_cache import CachedBpeEncoder, Ids, library_ids, splits_before_spaces
+from data.tokenization.byte_level import NUM_BYTES, byte_level_json, eos_of_byte_level_json
+from data.tokenization.hub_folder import (
+    hub_file,
+    hub_json,
+    named_token,
+    refuse_tokenizer_code,
+    tokenizer_settings,
+)
 from data.tokenization.info import TOKENIZER_FILE, TokenizerInfo
+from data.tokenization.library_errors import library_errors
 
 EOS_TOKEN = "<|endoftext|>"
 USUAL_EOS_TOKENS = (EOS_TOKEN, "</s>", "<|end_of_text|>", "<eos>", "<|end▁of▁sentence|>", "[EOS]")
 BYTES_JSON = '{"kind": "bytes", "eos_id": 256}\n'
-NUM_BYTES = 256
+"""What a store of the byte tokenizer holds; `byte_level_json` is for readers of the format."""
+MAX_ID = 2**24
+"""Largest token id taken: some memory is needed for every id up to the largest."""
+_SOME_TEXT = "a word, Another; 12 more.\n\n\té 你好 "
+"""A text of which every vocabulary has a token."""
 
 
 class Tokenizer:
@@ -34,12 +48,17 @@ class Tokenizer:
         Raises:
             DataError: The text is no tokenizer, or no end-of-document token can be told.
         """
+        exported_bytes_eos = eos_of_byte_level_json(text)
+        if exported_bytes_eos is not None:  # the byte tokenizer, as models are exported with it
+            text, eos_token = BYTES_JSON, eos_token or exported_bytes_eos
         self.text = text
         self._model: tokenizers.Tokenizer | None = None
         if text != BYTES_JSON:
             self._model = _parse(text, origin)
-            self._cached = CachedBpeEncoder(self._model) if splits_before_spaces(text) else None
         self.info = self._describe(origin, eos_token)
+        self._cached: CachedBpeEncoder | None = None
+        if self._model is not None and splits_before_spaces(text):
+            self._cached = CachedBpeEncoder(self._model)
 
     def encode(self, text: str) -> Ids:
         """Return the ids of a text, without any special token."""
@@ -59,6 +78,36 @@ class Tokenizer:
             return bytes(i for i in ids if i < NUM_BYTES).decode(errors="replace")
         return self._model.decode([int(i) for i in ids])
 
+    def token_id(self, token: str | None) -> int | None:
+        """Return the id of a token of the vocabulary; None where there is no such token."""
+        if token is None or self._model is None:
+            return self.info.special_tokens.get(token or "")
+        return self._model.token_to_id(token)
+
+    def token(self, index: int | None) -> str | None:
+        """Return the token of an id as the vocabulary spells it; None where there is none."""
+        if index is None or self._model is None:
+            names = {i: token for token, i in self.info.special_tokens.items()}
+            return None if index is None else names.get(index)
+        return self._model.id_to_token(index)
+
+    @cached_property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """Tokens that the tokenizer's own template writes before a text: most often its BOS."""
+        if self._model is None:
+            return ()
+        try:
+            encoding = self._model.encode(_SOME_TEXT)
+        except Exception:  # words without a word for what is unknown: there is no template either
+            return ()
+        flagged = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+        return tuple(i for i, _ in takewhile(lambda token: token[1], flagged))
+
+    @property
+    def hub_text(self) -> str:
+        """The `tokenizer.json` that other programs read, with the same ids."""
+        return byte_level_json(self.info.eos_token) if self._model is None else self.text
+
     def _describe(self, origin: str, eos_token: str | None) -> TokenizerInfo:
         sha256 = hashlib.sha256(self.text.encode()).hexdigest()
         if self._model is None:
@@ -77,6 +126,11 @@ class Tokenizer:
             raise DataError(
                 f"{origin}: its vocabulary has no token {eos_token or 'that usually ends a text'}:"
                 " name the one that ends a document with --eos"
+            )
+        if max(ids.values()) > MAX_ID:
+            raise DataError(
+                f"{origin}: token id {max(ids.values())}: the largest taken here is {MAX_ID}:"
+                " number the tokens without such gaps"
             )
         added = self._model.get_added_tokens_decoder()
         special = {token.content: i for i, token in sorted(added.items()) if token.special}
@@ -122,22 +176,43 @@ def local_tokenizer(path: Path, eos_token: str | None = None) -> Tokenizer:
     """Read a `tokenizer.json`, or a Hugging Face tokenizer folder.
 
     A folder without `tokenizer.json` (a SentencePiece model, a vocabulary with merges) is converted
-    by transformers.
+    by transformers. Of a token store, the end-of-document token is taken as well.
 
     Raises:
         DataError: Nothing readable there; names the remedy.
     """
-    file = path / TOKENIZER_FILE if path.is_dir() else path
-    settings = path / "tokenizer_config.json"
-    if eos_token is None and settings.is_file():
-        eos_token = _configured_eos(settings)
-    if file.is_file():
+    if not path.is_dir():
+        if path.is_file():
+            return Tokenizer(_text_of(path), str(path), eos_token)
+        raise DataError(
+            f"{path}: no such tokenizer: give bytes, bpe:SIZE, a tokenizer.json or its folder"
+        )
+    refuse_tokenizer_code(path)
+    if eos_token is None:
+        settings = tokenizer_settings(path, "mend it or pass --eos")
+        eos_token = named_token(settings, "eos_token") or _store_end(path)
+    file = hub_file(path, TOKENIZER_FILE)
+    if file is not None:
         return Tokenizer(_text_of(file), str(file), eos_token)
-    if path.is_dir():
-        return Tokenizer(_converted(path), str(path), eos_token)
-    raise DataError(
-        f"{file}: no such tokenizer: give bytes, bpe:SIZE, a tokenizer.json or its folder"
-    )
+    return Tokenizer(_converted(path), str(path), eos_token)
+
+
+def _store_end(folder: Path) -> str | None:
+    """Return the end-of-document token of a token store; None of another folder."""
+    described = hub_json(folder, "manifest.json").get("tokenizer")  # data/store/manifest.py
+    return named_token(described, "eos_token") if isinstance(described, dict) else None
+
+
+def same_tokenizer(file: Path, info: TokenizerInfo) -> bool:
+    """Return whether a `tokenizer.json` gives the ids of the tokenizer that a store names.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    text = _text_of(file)
+    if info.kind == "bytes" and eos_of_byte_level_json(text) is not None:
+        return True  # as models are exported with it
+    return hashlib.sha256(text.encode()).hexdigest() == info.sha256
 
 
 def _text_of(file: Path) -> str:
@@ -155,29 +230,20 @@ def _converted(folder: Path) -> str:
             f"{folder}: no {TOKENIZER_FILE} in it; to convert another kind:"
             " pip install 'moescale[hub]'"
         ) from None
-    try:
-        model = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
+    with library_errors(f"{folder}: not a tokenizer that transformers can read"):
+        model = AutoTokenizer.from_pretrained(
+            folder, use_fast=True, local_files_only=True, trust_remote_code=False
+        )
         return str(model.backend_tokenizer.to_str())
-    except Exception as error:  # the library raises whatever its readers do
-        fault = " ".join(str(error).split())[:200]
-        raise DataError(f"{folder}: not a tokenizer that transformers can read: {fault}") from None
-
-
-def _configured_eos(settings: Path) -> str | None:
-    try:
-        values: Any = json.loads(settings.read_text(encoding="utf-8")).get("eos_token")
-    except (ValueError, AttributeError):
-        raise DataError(f"{settings}: not a JSON object: mend it or pass --eos") from None
-    value = values.get("content") if isinstance(values, dict) else values
-    return value if isinstance(value, str) else None
 
 
 def _parse(text: str, origin: str) -> tokenizers.Tokenizer:
-    try:
+    with library_errors(f"{origin}: not a tokenizer.json"):
         model = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises bare Exception
-        raise DataError(f"{origin}: not a tokenizer.json: {error}") from None
-    model.no_truncation()
-    model.no_padding()
-    model.encode_special_tokens = True
+        model.no_truncation()
+        model.no_padding()
+        model.encode_special_tokens = True
+        # Some panic only here. That a vocabulary lacks these characters is no fault.
+        with suppress(Exception):
+            model.encode(_SOME_TEXT)
     return model

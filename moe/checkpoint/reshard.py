@@ -29,7 +29,7 @@ from moe.checkpoint.index import (
 )
 from moe.checkpoint.index_format import TensorShard
 from moe.config.experiment import load_experiment, load_model
-from moe.config.locating import EXPERIMENT_FILE, MODEL_FILE, model_file
+from moe.config.locating import EXPERIMENT_FILE, HUB_DIRECTORY, MODEL_FILE, model_file
 from moe.config.model import ModelConfig
 from moe.cost.model_shape import shape_of
 from moe.errors import ConfigError, disk_errors
@@ -108,6 +108,8 @@ def _resharded(  # noqa: PLR0913, PLR0917
                 update={"parallel": layout}
             )
             write_text(made / experiment.name, moved.to_toml())
+            if (source / HUB_DIRECTORY).is_dir():
+                shutil.copytree(source / HUB_DIRECTORY, made / HUB_DIRECTORY)
             target = made / CHECKPOINTS / checkpoint_name(step)
             target.mkdir(parents=True)
         done = _write(checkpoint, target, model, layout, num_ranks, progress)

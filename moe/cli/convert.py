@@ -59,6 +59,8 @@ def to_hf(
 
     with _progress("Converting") as progress:
         done = to_hub(checkpoint, out, family=family, dtype=dtype, progress=progress)
+    for note in done.notes:
+        typer.echo(f"moe: {out}: {note}", err=True)
     _say(asdict(done), as_json)
 
 
@@ -159,6 +161,7 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def _say(values: dict[str, Any], as_json: bool) -> None:
     values = {**values, "path": str(values["path"])}
+    values.pop("notes", None)
     if as_json:
         typer.echo(json.dumps(values))
         return

@@ -14,7 +14,8 @@ EXPERIMENT_FILE = "experiment.toml"
 MODEL_FILE = "model.toml"
 """The `[model]` table of a converted checkpoint."""
 HUB_DIRECTORY = "hub"
-"""Folder of a converted checkpoint with the small files of the original model."""
+"""Folder of a converted checkpoint, or of a run that began with one, with the small files of the
+original model; a run's tokenizer is its store's."""
 
 
 def model_file(path: Path) -> Path | None:
@@ -25,6 +26,13 @@ def model_file(path: Path) -> Path | None:
         path / ".." / ".." / EXPERIMENT_FILE,
     )
     return next((file for file in candidates if file.is_file()), None)
+
+
+def hub_folder(path: Path) -> Path | None:
+    """Return the folder with the original model's small files; None where there is none."""
+    file = model_file(path)
+    folder = None if file is None else file.parent / HUB_DIRECTORY
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def tokenizer_file(path: Path) -> Path | None:

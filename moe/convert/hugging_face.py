@@ -4,9 +4,8 @@ A converted checkpoint is a directory with the files of every checkpoint (moe/ch
 `model.toml`, and under `hub/` the small files that came with the model (tokenizer, configuration).
 """
 
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +18,23 @@ from moe.checkpoint.directory import STATE, use_checkpoint
 from moe.checkpoint.index import StoredTensors, read_index, verify_files, write_index
 from moe.checkpoint.index_format import FORMAT, TensorShard
 from moe.config.experiment import load_model
-from moe.config.locating import HUB_DIRECTORY, MODEL_FILE, model_file, tokenizer_file
+from moe.config.locating import HUB_DIRECTORY, MODEL_FILE, model_file
 from moe.config.model import ModelConfig
+from moe.convert.companions import companions_of, keep_small_files
 from moe.convert.hub_checks import (
     check_layer_count,
     check_tensors,
     prediction_layers,
     raise_tensor_faults,
 )
-from moe.convert.hub_directory import CONFIG, INDEX, HubDirectory, batched
-from moe.convert.hub_files import read_json_table, regular_file
+from moe.convert.hub_directory import CONFIG, HubDirectory, batched
+from moe.convert.hub_files import read_json_table
 from moe.convert.registry import family_for, family_of, known_family
 from moe.convert.tensor_map import BlockPair, TensorMap, tensor_map
 from moe.errors import ConfigError, disk_errors
 from moe.storage.safetensors_io import DTYPES, TensorShape, TensorWriter, Where, tensor_bytes
 
 FILE_BYTES = 4 * 2**30
-KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
-"""Small files stored with a model: tokenizer, chat template, generation defaults."""
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 ONLY_TRAINED_WITH = ("attention_dropout", "output_router_logits", "router_jitter_noise")
 """Keys that change training alone, which `[model]` does not have; they go back as they came."""
 FP32_KEPT = "e_score_correction_bias"
@@ -56,6 +53,8 @@ class Conversion:
     tensors: int
     """Tensors of the Hugging Face side."""
     parameters: int
+    notes: tuple[str, ...] = ()
+    """What an export lacks, a line each."""
 
 
 def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None) -> Conversion:
@@ -72,8 +71,8 @@ def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None
     check_layer_count(source, model)
     mapping = tensor_map(model, family.names)
     check_tensors(source, mapping)
-    small_files = _small_files(directory)
     with disk_errors(out), new_directory(out) as partial:
+        keep_small_files(directory, partial / HUB_DIRECTORY)
         write_checkpoint(
             partial,
             mapping,
@@ -82,7 +81,6 @@ def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None
             read=lambda pair: _stored_view(source.read(pair.theirs, pair.where), pair),
             progress=progress,
         )
-        _keep_small_files(small_files, directory, partial / HUB_DIRECTORY)
     return _conversion(out, family.model_type, mapping)
 
 
@@ -131,15 +129,15 @@ def _to_hub(
     stored = StoredTensors(checkpoint, read_index(checkpoint))
     _check_checkpoint(stored, mapping)
     number_format = dtype or stored.dtype(mapping.pairs[0].ours)
+    companions = companions_of(checkpoint, model)
     values["torch_dtype"] = str(DTYPES[number_format]).removeprefix("torch.")
     with disk_errors(out), new_directory(out) as partial:
         _write_hub(partial, mapping, stored, dtype, progress)
-        _copy_small_files(checkpoint, partial)
-        is_same = known_family(original.get("model_type")) == chosen.model_type
-        kept = (*TOKEN_IDS, *(ONLY_TRAINED_WITH if is_same else ()))
-        values |= {key: original[key] for key in kept if key in original}
-        write_json(partial / CONFIG, values)
-    return _conversion(out, chosen.model_type, mapping)
+        notes = companions.write(partial)
+        if known_family(original.get("model_type")) == chosen.model_type:
+            values |= {key: original[key] for key in ONLY_TRAINED_WITH if key in original}
+        write_json(partial / CONFIG, values | companions.token_ids)
+    return replace(_conversion(out, chosen.model_type, mapping), notes=tuple(notes))
 
 
 def checkpoint_model(checkpoint: Path) -> ModelConfig:
@@ -282,32 +280,6 @@ def _check_checkpoint(stored: StoredTensors, mapping: TensorMap) -> None:
 def _is_weight(key: str) -> bool:
     """Whether a tensor of a checkpoint is the model's: not an optimizer's, no random state."""
     return key.startswith(("embedding.", "decoder.", "mtp.", "output_layer."))
-
-
-def _small_files(source: Path) -> list[str]:
-    """Return the names of the small files to keep.
-
-    Raises:
-        ConfigError: One is a link that leads outside, or nothing that can be copied.
-    """
-    names = {path.name for pattern in KEPT for path in source.glob(pattern) if not path.is_dir()}
-    for name in names:
-        regular_file(source, name)
-    return sorted(names - {INDEX})
-
-
-def _keep_small_files(names: list[str], source: Path, target: Path) -> None:
-    target.mkdir()
-    for name in names:
-        shutil.copyfile(source / name, target / name)
-
-
-def _copy_small_files(checkpoint: Path, target: Path) -> None:
-    """Give a model what came with it, or the tokenizer of the store it was trained on."""
-    if (checkpoint / HUB_DIRECTORY).is_dir():
-        shutil.copytree(checkpoint / HUB_DIRECTORY, target, dirs_exist_ok=True)
-    elif (tokenizer := tokenizer_file(checkpoint)) is not None:
-        shutil.copyfile(tokenizer, target / "tokenizer.json")
 
 
 def _original_config(checkpoint: Path) -> dict[str, Any]:

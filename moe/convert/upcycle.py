@@ -22,6 +22,7 @@ from moe.checkpoint.index import StoredTensors, read_index, verify_files
 from moe.config.explain import explain
 from moe.config.locating import HUB_DIRECTORY
 from moe.config.model import ModelConfig
+from moe.convert.companions import companions_of
 from moe.convert.hugging_face import ConvertProgress, checkpoint_model, from_hub, write_checkpoint
 from moe.convert.tensor_map import BlockPair, Names, TensorMap, tensor_map
 from moe.errors import ConfigError, disk_errors
@@ -123,10 +124,11 @@ def _upcycled(
         read=reader.read,
         progress=progress,
     )
-    if (source / HUB_DIRECTORY).is_dir():
-        # The tokenizer stays; the dense model's configuration does not fit.
-        ignored = shutil.ignore_patterns("config.json")
-        shutil.copytree(source / HUB_DIRECTORY, target / HUB_DIRECTORY, ignore=ignored)
+    companions = companions_of(source, sparse)
+    if companions.folder is not None or companions.language is not None:
+        # What the dense model's text needs stays; its configuration does not fit.
+        (target / HUB_DIRECTORY).mkdir()
+        companions.write(target / HUB_DIRECTORY)
     return sparse
 
 

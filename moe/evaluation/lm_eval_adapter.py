@@ -28,15 +28,34 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
 
     @property
     def eot_token_id(self) -> int:
-        """The end-of-document token, also the first context token of a document."""
-        return int((self._language.prefix or (self._language.tokenizer.info.eos_id,))[0])
+        """The end-of-document token."""
+        return int(self._language.tokenizer.info.eos_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The context of a text that has none: what begins a text, else what ends one."""
+        begin = self._language.bos_id
+        return self.eot_token_id if begin is None else begin
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_: Any
     ) -> list[int]:
-        """Return the tokens of a text."""
-        ids: list[int] = self._language.tokenizer.encode(string).tolist()
-        return [*self._language.prefix, *ids] if add_special_tokens else ids
+        """Return the tokens of a text, after those that the tokenizer's template puts before it.
+
+        The harness asks without a flag for contexts, alone and with their continuation, and with
+        `add_special_tokens = False` for a text that gets `prefix_token_id` as its context. A text
+        that spells out the token that begins it gets no second one.
+        """
+        if add_special_tokens is False:
+            return self._plain(string)
+        begin, bos_id = self._language.bos_token, self._language.bos_id
+        if add_special_tokens is None and begin and bos_id is not None and string.startswith(begin):
+            return [bos_id, *self._plain(string.removeprefix(begin))]
+        return self._language.encode([string])[0]
+
+    def _plain(self, text: str) -> list[int]:
+        ids: list[int] = self._language.tokenizer.encode(text).tolist()
+        return ids
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
@@ -50,8 +69,8 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         log_probabilities = []
         for request in requests:
             windows = get_rolling_token_windows(
-                token_list=self.tok_encode(request.args[0]),
-                prefix_token=self.eot_token_id,
+                token_list=self.tok_encode(request.args[0], add_special_tokens=False),
+                prefix_token=self.prefix_token_id,
                 max_seq_len=self._model.config.max_seq_len,
                 context_len=1,
             )
@@ -67,11 +86,11 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
     def _answer(self, context: str, settings: dict[str, Any]) -> str:
         length = self._model.config.max_seq_len
         new = min(int(settings.get("max_gen_toks", MAX_NEW_TOKENS)), length - 1)
-        prompt = self.tok_encode(context, add_special_tokens=True)[-(length - new) :]
+        prompt = self.tok_encode(context)[-(length - new) :]
         temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0
         (done,) = generate(
             self._model.chunk,
-            [prompt or [self.eot_token_id]],
+            [prompt or [self.prefix_token_id]],
             Sampling(
                 max_new_tokens=new,
                 temperature=temperature,

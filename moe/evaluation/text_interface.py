@@ -1,17 +1,25 @@
 """A trained model's text interface: its tokenizer, chat template and stop tokens."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import tokenizers
+from typing import Any
 
 from data.chat.template import ChatTemplate
 from data.chat.template_loading import load_chat_template
+from data.store.manifest import Manifest
 from data.store.reader import Store
+from data.tokenization.hub_folder import (
+    GENERATION_FILE,
+    TEMPLATE_FILE,
+    TOKENIZER_CONFIG_FILE,
+    hub_file,
+    hub_json,
+    named_token,
+    tokenizer_settings,
+)
 from data.tokenization.tokenizer import Tokenizer, local_tokenizer
-from moe.config.locating import HUB_DIRECTORY, tokenizer_file
+from moe.config.locating import HUB_DIRECTORY, hub_folder, tokenizer_file
 from moe.errors import ConfigError
 
 
@@ -21,10 +29,21 @@ class TextInterface:
 
     tokenizer: Tokenizer
     stop_ids: frozenset[int]
-    prefix: tuple[int, ...] = ()
-    """Tokens before every text (a converted model's beginning-of-text token)."""
+    bos_token: str | None = None
+    """The token that begins a text, where the tokenizer names one; not all write it."""
     chat: ChatTemplate | None = field(default=None)
     """The chat template, where one is known."""
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Tokens before every text but chats, whose template writes them."""
+        return self.tokenizer.prefix_ids
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that begins a text: the one that is named, or written before every text."""
+        named = None if self.bos_token is None else self.tokenizer.token_id(self.bos_token)
+        return self.prefix[0] if named is None and self.prefix else named
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return texts as prompts."""
@@ -52,40 +71,69 @@ def text_interface_of(path: Path, store: Path | None = None) -> TextInterface:
         ConfigError: No tokenizer is known.
         DataError: It is damaged.
     """
+    folder = hub_folder(path)
     if store is not None:
-        return _of_store(Store.open(store))
+        return _of_store(store, folder, with_folder_chat=False)
     file = tokenizer_file(path)
     if file is None:
         raise ConfigError(f"{path}: no tokenizer is known: give a store with --store")
     if file.parent.name == HUB_DIRECTORY:
         return _of_hub(file.parent)
-    return _of_store(Store.open(file.parent))
+    return _of_store(file.parent, folder, with_folder_chat=True)
 
 
-def _of_store(store: Store) -> TextInterface:
+def _of_store(path: Path, folder: Path | None, *, with_folder_chat: bool) -> TextInterface:
+    """Return what a store says, and the small files of the model that training began with.
+
+    Only the tokenizer and the manifest are read: the tokens may be elsewhere by now.
+
+    Args:
+        path: The store.
+        folder: The small files, where there are any.
+        with_folder_chat: Take their chat template where the store has none, which is right for
+            the store that a run was trained on: it has the same tokenizer.
+    """
+    store = Store(path, Manifest.read(path))
     tokenizer, chat = store.tokenizer, store.manifest.chat
-    form = None if chat is None else ChatTemplate(chat.template, tokenizer, chat.names)
+    settings = {} if folder is None else tokenizer_settings(folder)
+    form: ChatTemplate | None = None
+    if chat is not None:
+        form = ChatTemplate(chat.template, tokenizer, chat.names)
+        settings |= chat.names
+    elif folder is not None and with_folder_chat:
+        form = _folder_chat(folder, tokenizer)
     stops = frozenset({tokenizer.info.eos_id}) if form is None else form.stop_ids
-    return TextInterface(tokenizer=tokenizer, stop_ids=stops, chat=form)
+    bos_token = named_token(settings, "bos_token")
+    return TextInterface(tokenizer=tokenizer, stop_ids=stops, bos_token=bos_token, chat=form)
 
 
 def _of_hub(folder: Path) -> TextInterface:
     tokenizer = local_tokenizer(folder)
-    stops = {tokenizer.info.eos_id}
-    settings = folder / "generation_config.json"
-    if settings.is_file():
-        ends = json.loads(settings.read_text(encoding="utf-8")).get("eos_token_id")
-        stops |= set(ends if isinstance(ends, list) else [] if ends is None else [ends])
-    prefix = tokenizers.Tokenizer.from_str(tokenizer.text).encode("").ids
-    has_template = (folder / "chat_template.jinja").is_file() or "chat_template" in _text(folder)
-    form = load_chat_template("tokenizer", tokenizer, folder) if has_template else None
-    if form is not None:
-        stops |= form.stop_ids
+    form = _folder_chat(folder, tokenizer)
+    stops = {tokenizer.info.eos_id, *_stated_ends(folder)}
     return TextInterface(
-        tokenizer=tokenizer, stop_ids=frozenset(stops), prefix=tuple(prefix), chat=form
+        tokenizer=tokenizer,
+        stop_ids=frozenset(stops if form is None else stops | form.stop_ids),
+        bos_token=named_token(tokenizer_settings(folder), "bos_token"),
+        chat=form,
     )
 
 
-def _text(folder: Path) -> str:
-    file = folder / "tokenizer_config.json"
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
+def _folder_chat(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """Return the chat template of a folder, where it has one."""
+    has_own = hub_json(folder, TOKENIZER_CONFIG_FILE).get("chat_template") is not None
+    if not has_own and hub_file(folder, TEMPLATE_FILE) is None:
+        return None
+    return load_chat_template("tokenizer", tokenizer, folder)
+
+
+def _stated_ends(folder: Path) -> set[int]:
+    """Return the tokens that end a text by the model's settings of generation, else by itself."""
+    for name in (GENERATION_FILE, "config.json"):
+        ends: Any = hub_json(folder, name).get("eos_token_id")
+        if ends is not None:
+            some = ends if isinstance(ends, list) else [ends]
+            if not all(type(end) is int for end in some):
+                raise ConfigError(f"{folder / name}: eos_token_id = {ends!r}: give token ids")
+            return set(some)
+    return set()

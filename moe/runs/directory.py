@@ -11,6 +11,7 @@ from moe.config.experiment import Experiment, load_experiment
 from moe.config.locating import EXPERIMENT_FILE
 from moe.errors import ConfigError
 from moe.runs.files import CHECKPOINTS, LOCK, METRICS
+from moe.runs.hub_files import carry_hub_files
 from moe.runs.json_lines import Row, append_row, filter_rows, last_rows
 from moe.runs.record import (
     RECORD_FORMAT,
@@ -43,6 +44,7 @@ class RunDirectory:
         try:
             self._check_content(experiment, resume)
             write_text(path / EXPERIMENT_FILE, experiment.to_toml())
+            carry_hub_files(experiment.train.init, path)
             self.record: Record = read_record_if_any(path)
         except BaseException:
             self.release()

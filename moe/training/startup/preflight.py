@@ -66,9 +66,9 @@ def _check_kernels(experiment: Experiment) -> None:
 
 def _check_init(experiment: Experiment, init: Path) -> None:
     """Refuse an `init` without a checkpoint, or with another tokenizer than the store's."""
-    from data.storage.checksums import file_sha256
     from data.store.reader import Store
     from data.tokenization.info import TOKENIZER_FILE
+    from data.tokenization.tokenizer import same_tokenizer
     from moe.checkpoint.index import INDEX
     from moe.runs.files import CHECKPOINTS
 
@@ -80,7 +80,7 @@ def _check_init(experiment: Experiment, init: Path) -> None:
     assert experiment.data.store is not None
     tokenizer = Store.open(experiment.data.store).manifest.tokenizer
     file = tokenizer_file(init)
-    if file is not None and file_sha256(file) != tokenizer.sha256:
+    if file is not None and not same_tokenizer(file, tokenizer):
         raise ConfigError(
             f"{experiment.data.store}: made with another tokenizer than train.init's: build it"
             f" again with --tokenizer {file.parent if file.name == TOKENIZER_FILE else file}"

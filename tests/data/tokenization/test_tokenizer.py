@@ -124,6 +124,14 @@ def test_the_folder_s_own_end_token_is_taken(tmp_path: Path) -> None:
         local_tokenizer(tmp_path)
 
 
+def test_a_store_s_own_end_token_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text(SAMPLE[0])
+    for name, tokenizer in (("bytes", "bytes"), ("bpe", "bpe:300")):
+        store = build(tmp_path / name, tmp_path / "in.txt", tokenizer=tokenizer, eos_token="<end>")
+        assert local_tokenizer(tmp_path / name).info == store.manifest.tokenizer
+        assert store.manifest.tokenizer.eos_token == "<end>"
+
+
 @pytest.mark.needs("hub")
 def test_a_folder_of_vocabulary_and_merges_is_converted(tmp_path: Path) -> None:
     MODELS["gpt2"].model.save(str(tmp_path))

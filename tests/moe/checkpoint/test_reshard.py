@@ -36,6 +36,8 @@ def _content(checkpoint: Path) -> dict[str, Any]:
 def source(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("reshard") / "run"
     run(2, make(store, {"ep": 2}, train=TRAIN), run_dir)
+    (run_dir / "hub").mkdir()  # as of a run that began with a model of Hugging Face
+    (run_dir / "hub/generation_config.json").write_text("{}")
     return run_dir
 
 
@@ -62,6 +64,7 @@ def test_resharded_files_hold_the_same_state(
     assert mine.keys() == theirs.keys()
     assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
     assert len(list((out / name).glob("rank-*.safetensors"))) == ranks
+    assert (out / "hub/generation_config.json").read_text() == "{}"
     if ranks == 4:
         run(4, new, out, resume=True)
         losses = [row["loss"] for row in rows(out)]

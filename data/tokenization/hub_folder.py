@@ -1,0 +1,117 @@
+"""Small files of a Hugging Face folder, opened as what a stranger may have made.
+
+Only regular files of the folder itself are read. A link may lead to another file of the folder or,
+as in Hugging Face's cache (`snapshots/REVISION/NAME` to `blobs/HASH`), to the blobs beside it.
+Code that `auto_map` names is never run, and nobody is asked whether to.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from data.errors import DataError
+
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+GENERATION_FILE = "generation_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
+EXTRA_TEMPLATES = "additional_chat_templates"
+"""Folder of further chat templates, `NAME.jinja`."""
+
+
+def hub_file(folder: Path, name: str) -> Path | None:
+    """Return a file of the folder; None where there is none of that name.
+
+    Raises:
+        DataError: It is a link that leads out of the folder, or no regular file.
+    """
+    path = folder / name
+    if not (path.is_symlink() or path.exists()):
+        return None
+    target, root = path.resolve(), folder.resolve()
+    allowed = [root]
+    if root.parent.name == "snapshots":
+        allowed.append(root.parent.parent / "blobs")
+    if not any(target.is_relative_to(place) for place in allowed):
+        raise DataError(
+            f"{path}: a link that leads out of its folder, to {target}: put the file itself there"
+        )
+    if not target.is_file():
+        raise DataError(f"{path}: not a regular file: put the file itself there, or remove it")
+    return path
+
+
+def hub_json(folder: Path, name: str, remedy: str = "mend it") -> dict[str, Any]:
+    """Return the JSON object of a file of the folder; empty where there is none of that name.
+
+    Raises:
+        DataError: It is no JSON object (says `remedy`), or `hub_file` refuses it.
+    """
+    path = hub_file(folder, name)
+    values = {} if path is None else _json_object(path)
+    if values is None:
+        raise DataError(f"{path}: not a JSON object: {remedy}")
+    return values
+
+
+def _json_object(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object of a file; None where it is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}: make it readable") from None
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def tokenizer_settings(folder: Path, remedy: str = "mend it") -> dict[str, Any]:
+    """Return `tokenizer_config.json`, with the special tokens that older folders name apart.
+
+    Raises:
+        DataError: As `hub_json`.
+    """
+    return hub_json(folder, SPECIAL_TOKENS_FILE) | hub_json(folder, TOKENIZER_CONFIG_FILE, remedy)
+
+
+def named_token(settings: dict[str, Any], name: str) -> str | None:
+    """Return the text of a token that settings name, such as `bos_token`."""
+    value = settings.get(name)
+    value = value.get("content") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else None
+
+
+def refuse_tokenizer_code(folder: Path) -> None:
+    """Refuse a tokenizer that is made by code in its folder.
+
+    Raises:
+        DataError: `auto_map` names such code.
+    """
+    for name in (TOKENIZER_CONFIG_FILE, "config.json"):
+        path = hub_file(folder, name)
+        named = ((path and _json_object(path)) or {}).get("auto_map")
+        has_own = not isinstance(named, dict) or "AutoTokenizer" in named
+        if named is not None and has_own:
+            raise DataError(
+                f"{folder / name}: auto_map names code of the folder for its tokenizer, and such"
+                " code is never run: give a folder whose tokenizer.json needs none (where this"
+                " one's does, remove auto_map)"
+            )
+
+
+def copy_hub_files(folder: Path, target: Path, patterns: tuple[str, ...]) -> None:
+    """Copy regular files whose names match, and further chat templates.
+
+    Raises:
+        DataError: One of them is a link that leads out of the folder, or no regular file.
+    """
+    matching = (path for pattern in patterns for path in folder.glob(pattern))
+    names = {path.name for path in matching if not path.is_dir()}
+    extra = folder / EXTRA_TEMPLATES
+    names |= {f"{EXTRA_TEMPLATES}/{path.name}" for path in extra.glob("*.jinja")}
+    for name in sorted(names):
+        file = hub_file(folder, name)
+        if file is not None:
+            (target / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, target / name)
