@@ -1,11 +1,11 @@
 """The chat template that `--template` names: built in, the tokenizer's own, or a file."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from data.chat.template import ChatTemplate
 from data.errors import DataError
+from data.json_text import BadLineError, check_text, parse_json
 from data.tokenization.tokenizer import Tokenizer
 
 BUILT_IN = {
@@ -23,6 +23,7 @@ BUILT_IN = {
 }
 """`plain`: roles in plain text, answers end with the end-of-document token: every tokenizer has
 what it needs (Tulu, arXiv:2306.04751). `chatml`: needs the special tokens it names."""
+SETTINGS_FILE = "tokenizer_config.json"
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 
 
@@ -47,20 +48,32 @@ def load_chat_template(name: str, tokenizer: Tokenizer, folder: Path | None) -> 
             )
     if name in BUILT_IN:
         return ChatTemplate(BUILT_IN[name], tokenizer, names)
-    if name == "tokenizer":
-        return ChatTemplate(_folder_template(folder), tokenizer, names)
+    text = _folder_template(folder) if name == "tokenizer" else _file_template(Path(name))
+    return ChatTemplate(check_text(text, f"--template {name}"), tokenizer, names)
+
+
+def _file_template(file: Path) -> str:
     try:
-        return ChatTemplate(Path(name).read_text(encoding="utf-8"), tokenizer, names)
+        return file.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(
-            f"--template {name}: {error.strerror}: give {', '.join(BUILT_IN)}, tokenizer or a file"
+            f"--template {file}: {error.strerror}: give {', '.join(BUILT_IN)}, tokenizer or a file"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"--template {file}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8"
         ) from None
 
 
 def _folder_template(folder: Path | None) -> str:
     if folder is not None and (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        return _file_template(folder / "chat_template.jinja")
     template = None if folder is None else _settings(folder).get("chat_template")
+    if isinstance(template, list):  # several, by name
+        by_name = {
+            one.get("name"): one.get("template") for one in template if isinstance(one, dict)
+        }
+        template = by_name.get("default")
     if not isinstance(template, str):
         raise DataError(
             "--template tokenizer: the tokenizer's folder has no chat template"
@@ -75,14 +88,14 @@ def _token_names(folder: Path) -> dict[str, str]:
     for key, value in _settings(folder).items():
         token = value.get("content") if isinstance(value, dict) else value
         if key.endswith("_token") and isinstance(token, str):
-            names[key] = token
+            names[key] = check_text(token, f"{folder / SETTINGS_FILE}: {key}")
     return names
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    file = folder / "tokenizer_config.json"
+    file = folder / SETTINGS_FILE
     try:
-        values = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError:
+        values = parse_json(file.read_bytes()) if file.is_file() else {}
+    except BadLineError:
         raise DataError(f"{file}: not JSON: mend it") from None
     return values if isinstance(values, dict) else {}

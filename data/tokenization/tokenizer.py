@@ -41,6 +41,13 @@ class Tokenizer:
             self._cached = CachedBpeEncoder(self._model) if splits_before_spaces(text) else None
         self.info = self._describe(origin, eos_token)
 
+    @property
+    def added_tokens(self) -> dict[str, int]:
+        """Ids of the tokens that are found in a text before its model reads it, special or not."""
+        if self._model is None:
+            return dict(self.info.special_tokens)
+        return {token.content: i for i, token in self._model.get_added_tokens_decoder().items()}
+
     def encode(self, text: str) -> Ids:
         """Return the ids of a text, without any special token."""
         return self.encode_batch([text])[0]

@@ -36,7 +36,7 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
 
     Computes without FP8, also where a run was trained with it.
     """
-    texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
+    texts = [_read_prompt(prompt, number) for number, prompt in enumerate(prompts, 1)]
     from parallel.engine.imports import import_engine
 
     import_engine()
@@ -75,3 +75,17 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
         return
     for row in rows:
         typer.echo(row["text"] if chat else f"{row['prompt']}{row['text']}")
+
+
+def _read_prompt(prompt: str, number: int) -> str:
+    """Return a prompt of the command line, or of standard input.
+
+    Raises:
+        DataError: It is not UTF-8.
+    """
+    from data.json_text import check_text
+
+    if prompt == "-":
+        # Bytes that are no text become lone surrogates, as in an argument.
+        prompt = sys.stdin.buffer.read().decode(errors="surrogateescape")
+    return check_text(prompt, f"prompt {number}")

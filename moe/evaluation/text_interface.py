@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tokenizers
 
+from data.chat.stored import stored_stop_ids, stored_template
 from data.chat.template import ChatTemplate
 from data.chat.template_loading import load_chat_template
 from data.store.reader import Store
@@ -63,10 +64,9 @@ def text_interface_of(path: Path, store: Path | None = None) -> TextInterface:
 
 
 def _of_store(store: Store) -> TextInterface:
-    tokenizer, chat = store.tokenizer, store.manifest.chat
-    form = None if chat is None else ChatTemplate(chat.template, tokenizer, chat.names)
-    stops = frozenset({tokenizer.info.eos_id}) if form is None else form.stop_ids
-    return TextInterface(tokenizer=tokenizer, stop_ids=stops, chat=form)
+    return TextInterface(
+        tokenizer=store.tokenizer, stop_ids=stored_stop_ids(store), chat=stored_template(store)
+    )
 
 
 def _of_hub(folder: Path) -> TextInterface:
