@@ -23,7 +23,7 @@ class TemplateError(InputError):
     """A conversation that its template refuses, or whose answers cannot be identified."""
 
     def __init__(self, message: str, reason: str = "template") -> None:
-        super().__init__(message)
+        super().__init__(message if reason == "template" else f"{reason}: {message}")
         self.reason = reason
         """The word under which the conversation is counted as dropped."""
 

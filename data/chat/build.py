@@ -56,6 +56,8 @@ class _ChatBuild:
     kind: ExampleKind | None = None
     """Of all examples so far."""
     dropped: Counter[str] = field(default_factory=Counter)
+    first_fault: str | None = None
+    """Of the first line that was dropped."""
     seen: set[bytes] = field(default_factory=set)
     """Hashes of the examples in the store so far."""
     answer_ends: set[int] = field(default_factory=set)
@@ -120,8 +122,10 @@ def _check_files(files: Sequence[Path]) -> None:
 
 def _finish(build: _ChatBuild) -> Manifest:
     if build.kind is None:
+        if build.first_fault is None:
+            raise DataError("no example is left (the files are empty): give others")
         counts = ", ".join(f"{reason}: {count}" for reason, count in build.dropped.items())
-        raise DataError(f"no example is left ({counts or 'the files are empty'})")
+        raise DataError(f"no example is left ({counts}); the first: {build.first_fault}")
     template = build.template
     return build.builder.finish(
         settings={"held_out_fraction": build.held_out_fraction},
@@ -181,6 +185,7 @@ def _drop(build: _ChatBuild, reason: str, fault: str) -> None:
     if build.strict:
         raise DataError(fault)
     build.dropped[reason] += 1
+    build.first_fault = build.first_fault or fault
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:

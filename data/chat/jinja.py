@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import jinja2
+from jinja2 import meta
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
@@ -82,7 +83,7 @@ def compile_template(template: str) -> Any:
 def template_variables(compiled: Any, template: str) -> frozenset[str]:
     """Return the variables that a template reads and does not set itself."""
     environment = compiled.environment
-    names = jinja2.meta.find_undeclared_variables(environment.parse(template))
+    names = meta.find_undeclared_variables(environment.parse(template))
     return frozenset(names - environment.globals.keys())
 
 

@@ -69,7 +69,7 @@ class ChatTemplate:
         """
         self.template = template
         self.names = names or {}
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._compiled = compile_template(template)
         self._learned_ends = frozenset(learned_ends)
         info = tokenizer.info
@@ -154,7 +154,7 @@ class ChatTemplate:
         """Tokens that end an answer: the document's end, the template's, and those learned."""
         end = self.answer_end
         shown = [] if end is None or end.token is None else [self._end_ids[end.token]]
-        return frozenset({self._tokenizer.info.eos_id, *shown, *self._learned_ends})
+        return frozenset({self.tokenizer.info.eos_id, *shown, *self._learned_ends})
 
     @cached_property
     def answer_end(self) -> AnswerEnd | None:
@@ -207,7 +207,7 @@ class ChatTemplate:
             with time_limit():
                 text: str = self._compiled.render(
                     values
-                    | {"eos_token": self._tokenizer.info.eos_token}
+                    | {"eos_token": self.tokenizer.info.eos_token}
                     | self.names
                     | {"messages": messages, "add_generation_prompt": add_generation_prompt}
                 )
@@ -296,7 +296,7 @@ class ChatTemplate:
         for span in spans:
             ids = self._ids(span.text)
             if span.ends_document:
-                ids = np.append(ids, np.uint32(self._tokenizer.info.eos_id))
+                ids = np.append(ids, np.uint32(self.tokenizer.info.eos_id))
             if span.message == UNKNOWN_MESSAGE and learned is not None:
                 raise TemplateError(
                     "the template's marks do not tell which message is which answer"
@@ -309,7 +309,7 @@ class ChatTemplate:
                 answers.append((length, length + ids.size))
                 token = answer_ends.last_token(span.text, self._ends)
                 by_token = not span.ends_document and token is not None
-                ends.add(self._end_ids[token] if by_token else self._tokenizer.info.eos_id)
+                ends.add(self._end_ids[token] if by_token else self.tokenizer.info.eos_id)
             tokens.append(ids)
             length += ids.size
         joined = np.concatenate(tokens) if tokens else np.zeros(0, np.uint32)
@@ -321,7 +321,7 @@ class ChatTemplate:
         plain = [section.replace(BREAK, "") for section in sections[::2]]
         if find_lone_surrogate(plain):
             raise TemplateError("the text holds a lone surrogate", "bad_utf8")
-        encoded = self._tokenizer.encode_batch(plain)
+        encoded = self.tokenizer.encode_batch(plain)
         special = [self._special_ids[section] for section in sections[1::2]]
         joined: list[Ids] = [encoded[0]]
         for token, ids in zip(special, encoded[1:], strict=True):

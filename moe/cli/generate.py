@@ -2,6 +2,7 @@
 
 import json
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -86,6 +87,8 @@ def _read_prompt(prompt: str, number: int) -> str:
     from data.json_text import check_text
 
     if prompt == "-":
-        # Bytes that are no text become lone surrogates, as in an argument.
-        prompt = sys.stdin.buffer.read().decode(errors="surrogateescape")
+        if isinstance(sys.stdin, TextIOWrapper):
+            # Bytes that are no text become lone surrogates, as in an argument.
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+        prompt = sys.stdin.read()
     return check_text(prompt, f"prompt {number}")
