@@ -48,11 +48,9 @@ def _shared_turns(conversations: Sequence[Sequence[Message]]) -> int:
     """
     both = takewhile(lambda pair: pair[0] == pair[1], zip(*conversations, strict=False))
     shared = sum(1 for _ in both)
-    for messages in conversations:
-        if len(messages) > shared and messages[shared]["role"] != ASSISTANT:
-            raise ExampleError(
-                "different_prompts", "chosen and rejected answer different conversations"
-            )
+    following = [messages[shared] for messages in conversations if len(messages) > shared]
+    if len(following) == 2 and any(message["role"] != ASSISTANT for message in following):
+        raise ExampleError("different_prompts", "chosen and rejected answer other conversations")
     return shared
 
 
