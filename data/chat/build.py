@@ -169,9 +169,11 @@ def _read(
         content_hash = _checked_hash(build, example.kind, documents)
         build.unread_fields.count(example)
     except (ExampleError, TemplateError) as error:
-        return _drop(build, error.reason, f"{location}: {error}")
+        _drop(build, error.reason, f"{location}: {error}")
+        return None
     except RecursionError:
-        return _drop(build, "bad_json", f"{location}: bad_json: nested too deeply")
+        _drop(build, "bad_json", f"{location}: bad_json: nested too deeply")
+        return None
     build.answer_ends.update(*(document.ends for document in documents))
     return documents, content_hash
 

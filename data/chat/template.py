@@ -31,6 +31,7 @@ from data.tokenization.tokenizer import Tokenizer
 
 GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 OWN_VARIABLES = frozenset({"messages", "add_generation_prompt"})
+COMMON_ROLES = frozenset({"system", "user", ASSISTANT, "tool"})
 QUESTION, ANSWER = "qxq", "zwz"
 """Contents of the conversation that shows how a template ends answers."""
 
@@ -131,7 +132,7 @@ class ChatTemplate:
         if find_lone_surrogate([list(messages), dict(variables or {})]):
             raise TemplateError("a message holds a lone surrogate", "bad_utf8")
         values = _break_special_tokens(dict(variables or {}), self._special)
-        form = self._fit(_break_special_tokens(list(messages), self._special), values)
+        form = self._fit(self._escaped(messages), values)
         end = self.answer_end
         spans = answer_ends.with_ends(
             list(self._spans(form, values)),
@@ -146,8 +147,7 @@ class ChatTemplate:
         Raises:
             TemplateError: The template refuses the conversation.
         """
-        escaped = _break_special_tokens(list(messages), self._special)
-        return self._ids(self.render(escaped, add_generation_prompt=True))
+        return self._ids(self.render(self._escaped(messages), add_generation_prompt=True))
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
@@ -252,6 +252,17 @@ class ChatTemplate:
         except TemplateError:
             return False
 
+    def _escaped(self, messages: Sequence[Message]) -> list[Message]:
+        """Return messages that make no special token, by themselves or as a part of one."""
+        escaped: list[Message] = _break_special_tokens(list(messages), self._special)
+        named = (self.tokenizer.info.eos_token, *self.names.values())
+        for message in escaped:
+            role = message["role"]
+            # A template writes '<|' + role + '|>': a role must not make the document's end of it.
+            if role not in COMMON_ROLES and role and any(role in token for token in named):
+                message["role"] = f"{role[0]}{BREAK}{role[1:]}"
+        return escaped
+
     def _spans(
         self, messages: Sequence[Message], variables: Mapping[str, Any]
     ) -> Iterator[TextSpan]:
@@ -308,8 +319,9 @@ class ChatTemplate:
             ):
                 answers.append((length, length + ids.size))
                 token = answer_ends.last_token(span.text, self._ends)
-                by_token = not span.ends_document and token is not None
-                ends.add(self._end_ids[token] if by_token else self.tokenizer.info.eos_id)
+                if token is None or span.ends_document:
+                    token = self.tokenizer.info.eos_token
+                ends.add(self._end_ids[token])
             tokens.append(ids)
             length += ids.size
         joined = np.concatenate(tokens) if tokens else np.zeros(0, np.uint32)

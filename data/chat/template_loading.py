@@ -23,6 +23,7 @@ BUILT_IN = {
 }
 """`plain`: roles in plain text, answers end with the end-of-document token: every tokenizer has
 what it needs (Tulu, arXiv:2306.04751). `chatml`: needs the special tokens it names."""
+TEMPLATE_FILE = "chat_template.jinja"
 SETTINGS_FILE = "tokenizer_config.json"
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 
@@ -48,8 +49,39 @@ def load_chat_template(name: str, tokenizer: Tokenizer, folder: Path | None) -> 
             )
     if name in BUILT_IN:
         return ChatTemplate(BUILT_IN[name], tokenizer, names)
-    text = _folder_template(folder) if name == "tokenizer" else _file_template(Path(name))
-    return ChatTemplate(check_text(text, f"--template {name}"), tokenizer, names)
+    if name != "tokenizer":
+        text = _file_template(Path(name))
+        return ChatTemplate(check_text(text, f"--template {name}"), tokenizer, names)
+    own = None if folder is None else own_template(tokenizer, folder)
+    if own is None:
+        raise DataError(
+            "--template tokenizer: the tokenizer's folder has no chat template"
+            " (chat_template.jinja, or in tokenizer_config.json): use --template plain"
+        )
+    return own
+
+
+def own_template(tokenizer: Tokenizer, folder: Path) -> ChatTemplate | None:
+    """Return the chat template in a tokenizer's folder; None: there is none.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    if (folder / TEMPLATE_FILE).is_file():
+        text = _file_template(folder / TEMPLATE_FILE)
+    else:
+        given = _settings(folder).get("chat_template")
+        if isinstance(given, list):  # several, by name
+            default = (
+                one for one in given if isinstance(one, dict) and one.get("name") == "default"
+            )
+            given = next(default, {}).get("template")
+        if not isinstance(given, str):
+            return None
+        text = given
+    return ChatTemplate(
+        check_text(text, f"{folder}: chat template"), tokenizer, _token_names(folder)
+    )
 
 
 def _file_template(file: Path) -> str:
@@ -63,23 +95,6 @@ def _file_template(file: Path) -> str:
         raise DataError(
             f"--template {file}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8"
         ) from None
-
-
-def _folder_template(folder: Path | None) -> str:
-    if folder is not None and (folder / "chat_template.jinja").is_file():
-        return _file_template(folder / "chat_template.jinja")
-    template = None if folder is None else _settings(folder).get("chat_template")
-    if isinstance(template, list):  # several, by name
-        by_name = {
-            one.get("name"): one.get("template") for one in template if isinstance(one, dict)
-        }
-        template = by_name.get("default")
-    if not isinstance(template, str):
-        raise DataError(
-            "--template tokenizer: the tokenizer's folder has no chat template"
-            " (chat_template.jinja, or in tokenizer_config.json): use --template plain"
-        )
-    return template
 
 
 def _token_names(folder: Path) -> dict[str, str]:

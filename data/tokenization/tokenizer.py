@@ -11,6 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data.errors import DataError
+from data.json_text import check_text
 from data.tokenization.bpe_cache import CachedBpeEncoder, Ids, library_ids, splits_before_spaces
 from data.tokenization.info import TOKENIZER_FILE, TokenizerInfo
 
@@ -53,7 +54,19 @@ class Tokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """Return the ids of each text, without any special token."""
+        """Return the ids of each text, without any special token.
+
+        Raises:
+            DataError: A text holds half a character, which has no bytes.
+        """
+        try:
+            return self._encode_batch(texts)
+        except (UnicodeEncodeError, TypeError):  # the tokenizers library's TypeError
+            for number, text in enumerate(texts, 1):
+                check_text(text, f"text {number}")
+            raise
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         if self._model is None:
             return [np.frombuffer(t.encode(), dtype=np.uint8).astype(np.uint32) for t in texts]
         if self._cached is not None:
@@ -67,6 +80,7 @@ class Tokenizer:
         return self._model.decode([int(i) for i in ids])
 
     def _describe(self, origin: str, eos_token: str | None) -> TokenizerInfo:
+        check_text(eos_token or "", f"{origin}: the token that ends a document")
         sha256 = hashlib.sha256(self.text.encode()).hexdigest()
         if self._model is None:
             eos_token = eos_token or EOS_TOKEN

@@ -9,7 +9,7 @@ import tokenizers
 
 from data.chat.stored import stored_stop_ids, stored_template
 from data.chat.template import ChatTemplate
-from data.chat.template_loading import load_chat_template
+from data.chat.template_loading import own_template
 from data.store.reader import Store
 from data.tokenization.tokenizer import Tokenizer, local_tokenizer
 from moe.config.locating import HUB_DIRECTORY, tokenizer_file
@@ -77,15 +77,9 @@ def _of_hub(folder: Path) -> TextInterface:
         ends = json.loads(settings.read_text(encoding="utf-8")).get("eos_token_id")
         stops |= set(ends if isinstance(ends, list) else [] if ends is None else [ends])
     prefix = tokenizers.Tokenizer.from_str(tokenizer.text).encode("").ids
-    has_template = (folder / "chat_template.jinja").is_file() or "chat_template" in _text(folder)
-    form = load_chat_template("tokenizer", tokenizer, folder) if has_template else None
+    form = own_template(tokenizer, folder)
     if form is not None:
         stops |= form.stop_ids
     return TextInterface(
         tokenizer=tokenizer, stop_ids=frozenset(stops), prefix=tuple(prefix), chat=form
     )
-
-
-def _text(folder: Path) -> str:
-    file = folder / "tokenizer_config.json"
-    return file.read_text(encoding="utf-8") if file.is_file() else ""

@@ -59,7 +59,8 @@ def spelled(template: ChatTemplate, ids: Sequence[int]) -> str:
     """Text of ids, special tokens spelled out."""
     tokenizer = template.tokenizer
     names = {i: token for token, i in tokenizer.added_tokens.items()}
-    texts, plain = [], []
+    texts: list[str] = []
+    plain: list[int] = []
     for token in ids:
         if token in names:
             texts += [tokenizer.decode(plain), names[token]]
@@ -71,6 +72,7 @@ def spelled(template: ChatTemplate, ids: Sequence[int]) -> str:
 
 def build_rows(folder: Path, rows: Sequence[Any], **options: Any) -> Store:
     """A store of rows; bytes as tokens and nothing held out, unless said otherwise."""
-    options = {"tokenizer": "bytes", "held_out_fraction": 0} | options
-    build_chat_store([write_rows(folder / "t.jsonl", rows)], folder / "store", **options)
+    file = write_rows(folder / "t.jsonl", rows)
+    options = {"tokenizer": "bytes", "held_out_fraction": 0.0} | options
+    build_chat_store([file], folder / "store", **options)
     return Store.open(folder / "store")

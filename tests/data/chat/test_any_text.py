@@ -37,7 +37,10 @@ FORMS = {
 def test_any_characters(
     name: str, question: str, answer: str, key: str, keep_escapes: bool
 ) -> None:
-    row = {key: question, "messages": turns(("user", question), ("assistant", answer))}
+    row: dict[str, Any] = {
+        key: question,
+        "messages": turns(("user", question), ("assistant", answer)),
+    }
     line = json.dumps(row, ensure_ascii=keep_escapes).encode(errors="surrogatepass")
     template = FORMS[name]
     try:
@@ -88,6 +91,16 @@ def test_half_a_character_anywhere_in_a_row(row: dict[str, Any], tmp_path: Path)
     (tmp_path / "strict").mkdir()
     with pytest.raises(DataError, match=r"t.jsonl, line 1: bad_utf8: a lone surrogate, U\+D"):
         build_rows(tmp_path / "strict", [row, *good], strict=True)
+
+
+@pytest.mark.parametrize("role", ["endoftext", "end", "of"])
+def test_a_role_makes_no_special_token(role: str) -> None:
+    messages = turns((role, "q"), ("assistant", "a"))
+    document = FORMS["plain"].encode(messages)
+    eos_id = FORMS["plain"].tokenizer.info.eos_id
+    assert document.tokens.tolist().count(eos_id) == 1
+    assert f"<|{role}|>" in FORMS["plain"].tokenizer.decode(document.tokens.tolist())
+    assert eos_id not in FORMS["plain"].encode_prompt(messages[:1])
 
 
 def test_a_template_that_writes_half_a_character() -> None:
