@@ -14,23 +14,15 @@ import numpy as np
 
 from data.chat import answer_ends, tool_calls
 from data.chat.answer_ends import UNKNOWN_MESSAGE, AnswerEnd, TemplateError, TextSpan
-from data.chat.jinja import (
-    BREAK,
-    CLOSE,
-    OPEN,
-    compile_template,
-    one_line,
-    template_variables,
-    time_limit,
-)
+from data.chat.jinja import BREAK, CLOSE, OPEN
 from data.chat.messages import ASSISTANT, Message
+from data.chat.rendering import TemplateRenderer
 from data.errors import DataError
 from data.json_text import find_lone_surrogate
 from data.tokenization.bpe_cache import Ids
 from data.tokenization.tokenizer import Tokenizer
 
 GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
-OWN_VARIABLES = frozenset({"messages", "add_generation_prompt"})
 COMMON_ROLES = frozenset({"system", "user", ASSISTANT, "tool"})
 QUESTION, ANSWER = "qxq", "zwz"
 """Contents of the conversation that shows how a template ends answers."""
@@ -71,7 +63,9 @@ class ChatTemplate:
         self.template = template
         self.names = names or {}
         self.tokenizer = tokenizer
-        self._compiled = compile_template(template)
+        self._renderer = TemplateRenderer(
+            template, {"eos_token": tokenizer.info.eos_token} | self.names
+        )
         self._learned_ends = frozenset(learned_ends)
         info = tokenizer.info
         self._special_ids = {**info.special_tokens, info.eos_token: info.eos_id}
@@ -80,11 +74,10 @@ class ChatTemplate:
         self._special = re.compile(f"({answer_ends.token_pattern(list(self._special_ids))})")
         self._ends = answer_ends.token_pattern(list(self._end_ids))
 
-    @cached_property
+    @property
     def variables(self) -> frozenset[str]:
         """Variables that the template reads, other than messages and what `--template` gives."""
-        own = OWN_VARIABLES | self.names.keys() | {"eos_token"}
-        return template_variables(self._compiled, self.template) - own
+        return self._renderer.variables
 
     def render(
         self,
@@ -104,7 +97,9 @@ class ChatTemplate:
             TemplateError: The template refuses the conversation.
             DataError: The template does not come to its end.
         """
-        text = self._render(messages, variables or {}, add_generation_prompt)
+        text = self._renderer.render(
+            messages, variables or {}, add_generation_prompt=add_generation_prompt
+        )
         return re.sub(f"[{OPEN}{CLOSE}]", "", text)
 
     def encode(
@@ -132,7 +127,9 @@ class ChatTemplate:
         if find_lone_surrogate([list(messages), dict(variables or {})]):
             raise TemplateError("a message holds a lone surrogate", "bad_utf8")
         values = _break_special_tokens(dict(variables or {}), self._special)
-        form = self._fit(self._escaped(messages), values)
+        form = tool_calls.fitted(
+            self._escaped(messages), lambda form: self._renderer.render(form, values)
+        )
         end = self.answer_end
         spans = answer_ends.with_ends(
             list(self._spans(form, values)),
@@ -193,65 +190,6 @@ class ChatTemplate:
             " content, or use --template plain"
         )
 
-    def _render(
-        self,
-        messages: Sequence[Message],
-        variables: Mapping[str, Any],
-        add_generation_prompt: bool = False,
-    ) -> str:
-        """Return a conversation's text with the marks around answers."""
-        values = {"tools": None, "documents": None} | {
-            name: value for name, value in variables.items() if name in self.variables
-        }
-        try:
-            with time_limit():
-                text: str = self._compiled.render(
-                    values
-                    | {"eos_token": self.tokenizer.info.eos_token}
-                    | self.names
-                    | {"messages": messages, "add_generation_prompt": add_generation_prompt}
-                )
-        except DataError:
-            raise
-        except Exception as error:  # a template raises whatever Python does with its values
-            raise TemplateError(f"the template refuses it: {one_line(error)}") from None
-        return text
-
-    def _fit(self, messages: list[Message], variables: Mapping[str, Any]) -> list[Message]:
-        """Return a conversation with its tool calls in the form that the template takes.
-
-        Raises:
-            TemplateError: It takes none, or does not show the calls.
-        """
-        if not tool_calls.has_calls(messages):
-            return messages
-        refusal: TemplateError | None = None
-        for form in tool_calls.forms(messages):
-            try:
-                text = self._render(form, variables)
-            except TemplateError as error:
-                refusal = refusal or error
-                continue
-            if tool_calls.quotes_twice(text, form):
-                refusal = refusal or TemplateError("a call's arguments are no JSON object")
-                continue
-            if any(
-                self._equals(text, less, variables) for less in tool_calls.without_each_call(form)
-            ):
-                raise TemplateError(
-                    "the template does not show tool calls: use one that does",
-                    "no_tools_in_template",
-                )
-            return form
-        assert refusal is not None
-        raise refusal
-
-    def _equals(self, text: str, messages: list[Message], variables: Mapping[str, Any]) -> bool:
-        try:
-            return self._render(messages, variables) == text
-        except TemplateError:
-            return False
-
     def _escaped(self, messages: Sequence[Message]) -> list[Message]:
         """Return messages that make no special token, by themselves or as a part of one."""
         escaped: list[Message] = _break_special_tokens(list(messages), self._special)
@@ -278,8 +216,8 @@ class ChatTemplate:
         for index, message in enumerate(messages):
             if message["role"] != ASSISTANT:
                 continue
-            before = self._render(messages[:index], variables, add_generation_prompt=True)
-            after = self._render(messages[: index + 1], variables)
+            before = self._renderer.render(messages[:index], variables, add_generation_prompt=True)
+            after = self._renderer.render(messages[: index + 1], variables)
             if not (before.startswith(done) and after.startswith(before)):
                 raise TemplateError("the template rewrites earlier turns: cut it into one a turn")
             yield TextSpan(before[len(done) :])
@@ -290,7 +228,7 @@ class ChatTemplate:
         self, messages: Sequence[Message], variables: Mapping[str, Any]
     ) -> Iterator[TextSpan]:
         """Identify answers by the template's own `{% generation %}` marks."""
-        texts = re.split(f"[{OPEN}{CLOSE}]", self._render(messages, variables))
+        texts = re.split(f"[{OPEN}{CLOSE}]", self._renderer.render(messages, variables))
         said = [i for i, message in enumerate(messages) if message["role"] == ASSISTANT]
         known = len(said) == len(texts) // 2
         for i, text in enumerate(texts):

@@ -4,17 +4,56 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from data.chat.answer_ends import TemplateError
 from data.chat.messages import Message
 
 CALL_KEYS = ("tool_calls", "function_call")
 
 
-def has_calls(messages: Sequence[Message]) -> bool:
+def fitted(messages: list[Message], render: Callable[[list[Message]], str]) -> list[Message]:
+    """Return a conversation with its tool calls in the form that a template takes.
+
+    Args:
+        messages: The conversation.
+        render: Returns the template's text of a conversation.
+
+    Raises:
+        TemplateError: It takes none, or does not show the calls.
+    """
+    if not _has_calls(messages):
+        return messages
+    refusal: TemplateError | None = None
+    for form in _forms(messages):
+        try:
+            text = render(form)
+        except TemplateError as error:
+            refusal = refusal or error
+            continue
+        if _quotes_twice(text, form):
+            refusal = refusal or TemplateError("a call's arguments are no JSON object")
+            continue
+        if any(_renders_to(text, less, render) for less in _without_each_call(form)):
+            raise TemplateError(
+                "the template does not show tool calls: use one that does", "no_tools_in_template"
+            )
+        return form
+    assert refusal is not None
+    raise refusal
+
+
+def _renders_to(text: str, messages: list[Message], render: Callable[[list[Message]], str]) -> bool:
+    try:
+        return render(messages) == text
+    except TemplateError:
+        return False
+
+
+def _has_calls(messages: Sequence[Message]) -> bool:
     """Return whether any message calls a tool, or has no content."""
     return any("content" not in m or any(m.get(key) for key in CALL_KEYS) for m in messages)
 
 
-def forms(messages: Sequence[Message]) -> Iterator[list[Message]]:
+def _forms(messages: Sequence[Message]) -> Iterator[list[Message]]:
     """Yield a conversation in the forms that templates take; the first one is transformers'.
 
     1. Arguments of calls as the file has them, a JSON text or an object.
@@ -33,7 +72,7 @@ def forms(messages: Sequence[Message]) -> Iterator[list[Message]]:
                 yield form
 
 
-def quotes_twice(text: str, messages: Sequence[Message]) -> bool:
+def _quotes_twice(text: str, messages: Sequence[Message]) -> bool:
     """Return whether a conversation's text has arguments as JSON within a JSON string."""
     given = (function.get("arguments") for m in messages for function in _functions(m))
     texts = [arguments for arguments in given if isinstance(arguments, str) and arguments]
@@ -41,7 +80,7 @@ def quotes_twice(text: str, messages: Sequence[Message]) -> bool:
     return any(one in text for one in quoted)
 
 
-def without_each_call(messages: Sequence[Message]) -> Iterator[list[Message]]:
+def _without_each_call(messages: Sequence[Message]) -> Iterator[list[Message]]:
     """Yield the conversation once without each of its calls."""
     for index, message in enumerate(messages):
         before, after = messages[:index], messages[index + 1 :]

@@ -150,10 +150,8 @@ def test_a_base_model_s_own_template(tmp_path: Path) -> None:
     folder = tmp_path / "base"
     folder.mkdir()
     (folder / "tokenizer.json").write_text(tokenizer_with(*CHATML_TOKENS).text)
-    values = (
-        '{"eos_token": "<|endoftext|>", "chat_template": [{"name": "default", "template": %s}]}'
-    )
-
+    own = [{"name": "tool_use", "template": "{{ 1 }}"}, {"name": "default", "template": MARKED}]
+    values = {"eos_token": EOS, "chat_template": own}
     (folder / "tokenizer_config.json").write_text(json.dumps(values))
     store = build_rows(tmp_path, [DIALOGUE], tokenizer=str(folder), template="tokenizer")
     assert stored_stop_ids(store) == token_ids(store.tokenizer, "<|im_end|>")
