@@ -17,6 +17,8 @@ from data.chat.jinja import BREAK
 from data.errors import InputError
 
 UNKNOWN_MESSAGE = -1
+MAX_TOKEN_CHARACTERS = 256
+"""Longest token that is looked for at the end of an answer."""
 
 
 class TemplateError(InputError):
@@ -61,7 +63,7 @@ def token_pattern(tokens: Sequence[str]) -> str:
 
 def last_token(text: str, tokens: str) -> str | None:
     """Return the token that a text ends with, white space apart; None: it ends with none."""
-    match = re.search(rf"({tokens})\s*\Z", text)
+    match = re.search(rf"({tokens})\Z", text.rstrip()[-MAX_TOKEN_CHARACTERS:])
     return None if match is None else match[1]
 
 

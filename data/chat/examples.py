@@ -35,7 +35,7 @@ def read_example(line: bytes) -> Example:
     if not isinstance(record, dict):
         raise ExampleError("bad_json", "not an object")
     if "chosen" in record and "rejected" in record:
-        prompt = read_messages(record["prompt"], "user") if record.get("prompt") else []
+        prompt = read_messages(record["prompt"], "user") if record.get("prompt") is not None else []
         both = [read_messages(record[key], ASSISTANT) for key in ("chosen", "rejected")]
         conversations = [_with_prompt(prompt, messages) for messages in both]
         return Example("pairs", conversations, _variables(record, "prompt", "chosen", "rejected"))

@@ -20,7 +20,7 @@ from data.errors import DataError
 OPEN, CLOSE, BREAK = "\ud800", "\ud801", "\ud802"
 """Marks in a template's text: around an answer that the template marks, and inside a special token
 that a message spells out. They are lone surrogates: no message can contain them."""
-RENDER_LIMIT_S = 10.0
+RENDER_LIMIT_S = 5.0
 """Most processor time of one rendering, seconds. Templates take milliseconds."""
 MAX_REPEATED = 1 << 20
 """Longest text or list that a template makes with `*`."""

@@ -95,7 +95,7 @@ def _text(content: Any) -> str:
         if not isinstance(part, dict) or not isinstance(part.get("text"), str):
             kind = part.get("type") if isinstance(part, dict) else None
             if isinstance(kind, str) and kind != "text":
-                raise ExampleError("not_text", f"content of type {kind}: only text is learned")
+                raise ExampleError("not_text", f"content of type {kind!r}: only text is learned")
             raise ExampleError("bad_message", "role and content are not both text")
         texts.append(part["text"])
     return "".join(texts)

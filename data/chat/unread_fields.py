@@ -10,6 +10,8 @@ from data.chat.messages import ASSISTANT, LEARNED_KEYS, REASONING_KEYS, Message
 from data.chat.template import ChatTemplate
 from data.chat.tool_calls import CALL_KEYS
 
+MAX_NAMES = 100
+"""Names that are counted apart; further ones are counted as `unread.others`."""
 READ_KEYS = frozenset({"role", "content", *CALL_KEYS})
 
 
@@ -25,8 +27,11 @@ class UnreadFields:
 
     def count(self, example: Example) -> None:
         """Count an example's fields."""
-        self.counts.update({f"unread.row.{key}" for key in self._of_row(example)})
-        self.counts.update({f"unread.message.{key}" for key in self._of_messages(example)})
+        names = {f"unread.row.{_short(key)}" for key in self._of_row(example)}
+        names |= {f"unread.message.{_short(key)}" for key in self._of_messages(example)}
+        for name in sorted(names):
+            is_new = name not in self.counts and len(self.counts) >= MAX_NAMES
+            self.counts["unread.others" if is_new else name] += 1
 
     def _of_row(self, example: Example) -> Iterator[str]:
         for key, value in example.variables.items():
@@ -63,6 +68,10 @@ def _unread_here(message: Message) -> Iterator[str]:
             continue
         # One thought under three names is one field.
         yield REASONING_KEYS[0] if key in REASONING_KEYS else key
+
+
+def _short(key: str) -> str:
+    return " ".join(key.split())[:60]
 
 
 def _is_honored(key: str, message: Message) -> bool:

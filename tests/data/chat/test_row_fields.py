@@ -84,6 +84,14 @@ def test_fields_that_nothing_reads_are_counted(tmp_path: Path) -> None:
     }
 
 
+def test_names_without_end_are_counted_together(tmp_path: Path) -> None:
+    rows = [ask("q", str(i)) | {f"key\n {i}": i} for i in range(103)]
+    counts = build_rows(tmp_path, rows).manifest.counts
+    assert len(counts) == 101
+    assert counts["unread.others"] == 3
+    assert counts["unread.row.key 99"] == 1
+
+
 def test_what_the_template_reads_is_given_and_not_counted(tmp_path: Path) -> None:
     form = (
         "{{ mood }}{% for d in documents or [] %}{{ d.title }}{% endfor %}{% for m in messages %}"
