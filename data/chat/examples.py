@@ -35,7 +35,8 @@ def read_example(line: bytes) -> Example:
     if not isinstance(record, dict):
         raise ExampleError("bad_json", "not an object")
     if "chosen" in record and "rejected" in record:
-        prompt = read_messages(record["prompt"], "user") if record.get("prompt") is not None else []
+        given = record.get("prompt")
+        prompt = [] if given is None else read_messages(given, "user")
         both = [read_messages(record[key], ASSISTANT) for key in ("chosen", "rejected")]
         conversations = [_with_prompt(prompt, messages) for messages in both]
         return Example("pairs", conversations, _variables(record, "prompt", "chosen", "rejected"))
