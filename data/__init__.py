@@ -11,5 +11,6 @@ loading/       a store to batches: order, blend, packing, loader
 inspection/    a look at a store, as numbers and as a page
 storage/       durable files and locks
 recipe.py      the recipe of a store; config.py: the `[data]` table of an experiment
-overrides.py   `--set KEY=VALUE`, for recipes and experiments
+json_text.py   what a bad line of JSON is, for every reader of JSON lines
+dotted_keys.py `--set KEY=VALUE`, for recipes and experiments
 """

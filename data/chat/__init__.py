@@ -2,7 +2,14 @@
 
 build.py             chat JSONL to a conversation store
 examples.py          one line of chat JSONL: a conversation, or a pair of them
+messages.py          their messages in one form, and which answers are learned
+encoding.py          an example to the documents of a store
+unread_fields.py     what rows have that nothing reads, counted
 template.py          conversations as text and tokens
+rendering.py         a conversation's text, with the variables that templates get
+answer_ends.py       the tokens that end answers
+tool_calls.py        tool calls in the form that a template takes
 template_loading.py  the template that `--template` names
-jinja.py             Jinja as Hugging Face tokenizers use it
+stored.py            the template and the stop tokens of a store
+jinja.py             Jinja as Hugging Face tokenizers use it, with limits
 """

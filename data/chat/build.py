@@ -8,19 +8,31 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from data.chat.examples import ASSISTANT, ExampleError, ExampleKind, Message, read_example
-from data.chat.template import ChatTemplate, EncodedConversation, TemplateError
+from data.chat.answer_ends import TemplateError
+from data.chat.encoding import encode_example
+from data.chat.examples import ExampleKind, read_example
+from data.chat.messages import ExampleError
+from data.chat.template import ChatTemplate, EncodedConversation
 from data.chat.template_loading import load_chat_template
+from data.chat.unread_fields import UnreadFields
 from data.errors import DataError
 from data.storage.new_directory import new_directory, refuse_existing
 from data.store.builder import StoreBuilder
-from data.store.manifest import HELD_OUT, TRAIN, ChatInfo, Manifest, SplitName, StreamInfo
+from data.store.manifest import (
+    HELD_OUT,
+    MANIFEST_FILE,
+    TRAIN,
+    ChatInfo,
+    Manifest,
+    SplitName,
+    StreamInfo,
+)
+from data.store.reader import Store
 from data.store.writer import (
     HASH_BYTES,
     TABLE_BATCH_ROWS,
@@ -28,7 +40,7 @@ from data.store.writer import (
     StreamWriter,
     is_held_out,
 )
-from data.tokenization.tokenizer import byte_tokenizer, local_tokenizer
+from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer
 
 ANSWER_SCHEMA = pa.schema([pa.field(name, pa.int64(), nullable=False) for name in ("start", "end")])
 
@@ -44,8 +56,15 @@ class _ChatBuild:
     kind: ExampleKind | None = None
     """Of all examples so far."""
     dropped: Counter[str] = field(default_factory=Counter)
+    first_fault: str | None = None
+    """Of the first line that was dropped."""
     seen: set[bytes] = field(default_factory=set)
     """Hashes of the examples in the store so far."""
+    answer_ends: set[int] = field(default_factory=set)
+    """Tokens that end the answers in the store so far."""
+
+    def __post_init__(self) -> None:
+        self.unread_fields = UnreadFields(self.template)
 
 
 def build_chat_store(
@@ -72,16 +91,23 @@ def build_chat_store(
     """
     refuse_existing(out)
     folder = None if tokenizer == "bytes" else Path(tokenizer)
-    model = byte_tokenizer() if folder is None else local_tokenizer(folder)
+    model = byte_tokenizer() if folder is None else _tokenizer_of(folder)
     chat_template = load_chat_template(
         template, model, folder if folder and folder.is_dir() else None
     )
+    chat_template.check_answer_end()
     with new_directory(out) as root:
         build = _ChatBuild(StoreBuilder(root, model), chat_template, held_out_fraction, strict)
         _check_files(files)
         for file in files:
             _write_source(build, file)
         return _finish(build)
+
+
+def _tokenizer_of(path: Path) -> Tokenizer:
+    """Return the tokenizer of a file, a folder, or a store with its end-of-document token."""
+    is_store = (path / MANIFEST_FILE).is_file()
+    return Store.open(path).tokenizer if is_store else local_tokenizer(path)
 
 
 def _check_files(files: Sequence[Path]) -> None:
@@ -96,13 +122,21 @@ def _check_files(files: Sequence[Path]) -> None:
 
 def _finish(build: _ChatBuild) -> Manifest:
     if build.kind is None:
+        if build.first_fault is None:
+            raise DataError("no example is left (the files are empty): give others")
         counts = ", ".join(f"{reason}: {count}" for reason, count in build.dropped.items())
-        raise DataError(f"no example is left ({counts or 'the files are empty'})")
+        raise DataError(f"no example is left ({counts}); the first: {build.first_fault}")
     template = build.template
     return build.builder.finish(
         settings={"held_out_fraction": build.held_out_fraction},
         dropped=build.dropped,
-        chat=ChatInfo(kind=build.kind, template=template.template, names=template.names),
+        counts=dict(sorted(build.unread_fields.counts.items())),
+        chat=ChatInfo(
+            kind=build.kind,
+            template=template.template,
+            names=template.names,
+            answer_ends=tuple(sorted(build.answer_ends)),
+        ),
     )
 
 
@@ -130,28 +164,30 @@ def _read(
 ) -> tuple[list[EncodedConversation], bytes] | None:
     """Return a line's documents and their hash; None where it is counted as dropped."""
     try:
-        kind, conversations = read_example(line)
-        documents = _encode(build.template, conversations)
-        return documents, _checked_hash(build, kind, documents)
+        example = read_example(line)
+        documents = encode_example(build.template, example)
+        content_hash = _checked_hash(build, example.kind, documents)
+        build.unread_fields.count(example)
     except (ExampleError, TemplateError) as error:
-        if build.strict:
-            raise DataError(f"{location}: {error}") from None
-        build.dropped[getattr(error, "reason", "template")] += 1
+        _drop(build, error.reason, f"{location}: {error}")
         return None
+    except RecursionError:
+        _drop(build, "bad_json", f"{location}: bad_json: nested too deeply")
+        return None
+    build.answer_ends.update(*(document.ends for document in documents))
+    return documents, content_hash
 
 
-def _encode(
-    template: ChatTemplate, conversations: list[list[Message]]
-) -> list[EncodedConversation]:
-    """Return documents; in a pair, answers that both share are part of the question."""
-    documents = [template.encode(messages) for messages in conversations]
-    if len(documents) == 1:
-        return documents
-    both = takewhile(lambda pair: pair[0] == pair[1], zip(*conversations, strict=False))
-    shared = sum(message["role"] == ASSISTANT for message, _ in both)
-    return [
-        EncodedConversation(document.tokens, document.answers[shared:]) for document in documents
-    ]
+def _drop(build: _ChatBuild, reason: str, fault: str) -> None:
+    """Count a line that is left out.
+
+    Raises:
+        DataError: Nothing may be left out.
+    """
+    if build.strict:
+        raise DataError(fault)
+    build.dropped[reason] += 1
+    build.first_fault = build.first_fault or fault
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -164,9 +200,7 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 def _checked_hash(
     build: _ChatBuild, kind: ExampleKind, documents: list[EncodedConversation]
 ) -> bytes:
-    """Return an example's hash; refuses duplicates and examples without anything to learn."""
-    if not all(document.answers for document in documents):
-        raise ExampleError("no_answer", f"no message of the {ASSISTANT}")
+    """Return an example's hash; refuses duplicates."""
     if kind == "pairs" and np.array_equal(documents[0].tokens, documents[1].tokens):
         raise ExampleError("equal_pair", "chosen and rejected are the same")
     digest = hashlib.blake2b(digest_size=HASH_BYTES)

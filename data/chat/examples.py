@@ -1,43 +1,49 @@
 """Examples of chat JSONL: conversations, or pairs of a chosen and a rejected one."""
 
 import json
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-ASSISTANT = "assistant"
-SHAREGPT_ROLES = {"human": "user", "gpt": ASSISTANT, "bing": ASSISTANT, "chatgpt": ASSISTANT}
+from data.chat.messages import ASSISTANT, ExampleError, Message, read_messages
+from data.json_text import BadLineError, parse_json_text
 
 ExampleKind = Literal["conversations", "pairs"]
-Message = dict[str, Any]
-"""`role`, `content` (a string) and whatever else the template reads."""
+TEMPLATE_VARIABLES = "chat_template_kwargs"
+"""Key of a row whose object holds further variables of the template (TRL's name for them)."""
+MEDIA_KEYS = ("images", "image", "videos", "video", "audios", "audio")
 
 
-class ExampleError(ValueError):
-    """A line that is no example; `reason` is the word under which it is counted as dropped."""
+class Example(NamedTuple):
+    """One line of a file."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
+    kind: ExampleKind
+    conversations: list[list[Message]]
+    """One, or the chosen and the rejected one."""
+    variables: dict[str, Any]
+    """What else the row has, for the template: `tools`, `documents`, and variables of its own."""
 
 
-def read_example(line: bytes) -> tuple[ExampleKind, list[list[Message]]]:
-    """Return the kind of a line and its conversations: one, or the chosen and the rejected one.
+def read_example(line: bytes) -> Example:
+    """Return what a line holds.
 
     Raises:
-        ExampleError: It is neither.
+        ExampleError: It is neither a conversation nor a pair.
     """
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ExampleError("bad_json", str(error)) from None
+        record = parse_json_text(line)
+    except BadLineError as error:
+        raise ExampleError(error.reason, error.detail) from None
     if not isinstance(record, dict):
         raise ExampleError("bad_json", "not an object")
     if "chosen" in record and "rejected" in record:
-        prompt = _messages(record["prompt"], "user") if "prompt" in record else []
-        both = [_messages(record[key], ASSISTANT) for key in ("chosen", "rejected")]
-        return "pairs", [_with_prompt(prompt, messages) for messages in both]
+        given = record.get("prompt")
+        prompt = [] if given is None else read_messages(given, "user")
+        both = [read_messages(record[key], ASSISTANT) for key in ("chosen", "rejected")]
+        conversations = [_with_prompt(prompt, messages) for messages in both]
+        return Example("pairs", conversations, _variables(record, "prompt", "chosen", "rejected"))
     for key in ("messages", "conversations"):
         if key in record:
-            return "conversations", [_messages(record[key], "user")]
+            conversation = read_messages(record[key], "user")
+            return Example("conversations", [conversation], _variables(record, key))
     raise ExampleError(
         "no_messages", "none of the keys messages, conversations, chosen and rejected"
     )
@@ -49,30 +55,31 @@ def _with_prompt(prompt: list[Message], messages: list[Message]) -> list[Message
     return messages if repeats else [*prompt, *messages]
 
 
-def _messages(value: Any, role: str) -> list[Message]:
-    """Return the messages of a list; a string is one message of `role`."""
+def _variables(record: dict[str, Any], *messages: str) -> dict[str, Any]:
+    """Return the template's variables that a row brings; nulls are as good as absent."""
+    values = {key: value for key, value in record.items() if value is not None}
+    for key in (*messages, TEMPLATE_VARIABLES):
+        values.pop(key, None)
+    media = next((key for key in MEDIA_KEYS if values.get(key)), None)
+    if media is not None:
+        raise ExampleError("not_text", f"the row has {media}: only text is learned")
+    more = record.get(TEMPLATE_VARIABLES)
+    if not isinstance(more, dict | None):
+        raise ExampleError("bad_variables", f"{TEMPLATE_VARIABLES} is not an object")
+    values |= more or {}
+    for key in ("tools", "documents"):
+        if key in values:
+            values[key] = _objects(values[key], key)
+    return values
+
+
+def _objects(value: Any, key: str) -> list[dict[str, Any]]:
+    """Return a list of objects; tables whose rows must be alike keep it as a JSON text."""
     if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    if not isinstance(value, list) or not value:
-        raise ExampleError("no_messages", "messages are neither a text nor a list")
-    return [_message(item) for item in value]
-
-
-def _message(item: Any) -> Message:
-    if not isinstance(item, dict):
-        raise ExampleError("bad_message", "a message is not an object")
-    role = item.get("role", item.get("from"))
-    content = item.get("content", item.get("value"))
-    if isinstance(content, list):
-        texts = [block["text"] for block in content if _is_text_block(block)]
-        content = "".join(texts) if len(texts) == len(content) else None
-    if content is None and item.get("tool_calls"):
-        content = ""
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise ExampleError("bad_message", "role and content are not both text")
-    others = {k: v for k, v in item.items() if k not in {"role", "from", "content", "value"}}
-    return {"role": SHAREGPT_ROLES.get(role, role), "content": content, **others}
-
-
-def _is_text_block(block: Any) -> bool:
-    return isinstance(block, dict) and isinstance(block.get("text"), str)
+        try:
+            value = json.loads(value or "[]")
+        except (ValueError, RecursionError):
+            value = None
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ExampleError("bad_variables", f"{key} is not a list of objects")
+    return value

@@ -1,11 +1,18 @@
 """The chat template that `--template` names: built in, the tokenizer's own, or a file."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from data.chat.template import ChatTemplate
 from data.errors import DataError
+from data.json_text import check_text
+from data.tokenization.hub_folder import (
+    TEMPLATE_FILE,
+    TOKENIZER_CONFIG_FILE,
+    hub_file,
+    hub_json,
+    named_token,
+    tokenizer_settings,
+)
 from data.tokenization.tokenizer import Tokenizer
 
 BUILT_IN = {
@@ -47,42 +54,63 @@ def load_chat_template(name: str, tokenizer: Tokenizer, folder: Path | None) -> 
             )
     if name in BUILT_IN:
         return ChatTemplate(BUILT_IN[name], tokenizer, names)
-    if name == "tokenizer":
-        return ChatTemplate(_folder_template(folder), tokenizer, names)
-    try:
-        return ChatTemplate(Path(name).read_text(encoding="utf-8"), tokenizer, names)
-    except OSError as error:
-        raise DataError(
-            f"--template {name}: {error.strerror}: give {', '.join(BUILT_IN)}, tokenizer or a file"
-        ) from None
-
-
-def _folder_template(folder: Path | None) -> str:
-    if folder is not None and (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    template = None if folder is None else _settings(folder).get("chat_template")
-    if not isinstance(template, str):
+    if name != "tokenizer":
+        text = _file_template(Path(name))
+        return ChatTemplate(check_text(text, f"--template {name}"), tokenizer, names)
+    own = None if folder is None else own_template(tokenizer, folder)
+    if own is None:
         raise DataError(
             "--template tokenizer: the tokenizer's folder has no chat template"
             " (chat_template.jinja, or in tokenizer_config.json): use --template plain"
         )
-    return template
+    return own
+
+
+def own_template(tokenizer: Tokenizer, folder: Path) -> ChatTemplate | None:
+    """Return the chat template in a tokenizer's folder; None: there is none.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    text = own_template_text(folder)
+    return None if text is None else ChatTemplate(text, tokenizer, _token_names(folder))
+
+
+def own_template_text(folder: Path) -> str | None:
+    """Return the text of the default chat template in a tokenizer's folder; None: there is none.
+
+    Raises:
+        DataError: It is damaged, or no file of the folder.
+    """
+    file = hub_file(folder, TEMPLATE_FILE)
+    text = hub_json(folder, TOKENIZER_CONFIG_FILE).get("chat_template")
+    if file is not None:
+        text = _file_template(file)
+    elif isinstance(text, list):  # several, by name
+        named = (one for one in text if isinstance(one, dict) and one.get("name") == "default")
+        text = next(named, {}).get("template")
+    return check_text(text, f"{folder}: chat template") if isinstance(text, str) else None
+
+
+def _file_template(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"--template {file}: {error.strerror}: give {', '.join(BUILT_IN)}, tokenizer or a file"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"--template {file}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8"
+        ) from None
 
 
 def _token_names(folder: Path) -> dict[str, str]:
     """Return the tokens that templates refer to by name, such as `bos_token`."""
-    names = {}
-    for key, value in _settings(folder).items():
-        token = value.get("content") if isinstance(value, dict) else value
-        if key.endswith("_token") and isinstance(token, str):
-            names[key] = token
-    return names
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    file = folder / "tokenizer_config.json"
-    try:
-        values = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError:
-        raise DataError(f"{file}: not JSON: mend it") from None
-    return values if isinstance(values, dict) else {}
+    settings = tokenizer_settings(folder)
+    named = {key: named_token(settings, key) for key in settings if key.endswith("_token")}
+    return {
+        key: check_text(token, f"{folder / TOKENIZER_CONFIG_FILE}: {key}")
+        for key, token in named.items()
+        if token is not None
+    }

@@ -1,6 +1,5 @@
 """Reading the documents of one work unit, whatever its format; what cannot be read has a reason."""
 
-import json
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data.json_text import BadLineError, parse_json
 from data.sources.stream_splitter import READ_BYTES, StreamFault, split_stream
 from data.sources.work_units import WorkUnit, arrow_batches
 
@@ -183,13 +183,9 @@ def _table_columns(unit: WorkUnit, column: str) -> Iterator[Any]:
 
 def _from_json(file: str, position: int, line: bytes, text_column: str) -> Document:
     try:
-        record = json.loads(line)
-    except UnicodeDecodeError as error:
-        return Document(file, position, reason="bad_utf8", detail=str(error.reason))
-    except ValueError as error:
-        return Document(file, position, reason="bad_json", detail=str(error))
-    except RecursionError:
-        return Document(file, position, reason="bad_json", detail="nested too deeply")
+        record = parse_json(line)
+    except BadLineError as error:
+        return Document(file, position, reason=error.reason, detail=error.detail)
     text = record.get(text_column) if isinstance(record, dict) else None
     if not isinstance(text, str):
         return Document(file, position, reason="no_text", detail=f"no string {text_column!r}")

@@ -69,6 +69,8 @@ class ChatInfo(FrozenModel):
     """Jinja text."""
     names: dict[str, str]
     """Further variables of the template, such as `bos_token`."""
+    answer_ends: tuple[int, ...] = ()
+    """Tokens that end the answers of this store; none in stores from before they were kept."""
 
 
 class Manifest(FrozenModel):

@@ -12,6 +12,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data.errors import DataError
+from data.json_text import check_text
 from data.tokenization.bpe_cache import CachedBpeEncoder, Ids, library_ids, splits_before_spaces
 from data.tokenization.byte_level import NUM_BYTES, byte_level_json, eos_of_byte_level_json
 from data.tokenization.hub_folder import (
@@ -60,12 +61,31 @@ class Tokenizer:
         if self._model is not None and splits_before_spaces(text):
             self._cached = CachedBpeEncoder(self._model)
 
+    @property
+    def added_tokens(self) -> dict[str, int]:
+        """Ids of the tokens that are found in a text before its model reads it, special or not."""
+        if self._model is None:
+            return dict(self.info.special_tokens)
+        return {token.content: i for i, token in self._model.get_added_tokens_decoder().items()}
+
     def encode(self, text: str) -> Ids:
         """Return the ids of a text, without any special token."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """Return the ids of each text, without any special token."""
+        """Return the ids of each text, without any special token.
+
+        Raises:
+            DataError: A text holds half a character, which has no bytes.
+        """
+        try:
+            return self._encode_batch(texts)
+        except (UnicodeEncodeError, TypeError):  # the tokenizers library's TypeError
+            for number, text in enumerate(texts, 1):
+                check_text(text, f"text {number}")
+            raise
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         if self._model is None:
             return [np.frombuffer(t.encode(), dtype=np.uint8).astype(np.uint32) for t in texts]
         if self._cached is not None:
@@ -109,6 +129,7 @@ class Tokenizer:
         return byte_level_json(self.info.eos_token) if self._model is None else self.text
 
     def _describe(self, origin: str, eos_token: str | None) -> TokenizerInfo:
+        check_text(eos_token or "", f"{origin}: the token that ends a document")
         sha256 = hashlib.sha256(self.text.encode()).hexdigest()
         if self._model is None:
             eos_token = eos_token or EOS_TOKEN

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -36,7 +37,7 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
 
     Computes without FP8, also where a run was trained with it.
     """
-    texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
+    texts = [_read_prompt(prompt, number) for number, prompt in enumerate(prompts, 1)]
     from parallel.engine.imports import import_engine
 
     import_engine()
@@ -75,3 +76,19 @@ def generate(  # noqa: PLR0913, PLR0917 - a command's options
         return
     for row in rows:
         typer.echo(row["text"] if chat else f"{row['prompt']}{row['text']}")
+
+
+def _read_prompt(prompt: str, number: int) -> str:
+    """Return a prompt of the command line, or of standard input.
+
+    Raises:
+        DataError: It is not UTF-8.
+    """
+    from data.json_text import check_text
+
+    if prompt == "-":
+        if isinstance(sys.stdin, TextIOWrapper):
+            # Bytes that are no text become lone surrogates, as in an argument.
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+        prompt = sys.stdin.read()
+    return check_text(prompt, f"prompt {number}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.chat.template_loading import own_template_text
 from data.errors import InputError
 from data.storage.atomic import write_json, write_text
 from data.tokenization.hub_folder import (
@@ -108,7 +109,7 @@ class Companions:
         if language.chat is None:
             return []
         template, stated = language.chat.template, settings.get("chat_template")
-        is_original = template == _original_template(self.folder)
+        is_original = self.folder is not None and template == own_template_text(self.folder)
         if is_original and isinstance(stated, list):  # it and others, by name
             return []
         settings["chat_template"] = template
@@ -166,19 +167,3 @@ def _with_tokens(settings: dict[str, Any], tokens: dict[str, str | None]) -> dic
         name: settings[name] if text is not None and named_token(settings, name) == text else text
         for name, text in tokens.items()
     }
-
-
-def _original_template(folder: Path | None) -> str | None:
-    """Return the default chat template of the original model."""
-    if folder is None:
-        return None
-    file = hub_file(folder, TEMPLATE_FILE)
-    if file is not None:
-        return file.read_text(encoding="utf-8")
-    stated = hub_json(folder, TOKENIZER_CONFIG_FILE).get("chat_template")
-    if isinstance(stated, list):
-        named = [
-            item for item in stated if isinstance(item, dict) and item.get("name") == "default"
-        ]
-        stated = named[0].get("template") if named else None
-    return stated if isinstance(stated, str) else None

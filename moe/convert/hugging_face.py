@@ -27,7 +27,7 @@ from moe.convert.hub_checks import (
     prediction_layers,
     raise_tensor_faults,
 )
-from moe.convert.hub_directory import CONFIG, HubDirectory, batched
+from moe.convert.hub_directory import CONFIG, INDEX, HubDirectory, batched
 from moe.convert.hub_files import read_json_table
 from moe.convert.registry import family_for, family_of, known_family
 from moe.convert.tensor_map import BlockPair, TensorMap, tensor_map

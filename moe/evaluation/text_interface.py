@@ -5,15 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.chat.stored import stored_stop_ids, stored_template
 from data.chat.template import ChatTemplate
-from data.chat.template_loading import load_chat_template
+from data.chat.template_loading import own_template
 from data.store.manifest import Manifest
 from data.store.reader import Store
 from data.tokenization.hub_folder import (
     GENERATION_FILE,
-    TEMPLATE_FILE,
-    TOKENIZER_CONFIG_FILE,
-    hub_file,
     hub_json,
     named_token,
     tokenizer_settings,
@@ -94,22 +92,21 @@ def _of_store(path: Path, folder: Path | None, *, with_folder_chat: bool) -> Tex
             the store that a run was trained on: it has the same tokenizer.
     """
     store = Store(path, Manifest.read(path))
-    tokenizer, chat = store.tokenizer, store.manifest.chat
+    tokenizer, form = store.tokenizer, stored_template(store)
     settings = {} if folder is None else tokenizer_settings(folder)
-    form: ChatTemplate | None = None
-    if chat is not None:
-        form = ChatTemplate(chat.template, tokenizer, chat.names)
-        settings |= chat.names
+    stops = stored_stop_ids(store)
+    if form is not None:
+        settings |= form.names
     elif folder is not None and with_folder_chat:
-        form = _folder_chat(folder, tokenizer)
-    stops = frozenset({tokenizer.info.eos_id}) if form is None else form.stop_ids
+        form = own_template(tokenizer, folder)
+        stops |= frozenset() if form is None else form.stop_ids
     bos_token = named_token(settings, "bos_token")
     return TextInterface(tokenizer=tokenizer, stop_ids=stops, bos_token=bos_token, chat=form)
 
 
 def _of_hub(folder: Path) -> TextInterface:
     tokenizer = local_tokenizer(folder)
-    form = _folder_chat(folder, tokenizer)
+    form = own_template(tokenizer, folder)
     stops = {tokenizer.info.eos_id, *_stated_ends(folder)}
     return TextInterface(
         tokenizer=tokenizer,
@@ -117,14 +114,6 @@ def _of_hub(folder: Path) -> TextInterface:
         bos_token=named_token(tokenizer_settings(folder), "bos_token"),
         chat=form,
     )
-
-
-def _folder_chat(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
-    """Return the chat template of a folder, where it has one."""
-    has_own = hub_json(folder, TOKENIZER_CONFIG_FILE).get("chat_template") is not None
-    if not has_own and hub_file(folder, TEMPLATE_FILE) is None:
-        return None
-    return load_chat_template("tokenizer", tokenizer, folder)
 
 
 def _stated_ends(folder: Path) -> set[int]:

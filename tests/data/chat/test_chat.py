@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from data.chat.answer_ends import TemplateError
 from data.chat.build import build_chat_store
-from data.chat.template import ChatTemplate, TemplateError
+from data.chat.template import ChatTemplate
 from data.chat.template_loading import BUILT_IN
 from data.cli.commands import app
 from data.config import DataConfig
@@ -19,7 +20,8 @@ from data.loading.batch import Batch
 from data.loading.loader import Loader
 from data.storage.new_directory import new_directory
 from data.store.reader import Store
-from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, train_bpe
+from data.tokenization.tokenizer import byte_tokenizer
+from tests.support.chat_helpers import CHATML_TOKENS, ask, tokenizer_with, write_rows
 
 EOS = 256
 MARKED = (
@@ -37,33 +39,12 @@ DIALOGUE = [
 ]
 
 
-def chat_tokenizer() -> Tokenizer:
-    """A BPE with the special tokens of ChatML."""
-    text = [m["content"] for m in DIALOGUE] * 3
-    model = json.loads(train_bpe(text, 300).text)
-    for token in ("<|im_start|>", "<|im_end|>"):
-        entry = {**model["added_tokens"][0], "id": len(model["model"]["vocab"]), "content": token}
-        model["added_tokens"].append(entry)
-        model["model"]["vocab"][token] = entry["id"]
-    return Tokenizer(json.dumps(model), "test")
-
-
-def write(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def ask(question: str, answer: str) -> dict[str, Any]:
-    messages = [("user", question), ("assistant", answer)]
-    return {"messages": [{"role": role, "content": text} for role, text in messages]}
-
-
 @pytest.fixture(scope="module")
 def conversations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chat")
     chance = random.Random(4)
     rows = [ask(f"question {i}", "a" * chance.randint(1, 40) + str(i)) for i in range(200)]
-    build_chat_store([write(folder / "talk.jsonl", rows)], folder / "store", tokenizer="bytes",
+    build_chat_store([write_rows(folder / "talk.jsonl", rows)], folder / "store", tokenizer="bytes",
                      held_out_fraction=0.2)  # fmt: skip
     return folder / "store"
 
@@ -75,7 +56,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"prompt": f"say {i}", "chosen": "yes" * (1 + i % 4), "rejected": "no" * (1 + i % 3)}
         for i in range(60)
     ]
-    build_chat_store([write(folder / "p.jsonl", rows)], folder / "store", tokenizer="bytes",
+    build_chat_store([write_rows(folder / "p.jsonl", rows)], folder / "store", tokenizer="bytes",
                      held_out_fraction=0.1)  # fmt: skip
     return folder / "store"
 
@@ -104,7 +85,7 @@ def test_plain_template_by_hand() -> None:
 def test_equals_transformers_mask(tmp_path: Path) -> None:
     import transformers
 
-    tokenizer = chat_tokenizer()
+    tokenizer = tokenizer_with(*CHATML_TOKENS)
     (tmp_path / "tokenizer.json").write_text(tokenizer.text)
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
     plain = [m for m in DIALOGUE if "<|" not in m["content"]]
@@ -121,7 +102,7 @@ def test_equals_transformers_mask(tmp_path: Path) -> None:
 
 
 def test_marks_and_prefixes_agree() -> None:
-    tokenizer = chat_tokenizer()
+    tokenizer = tokenizer_with(*CHATML_TOKENS)
     by_mark, by_prefix = (ChatTemplate(t, tokenizer) for t in (MARKED, BUILT_IN["chatml"]))
     one, other = by_mark.encode(DIALOGUE), by_prefix.encode(DIALOGUE)
     assert one.tokens.tolist() == other.tokens.tolist()
@@ -131,7 +112,7 @@ def test_marks_and_prefixes_agree() -> None:
 
 
 def test_what_messages_say_is_no_special_token() -> None:
-    tokenizer = chat_tokenizer()
+    tokenizer = tokenizer_with(*CHATML_TOKENS)
     form = ChatTemplate(BUILT_IN["chatml"], tokenizer)
     tokens = form.encode(DIALOGUE).tokens.tolist()
     end = tokenizer.info.special_tokens["<|im_end|>"]
@@ -183,8 +164,8 @@ def test_every_conversation_once_whole_and_apart(conversations: Path) -> None:
 def test_answers_of_several_turns(tmp_path: Path) -> None:
     turns = [("user", "q"), ("assistant", "first"), ("user", "r"), ("assistant", "second")]
     row = {"messages": [{"role": role, "content": text} for role, text in turns]}
-    build_chat_store([write(tmp_path / "t.jsonl", [row])], tmp_path / "store", tokenizer="bytes",
-                     held_out_fraction=0)  # fmt: skip
+    file = write_rows(tmp_path / "t.jsonl", [row])
+    build_chat_store([file], tmp_path / "store", tokenizer="bytes", held_out_fraction=0)
     loader = open_loader(tmp_path / "store", "conversations", global_batch_size=1,
                          micro_batch_size=1)  # fmt: skip
     (batch,) = loader.step(0)
@@ -222,8 +203,8 @@ def test_shared_turns_of_a_pair_are_no_answers(tmp_path: Path) -> None:
     shared = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "same"}]
     ends = [[*shared, {"role": "assistant", "content": text}] for text in ("good", "bad")]
     row = {"chosen": ends[0], "rejected": ends[1]}
-    build_chat_store([write(tmp_path / "p.jsonl", [row])], tmp_path / "store", tokenizer="bytes",
-                     held_out_fraction=0)  # fmt: skip
+    file = write_rows(tmp_path / "p.jsonl", [row])
+    build_chat_store([file], tmp_path / "store", tokenizer="bytes", held_out_fraction=0)
     loader = open_loader(tmp_path / "store", "pairs", global_batch_size=2)
     assert pair_texts(loader.step(0)) == [("good$", "bad$")]
 
@@ -231,8 +212,8 @@ def test_shared_turns_of_a_pair_are_no_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("too_long", ["refuse", "cut", "drop"])
 def test_long_conversations(tmp_path: Path, too_long: str) -> None:
     rows = [ask("q", "a" * n) for n in (3, 4, 60)] + [ask("q" * 90, "hidden")]
-    build_chat_store([write(tmp_path / "t.jsonl", rows)], tmp_path / "store", tokenizer="bytes",
-                     held_out_fraction=0)  # fmt: skip
+    file = write_rows(tmp_path / "t.jsonl", rows)
+    build_chat_store([file], tmp_path / "store", tokenizer="bytes", held_out_fraction=0)
     sizes = {"seq_len": 48, "global_batch_size": 1, "micro_batch_size": 1, "too_long": too_long}
     if too_long == "refuse":
         with pytest.raises(DataError, match="2 of 4 train conversations of t are longer than"):
@@ -271,7 +252,7 @@ def test_command_counts_what_it_drops(tmp_path: Path) -> None:
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "parts"}]},
                       {"role": "assistant", "content": "c"}]},
     ]  # fmt: skip
-    path = write(tmp_path / "t.jsonl", rows)
+    path = write_rows(tmp_path / "t.jsonl", rows)
     with path.open("a") as file:
         file.write("not JSON\n")
     arguments = (path, "-o", tmp_path / "store", "--tokenizer", "bytes", "--held-out", "0")
@@ -309,9 +290,9 @@ def test_wrong_input(options: list[str], fault: str, tmp_path: Path) -> None:
     pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
     places = {
         "bad": tmp_path / "bad.jinja",
-        "mixed": write(tmp_path / "mixed.jsonl", [ask("q", "a"), pair]),
-        "empty": write(tmp_path / "empty.jsonl", []),
-        "good": write(tmp_path / "good.jsonl", [ask("q", "a")]),
+        "mixed": write_rows(tmp_path / "mixed.jsonl", [ask("q", "a"), pair]),
+        "empty": write_rows(tmp_path / "empty.jsonl", []),
+        "good": write_rows(tmp_path / "good.jsonl", [ask("q", "a")]),
     }
     if not options[0].startswith("{"):
         options = ["{good}", *options]
@@ -325,7 +306,7 @@ def test_wrong_input(options: list[str], fault: str, tmp_path: Path) -> None:
 def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        write(tmp_path / folder / "t.jsonl", [ask("q", "a")])
+        write_rows(tmp_path / folder / "t.jsonl", [ask("q", "a")])
     with pytest.raises(DataError, match="two files are named t"):
         build_chat_store(
             [tmp_path / "a/t.jsonl", tmp_path / "b/t.jsonl"], tmp_path / "s", tokenizer="bytes"
@@ -333,7 +314,7 @@ def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_two_builds_of_one_store_do_not_meet(tmp_path: Path) -> None:
-    files = [write(tmp_path / "a.jsonl", [ask("q", "a")])]
+    files = [write_rows(tmp_path / "a.jsonl", [ask("q", "a")])]
     with (
         new_directory(tmp_path / "out") as root,
         pytest.raises(DataError, match="another process is building there"),

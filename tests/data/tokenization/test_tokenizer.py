@@ -14,6 +14,7 @@ from data.errors import DataError
 from data.store.reader import Store
 from data.tokenization.bpe_cache import SPLITTING_PATTERNS, splits_before_spaces
 from data.tokenization.tokenizer import Tokenizer, byte_tokenizer, local_tokenizer, train_bpe
+from tests.support.chat_helpers import tokenizer_with
 from tests.support.store_helpers import build, texts
 
 SAMPLE = [
@@ -178,3 +179,15 @@ def test_large_vocabularies_are_uint32(tmp_path: Path) -> None:
     stream = Store.open(tmp_path / "out").split("train").streams[0]
     assert stream.read(0, 3).dtype == "uint32"
     assert stream.read(0, 3).tolist() == [65999, 2, 0]
+
+
+def test_an_end_token_that_is_no_text_is_refused() -> None:
+    with pytest.raises(DataError, match=r"ends a document: character 2 is no character"):
+        byte_tokenizer(b"a\xff".decode(errors="surrogateescape"))
+
+
+def test_added_tokens_are_special_or_not() -> None:
+    assert byte_tokenizer().added_tokens == {"<|endoftext|>": 256}
+    tokenizer = tokenizer_with("<a>", special=False)
+    assert set(tokenizer.added_tokens) == {"<|endoftext|>", "<a>"}
+    assert set(tokenizer.info.special_tokens) == {"<|endoftext|>"}

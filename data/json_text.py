@@ -1,0 +1,90 @@
+"""JSON and text from outside: one notion of what is bad, for every reader of JSON lines."""
+
+import json
+import re
+from typing import Any, Literal
+
+from data.errors import DataError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAY_HOLD_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+
+BadLineReason = Literal["bad_utf8", "bad_json"]
+
+
+class BadLineError(ValueError):
+    """A line that is not JSON, or not text; `reason` is the word under which it is counted."""
+
+    def __init__(self, reason: BadLineReason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: BadLineReason = reason
+        self.detail = detail
+
+
+def parse_json(line: bytes) -> Any:
+    """Return the value of a line of JSON; its strings may still hold lone surrogates.
+
+    Raises:
+        BadLineError: The line is not UTF-8 or not JSON.
+    """
+    try:
+        return json.loads(line)
+    except UnicodeDecodeError as error:
+        raise BadLineError("bad_utf8", str(error.reason)) from None
+    except ValueError as error:
+        raise BadLineError("bad_json", str(error)) from None
+    except RecursionError:
+        raise BadLineError("bad_json", "nested too deeply") from None
+
+
+def parse_json_text(line: bytes) -> Any:
+    r"""Return the value of a line of JSON, all of whose strings and keys can be encoded.
+
+    JSON allows `\ud83d` alone: half a character, which no tokenizer and no file takes. Programs
+    that cut text at a number of UTF-16 units write it.
+
+    Raises:
+        BadLineError: The line is not UTF-8 or not JSON, or one of its strings holds half a
+            character.
+    """
+    value = parse_json(line)
+    if _MAY_HOLD_SURROGATE.search(line):
+        try:
+            found = find_lone_surrogate(value)
+        except RecursionError:
+            raise BadLineError("bad_json", "nested too deeply") from None
+        if found is not None:
+            raise BadLineError("bad_utf8", f"a lone surrogate, U+{ord(found):04X}")
+    return value
+
+
+def find_lone_surrogate(value: Any) -> str | None:
+    """Return the first lone surrogate in the strings and keys of a JSON value; None: there is none.
+
+    Python joins the two halves of a pair when it reads JSON: one that is left is alone.
+    """
+    if isinstance(value, str):
+        match = _SURROGATE.search(value)
+        return None if match is None else match[0]
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        return next(filter(None, map(find_lone_surrogate, value)), None)
+    return None
+
+
+def check_text(text: str, name: str) -> str:
+    """Return a text that can be encoded as UTF-8.
+
+    A command line whose bytes are not UTF-8 reaches Python with a lone surrogate for each of them.
+
+    Raises:
+        DataError: It cannot; names the text, the character and its position.
+    """
+    match = _SURROGATE.search(text)
+    if match is not None:
+        raise DataError(
+            f"{name}: character {match.start() + 1} is no character (U+{ord(match[0]):04X}, half of"
+            " a pair, or a byte that is not UTF-8): give UTF-8 text"
+        )
+    return text

@@ -1,0 +1,142 @@
+"""What a row has beside roles and contents is honored, refused, or counted by its name."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.chat.template import ChatTemplate
+from data.chat.template_loading import BUILT_IN
+from data.tokenization.tokenizer import byte_tokenizer
+from tests.support.chat_helpers import ask, build_rows, document_texts, learned_texts, turns
+
+PLAIN = ChatTemplate(BUILT_IN["plain"], byte_tokenizer())
+TWO_ANSWERS = turns(("user", "q"), ("assistant", "one"), ("user", "r"), ("assistant", "two"))
+EOS = "<|endoftext|>"
+
+
+def two_answers(**of_the_first: Any) -> dict[str, Any]:
+    return {"messages": [TWO_ANSWERS[0], TWO_ANSWERS[1] | of_the_first, *TWO_ANSWERS[2:]]}
+
+
+@pytest.mark.parametrize(
+    "mark", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"loss": False}]
+)
+def test_an_answer_of_no_weight_is_read_and_not_learned(mark: dict[str, Any]) -> None:
+    assert learned_texts(PLAIN, two_answers(**mark)) == [[f"two{EOS}"]]
+    assert document_texts(PLAIN, two_answers(**mark)) == document_texts(PLAIN, two_answers())
+
+
+@pytest.mark.parametrize("mark", [{"weight": 1}, {"train": True}, {"loss": 0.7}, {"weight": None}])
+def test_an_answer_of_weight_one_is_learned(mark: dict[str, Any]) -> None:
+    assert learned_texts(PLAIN, two_answers(**mark)) == [[f"one{EOS}", f"two{EOS}"]]
+
+
+def test_marks_of_a_template_know_their_messages() -> None:
+    marked = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
+        "{{ m.content + eos_token }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}"
+        "{% endfor %}"
+    )
+    template = ChatTemplate(marked, byte_tokenizer())
+    assert learned_texts(template, two_answers(weight=0)) == [[f"two{EOS}"]]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (two_answers(weight=0.5), "bad_message"),
+        (two_answers(train="no"), "bad_message"),
+        ({"messages": [TWO_ANSWERS[0], TWO_ANSWERS[1] | {"weight": 0}]}, "no_answer"),
+        ({"messages": turns(("user", "q"))}, "no_answer"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"},
+                                                       {"type": "image", "url": "b"}]},
+                          TWO_ANSWERS[1]]},
+            "not_text",
+        ),
+        (ask("<image> q", "a") | {"images": ["a.png"]}, "not_text"),
+        (ask("q", "a") | {"chat_template_kwargs": 3}, "bad_variables"),
+        ({"messages": [{"role": "user", "content": "q", "tool_calls": "f"}]}, "bad_message"),
+        ({"system": "s", "messages": turns(("system", "t"), ("assistant", "a"))}, "bad_message"),
+    ],
+)  # fmt: skip
+def test_refused_by_name(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    assert build_rows(tmp_path, [row, ask("q", "kept")]).manifest.dropped == {reason: 1}
+
+
+def test_fields_that_nothing_reads_are_counted(tmp_path: Path) -> None:
+    rows = [
+        ask("q", "a") | {"id": 7, "tools": [{"name": "f"}], "images": [], "note": ""},
+        ask("q", "b") | {"id": 8},
+        {"messages": [TWO_ANSWERS[0] | {"name": "Ada", "train": True, "weight": 0},
+                      TWO_ANSWERS[1] | {"reasoning_content": "hm", "weight": 1, "name": None}]},
+        {"messages": [TWO_ANSWERS[0], TWO_ANSWERS[1] | {"thinking": "so"}]},
+    ]  # fmt: skip
+    store = build_rows(tmp_path, rows)
+    assert store.manifest.dropped == {"duplicate": 1}
+    assert store.manifest.counts == {
+        "unread.message.name": 1,
+        "unread.message.reasoning_content": 1,
+        "unread.message.train": 1,
+        "unread.row.id": 2,
+        "unread.row.tools": 1,
+    }
+
+
+def test_names_without_end_are_counted_together(tmp_path: Path) -> None:
+    rows = [ask("q", str(i)) | {f"key\n {i}": i} for i in range(103)]
+    counts = build_rows(tmp_path, rows).manifest.counts
+    assert len(counts) == 101
+    assert counts["unread.others"] == 3
+    assert counts["unread.row.key 99"] == 1
+
+
+def test_what_the_template_reads_is_given_and_not_counted(tmp_path: Path) -> None:
+    form = (
+        "{{ mood }}{% for d in documents or [] %}{{ d.title }}{% endfor %}{% for m in messages %}"
+        "{{ m.name or '' }}{{ '(' + m.reasoning_content + ')' if m.reasoning_content }}"
+        "{{ m.content + eos_token }}{% endfor %}"
+    )
+    (tmp_path / "t.jinja").write_text(form)
+    row = {
+        "documents": [{"title": "D"}],
+        "mood": "glad",
+        "chat_template_kwargs": {"mood": "sad"},
+        "messages": [TWO_ANSWERS[0] | {"name": "Ada"}, TWO_ANSWERS[1] | {"reasoning": "hm"}],
+    }
+    template = ChatTemplate(form, byte_tokenizer())
+    assert document_texts(template, row) == [f"sadDAdaq{EOS}(hm)one{EOS}"]
+    store = build_rows(tmp_path, [row], template=str(tmp_path / "t.jinja"))
+    assert store.manifest.counts == {}
+
+
+def test_a_row_replaces_nothing_of_the_template_s_own() -> None:
+    form = (
+        "{{ bos_token }}{% set s = namespace(n=0) %}{% for m in messages %}"
+        "{{ m.content + eos_token }}{% endfor %}"
+    )
+    template = ChatTemplate(form, byte_tokenizer(), {"bos_token": "B"})
+    row = ask("q", "a") | {
+        key: "other"
+        for key in ("bos_token", "eos_token", "add_generation_prompt", "namespace", "range")
+    }
+    assert document_texts(template, row) == [f"Bq{EOS}a{EOS}"]
+
+
+def test_pairs_of_other_lengths(tmp_path: Path) -> None:
+    longer = {
+        "prompt": "q",
+        "chosen": turns(("assistant", "good")),
+        "rejected": turns(("assistant", "bad"), ("user", "really?"), ("assistant", "worse")),
+    }
+    assert learned_texts(PLAIN, longer) == [[f"good{EOS}"], [f"bad{EOS}", f"worse{EOS}"]]
+    rows = [
+        longer,
+        {"chosen": TWO_ANSWERS, "rejected": TWO_ANSWERS[:2]},  # nothing is rejected
+        {"chosen": TWO_ANSWERS[:2], "rejected": turns(("user", "other"), ("assistant", "bad"))},
+        {"chosen": TWO_ANSWERS, "rejected": [*TWO_ANSWERS[:2], *turns(("user", "s"))]},
+    ]
+    store = build_rows(tmp_path, rows)
+    assert store.manifest.dropped == {"different_prompts": 2, "no_answer": 1}
+    assert store.manifest.documents == 2
