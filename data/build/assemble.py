@@ -1,6 +1,5 @@
 """From unit outputs to a store: duplicates out, splits assigned, canaries in, manifest last."""
 
-import json
 import math
 import shutil
 from collections import Counter
@@ -14,6 +13,7 @@ from data.build.deduplication import DuplicateMap, find_duplicates
 from data.build.dropped_table import write_dropped_table
 from data.build.source_writer import SourceWriter, canary_plantings
 from data.build.split_assignment import DROPPED, IN_TRAIN, SplitAssignment, assign_splits
+from data.build.unit_counts import UnitCounts
 from data.build.unit_output_reader import UnitOutputs
 from data.canaries import make_canaries
 from data.cleaning.minhash import bands_for
@@ -84,7 +84,7 @@ def assemble_store(
 def _total_tally(output_files: Sequence[Path], notes: Mapping[str, int]) -> Tally:
     total = Tally(Counter(notes))
     for path in output_files:
-        total.update(Tally.from_json(json.loads(path.with_suffix(".json").read_text())["tally"]))
+        total.update(UnitCounts.read(path.with_suffix(".json")).tally)
     return total
 
 

@@ -13,7 +13,7 @@ from data.cleaning.decontamination import EvaluationNgrams
 from data.cleaning.personal_data import find_personal_data, mask_personal_data
 from data.cleaning.quality import c4_text, gopher_quality, gopher_repetition
 from data.cleaning.tally import Tally
-from data.cleaning.word_hashes import Hashes, word_hashes
+from data.cleaning.word_hashes import Hashes, has_visible_text, word_hashes
 from data.errors import DataError
 from data.recipe import CleanRecipe
 from data.sources.readers import Document
@@ -101,7 +101,10 @@ class Cleaner:
         words = None
         if self._evaluations is not None or self._recipe.near_duplicates is not None:
             words = word_hashes(text)
-            if self._evaluations is not None and self._evaluations.overlaps(words):
+        if self._evaluations is not None and words is not None:
+            # As read, too: masks and removed lines would hide what evaluation files still have.
+            versions = (words, word_hashes(document.text)) if document.text != text else (words,)
+            if any(map(self._evaluations.overlaps, versions)):
                 return CleanedDocument(document, reason="contaminated")
         tally.counts["bytes"] += len(content)
         _add_to_histograms(text, tally)
@@ -118,7 +121,7 @@ class Cleaner:
         return normalized
 
     def _check_length(self, text: str) -> _Rejection | None:
-        if not text or text.isspace():
+        if not has_visible_text(text):
             return _Rejection("empty")
         detail = f"{len(text)} characters"
         if len(text) < self._recipe.min_characters:

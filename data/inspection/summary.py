@@ -57,7 +57,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def summary_text(store: Path, values: dict[str, Any]) -> str:
+def summary_text(store: Path, values: dict[str, Any], *, histograms: bool = True) -> str:
     """Return the same for people."""
     tokenizer = values["tokenizer"]
     lines = [
@@ -79,7 +79,7 @@ def summary_text(store: Path, values: dict[str, Any]) -> str:
     planted = sum(canary["repeats"] for canary in values["canaries"])
     if values["canaries"]:
         lines.append(f"canaries   {len(values['canaries'])}, planted {planted} times in all")
-    for name, title in HISTOGRAM_TITLES.items():
+    for name, title in HISTOGRAM_TITLES.items() if histograms else ():
         bins = values["histograms"].get(name)
         if bins:
             lines += ["", title, *_bars(bins)]

@@ -217,7 +217,7 @@ def open_arrow(path: Path) -> Any:
         DataError: It is missing or damaged.
     """
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path)))
+        return pa.ipc.open_file(pa.memory_map(os.fsencode(path)))
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path}: not readable as Arrow: {error}: run `moe data verify`") from None
 
