@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -13,6 +13,7 @@ from data.errors import DataError
 from data.frozen_model import FrozenModel
 
 QualityRules = Literal["gopher_quality", "gopher_repetition", "c4"]
+LanguageCode = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
 
 
 class SourceRecipe(FrozenModel):
@@ -42,8 +43,9 @@ class CleanRecipe(FrozenModel):
     """Longer documents are dropped."""
     quality: tuple[QualityRules, ...] = ()
     """Rule sets of Gopher (arXiv:2112.11446, appendix A1.1) and C4 (arXiv:1910.10683, 2.2)."""
-    languages: tuple[str, ...] = ()
-    """Keep only documents in these ISO 639-1 languages, as py3langid identifies them."""
+    languages: tuple[LanguageCode, ...] = ()
+    """Keep only documents in these languages, as py3langid identifies them: its codes, which are
+    ISO 639-1 (`de`), or 639-3 (`yue`) where a language has none there."""
     tag_language: bool = False
     """Identify every document's language with py3langid, count it and write it to the store; drops
     none."""
@@ -145,6 +147,8 @@ def describe_recipe_error(error: ValidationError) -> str:
         return f"unknown key {key}" + (f": did you mean {similar[0]}?" if similar else "")
     message = fault["msg"].removeprefix("Value error, ")
     given = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
+    if fault["loc"][:2] == ("clean", "languages"):
+        message = "write codes such as en, de or zh, in lower case"
     return f"{key}{given}: {message}" if key else message
 
 

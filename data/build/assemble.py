@@ -11,6 +11,7 @@ import numpy as np
 
 from data.build.deduplication import DuplicateMap, find_duplicates
 from data.build.dropped_table import write_dropped_table
+from data.build.held_out_overlap import count_overlap
 from data.build.source_writer import SourceWriter, canary_plantings
 from data.build.split_assignment import DROPPED, IN_TRAIN, SplitAssignment, assign_splits
 from data.build.unit_counts import UnitCounts
@@ -22,7 +23,7 @@ from data.errors import DataError
 from data.progress import BuildProgress, ProgressCallback
 from data.recipe import DataRecipe
 from data.store.builder import StoreBuilder
-from data.store.manifest import Manifest
+from data.store.manifest import HELD_OUT_CHECKED, HELD_OUT_NEAR, Manifest
 from data.tokenization.tokenizer import Tokenizer
 
 LIBRARIES = ("tokenizers", "rensa", "py3langid")
@@ -67,6 +68,10 @@ def assemble_store(
         raise DataError(f"no document is left ({counts or 'the sources hold none'})")
     tally = _total_tally(output_files, notes)
     tally.histograms["copies"] = _copies_histogram(duplicates, assignment)
+    if similarity is None and recipe.held_out_fraction:
+        overlap = count_overlap(outputs, assignment, tokenizer.info.vocab_size)
+        if overlap.checked:
+            tally.counts |= {HELD_OUT_CHECKED: overlap.checked, HELD_OUT_NEAR: overlap.near_train}
     builder = StoreBuilder(root, tokenizer, has_language=recipe.clean.needs_language)
     _write_sources(builder, recipe, tokenizer, output_files, assignment, tally, progress)
     counted = tally.to_json()

@@ -168,7 +168,7 @@ def _finished_folder(
     if recipe.clean.near_duplicates is not None:
         minhash_library()
     if recipe.clean.needs_language:
-        language_identifier()
+        language_identifier(recipe.clean.languages)
     if options.progress is not None:
         options.progress(BuildProgress("find files and make the tokenizer"))
     inputs = find_input_files(recipe)

@@ -18,6 +18,11 @@ BUILD_STATE_FILE = "work.json"
 """State of an unfinished build; beside it lies its tokenizer."""
 OWN_HASH = "manifest_sha256"
 
+HELD_OUT_CHECKED = "held_out.checked"
+HELD_OUT_NEAR = "held_out.near_train"
+"""Counts of held-out documents: compared with all of train, and nearly equal to one there. Absent
+where near duplicates were dropped, or nothing was compared."""
+
 SplitName = Literal["train", "held_out"]
 TRAIN: SplitName = "train"
 HELD_OUT: SplitName = "held_out"
