@@ -6,7 +6,8 @@ opened: no link that leaves the folder, no FIFO, which waits for ever, no device
 
 import os
 import stat
-from pathlib import Path, PurePosixPath
+from contextlib import suppress
+from pathlib import Path
 
 from data.errors import DataError
 
@@ -15,35 +16,69 @@ MANIFEST_BYTES = 256 << 20
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name stays inside the folder it is joined to, links aside."""
-    path = PurePosixPath(name)
-    parts = name.split("/")
-    return (
-        bool(name)
-        and not path.is_absolute()
-        and "\0" not in name
-        and not {"", ".", ".."} & {*parts}
-    )
+    """Whether a name stays inside the folder that it is joined to, links aside."""
+    return bool(name) and "\0" not in name and not {"", ".", ".."} & {*name.split("/")}
+
+
+def plain_name(name: str) -> str:
+    """Validate a name in a pydantic model."""
+    if not is_plain_name(name):
+        raise ValueError("not the name of a file inside the folder")
+    return name
+
+
+class DescribedFiles:
+    """The files that a manifest names, in its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = os.fspath(folder)
+        self._real = os.path.realpath(folder)
+        self._checked = {""}
+
+    def status(self, name: str) -> os.stat_result:
+        """Return the status of the regular file of that name.
+
+        Raises:
+            DataError: The name leaves the folder, by itself or through a link, or is of no
+                regular file.
+            OSError: It is missing or cannot be reached.
+        """
+        path = f"{self._folder}/{name}"
+        if not is_plain_name(name):
+            raise DataError(f"{self._folder}: names {name!r}, which is not inside it: not opened")
+        parent = os.path.dirname(name)
+        if parent not in self._checked:
+            self._refuse_outside(f"{self._folder}/{parent}")
+            self._checked.add(parent)
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            self._refuse_outside(path)
+            status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path}: not a regular file: not opened")
+        return status
+
+    def _refuse_outside(self, path: str) -> None:
+        if not os.path.realpath(path).startswith(f"{self._real}/"):
+            raise DataError(f"{path}: a link that leaves {self._folder}: put the file itself there")
 
 
 def file_inside(folder: Path, name: str) -> Path:
-    """Return the regular file of that name inside a folder.
+    """Return the regular file of that name inside a folder; raises as `DescribedFiles.status`."""
+    DescribedFiles(folder).status(name)
+    return folder / name
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse a FIFO, a device or a socket; what is missing is told by who reads it.
 
     Raises:
-        DataError: The name leaves the folder, by itself or through a link, or is no regular file.
-        OSError: It is missing or cannot be reached.
+        DataError: It is one.
     """
-    path = folder / name
-    if not is_plain_name(name):
-        raise DataError(f"{folder}: names {name!r}, which is not inside it: not opened")
-    status = path.lstat()
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise DataError(f"{path}: a link that leaves {folder}: put the file itself there")
-    if stat.S_ISLNK(status.st_mode):
-        status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path}: not a regular file: not opened")
-    return path
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise DataError(f"{path}: neither a regular file nor a folder: not opened")
 
 
 def read_regular(path: Path, max_bytes: int = MANIFEST_BYTES) -> bytes:

@@ -34,7 +34,11 @@ def apply_override(
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise InputError(f"--set {override!r}: {parent} {not_a_table}")
-    table[leaf] = _toml_value(text.strip())
+    try:
+        table[leaf] = _toml_value(text.strip())
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+        fault = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise InputError(f"--set {key.strip()}: {fault}: give another value") from None
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,9 +8,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from data.described_files import read_regular, refuse_special
 from data.dotted_keys import apply_override
 from data.errors import DataError
 from data.frozen_model import FrozenModel
+
+RECIPE_BYTES = 16 << 20
+SHOWN_CHARACTERS = 100
+"""Of a wrong value in a message."""
 
 QualityRules = Literal["gopher_quality", "gopher_repetition", "c4"]
 LanguageCode = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
@@ -110,12 +115,19 @@ def read_recipe(path: Path) -> DataRecipe:
         DataError: It is missing, is not TOML, or breaks a rule; names the key.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(read_regular(path, RECIPE_BYTES).decode())
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise DataError(f"{path}: not valid TOML: nested too deeply") from None
+    except DataError:
+        raise
+    except ValueError as error:  # TOML's, of characters, and of numbers with thousands of digits
         raise DataError(f"{path}: not valid TOML: {error}") from None
-    return _resolve_paths(make_recipe(values, str(path)), path.parent)
+    recipe = _resolve_paths(make_recipe(values, str(path)), path.parent)
+    for named in (*(p for s in recipe.source for p in s.paths), *recipe.clean.decontaminate):
+        refuse_special(named)
+    return recipe
 
 
 def make_recipe(values: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> DataRecipe:
@@ -146,10 +158,18 @@ def describe_recipe_error(error: ValidationError) -> str:
         similar = get_close_matches(str(fault["loc"][-1]), _keys(DataRecipe), n=1)
         return f"unknown key {key}" + (f": did you mean {similar[0]}?" if similar else "")
     message = fault["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
+    given = "" if isinstance(fault["input"], dict) else f" = {_shown(fault['input'])}"
     if fault["loc"][:2] == ("clean", "languages"):
         message = "write codes such as en, de or zh, in lower case"
     return f"{key}{given}: {message}" if key else message
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # of numbers with thousands of digits, of deep nesting
+        return f"a {type(value).__name__}"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def _keys(section: type[BaseModel]) -> list[str]:

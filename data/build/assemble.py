@@ -65,7 +65,8 @@ def assemble_store(
     dropped_table, dropped = write_dropped_table(root, outputs, duplicates, assignment)
     if not (assignment != DROPPED).any():
         counts = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
-        raise DataError(f"no document is left ({counts or 'the sources hold none'})")
+        first = _first_dropped(outputs)
+        raise DataError(f"no document is left ({counts or 'the sources hold none'}){first}")
     tally = _total_tally(output_files, notes)
     tally.histograms["copies"] = _copies_histogram(duplicates, assignment)
     if similarity is None and recipe.held_out_fraction:
@@ -84,6 +85,16 @@ def assemble_store(
         canaries=() if recipe.canaries is None else make_canaries(recipe.canaries),
         libraries=_library_versions(),
     )
+
+
+def _first_dropped(outputs: UnitOutputs) -> str:
+    """Describe the first document, where all are dropped."""
+    for _, batch in outputs.batches():
+        for row in batch.slice(0, 1).select(["file", "position", "reason", "detail"]).to_pylist():
+            fault = ": ".join(filter(None, (row["reason"], row["detail"])))
+            remedy = ": choose one with --text-column" if row["reason"] == "no_text" else ""
+            return f"; the first, {row['file']}, position {row['position']}: {fault}{remedy}"
+    return ""
 
 
 def _total_tally(output_files: Sequence[Path], notes: Mapping[str, int]) -> Tally:

@@ -12,6 +12,7 @@ from data.errors import DataError
 from data.frozen_model import FrozenModel
 from data.json_values import parse_shallow_json
 from data.storage.atomic import write_text
+from data.store.manifest import fault_of
 
 Edge = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$", max_length=40)]
 
@@ -47,7 +48,7 @@ class UnitCounts(FrozenModel):
         try:
             return cls.model_validate(parse_shallow_json(read_regular(path)))
         except ValueError as error:
-            detail = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
+            detail = fault_of(error) if isinstance(error, ValidationError) else error
             raise DataError(f"{path}: damaged ({detail}): remove the build, start again") from None
 
 

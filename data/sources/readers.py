@@ -3,16 +3,17 @@
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 
 from data.json_values import parse_json
 from data.names import encodable, printable
-from data.sources.stream_splitter import READ_BYTES, StreamFault, split_stream
+from data.sources.stream_splitter import BLANK_LINES, READ_BYTES, StreamFault, split_stream
 from data.sources.tables import TooLarge, text_values
-from data.sources.work_units import WorkUnit
+from data.sources.work_units import WorkUnit, max_raw_bytes
 
 SHOWN_KEYS = 8
 
@@ -50,7 +51,12 @@ def _stream(unit: WorkUnit, text_column: str, max_document_bytes: int) -> Iterat
     assert unit.separator is not None
     try:
         for chunk in split_stream(
-            path, unit.compression, unit.separator, READ_BYTES, max_document_bytes
+            path,
+            unit.compression,
+            unit.separator,
+            READ_BYTES,
+            max_raw_bytes(unit.format, max_document_bytes),
+            skip_blank=unit.format == "json",
         ):
             yield from _split_documents(
                 unit, chunk.positions, chunk.documents, chunk.faults, text_column
@@ -81,7 +87,11 @@ def _file_document(path: Path, max_document_bytes: int) -> Document:
         size = path.stat().st_size
         if size > max_document_bytes:
             return Document(printable(path), 0, reason="too_large", detail=f"{size} bytes")
-        return _from_bytes(printable(path), 0, path.read_bytes())
+        with path.open("rb") as file:  # sizes lie: of devices, and of files that grow
+            content = file.read(max_document_bytes + 1)
+        if len(content) > max_document_bytes:
+            return Document(printable(path), 0, reason="too_large", detail=f"{len(content)}+ bytes")
+        return _from_bytes(printable(path), 0, content)
     except OSError as error:
         return Document(printable(path), 0, reason="unreadable", detail=error.strerror)
 
@@ -90,20 +100,24 @@ def _json_lines(unit: WorkUnit, text_column: str, max_document_bytes: int) -> It
     path = unit.paths[0]
     try:
         with path.open("rb") as file:
-            for position, line, num_bytes in _lines(file, unit.start, unit.end, max_document_bytes):
+            max_bytes = max_raw_bytes("json", max_document_bytes)
+            for position, line, num_bytes in _lines(file, unit.start, unit.end, max_bytes):
                 if line is None:
                     detail = f"{num_bytes} bytes"
                     yield Document(printable(path), position, reason="too_large", detail=detail)
-                elif line.strip():
+                else:
                     yield _from_json(printable(path), position, line, text_column)
     except OSError as error:
         yield Document(printable(path), unit.start, reason="unreadable", detail=error.strerror)
 
 
 def _lines(
-    file: BinaryIO, start: int, end: int, max_bytes: int
+    file: BufferedReader, start: int, end: int, max_bytes: int
 ) -> Iterator[tuple[int, bytes | None, int]]:
-    """Yield (offset, line, bytes) of lines that start in [start, end); a line too long is None."""
+    """Yield (offset, line, bytes) of lines that start in [start, end); a line too long is None.
+
+    Blank lines, which may be millions, are passed over.
+    """
     if start:
         file.seek(start - 1)
         _skip_line(file)
@@ -113,11 +127,13 @@ def _lines(
         if num_bytes > max_bytes and not line.endswith(b"\n"):
             num_bytes += _skip_line(file)
             yield position, None, num_bytes
-        else:
+        elif line.strip():
             yield position, line, num_bytes
+        elif blank := BLANK_LINES.match(file.peek()):
+            file.seek(position + num_bytes + blank.end())
 
 
-def _skip_line(file: BinaryIO) -> int:
+def _skip_line(file: BufferedReader) -> int:
     skipped = 0
     while chunk := file.readline(READ_BYTES):
         skipped += len(chunk)

@@ -23,6 +23,9 @@ UNIT_BYTES = 1 << 24
 STREAM_BYTES = 2 * UNIT_BYTES
 """Compressed or separated files up to this size are read by one worker."""
 
+JSON_ESCAPE_BYTES = 6
+r"""Bytes of `\u000a`, the longest way to write one byte of text."""
+
 BuildShard = tuple[int, int]
 """(i, n): the i-th of n parts of a build's work units, from 1."""
 
@@ -61,6 +64,11 @@ class WorkUnit:
     def name(self) -> str:
         """Name of the unit's output; names sort in document order."""
         return f"{self.source:04d}-{self.file:08d}-{self.block:08d}"
+
+
+def max_raw_bytes(file_format: FileFormat, max_document_bytes: int) -> int:
+    """Return the size from which a document is not even parsed: escapes are no part of its text."""
+    return max_document_bytes * (JSON_ESCAPE_BYTES if file_format == "json" else 1)
 
 
 def plan_units(
@@ -137,7 +145,12 @@ def _stream_units(
     block = 0
     try:
         for chunk in split_stream(
-            file.path, file.compression, separator, UNIT_BYTES, max_document_bytes
+            file.path,
+            file.compression,
+            separator,
+            UNIT_BYTES,
+            max_raw_bytes(file.format, max_document_bytes),
+            skip_blank=file.format == "json",
         ):
             yield WorkUnit(
                 block=block,
