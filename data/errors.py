@@ -1,7 +1,10 @@
 """Errors that the command line turns into one line and an exit code.
 
-Three kinds, by exit code; the errors of every room above derive from them.
+Three kinds, by exit code; the errors of every room above derive from them. Their messages name
+files, and are printable whatever bytes those names are made of.
 """
+
+from data.names import encodable
 
 
 class InputError(ValueError):
@@ -9,17 +12,26 @@ class InputError(ValueError):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        return encodable(super().__str__())
+
 
 class FailedError(RuntimeError):
     """The work failed though nothing is wrong with what the user gave."""
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        return encodable(super().__str__())
+
 
 class StoppedError(RuntimeError):
     """A signal stopped the work; the message says how to continue."""
 
     exit_code = 75
+
+    def __str__(self) -> str:
+        return encodable(super().__str__())
 
 
 class DataError(InputError):

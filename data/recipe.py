@@ -7,12 +7,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from data.described_files import refuse_special
 from data.dotted_keys import apply_override
 from data.errors import DataError
 from data.frozen_model import FrozenModel
 from data.storage.bounded_json import read_toml
 
+RECIPE_BYTES = 16 << 20
+SHOWN_CHARACTERS = 100
+"""Of a wrong value in a message."""
+
 QualityRules = Literal["gopher_quality", "gopher_repetition", "c4"]
+LanguageCode = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
 
 
 class SourceRecipe(FrozenModel):
@@ -42,8 +48,9 @@ class CleanRecipe(FrozenModel):
     """Longer documents are dropped."""
     quality: tuple[QualityRules, ...] = ()
     """Rule sets of Gopher (arXiv:2112.11446, appendix A1.1) and C4 (arXiv:1910.10683, 2.2)."""
-    languages: tuple[str, ...] = ()
-    """Keep only documents in these ISO 639-1 languages, as py3langid identifies them."""
+    languages: tuple[LanguageCode, ...] = ()
+    """Keep only documents in these languages, as py3langid identifies them: its codes, which are
+    ISO 639-1 (`de`), or 639-3 (`yue`) where a language has none there."""
     tag_language: bool = False
     """Identify every document's language with py3langid, count it and write it to the store; drops
     none."""
@@ -108,10 +115,13 @@ def read_recipe(path: Path) -> DataRecipe:
         DataError: It is missing, is not TOML, or breaks a rule; names the key.
     """
     try:
-        values = read_toml(path)
+        values = read_toml(path, max_bytes=RECIPE_BYTES)
     except FileNotFoundError as error:
         raise DataError(f"{path}: {error.strerror}") from None
-    return _resolve_paths(make_recipe(values, str(path)), path.parent)
+    recipe = _resolve_paths(make_recipe(values, str(path)), path.parent)
+    for named in (*(p for s in recipe.source for p in s.paths), *recipe.clean.decontaminate):
+        refuse_special(named)
+    return recipe
 
 
 def make_recipe(values: dict[str, Any], origin: str, overrides: Sequence[str] = ()) -> DataRecipe:
@@ -143,8 +153,18 @@ def describe_recipe_error(error: ValidationError) -> str:
         similar = get_close_matches(str(fault["loc"][-1]), _keys(DataRecipe), n=1)
         return f"unknown key {key}" + (f": did you mean {similar[0]}?" if similar else "")
     message = fault["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r:.100}"
+    given = "" if isinstance(fault["input"], dict) else f" = {_shown(fault['input'])}"
+    if fault["loc"][:2] == ("clean", "languages"):
+        message = "write codes such as en, de or zh, in lower case"
     return f"{key}{given}: {message}" if key else message
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # of numbers with thousands of digits, of deep nesting
+        return f"a {type(value).__name__}"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def _keys(section: type[BaseModel]) -> list[str]:

@@ -17,10 +17,12 @@ recipe_tokenizer.py    the tokenizer that a recipe asks for
 tokenizer_sample.py    the texts that a BPE is trained on
 worker_pool.py         work units on all cores
 unit_output.py         one work unit: read, clean, tokenize, write
+unit_counts.py         what was counted in it
 unit_output_reader.py  all unit outputs as one sequence of documents
 deduplication.py       which documents repeat an earlier one
 assemble.py            unit outputs to a store: duplicates out, splits apart, manifest last
 split_assignment.py    the split of every document
+held_out_overlap.py    held-out documents that nearly equal one in train
 dropped_table.py       the table of documents that were left out
 source_writer.py       the splits of one source, canaries planted
 """

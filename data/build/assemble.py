@@ -1,6 +1,5 @@
 """From unit outputs to a store: duplicates out, splits assigned, canaries in, manifest last."""
 
-import json
 import math
 import shutil
 from collections import Counter
@@ -12,8 +11,10 @@ import numpy as np
 
 from data.build.deduplication import DuplicateMap, find_duplicates
 from data.build.dropped_table import write_dropped_table
+from data.build.held_out_overlap import count_overlap
 from data.build.source_writer import SourceWriter, canary_plantings
 from data.build.split_assignment import DROPPED, IN_TRAIN, SplitAssignment, assign_splits
+from data.build.unit_counts import UnitCounts
 from data.build.unit_output_reader import UnitOutputs
 from data.canaries import make_canaries
 from data.cleaning.minhash import bands_for
@@ -22,7 +23,7 @@ from data.errors import DataError
 from data.progress import BuildProgress, ProgressCallback
 from data.recipe import DataRecipe
 from data.store.builder import StoreBuilder
-from data.store.manifest import Manifest
+from data.store.manifest import HELD_OUT_CHECKED, HELD_OUT_NEAR, Manifest
 from data.tokenization.tokenizer import Tokenizer
 
 LIBRARIES = ("tokenizers", "rensa", "py3langid")
@@ -64,9 +65,14 @@ def assemble_store(
     dropped_table, dropped = write_dropped_table(root, outputs, duplicates, assignment)
     if not (assignment != DROPPED).any():
         counts = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
-        raise DataError(f"no document is left ({counts or 'the sources hold none'})")
+        first = _first_dropped(outputs)
+        raise DataError(f"no document is left ({counts or 'the sources hold none'}){first}")
     tally = _total_tally(output_files, notes)
     tally.histograms["copies"] = _copies_histogram(duplicates, assignment)
+    if similarity is None and recipe.held_out_fraction:
+        overlap = count_overlap(outputs, assignment, tokenizer.info.vocab_size)
+        if overlap.checked:
+            tally.counts |= {HELD_OUT_CHECKED: overlap.checked, HELD_OUT_NEAR: overlap.near_train}
     builder = StoreBuilder(root, tokenizer, has_language=recipe.clean.needs_language)
     _write_sources(builder, recipe, tokenizer, output_files, assignment, tally, progress)
     counted = tally.to_json()
@@ -81,10 +87,20 @@ def assemble_store(
     )
 
 
+def _first_dropped(outputs: UnitOutputs) -> str:
+    """Describe the first document, where all are dropped."""
+    for _, batch in outputs.batches():
+        for row in batch.slice(0, 1).select(["file", "position", "reason", "detail"]).to_pylist():
+            fault = ": ".join(filter(None, (row["reason"], row["detail"])))
+            remedy = ": choose one with --text-column" if row["reason"] == "no_text" else ""
+            return f"; the first, {row['file']}, position {row['position']}: {fault}{remedy}"
+    return ""
+
+
 def _total_tally(output_files: Sequence[Path], notes: Mapping[str, int]) -> Tally:
     total = Tally(Counter(notes))
     for path in output_files:
-        total.update(Tally.from_json(json.loads(path.with_suffix(".json").read_text())["tally"]))
+        total.update(UnitCounts.read(path.with_suffix(".json")).tally)
     return total
 
 

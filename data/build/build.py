@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.build.assemble import assemble_store
-from data.build.build_folder import BuildFolder, open_build_folder
+from data.build.build_folder import BuildFolder, abandon, open_build_folder
 from data.build.unit_output import WorkerSettings, input_faults
 from data.build.worker_pool import available_cores, run_units
 from data.cleaning.cleaner import language_identifier
 from data.cleaning.minhash import minhash_library
 from data.cleaning.tally import Tally
-from data.errors import DataError
+from data.errors import DataError, FailedError
 from data.progress import BuildProgress, ProgressCallback
 from data.recipe import DataRecipe, SourceRecipe
 from data.sources.discovery import InputFiles, find_input_files
-from data.sources.work_units import BuildShard, WorkUnit, plan_units
+from data.sources.work_units import BuildShard, WorkUnit, check_tables, plan_units
 from data.storage.lock import locked_directory
 from data.storage.new_directory import new_directory, publish_directory, refuse_existing
 from data.store.manifest import BUILD_STATE_FILE, Manifest
@@ -168,20 +168,25 @@ def _finished_folder(
     if recipe.clean.near_duplicates is not None:
         minhash_library()
     if recipe.clean.needs_language:
-        language_identifier()
+        language_identifier(recipe.clean.languages)
     if options.progress is not None:
         options.progress(BuildProgress("find files and make the tokenizer"))
     inputs = find_input_files(recipe)
+    check_tables(recipe, inputs.files)
     path = _scratch(out, ending)
     with locked_directory(path):
         is_new = not (path / BUILD_STATE_FILE).is_file()
+        is_ours = is_new
         try:
             refuse_existing(out)  # another process may have finished it meanwhile
             folder = open_build_folder(path, recipe, shard, inputs)
+            is_ours = True
             yield _run(folder, inputs, options)
-        except DataError:
-            if is_new:
-                shutil.rmtree(path, ignore_errors=True)
+        except (FailedError, OSError):
+            raise  # the same command continues
+        except Exception:
+            if is_ours:
+                abandon(path, is_new=is_new)
             raise
 
 

@@ -2,23 +2,49 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError
 
 from data.build.recipe_tokenizer import make_tokenizer
+from data.build.unit_counts import UnitCounts
 from data.cleaning.decontamination import read_evaluation_ngrams
 from data.cleaning.tally import Tally
+from data.described_files import read_regular
 from data.dotted_keys import flatten
 from data.errors import DataError
-from data.recipe import DataRecipe
+from data.frozen_model import FrozenModel
+from data.recipe import DataRecipe, describe_recipe_error
 from data.sources.discovery import InputFiles, walk_files
-from data.sources.work_units import BuildShard
+from data.sources.work_units import UNIT_BYTES, BuildShard
 from data.storage.atomic import write_text
+from data.storage.bounded_json import parse_json
 from data.storage.checksums import file_sha256
 from data.store.manifest import BUILD_STATE_FILE
 from data.tokenization.info import TOKENIZER_FILE
 from data.tokenization.tokenizer import Tokenizer
+
+FORMAT_VERSION = 2
+"""Of `work.json` and the unit outputs beside it; those of 1, which wrote none, hash other words."""
+REFUSED_FILE = "refused"
+"""Marks a build that ended in a refusal: it continues, but another recipe may replace it."""
+KEPT_BYTES = UNIT_BYTES
+"""Input of finished work from which a refused build is kept; less is done again in seconds."""
+
+
+class _State(FrozenModel):
+    """The content of `work.json`."""
+
+    format_version: int
+    recipe: DataRecipe
+    eos_token: str
+    inputs_sha256: str
+    shard: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    notes: dict[str, int]
+    num_units: Annotated[int, Field(ge=0)] | None
 
 
 @dataclass(frozen=True)
@@ -51,8 +77,8 @@ class BuildFolder:
 
     def counts(self, unit: str) -> tuple[Tally, int]:
         """Return the counts and the number of tokens of a finished work unit."""
-        values = json.loads((self.outputs / f"{unit}.json").read_text())
-        return Tally.from_json(values["tally"]), values["tokens"]
+        counts = UnitCounts.read(self.outputs / f"{unit}.json")
+        return counts.tally, counts.tokens
 
     def completed(self, num_units: int) -> Self:
         """Record on disk that every work unit of this build shard has its output."""
@@ -72,22 +98,37 @@ class BuildFolder:
         Raises:
             DataError: It is no such folder, or it is damaged.
         """
+        file = path / BUILD_STATE_FILE
         try:
-            state = json.loads((path / BUILD_STATE_FILE).read_text(encoding="utf-8"))
-            text = (path / TOKENIZER_FILE).read_text(encoding="utf-8")
-            return cls(
-                path,
-                DataRecipe.model_validate(state["recipe"]),
-                Tokenizer(text, str(path / TOKENIZER_FILE), state["eos_token"]),
-                (state["shard"][0], state["shard"][1]),
-                state["inputs_sha256"],
-                state["notes"],
-                state["num_units"],
-            )
-        except (OSError, ValueError, KeyError) as error:
+            values = parse_json(read_regular(file))
+            text = read_regular(path / TOKENIZER_FILE).decode()
+        except OSError as error:
+            raise DataError(_not_a_build(path, error.strerror or str(error))) from None
+        except ValueError as error:
+            raise DataError(_not_a_build(path, str(error))) from None
+        version = values.get("format_version") if isinstance(values, dict) else None
+        if isinstance(values, dict) and version != FORMAT_VERSION:
             raise DataError(
-                f"{path}: not a folder made by `moe data build --shard` ({error}): name one"
-            ) from None
+                f"{path}: format_version {version}, this moescale continues {FORMAT_VERSION}:"
+                " finish it with the version that began it, or remove it and build again"
+            )
+        try:
+            state = _State.model_validate(values)
+        except ValidationError as error:
+            raise DataError(_not_a_build(path, describe_recipe_error(error))) from None
+        return cls(
+            path,
+            state.recipe,
+            Tokenizer(text, str(path / TOKENIZER_FILE), state.eos_token),
+            state.shard,
+            state.inputs_sha256,
+            state.notes,
+            state.num_units,
+        )
+
+
+def _not_a_build(path: Path, fault: str) -> str:
+    return f"{path}: not a folder made by `moe data build --shard` ({fault}): name one"
 
 
 def open_build_folder(
@@ -102,11 +143,32 @@ def open_build_folder(
     return open_it(path, recipe, shard, inputs)
 
 
+def abandon(path: Path, *, is_new: bool) -> None:
+    """After a refusal, keep finished work for a build that continues it, and block no other.
+
+    Args:
+        path: The folder, locked for this process.
+        is_new: Whether this process began the build; it removes only its own, where small.
+    """
+    finished = (UnitCounts.read(file).num_bytes for file in path.glob("parts/*.json"))
+    if is_new and sum(finished) <= KEPT_BYTES:
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        (path / REFUSED_FILE).touch()
+
+
 def _resume(path: Path, recipe: DataRecipe, shard: BuildShard, inputs: InputFiles) -> BuildFolder:
     folder = BuildFolder.read(path)
     differs = _first_difference(folder.recipe, recipe)
     if differs is None and (folder.inputs_sha256, folder.shard) != (_sha256(recipe, inputs), shard):
         differs = "the input files"
+    refused = path / REFUSED_FILE
+    if differs is not None and refused.exists():
+        (path / BUILD_STATE_FILE).unlink()
+        shutil.rmtree(folder.outputs)
+        refused.unlink()
+        return _start(path, recipe, shard, inputs)
+    refused.unlink(missing_ok=True)
     if differs is not None:
         raise DataError(
             f"{path}: an unfinished build, begun with another recipe ({differs}): repeat that"
@@ -120,6 +182,8 @@ def _start(path: Path, recipe: DataRecipe, shard: BuildShard, inputs: InputFiles
     if recipe.clean.decontaminate:
         evaluations = read_evaluation_ngrams(recipe.clean.decontaminate)
         notes |= {"evaluation.texts": evaluations.texts, "evaluation.short": evaluations.unchecked}
+        ignored = sorted(evaluations.ignored.items())
+        notes |= {f"evaluation.ignored.{suffix}": count for suffix, count in ignored}
     tokenizer = make_tokenizer(recipe, inputs.files)
     folder = BuildFolder(path, recipe, tokenizer, shard, _sha256(recipe, inputs), notes)
     folder.outputs.mkdir(exist_ok=True)
@@ -130,6 +194,7 @@ def _start(path: Path, recipe: DataRecipe, shard: BuildShard, inputs: InputFiles
 
 def _write_state(folder: BuildFolder) -> None:
     state = {
+        "format_version": FORMAT_VERSION,
         "recipe": folder.recipe.model_dump(mode="json"),
         "eos_token": folder.tokenizer.info.eos_token,
         "inputs_sha256": folder.inputs_sha256,

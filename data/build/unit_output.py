@@ -5,7 +5,6 @@ with counts, written last: without it, the output does not exist. Unit outputs a
 the recipe and the unit.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data.build.unit_counts import write_unit_counts
+from data.build.unit_output_reader import COLUMNS
 from data.cleaning.cleaner import CleanedDocument, Cleaner
 from data.cleaning.decontamination import read_evaluation_ngrams
 from data.cleaning.minhash import NUM_HASHES, Bands, band_keys, bands_for, minhash_signatures
@@ -22,7 +23,7 @@ from data.errors import DataError
 from data.recipe import DataRecipe
 from data.sources.readers import Document, read_unit
 from data.sources.work_units import WorkUnit
-from data.storage.atomic import atomic_file, write_text
+from data.storage.atomic import atomic_file
 from data.store.writer import HASH_BYTES, dtype_for
 from data.tokenization.tokenizer import Tokenizer
 
@@ -88,8 +89,7 @@ class UnitProcessor:
                 batch = self._record_batch(cleaned)
                 tokens += len(batch.column("tokens").values)
                 writer.write_batch(batch)
-        values = {"tally": tally.to_json(), "tokens": tokens, "num_bytes": unit.num_bytes}
-        write_text(self._settings.outputs / f"{unit.name}.json", json.dumps(values))
+        write_unit_counts(path.with_suffix(".json"), tally, tokens, unit.num_bytes)
         return tally, tokens
 
     def _documents(self, unit: WorkUnit) -> Iterator[Document]:
@@ -122,14 +122,7 @@ class UnitProcessor:
 
 def unit_output_schema(dtype: str, bands: Bands | None, has_language: bool) -> pa.Schema:
     """Return the columns of a unit output."""
-    fields = [
-        ("file", pa.string()),
-        ("position", pa.int64()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("hash", pa.binary(HASH_BYTES)),
-        ("tokens", pa.list_(pa.type_for_alias(dtype))),
-    ]
+    fields: list[Any] = [*COLUMNS, ("tokens", pa.list_(pa.type_for_alias(dtype)))]
     if bands is not None:
         fields.append(("signature", pa.binary(4 * NUM_HASHES)))
         fields += [(f"band_{band}", pa.uint64()) for band in range(bands.count)]

@@ -1,5 +1,6 @@
 """All unit outputs of a build, read as one sequence of documents in bounded memory."""
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,8 +12,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.cleaning.minhash import NUM_HASHES
+from data.described_files import file_inside
+from data.errors import DataError
+from data.store.writer import HASH_BYTES
 
 OPEN_FILES = 4
+COLUMNS = [
+    pa.field("file", pa.string()),
+    pa.field("position", pa.int64()),
+    pa.field("reason", pa.string()),
+    pa.field("detail", pa.string()),
+    pa.field("hash", pa.binary(HASH_BYTES)),
+]
+"""Of every unit output; further ones depend on the recipe."""
 
 Indices = NDArray[np.int64]
 
@@ -23,7 +35,7 @@ class UnitOutputs:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
         self._open = lru_cache(OPEN_FILES)(_open_batches)
-        sizes = [[batch.num_rows for batch in batches] for batches in map(_open_batches, paths)]
+        sizes = [[batch.num_rows for batch in batches] for batches in map(_checked_batches, paths)]
         self._first_batch: Indices = np.cumsum([0, *map(len, sizes)], dtype=np.int64)
         self.starts: Indices = np.cumsum([0, *(n for rows in sizes for n in rows)], dtype=np.int64)
         """Index of the first document of each record batch; last, the number of documents."""
@@ -84,8 +96,23 @@ class UnitOutputs:
 
 
 def _open_batches(path: Path) -> list[Any]:
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    reader = pa.ipc.open_file(pa.memory_map(os.fsencode(path)))
     return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+
+
+def _checked_batches(path: Path) -> list[Any]:
+    """Open a unit output for the first time: build shards come from other machines."""
+    try:
+        batches = _open_batches(file_inside(path.parent, path.name))
+        for batch in batches:
+            batch.validate(full=True)
+    except (OSError, pa.ArrowException) as error:
+        detail = " ".join(str(error).split())
+        raise DataError(f"{path}: damaged ({detail}): remove the build, start again") from None
+    for field in COLUMNS:
+        if any(field not in batch.schema for batch in batches):
+            raise DataError(f"{path}: no column {field.name}: remove the build, start again")
+    return batches
 
 
 def _fixed_rows(column: Any, dtype: str, width: int) -> NDArray[Any]:

@@ -2,12 +2,16 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar
 
 from data.build.unit_output import UnitProcessor, WorkerSettings
@@ -16,6 +20,7 @@ from data.errors import WorkerError
 from data.sources.work_units import UNIT_BYTES, WorkUnit
 
 UNITS_PER_WORKER = 2
+WHY_DEAD = 'out of memory? a script without `if __name__ == "__main__":`?'
 
 Result = TypeVar("Result")
 UnitCallback = Callable[[WorkUnit, Tally, int], None]
@@ -48,16 +53,30 @@ def run_units(
             on_done(unit, *processor.process(unit))
         return
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, spawn, initializer=_start_worker, initargs=(settings,))
-    try:
-        _submit_all(pool, units, num_workers * UNITS_PER_WORKER, on_done)
-    except BrokenProcessPool:
-        raise WorkerError(
-            "a worker process died (out of memory?): the same command continues where it was;"
-            " fewer --workers need less memory"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with _pickled(settings) as file:
+        pool = ProcessPoolExecutor(num_workers, spawn, initializer=_start_worker, initargs=(file,))
+        try:
+            _submit_all(pool, units, num_workers * UNITS_PER_WORKER, on_done)
+        except BrokenProcessPool:
+            raise WorkerError(
+                f"a worker process died ({WHY_DEAD}): the same command continues where it was;"
+                " fewer --workers need less memory"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _pickled(value: Any) -> Iterator[str]:
+    """Yield the name of a file that holds a value, for processes that are started meanwhile.
+
+    What a process is given at its start goes through a pipe, and for ever where it is more than
+    fits into one and the process dies before it reads: multiprocessing holds both ends.
+    """
+    with tempfile.NamedTemporaryFile(prefix="moescale-") as file:
+        pickle.dump(value, file)
+        file.flush()
+        yield file.name
 
 
 def run_in_subprocess(work: Callable[..., Result], *args: Any) -> Result:
@@ -71,25 +90,27 @@ def run_in_subprocess(work: Callable[..., Result], *args: Any) -> Result:
     """
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_send_result, args=(sender, work, args))
-    process.start()
-    sender.close()
-    try:
-        result, error = receiver.recv()
-    except EOFError:
-        raise WorkerError("a worker process died (out of memory?): start again") from None
-    finally:
-        process.kill()
-        process.join()
+    with _pickled((work, args)) as file:
+        process = spawn.Process(target=_send_result, args=(sender, file))
+        process.start()
+        sender.close()
+        try:
+            result, error = receiver.recv()
+        except EOFError:
+            raise WorkerError(f"a worker process died ({WHY_DEAD}): start again") from None
+        finally:
+            process.kill()
+            process.join()
     if error is not None:
         raise error
     returned: Result = result
     return returned
 
 
-def _send_result(sender: Connection, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _send_result(sender: Connection, file: str) -> None:
     _end_with_parent()
     try:
+        work, args = pickle.loads(Path(file).read_bytes())
         sender.send((work(*args), None))
     except Exception as error:  # noqa: BLE001 - the receiver raises it
         sender.send((None, error))
@@ -113,11 +134,11 @@ def _collect(running: dict[Future[tuple[Tally, int]], WorkUnit], on_done: UnitCa
         on_done(unit, *future.result())
 
 
-def _start_worker(settings: WorkerSettings) -> None:
+def _start_worker(file: str) -> None:
     global _processor  # noqa: PLW0603  (one per process)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _end_with_parent()
-    _processor = UnitProcessor(settings)
+    _processor = UnitProcessor(pickle.loads(Path(file).read_bytes()))
 
 
 def _end_with_parent() -> None:

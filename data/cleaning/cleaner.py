@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import math
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from data.cleaning.decontamination import EvaluationNgrams
 from data.cleaning.personal_data import find_personal_data, mask_personal_data
 from data.cleaning.quality import c4_text, gopher_quality, gopher_repetition
 from data.cleaning.tally import Tally
-from data.cleaning.word_hashes import Hashes, word_hashes
+from data.cleaning.word_hashes import Hashes, has_visible_text, word_hashes
 from data.errors import DataError
 from data.recipe import CleanRecipe
 from data.sources.readers import Document
@@ -35,7 +36,7 @@ class CleanedDocument:
     words: Hashes | None = None
     """Hashed words, where a later step needs them."""
     language: str | None = None
-    """ISO 639-1 code, where the recipe has it identified."""
+    """Code, where the recipe has it identified."""
 
 
 class _Rejection(NamedTuple):
@@ -59,7 +60,7 @@ class Cleaner:
         self._max_document_bytes = max_document_bytes
         self._special_tokens = special_tokens
         self._evaluations = evaluations
-        self._identify = language_identifier() if recipe.needs_language else None
+        self._identify = language_identifier(recipe.languages) if recipe.needs_language else None
 
     def clean(self, document: Document, tally: Tally) -> CleanedDocument:
         """Run every step on a document and count what happened in `tally`."""
@@ -101,7 +102,10 @@ class Cleaner:
         words = None
         if self._evaluations is not None or self._recipe.near_duplicates is not None:
             words = word_hashes(text)
-            if self._evaluations is not None and self._evaluations.overlaps(words):
+        if self._evaluations is not None and words is not None:
+            # As read, too: masks and removed lines would hide what evaluation files still have.
+            versions = (words, word_hashes(document.text)) if document.text != text else (words,)
+            if any(map(self._evaluations.overlaps, versions)):
                 return CleanedDocument(document, reason="contaminated")
         tally.counts["bytes"] += len(content)
         _add_to_histograms(text, tally)
@@ -118,7 +122,7 @@ class Cleaner:
         return normalized
 
     def _check_length(self, text: str) -> _Rejection | None:
-        if not text or text.isspace():
+        if not has_visible_text(text):
             return _Rejection("empty")
         detail = f"{len(text)} characters"
         if len(text) < self._recipe.min_characters:
@@ -162,11 +166,14 @@ class Cleaner:
         return mask_personal_data(text, findings), None
 
 
-def language_identifier() -> Any:
-    """Return a function that maps a text to its ISO 639-1 language code.
+def language_identifier(wanted: Sequence[str] = ()) -> Any:
+    """Return a function that maps a text to the code of its language.
+
+    Args:
+        wanted: Codes that documents will be compared with.
 
     Raises:
-        DataError: py3langid is not installed.
+        DataError: py3langid is not installed, or does not know a code that is wanted.
     """
     try:
         langid = importlib.import_module("py3langid")
@@ -174,6 +181,11 @@ def language_identifier() -> Any:
         raise DataError(
             "clean.languages needs py3langid: pip install 'moescale[clean]', or remove it"
         ) from None
+    known = {str(code) for code, _ in langid.rank("")} if wanted else set()
+    for code in wanted:
+        if code not in known:
+            there = ", ".join(sorted(known))
+            raise DataError(f"clean.languages: py3langid knows no {code!r}: it knows {there}")
     return lambda text: str(langid.classify(text)[0])
 
 

@@ -1,10 +1,11 @@
 """Word n-grams of evaluation files: documents that contain one are kept out of training.
 
 13-grams as in GPT-3 (arXiv:2005.14165, appendix C). An evaluation text of 8 to 12 words is one
-n-gram; one with fewer is not checked, because common phrases are that long, but counted.
+n-gram; one with fewer is not checked, because common phrases are that long, but counted. Words are
+compared after the normalization of `word_hashes.py`, on both sides.
 """
 
-import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.cleaning.word_hashes import Hashes, ngram_hashes, word_hashes
 from data.errors import DataError
-from data.sources.discovery import COMPRESSIONS, file_format, walk_files
+from data.json_text import parse_json
+from data.names import printable
+from data.sources.discovery import compression, file_format, walk_files
 from data.sources.stream_splitter import split_stream
-from data.sources.work_units import UNIT_BYTES, arrow_batches
+from data.sources.table_files import arrow_batches, map_arrow, open_parquet
+from data.sources.work_units import UNIT_BYTES
 
 NGRAM_WORDS = 13
 MIN_WORDS = 8
+BATCH_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class EvaluationNgrams:
     """Evaluation texts read."""
     unchecked: int
     """Texts of fewer than 8 words, which are not searched for."""
+    ignored: Counter[str]
+    """Files in the folders that are in no supported format, by suffix."""
 
     def overlaps(self, words: Hashes) -> bool:
         """Check whether a text, given as the hashes of its words, contains any of the n-grams."""
@@ -46,48 +52,58 @@ def read_evaluation_ngrams(paths: tuple[Path, ...]) -> EvaluationNgrams:
     """Read evaluation files: text, or every string in JSONL, Parquet and Arrow records.
 
     Raises:
-        DataError: A file is missing or cannot be read.
+        DataError: A file is missing or cannot be read, or a path has no text.
     """
     by_length: dict[int, list[Hashes]] = {}
+    ignored: Counter[str] = Counter()
     texts = unchecked = 0
-    for text in (text for path in paths for text in _texts(path)):
-        words = word_hashes(text)
-        texts += 1
-        n = min(words.size, NGRAM_WORDS)
-        if n < MIN_WORDS:
-            unchecked += 1
-        else:
-            by_length.setdefault(n, []).append(ngram_hashes(words, n))
+    for path in paths:
+        before = texts
+        for text in _texts(path, ignored):
+            words = word_hashes(text)
+            texts += 1
+            n = min(words.size, NGRAM_WORDS)
+            if n < MIN_WORDS:
+                unchecked += 1
+            else:
+                by_length.setdefault(n, []).append(ngram_hashes(words, n))
+        if texts == before:
+            raise DataError(
+                f"{printable(path)}: clean.decontaminate: no evaluation text in it: give text,"
+                " JSONL, Parquet or Arrow files"
+            )
     hashes = {n: np.unique(np.concatenate(some)) for n, some in sorted(by_length.items())}
-    return EvaluationNgrams(hashes, texts, unchecked)
+    return EvaluationNgrams(hashes, texts, unchecked, ignored)
 
 
-def _texts(root: Path) -> Iterator[str]:
-    for path in walk_files(root):
+def _texts(root: Path, ignored: Counter[str]) -> Iterator[str]:
+    for path in walk_files(root, ignored):
         try:
             yield from _file_texts(path)
+        except RecursionError:
+            raise DataError(f"{printable(path)}: evaluation file: nested too deeply") from None
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise DataError(f"{path}: evaluation file: {error}") from None
+            detail = " ".join(str(error).split())
+            raise DataError(f"{printable(path)}: evaluation file: {detail}") from None
 
 
 def _file_texts(path: Path) -> Iterator[str]:
     kind = file_format(path)
     if kind == "parquet":
-        with pq.ParquetFile(path) as table:
-            for batch in table.iter_batches():
+        with open_parquet(path) as table:
+            for batch in table.iter_batches(BATCH_ROWS):
                 yield from _strings(batch.to_pylist())
     elif kind == "arrow":
-        with pa.memory_map(str(path)) as mapped:
+        with map_arrow(path) as mapped:
             for batch in arrow_batches(mapped)[1]:
                 yield from _strings(batch.to_pylist())
     else:
         separator = b"\n" if kind == "json" else b""
-        compression = COMPRESSIONS.get(path.suffix)
-        for chunk in split_stream(path, compression, separator, UNIT_BYTES, UNIT_BYTES):
+        for chunk in split_stream(path, compression(path), separator, UNIT_BYTES, UNIT_BYTES):
             for fault in chunk.faults:
                 raise ValueError(f"{fault.reason} at byte {fault.position} ({fault.detail})")
             for content in filter(bytes.strip, chunk.documents):
-                yield from _strings(json.loads(content) if kind == "json" else content.decode())
+                yield from _strings(parse_json(content) if kind == "json" else content.decode())
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -4,10 +4,12 @@ Numbers with check digits are verified: cards by Luhn's formula (ISO/IEC 7812-1,
 issuer's range, IBANs by ISO 7064 MOD 97-10 and the length of their country (ISO 13616).
 """
 
-import ipaddress
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from data.cleaning.ip_addresses import ip_addresses
+from data.cleaning.phone_numbers import phone_numbers
 
 MASKS = {"iban": "<IBAN>", "card": "<CARD>", "email": "<EMAIL>", "ip": "<IP>", "phone": "<PHONE>"}
 
@@ -21,34 +23,40 @@ _LENGTHS = (
 IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _LENGTHS.split()}
 
 _EMAIL = re.compile(
-    r"(?<![\w.%+-])[A-Za-z0-9_](?:[\w.%+'-]{0,62}[\w%+-])?@"
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])"
+    r"(?<![\w.%+-])\w(?:[\w.%+'-]{0,62}[\w%+-])?@"
+    r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+(?:[^\W\d_]{2,24}|xn--[a-z0-9-]{2,59})(?![\w-])"
 )
-_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
-_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
-_VERSION_BEFORE = re.compile(r"(?:\bv(?:er(?:sion)?)?|release|section|§|firmware)[\s.:=]*$", re.I)
-_CARD = re.compile(r"(?<![\w.,+-])\d(?:[ -]?\d){12,18}(?![\w]|[.,-]\d)")
+_CARD_START = re.compile(r"(?<![\w.,+-])(?=\d{4}[ -]?\d)")
+_CARDS = [
+    re.compile(pattern + r"(?![\w]|[.,-]\d)")
+    for pattern in (
+        r"\d{13,19}",
+        r"\d{4}([ -])\d{4}\1\d{4}\1\d{4}\1\d{1,3}",
+        r"\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}",
+        r"\d{4}([ -])\d{6}\1\d{4,5}",
+    )
+]
+"""How cards are written, the longest first: what follows may be a code or the year it ends."""
 _CARD_ISSUER = re.compile(
     r"4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}"
     r"|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|6(?:011|5\d\d|4[4-9]\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}"
     r"|62\d{14,17}"
 )
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}")
-_PHONE = re.compile(
-    r"(?<![\w.,/#$€£=+-])(?:"
-    r"(?:\+|00)[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,5}(?:[ ./-]?\d{2,5}){1,4}"  # +49 ...
-    r"|(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d([ .-]))[2-9]\d\d(?(1)\1|[ .-])\d{4}"  # (212) 555-...
-    r"|\(0\d{1,4}\)[ /-]?\d{2,5}(?:[ -]?\d{2,5}){1,3}"  # (030) 1234 567
-    r"|0[1-9]\d{1,4}[ /-]\d{2,8}(?:[ -]\d{2,6}){0,3}"  # 030 123456, 020 7946 0018
-    r"|0[1-9](?:[ .]\d\d){4}"  # 01 23 45 67 89
-    r")(?![\w]|[.,/-]\d)"
-)
-_PHONE_AFTER_WORD = re.compile(
-    r"\b(?:tele?(?:phone|fon)?|phone|ph|mobile?|cell|fax|whatsapp|call|text|sms|handy|tél|móvil)\b"
-    r"(?:[.:\s]|\bno\b|\bnumber\b|\bnr\b|\bat\b|\bus\b|\bme\b|\bon\b|\bis\b|\bor\b){1,12}"
-    r"(\+?\(?\d(?:[ ().-]{0,2}\d){6,14})(?!\w|[.,-]\d)",
-    re.I,
-)
+_NUMBER_BEFORE = re.compile(r"(?<!\w)(\d{13,})[\s'\"]{1,8}$")
+_NUMBER_AFTER = re.compile(r"[\s'\"]{1,8}(\d{13,})(?!\w)")
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?=[ -]?[A-Za-z0-9])")
+MIN_IBAN_DIGITS = 8
+"""Digits in the account part of every country's IBAN, at least; words have none."""
+
+_SPACES = "\u00a0\u2007\u2008\u2009\u200a\u202f\u3000"
+_HYPHENS = "\u2010\u2011\u2012\u2013\u2212"
+_ALIKE = {
+    **dict.fromkeys(map(ord, _SPACES), " "),
+    **dict.fromkeys(map(ord, _HYPHENS), "-"),
+    **dict.fromkeys(map(ord, "\u2019\u02bc"), "'"),
+    **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full width
+}
+"""What people and word processors write in place of ASCII, character by character."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,8 @@ class Finding:
 
 def find_personal_data(text: str) -> list[Finding]:
     """Return all occurrences in order, without overlaps."""
+    if not text.isascii():
+        text = text.translate(_ALIKE)
     findings: list[Finding] = []
     covered = bytearray(len(text))
     for search in (_ibans, _cards, _emails, _ips, _phones):
@@ -83,37 +93,43 @@ def mask_personal_data(text: str, findings: list[Finding]) -> str:
 
 
 def _emails(text: str) -> Iterator[Finding]:
-    if "@" in text:
-        yield from _matches("email", _EMAIL, text, lambda match: ".." not in match.group())
+    for match in _EMAIL.finditer(text) if "@" in text else ():
+        if ".." not in match.group():
+            yield Finding("email", match.start(), match.end())
 
 
 def _ips(text: str) -> Iterator[Finding]:
-    yield from _matches("ip", _IPV4, text, lambda match: _is_host(match, text))
-    if "::" in text or text.count(":") >= 7:
-        yield from _matches("ip", _IPV6, text, lambda match: _is_host(match, text))
+    yield from (Finding("ip", start, end) for start, end in ip_addresses(text))
 
 
-def _is_host(match: re.Match[str], text: str) -> bool:
-    try:
-        address = ipaddress.ip_address(match.group())
-    except ValueError:
-        return False
-    if address.is_loopback or address.is_unspecified or match.group().startswith("255."):
-        return False
-    if address.version == 6:  # not a slice such as 1::2, nor names such as add::bad
-        return len(match.group()) >= 7 and any(map(str.isdigit, match.group()))
-    return not _VERSION_BEFORE.search(text[max(0, match.start() - 12) : match.start()])
+def _phones(text: str) -> Iterator[Finding]:
+    yield from (Finding("phone", start, end) for start, end in phone_numbers(text))
 
 
 def _cards(text: str) -> Iterator[Finding]:
-    yield from _matches("card", _CARD, text, _is_card)
+    position = 0
+    for start in _CARD_START.finditer(text):
+        if start.start() < position:
+            continue
+        written = (pattern.match(text, start.start()) for pattern in _CARDS)
+        card = next((match for match in written if match and _is_card(match.group())), None)
+        if card is not None and not _is_among_numbers(text, card):
+            yield Finding("card", card.start(), card.end())
+            position = card.end()
 
 
-def _is_card(match: re.Match[str]) -> bool:
-    if " " in match.group() and "-" in match.group():
-        return False
-    digits = re.sub(r"[ -]", "", match.group())
+def _is_card(number: str) -> bool:
+    digits = re.sub(r"[ -]", "", number)
     return bool(_CARD_ISSUER.fullmatch(digits)) and passes_luhn(digits)
+
+
+def _is_among_numbers(text: str, card: re.Match[str]) -> bool:
+    """Whether a card without spaces stands beside a number as long that is none: in a table."""
+    before = _NUMBER_BEFORE.search(text[max(0, card.start() - 40) : card.start()])
+    after = _NUMBER_AFTER.match(text, card.end())
+    return card.group().isdigit() and any(
+        not _is_card(other.group(1)) for other in (before, after) if other is not None
+    )
 
 
 def passes_luhn(digits: str) -> bool:
@@ -125,12 +141,26 @@ def passes_luhn(digits: str) -> bool:
 
 def _ibans(text: str) -> Iterator[Finding]:
     for match in _IBAN.finditer(text):
-        length = IBAN_LENGTHS.get(match.group()[:2], 0)
-        ends = [i for i, c in enumerate(match.group(), 1) if c not in " -"][:length]
-        if length and len(ends) == length and not _is_alphanumeric(text, match.start() + ends[-1]):
-            account = re.sub(r"[ -]", "", match.group()[: ends[-1]])
-            if passes_mod97(account):
-                yield Finding("iban", match.start(), match.start() + ends[-1])
+        length = IBAN_LENGTHS.get(match.group()[:2].upper(), 0)
+        end = _account_end(text, match.start(), length) if length else None
+        if end is None or _is_alphanumeric(text, end):
+            continue
+        account = re.sub(r"[ -]", "", text[match.start() : end]).upper()
+        if sum(map(str.isdigit, account[4:])) >= MIN_IBAN_DIGITS and passes_mod97(account):
+            yield Finding("iban", match.start(), end)
+
+
+def _account_end(text: str, start: int, length: int) -> int | None:
+    """Return the end of `length` letters and digits, with single spaces or hyphens between."""
+    count, position = 0, start
+    while count < length:
+        character = text[position : position + 1]
+        if character.isascii() and character.isalnum():
+            count += 1
+        elif character not in (" ", "-") or not _is_alphanumeric(text, position + 1):
+            return None
+        position += 1
+    return position
 
 
 def _is_alphanumeric(text: str, position: int) -> bool:
@@ -140,22 +170,3 @@ def _is_alphanumeric(text: str, position: int) -> bool:
 def passes_mod97(account: str) -> bool:
     """Check the check digits of an IBAN without spaces."""
     return int("".join(str(int(c, 36)) for c in account[4:] + account[:4])) % 97 == 1
-
-
-def _phones(text: str) -> Iterator[Finding]:
-    yield from _matches("phone", _PHONE, text, _is_phone)
-    for match in _PHONE_AFTER_WORD.finditer(text):
-        yield Finding("phone", match.start(1), match.end(1))
-
-
-def _is_phone(match: re.Match[str]) -> bool:
-    digits = re.sub(r"\D", "", match.group())
-    return 7 <= len(digits) <= 15 + match.group().startswith("00") * 2
-
-
-def _matches(
-    kind: str, pattern: re.Pattern[str], text: str, valid: Callable[[re.Match[str]], bool]
-) -> Iterator[Finding]:
-    for match in pattern.finditer(text):
-        if valid(match):
-            yield Finding(kind, match.start(), match.end())

@@ -1,7 +1,15 @@
-"""Words of a text as 64-bit hashes, and hashes of their n-grams, computed by numpy."""
+"""Words of a text as 64-bit hashes, and hashes of their n-grams, computed by numpy.
+
+Words are compared after one normalization, whatever their file was written in: Unicode's
+compatibility form (NFKC: composed or decomposed, full or half width, ligatures), without case, and
+without characters that show nothing (soft hyphens, joiners, zero-width spaces, variation
+selectors). Accents count. A word is a run of letters and digits with their marks, so that the
+vowel signs of Hindi do not divide it; each kana, Han or Hangul character is a word.
+"""
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,9 +17,20 @@ from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]
 
-_UNSPACED = "\\u3040-\\u30ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\uf900-\\ufaff\\uac00-\\ud7a3"
-WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
-"""A run of letters and digits; each kana, Han or Hangul character on its own."""
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7a3"
+_MARKS = "".join(
+    chr(code) for code in range(0x300, 0x1F000) if unicodedata.category(chr(code)).startswith("M")
+)
+_ASCII_WORD = re.compile(r"\w+", re.ASCII)
+# The look-ahead spares text of Latin letters the slow search for marks.
+_WORD = re.compile(f"\\w+(?:(?=[^\\x00-\\u02ff])[{_MARKS}]+\\w*)*")
+_HAS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_UNSPACED_WORD = re.compile(f"[{_UNSPACED}][{_MARKS}]*|[^{_UNSPACED}]+")
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]+"
+)
+"""Unicode's default-ignorable characters (DerivedCoreProperties.txt)."""
 MAX_CACHED_WORDS = 1 << 17
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
@@ -31,9 +50,25 @@ class _HashCache(dict[str, int]):
 _hash_of = _HashCache()
 
 
+def split_words(text: str) -> list[str]:
+    """Return the words of a text after normalization; see above."""
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    folded = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
+    words = _WORD.findall(unicodedata.normalize("NFKC", folded))
+    if not _HAS_UNSPACED.search(folded):
+        return words
+    return [part for word in words for part in _UNSPACED_WORD.findall(word)]
+
+
+def has_visible_text(text: str) -> bool:
+    """Return whether anything but white space and invisible characters is in a text."""
+    return bool(text) and not text.isspace() and bool(_INVISIBLE.sub("", text).strip())
+
+
 def word_hashes(text: str) -> Hashes:
-    """Return the hash of each lower-cased word, uint64 [words]."""
-    return hash_words(WORD.findall(text.lower()))
+    """Return the hash of each normalized word, uint64 [words]."""
+    return hash_words(split_words(text))
 
 
 def hash_words(words: Sequence[str]) -> Hashes:

@@ -1,6 +1,5 @@
 """The `moe data` commands; heavy imports wait inside them."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -80,7 +79,7 @@ def build(  # noqa: PLR0913 - a command's options
     """Turn documents into a token store; started again, a stopped build continues."""
     from data.build.build import build_recipe, build_shard
     from data.cli.recipe_options import command_recipe, parse_build_shard
-    from data.cli.running import print_summary, running
+    from data.cli.running import print_json, print_summary, print_text, running
 
     changes = {"tokenizer": tokenizer, "eos_token": eos, "held_out_fraction": held_out}
     source = {"text_column": text_column, "separator": separator}
@@ -102,9 +101,9 @@ def build(  # noqa: PLR0913 - a command's options
     if shard is None:
         print_summary(out, manifest, as_json)
     elif as_json:
-        typer.echo(json.dumps({"shard": str(folder)}))
+        print_json({"shard": str(folder)})
     else:
-        typer.echo(f"{folder}: done; when all are: moe data merge {out}.shard-* -o {out}")
+        print_text(f"{folder}: done; when all are: moe data merge {out}.shard-* -o {out}")
 
 
 @app.command()
@@ -161,16 +160,16 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a split as Megatron's .bin and .idx."""
-    from data.cli.running import RESTART, running
+    from data.cli.running import RESTART, print_json, print_text, running
     from data.store.megatron_indexed import export_indexed
     from data.store.reader import Store
 
     with running(prefix, RESTART) as report:
         written = export_indexed(Store.open(store), split, prefix, report)
     if as_json:
-        typer.echo(json.dumps(written))
+        print_json(written)
     else:
-        typer.echo(f"{prefix}.bin, {prefix}.idx: {written['documents']:,} documents of {split}")
+        print_text(f"{prefix}.bin, {prefix}.idx: {written['documents']:,} documents of {split}")
 
 
 @app.command()
@@ -216,7 +215,7 @@ def pack(
     as_json: JsonOption = False,
 ) -> None:
     """Fit whole documents into sequences, for data.packing = "best_fit"; tells what it costs."""
-    from data.cli.running import RESTART, running
+    from data.cli.running import RESTART, print_json, print_text, running
     from data.inspection.summary import packing_text
     from data.loading.packing import pack_store
     from data.store.reader import Store
@@ -224,9 +223,9 @@ def pack(
     with running(store, RESTART):
         packed = pack_store(Store.open(store), seq_len)
     if as_json:
-        typer.echo(json.dumps([info.model_dump(mode="json") for info in packed]))
+        print_json([info.model_dump(mode="json") for info in packed])
     else:
-        typer.echo(packing_text(packed))
+        print_text(packing_text(packed))
 
 
 @app.command()
@@ -247,7 +246,7 @@ def inspect(
 
         with running(html, RESTART):
             write_page(store, manifest, html)
-    print_summary(store, manifest, as_json)
+    print_summary(store, manifest, as_json, histograms=True)
 
 
 @app.command()
@@ -258,21 +257,23 @@ def dropped(
     as_json: JsonOption = False,
 ) -> None:
     """List the documents that were left out: file, position, reason, detail."""
+    from data.cli.running import print_json, print_text
     from data.inspection.summary import dropped_documents
     from data.store.reader import Store
 
     found = dropped_documents(Store.open(store), reason, limit)
     if as_json:
-        typer.echo(json.dumps(list(found)))
+        print_json(list(found))
         return
     for document in found:
         detail = f"\t{document['detail']}" if document["detail"] else ""
-        typer.echo(f"{document['file']}:{document['position']}\t{document['reason']}{detail}")
+        print_text(f"{document['file']}:{document['position']}\t{document['reason']}{detail}")
 
 
 @app.command()
 def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
     """Read a whole store and compare every file with its checksum."""
+    from data.cli.running import print_json, print_text
     from data.errors import DataError
     from data.store.reader import Store
 
@@ -280,8 +281,8 @@ def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
     faults = opened.verify()
     num_files = len(opened.manifest.files()) + 2  # and the tokenizer, and the manifest
     if as_json:
-        typer.echo(json.dumps({"files": num_files, "faults": faults}))
+        print_json({"files": num_files, "faults": faults})
     if faults:
         raise DataError("\nmoe: ".join(faults))
     if not as_json:
-        typer.echo(f"{store}: {num_files} files are as written")
+        print_text(f"{store}: {num_files} files are as written")

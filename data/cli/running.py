@@ -5,11 +5,13 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from data.errors import DiskError, StoppedError
 from data.inspection.summary import summary, summary_text
+from data.names import encodable, encodable_values
 from data.progress import ProgressCallback, show_progress
 from data.store.manifest import Manifest
 
@@ -45,7 +47,22 @@ def running(out: Path, then: str = "the same command continues") -> Iterator[Pro
         signal.signal(signal.SIGTERM, earlier)
 
 
-def print_summary(store: Path, manifest: Manifest, as_json: bool) -> None:
-    """Print what a store holds, as JSON or for people."""
+def print_summary(
+    store: Path, manifest: Manifest, as_json: bool, *, histograms: bool = False
+) -> None:
+    """Print what a store holds, as JSON or for people, with or without histograms."""
     values = summary(manifest)
-    typer.echo(json.dumps(values) if as_json else summary_text(store, values))
+    if as_json:
+        print_json(values)
+    else:
+        print_text(summary_text(store, values, histograms=histograms))
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    typer.echo(json.dumps(encodable_values(value)))
+
+
+def print_text(text: str) -> None:
+    """Print text for people, whatever bytes the file names in it are made of."""
+    typer.echo(encodable(text))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data.inspection.summary import HISTOGRAM_TITLES, edge_text, summary
+from data.names import printable
 from data.storage.atomic import write_text
 from data.store.manifest import Manifest
 
@@ -28,7 +29,7 @@ def write_page(store: Path, manifest: Manifest, out: Path) -> None:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     values = summary(manifest)
     page = environment.get_template("inspect.html.j2").render(
-        store=store.name, plotly=get_plotlyjs(), plots=plots(values), **values
+        store=printable(store.name), plotly=get_plotlyjs(), plots=plots(values), **values
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.loading.packing import PackingInfo
-from data.store.manifest import Manifest
+from data.store.manifest import HELD_OUT_CHECKED, HELD_OUT_NEAR, Manifest
 from data.store.reader import Store, open_arrow
 
 BAR_WIDTH = 30
@@ -57,7 +57,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def summary_text(store: Path, values: dict[str, Any]) -> str:
+def summary_text(store: Path, values: dict[str, Any], *, histograms: bool = True) -> str:
     """Return the same for people."""
     tokenizer = values["tokenizer"]
     lines = [
@@ -76,10 +76,16 @@ def summary_text(store: Path, values: dict[str, Any]) -> str:
         lines += [_source_line(source) for source in values["sources"]]
     lines += [f"dropped    {reason}: {count:,}" for reason, count in values["dropped"].items()]
     lines += [f"{'cleaning':<10} {name}: {n:,}" for name, n in values["counts"].items() if n]
+    if near := values["counts"].get(HELD_OUT_NEAR):
+        lines.append(
+            f"note       {near:,} of {values['counts'][HELD_OUT_CHECKED]:,} held-out documents"
+            " compared are nearly equal to one in train, so held-out losses are too low: set"
+            " clean.near_duplicates = 0.8"
+        )
     planted = sum(canary["repeats"] for canary in values["canaries"])
     if values["canaries"]:
         lines.append(f"canaries   {len(values['canaries'])}, planted {planted} times in all")
-    for name, title in HISTOGRAM_TITLES.items():
+    for name, title in HISTOGRAM_TITLES.items() if histograms else ():
         bins = values["histograms"].get(name)
         if bins:
             lines += ["", title, *_bars(bins)]

@@ -151,7 +151,8 @@ class Loader:
                 sequence length or batch size.
         """
         next_sample = int(state["next_sample"])
-        if state.get("fingerprint") != self._fingerprint(next_sample):
+        former = self._fingerprint(next_sample, **self._samples.former_identity)
+        if state.get("fingerprint") not in (self._fingerprint(next_sample), former):
             raise DataError(
                 f"the checkpoint's data state belongs to another sample stream: up to sample"
                 f" {next_sample}, the store, its sources, data.seed, the blend, packing, seq_len or"
@@ -165,8 +166,8 @@ class Loader:
         if self._worker is not None:
             self._worker.shutdown(cancel_futures=True)
 
-    def _fingerprint(self, next_sample: int) -> str:
-        content = [self._samples.identity(next_sample), self._global_batch_size]
+    def _fingerprint(self, next_sample: int, **changes: Any) -> str:
+        content = [self._samples.identity(next_sample) | changes, self._global_batch_size]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 

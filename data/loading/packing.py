@@ -16,12 +16,13 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
+from data.described_files import DescribedFiles, read_regular
 from data.errors import DataError
 from data.frozen_model import FrozenModel
 from data.loading.row_buffers import RowBuffers
 from data.storage.atomic import atomic_file, write_text
+from data.storage.bounded_json import parse_json
 from data.storage.checksums import HashingFile
 from data.store.manifest import HELD_OUT, TRAIN, FileInfo, SplitName
 from data.store.reader import Store, TokenStream, arrow_view, open_arrow
@@ -68,9 +69,11 @@ class PackingInfo(FrozenModel):
         if not path.is_file():
             raise DataError(f"{path}: missing, and data.packing is best_fit: {remedy}")
         try:
-            info = cls.model_validate_json(path.read_text(encoding="utf-8"))
-            found = (store.path / info.index.file).stat().st_size
-        except (OSError, ValidationError):
+            info = cls.model_validate(parse_json(read_regular(path)))
+            found = DescribedFiles(store.path).status(info.index.file).st_size
+        except DataError:
+            raise
+        except (OSError, ValueError):
             raise DataError(f"{path}: damaged, or its index is missing: {remedy}") from None
         if info.document_table_sha256 != stream.table_sha256 or found != info.index.num_bytes:
             raise DataError(f"{path}: made from another store: {remedy}")

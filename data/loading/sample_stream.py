@@ -35,12 +35,15 @@ class SampleStream:
         in_order: bool,
         dtype: str,
         identity: dict[str, Any],
+        former_identity: dict[str, Any],
     ) -> None:
         self.sources = sources
         self.dtype = dtype
         """Type of the stored tokens."""
         self._config, self._blend, self._in_order = config, blend, in_order
         self._identity = identity
+        self.former_identity = former_identity
+        """What differs in checkpoints from when the table of dropped documents still counted."""
         self._sizes = np.array([len(source) for source in sources], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self._sizes)])
         self._count = int(self._starts[-1])

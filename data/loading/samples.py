@@ -63,11 +63,19 @@ def open_samples(
         in_order=split == HELD_OUT,
         dtype=stores[0].manifest.dtype,
         identity=identity,
+        former_identity={"files": _files_sha256(stores, with_dropped=True)},
     )
 
 
-def _files_sha256(stores: Sequence[Store]) -> str:
-    hashes = [info.sha256 for store in stores for info in store.manifest.files()]
+def _files_sha256(stores: Sequence[Store], *, with_dropped: bool = False) -> str:
+    """Hash what samples are made of: not the table of dropped documents, which holds paths."""
+    manifests = [store.manifest for store in stores]
+    hashes = [
+        info.sha256
+        for manifest in manifests
+        for info in manifest.files()
+        if with_dropped or info != manifest.dropped_table
+    ]
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 

@@ -1,15 +1,18 @@
 """Finding the input files of a build: formats, what folders contain, what is ignored."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from data.described_files import file_inside, read_regular
 from data.errors import DataError
+from data.names import printable
 from data.recipe import DataRecipe
+from data.storage.bounded_json import parse_json
 from data.store.manifest import BUILD_STATE_FILE, MANIFEST_FILE
 from data.tokenization.info import TOKENIZER_FILE
 
@@ -49,7 +52,7 @@ class InputFile:
     @property
     def compression(self) -> str | None:
         """Arrow's name of the compression around the file, if any."""
-        return COMPRESSIONS.get(self.path.suffix)
+        return compression(self.path)
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,11 @@ def _input_file(source: int, path: Path) -> InputFile:
     return InputFile(source, path, status.st_size, status.st_mtime_ns)
 
 
+def compression(path: Path) -> str | None:
+    """Return Arrow's name of the compression that a file's name tells, if any."""
+    return COMPRESSIONS.get(path.suffix.lower())
+
+
 def file_format(path: Path) -> FileFormat:
     """Return a file's format by its name, compression aside."""
     suffix = _inner_suffix(path)
@@ -100,7 +108,7 @@ def file_format(path: Path) -> FileFormat:
 
 
 def _inner_suffix(path: Path) -> str:
-    return Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
+    return (Path(path.stem) if compression(path) else path).suffix.lower()
 
 
 def walk_files(root: Path, ignored: Counter[str] | None = None) -> Iterator[Path]:
@@ -113,7 +121,7 @@ def walk_files(root: Path, ignored: Counter[str] | None = None) -> Iterator[Path
         DataError: The path does not exist, a folder cannot be read, or another command reads it.
     """
     if not os.path.isdir(root):
-        if root.suffix in MEGATRON_SUFFIXES:
+        if root.suffix.lower() in MEGATRON_SUFFIXES:
             raise DataError(f"{root}: Megatron's format: use `moe data import` on the pair")
         try:
             root.stat()
@@ -128,22 +136,30 @@ def walk_files(root: Path, ignored: Counter[str] | None = None) -> Iterator[Path
             raise DataError(f"{root}: a dataset with splits {', '.join(splits)}: name one's folder")
         yield from walk_files(root / "train", ignored)
     elif os.path.isfile(root / "state.json"):
-        yield from (root / name for name in _saved_names(root / "state.json", "_data_files"))
+        for name in _saved_names(root / "state.json", "_data_files"):
+            with suppress(OSError):  # of a missing file, which is counted and named later
+                file_inside(root, name)
+            yield root / name
     else:
         for path in _below(root):
             if _is_input(path):
                 yield path
             elif ignored is not None:
-                ignored[path.suffix.removeprefix(".") or "no suffix"] += 1
+                ignored[printable(path.suffix.removeprefix(".")) or "no suffix"] += 1
 
 
 def _saved_names(path: Path, key: str) -> list[str]:
     """Read names from a file that `datasets.save_to_disk` writes beside its data."""
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))[key]
-        return [name if isinstance(name, str) else name["filename"] for name in names]
+        entries = parse_json(read_regular(path))[key]
+        names = [entry if isinstance(entry, str) else entry["filename"] for entry in entries]
+    except DataError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{path}: not of a dataset saved by Hugging Face datasets") from None
+        names = [None]
+    if not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: not of a dataset saved by Hugging Face datasets")
+    return names
 
 
 def _below(root: Path) -> list[Path]:
@@ -183,4 +199,4 @@ def _is_input(path: Path) -> bool:
         return False
     suffix = _inner_suffix(path)
     known = suffix in TEXT_SUFFIXES or suffix in JSON_SUFFIXES or suffix in TABLE_SUFFIXES
-    return known and path.suffix != ".json"
+    return known and path.suffix.lower() != ".json"

@@ -3,18 +3,19 @@
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from data.json_text import BadLineError, parse_json
-from data.sources.stream_splitter import READ_BYTES, StreamFault, split_stream
-from data.sources.work_units import WorkUnit, arrow_batches
+from data.names import encodable, printable
+from data.sources.stream_splitter import BLANK_LINES, READ_BYTES, StreamFault, split_stream
+from data.sources.tables import TooLarge, text_values
+from data.sources.work_units import WorkUnit, max_raw_bytes
 
-BATCH_ROWS = 256
+SHOWN_KEYS = 8
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Document:
     """One document, or the reason why there is none."""
 
     file: str
+    """Its path, printable."""
     position: int
     """Byte offset in the (decompressed) file, or row number in a table."""
     text: str = ""
@@ -49,13 +51,18 @@ def _stream(unit: WorkUnit, text_column: str, max_document_bytes: int) -> Iterat
     assert unit.separator is not None
     try:
         for chunk in split_stream(
-            path, unit.compression, unit.separator, READ_BYTES, max_document_bytes
+            path,
+            unit.compression,
+            unit.separator,
+            READ_BYTES,
+            max_raw_bytes(unit.format, max_document_bytes),
+            skip_blank=unit.format == "json",
         ):
             yield from _split_documents(
                 unit, chunk.positions, chunk.documents, chunk.faults, text_column
             )
     except OSError as error:
-        yield Document(str(path), 0, reason="unreadable", detail=error.strerror)
+        yield Document(printable(path), 0, reason="unreadable", detail=error.strerror)
 
 
 def _split_documents(
@@ -65,7 +72,7 @@ def _split_documents(
     faults: Sequence[StreamFault],
     text_column: str,
 ) -> Iterator[Document]:
-    file = str(unit.paths[0])
+    file = printable(unit.paths[0])
     for position, content in zip(positions, contents, strict=True):
         if unit.format != "json":
             yield _from_bytes(file, position, content)
@@ -79,30 +86,38 @@ def _file_document(path: Path, max_document_bytes: int) -> Document:
     try:
         size = path.stat().st_size
         if size > max_document_bytes:
-            return Document(str(path), 0, reason="too_large", detail=f"{size} bytes")
-        return _from_bytes(str(path), 0, path.read_bytes())
+            return Document(printable(path), 0, reason="too_large", detail=f"{size} bytes")
+        with path.open("rb") as file:  # sizes lie: of devices, and of files that grow
+            content = file.read(max_document_bytes + 1)
+        if len(content) > max_document_bytes:
+            return Document(printable(path), 0, reason="too_large", detail=f"{len(content)}+ bytes")
+        return _from_bytes(printable(path), 0, content)
     except OSError as error:
-        return Document(str(path), 0, reason="unreadable", detail=error.strerror)
+        return Document(printable(path), 0, reason="unreadable", detail=error.strerror)
 
 
 def _json_lines(unit: WorkUnit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
     path = unit.paths[0]
     try:
         with path.open("rb") as file:
-            for position, line, num_bytes in _lines(file, unit.start, unit.end, max_document_bytes):
+            max_bytes = max_raw_bytes("json", max_document_bytes)
+            for position, line, num_bytes in _lines(file, unit.start, unit.end, max_bytes):
                 if line is None:
                     detail = f"{num_bytes} bytes"
-                    yield Document(str(path), position, reason="too_large", detail=detail)
-                elif line.strip():
-                    yield _from_json(str(path), position, line, text_column)
+                    yield Document(printable(path), position, reason="too_large", detail=detail)
+                else:
+                    yield _from_json(printable(path), position, line, text_column)
     except OSError as error:
-        yield Document(str(path), unit.start, reason="unreadable", detail=error.strerror)
+        yield Document(printable(path), unit.start, reason="unreadable", detail=error.strerror)
 
 
 def _lines(
-    file: BinaryIO, start: int, end: int, max_bytes: int
+    file: BufferedReader, start: int, end: int, max_bytes: int
 ) -> Iterator[tuple[int, bytes | None, int]]:
-    """Yield (offset, line, bytes) of lines that start in [start, end); a line too long is None."""
+    """Yield (offset, line, bytes) of lines that start in [start, end); a line too long is None.
+
+    Blank lines, which may be millions, are passed over.
+    """
     if start:
         file.seek(start - 1)
         _skip_line(file)
@@ -112,11 +127,13 @@ def _lines(
         if num_bytes > max_bytes and not line.endswith(b"\n"):
             num_bytes += _skip_line(file)
             yield position, None, num_bytes
-        else:
+        elif line.strip():
             yield position, line, num_bytes
+        elif blank := BLANK_LINES.match(file.peek()):
+            file.seek(position + num_bytes + blank.end())
 
 
-def _skip_line(file: BinaryIO) -> int:
+def _skip_line(file: BufferedReader) -> int:
     skipped = 0
     while chunk := file.readline(READ_BYTES):
         skipped += len(chunk)
@@ -126,70 +143,42 @@ def _skip_line(file: BinaryIO) -> int:
 
 
 def _table(unit: WorkUnit, text_column: str, max_document_bytes: int) -> Iterator[Document]:
-    file = str(unit.paths[0])
+    file = printable(unit.paths[0])
     row = unit.first_row
     try:
-        for array in _table_columns(unit, text_column):
-            for first in range(0, len(array), BATCH_ROWS):
-                for content in _rows(array.slice(first, BATCH_ROWS), max_document_bytes):
-                    if content is None:
-                        detail = f"{text_column} is null"
-                        yield Document(file, row, reason="no_text", detail=detail)
-                    elif isinstance(content, int):
-                        yield Document(file, row, reason="too_large", detail=f"{content} bytes")
-                    else:
-                        yield _from_bytes(file, row, content)
-                    row += 1
-    except (OSError, pa.ArrowException) as error:
-        detail = " ".join(str(error).split())
+        for value in text_values(unit, text_column, max_document_bytes):
+            if value is None:
+                yield Document(file, row, reason="no_text", detail=f"{text_column} is null")
+            elif isinstance(value, TooLarge):
+                yield Document(file, row, reason="too_large", detail=value.detail)
+            else:
+                yield _from_bytes(file, row, value)
+            row += value.rows if isinstance(value, TooLarge) else 1
+    except (OSError, ValueError, pa.ArrowException) as error:
+        detail = printable(" ".join(str(error).split()))
         yield Document(file, row, reason="unreadable", detail=f"{detail} (with what follows it)")
-
-
-def _rows(array: Any, max_bytes: int) -> Iterator[bytes | int | None]:
-    """Yield the bytes of each row, the length of one longer than `max_bytes`, or None for null."""
-    indices = None
-    if pa.types.is_dictionary(array.type):
-        indices, array = array.indices, array.dictionary
-    values = _as_binary(array)
-    lengths = pc.binary_length(values)
-    if (pc.max(lengths).as_py() or 0) <= max_bytes:
-        yield from (values if indices is None else values.take(indices)).to_pylist()
-        return
-    for index in range(len(values)) if indices is None else indices.to_pylist():
-        length = None if index is None else lengths[index].as_py()
-        yield length if length is None or length > max_bytes else values[index].as_py()
-
-
-def _as_binary(array: Any) -> Any:
-    """View strings as bytes: Arrow does not guarantee that those of a file are UTF-8."""
-    if pa.types.is_string_view(array.type):
-        array = array.cast(pa.large_string())
-    is_large = pa.types.is_large_string(array.type)
-    return array.view(pa.large_binary() if is_large else pa.binary())
-
-
-def _table_columns(unit: WorkUnit, column: str) -> Iterator[Any]:
-    if unit.format == "parquet":
-        # Unbuffered, a reader would hold complete column chunks, however large.
-        with pq.ParquetFile(unit.paths[0], buffer_size=READ_BYTES, pre_buffer=False) as table:
-            groups = list(range(unit.start, unit.end))
-            for batch in table.iter_batches(BATCH_ROWS, row_groups=groups, columns=[column]):
-                yield batch.column(0)
-        return
-    with pa.memory_map(str(unit.paths[0])) as mapped:
-        for batch in arrow_batches(mapped, unit.start, unit.end)[1]:
-            yield batch.column(column)
 
 
 def _from_json(file: str, position: int, line: bytes, text_column: str) -> Document:
     try:
         record = parse_json(line)
     except BadLineError as error:
-        return Document(file, position, reason=error.reason, detail=error.detail)
+        is_array = error.reason == "bad_json" and line.lstrip()[:1] == b"["
+        detail = f"{error.detail}{'; an array is not JSON lines' if is_array else ''}"
+        return Document(file, position, reason=error.reason, detail=detail)
     text = record.get(text_column) if isinstance(record, dict) else None
     if not isinstance(text, str):
-        return Document(file, position, reason="no_text", detail=f"no string {text_column!r}")
+        detail = f"no string {text_column!r}; {_description(record)}"
+        return Document(file, position, reason="no_text", detail=detail)
     return Document(file, position, text)
+
+
+def _description(record: Any) -> str:
+    """Describe a record without text, so that its reader can tell what to change."""
+    if not isinstance(record, dict):
+        return f"a {type(record).__name__}, not an object"
+    keys = ", ".join(list(record)[:SHOWN_KEYS]) + ", ..." * (len(record) > SHOWN_KEYS)
+    return encodable(f"it has {keys[:200]}" if keys else "it is empty")
 
 
 def _from_bytes(file: str, position: int, content: bytes) -> Document:

@@ -1,6 +1,7 @@
 """Splitting a byte stream into complete documents, in bounded memory, however damaged it is."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 READ_BYTES = 1 << 20
 INFLATED_BYTES = 1 << 16
 """Where a compressed stream breaks off, less than this of the intact data is lost."""
+BLANK_LINES = re.compile(rb"\s*\n")
 OBJECT_BYTES = 64
 """Approximate overhead of a document in Python's memory, however short it is."""
 
@@ -58,10 +60,13 @@ def split_stream(
     separator: bytes,
     chunk_bytes: int,
     max_document_bytes: int,
+    *,
+    skip_blank: bool = False,
 ) -> Iterator[StreamChunk]:
     """Yield the documents of a file in chunks of about `chunk_bytes`.
 
-    Documents end at `separator` (empty: the complete stream is one document). A document longer
+    Documents end at `separator` (empty: the complete stream is one document); `skip_blank` passes
+    over blank lines, which in JSON lines are no documents, many at a time. A document longer
     than `max_document_bytes` becomes a `too_large` fault and is never held in memory; where the
     stream breaks off, complete documents are kept and the break becomes a `truncated` fault.
     """
@@ -69,7 +74,8 @@ def split_stream(
     counted = 0
     with path.open("rb") as file:
         file_bytes = os.fstat(file.fileno()).st_size
-        documents = _documents(_decompressed(file, compression), separator, max_document_bytes)
+        stream = _decompressed(file, compression)
+        documents = _documents(stream, separator, max_document_bytes, skip_blank)
         for item in documents:
             if isinstance(item, StreamFault):
                 buffer.faults.append(item)
@@ -100,7 +106,7 @@ def _decompressed(file: BinaryIO, compression: str | None) -> Iterator[bytes | s
 
 
 def _documents(
-    stream: Iterator[bytes | str], separator: bytes, max_document_bytes: int
+    stream: Iterator[bytes | str], separator: bytes, max_document_bytes: int, skip_blank: bool
 ) -> Iterator[tuple[int, bytes] | StreamFault]:
     """Yield (offset, document), or a fault, in order."""
     buffer = bytearray()
@@ -115,6 +121,12 @@ def _documents(
         buffer += data
         begin = 0
         while separator and (end := buffer.find(separator, searched)) >= 0:
+            if skip_blank and not dropped and not buffer[begin:end].strip():
+                blank = BLANK_LINES.match(buffer, begin)
+                assert blank is not None
+                start += blank.end() - begin
+                begin = searched = blank.end()
+                continue
             num_bytes = dropped + end - begin
             if num_bytes > max_document_bytes:
                 yield StreamFault(start, "too_large", f"{num_bytes} bytes")

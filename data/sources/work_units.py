@@ -8,21 +8,23 @@ where the file is large, split by the planning process.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.errors import DataError
 from data.recipe import DataRecipe, SourceRecipe
 from data.sources.discovery import FileFormat, InputFile
 from data.sources.stream_splitter import StreamFault, split_stream
+from data.sources.table_files import arrow_batches, map_arrow, open_parquet
 
 UNIT_BYTES = 1 << 24
 STREAM_BYTES = 2 * UNIT_BYTES
 """Compressed or separated files up to this size are read by one worker."""
+
+JSON_ESCAPE_BYTES = 6
+r"""Bytes of `\u000a`, the longest way to write one byte of text."""
 
 BuildShard = tuple[int, int]
 """(i, n): the i-th of n parts of a build's work units, from 1."""
@@ -64,13 +66,18 @@ class WorkUnit:
         return f"{self.source:04d}-{self.file:08d}-{self.block:08d}"
 
 
+def max_raw_bytes(file_format: FileFormat, max_document_bytes: int) -> int:
+    """Return the size from which a document is not even parsed: escapes are no part of its text."""
+    return max_document_bytes * (JSON_ESCAPE_BYTES if file_format == "json" else 1)
+
+
 def plan_units(
     recipe: DataRecipe, files: list[InputFile], shard: BuildShard = (1, 1)
 ) -> Iterator[WorkUnit]:
     """Yield the units of one build shard in document order; small one-document files share a unit.
 
     Raises:
-        DataError: A table lacks its source's text column.
+        DataError: A table has lost its source's text column since `check_tables`.
     """
     group: list[tuple[int, InputFile]] = []
     for number, file in enumerate(files):
@@ -138,7 +145,12 @@ def _stream_units(
     block = 0
     try:
         for chunk in split_stream(
-            file.path, file.compression, separator, UNIT_BYTES, max_document_bytes
+            file.path,
+            file.compression,
+            separator,
+            UNIT_BYTES,
+            max_raw_bytes(file.format, max_document_bytes),
+            skip_blank=file.format == "json",
         ):
             yield WorkUnit(
                 block=block,
@@ -162,13 +174,7 @@ def _table_units(number: int, file: InputFile, column: str) -> Iterator[WorkUnit
         fault = StreamFault(0, "unreadable", " ".join(str(error).split()))
         yield WorkUnit(block=0, payload=(), faults=(fault,), num_bytes=file.num_bytes, **common)
         return
-    if column not in schema.names:
-        raise DataError(
-            f"{file.path}: no column {column!r}; it has {', '.join(schema.names)}: choose one with"
-            " --text-column"
-        )
-    if not _is_text(schema.field(column).type):
-        raise DataError(f"{file.path}: column {column!r} is {schema.field(column).type}, not text")
+    _check_column(file, schema, column)
     total = max(sum(size for size, _ in sizes), 1)
     start = block = first_row = filled = rows = 0
     for index, (size, num_rows) in enumerate(sizes):
@@ -186,27 +192,50 @@ def _table_units(number: int, file: InputFile, column: str) -> Iterator[WorkUnit
             filled = rows = 0
 
 
+def check_tables(recipe: DataRecipe, files: list[InputFile]) -> None:
+    """Look at the schema of every table, before any work is done.
+
+    Raises:
+        DataError: One lacks its source's text column.
+    """
+    for file in files:
+        if file.format in ("parquet", "arrow"):
+            try:
+                schema = _table_schema(file)
+            except (OSError, pa.ArrowException):
+                continue  # counted, and named, when its turn comes
+            _check_column(file, schema, recipe.source[file.source].text_column)
+
+
+def _table_schema(file: InputFile) -> pa.Schema:
+    if file.format == "parquet":
+        with open_parquet(file.path) as table:
+            return table.schema_arrow
+    with map_arrow(file.path) as mapped:
+        return arrow_batches(mapped)[0]
+
+
+def _check_column(file: InputFile, schema: pa.Schema, column: str) -> None:
+    if column not in schema.names:
+        raise DataError(
+            f"{file.path}: no column {column!r}; it has {', '.join(schema.names)}: choose one with"
+            " --text-column"
+        )
+    if schema.names.count(column) > 1:
+        raise DataError(f"{file.path}: two columns are named {column!r}: rename one")
+    if not _is_text(schema.field(column).type):
+        raise DataError(f"{file.path}: column {column!r} is {schema.field(column).type}, not text")
+
+
 def _table_layout(file: InputFile) -> tuple[pa.Schema, list[tuple[int, int]]]:
     """Return the schema, and bytes and rows of each row group or record batch."""
     if file.format == "parquet":
-        with pq.ParquetFile(file.path) as table:
+        with open_parquet(file.path) as table:
             groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
             return table.schema_arrow, [(g.total_byte_size, g.num_rows) for g in groups]
-    with pa.memory_map(str(file.path)) as mapped:
+    with map_arrow(file.path) as mapped:
         schema, batches = arrow_batches(mapped)
         return schema, [(batch.nbytes, batch.num_rows) for batch in batches]
-
-
-def arrow_batches(mapped: Any, start: int = 0, end: int | None = None) -> tuple[Any, Iterator[Any]]:
-    """Return the schema and record batches [start, end) of an Arrow file of either IPC format."""
-    try:
-        reader = pa.ipc.open_file(mapped)
-    except pa.ArrowInvalid:
-        mapped.seek(0)
-        stream = pa.ipc.open_stream(mapped)
-        return stream.schema, islice(stream, start, end)
-    last = reader.num_record_batches if end is None else end
-    return reader.schema, (reader.get_batch(i) for i in range(start, last))
 
 
 def _is_text(dtype: pa.DataType) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data.names import encodable_values
 from data.storage.atomic import write_text
 from data.store.manifest import (
     FORMAT_VERSION,
@@ -71,7 +72,7 @@ class StoreBuilder:
             tokenizer=self._tokenizer.info,
             sources=tuple(self._sources),
             dropped=dict(sorted(dropped.items())),
-            settings=dict(settings),
+            settings=encodable_values(dict(settings)),
             **details,
         )
         manifest.write(self.root)

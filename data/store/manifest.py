@@ -3,13 +3,16 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from data.described_files import plain_name, read_regular
 from data.errors import DataError
 from data.frozen_model import FrozenModel
+from data.names import encodable
 from data.storage.atomic import write_text
+from data.storage.bounded_json import parse_json
 from data.tokenization.info import TokenizerInfo
 
 FORMAT_VERSION = 1
@@ -18,25 +21,34 @@ BUILD_STATE_FILE = "work.json"
 """State of an unfinished build; beside it lies its tokenizer."""
 OWN_HASH = "manifest_sha256"
 
+HELD_OUT_CHECKED = "held_out.checked"
+HELD_OUT_NEAR = "held_out.near_train"
+"""Counts of held-out documents: compared with all of train, and nearly equal to one there. Absent
+where near duplicates were dropped, or nothing was compared."""
+
 SplitName = Literal["train", "held_out"]
 TRAIN: SplitName = "train"
 HELD_OUT: SplitName = "held_out"
 
 
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+PlainName = Annotated[str, AfterValidator(plain_name)]
+
+
 class FileInfo(FrozenModel):
     """One file of the store; `rows` counts tokens in a token shard, else table rows."""
 
-    file: str
-    rows: int
-    num_bytes: int
+    file: PlainName
+    rows: Count
+    num_bytes: Count
     sha256: str
 
 
 class StreamInfo(FrozenModel):
     """The documents of one source in one split, concatenated."""
 
-    tokens: int
-    documents: int
+    tokens: Count
+    documents: Count
     shards: tuple[FileInfo, ...]
     document_table: FileInfo
     """Arrow table with each document's end (exclusive token position), content hash and, where
@@ -48,8 +60,8 @@ class StreamInfo(FrozenModel):
 class StoreSource(FrozenModel):
     """One named source and its splits."""
 
-    name: str
-    weight: float | None
+    name: PlainName
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     splits: dict[SplitName, StreamInfo]
 
 
@@ -57,7 +69,7 @@ class Canary(FrozenModel):
     """A secret planted in the training split."""
 
     text: str
-    repeats: int
+    repeats: Count
 
 
 class ChatInfo(FrozenModel):
@@ -78,9 +90,9 @@ class Manifest(FrozenModel):
 
     format_version: int
     dtype: Literal["uint16", "uint32"]
-    batch_tokens: int
+    batch_tokens: Annotated[int, Field(gt=0, lt=2**63)]
     """Tokens of every record batch but the last of a stream."""
-    shard_tokens: int
+    shard_tokens: Annotated[int, Field(gt=0, lt=2**63)]
     """Tokens of every shard but the last of a stream; a multiple of `batch_tokens`."""
     tokenizer: TokenizerInfo
     sources: tuple[StoreSource, ...]
@@ -100,6 +112,20 @@ class Manifest(FrozenModel):
     """Versions of the libraries whose algorithms decided the content."""
     settings: dict[str, Any]
     """Every setting of the build that decided what the store holds."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [source.name for source in self.sources]
+        if len({*names}) < len(names) or any("/" in name for name in names):
+            raise ValueError("sources: two have one name, or one is a path")
+        if self.shard_tokens % self.batch_tokens:
+            raise ValueError("shard_tokens: not a multiple of batch_tokens")
+        for stream in self.streams():
+            if stream.tokens != sum(shard.rows for shard in stream.shards):
+                raise ValueError("tokens: not as many as in the shards")
+            if stream.documents != stream.document_table.rows:
+                raise ValueError("documents: not as many as in their table")
+        return self
 
     @property
     def tokens(self) -> int:
@@ -141,7 +167,7 @@ class Manifest(FrozenModel):
         """
         path = store / MANIFEST_FILE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(read_regular(path))
             version = values.get("format_version")
             if version != FORMAT_VERSION:
                 raise DataError(
@@ -159,13 +185,20 @@ class Manifest(FrozenModel):
         except (ValueError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise
-            detail = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
+            detail = fault_of(error) if isinstance(error, ValidationError) else error
             raise DataError(f"{path}: damaged ({detail}): build the store again") from None
+
+
+def fault_of(error: ValidationError) -> str:
+    """Return the first fault of a file's content in one line."""
+    fault = error.errors(include_url=False, include_input=False)[0]
+    key = ".".join(map(str, fault["loc"]))[:200]
+    return encodable(": ".join(filter(None, (key, fault["msg"].removeprefix("Value error, ")))))
 
 
 def manifest_is_intact(store: Path) -> bool:
     """Check a store's manifest against the hash that it holds."""
-    values = json.loads((store / MANIFEST_FILE).read_text(encoding="utf-8"))
+    values = parse_json(read_regular(store / MANIFEST_FILE))
     return bool(values.pop(OWN_HASH, None) == _sha256(values))
 
 

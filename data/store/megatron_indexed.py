@@ -62,9 +62,16 @@ class IndexedDataset:
             if not path.is_file():
                 raise DataError(f"{path}: missing: name the prefix of a .bin and .idx pair")
         code, lengths, offsets, boundaries = _read_index(index_file)
+        if (lengths < 0).any() or (offsets < 0).any():
+            raise DataError(f"{index_file}: negative lengths or offsets: copy it again")
+        if not boundaries.size or boundaries[0] or (np.diff(boundaries) < 0).any():
+            raise DataError(f"{index_file}: document boundaries do not rise from 0: copy it again")
+        if boundaries[-1] > lengths.size:
+            raise DataError(f"{index_file}: document boundaries beyond its sequences")
         tokens = _mapped(token_file, DTYPES[code])
         firsts = offsets // tokens.itemsize
-        if (offsets % tokens.itemsize).any() or (firsts + lengths > tokens.size).any():
+        is_short = (firsts > tokens.size - lengths).any()  # a sum of both might overflow
+        if (offsets % tokens.itemsize).any() or is_short:
             raise DataError(f"{token_file}: shorter than {index_file.name} says: copy it again")
         if (firsts != np.cumsum(lengths) - lengths).any():
             raise DataError(f"{index_file}: sequences do not follow one another: not supported")

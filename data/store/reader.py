@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data.described_files import DescribedFiles, file_inside
 from data.errors import DataError
 from data.storage.checksums import file_sha256
 from data.store.manifest import (
@@ -69,7 +70,12 @@ class TokenStream:
     @cached_property
     def ends(self) -> NDArray[np.int64]:
         """End of each document (exclusive token position), in order; int64 [num_documents]."""
-        return _column(self._root / self._info.document_table.file, "end")
+        path = self._root / self._info.document_table.file
+        ends = _column(path, "end")
+        last = int(ends[-1]) if ends.size else 0
+        if ends.size != self.num_documents or last != self.num_tokens or (np.diff(ends) < 0).any():
+            raise DataError(f"{path}: damaged: not the ends of its tokens: run `moe data verify`")
+        return ends
 
     @property
     def languages(self) -> list[str | None] | None:
@@ -102,9 +108,22 @@ class TokenStream:
         with self._opening:
             if shard not in self._readers:
                 self._readers[shard] = self._open_shard(self._root / self._info.shards[shard].file)
-            column = self._readers[shard].get_batch(batch).column(0)
-            self._batches[index] = arrow_view(column)
+            self._batches[index] = self._checked_batch(shard, batch, index)
         return self._batches[index]
+
+    def _checked_batch(self, shard: int, batch: int, index: int) -> NDArray[Any]:
+        path = self._root / self._info.shards[shard].file
+        try:
+            tokens = arrow_view(self._readers[shard].get_batch(batch).column(0))
+        except (OSError, ValueError) as error:  # Arrow's own are among them
+            raise DataError(f"{path}: damaged ({error}): run `moe data verify`") from None
+        expected = min(self._batch_tokens, self.num_tokens - index * self._batch_tokens)
+        if tokens.size != expected:
+            raise DataError(
+                f"{path}: record batch {batch} has {tokens.size} tokens, not {expected}: run"
+                " `moe data verify`"
+            )
+        return tokens
 
     def _open_shard(self, path: Path) -> Any:
         reader = open_arrow(path)
@@ -149,9 +168,9 @@ class Store:
             DataError: No store, an unfinished one, or a missing or truncated file; names it.
         """
         store = cls(path, Manifest.read(path))
-        root = str(path)
+        files = DescribedFiles(path)
         for info in store.manifest.files():
-            _check_size(f"{root}/{info.file}", info)
+            _check_size(path, files, info)
         return store
 
     def split(self, name: SplitName) -> Split:
@@ -173,8 +192,10 @@ class Store:
             DataError: `tokenizer.json` is missing or not the one the manifest names.
         """
         path = self.path / TOKENIZER_FILE
-        if not path.is_file():
-            raise DataError(f"{path}: missing: restore it or build the store again")
+        try:
+            file_inside(self.path, TOKENIZER_FILE)
+        except FileNotFoundError:
+            raise DataError(f"{path}: missing: restore it or build the store again") from None
         if file_sha256(path) != self.manifest.tokenizer.sha256:
             raise DataError(f"{path}: is not the tokenizer this store was made with: restore it")
         eos_token = self.manifest.tokenizer.eos_token
@@ -190,23 +211,29 @@ class Store:
         for name, sha256 in expected:
             path = self.path / name
             try:
-                actual = file_sha256(path)
+                actual = file_sha256(file_inside(self.path, name))
             except OSError as error:
                 faults.append(f"{path}: {error.strerror}")
+                continue
+            except DataError as error:
+                faults.append(str(error))
                 continue
             if actual != sha256:
                 faults.append(f"{path}: damaged: SHA-256 is {actual}, written as {sha256}")
         return faults
 
 
-def _check_size(path: str, info: FileInfo) -> None:
+def _check_size(root: Path, files: DescribedFiles, info: FileInfo) -> None:
     try:
-        num_bytes = os.stat(path).st_size
+        num_bytes = files.status(info.file).st_size
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}: restore it or build the store again") from None
+        raise DataError(
+            f"{root / info.file}: {error.strerror}: restore it or build the store again"
+        ) from None
     if num_bytes != info.num_bytes:
         raise DataError(
-            f"{path}: {num_bytes} bytes, written with {info.num_bytes}: restore it or build again"
+            f"{root / info.file}: {num_bytes} bytes, written with {info.num_bytes}: restore it or"
+            " build again"
         )
 
 
@@ -217,7 +244,7 @@ def open_arrow(path: Path) -> Any:
         DataError: It is missing or damaged.
     """
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path)))
+        return pa.ipc.open_file(pa.memory_map(os.fsencode(path)))
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path}: not readable as Arrow: {error}: run `moe data verify`") from None
 
@@ -249,5 +276,8 @@ def _column_windows(path: Path, name: str, size: int) -> Iterator[NDArray[Any]]:
 
 
 def _column(path: Path, name: str) -> NDArray[Any]:
-    chunks = open_arrow(path).read_all()[name].chunks
+    try:
+        chunks = open_arrow(path).read_all()[name].chunks
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: damaged ({error}): run `moe data verify`") from None
     return np.concatenate([arrow_view(c) for c in chunks]) if chunks else np.zeros(0, np.int64)

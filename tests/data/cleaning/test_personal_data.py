@@ -72,6 +72,58 @@ def test_the_set_has_as_many_look_alikes() -> None:
     assert sum(bool(spans) for _, spans in snippets) >= 120
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "DE89370400440532013000 GB29NWBK60161331926819",
+            ["DE89370400440532013000", "GB29NWBK60161331926819"],
+        ),
+        ("iban de89370400440532013000", ["de89370400440532013000"]),
+        ("DE89\u00a03704\u202f0044 0532 0130 00", ["DE89\u00a03704\u202f0044 0532 0130 00"]),
+        ("4111 1111 1111 1111 123", ["4111 1111 1111 1111"]),
+        ("4111 1111 1111 1111 12/29", ["4111 1111 1111 1111"]),
+        ("1234 4111\u20111111\u20111111\u20111111", ["4111\u20111111\u20111111\u20111111"]),
+        ("４１１１ １１１１ １１１１ １１１１", ["４１１１ １１１１ １１１１ １１１１"]),
+        ("joe.o\u2019neil@example.com", ["joe.o\u2019neil@example.com"]),
+        ("élise@müller.example.de", ["élise@müller.example.de"]),
+        ("ruf +49\u00a030\u00a0901820", ["+49\u00a030\u00a0901820"]),
+        ("le 01 23 45 67 89 de 9h", ["01 23 45 67 89"]),
+        ("ping 1.2.3.4", ["1.2.3.4"]),
+        ("http://8.8.8.8/dns", ["8.8.8.8"]),
+        ('destination.ip == "203.0.113.7"', ["203.0.113.7"]),
+        ("no12 cats and dogs run", []),
+        ("addx6240 add 6543210123456788 6543210123456789", []),
+        ("Boston, MA 02110-1301 USA", []),
+        ("Boston, MA\n 02110-1301, USA", []),
+        ("See the help text.\n\n2022-07-25  Jane", []),
+        ("replace the call. 20001007 is no number", []),
+        ("ISSN 0378-5955", []),
+        ("llvm (1:10~+20191229111838+69)", []),
+        ("ld: 0711-317 ERROR", []),
+        ("inspect bytes 1a 01 10 00 02 00 03", []),
+        ("toSci '+345678.5432'", []),
+        ("character 0x2260 = 0010 0010 0110 0000", []),
+        ('"version": "1.2.3.4"', []),
+        ("foo==1.2.3.4", []),
+        ("dpkg (1.15.5.3) unstable", []),
+        ("binutils (2.10.0.27-0.cvs20001011) unstable", []),
+        ("2.1.2.3. Stream Flags", []),
+        ("svg 1.52-.87 2.83-2.12 3.51.98.32 2.03.5", []),
+        ("00:11:22:33:44:55:66:77", []),
+        ("Serial Number: cb:2d:80:99:5a:69:52:5d", []),
+    ],
+)
+def test_what_real_text_is_full_of(text: str, found: list[str]) -> None:
+    assert [text[f.start : f.end] for f in find_personal_data(text)] == found
+
+
+@given(st.text(alphabet="0123456789 +-().@:abcdefDE\u00a0\u2011\u2019\uff14é\n", max_size=100))
+def test_look_alikes_of_ascii_change_nothing(text: str) -> None:
+    plain = text.translate({0xA0: " ", 0x2011: "-", 0x2019: "'", 0xFF14: "4"})
+    assert find_personal_data(text) == find_personal_data(plain)
+
+
 def test_masks_keep_the_rest_to_the_letter() -> None:
     text = "Write to jane@example.com or call +49 30 901820, from 192.0.2.17."
     masked = mask_personal_data(text, find_personal_data(text))
