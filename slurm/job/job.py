@@ -76,7 +76,7 @@ class Job:
     @property
     def cpus_per_task(self) -> int | None:
         """CPU cores of one SLURM task; none: the cluster's default."""
-        cpus = self.config.cpus_per_process
+        cpus = self.config.num_cpus_per_process
         if cpus is None or self.config.launch == "srun":
             return cpus
         return cpus * self.config.num_processes_per_node

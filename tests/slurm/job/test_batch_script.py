@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from moe.config.slurm import SlurmConfig
 from slurm.cluster.submission_folder import parse_array
 from slurm.errors import JobError
+from slurm.job import batch_script
 from slurm.job.batch_script import array_text, render, render_commands
 from slurm.job.cluster_profile import ClusterProfile, ContainerConfig, EnvironmentConfig
 from tests.support.example_jobs import array_job, forms, large_job, make_job
 from tests.support.paths import ROOT
 
 GOLDEN = Path(__file__).with_name("golden")
-BODY = (ROOT / "slurm" / "job" / "batch.sh").read_text()
+BODY = "".join((ROOT / "slurm" / "job" / name).read_text() for name in batch_script.BODY)
 
 
 @pytest.mark.parametrize("name", forms())

@@ -109,7 +109,8 @@ def srun(arguments: list[str]) -> int:
             if task.poll() is None:
                 os.kill(task.pid, number)
 
-    signal.signal(signal.SIGUSR2, forward)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, forward)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # "forcing job termination", and waits
     return wait_for(tasks, kill_on_bad_exit="--kill-on-bad-exit=1" in options)
 
