@@ -221,7 +221,9 @@ def accounting(job: JobArgument, runs_dir: RunsOption = RUNS, as_json: JsonOptio
     from slurm.views.accounting import usages
     from slurm.views.tables import console, usage_table
 
-    source, found = usages(_find(runs_dir, job), Client())
+    source, found = usages(
+        _find(runs_dir, job), Client(), lambda text: typer.echo(f"moe: {text}", err=True)
+    )
     if as_json:
         _print_json({"source": source, "tasks": [usage.to_json() for usage in found]})
     else:
