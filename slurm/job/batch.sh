@@ -295,7 +295,7 @@ judge() { # EXIT_CODE of srun: end this shell, the run continued if it is not do
     end_attempt rejected 2
     exit 2
   elif ((stopping)) || { [[ -e $attempt_dir/stopped ]] && ! compgen -G "$attempt_dir/exit-*" >/dev/null; }; then
-    [[ -e $attempt_dir/stopped ]] ||
+    [[ -e $attempt_dir/stopped && ! -e $attempt_dir/unsaved ]] ||
       say "ranks were ended before their checkpoint: steps since the last one are trained again"
     continue_run
   else

@@ -41,6 +41,7 @@ run_rank() {
     code=$?
   fi
   if ((code == 75)) || { ((code && stopping)) && ! compgen -G "$MOESCALE_ATTEMPT/exit-*" >/dev/null; }; then
+    ((code == 75)) || : >"$MOESCALE_ATTEMPT/unsaved"
     : >"$MOESCALE_ATTEMPT/stopped" && code=0
   elif ((code)); then
     echo "$code" >"$MOESCALE_ATTEMPT/exit-$RANK"

@@ -85,7 +85,11 @@ class Simulator:
     # --- what slurmctld does
 
     def start(
-        self, nodes: Sequence[str] = NODES, job_id: int = 100, hold_at: int | None = None
+        self,
+        nodes: Sequence[str] = NODES,
+        job_id: int = 100,
+        hold_at: int | None = None,
+        nodelist: str = "",
     ) -> None:
         """Start the batch script on its first node; `hold_at`: see it wait at this step."""
         self.set_state(JobState="RUNNING", Reason="None", PreemptTime="None")
@@ -95,7 +99,7 @@ class Simulator:
             "FAKE_SLURM_DIR": str(self.folder / "fake"),
             "SLURM_JOB_ID": str(job_id),
             "SLURM_JOB_NAME": JOB_NAME,
-            "SLURM_JOB_NODELIST": ",".join(nodes),
+            "SLURM_JOB_NODELIST": nodelist or ",".join(nodes),
             "SLURM_JOB_NUM_NODES": str(len(nodes)),
         }
         if self.restart:
