@@ -40,6 +40,7 @@ class Simulator:
         experiment: str = "",
         profile: ClusterProfile = ClusterProfile(),  # noqa: B008 - frozen
         node_counts: tuple[int, ...] = (2,),
+        has_secrets: bool = False,
         **slurm: Any,
     ) -> None:
         self.folder, self.array_task = folder, array_task
@@ -70,6 +71,7 @@ class Simulator:
             commands=(("not", "me"),) * (tasks - 1) + (command,),
             is_array=array_task is not None,
             node_counts=node_counts,
+            has_secrets=has_secrets,
         )
         for name in ("fake", "job dir's/logs"):
             (folder / name).mkdir(parents=True)
@@ -85,11 +87,7 @@ class Simulator:
     # --- what slurmctld does
 
     def start(
-        self,
-        nodes: Sequence[str] = NODES,
-        job_id: int = 100,
-        hold_at: int | None = None,
-        nodelist: str = "",
+        self, nodes: Sequence[str] = NODES, job_id: int = 100, hold_at: int | None = None
     ) -> None:
         """Start the batch script on its first node; `hold_at`: see it wait at this step."""
         self.set_state(JobState="RUNNING", Reason="None", PreemptTime="None")
@@ -99,7 +97,7 @@ class Simulator:
             "FAKE_SLURM_DIR": str(self.folder / "fake"),
             "SLURM_JOB_ID": str(job_id),
             "SLURM_JOB_NAME": JOB_NAME,
-            "SLURM_JOB_NODELIST": nodelist or ",".join(nodes),
+            "SLURM_JOB_NODELIST": "n[1-2]" if tuple(nodes) == NODES else ",".join(nodes),
             "SLURM_JOB_NUM_NODES": str(len(nodes)),
         }
         if self.restart:
@@ -229,6 +227,12 @@ class Simulator:
         path = self.folder / "bin" / name
         path.write_text(f'#!/bin/bash\n{line}\nexec {shutil.which(name)} "$@"\n')
         path.chmod(0o755)
+
+    def replace_command(self, name: str, lines: str) -> None:
+        """Put lines before a stand-in of ours."""
+        path = self.folder / "bin" / name
+        first, _, rest = path.read_text().partition("\n")
+        path.write_text(f"{first}\n{lines}\n{rest}")
 
     def close(self) -> None:
         """Leave no process and no socket behind."""
