@@ -205,7 +205,8 @@ class Simulator:
 
     def calls(self, program: str, verb: str = "") -> list[list[str]]:
         """Return the calls of one command."""
-        lines = (self.folder / "fake" / "calls.jsonl").read_text().splitlines()
+        file = self.folder / "fake" / "calls.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
         calls = [json.loads(line) for line in lines]
         return [call for call in calls if call[0] == program and (not verb or call[1] == verb)]
 
