@@ -38,7 +38,8 @@ def cancel_tasks(submission: Submission, only: int | None, client: Client) -> li
         # A whole array by its one id: SLURM cancels a thousand tasks at once.
         client.cancel(ids if only is not None else sorted({job.partition("_")[0] for job in ids}))
     if len(ids) == len(active) and all(entry.state == "PENDING" for entry in active.values()):
-        remove_idle_secrets([submission], ())  # no batch shell will
+        # No batch shell will.
+        remove_idle_secrets([submission], (), local_cluster([submission], client))
     return ids
 
 

@@ -52,7 +52,9 @@ def renew_secrets(submission: Submission, environment: Mapping[str, str]) -> Non
         write_secrets(submission.path, secret_lines(names, environment))
 
 
-def remove_idle_secrets(submissions: Iterable[Submission], active_jobs: Iterable[str]) -> None:
+def remove_idle_secrets(
+    submissions: Iterable[Submission], active_jobs: Iterable[str], here: str | None
+) -> None:
     """Remove the file of every submission that has no job in the queue.
 
     The batch shell does so at the end of its run, unless it was killed or never started.
@@ -60,7 +62,7 @@ def remove_idle_secrets(submissions: Iterable[Submission], active_jobs: Iterable
     active = {job.partition("_")[0] for job in active_jobs}
     for one in submissions:
         jobs = one.recorded_jobs()
-        # Of a cluster that is not asked here nothing is known.
-        if jobs and not any(job.job in active for job in jobs):
+        # Of jobs of another cluster than `here` nothing is known.
+        if jobs and all(job.is_of(here) and job.job not in active for job in jobs):
             with suppress(OSError):
                 (one.path / SECRETS).unlink()

@@ -159,7 +159,7 @@ def task_states(plan: JobPlan, client: Client) -> dict[str, TaskState]:
     _refuse_queued_elsewhere(plan, others, here)
     queue = client.queue({job for one in others for job, _ in one.submitted_jobs(here)})
     active = {job for job, entry in queue.items() if entry.state not in ENDED}
-    remove_idle_secrets([one for one in others if one.path != plan.job.job_dir], active)
+    remove_idle_secrets([one for one in others if one.path != plan.job.job_dir], active, here)
     queued = _queued_names(others, active, here)
     own = next((one for one in others if one.path == plan.job.job_dir), None)
     for task in plan.tasks:

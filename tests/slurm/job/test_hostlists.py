@@ -81,8 +81,11 @@ def test_stand_in_expands_as_slurm_does(lists: list[str]) -> None:
     try:
         done = subprocess.run(
             ["scontrol", "show", "hostnames", text],
-            env={**os.environ, "SLURM_CONF": str(config)}, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            env={**os.environ, "SLURM_CONF": str(config)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     finally:
         config.unlink()
     assert expand(text) == done.stdout.split()

@@ -291,7 +291,7 @@ def test_errors_count_since_the_run_got_further(
 
 
 def test_consequence_of_slurm_s_own_requeue_is_no_error(simulate: Simulate) -> None:
-    """A node fails: srun ends, SLURM requeues, and its SIGTERM ends the question for nodes first."""
+    """A node fails: SLURM requeues, and its SIGTERM first ends the question for failed nodes."""
     job = simulate(experiment="die_at = 10", max_error_restarts=0)
     job.replace_command(
         "scontrol",
@@ -330,9 +330,7 @@ def test_rank_0_is_found_once_slurm_answers(simulate: Simulate) -> None:
     assert (job.folder / "fake" / "at").read_text() == "127.0.0.1\n"
 
 
-def test_posix_shells_are_survived_too(
-    simulate: Simulate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_posix_shells_are_survived_too(simulate: Simulate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSIXLY_CORRECT", "1")
     job = simulate()
     job.replace_command("scontrol", '[ -z "${POSIXLY_CORRECT+x}" ] || exit 1')
