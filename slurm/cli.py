@@ -221,7 +221,9 @@ def accounting(job: JobArgument, runs_dir: RunsOption = RUNS, as_json: JsonOptio
     from slurm.views.accounting import usages
     from slurm.views.tables import console, usage_table
 
-    source, found = usages(_find(runs_dir, job), Client())
+    source, found = usages(
+        _find(runs_dir, job), Client(), lambda text: typer.echo(f"moe: {text}", err=True)
+    )
     if as_json:
         _print_json({"source": source, "tasks": [usage.to_json() for usage in found]})
     else:
@@ -237,11 +239,13 @@ def _submit(
     test_only: bool,
     as_json: bool,
 ) -> None:
+    import os
     import shutil
     import tempfile
     from errno import EDQUOT, ENOSPC
 
     from slurm.cluster.client import Client
+    from slurm.cluster.sbatch_variables import unused_variables
     from slurm.cluster.submit import dry_run_on_cluster
     from slurm.cluster.submit import submit as submit_plan
     from slurm.errors import JobError, SlurmError
@@ -256,6 +260,8 @@ def _submit(
             runs_dir=runs_dir.resolve(), work_dir=Path.cwd(), code_tree=snapshot.tree, name=name
         )
         plan = make_plan(paths)
+        for sentence in unused_variables(os.environ):
+            typer.echo(f"moe: {sentence}", err=True)
         if dry_run:
             script = render(plan.job)
             _print_answer({"script": script}, script.removesuffix("\n"), as_json)

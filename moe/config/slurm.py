@@ -9,10 +9,14 @@ from pydantic import BeforeValidator, Field, PositiveInt, StringConstraints, mod
 from data.frozen_model import FrozenModel
 
 OWN_OPTIONS = frozenset(
-    {"array", "error", "export", "input", "job-name", "nodes", "ntasks", "ntasks-per-node",
-     "no-requeue", "open-mode", "output", "requeue", "signal", "test-only", "time", "wait", "wrap"}
+    {"array", "chdir", "clusters", "cpus-per-task", "error", "exclude", "export", "export-file",
+     "gpus-per-node", "help", "input", "job-name", "mincpus", "nodes", "no-requeue", "ntasks",
+     "ntasks-per-node", "open-mode", "output", "parsable", "requeue", "signal", "test-only", "time",
+     "usage", "version", "wait", "wrap"}
 )  # fmt: skip
 """sbatch options that moescale writes itself or depends on; `extra` may not repeat them."""
+CPUS_PER_GPU = 8
+"""CPU cores of a GPU's rank where nothing says: no more than nodes with eight GPUs have."""
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
 
@@ -58,7 +62,7 @@ class SlurmConfig(FrozenModel):
     processes_per_node: PositiveInt | None = None
     """Ranks on one node. Default: one a GPU, or one."""
     cpus_per_process: PositiveInt | None = None
-    """CPU cores of one rank. Default: the cluster's."""
+    """CPU cores of one rank. Default: 8 for each of its GPUs; without GPUs the cluster's."""
     memory: Annotated[str, StringConstraints(pattern=r"^\d+[KMGT]?$")] | None = None
     """Memory of one node, for example `480G`; `0`: all of it. Default: the cluster's."""
     time: Annotated[Line, BeforeValidator(_time_text)] | None = None
@@ -80,11 +84,13 @@ class SlurmConfig(FrozenModel):
     max_restarts: int = Field(default=50, ge=0)
     """Most restarts of one run, for whatever reason, until it is submitted again by hand."""
     max_error_restarts: int = Field(default=1, ge=0)
-    """Of those, restarts after ranks failed by themselves on healthy nodes."""
+    """Of those, restarts after ranks failed by themselves on healthy nodes, counted anew each time
+    a run gets beyond the step at which it failed."""
     exclude_failed_nodes: bool = True
     """Keep a restart off nodes that failed."""
     max_parallel: PositiveInt | None = None
-    """Most array tasks that run at once."""
+    """Most array tasks that run at once. With `continue_by = "submit"` tasks that go on wait until
+    the whole array has had its turn."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -111,6 +117,17 @@ class SlurmConfig(FrozenModel):
         return self.processes_per_node or self.gpus_per_node or 1
 
     @property
+    def num_cpus_per_process(self) -> int | None:
+        """CPU cores of one rank, resolved; none: the cluster's default.
+
+        With GPUs that default is one core in most places, on which a rank's loader, checkpoint
+        writer and NCCL's proxies cannot work.
+        """
+        if self.cpus_per_process is not None or not self.gpus_per_node:
+            return self.cpus_per_process
+        return CPUS_PER_GPU * max(1, self.gpus_per_node // self.num_processes_per_node)
+
+    @property
     def time_limit_s(self) -> int | None:
         """Time limit in seconds by sbatch's rules; none where it is not set (or not a time)."""
         match = _TIME.fullmatch(self.time or "")
@@ -126,8 +143,10 @@ class SlurmConfig(FrozenModel):
 
 
 def _check_extra(option: str) -> None:
-    name = option.removeprefix("--").partition("=")[0].strip()
-    if not re.match(r"--[a-z]", option):
+    match = re.fullmatch(r"--([a-z][a-z0-9-]*)(=.*)?", option)
+    if match is None:
         raise ValueError(f'extra = "{option}": write each option as "--option=value"')
-    if name in OWN_OPTIONS:
-        raise ValueError(f'extra = "{option}": moescale sets --{name} itself; use its own key')
+    # sbatch also reads the beginning of an option's name as the option.
+    meant = sorted(own for own in OWN_OPTIONS if own.startswith(match[1]))
+    if meant and match[1] != "gpus":  # an option of its own
+        raise ValueError(f'extra = "{option}": moescale sets --{meant[0]} itself; use its own key')

@@ -9,9 +9,10 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from parallel.measurement.slurm_values import known_joules, known_number
 from slurm.errors import JobError, SlurmError
 
 TRANSIENT_ERRORS = (
@@ -25,6 +26,12 @@ TRANSIENT_ERRORS = (
     "controller in standby mode",
 )
 """Answers (in lower case) of a controller that is down or busy: worth another try."""
+DATABASE_ERRORS = ("slurmdbd", "slurm_persist_conn", "accounting database", "slurm database")
+"""Parts of sacct's answers (in lower case) where its database is down."""
+COMMAND_TIMEOUT_S = 120.0
+"""Seconds for one command that changes something."""
+PATIENCE_S = 45.0
+"""Seconds for a question, all its tries together: who asks waits before the terminal."""
 REMEDIES = {
     "invalid account": "set slurm.account to one that `sacctmgr show assoc user=$USER` lists",
     "invalid partition": "set slurm.partition to one that `sinfo` lists",
@@ -44,7 +51,9 @@ REMEDIES = {
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL", re.IGNORECASE)
 JOB_VARIABLES = re.compile(r"(SLURMD?|SBATCH|SRUN)_|(RANK|LOCAL_RANK|WORLD_SIZE|MASTER_.*)$")
 CLIENT_VARIABLES = frozenset({"SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS"})
-USER_FORMAT_VARIABLES = re.compile(r"(SQUEUE|SACCT|SCONTROL|SCANCEL)_|SLURM_TIME_FORMAT$")
+USER_FORMAT_VARIABLES = re.compile(
+    r"(SQUEUE|SACCT|SCONTROL|SCANCEL)_|SLURM_TIME_FORMAT$|POSIXLY_CORRECT$"
+)
 """Variables by which users change what the commands select and how they write it."""
 
 
@@ -74,22 +83,30 @@ class AccountingEntry:
     """Id, `123` or `123_4`."""
     state: str
     """For example `COMPLETED`, `REQUEUED`, `CANCELLED`."""
-    elapsed_s: int
-    """Wall time, s."""
+    elapsed_s: int | None
+    """Wall time, s; none where it is not known."""
     nodes: str
     """Node list."""
     energy_joules: float | None
-    """Energy of its nodes while ranks ran, J; none where the cluster does not meter it."""
+    """Energy of its nodes while ranks ran, J; none where the cluster did not meter all of it."""
+    has_steps: bool = False
+    """Whether ranks ran: without any there is no energy to know of."""
 
 
 class Client:
     """Runs the cluster's commands, with retries; answers become values or one-line errors."""
 
     def __init__(
-        self, *, pauses_s: Sequence[float] = (2, 5, 10), sleep: Callable[[float], None] = time.sleep
+        self,
+        *,
+        pauses_s: Sequence[float] = (2, 5, 10),
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pauses_s = pauses_s
         self._sleep = sleep
+        self._clock = clock
+        self._settings: str | None = None
 
     def submit(
         self,
@@ -161,23 +178,51 @@ class Client:
 
     def max_array_size(self) -> int:
         """Return the number of indices that one array may span."""
-        text = self._run_with_retries(["scontrol", "show", "config"])
-        match = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
-        return int(match[1]) if match else 1001
+        return int(self._setting("MaxArraySize") or 1001)
+
+    def cluster_name(self) -> str | None:
+        """Return the cluster's name: two clusters that share folders number their jobs alike."""
+        return self._setting("ClusterName")
+
+    def _setting(self, name: str) -> str | None:
+        if self._settings is None:
+            self._settings = self._run_with_retries(["scontrol", "show", "config"])
+        match = re.search(rf"^{name}\s*=\s*(\S+)", self._settings, re.MULTILINE)
+        return match[1] if match else None
 
     def accounting(self, jobs: Collection[str]) -> list[AccountingEntry] | None:
-        """Return what the accounting keeps of these jobs; none where it is disabled."""
+        """Return what the accounting keeps of these jobs; none where it is disabled.
+
+        Raises:
+            SlurmError: It does not answer.
+        """
         if not jobs:
             return []
-        fields = "JobID,State,ElapsedRaw,NodeList,ConsumedEnergyRaw"
-        options = ["--noheader", "--parsable2", "--duplicates", f"--format={fields}"]
+        text = self._sacct(jobs, "JobID,State,ElapsedRaw,NodeList,ConsumedEnergyRaw")
+        return None if text is None else _accounting_entries(text.splitlines())
+
+    def ends(self, jobs: Collection[str]) -> dict[str, str]:
+        """Return how jobs ended, by id, for example `FAILED, exit code 0:53`; {} if not kept."""
+        if not jobs:
+            return {}
         try:
-            text = self._run_with_retries(["sacct", *options, f"--jobs={','.join(sorted(jobs))}"])
+            text = self._sacct(jobs, "JobID,State,ExitCode,Reason", "--allocations") or ""
+        except SlurmError:  # it only adds to what is known
+            return {}
+        return dict(_end(*_fields("sacct", line, 4)) for line in text.splitlines())
+
+    def _sacct(self, jobs: Collection[str], fields: str, *options: str) -> str | None:
+        options = ("--noheader", "--parsable2", "--duplicates", "--local", *options)
+        argv = ["sacct", *options, f"--format={fields}", f"--jobs={','.join(sorted(jobs))}"]
+        try:
+            return self._run_with_retries(argv)
         except (JobError, SlurmError) as error:
-            if "accounting storage is disabled" in str(error).lower():
+            said = str(error).lower()
+            if "accounting storage is disabled" in said:
                 return None
+            if any(text in said for text in DATABASE_ERRORS):
+                raise SlurmError(str(error)) from None
             raise
-        return _accounting_entries(text.splitlines())
 
     def jobs_of_script(self, script: Path) -> set[str]:
         """Return the ids of one's own queued jobs that a script made, without array index."""
@@ -193,25 +238,36 @@ class Client:
         fallback: Callable[[], str | None] = lambda: None,
     ) -> str:
         """Run a command until the controller answers; `fallback` may get the answer elsewhere."""
+        is_question = argv[0] in {"squeue", "sacct"} or argv[1:2] == ["show"]
+        began_s = self._clock()
+        tries = 0
         for pause_s in (*self._pauses_s, None):
-            done = self._run(argv, env=env)
+            tries += 1
+            left_s = began_s + PATIENCE_S - self._clock() if is_question else COMMAND_TIMEOUT_S
+            done = self._run(argv, env=env, timeout_s=min(COMMAND_TIMEOUT_S, left_s))
             if done.returncode == 0:
                 return done.stdout
             if not any(text in done.stderr.lower() for text in TRANSIENT_ERRORS):
                 raise _refusal(argv[0], done.stderr)
+            if is_question and self._clock() - began_s + (pause_s or 0) >= PATIENCE_S:
+                break
             if pause_s is not None:
                 self._sleep(pause_s)
                 if (answer := fallback()) is not None:
                     return answer
         consequence = "; nothing was submitted" if argv[0] == "sbatch" else ""
+        server = "accounting database" if argv[0] == "sacct" else "controller"
+        times = "1 try" if tries == 1 else f"{tries} tries"
         raise SlurmError(
-            f"{argv[0]}: {_last_line(done.stderr)} ({len(self._pauses_s) + 1} tries): the cluster's"
-            f" controller is down or busy{consequence}: try again later"
+            f"{argv[0]}: {_last_line(done.stderr)} ({times}): the cluster's {server} is down"
+            f" or busy{consequence}: try again later"
         )
 
     @staticmethod
     def _run(
-        argv: Sequence[str], env: Mapping[str, str] | None = None
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> "subprocess.CompletedProcess[str]":
         try:
             return subprocess.run(
@@ -219,7 +275,8 @@ class Client:
                 env=_without_user_formats(os.environ if env is None else env),
                 capture_output=True,
                 text=True,
-                timeout=120,
+                errors="replace",
+                timeout=timeout_s,
                 check=False,
             )
         except FileNotFoundError:
@@ -227,7 +284,8 @@ class Client:
                 f"{argv[0]} is not on this machine: run this on a login node of the cluster"
             ) from None
         except subprocess.TimeoutExpired:
-            return subprocess.CompletedProcess(argv, 1, "", "Socket timed out (after 120 s)")
+            said = f"Socket timed out (after {timeout_s:.0f} s)"
+            return subprocess.CompletedProcess(argv, 1, "", said)
 
 
 def submission_environment(env: Mapping[str, str], secrets: Iterable[str]) -> dict[str, str]:
@@ -257,7 +315,7 @@ def seconds(text: str) -> int | None:
 
 
 def _queue_entry(line: str) -> QueueEntry:
-    job, state, reason, left, start, nodes = line.strip().split("|")
+    job, state, reason, left, start, nodes = _fields("squeue", line, 6)
     return QueueEntry(
         job=job,
         state=state,
@@ -272,27 +330,43 @@ def _accounting_entries(lines: Iterable[str]) -> list[AccountingEntry]:
     """Gather each allocation with its steps.
 
     Energy is that of srun's steps: the batch step's is metered on the same node at the same time.
+    A sum with a step whose energy is not known is not known.
     """
     entries: list[AccountingEntry] = []
     for line in lines:
-        identity, state, elapsed, nodes, energy = line.split("|")
+        identity, state, elapsed, nodes, energy = _fields("sacct", line, 5)
         job, _, step = identity.partition(".")
-        joules = float(energy) if energy.isdigit() and int(energy) else None
         if not step:
             entries.append(
                 AccountingEntry(
                     job=job,
-                    state=state.split()[0],
-                    elapsed_s=int(elapsed or 0),
+                    state=(state.split() or ["UNKNOWN"])[0],
+                    elapsed_s=known_number(elapsed),
                     nodes="" if nodes == "None assigned" else nodes,
                     energy_joules=None,
                 )
             )
-        elif step.isdigit() and joules is not None and entries:
-            last = entries.pop()
-            total = (last.energy_joules or 0) + joules
-            entries.append(AccountingEntry(**{**last.__dict__, "energy_joules": total}))
+        elif step.isdigit() and entries and entries[-1].job == job:
+            joules, last = known_joules(energy), entries[-1]
+            if last.has_steps:
+                so_far = last.energy_joules
+                joules = None if joules is None or so_far is None else so_far + joules
+            entries[-1] = replace(last, energy_joules=joules, has_steps=True)
     return entries
+
+
+def _fields(program: str, line: str, count: int) -> list[str]:
+    fields = line.strip().split("|")
+    if len(fields) != count:
+        raise SlurmError(f"{program}: {line!r} has not the {count} fields that were asked for")
+    return fields
+
+
+def _end(job: str, state: str, exit_code: str, reason: str) -> tuple[str, str]:
+    why = f", {reason}" if reason not in {"", "None"} else ""
+    if exit_code == "0:53":  # SLURM's own mark
+        why += ": SLURM could not open its log or enter its folder on the node"
+    return job, f"{state}, exit code {exit_code}{why}"
 
 
 def _refusal(program: str, stderr: str) -> JobError:

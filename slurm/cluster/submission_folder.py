@@ -14,13 +14,25 @@ The batch shell writes `jobs` (when it submits its own continuation) and `tasks`
 import fcntl
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from data.storage.lock import FileLock, LocksUnsupportedError
+from slurm.cluster.submission_files import (
+    BeginFile,
+    EndFile,
+    JobFile,
+    JobLine,
+    read_file,
+    read_if_whole,
+)
 from slurm.errors import JobError
 from slurm.job.task import SUBMISSIONS, Task
 
@@ -46,6 +58,25 @@ class Attempt:
     `cancelled`, `restart_cap`, `unknown` (SLURM ended it and did not say why), or none."""
 
 
+FINAL_OUTCOMES = frozenset({"finished", "error", "rejected", "cancelled", "restart_cap"})
+"""Outcomes after which nothing goes on by itself."""
+
+
+@dataclass(frozen=True)
+class RecordedJob:
+    """A job of a submission."""
+
+    job: str
+    """Its id, without array index."""
+    tasks: frozenset[int]
+    cluster: str | None
+    """Where it was submitted; none where that was not recorded."""
+
+    def is_of(self, here: str | None) -> bool:
+        """Return whether it may be a job of this cluster: ids of two clusters may be equal."""
+        return None in {here, self.cluster} or self.cluster == here
+
+
 @dataclass(frozen=True, kw_only=True)
 class Submission:
     """A submission as read from its folder."""
@@ -62,19 +93,29 @@ class Submission:
         """The batch script."""
         return self.path / "job.sh"
 
-    def submitted_jobs(self) -> list[tuple[str, frozenset[int]]]:
-        """Return every job of this submission with its tasks, oldest first."""
-        jobs = {}  # by id: the batch shell and record_orphan_jobs may both have recorded it
+    def recorded_jobs(self) -> list[RecordedJob]:
+        """Return every job of this submission, oldest first."""
+        jobs = {}  # the batch shell and record_orphan_jobs may both have recorded one
         # A full disk may have cut a line short, with the next one directly after it.
-        for line in re.findall(r"\{[^{}]*\}", _text(self.path / "jobs")):
-            with suppress(ValueError, KeyError):
-                row = json.loads(line)
-                jobs[str(row["job"])] = parse_array(row["tasks"])
-        return list(jobs.items())
+        for text in re.findall(r"\{[^{}]*\}", _text(self.path / "jobs")):
+            with suppress(ValidationError):
+                line = JobLine.model_validate_json(text)
+                tasks = parse_array(line.tasks, len(self.tasks))
+                jobs[line.cluster, line.job] = RecordedJob(line.job, tasks, line.cluster or None)
+        return list(jobs.values())
 
-    def record_job(self, job: str, tasks: str, submitted_s: float) -> None:
+    def submitted_jobs(self, here: str | None = None) -> list[tuple[str, frozenset[int]]]:
+        """Return jobs with their tasks, oldest first; those of cluster `here`, where it is known.
+
+        Jobs of another cluster are never asked for by their number: here it is another job's.
+        """
+        return [(one.job, one.tasks) for one in self.recorded_jobs() if one.is_of(here)]
+
+    def record_job(
+        self, job: str, tasks: str, submitted_s: float, cluster: str | None = None
+    ) -> None:
         """Record that tasks were submitted as `job`: one short line, under a lock."""
-        row = {"job": job, "tasks": tasks, "submitted": int(submitted_s)}
+        row = {"job": job, "tasks": tasks, "submitted": int(submitted_s), "cluster": cluster}
         with (self.path / "jobs").open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(json.dumps(row) + "\n")
@@ -83,24 +124,35 @@ class Submission:
         """Return the folder in which the batch shell records a task's attempts."""
         return self.path / "tasks" / str(index)
 
-    def job_ids(self, index: int) -> list[str]:
-        """Return the ids under which the queue knew a task, oldest first."""
-        jobs = [job for job, tasks in self.submitted_jobs() if index in tasks]
+    def job_ids(self, index: int, here: str | None = None) -> list[str]:
+        """Return the ids under which the queue (of cluster `here`) knew a task, oldest first."""
+        jobs = [job for job, tasks in self.submitted_jobs(here) if index in tasks]
         return [f"{job}_{index}" if self.is_array else job for job in jobs]
+
+    def job_elsewhere(self, index: int, here: str | None) -> RecordedJob | None:
+        """Return a task's newest job if it is another cluster's, and not known to be over."""
+        newest = [one for one in self.recorded_jobs() if index in one.tasks][-1:]
+        if not newest or newest[0].is_of(here) or (self.task_dir(index) / "cancelled").exists():
+            return None
+        identity = f"{newest[0].job}_{index}" if self.is_array else newest[0].job
+        last = self.attempts(index)[-1:]
+        over = last and last[0].job == identity and last[0].outcome in FINAL_OUTCOMES
+        return None if over else newest[0]
 
     def attempts(self, index: int) -> list[Attempt]:
         """Return a task's starts, oldest first."""
         begins = self.task_dir(index).glob("attempt-*/begin")
-        attempts = [_attempt(path, first) for path in begins if (first := _values(path))]
+        attempts = [one for path in begins if (one := _attempt(path))]
         return sorted(attempts, key=lambda attempt: attempt.number)
 
 
-def parse_array(text: str) -> frozenset[int]:
-    """Read array indices, for example `0-3,7`."""
+def parse_array(text: str, count: int | None = None) -> frozenset[int]:
+    """Read array indices, for example `0-3,7`; those below `count`."""
     indices: set[int] = set()
     for span in text.split(","):
         first, _, last = span.partition("-")
-        indices.update(range(int(first), int(last or first) + 1))
+        end = int(last or first) + 1
+        indices.update(range(int(first), end if count is None else min(end, count)))
     return frozenset(indices)
 
 
@@ -128,28 +180,38 @@ def read_submission(path: Path) -> Submission:
 
 
 def _read(path: Path) -> Submission:
-    text = (path / "job.json").read_text(encoding="utf-8")
     try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise JobError(f"{path}: no submission: job.json: {error}") from None
-    rows = values.pop("tasks")
+        file = read_file(path / "job.json", JobFile)
+        tasks = file.all_tasks()
+    except JobError as error:
+        raise JobError(f"{path}: no submission: {error}") from None
     return Submission(
         path=path,
-        name=values.pop("name"),
-        is_array=values.pop("array"),
-        tasks=tuple(Task(**{**row, "command": tuple(row["command"])}) for row in rows),
-        details=values,
+        name=file.name,
+        is_array=file.array,
+        tasks=tasks,
+        details=file.model_dump(exclude={"name", "array", "tasks"}),
     )
 
 
 def all_submissions(runs_dir: Path) -> list[Submission]:
-    """Return every submission, oldest first."""
+    """Return every submission, oldest first; says of what is none that it is passed over."""
     dated = []
     for path in (runs_dir / SUBMISSIONS).glob("[!.]*/job.json"):
-        with suppress(FileNotFoundError):  # refused by the cluster, its folder is being removed
+        try:
             dated.append((path.stat().st_mtime, _read(path.parent)))
+        except FileNotFoundError:  # refused by the cluster, its folder is being removed
+            continue
+        except JobError as error:
+            _pass_over(str(error))
+        except OSError as error:
+            _pass_over(f"{path}: {error.strerror}")
     return [submission for _, submission in sorted(dated, key=lambda entry: entry[0])]
+
+
+@cache
+def _pass_over(why: str) -> None:
+    print(f"moe: {why}; passed over", file=sys.stderr)
 
 
 @contextmanager
@@ -172,7 +234,7 @@ def submission_lock(folder: Path) -> Iterator[None]:
 
 
 def find_submission(runs_dir: Path, name: str) -> Submission:
-    """Return the submission that a job id, a folder, or the start of a name identifies.
+    """Return the submission that a job id, a folder, a name, or the start of one identifies.
 
     Raises:
         JobError: None matches, or several do.
@@ -181,42 +243,41 @@ def find_submission(runs_dir: Path, name: str) -> Submission:
         return read_submission(Path(name).resolve())
     known = all_submissions(runs_dir)
     number = name.partition("_")[0]
-    for submission in known:
-        if any(job == number for job, _ in submission.submitted_jobs()):
-            return submission
-    named = [one for one in known if name == one.name or one.path.name.startswith(name)]
-    if len(named) == 1:
-        return named[0]
-    names = ", ".join(one.path.name for one in (named or known)) or "none"
-    problem = "means several submissions" if named else "is no submission"
+    matches = (
+        lambda one: any(job == number for job, _ in one.submitted_jobs()),
+        lambda one: name == one.path.name,
+        lambda one: name == one.name,
+        lambda one: one.path.name.startswith(name),
+    )
+    # What is named exactly goes before what only begins so.
+    found = next((some for match in matches if (some := list(filter(match, known)))), [])
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(one.path.name for one in (found or known)) or "none"
+    problem = "means several submissions" if found else "is no submission"
     raise JobError(f"{name}: {problem} in {runs_dir / SUBMISSIONS} (there: {names})")
 
 
-def _attempt(begin: Path, first: dict[str, Any]) -> Attempt:
-    last = _values(begin.with_name("end"))
+def _attempt(begin: Path) -> Attempt | None:
+    number = begin.parent.name.removeprefix("attempt-")
+    first = read_if_whole(begin, BeginFile)
+    if first is None or not number.isdecimal():
+        return None
+    last = read_if_whole(begin.with_name("end"), EndFile) or EndFile()
     return Attempt(
-        number=int(begin.parent.name.removeprefix("attempt-")),
+        number=int(number),
         path=begin.parent,
-        job=first["job"],
-        restart=first["restart"],
-        nodes=first["nodes"],
-        began_s=first["began"],
-        ended_s=last.get("ended"),
-        outcome=last.get("outcome"),
+        job=first.job,
+        restart=first.restart,
+        nodes=first.nodes,
+        began_s=first.began,
+        ended_s=last.ended,
+        outcome=last.outcome,
     )
-
-
-def _values(path: Path) -> dict[str, Any]:
-    """Return what a mark of an attempt says; nothing where a full disk left it torn or empty."""
-    try:
-        values: dict[str, Any] = json.loads(_text(path))
-    except ValueError:
-        return {}
-    return values
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     except FileNotFoundError:
         return ""

@@ -1,11 +1,10 @@
 """Submit a plan's missing tasks to the cluster; a submission is complete or absent."""
 
 import os
-import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Literal
 from data.storage.atomic import write_json
 from moe.runs.progress import read_status
 from slurm.cluster.client import Client
+from slurm.cluster.secrets_file import remove_idle_secrets, secret_lines, write_secrets
 from slurm.cluster.submission_folder import (
     Submission,
     all_submissions,
@@ -71,7 +71,7 @@ def submit(
         SlurmError: The cluster does not answer.
         UnrecordedError: The job is queued, but the disk is full.
     """
-    secrets = _secret_lines(plan, environment)
+    secrets = secret_lines(plan.job.profile.secrets, environment)
     with submission_lock(plan.job.job_dir.parent):
         return _submit(plan, snapshot, client, secrets)
 
@@ -88,8 +88,10 @@ def _submit(plan: JobPlan, snapshot: CodeSnapshot, client: Client, secrets: list
     if plan.job.is_array:
         _check_array_size(len(plan.tasks), client)
     submission = earlier or _write(plan, snapshot)
+    for task in missing:
+        reset_restart_count(submission, task.index)
     if secrets:
-        _write_secrets(path / "secrets", secrets)
+        write_secrets(path, secrets)
     try:
         job = submit_tasks(submission, missing, client, plan.job.profile.secrets)
     except UnrecordedError:
@@ -111,30 +113,33 @@ def submit_tasks(
         UnrecordedError: The job is queued, but the disk is full.
     """
     indices = [task.index for task in tasks]
-    known = [job for job, _ in submission.submitted_jobs()]
+    here = client.cluster_name()
+    known = [job for job, _ in submission.submitted_jobs(here)]
     options = []
-    if submission.is_array and (known or len(indices) < len(submission.tasks)):
+    if submission.is_array and (submission.recorded_jobs() or len(indices) < len(submission.tasks)):
         limit = submission.details["slurm"].get("max_parallel")
         options = [f"--array={array_text(indices)}" + (f"%{limit}" if limit else "")]
-    for index in indices:
-        reset_restart_count(submission, index)
     began_s = time.time()
     job = client.submit(submission.script, options=options, known_jobs=known, secrets=secrets)
-    _record(submission, job, indices, began_s)
+    _record(submission, job, indices, began_s, here)
     return job
 
 
 def record_orphan_jobs(submission: Submission, client: Client) -> None:
     """Record queued jobs whose command was ended, or whose disk was full, before it could."""
-    known = {job for job, _ in submission.submitted_jobs()}
+    here = local_cluster([submission], client)
+    known = {job for job, _ in submission.submitted_jobs(here)}
     for job in sorted(client.jobs_of_script(submission.script) - known):
         if ids := client.queue([job]):
-            _record(submission, job, {int(one.partition("_")[2] or 0) for one in ids}, time.time())
+            indices = {int(one.partition("_")[2] or 0) for one in ids}
+            _record(submission, job, indices, time.time(), client.cluster_name())
 
 
-def _record(submission: Submission, job: str, indices: Iterable[int], began_s: float) -> None:
+def _record(
+    submission: Submission, job: str, indices: Iterable[int], began_s: float, here: str | None
+) -> None:
     try:
-        submission.record_job(job, array_text(indices), began_s)
+        submission.record_job(job, array_text(indices), began_s, here)
     except OSError as error:
         raise UnrecordedError(
             f"job {job} is queued but could not be recorded in {submission.path / 'jobs'}"
@@ -143,18 +148,33 @@ def _record(submission: Submission, job: str, indices: Iterable[int], began_s: f
 
 
 def task_states(plan: JobPlan, client: Client) -> dict[str, TaskState]:
-    """Return which tasks are finished, which any submission has queued, and which to submit."""
+    """Return which tasks are finished, which any submission has queued, and which to submit.
+
+    Raises:
+        JobError: Another cluster may still have one of them.
+    """
     states: dict[str, TaskState] = {}
     others = all_submissions(plan.job.runs_dir)
-    queued = _queued_names(others, client)
+    here = local_cluster(others, client)
+    _refuse_queued_elsewhere(plan, others, here)
+    queue = client.queue({job for one in others for job, _ in one.submitted_jobs(here)})
+    active = {job for job, entry in queue.items() if entry.state not in ENDED}
+    remove_idle_secrets([one for one in others if one.path != plan.job.job_dir], active, here)
+    queued = _queued_names(others, active, here)
     own = next((one for one in others if one.path == plan.job.job_dir), None)
     for task in plan.tasks:
-        key = task.run_dir or f"{plan.job.job_dir}/{task.index}"
         if is_finished(task, own):
             states[task.name] = "finished"
         else:
-            states[task.name] = "queued" if key in queued else "submitted"
+            is_queued = _key(task, plan.job.job_dir) in queued
+            states[task.name] = "queued" if is_queued else "submitted"
     return states
+
+
+def local_cluster(submissions: Iterable[Submission], client: Client) -> str | None:
+    """Return this cluster's name; none where no submission has recorded any, or SLURM has none."""
+    named = any(job.cluster for one in submissions for job in one.recorded_jobs())
+    return client.cluster_name() if named else None
 
 
 def is_finished(task: Task, submission: Submission | None) -> bool:
@@ -167,18 +187,36 @@ def is_finished(task: Task, submission: Submission | None) -> bool:
     return bool(attempts) and attempts[-1].outcome == "finished"
 
 
-def _queued_names(submissions: Iterable[Submission], client: Client) -> set[str]:
+def _queued_names(
+    submissions: Sequence[Submission], active: set[str], here: str | None
+) -> set[str]:
     """Return what is in the queue: run directories, or `<submission>/<index>` of commands."""
-    known = list(submissions)
-    jobs = {job for one in known for job, _ in one.submitted_jobs()}
-    active = {job for job, entry in client.queue(jobs).items() if entry.state not in ENDED}
     names = set()
-    for one in known:
-        for job, indices in one.submitted_jobs():
+    for one in submissions:
+        for job, indices in one.submitted_jobs(here):
             for index in indices:
                 if (f"{job}_{index}" if one.is_array else job) in active:
                     names.add(one.tasks[index].run_dir or f"{one.path}/{index}")
     return names
+
+
+def _refuse_queued_elsewhere(
+    plan: JobPlan, submissions: Iterable[Submission], here: str | None
+) -> None:
+    """Raise an error where another cluster may still train a run of the plan."""
+    wanted = {_key(task, plan.job.job_dir): task.name for task in plan.tasks}
+    for one in submissions:
+        for task in one.tasks:
+            name = wanted.get(_key(task, one.path))
+            if name and (job := one.job_elsewhere(task.index, here)):
+                raise JobError(
+                    f"{name}: job {job.job} of cluster {job.cluster} has it, and this is cluster"
+                    f" {here}: cancel it there first, or choose another --runs-dir"
+                )
+
+
+def _key(task: Task, submission: Path) -> str:
+    return task.run_dir or f"{submission}/{task.index}"
 
 
 def _check_array_size(count: int, client: Client) -> None:
@@ -238,31 +276,7 @@ def reset_restart_count(submission: Submission, index: int) -> None:
     """Count a task's restarts from 0 again; clear its failed nodes and its cancelled mark."""
     folder = submission.task_dir(index)
     if folder.exists():
-        for mark in ("cancelled", "excluded"):
+        for mark in ("cancelled", "excluded", "ended"):
             (folder / mark).unlink(missing_ok=True)
         attempts = submission.attempts(index)
         (folder / "since").write_text(f"{attempts[-1].number if attempts else 0}\n")
-
-
-def _secret_lines(plan: JobPlan, environment: Mapping[str, str]) -> list[str]:
-    lines = []
-    for name in plan.job.profile.secrets:
-        if name not in environment:
-            raise JobError(
-                f"secret {name} is not set in this shell: export it, or remove it from the"
-                " profile's secrets"
-            )
-        lines.append(f"export {name}={shlex.quote(environment[name])}\n")
-    return lines
-
-
-def _write_secrets(path: Path, lines: Iterable[str]) -> None:
-    """Write a file that only its owner can read, from its first moment on."""
-    temporary = path.with_name(".secrets.partial")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

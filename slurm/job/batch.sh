@@ -3,6 +3,8 @@
 # Never `set -x` here: it would print what the environment holds. Never a bare `return`: in a
 # function that a trap called, it returns the status from before the trap.
 
+unset POSIXLY_CORRECT # with it, commands of SLURM take `-o` behind other words for one of them
+
 say() { printf '%(%FT%T%z)T moescale %s attempt %s: %s\n' -1 "$job" "$attempt" "$*"; }
 
 # --- One attempt: a folder with `begin`, `end`, a log for each rank, and the marks of what happened.
@@ -10,6 +12,7 @@ say() { printf '%(%FT%T%z)T moescale %s attempt %s: %s\n' -1 "$job" "$attempt" "
 begin_attempt() {
   state_dir="$job_dir/tasks/$task" attempt=1
   mkdir -p "$state_dir" || refuse_disk "$state_dir"
+  rm -f "$state_dir/ended"
   while ! mkdir "$state_dir/attempt-$attempt" 2>/dev/null; do
     [[ -d $state_dir/attempt-$attempt ]] || refuse_disk "$state_dir"
     attempt=$((attempt + 1))
@@ -29,17 +32,32 @@ refuse_disk() { # FOLDER
 
 end_attempt() { # OUTCOME EXIT_CODE: written once, the first outcome stays
   [[ -e $attempt_dir/end ]] && return 0
-  printf '{"outcome": "%s", "exit_code": %d, "ended": %d}\n' "$1" "$2" "$EPOCHSECONDS" \
-    >"$attempt_dir/end.part" && mv "$attempt_dir/end.part" "$attempt_dir/end"
+  printf '{"outcome": "%s", "exit_code": %d, "ended": %d, "step": %s}\n' "$1" "$2" "$EPOCHSECONDS" \
+    "$(last_step)" >"$attempt_dir/end.part" && mv "$attempt_dir/end.part" "$attempt_dir/end"
   say "outcome: $1"
 }
 
-count_restarts() { # sets restarts and error_restarts, counted since the last submission by hand
-  local since=0 number
+last_step() { # prints the last step that the run has recorded, or null
+  local i rows step=null
+  for ((i = 0; i + 1 < ${#command[@]}; i++)); do
+    [[ ${command[i]} == --run-dir ]] || continue
+    rows=$(tail -n 2 "${command[i + 1]}/metrics.jsonl" 2>/dev/null) # the last may be torn
+    while [[ $rows =~ \"step\":\ ([0-9]+)(.*) ]]; do step=${BASH_REMATCH[1]} rows=${BASH_REMATCH[2]}; done
+  done
+  echo "$step"
+}
+
+# Restarts count since the last submission by hand. Of those after errors only the ones count behind
+# which the run has not got yet: who trains for weeks between two errors makes progress.
+count_restarts() { # sets restarts and error_restarts
+  local since=0 number end step
   [[ -e $state_dir/since ]] && since=$(<"$state_dir/since")
-  restarts=$((attempt - 1 - since)) error_restarts=0
+  restarts=$((attempt - 1 - since)) error_restarts=0 step=$(last_step)
   for ((number = since + 1; number < attempt; number++)); do
-    grep -qs '"outcome": "error"' "$state_dir/attempt-$number/end" && error_restarts=$((error_restarts + 1))
+    end=$(cat "$state_dir/attempt-$number/end" 2>/dev/null)
+    [[ $end == *'"outcome": "error"'* ]] || continue
+    if [[ $step != null && $end =~ \"step\":\ ([0-9]+) ]] && ((step > BASH_REMATCH[1])); then continue; fi
+    error_restarts=$((error_restarts + 1))
   done
 }
 
@@ -66,12 +84,19 @@ answered() { # COMMAND: run it until slurmctld answers: for a minute, or until g
   done
 }
 
-show_nodes() { scontrol show node -o "$SLURM_JOB_NODELIST" 2>/dev/null; }
+show_nodes() { scontrol show node -o "${1:-$SLURM_JOB_NODELIST}" 2>/dev/null; }
 
 is_open() { timeout 8 bash -c ": </dev/tcp/$1" 2>/dev/null; } # ADDRESS/PORT
 
+ask_nodes() { # sets failed; fails where the question was ended before its answer
+  mapfile -t failed < <(find_failed_nodes && echo .)
+  ((${#failed[@]})) && [[ ${failed[-1]} == . ]] || return 1
+  unset 'failed[-1]'
+}
+
 find_failed_nodes() { # prints nodes that SLURM calls failed, or whose slurmd is silent twice
-  local line name address port failed_state=' State=[A-Z_+]*(DOWN|FAIL|NOT_RESPONDING|[*])'
+  local text line name address port failed_state=' State=[A-Z_+]*(DOWN|FAIL|NOT_RESPONDING|[*])'
+  text=$(answered show_nodes) || return 1
   while read -r line; do
     [[ $line =~ NodeName=([^ ]+) ]] || continue
     name=${BASH_REMATCH[1]} address=${BASH_REMATCH[1]} port=6818
@@ -82,7 +107,7 @@ find_failed_nodes() { # prints nodes that SLURM calls failed, or whose slurmd is
     else
       { is_open "$address/$port" || { sleep 1; is_open "$address/$port"; } || echo "$name"; } &
     fi
-  done < <(answered show_nodes)
+  done <<<"$text"
   wait
 }
 
@@ -114,7 +139,7 @@ continue_run() { # [OUTCOME]: see that the run goes on
   ((asked++)) && return 0 # counted here and not on disk, which may be full
   classify_stop
   count_restarts # anew: moe slurm requeue may have reset it
-  [[ ${1:-} == error ]] || mapfile -t failed < <(find_failed_nodes) # else known
+  [[ ${1:-} == error ]] || ask_nodes # else known
   if ((${#failed[@]})) && [[ $outcome != @(cancelled|unknown) ]]; then
     outcome=node_failure
     exclude_nodes "${failed[@]}"
@@ -152,14 +177,30 @@ requeue() {
 }
 
 submit_next() { # in a new job, which waits for the end of this one
-  local options=(--parsable "--dependency=afterany:$job") id
+  local options=(--parsable) id
+  if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]] && ((max_parallel)); then
+    # An array limits its own tasks alone: those that go on wait for all of it, and follow each other
+    # in as many lanes, by their name, as may run at once.
+    options+=("--dependency=afterany:$SLURM_ARRAY_JOB_ID,singleton")
+    options+=("--job-name=${job_dir##*/}.lane-$((task % max_parallel))")
+  else
+    options+=("--dependency=afterany:$job")
+  fi
   [[ -n ${SLURM_ARRAY_TASK_ID:-} ]] && options+=("--array=$task")
   [[ -n $excluded ]] && options+=("--exclude=$excluded")
-  id=$(sbatch "${options[@]}" "$job_dir/job.sh") || return 1
+  if ! id=$(sbatch "${options[@]}" "$job_dir/job.sh" 2>"$attempt_dir/sbatch"); then
+    cat "$attempt_dir/sbatch"
+    if [[ $excluded != "$exclude" ]] && grep -qi 'invalid node name' "$attempt_dir/sbatch"; then
+      say "SLURM does not know all of $excluded any more: goes on without excluding failed nodes"
+      excluded=$exclude
+    fi
+    return 1
+  fi
   say "continued by job ${id%%;*}"
   { # under a lock, as other tasks and submission_folder.py's record_job write here too
     flock 9
-    printf '{"job": "%s", "tasks": "%s", "submitted": %d}\n' "${id%%;*}" "$task" "$EPOCHSECONDS" >&9
+    printf '{"job": "%s", "tasks": "%s", "submitted": %d, "cluster": "%s"}\n' "${id%%;*}" "$task" \
+      "$EPOCHSECONDS" "${SLURM_CLUSTER_NAME:-}" >&9
   } 9>>"$job_dir/jobs" || say "job ${id%%;*} could not be added to $job_dir/jobs: moe slurm requeue does"
   return 0
 }
@@ -171,16 +212,19 @@ exclude_nodes() { # NODE...: remember them for every later attempt of this task
   read_excluded
 }
 
-read_excluded() { # sets excluded, a comma-separated list
+read_excluded() { # sets excluded: failed nodes, then the list as given, in which brackets hold commas
   excluded=$exclude
   [[ -e $state_dir/excluded ]] || return 0
-  excluded=$({ tr ',' '\n' <<<"$exclude"; cat "$state_dir/excluded"; } | sort -u | grep . | paste -sd ,)
+  excluded=$({ sort -u "$state_dir/excluded"; echo "$exclude"; } | grep . | paste -sd ,)
 }
 
 apply_exclusion() { # a requeued job is pending, so its list may change before this shell is ended
   [[ $excluded == "$exclude" ]] && return 0
-  scontrol update "JobId=$job" "ExcNodeList=$excluded" || return 0 # it goes on all the same
-  say "excludes $excluded"
+  if scontrol update "JobId=$job" "ExcNodeList=$excluded"; then
+    say "excludes $excluded"
+  else
+    say "goes on, but may return to a failed node: SLURM did not take ExcNodeList=$excluded"
+  fi
 }
 
 on_signal() { # NAME
@@ -225,121 +269,12 @@ find_master() { # sets where rank 0 listens; the port differs between jobs and a
   first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
   MOESCALE_MASTER_ADDR=$first
   if ! getent hosts "$first" >/dev/null; then
-    text=$(scontrol show node -o "$first")
+    text=$(answered show_nodes "$first") || say "SLURM does not answer: ranks look for node $first by its name"
     [[ $text =~ NodeAddr=([^ ]+) ]] && MOESCALE_MASTER_ADDR=${BASH_REMATCH[1]}
   fi
   MOESCALE_MASTER_PORT=$((20000 + (SLURM_JOB_ID * 7 + attempt) % 10000))
   export MOESCALE_MASTER_ADDR MOESCALE_MASTER_PORT
 }
-
-prepare_by() { # COMMAND of the profile
-  eval "$1" && return
-  say "failed: $1"
-  return 1
-}
-
-check_health() {
-  local sick
-  [[ -n $health_check ]] || return 0
-  # shellcheck disable=SC2016  # expands on the node
-  mapfile -t sick < <(srun --ntasks-per-node=1 "--ntasks=$SLURM_JOB_NUM_NODES" --mpi=none bash -c \
-    'eval "$1" >&2 || echo "$SLURMD_NODENAME"' moescale "$health_check" </dev/null)
-  ((${#sick[@]})) || return 0
-  say "health check failed on ${sick[*]}"
-  exclude_nodes "${sick[@]}"
-  return 1
-}
-
-# Runs once for each SLURM task, inside the container if there is one. `stopped` marks that a rank
-# was told to stop or exited with 75; it then exits with 0, so that srun and torchrun let the others
-# finish their part of the checkpoint. `exit-<rank>` marks a failure; srun then ends the others with
-# SIGTERM too, which is no request to stop.
-read -r -d '' TASK <<'END_OF_TASK'
-set -uo pipefail
-main() {
-  role=$1 child='' stopping=0
-  trap stop TERM USR2
-  shift
-  export PYTHONPATH="$MOESCALE_CODE" PYTHONUNBUFFERED=1
-  export MASTER_ADDR="$MOESCALE_MASTER_ADDR" MASTER_PORT="$MOESCALE_MASTER_PORT"
-  case $role in
-    srun)
-      export RANK="$SLURM_PROCID" LOCAL_RANK="$SLURM_LOCALID" WORLD_SIZE="$SLURM_NTASKS"
-      export LOCAL_WORLD_SIZE="$MOESCALE_PROCESSES"
-      activate && run_rank "$@"
-      ;;
-    torchrun) activate && run_agent "$@" ;;
-    rank)
-      eval "set -- $MOESCALE_COMMAND"
-      run_rank "$@"
-      ;;
-  esac
-}
-activate() { # scripts of conda and modules read unset variables
-  set +u
-  eval "$MOESCALE_ACTIVATE" || return 1
-  set -u
-}
-run_rank() {
-  exec >>"$MOESCALE_ATTEMPT/rank-$RANK.log" 2>&1
-  echo "$BASHPID" >"$MOESCALE_ATTEMPT/pid-$RANK"
-  if [ -n "$MOESCALE_SECRETS" ]; then . "$MOESCALE_SECRETS" || return 1; fi
-  code=75 # where it is to stop before it began
-  if ((stopping == 0)) && [ ! -e "$MOESCALE_ATTEMPT/asked" ]; then
-    run "$MOESCALE_PYTHON" -m moescale "$@"
-    code=$?
-  fi
-  if ((code == 75)) || { ((code && stopping)) && ! compgen -G "$MOESCALE_ATTEMPT/exit-*" >/dev/null; }; then
-    : >"$MOESCALE_ATTEMPT/stopped" && code=0
-  elif ((code)); then
-    echo "$code" >"$MOESCALE_ATTEMPT/exit-$RANK"
-  fi
-  rm -f "$MOESCALE_ATTEMPT/pid-$RANK"
-  return "$code"
-}
-run_agent() {
-  export MOESCALE_TASK="$BASH_EXECUTION_STRING" MOESCALE_COMMAND
-  MOESCALE_COMMAND=$(printf '%q ' "$@") # not as arguments: torchrun replaces $$ and ${...} there
-  run start_torchrun
-}
-# Some clusters signal every process of a step. torchrun kills the ranks 30 s after a signal that it
-# handles, and dies of others: it ignores them, by a handler, as its ranks would inherit a mere trap.
-start_torchrun() {
-  trap '' TERM USR2 # until Python is up
-  exec "$MOESCALE_PYTHON" -c 'from signal import *; [signal(n, lambda *_: 0) for n in (SIGTERM, SIGUSR2)]
-from torch.distributed.run import main; main()' --signals-to-handle=SIGINT --no-python --nnodes="$MOESCALE_NODES" \
-    --nproc-per-node="$MOESCALE_PROCESSES" --node-rank="$SLURM_NODEID" \
-    --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" \
-    bash -c 'eval "$MOESCALE_TASK"' moescale rank
-}
-run() { # in a process group of its own, so that only this shell hears what SLURM sends
-  set -m
-  "$@" </dev/null &
-  child=$!
-  set +m
-  if ((stopping)); then stop; fi
-  while :; do
-    wait "$child" && return 0
-    code=$?
-    if ((code <= 128)) || ! kill -0 "$child" 2>/dev/null; then break; fi
-  done
-  wait "$child" 2>/dev/null
-  again=$?
-  ((again == 127)) && return "$code"
-  return "$again"
-}
-stop() {
-  stopping=1
-  if [ -z "$child" ]; then return 0; fi
-  if [ "$role" != torchrun ]; then kill -USR2 "$child" 2>/dev/null; return 0; fi
-  : >"$MOESCALE_ATTEMPT/asked" # for ranks that torchrun has yet to start
-  first=$((SLURM_NODEID * MOESCALE_PROCESSES))
-  for ((rank = first; rank < first + MOESCALE_PROCESSES; rank++)); do
-    kill -USR2 "$(cat "$MOESCALE_ATTEMPT/pid-$rank" 2>/dev/null)" 2>/dev/null
-  done
-}
-main "$@"
-END_OF_TASK
 
 start_ranks() {
   export MOESCALE_ATTEMPT="$attempt_dir" MOESCALE_CODE="$code_dir" MOESCALE_SECRETS="$secrets"
@@ -360,6 +295,8 @@ judge() { # EXIT_CODE of srun: end this shell, the run continued if it is not do
     end_attempt rejected 2
     exit 2
   elif ((stopping)) || { [[ -e $attempt_dir/stopped ]] && ! compgen -G "$attempt_dir/exit-*" >/dev/null; }; then
+    [[ -e $attempt_dir/stopped && ! -e $attempt_dir/unsaved ]] ||
+      say "ranks were ended before their checkpoint: steps since the last one are trained again"
     continue_run
   else
     say "ranks failed with exit code $code"
@@ -369,8 +306,15 @@ judge() { # EXIT_CODE of srun: end this shell, the run continued if it is not do
 }
 
 fail() { # EXIT_CODE: end this shell, or try once more where it may help
-  mapfile -t failed < <(find_failed_nodes)
-  if ((${#failed[@]} == 0 && error_restarts >= max_error_restarts)); then
+  local tried
+  for tried in 1 2; do # what ends this job may have ended the question already, and soon tells it here
+    ask_nodes && break
+    sleep 1
+  done
+  ((asked)) && leave
+  classify_stop # SLURM may have requeued or ended the job: then the error is a consequence
+  count_restarts
+  if ((${#failed[@]} == 0 && handled == 0 && error_restarts >= max_error_restarts)); then
     end_attempt error "$1"
     say "not continued: slurm.max_error_restarts=$max_error_restarts; see moe slurm logs"
     exit "$1"
@@ -383,14 +327,30 @@ leave() { # with 0 where the run goes on, else with 75: resume me
   exit $((continued ? 0 : 75))
 }
 
+clean_up() { # at the end of this shell: secrets go with the last task that nothing continues
+  local ended
+  [[ -n $secrets ]] && ((continued == 0)) && [[ ${outcome:-} != unknown ]] || return 0
+  : >"$state_dir/ended"
+  ended=("$job_dir"/tasks/*/ended)
+  if ((${#ended[@]} == $(wc -l <"$job_dir/commands"))); then rm -f "$secrets"; fi
+}
+
 job=$SLURM_JOB_ID task=${SLURM_ARRAY_TASK_ID:-0}
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then job="${SLURM_ARRAY_JOB_ID}_$task"; fi
 step='' stopping=0 asked=0 continued=0
 give_up='' answer_s=15 # SECONDS at which asking SLURM ends; from a SIGTERM on: half of usual KillWait
 export SLURM_TIME_FORMAT=standard # whatever the user likes to read
 begin_attempt
-trap 'on_signal TERM' TERM
-trap 'on_signal USR2' USR2
+trap clean_up EXIT
+trap end_setup ALRM
+for name in TERM USR2 USR1 INT HUP; do # who sends the last three to a whole job means it to stop too
+  # shellcheck disable=SC2064  # the name of now
+  trap "on_signal $name" "$name"
+done
+if ((${#command[@]} == 0)); then # an array's tasks: line N + 1 belongs to task N
+  mapfile -t -s "$task" -n 1 line <"$job_dir/commands"
+  eval "command=(${line[0]})"
+fi
 read_excluded
 count_restarts
 if ((restarts > max_restarts)); then
@@ -398,17 +358,16 @@ if ((restarts > max_restarts)); then
   say "not started: $restarts restarts, slurm.max_restarts=$max_restarts"
   exit 75
 fi
-if ((${#command[@]} == 0)); then # an array's tasks: line N + 1 belongs to task N
-  mapfile -t -s "$task" -n 1 line <"$job_dir/commands"
-  eval "command=(${line[0]})"
+if [[ -n $secrets && ! -r $secrets ]]; then
+  say "not started: $secrets is gone, as the run had ended: moe slurm requeue, from a shell that has them"
+  end_attempt error 1
+  exit 1
 fi
+raise_limits
 prepare || fail 1
 choose_nodes
 find_master
-if ! check_health; then
-  continue_run node_failure
-  leave
-fi
+check_health
 if ((stopping == 0)); then
   start_ranks
   if ((stopping)); then kill -USR2 "$step"; fi

@@ -15,11 +15,21 @@ NETWORK_VARIABLES: dict[str, dict[str, str]] = {
     "ethernet": {"NCCL_IB_DISABLE": "1"},
 }
 """Variables of each `network`."""
+GPU_VARIABLES = {
+    # megatron-core overlaps communication with GEMMs by the order of one queue (up to Hopper).
+    "CUDA_DEVICE_MAX_CONNECTIONS": "1",
+    "NCCL_DEBUG": "WARN",
+    "TORCH_FR_BUFFER_SIZE": "2000",
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+}
+"""Variables of jobs with GPUs; `env` of the profile goes before."""
+BODY = ("rank.sh", "preparation.sh", "batch.sh")
+"""Files that are the same in every script, in this order."""
 
 
 def render(job: Job) -> str:
     """Return the text that sbatch is given."""
-    body = files("slurm.job").joinpath("batch.sh").read_text(encoding="utf-8")
+    body = "".join(files("slurm.job").joinpath(name).read_text(encoding="utf-8") for name in BODY)
     parts = [
         "#!/bin/bash",
         *(f"#SBATCH {option}" for option in _options(job)),
@@ -141,9 +151,12 @@ def _settings(job: Job) -> list[str]:
         "continue_by": config.continue_by,
         "max_restarts": str(config.max_restarts),
         "max_error_restarts": str(config.max_error_restarts),
+        "max_parallel": str(config.max_parallel or 0),
         "exclude": ",".join(config.exclude),
         "exclude_failed_nodes": str(int(config.exclude_failed_nodes)),
         "health_check": job.profile.health_check or "",
+        "health_check_timeout_s": str(job.profile.health_check_timeout_s),
+        "setup_timeout_s": str(job.profile.setup_timeout_s),
     }
     arrays = {
         "node_counts": [str(count) for count in job.node_counts],
@@ -180,6 +193,9 @@ def _srun_args(job: Job) -> list[str]:
     args = [] if job.cpus_per_task is None else [f"--cpus-per-task={job.cpus_per_task}"]
     if job.config.gpus_per_node and job.profile.gpu_request != "none":
         args.append("--gpu-bind=none")  # every rank sees its node's GPUs and takes LOCAL_RANK's
+    if job.config.gpus_per_node:
+        # Ranks fill one socket after the other, as GPUs are numbered; SLURM deals them in turn.
+        args.append("--distribution=block:block")
     args += job.profile.srun_args
     if container.runtime == "pyxis":
         mounts = [*(f"{folder}:{folder}" for folder in job.mounted_folders), *container.mounts]
@@ -204,13 +220,17 @@ def _runtime(job: Job) -> list[str]:
 
 def _exports(job: Job) -> list[str]:
     variables = {**NETWORK_VARIABLES[job.profile.network]}
+    if job.config.gpus_per_node:
+        variables |= GPU_VARIABLES
     if job.profile.interface is not None:
         variables |= {
             "NCCL_SOCKET_IFNAME": job.profile.interface,
             "GLOO_SOCKET_IFNAME": job.profile.interface,
         }
-    if job.config.cpus_per_process is not None:
-        variables["OMP_NUM_THREADS"] = str(job.config.cpus_per_process)
+    if (cpus := job.config.num_cpus_per_process) is not None:
+        variables["OMP_NUM_THREADS"] = str(cpus)
+    if job.cpus_per_task is not None:
+        variables["SRUN_CPUS_PER_TASK"] = str(job.cpus_per_task)  # srun takes no other since 22.05
     variables |= job.profile.env
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 
@@ -223,6 +243,7 @@ def _prepare(job: Job) -> list[str]:
     return [
         "prepare() {",
         "  set +u",
+        *(["  define_module"] if job.profile.modules else []),
         *(f"  prepare_by {shlex.quote(line)} || return" for line in lines),
         "  set -u",
         "}",

@@ -22,7 +22,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
 from data.frozen_model import FrozenModel
 from moe.config.experiment import validated
@@ -86,6 +86,8 @@ class ClusterProfile(FrozenModel):
     """Environment modules that the batch shell loads."""
     setup: tuple[Line, ...] = ()
     """Shell lines that the batch shell runs before the ranks start; each must succeed."""
+    setup_timeout_s: PositiveInt = 600
+    """Seconds after which a module or a line of `setup` has failed."""
     env: dict[VariableName, str] = Field(default_factory=dict)
     """Environment variables of every rank. Not for secrets: they stand in the script."""
     secrets: tuple[VariableName, ...] = ()
@@ -98,7 +100,9 @@ class ClusterProfile(FrozenModel):
     """How the cluster wants GPUs asked for; `none`: whole nodes come with theirs."""
     health_check: Line | None = None
     """Shell command that fails on a sick node, for example `nvidia-smi -L`; run before each start,
-    its failures are excluded."""
+    its failures are excluded. Where it fails on every node, the check is taken to be wrong."""
+    health_check_timeout_s: PositiveInt = 60
+    """Seconds after which a node has failed it: on a lost GPU, commands may hang for ever."""
     srun_args: tuple[Line, ...] = ()
     """More srun arguments, for example `--mpi=pmix`."""
 

@@ -51,6 +51,9 @@ class Job:
         """
         if any(ord(char) < 32 or ord(char) == 127 for char in self.name):
             raise JobError(f"job name {self.name!r}: control characters cannot stand in a script")
+        for folder in (self.runs_dir, self.code_dir, self.work_dir):
+            _check_folder(str(folder))
+        _check_folder(str(self.job_dir), holds_logs=True)
         if self.config.gpu_type and not self.config.gpus_per_node:
             raise JobError(f'slurm.gpu_type = "{self.config.gpu_type}" needs slurm.gpus_per_node')
         if self.profile.container.runtime != "none":
@@ -76,10 +79,25 @@ class Job:
     @property
     def cpus_per_task(self) -> int | None:
         """CPU cores of one SLURM task; none: the cluster's default."""
-        cpus = self.config.cpus_per_process
+        cpus = self.config.num_cpus_per_process
         if cpus is None or self.config.launch == "srun":
             return cpus
         return cpus * self.config.num_processes_per_node
+
+
+def _check_folder(folder: str, *, holds_logs: bool = False) -> None:
+    what = None
+    if "\\" in folder and holds_logs:  # which SLURM takes out of the log's path
+        what = "a backslash"
+    if any(ord(char) < 32 or ord(char) == 127 for char in folder):
+        what = "a control character"
+    if any("\ud800" <= char <= "\udfff" for char in folder):
+        what = "bytes that are no UTF-8"
+    if what:
+        raise JobError(
+            f"{folder!r}: SLURM cannot start a job in a folder with {what} in its name: rename it,"
+            " or choose another --runs-dir"
+        )
 
 
 def possible_node_counts(config: SlurmConfig, experiments: Iterable[Experiment]) -> tuple[int, ...]:
@@ -89,11 +107,15 @@ def possible_node_counts(config: SlurmConfig, experiments: Iterable[Experiment])
         JobError: The full number of nodes does not fit, or CPUs and GPUs are mixed up.
     """
     counts = set(range(config.min_nodes or config.nodes, config.nodes + 1))
+    wrong = []
     for experiment in experiments:
         faults = {count: _fault(experiment, config, count) for count in sorted(counts)}
         if fault := faults.get(config.nodes):
-            raise JobError(f"{experiment.name}: {fault}")
-        counts = {count for count, fault in faults.items() if fault is None}
+            wrong.append(f"{experiment.name}: {fault}")
+        else:
+            counts = {count for count, fault in faults.items() if fault is None}
+    if wrong:
+        raise JobError("; ".join(wrong))
     return tuple(sorted(counts))
 
 

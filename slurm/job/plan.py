@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dotted_keys import apply_override
+from data.errors import InputError
 from moe.config.experiment import Experiment, load_experiment, validated
 from moe.config.power_csv import check_power_csv
 from moe.config.slurm import SlurmConfig
@@ -17,6 +18,7 @@ from moe.config.toml_file import read_toml
 from slurm.errors import JobError
 from slurm.job.cluster_profile import ClusterProfile, ProfilesFile, apply_profile
 from slurm.job.job import Job, common_config, possible_node_counts
+from slurm.job.mounts import folders_of
 from slurm.job.task import SUBMISSIONS, Task
 
 
@@ -68,7 +70,7 @@ def plan_training(
         ConfigError: The same of a file of power samples.
     """
     files = experiment_files(sources)
-    experiments = [load_experiment(path, overrides) for path in files]
+    experiments = _load_all(files, overrides)
     for one in experiments:
         if one.energy.power_csv is not None:
             check_power_csv(paths.work_dir / one.energy.power_csv)
@@ -77,6 +79,7 @@ def plan_training(
     is_array = len(files) > 1 or any(path.is_dir() for path in sources)
     sections = [(str(file), one.slurm) for file, one in zip(files, experiments, strict=True)]
     config, profile = apply_profile(common_config(sections), profiles)
+    is_contained = profile.container.runtime != "none"
     texts = {f"{name}.toml": one.to_toml() for name, one in zip(names, experiments, strict=True)}
     default_name = files[0].parent.resolve().name if is_array else experiments[0].name
     name = paths.name or default_name
@@ -96,7 +99,7 @@ def plan_training(
         profile=profile,
         is_array=is_array,
         node_counts=possible_node_counts(config, experiments),
-        mounts=_store_folders(experiments, paths.work_dir),
+        mounts=_input_folders(experiments, paths.work_dir) if is_contained else (),
     )
     return JobPlan(job=job, tasks=tasks, experiments=texts, content_hash=content_hash)
 
@@ -202,6 +205,27 @@ def _training_task(index: int, run: str, job_dir: Path, runs_dir: Path, steps: i
     )
 
 
+def _load_all(files: Sequence[Path], overrides: Sequence[str]) -> list[Experiment]:
+    """Read experiments.
+
+    Raises:
+        JobError: Several are wrong; names each.
+        ConfigError: One is.
+    """
+    experiments, errors = [], []
+    for file in files:
+        try:
+            experiments.append(load_experiment(file, overrides))
+        except InputError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        said = dict.fromkeys(str(error) for error in errors)  # --set is wrong for all alike
+        raise JobError(f"{len(errors)} of {len(files)} experiments are wrong: {'; '.join(said)}")
+    if errors:
+        raise errors[0]
+    return experiments
+
+
 def _refuse_duplicates(files: Sequence[Path], names: Sequence[str]) -> None:
     seen: dict[str, Path] = {}
     for file, name in zip(files, names, strict=True):
@@ -210,10 +234,14 @@ def _refuse_duplicates(files: Sequence[Path], names: Sequence[str]) -> None:
         seen[name] = file
 
 
-def _store_folders(experiments: Sequence[Experiment], work_dir: Path) -> tuple[str, ...]:
-    data = [one.data for one in experiments]
-    stores = {store for one in data for store in (one.store, *one.more_stores) if store}
-    return tuple(sorted(str(work_dir / store) for store in stores))
+def _input_folders(experiments: Sequence[Experiment], work_dir: Path) -> tuple[str, ...]:
+    inputs = {
+        work_dir / path
+        for one in experiments
+        for path in (one.data.store, *one.data.more_stores, one.train.init)
+        if path
+    }
+    return folders_of(sorted(inputs))
 
 
 def _numbered(word: str, number: int, count: int) -> str:

@@ -1,14 +1,19 @@
 """What jobs used: the cluster's accounting beside the run's own meter, the difference shown."""
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from moe.runs.progress import RunProgress, read_progress
 from slurm.cluster.client import AccountingEntry, Client
 from slurm.cluster.submission_folder import Submission
+from slurm.cluster.submit import local_cluster
+from slurm.errors import SlurmError
 from slurm.job.task import Task
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +47,26 @@ class Usage:
         return {**self.__dict__, "discrepancy": self.discrepancy}
 
 
-def usages(submission: Submission, client: Client) -> tuple[str, list[Usage]]:
+def usages(
+    submission: Submission, client: Client, report: Callable[[str], object] = lambda _: None
+) -> tuple[str, list[Usage]]:
     """Return where the figures come from (`sacct` or `attempts`), and every started task's use.
 
-    Where the accounting is disabled, time and ends come from what the batch shells wrote.
+    Where the accounting is disabled or does not answer, or some jobs are another cluster's, time
+    and ends come from what the batch shells wrote; `report` is told why.
     """
-    entries = client.accounting({job for job, _ in submission.submitted_jobs()})
+    here = local_cluster([submission], client)
+    entries = None
+    if all(job.is_of(here) for job in submission.recorded_jobs()):
+        try:
+            entries = client.accounting({job for job, _ in submission.submitted_jobs()})
+        except SlurmError as error:
+            report(f"{error}; time and ends as the batch shells wrote them, no energy of nodes")
+    else:
+        report(
+            f"some jobs are not of this cluster ({here}): time and ends as the batch shells wrote"
+            " them, no energy of nodes"
+        )
     if entries is None:
         from_shells = [_from_attempts(submission, task) for task in submission.tasks]
         return "attempts", [usage for usage in from_shells if usage.starts]
@@ -63,14 +82,21 @@ def _from_sacct(
 ) -> Usage:
     jobs = submission.job_ids(task.index)
     entries = [entry for job in jobs for entry in by_job.get(job, []) if entry.nodes]
-    joules = [entry.energy_joules for entry in entries if entry.energy_joules is not None]
     return _usage(
         submission,
         task,
         states=tuple(entry.state for entry in entries),
-        elapsed_s=sum(entry.elapsed_s for entry in entries),
-        joules=sum(joules) if joules else None,
+        elapsed_s=_known_sum(entry.elapsed_s for entry in entries),
+        joules=_known_sum(entry.energy_joules for entry in entries if entry.has_steps),
     )
+
+
+def _known_sum(values: Iterable[Number | None]) -> Number | None:
+    """Return the sum; none where a value is not known, or there is none."""
+    known = list(values)
+    if not known or None in known:
+        return None
+    return sum(value for value in known if value is not None)
 
 
 def _from_attempts(submission: Submission, task: Task) -> Usage:

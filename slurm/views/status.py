@@ -3,14 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from moe.runs.progress import RunProgress, read_progress
 from slurm.cluster.client import Client, QueueEntry
 from slurm.cluster.submission_folder import Attempt, Submission
-from slurm.cluster.submit import ENDED, is_finished
+from slurm.cluster.submit import ENDED, is_finished, local_cluster
 from slurm.job.task import Task
 
 FAILED = frozenset({"error", "rejected", "restart_cap", "killed", "unknown"})
@@ -25,9 +25,10 @@ class TaskStatus:
     name: str
     state: str
     """The queue's state in lower case (`pending`, `running`, ...); out of the queue the last
-    attempt's outcome, `killed` where it could not write one, `lost` where there was no attempt."""
+    attempt's outcome, `killed` where it could not write one, `lost` where there was no attempt,
+    `elsewhere` where another cluster has it."""
     reason: str | None
-    """Why it waits."""
+    """Why it waits; of a `lost` one, how SLURM ended it; of one `elsewhere`, on which cluster."""
     job: str | None
     """The newest id, `123` or `123_4`."""
     nodes: str | None
@@ -65,20 +66,49 @@ def watch_status(
     """
     while True:
         submissions = chosen()
-        queue = client.queue({job for one in submissions for job, _ in one.submitted_jobs()})
-        yield [(one, task_statuses(one, queue)) for one in submissions]
+        here = local_cluster(submissions, client)
+        queue = client.queue({job for one in submissions for job, _ in one.submitted_jobs(here)})
+        found = [(one, task_statuses(one, queue, here)) for one in submissions]
+        yield _with_ends(found, client)
         if all(entry.state in ENDED for entry in queue.values()):
             return
         sleep(interval_s)
 
 
-def task_statuses(submission: Submission, queue: Mapping[str, QueueEntry]) -> list[TaskStatus]:
-    """Return every task of a submission."""
+def task_statuses(
+    submission: Submission, queue: Mapping[str, QueueEntry], here: str | None = None
+) -> list[TaskStatus]:
+    """Return every task of a submission, as seen from cluster `here`."""
     ids: dict[int, list[str]] = {task.index: [] for task in submission.tasks}
-    for job, indices in submission.submitted_jobs():
+    for job, indices in submission.submitted_jobs(here):
         for index in indices:
             ids[index].append(f"{job}_{index}" if submission.is_array else job)
-    return [_status(submission, task, ids[task.index], queue) for task in submission.tasks]
+    statuses = [_status(submission, task, ids[task.index], queue) for task in submission.tasks]
+    if here is None:
+        return statuses
+    return [_seen_from(here, submission, status) for status in statuses]
+
+
+def _seen_from(here: str, submission: Submission, status: TaskStatus) -> TaskStatus:
+    job = submission.job_elsewhere(status.index, here)
+    if job is None or status.state == "finished":
+        return status
+    identity = f"{job.job}_{status.index}" if submission.is_array else job.job
+    return replace(status, state="elsewhere", reason=f"cluster {job.cluster}", job=identity)
+
+
+def _with_ends(found: list[SubmissionStatus], client: Client) -> list[SubmissionStatus]:
+    """Say of jobs whose batch shell never started, and which left the queue, how they ended."""
+    lost = {
+        status.job for _, statuses in found for status in statuses
+        if status.state == "lost" and status.reason is None and status.job
+    }  # fmt: skip
+    ends = client.ends(lost)
+    return [
+        (one, [replace(status, reason=ends.get(status.job or "", status.reason))
+               if status.job in lost else status for status in statuses])
+        for one, statuses in found
+    ]  # fmt: skip
 
 
 def counts(statuses: Iterable[TaskStatus]) -> dict[str, int]:

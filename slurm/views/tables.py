@@ -15,7 +15,7 @@ from rich.text import Text
 from parallel.measurement.number_text import readable
 from slurm.cluster.client import Client
 from slurm.cluster.submission_folder import Attempt, Submission
-from slurm.cluster.submit import ENDED, Receipt
+from slurm.cluster.submit import ENDED, Receipt, local_cluster
 from slurm.views.accounting import Usage
 from slurm.views.logs import batch_log, choose_attempt, follow, rank_errors, rank_log, ranks, tail
 from slurm.views.status import FAILED, SubmissionStatus, TaskStatus, counts
@@ -201,8 +201,9 @@ def _status_cells(status: TaskStatus) -> list[str]:
 
 def _is_active(submission: Submission, client: Client, task: int) -> bool:
     """Return whether a task is in the queue."""
-    queue = client.queue({job for job, _ in submission.submitted_jobs()})
-    ids = set(submission.job_ids(task))
+    here = local_cluster([submission], client)
+    queue = client.queue({job for job, _ in submission.submitted_jobs(here)})
+    ids = set(submission.job_ids(task, here))
     return any(entry.state not in ENDED and entry.job in ids for entry in queue.values())
 
 

@@ -40,6 +40,7 @@ class Simulator:
         experiment: str = "",
         profile: ClusterProfile = ClusterProfile(),  # noqa: B008 - frozen
         node_counts: tuple[int, ...] = (2,),
+        has_secrets: bool = False,
         **slurm: Any,
     ) -> None:
         self.folder, self.array_task = folder, array_task
@@ -70,6 +71,7 @@ class Simulator:
             commands=(("not", "me"),) * (tasks - 1) + (command,),
             is_array=array_task is not None,
             node_counts=node_counts,
+            has_secrets=has_secrets,
         )
         for name in ("fake", "job dir's/logs"):
             (folder / name).mkdir(parents=True)
@@ -95,7 +97,7 @@ class Simulator:
             "FAKE_SLURM_DIR": str(self.folder / "fake"),
             "SLURM_JOB_ID": str(job_id),
             "SLURM_JOB_NAME": JOB_NAME,
-            "SLURM_JOB_NODELIST": ",".join(nodes),
+            "SLURM_JOB_NODELIST": "n[1-2]" if tuple(nodes) == NODES else ",".join(nodes),
             "SLURM_JOB_NUM_NODES": str(len(nodes)),
         }
         if self.restart:
@@ -203,7 +205,8 @@ class Simulator:
 
     def calls(self, program: str, verb: str = "") -> list[list[str]]:
         """Return the calls of one command."""
-        lines = (self.folder / "fake" / "calls.jsonl").read_text().splitlines()
+        file = self.folder / "fake" / "calls.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
         calls = [json.loads(line) for line in lines]
         return [call for call in calls if call[0] == program and (not verb or call[1] == verb)]
 
@@ -225,6 +228,12 @@ class Simulator:
         path = self.folder / "bin" / name
         path.write_text(f'#!/bin/bash\n{line}\nexec {shutil.which(name)} "$@"\n')
         path.chmod(0o755)
+
+    def replace_command(self, name: str, lines: str) -> None:
+        """Put lines before a stand-in of ours."""
+        path = self.folder / "bin" / name
+        first, _, rest = path.read_text().partition("\n")
+        path.write_text(f"{first}\n{lines}\n{rest}")
 
     def close(self) -> None:
         """Leave no process and no socket behind."""

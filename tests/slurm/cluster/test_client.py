@@ -1,10 +1,12 @@
 """The client against SLURM 22 to 25 and against clusters that say no, or nothing."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from slurm.cluster.client import Client, seconds, submission_environment
+from slurm.cluster.sbatch_variables import unused_variables
 from slurm.errors import JobError, SlurmError
 from tests.support.fake_commands import FakeCommands
 
@@ -90,6 +92,97 @@ def test_accounting_keeps_every_stay_and_its_ranks_energy(
         ("17_1", "PENDING", 0, None),
     ]
     assert entries[2].nodes == ""
+
+
+@pytest.mark.parametrize(
+    ("steps", "joules"),
+    [
+        (["18446744073709551614"], None),
+        (["4294967294"], None),
+        (["1000000", "18446744073709551614"], None),
+        (["18446744073709551614", "1000000"], None),
+        (["1000000", "0"], None),  # nothing metered the second one
+        (["1000000", "18446744073709551000"], None),  # a counter that went backward
+        (["1000000", ""], None),
+        (["1000000", "500000"], 1_500_000.0),
+    ],
+)
+def test_energy_with_a_part_that_is_not_known_is_not_known(
+    fake: FakeCommands, client: Client, steps: list[str], joules: float | None
+) -> None:
+    """The job's own line and its batch step hold the same energy, and are not added."""
+    lines = [f"101|COMPLETED|3600|node01|{steps[0]}", f"101.batch|COMPLETED|3600|node01|{steps[0]}"]
+    lines += [f"101.{i}|COMPLETED|3590|node01|{text}" for i, text in enumerate(steps)]
+    fake.answer("sacct", "\n".join(lines) + "\n")
+    (entry,) = client.accounting({"101"}) or []
+    assert entry.energy_joules == joules
+
+
+def test_time_that_is_no_value_is_none(fake: FakeCommands, client: Client) -> None:
+    fake.answer("sacct", "17|COMPLETED|4294967294|n1|\n18|COMPLETED||n1|\n19||0|n1|\n")
+    entries = client.accounting({"17", "18", "19"}) or []
+    assert [(one.elapsed_s, one.state) for one in entries] == [
+        (None, "COMPLETED"), (None, "COMPLETED"), (0, "UNKNOWN"),
+    ]  # fmt: skip
+
+
+def test_step_of_another_job_is_not_added(fake: FakeCommands, client: Client) -> None:
+    fake.answer("sacct", "17|COMPLETED|5|n1|\n16.0|COMPLETED|5|n1|700\n17.0|COMPLETED|5|n1|30\n")
+    (entry,) = client.accounting({"17"}) or []
+    assert entry.energy_joules == 30.0
+    assert "--local" in fake.calls("sacct")[0]  # of a federation's clusters this one
+
+
+def test_answer_of_another_shape_is_one_line(fake: FakeCommands, client: Client) -> None:
+    fake.answer("sacct", "sacct: something new in SLURM 26\n")
+    fake.answer("squeue", "17|RUNNING\n")
+    for question in (client.accounting, client.queue):
+        with pytest.raises(SlurmError, match="has not the . fields"):
+            question({"17"})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "sacct: error: Problem talking to the database: Connection refused\n",
+        "sacct: error: slurmdbd: Getting response to message type: DBD_GET_JOBS_COND\n",
+    ],
+)
+def test_database_that_is_down_is_no_wrong_input(
+    fake: FakeCommands, client: Client, said: str
+) -> None:
+    fake.answer("sacct", stderr=said, code=1)
+    with pytest.raises(SlurmError):
+        client.accounting({"17"})
+    assert client.ends({"17"}) == {}
+
+
+def test_question_has_an_end_whatever_a_command_takes(
+    fake: FakeCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller that hangs: each try would take two minutes, four of them eight."""
+    clock, limits = [0.0], []
+
+    def hang(argv: list[str], *, timeout: float, **_: object) -> object:
+        limits.append(timeout)
+        clock[0] += timeout
+        raise subprocess.TimeoutExpired(argv, timeout)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    client = Client(sleep=lambda _: None, clock=lambda: clock[0])
+    with pytest.raises(SlurmError, match="down or busy"):
+        client.queue({"17"})
+    assert limits == [45.0]
+    with pytest.raises(SlurmError, match="nothing was submitted"):
+        Client(pauses_s=(), sleep=lambda _: None, clock=lambda: clock[0]).submit(SCRIPT)
+    assert limits[1:] == [120.0]
+
+
+def test_how_jobs_ended(fake: FakeCommands, client: Client) -> None:
+    fake.answer("sacct", "17|FAILED|0:53|None\n18|NODE_FAIL|1:0|NodeDown\n")
+    ends = client.ends({"17", "18"})
+    assert ends["17"].startswith("FAILED, exit code 0:53: SLURM could not open its log")
+    assert ends["18"] == "NODE_FAIL, exit code 1:0, NodeDown"
 
 
 def test_unmetered_energy_is_none_not_zero(fake: FakeCommands, client: Client) -> None:
@@ -219,6 +312,14 @@ def test_job_inherits_no_secret_and_nothing_of_a_surrounding_job(
     environment = fake.environment("sbatch")
     assert not set(secrets | surrounding) & set(environment)
     assert kept.items() <= environment.items()
+
+
+def test_variables_of_sbatch_are_not_dropped_without_a_word() -> None:
+    env = {"SBATCH_ACCOUNT": "g1", "SBATCH_MAIL_TYPE": "FAIL", "SBATCH_QOS": "", "SLURM_CONF": "x"}
+    account, mail = unused_variables(env)
+    assert account.startswith("SBATCH_ACCOUNT=g1 is not used")
+    assert "set slurm.account" in account
+    assert "set slurm.extra" in mail
 
 
 def test_environment_is_not_changed_otherwise() -> None:

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from moe.config.slurm import SlurmConfig
 from slurm.cluster.submission_folder import parse_array
 from slurm.errors import JobError
+from slurm.job import batch_script
 from slurm.job.batch_script import array_text, render, render_commands
 from slurm.job.cluster_profile import ClusterProfile, ContainerConfig, EnvironmentConfig
 from tests.support.example_jobs import array_job, forms, large_job, make_job
 from tests.support.paths import ROOT
 
 GOLDEN = Path(__file__).with_name("golden")
-BODY = (ROOT / "slurm" / "job" / "batch.sh").read_text()
+BODY = "".join((ROOT / "slurm" / "job" / name).read_text() for name in batch_script.BODY)
 
 
 @pytest.mark.parametrize("name", forms())
@@ -148,6 +149,28 @@ def test_gpus_are_asked_for_as_the_cluster_wants() -> None:
         assert re.findall(r"--g(?:pus|res)\S*(?==)\S*", text.split("set -uo")[0]) == options
 
 
+def test_job_with_gpus_has_what_they_need() -> None:
+    """Cores, ranks in the order of sockets, one queue of kernels, NCCL's warnings; all of it may
+    be set otherwise."""
+    config = SlurmConfig(gpus_per_node=8)
+    lines = render(make_job(config=config, node_counts=(1,))).splitlines()
+    assert "#SBATCH --cpus-per-task=8" in lines
+    (arguments,) = (line for line in lines if line.startswith("srun_args="))
+    for word in ("--cpus-per-task=8", "--gpu-bind=none", "--distribution=block:block"):
+        assert word in arguments
+    exports = {"CUDA_DEVICE_MAX_CONNECTIONS=1", "NCCL_DEBUG=WARN", "OMP_NUM_THREADS=8"}
+    assert {f"export {one}" for one in exports | {"SRUN_CPUS_PER_TASK=8"}} <= set(lines)
+    profile = ClusterProfile(env={"NCCL_DEBUG": "INFO"}, srun_args=("--distribution=*:cyclic",))
+    text = render(make_job(config=config, profile=profile, node_counts=(1,)))
+    assert "export NCCL_DEBUG=INFO" in text
+    assert "NCCL_DEBUG=WARN" not in text
+    assert text.index("--distribution=block:block") < text.index("--distribution=*:cyclic")
+
+
+def test_job_without_gpus_is_not_told_of_them() -> None:
+    assert "CUDA" not in render(make_job()).removesuffix(BODY)
+
+
 def test_elastic_job_wants_as_many_nodes_as_there_are() -> None:
     """With --ntasks-per-node=1, `--nodes=1-4` gave one node of four idle ones (SLURM 22.05)."""
     config = SlurmConfig(nodes=4, min_nodes=1, processes_per_node=2, cpus_per_process=3)
@@ -178,3 +201,18 @@ def test_contradictions_are_refused() -> None:
     contained = ClusterProfile(container=ContainerConfig(runtime="pyxis", image="/a.sqsh"))
     with pytest.raises(JobError, match="cannot be mounted"):
         make_job(profile=contained, work_dir=Path("/a:b"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"job_dir": Path("/back\\slash/slurm/x")}, "a backslash"),
+        ({"work_dir": Path("/two\nlines")}, "a control character"),
+        ({"runs_dir": Path("/latin-\udce9")}, "no UTF-8"),
+    ],
+)
+def test_folder_that_slurm_cannot_use_is_refused(changes: dict[str, Path], complaint: str) -> None:
+    """With a backslash in the log's path SLURM fails the job, and writes no log of it."""
+    with pytest.raises(JobError, match=complaint):
+        make_job(**changes)
+    make_job(work_dir=Path("/back\\slash/it's $5 100%"))

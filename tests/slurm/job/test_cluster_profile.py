@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from moe.config.slurm import SlurmConfig
+from moe.config.slurm import OWN_OPTIONS, SlurmConfig
 from moe.errors import ConfigError
 from slurm.errors import JobError
 from slurm.job.cluster_profile import (
@@ -61,6 +61,14 @@ def test_full_times(days: int, hours: int, minutes: int, seconds: int) -> None:
         ({"extra": ["-p x"]}, '"--option=value"'),
         ({"extra": ["--array=0-3"]}, "moescale sets --array itself"),
         ({"extra": ["--output=/tmp/x"]}, "moescale sets --output itself"),
+        ({"extra": ["--export NONE"]}, '"--option=value"'),
+        ({"extra": ["--array 0-5"]}, '"--option=value"'),
+        ({"extra": ["--arra=0-5"]}, "moescale sets --array itself"),
+        ({"extra": ["--outp=elsewhere/x"]}, "moescale sets --output itself"),
+        ({"extra": ["--nod=3"]}, "moescale sets --nodes itself"),
+        ({"extra": ["--ex=n1"]}, "moescale sets --exclude itself"),
+        ({"extra": ["--cpus-per-task=2"]}, "moescale sets --cpus-per-task itself"),
+        ({"extra": ['--comment"=x']}, '"--option=value"'),
         ({"memory": "64 GB"}, "memory"),
         ({"gpus": 8}, "gpus"),
     ],
@@ -68,6 +76,26 @@ def test_full_times(days: int, hours: int, minutes: int, seconds: int) -> None:
 def test_wrong_values_are_refused(values: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         SlurmConfig.model_validate(values)
+
+
+def test_other_options_pass() -> None:
+    options = ("--mail-type=FAIL", "--hold", "--time-min=10", "--gpus=8", "--exclusive=user")
+    assert SlurmConfig(extra=options).extra == options
+
+
+@given(st.sampled_from(sorted(OWN_OPTIONS)), st.integers(2, 20), st.sampled_from(["", "=x"]))
+def test_no_beginning_of_an_own_option_passes(name: str, length: int, value: str) -> None:
+    if name[:length] != "gpus":
+        with pytest.raises(ValidationError, match="itself"):
+            SlurmConfig(extra=(f"--{name[:length]}{value}",))
+
+
+def test_rank_of_a_gpu_has_cores() -> None:
+    """Without a word the cluster gives one, on which neither loader nor NCCL gets on."""
+    assert SlurmConfig(gpus_per_node=8).num_cpus_per_process == 8
+    assert SlurmConfig(gpus_per_node=4, processes_per_node=1).num_cpus_per_process == 32
+    assert SlurmConfig(gpus_per_node=8, cpus_per_process=12).num_cpus_per_process == 12
+    assert SlurmConfig().num_cpus_per_process is None
 
 
 def test_ranks_follow_gpus() -> None:

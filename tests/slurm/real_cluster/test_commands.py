@@ -70,14 +70,16 @@ def test_secret_reaches_ranks_and_nothing_else(user: ClusterUser, cluster: Clust
     assert all(value in Path(f"/proc/{pid}/environ").read_bytes() for pid in ranks)
     assert value.decode() not in cluster.run("scontrol", "show", "job", run.job)
     assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and value in _command_line(pid)]
+    secrets = run.submission / "secrets"
+    assert value in secrets.read_bytes()
+    assert secrets.stat().st_mode & 0o777 == 0o600
     run.thaw()
     run.wait()
     places = (user.folder / "runs", cluster.folder)
     files = {path: _content(path) for place in places for path in place.rglob("*")}
     assert files[run.submission / "logs" / f"{run.job}.log"]
-    holders = [path for path, content in files.items() if value in content]
-    assert {path.name for path in holders} == {"secrets"}
-    assert {path.stat().st_mode & 0o777 for path in holders} == {0o600}
+    assert not secrets.exists()
+    assert not [path for path, content in files.items() if value in content]
 
 
 def _content(path: Path) -> bytes:

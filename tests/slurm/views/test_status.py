@@ -239,6 +239,44 @@ def test_accounting_where_it_is_disabled(user: StatusUser) -> None:
     assert by_name["running"]["elapsed_s"] is None
 
 
+def test_start_with_energy_that_is_not_known_leaves_none_of_the_whole(user: StatusUser) -> None:
+    """A start that ended before any rank ran has used none."""
+    lines = "17_2|REQUEUED|60|n1|\n17_2.0|CANCELLED|58|n1|18446744073709551614\n"
+    whole = "17_2|COMPLETED|40|n1|\n17_2.0|COMPLETED|40|n1|150\n"
+    user.fake.answer("sacct", lines + whole)
+    user.fake.answer("sacct", "17_2|NODE_FAIL|4294967294|n1|\n" + whole)
+    (task,) = user.json("accounting", "17")["tasks"]
+    assert (task["cluster_energy_joules"], task["discrepancy"]) == (None, None)
+    assert task["elapsed_s"] == 100
+    (task,) = user.json("accounting", "17")["tasks"]
+    assert (task["cluster_energy_joules"], task["elapsed_s"]) == (150.0, None)
+
+
+def test_accounting_where_the_database_is_down(
+    user: StatusUser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "sacct: error: slurmdbd: the connection is lost\n"
+    user.fake.answer("sacct", stderr=said, code=1)
+    done = CliRunner().invoke(
+        moescale.app, ["slurm", "accounting", "17", "--json", "--runs-dir", str(user.runs)]
+    )
+    assert done.exception is None
+    assert json.loads(done.stdout)["source"] == "attempts"
+    assert "moe: sacct: " in done.stderr
+    assert "as the batch shells wrote them" in done.stderr
+
+
+def test_lost_job_tells_how_slurm_ended_it(user: StatusUser) -> None:
+    """It failed before its shell could write anything."""
+    user.fake.answer("sacct", "17_5|FAILED|0:53|None\n")
+    tasks = user.json("status")["submissions"][0]["tasks"]
+    assert tasks[5]["state"] == "lost"
+    assert tasks[5]["reason"].startswith("FAILED, exit code 0:53: SLURM could not open its log")
+    assert [task["reason"] for task in tasks[2:5]] == [None] * 3
+    (call,) = user.fake.calls("sacct")
+    assert "--jobs=17_5" in call
+
+
 def test_cancel_and_requeue_answer_in_json(user: StatusUser) -> None:
     assert user.json("cancel", "17_1") == {"cancelled": ["17_1"]}
     assert user.fake.calls("scancel") == [["17_1"]]

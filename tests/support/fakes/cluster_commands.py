@@ -16,6 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from hostlist import expand  # noqa: E402 - started as a script, without packages
+
 FOLDER = Path(os.environ["FAKE_SLURM_DIR"])
 STATE = FOLDER / "state.json"
 
@@ -60,13 +63,13 @@ def answer(arguments: list[str], state: dict[str, Any]) -> int:
 def show(state: dict[str, Any], words: list[str]) -> int:
     what, which = words
     if what == "hostnames":
-        os.write(1, "\n".join(which.split(",")).encode() + b"\n")
+        os.write(1, "\n".join(expand(which)).encode() + b"\n")
     elif state["silence"]:
         write_state(state | {"silence": state["silence"] - 1})
         print("slurm_load error: Unable to contact slurm controller", file=sys.stderr)
         return 1
     elif what == "node":
-        for name in which.split(","):
+        for name in expand(which):
             node = state["nodes"][name]
             print(
                 f"NodeName={name} Arch=x86_64 NodeAddr=127.0.0.1 NodeHostName={name} Port="
@@ -91,7 +94,7 @@ def srun(arguments: list[str]) -> int:
     command = arguments[len(options) :]
     per_node = int(next(o for o in options if o.startswith("--ntasks-per-node=")).split("=")[1])
     total = int(next(o for o in options if o.startswith("--ntasks=")).split("=")[1])
-    nodes = os.environ["SLURM_JOB_NODELIST"].split(",")
+    nodes = expand(os.environ["SLURM_JOB_NODELIST"])
     tasks = []
     for rank in range(total):
         place = {
@@ -109,7 +112,8 @@ def srun(arguments: list[str]) -> int:
             if task.poll() is None:
                 os.kill(task.pid, number)
 
-    signal.signal(signal.SIGUSR2, forward)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, forward)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # "forcing job termination", and waits
     return wait_for(tasks, kill_on_bad_exit="--kill-on-bad-exit=1" in options)
 

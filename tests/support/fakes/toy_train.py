@@ -95,9 +95,10 @@ def end(attempt: Path, code: int) -> int:
 
 
 def fail_if_told(run_dir: Path, step: int, experiment: dict[str, Any]) -> None:
-    """Die once at the step that the experiment names, without a word."""
-    mark = run_dir / "died"
-    if step == experiment.get("die_at") and not mark.exists():
+    """Die once (or every time) at each step that the experiment names, without a word."""
+    steps, mark = experiment.get("die_at", []), run_dir / f"died-{step}"
+    is_due = step in (steps if isinstance(steps, list) else [steps])
+    if is_due and (experiment.get("every_time") or not mark.exists()):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -31,19 +31,28 @@ checkpoint_lead_s=120
 continue_by=submit
 max_restarts=50
 max_error_restarts=1
+max_parallel=16
 exclude=''
 exclude_failed_nodes=1
 health_check=''
+health_check_timeout_s=60
+setup_timeout_s=600
 node_counts=(1)
-srun_args=(--cpus-per-task=32 --gpu-bind=none)
+srun_args=(--cpus-per-task=32 --gpu-bind=none --distribution=block:block)
 runtime=(apptainer exec --nv --bind '/shared/runs dir,/shared/work,/shared/runs/slurm/code/0123456789ab' --pwd /shared/work '/images/moe scale.sif')
 command=()
 export FI_PROVIDER=efa
 export FI_EFA_USE_DEVICE_RDMA=1
 export FI_EFA_FORK_SAFE=1
+export CUDA_DEVICE_MAX_CONNECTIONS=1
+export NCCL_DEBUG=WARN
+export TORCH_FR_BUFFER_SIZE=2000
+export TORCH_NCCL_DUMP_ON_TIMEOUT=1
 export OMP_NUM_THREADS=8
+export SRUN_CPUS_PER_TASK=32
 prepare() {
   set +u
+  define_module
   prepare_by 'module load cuda/12.8' || return
   prepare_by 'module load gcc' || return
   prepare_by 'ulimit -n 65536' || return

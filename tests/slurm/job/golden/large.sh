@@ -32,18 +32,26 @@ checkpoint_lead_s=300
 continue_by=requeue
 max_restarts=50
 max_error_restarts=1
+max_parallel=0
 exclude=node007
 exclude_failed_nodes=1
 health_check='nvidia-smi --query-gpu=ecc.errors.uncorrected.volatile.total --format=csv,noheader | grep -qvx 0 && exit 1 || exit 0'
+health_check_timeout_s=60
+setup_timeout_s=600
 node_counts=(16 32)
-srun_args=(--cpus-per-task=12 --gpu-bind=none --mpi=pmix --container-image=/images/moescale-26.03.sqsh --container-mounts=/data/store:/data/store,/shared/runs:/shared/runs,/shared/work:/shared/work,/data,/scratch/cache:/cache --container-workdir=/shared/work --no-container-mount-home)
+srun_args=(--cpus-per-task=12 --gpu-bind=none --distribution=block:block --mpi=pmix --container-image=/images/moescale-26.03.sqsh --container-mounts=/data/store:/data/store,/shared/runs:/shared/runs,/shared/work:/shared/work,/data,/scratch/cache:/cache --container-workdir=/shared/work --no-container-mount-home)
 runtime=()
 command=(train a.toml --run-dir /shared/runs/tiny --resume)
 export NCCL_IB_TIMEOUT=22
 export NCCL_IB_RETRY_CNT=13
+export CUDA_DEVICE_MAX_CONNECTIONS=1
+export NCCL_DEBUG=WARN
+export TORCH_FR_BUFFER_SIZE=2000
+export TORCH_NCCL_DUMP_ON_TIMEOUT=1
 export NCCL_SOCKET_IFNAME=bond0
 export GLOO_SOCKET_IFNAME=bond0
 export OMP_NUM_THREADS=12
+export SRUN_CPUS_PER_TASK=12
 export HF_HOME=/cache/hf
 prepare() { :; }
 

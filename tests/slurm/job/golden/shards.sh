@@ -4,6 +4,7 @@
 #SBATCH --chdir=/shared/work
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=32
 #SBATCH --partition=cpu
 #SBATCH --qos=low
 #SBATCH --reservation=maintenance
@@ -31,15 +32,24 @@ checkpoint_lead_s=120
 continue_by=none
 max_restarts=50
 max_error_restarts=1
+max_parallel=0
 exclude=''
 exclude_failed_nodes=1
 health_check=''
+health_check_timeout_s=60
+setup_timeout_s=600
 node_counts=(1)
-srun_args=()
+srun_args=(--cpus-per-task=32 --distribution=block:block)
 runtime=()
 command=()
 export NCCL_IB_DISABLE=1
+export CUDA_DEVICE_MAX_CONNECTIONS=1
+export NCCL_DEBUG=WARN
+export TORCH_FR_BUFFER_SIZE=2000
+export TORCH_NCCL_DUMP_ON_TIMEOUT=1
 export NCCL_SOCKET_IFNAME=eno1
 export GLOO_SOCKET_IFNAME=eno1
+export OMP_NUM_THREADS=32
+export SRUN_CPUS_PER_TASK=32
 prepare() { :; }
 

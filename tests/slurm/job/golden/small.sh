@@ -26,13 +26,17 @@ checkpoint_lead_s=120
 continue_by=requeue
 max_restarts=50
 max_error_restarts=1
+max_parallel=0
 exclude=''
 exclude_failed_nodes=1
 health_check=''
+health_check_timeout_s=60
+setup_timeout_s=600
 node_counts=(2)
 srun_args=(--cpus-per-task=4)
 runtime=()
 command=(train a.toml --run-dir /shared/runs/tiny --resume)
 export OMP_NUM_THREADS=4
+export SRUN_CPUS_PER_TASK=4
 prepare() { :; }
 
