@@ -43,15 +43,19 @@ def reported(trainer: Any, micro_batches: Sequence[Rows], seq_len: int) -> dict[
     from moe.training.logs.aux_losses import pop_mean_aux_losses
     from moe.training.step import train_step
 
-    routers = [m for c in trainer.chunks for m in c.module.modules() if hasattr(m, "rule")]
-    for router in routers:
-        if router.expert_bias is not None:
-            router.expert_bias.zero_()
+    routers = {
+        (name.startswith("mtp"), module.layer_number): module
+        for chunk in trainer.chunks
+        for name, module in chunk.module.named_modules()
+        if hasattr(module, "rule") and module.rule.expert_bias
+    }
+    for router in routers.values():
+        router.expert_bias.zero_()
     batches = [padded_batch(rows, seq_len) for rows in micro_batches]
     result = train_step(replace(trainer, loader=_OneStep(batches)), 0)
     assert result.rejection is None
     routing = trainer.routing.pop()
-    biases = {r.layer_number: r.expert_bias.numpy().copy() for r in routers if r.rule.expert_bias}
+    biases = {place: router.expert_bias.numpy().copy() for place, router in routers.items()}
     return {
         "loss": result.loss,
         "grad_norm": result.grad_norm,

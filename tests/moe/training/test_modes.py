@@ -98,6 +98,37 @@ def test_tokens_leave_out_padding_and_positions_do_not(
     assert record["goodput"]["useful_tokens"] == record["tokens"]
 
 
+def _reported(experiments: list[Experiment]) -> list[Any]:
+    """Return what two steps and an evaluation report: numbers, and tokens of each expert."""
+    from moe.training.held_out import evaluate_held_out
+    from moe.training.logs.aux_losses import pop_mean_aux_losses
+    from moe.training.step import train_step
+
+    found = []
+    for experiment in experiments:
+        with started(experiment) as trainer:
+            results = [train_step(trainer, index) for index in range(2)]
+            numbers = [result.grad_norm for result in results]
+            numbers += [*results[1].extras.values(), *pop_mean_aux_losses(trainer).values()]
+            loads = [trainer.routing.pop().counts.tolist()]
+            numbers += evaluate_held_out(trainer).values()
+            maps = trainer.routing_maps.pop()
+            found.append((numbers, [*loads, maps["counts"], maps["together"]]))
+    return found
+
+
+@pytest.mark.engine
+def test_preference_tuning_does_not_depend_on_padding(base: Path, stores: dict[str, Path]) -> None:
+    """Of the policy and the reference: capacity, router losses, loads, held-out maps."""
+    moe = MODEL["moe"] | {"capacity_factor": 0.9}
+    less, more = run_ranks(1, _reported, [
+        tune("dpo", stores["dpo"], init=str(base), model={"moe": moe}, seq_len=seq_len)
+        for seq_len in (44, 64)
+    ])[0]  # fmt: skip
+    assert less[0] == pytest.approx(more[0], rel=1e-4)
+    assert less[1] == more[1]
+
+
 @pytest.mark.engine
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_agree(
@@ -261,8 +292,10 @@ def whole_names(chunk: Any) -> Any:
 def test_only_what_matches_learns(
     patterns: list[str], num_ranks: int, layout: dict[str, Any], base: Path, stores: dict[str, Path]
 ) -> None:
+    # Router losses do not count in the loss that is to fall.
+    moe = MODEL["moe"] | {"aux_loss_coefficient": 0.0, "z_loss_coefficient": 0.0}
     experiment = tune("sft", stores["sft"], layout, init=str(base), trainable=patterns,
-                      learning_rate=1e-2, weight_decay=0.1)  # fmt: skip
+                      learning_rate=1e-2, weight_decay=0.1, model={"moe": moe})  # fmt: skip
     ranks = run_ranks(num_ranks, _trained_names, experiment)
     changed = {name: state for rank in ranks for name, state in rank.items()}
     wanted = {name: any(fnmatchcase(name, p) for p in patterns) for name in changed}
