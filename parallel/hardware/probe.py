@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -37,6 +38,15 @@ def measure_matmul_rate(
         "flops_per_s": 2 * size**3 / median(times[1:]),
         "source": f"measured: {name} product of {size} x {size} matrices on this rank's device",
     }
+
+
+def utilization(flops_per_s: float, peak: Mapping[str, Any]) -> float | None:
+    """Return the fraction of a measured peak; `None` where it is above 1.
+
+    More than the peak is no utilization: something disturbed the measurement of the peak.
+    """
+    fraction = flops_per_s / float(peak["flops_per_s"])
+    return fraction if fraction <= 1 else None
 
 
 def _matmul_size(device: torch.device) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from parallel.hardware import probe
-from parallel.hardware.probe import MatmulProbe, measure_matmul_rate
+from parallel.hardware.probe import MatmulProbe, measure_matmul_rate, utilization
 
 CPU = torch.device("cpu")
 
@@ -69,3 +69,10 @@ def test_a_runs_random_numbers_do_not_depend_on_it(monkeypatch: pytest.MonkeyPat
     torch.manual_seed(1)
     assert measure_matmul_rate(CPU, torch.float32, 1)["flops_per_s"] > 0
     assert torch.equal(torch.rand(4), expected)
+
+
+def test_more_than_the_peak_is_no_utilization() -> None:
+    peak = {"flops_per_s": 38e9}
+    assert utilization(19e9, peak) == 0.5
+    assert utilization(38e9, peak) == 1
+    assert utilization(81e9, peak) is None
