@@ -11,6 +11,8 @@ import torch
 
 # Repeated matmuls may take this fraction of the time in which a run trains.
 MAX_PROBE_SHARE = 0.005
+# Rates kept of a long run, evenly spread; the highest is always among them.
+MAX_RATES = 100
 # Matmuls of a repeated measurement; the first one of a run takes more, and one to warm up.
 NUM_REPEATED, NUM_FIRST = 3, 5
 
@@ -83,15 +85,30 @@ class MatmulProbe:
             self._measure(NUM_REPEATED)
         self.spent_s += time.perf_counter() - begin
 
+    def resume(self, earlier: Mapping[str, Any]) -> None:
+        """Go on from the record of an earlier start on the same hardware."""
+        if earlier.get("source") != self.record["source"]:
+            return
+        rates = earlier.get("rates_flops_per_s", [earlier["flops_per_s"]])
+        self._rates = [*rates, *self._rates]
+        self._update_record()
+
     def _measure(self, repeats: int) -> None:
         measured = measure_matmul_rate(self.device, self.dtype, repeats)
         self._rates.append(measured["flops_per_s"])
+        self.record["source"] = measured["source"]
+        self._update_record()
+
+    def _update_record(self) -> None:
+        highest = max(self._rates)
+        if len(self._rates) > MAX_RATES:
+            thinned = self._rates[::2]
+            self._rates = thinned if highest in thinned else [highest, *thinned]
         self.record.update(
-            flops_per_s=max(self._rates),
-            source=measured["source"],
-            measurements=len(self._rates),
+            flops_per_s=highest,
             median_flops_per_s=median(self._rates),
             lowest_flops_per_s=min(self._rates),
+            rates_flops_per_s=list(self._rates),
         )
 
 
