@@ -120,8 +120,10 @@ class PhaseMeter:
             self.peak_watts = max(self.peak_watts, delta / elapsed_s)
 
     def _check_it_moves(self, joules: float) -> None:
+        if self.num_reads == 0 or joules != self._first_joules:
+            return
         info = self.source.info
-        if self.num_reads == 0 or info.kind != "measured" or joules != self._first_joules:
+        if info.kind != "measured":
             return
         still_s = self.clock() - self._first_s
         if still_s > max(STUCK_S, STUCK_INTERVALS * info.resolution_s):
