@@ -18,6 +18,7 @@ from benchmarks.bench.layer_shape import LayerShape, published_layers
 from benchmarks.bench.session import BenchSession, bench_session
 from benchmarks.bench.trainer import best_rate, measure_peak_rate
 from moe.model.build import build_model
+from parallel.hardware.probe import utilization
 from parallel.measurement.intervals import median_interval
 
 
@@ -87,7 +88,7 @@ def _row(
         "backward_s": backward.to_json(),
         "tokens_per_s": shape.tokens / (forward.median + backward.median),
         "flops_per_s_per_device": rate,
-        "share_of_measured_peak": rate / peak["flops_per_s"],
+        "share_of_measured_peak": utilization(rate, peak),
     }
 
 

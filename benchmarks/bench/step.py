@@ -30,7 +30,7 @@ from moe.cost.ledger import ledger
 from moe.cost.model_shape import batch_of, shape_of
 from moe.training.startup.execution_report import execution_report
 from parallel.hardware.datasheet import datasheet_peak
-from parallel.hardware.probe import describe_device
+from parallel.hardware.probe import describe_device, utilization
 from parallel.layout.validation import checked_placement
 from parallel.measurement.intervals import median_interval
 from parallel.planner.memory import peak_memory
@@ -210,7 +210,7 @@ def _rates(ours: MeasuredTrainer, step_s: float, peak: dict[str, Any]) -> dict[s
     return {
         "tokens_per_s": tokens_per_s,
         "flops_per_s_per_device": flops_per_s,
-        "mfu_of_measured_peak": flops_per_s / peak["flops_per_s"],
+        "mfu_of_measured_peak": utilization(flops_per_s, peak),
         "measured_peak": peak,
         "mfu_of_datasheet": flops_per_s / sheet.value if sheet.value else None,
         "datasheet_peak": sheet.to_json(),

@@ -87,10 +87,11 @@ def _peak(run: Run) -> str | None:
     if not peak.get("flops_per_s"):
         return None
     text = f"{readable(peak['flops_per_s'], 'FLOP/s')} ({peak.get('source', 'source not recorded')}"
-    if "measurements" not in peak:
+    rates = peak.get("rates_flops_per_s") or []
+    if len(rates) < 2:
         return f"{text}; once, before the run)"
-    lowest = readable(peak["lowest_flops_per_s"], "FLOP/s")
-    return f"{text}; highest of {peak['measurements']} beside the run, lowest {lowest})"
+    lowest = readable(min(rates), "FLOP/s")
+    return f"{text}; highest of {len(rates)} beside the run, lowest {lowest})"
 
 
 def _load(run: Run) -> str | None:

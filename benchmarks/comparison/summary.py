@@ -7,7 +7,7 @@ from benchmarks.comparison.pareto import pareto_front
 from benchmarks.comparison.quantities import BY_KEY
 from benchmarks.comparison.seed_groups import SeedGroup
 from parallel.measurement.measurement import Measurement, comparable
-from parallel.measurement.number_text import readable
+from parallel.measurement.number_text import readable, scale_beside
 
 # Names in one sentence; the rest are counted.
 MAX_NAMES = 4
@@ -40,16 +40,18 @@ def _extreme(groups: Sequence[SeedGroup], key: str, words: str) -> str | None:
     sign = 1 if BY_KEY[key].better == "lower" else -1
     ordered = sorted(known, key=lambda pair: sign * (pair[0].value or 0.0))
     (best, group), (second, runner_up) = ordered[0], ordered[1]
+    beside = scale_beside([best.value, second.value])
     return (
-        f"{words}: {group.label} ({_text(best)}), before {runner_up.label} ({_text(second)})"
+        f"{words}: {group.label} ({_text(best, beside)}), before {runner_up.label}"
+        f" ({_text(second, beside)})"
         f"{'' if len(known) == len(groups) else f'; known of {len(known)} of {len(groups)}'}."
     )
 
 
-def _text(measurement: Measurement) -> str:
+def _text(measurement: Measurement, beside: float | None) -> str:
     spread = measurement.uncertainty
     half = f" ± {readable(spread, measurement.unit)}" if spread else ""
-    return f"{readable(measurement.value, measurement.unit)}{half}, {measurement.kind}"
+    return f"{readable(measurement.value, measurement.unit, beside)}{half}, {measurement.kind}"
 
 
 def _front(groups: Sequence[SeedGroup]) -> str | None:

@@ -8,6 +8,9 @@ from benchmarks.energy.source import Clock, EnergySource, SourceLostError
 from moe.runs.callbacks import Phase
 from parallel.measurement.measurement import Measurement
 
+# A counter that has not moved at all for so long, or so many of its intervals, counts nothing: some
+# virtual machines and second dies of boards show such ones. Nothing that computes draws no power.
+STUCK_S, STUCK_INTERVALS = 10.0, 20
 # Readings may take this fraction of the time: a slow counter is read less often.
 MAX_OVERHEAD = 1e-3
 
@@ -40,6 +43,7 @@ class PhaseMeter:
         self._phase: Phase = "idle"
         self._pending_joules = 0.0
         self._last_joules, self._last_s = self._read_source(), self.clock()
+        self._first_joules, self._first_s = self._last_joules, self._last_s
 
     def enter(self, phase: Phase) -> None:
         """Close the running phase with a reading and begin another."""
@@ -115,12 +119,26 @@ class PhaseMeter:
         if elapsed_s > self.source.info.resolution_s:
             self.peak_watts = max(self.peak_watts, delta / elapsed_s)
 
+    def _check_it_moves(self, joules: float) -> None:
+        if self.num_reads == 0 or joules != self._first_joules:
+            return
+        info = self.source.info
+        if info.kind != "measured":
+            return
+        still_s = self.clock() - self._first_s
+        if still_s > max(STUCK_S, STUCK_INTERVALS * info.resolution_s):
+            raise SourceLostError(
+                f"the counter has not moved for {still_s:.0f} s: it counts nothing"
+            )
+
     def _read_source(self) -> float | None:
         if self.lost:
             return None
         begin = time.perf_counter()
         try:
-            return self.source.read_joules()
+            joules = self.source.read_joules()
+            self._check_it_moves(joules)
+            return joules
         except SourceLostError as error:
             self.lost = str(error)
             return None

@@ -42,7 +42,7 @@ class RaplSource:
         sockets = _sockets(root)
         if not sockets:
             raise SourceUnavailableError(f"no RAPL zones under {root} (a virtual machine has none)")
-        self._hostname = hostname
+        self._device = f"CPU of {hostname} ({boot_id(hostname)})"
         self._sockets = [_open_socket(zones, clock) for zones in sockets]
         self._lock = threading.Lock()
         zones = [zone for socket in self._sockets for zone in socket.zones]
@@ -63,7 +63,7 @@ class RaplSource:
             name="rapl",
             kind="measured",
             boundary="CPU packages and DRAM" if has_dram else "CPU packages",
-            device=f"CPU of {self._hostname} ({boot_id(self._hostname)})",
+            device=self._device,
             scope="node",
             resolution_s=RAPL_RESOLUTION_S,
             max_power_watts=sum(limit for limit in limits if limit) if all(limits) else None,

@@ -21,7 +21,7 @@ from moe.runs.reader import UnreadableRun
 from moe.runs.run import Run
 from parallel.measurement.intervals import difference_of_means
 from parallel.measurement.measurement import Measurement, comparable
-from parallel.measurement.number_text import readable, short
+from parallel.measurement.number_text import readable, scale_beside, short
 
 REPORT_FORMAT = 1
 
@@ -33,6 +33,9 @@ def report_content(
     unreadable: Sequence[UnreadableRun] = (),
 ) -> dict[str, Any]:
     """Return what `report.json` holds: everything that a reader of the page sees in words."""
+    scales = {
+        q.key: scale_beside(group.measurement(q.key).value for group in groups) for q in QUANTITIES
+    }
     group_of = {run.path: group.key for group in groups for run in group.runs}
     known = [q for q in QUANTITIES if any(g.measurement(q.key).value is not None for g in groups)]
     return {
@@ -42,7 +45,7 @@ def report_content(
         "title": _title(groups),
         "finding": finding(runs),
         "summary": summary(groups),
-        "groups": [_group_content(group) for group in groups],
+        "groups": [_group_content(group, scales) for group in groups],
         "runs": [
             {"id": run.run_id, "name": run.name, "seed": run.seed, "group": group_of[run.path]}
             for run in runs
@@ -74,24 +77,28 @@ def _title(groups: Sequence[SeedGroup]) -> str:
     return f"{len(groups)} models: {dense} dense, {len(groups) - dense} sparse"
 
 
-def _group_content(group: SeedGroup) -> dict[str, Any]:
+def _group_content(group: SeedGroup, scales: Mapping[str, float | None]) -> dict[str, Any]:
     return {
         "key": group.key,
         "label": group.label,
         "sparse": group.sparse,
         "runs": [run.run_id for run in group.runs],
-        "measurements": {q.key: _shown(group.measurement(q.key)) for q in QUANTITIES},
+        "measurements": {
+            q.key: _shown(group.measurement(q.key), scales[q.key]) for q in QUANTITIES
+        },
     }
 
 
-def _shown(measurement: Measurement) -> dict[str, Any]:
-    """Return a measurement with its value as text."""
-    spread = measurement.uncertainty
+def _shown(measurement: Measurement, beside: float | None) -> dict[str, Any]:
+    """Return a measurement with its value as text, in the prefix of what it stands beside."""
+    spread, unit = measurement.uncertainty, measurement.unit
+    text = readable(measurement.value, unit, beside)
     return {
         **measurement.to_json(),
-        "text": readable(measurement.value, measurement.unit),
-        "short": short(measurement.value, measurement.unit),
-        "spread": readable(spread, measurement.unit) if spread else None,
+        "text": text,
+        # "Throughput" does not say of what.
+        "short": text if unit == "tokens/s" else short(measurement.value, unit, beside),
+        "spread": readable(spread, unit) if spread else None,
     }
 
 
@@ -136,14 +143,17 @@ def _fronts(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:
 
 def _comparison_content(comparison: Comparison) -> dict[str, Any]:
     sides = [side for side in (comparison.dense, comparison.sparse) if side is not None]
+    scales = {
+        key: scale_beside(side.group.measurement(key).value for side in sides) for key in SIDE_COSTS
+    }
     return {
         "basis": comparison.basis,
         "reason": comparison.reason,
-        "sides": [_side_content(side) for side in sides],
+        "sides": [_side_content(side, scales) for side in sides],
     }
 
 
-def _side_content(side: Side) -> dict[str, Any]:
+def _side_content(side: Side, scales: Mapping[str, float | None]) -> dict[str, Any]:
     return {
         "group": side.group.key,
         "label": side.group.label,
@@ -151,7 +161,7 @@ def _side_content(side: Side) -> dict[str, Any]:
         "loss": side.loss,
         "loss_text": readable(side.loss, "nats/token"),
         "note": side.note,
-        "costs": {key: _shown(side.group.measurement(key)) for key in SIDE_COSTS},
+        "costs": {key: _shown(side.group.measurement(key), scales[key]) for key in SIDE_COSTS},
     }
 
 

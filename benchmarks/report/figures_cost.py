@@ -18,7 +18,7 @@ from benchmarks.report.plotly_figure import (
     figure,
 )
 from benchmarks.report.published_results import published_joules_per_token
-from parallel.measurement.number_text import readable, short
+from parallel.measurement.number_text import readable, scale_beside, short
 
 BAR_CAPTIONS = {
     "tokens_per_s": "Higher is better.",
@@ -59,13 +59,15 @@ def _bars(groups: Sequence[SeedGroup], key: str, caption: str) -> Figure:
     if reason := doubt(key, [run for _, group in known for run in group.runs]):
         caption = f"Not comparable: {reason}."
     traces = []
+    beside = scale_beside(measurement.value for measurement, _ in known)
     for measurement, group in known:
-        text = readable(measurement.value, measurement.unit)
+        text = readable(measurement.value, measurement.unit, beside)
+        label = short(measurement.value, measurement.unit, beside)
         traces.append(
             _bar(group, measurement.value)
             | {
                 "error_x": error_bar(measurement),
-                "text": [f"{short(measurement.value, measurement.unit)} · {measurement.kind}"],
+                "text": [f"{label} · {measurement.kind}"],
                 "hovertemplate": f"<b>{group.label}</b><br>{text} ({measurement.kind}:"
                 f" {plot_text(measurement.source)})<extra></extra>",
             }

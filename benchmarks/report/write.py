@@ -30,6 +30,10 @@ HEADLINE = ("loss", "tokens", "total_parameters", "active_parameters", "training
             "tokens_per_s", "energy_per_token", "energy", "carbon", "money")  # fmt: skip
 
 
+# Beside each number in a table; a legend says what they mean.
+MARKS = {"measured": "●", "modelled": "○", "published": "◆"}
+
+
 @dataclass(frozen=True)
 class ReportPaths:
     """Paths of a written report."""
@@ -148,6 +152,7 @@ def _render(template: str, values: dict[str, Any]) -> str:
             "side_costs": costs,
             "headline": HEADLINE,
             "equal_within": f"{EQUAL_WITHIN:.0%}",
+            "marks": MARKS,
         }
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from moe.config.presets.catalog import Card
@@ -15,7 +16,7 @@ _BYTE_UNITS = (" B", " kB", " MB", " GB", " TB", " PB")
 def component_table(name: str, ledger: Ledger) -> Table:
     """Return a table with one row per component, and the totals."""
     table = Table(title=f"{name}, sequences of {ledger.seq_len} tokens", title_justify="left")
-    table.add_column("component")
+    table.add_column("component", overflow="fold")
     for heading in ("parameters", "share", "active", "share", "FLOPs a token", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     totals = (
@@ -50,13 +51,13 @@ def summary_line(ledger: Ledger) -> str:
 
 
 def comparison_table(ledgers: Mapping[str, Ledger]) -> Table:
-    """Return a table with one row per model."""
+    """Return a table with one row per model; a narrow terminal folds names and cuts none."""
     seq_len = next(iter(ledgers.values())).seq_len
-    table = Table(title=f"Sequences of {seq_len} tokens", title_justify="left")
-    table.add_column("model")
-    headings = ("parameters", "active", "share", "FLOPs a token", "BF16 weights", "KV a token")
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    title = f"Parameters; FLOPs and KV cache a token, in sequences of {seq_len}; weights in BF16"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", overflow="fold", min_width=12)
+    for heading in ("total", "active", "share", "FLOPs", "weights", "KV cache"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, ledger in ledgers.items():
         table.add_row(
             name,

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 
 # Repeated matmuls may take this fraction of the time in which a run trains.
 MAX_PROBE_SHARE = 0.005
+# Rates kept of a long run, evenly spread; the highest is always among them.
+MAX_RATES = 100
 # Matmuls of a repeated measurement; the first one of a run takes more, and one to warm up.
 NUM_REPEATED, NUM_FIRST = 3, 5
 
@@ -37,6 +40,15 @@ def measure_matmul_rate(
         "flops_per_s": 2 * size**3 / median(times[1:]),
         "source": f"measured: {name} product of {size} x {size} matrices on this rank's device",
     }
+
+
+def utilization(flops_per_s: float, peak: Mapping[str, Any]) -> float | None:
+    """Return the fraction of a measured peak; `None` where it is above 1.
+
+    More than the peak is no utilization: something disturbed the measurement of the peak.
+    """
+    fraction = flops_per_s / float(peak["flops_per_s"])
+    return fraction if fraction <= 1 else None
 
 
 def _matmul_size(device: torch.device) -> int:
@@ -73,15 +85,30 @@ class MatmulProbe:
             self._measure(NUM_REPEATED)
         self.spent_s += time.perf_counter() - begin
 
+    def resume(self, earlier: Mapping[str, Any]) -> None:
+        """Go on from the record of an earlier start on the same hardware."""
+        if earlier.get("source") != self.record["source"]:
+            return
+        rates = earlier.get("rates_flops_per_s", [earlier["flops_per_s"]])
+        self._rates = [*rates, *self._rates]
+        self._update_record()
+
     def _measure(self, repeats: int) -> None:
         measured = measure_matmul_rate(self.device, self.dtype, repeats)
         self._rates.append(measured["flops_per_s"])
+        self.record["source"] = measured["source"]
+        self._update_record()
+
+    def _update_record(self) -> None:
+        highest = max(self._rates)
+        if len(self._rates) > MAX_RATES:
+            thinned = self._rates[::2]
+            self._rates = thinned if highest in thinned else [highest, *thinned]
         self.record.update(
-            flops_per_s=max(self._rates),
-            source=measured["source"],
-            measurements=len(self._rates),
+            flops_per_s=highest,
             median_flops_per_s=median(self._rates),
             lowest_flops_per_s=min(self._rates),
+            rates_flops_per_s=list(self._rates),
         )
 
 

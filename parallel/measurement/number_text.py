@@ -1,6 +1,7 @@
 """Numbers as people read them: three significant digits, SI prefixes, units."""
 
 import math
+from collections.abc import Iterable
 
 from parallel.measurement.units import SECONDS_PER_HOUR
 
@@ -24,8 +25,11 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:.{decimals}f}"
 
 
-def readable(value: float | None, unit: str) -> str:
-    """Return a quantity as text: `17.6 M`, `1.23 mJ/token`, `4.812`, `38.1%`, `1.5 min`."""
+def readable(value: float | None, unit: str, beside: float | None = None) -> str:
+    """Return a quantity as text: `17.6 M`, `1.23 mJ/token`, `4.812`, `38.1%`, `1.5 min`.
+
+    It has the prefix of `beside`, another of the same unit, so that both are compared at a glance.
+    """
     if value is None:
         return "–"
     if unit == "nats/token":
@@ -35,7 +39,7 @@ def readable(value: float | None, unit: str) -> str:
     if unit == "s":
         size, name = next((s for s in _SECONDS if abs(value) >= s[0]), _SECONDS[-1])
         return f"{significant(value / size)} {name}"
-    return _prefixed(value, unit) if unit in _SCALED else _plain(value, unit)
+    return _prefixed(value, unit, beside) if unit in _SCALED else _plain(value, unit)
 
 
 def _plain(value: float, unit: str) -> str:
@@ -44,11 +48,20 @@ def _plain(value: float, unit: str) -> str:
     return f"{significant(value)} {unit}".strip()
 
 
-def _prefixed(value: float, unit: str) -> str:
+def scale_beside(values: Iterable[float | None]) -> float | None:
+    """Return the largest of quantities of one unit, whose prefix serves all; `None` if none does.
+
+    Over a factor of a thousand each needs its own.
+    """
+    sizes = [abs(value) for value in values if value]
+    return max(sizes) if sizes and max(sizes) < 1000 * min(sizes) else None
+
+
+def _prefixed(value: float, unit: str, beside: float | None = None) -> str:
     if value == 0:
         return f"0 {unit}".strip()
     rounded = float(f"{value:.2e}")
-    power = math.floor(math.log10(abs(rounded)) / 3)
+    power = math.floor(math.log10(abs(float(f"{beside or value:.2e}"))) / 3)
     power = min(max(power, min(_PREFIXES)), max(_PREFIXES))
     # A word is set apart from its prefix: 819 k tokens, but 1.08 mJ/token.
     gap = " " if unit[:1].islower() and unit[0] != "g" else ""
@@ -56,12 +69,13 @@ def _prefixed(value: float, unit: str) -> str:
     return f"{significant(rounded / 1000.0**power)} {prefix}{gap}{unit}".strip()
 
 
-def short(value: float | None, unit: str) -> str:
+def short(value: float | None, unit: str, beside: float | None = None) -> str:
     """Return a quantity for a heading that already names the unit: `670 µJ`, `9.80 k/s`."""
     if value is not None and unit == "tokens/s":
-        return f"{readable(value, '')}/s"
-    scaled = unit in _SCALED and unit.endswith("/token")
-    return readable(value, unit.removesuffix("/token") if scaled else unit)
+        return f"{readable(value, '', beside)}/s"
+    whole, _, per = unit.partition("/")
+    is_named = per in ("token", "parameter") and whole in _SCALED
+    return readable(value, whole if is_named else unit, beside)
 
 
 def ratio(value: float) -> str:

@@ -40,10 +40,13 @@ def record_start(
 ) -> None:
     """Record that a start trains now, and under which conditions."""
     is_new = "run_id" not in run.record
+    values = conditions_record(trainer, conditions)
+    if conditions.probe is not None and run.record.get("hardware") == values["hardware"]:
+        conditions.probe.resume(run.record.get("peak") or {})
     run.update(
         {
             **(new_record(trainer.experiment) if is_new else {}),
-            **conditions_record(trainer, conditions),
+            **values,
             "status": "running",
             "starts": starts,
         }

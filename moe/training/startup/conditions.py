@@ -9,7 +9,7 @@ from moe.cost.ledger import Ledger, ledger
 from moe.training.startup.execution_report import execution_report, verify_execution
 from moe.training.trainer import Trainer
 from parallel.engine.megatron_version import MEGATRON_VERSION
-from parallel.hardware.probe import MatmulProbe, describe_device
+from parallel.hardware.probe import MatmulProbe, describe_device, utilization
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,7 @@ class RunConditions:
         if training_flops is None:
             return {"flops_per_s": None, "mfu": None}
         flops_per_s = training_flops / seconds / self.num_ranks
-        mfu = flops_per_s / self.peak["flops_per_s"]
-        return {"flops_per_s": flops_per_s, "mfu": mfu if mfu <= 1 else None}
+        return {"flops_per_s": flops_per_s, "mfu": utilization(flops_per_s, self.peak)}
 
 
 def measure_conditions(trainer: Trainer) -> RunConditions:

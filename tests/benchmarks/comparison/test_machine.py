@@ -115,8 +115,8 @@ def test_an_mfu_above_one_is_not_told_as_measured(tmp_path: Path) -> None:
 
 
 def test_load_and_peak_stand_among_the_conditions(tmp_path: Path) -> None:
-    peak = {"flops_per_s": 81e9, "source": "measured", "measurements": 4,
-            "lowest_flops_per_s": 38e9}  # fmt: skip
+    peak = {"flops_per_s": 81e9, "source": "measured",
+            "rates_flops_per_s": [38e9, 80e9, 81e9, 79e9]}  # fmt: skip
     boundary = {"boundary": "processors that the run may use"}
     runs = read(pair(tmp_path, {**load(0.62, **boundary), "peak": peak}, {}))
     rows = {row["label"]: row["texts"] for row in conditions(runs)}

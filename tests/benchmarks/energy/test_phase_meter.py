@@ -72,3 +72,24 @@ def test_readings_take_less_than_a_thousandth_of_the_time(
     known = [row for row in rows if row is not None]
     assert sum(known) == pytest.approx(meter.phases["train"].joules)
     assert sum(known) == pytest.approx(500 * (meter._last_s - begin), rel=0.01)
+
+
+def test_a_counter_that_never_moves_is_no_zero(clock: FakeClock) -> None:
+    gpu, nvml = one_gpu(clock, watts=0.0)
+    meter = PhaseMeter(NvmlSource("GPU-a", nvml, clock), clock)
+    meter.enter("train")
+    clock.advance(9)
+    meter.enter("evaluate")
+    assert meter.lost is None
+    clock.advance(9)
+    meter.enter("idle")
+    assert meter.lost == "the counter has not moved for 18 s: it counts nothing"
+    # One that moved before may stand still: that its device sleeps now is no fault.
+    gpu.watts, gpu.start_mj, gpu.born = 300.0, gpu.energy_mj, clock.now
+    moved = PhaseMeter(NvmlSource("GPU-a", nvml, clock), clock)
+    clock.advance(5)
+    moved.enter("train")
+    gpu.start_mj, gpu.born, gpu.watts = gpu.energy_mj, clock.now, 0.0
+    clock.advance(50)
+    moved.enter("idle")
+    assert moved.lost is None

@@ -25,6 +25,21 @@ def test_best_includes_what_seeds_do_not_tell_apart(tmp_path: Path) -> None:
     assert best == [group.key for group in groups if group.label in ("a", "b")]
 
 
+def test_one_seed_each_cannot_tell_a_small_difference(tmp_path: Path) -> None:
+    def best(name: str, loss: float, tokens_per_s: float) -> dict[str, list[str]]:
+        groups = groups_of(
+            tmp_path / name,
+            {"name": "a", "sparse": False, "final_loss": 4.41, "tokens_per_s": 9800.0},
+            {"name": "b", "sparse": True, "final_loss": loss, "tokens_per_s": tokens_per_s},
+        )
+        runs = [run for group in groups for run in group.runs]
+        marked: dict[str, list[str]] = report_content(runs, groups)["best"]
+        return {key: [k[0] for k in marked[key]] for key in ("loss", "tokens_per_s")}
+
+    assert best("near", 4.40, 9500.0) == {"loss": [], "tokens_per_s": []}
+    assert best("far", 4.30, 8800.0) == {"loss": ["b"], "tokens_per_s": ["a"]}
+
+
 def test_two_hundred_runs(tmp_path: Path) -> None:
     paths = [
         make_run(tmp_path / f"m{i}", sparse=i % 2 == 0, steps=20, tokens_per_step=1000 + i)

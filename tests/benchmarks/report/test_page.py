@@ -122,6 +122,23 @@ def test_a_phone_needs_no_sideways_scrolling(opened: Any, page: Path) -> None:
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_the_widest_table_fits_or_says_that_it_goes_on(opened: Any, page: Path) -> None:
+    opened.set_window_size(1400, 1000)
+    opened.get(page.as_uri())
+    drawn(opened)
+    widths = (
+        "const box = document.querySelector('table.wide').parentElement;"
+        "return [box.scrollWidth, box.clientWidth]"
+    )
+    needed, given = opened.execute_script(widths)
+    assert needed <= given
+    opened.set_window_size(600, 1000)
+    needed, given = opened.execute_script(widths)
+    assert needed > given
+    shadow = "return getComputedStyle(document.querySelector('table.wide').parentElement)"
+    assert opened.execute_script(f"{shadow}.backgroundImage").count("gradient") == 4
+
+
 def test_typing_a_name_filters_many_models(browser: Any, tmp_path: Path) -> None:
     runs = [make_run(tmp_path / f"m{n}", sparse=n % 2 > 0, steps=40 + n) for n in range(8)]
     browser.get(write_report(runs, tmp_path / "report").html.as_uri())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from parallel.measurement.number_text import ratio, readable, short
+from parallel.measurement.number_text import ratio, readable, scale_beside, short
 
 
 @pytest.mark.parametrize(
@@ -29,5 +29,20 @@ def test_short_and_ratio() -> None:
     assert short(0.00108, "J/token") == "1.08 mJ"
     assert short(9800, "tokens/s") == "9.80 k/s"
     assert short(4.2684, "nats/token") == "4.268"
+    assert short(2.0, "B/parameter") == "2.00 B"
+    assert short(13.1e6, "FLOP/token") == "13.1 MFLOP"
     assert ratio(1.6123) == "1.61x"
     assert ratio(12.34) == "12.3x"
+
+
+def test_quantities_side_by_side_have_one_prefix() -> None:
+    pair = (3.65e-3, 875e-6)
+    beside = scale_beside(pair)
+    assert [readable(value, "J/token", beside) for value in pair] == [
+        "3.65 mJ/token", "0.875 mJ/token"
+    ]  # fmt: skip
+    assert short(875e-6, "J/token", beside) == "0.875 mJ"
+    assert readable(819_200, "tokens", scale_beside([819_200, 2_000_000])) == "0.819 M tokens"
+    assert scale_beside([1.0, 5000.0]) is None, "each needs its own"
+    assert scale_beside([None, 0.0]) is None
+    assert readable(0.875, "nats/token", 3.0) == "0.875"
