@@ -26,16 +26,14 @@ from moe.convert.hub_checks import (
     prediction_layers,
     raise_tensor_faults,
 )
-from moe.convert.hub_directory import CONFIG, INDEX, HubDirectory, batched
-from moe.convert.hub_files import read_json_table, regular_file
+from moe.convert.hub_directory import HubDirectory, batched
+from moe.convert.hub_files import CONFIG, INDEX, read_json_table, small_files
 from moe.convert.registry import family_for, family_of, known_family
 from moe.convert.tensor_map import BlockPair, TensorMap, tensor_map
 from moe.errors import ConfigError, disk_errors
 from moe.storage.safetensors_io import DTYPES, TensorShape, TensorWriter, Where, tensor_bytes
 
 FILE_BYTES = 4 * 2**30
-KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
-"""Small files stored with a model: tokenizer, chat template, generation defaults."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 ONLY_TRAINED_WITH = ("attention_dropout", "output_router_logits", "router_jitter_noise")
 """Keys that change training alone, which `[model]` does not have; they go back as they came."""
@@ -71,7 +69,7 @@ def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None
     check_layer_count(source, model)
     mapping = tensor_map(model, family.names)
     check_tensors(source, mapping)
-    small_files = _small_files(directory)
+    kept = small_files(directory)
     with disk_errors(out), new_directory(out) as partial:
         write_checkpoint(
             partial,
@@ -81,7 +79,7 @@ def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None
             read=lambda pair: _stored_view(source.read(pair.theirs, pair.where), pair),
             progress=progress,
         )
-        _keep_small_files(small_files, directory, partial / HUB_DIRECTORY)
+        _keep_small_files(kept, directory, partial / HUB_DIRECTORY)
     return _conversion(out, family.model_type, mapping)
 
 
@@ -282,21 +280,10 @@ def _is_weight(key: str) -> bool:
     return key.startswith(("embedding.", "decoder.", "mtp.", "output_layer."))
 
 
-def _small_files(source: Path) -> list[str]:
-    """Return the names of the small files to keep.
-
-    Raises:
-        ConfigError: One is a link that leads outside, or nothing that can be copied.
-    """
-    names = {path.name for pattern in KEPT for path in source.glob(pattern) if not path.is_dir()}
-    for name in names:
-        regular_file(source, name)
-    return sorted(names - {INDEX})
-
-
 def _keep_small_files(names: list[str], source: Path, target: Path) -> None:
     target.mkdir()
     for name in names:
+        (target / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source / name, target / name)
 
 

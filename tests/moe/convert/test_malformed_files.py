@@ -16,7 +16,7 @@ from data.errors import InputError
 from moe.convert.hub_config import HubConfig
 from moe.convert.hub_directory import HubDirectory
 from moe.convert.hugging_face import from_hub, to_hub
-from moe.convert.registry import family_of
+from moe.convert.registry import family_of, known_family
 from moe.errors import ConfigError
 from moe.storage.safetensors_io import TensorReader
 from tests.moe.convert.test_class_defaults import written
@@ -232,6 +232,28 @@ def test_the_bias_of_a_router_stays_fp32(tmp_path: Path) -> None:
     assert {tensor.dtype for name, tensor in back.items() if "e_score" not in name} == {
         torch.bfloat16
     }
+
+
+def test_more_chat_templates_come_back(hub: Path, tmp_path: Path) -> None:
+    (hub / "additional_chat_templates").mkdir()
+    (hub / "additional_chat_templates/tool_use.jinja").write_text("{{ tools }}")
+    from_hub(hub, tmp_path / "ours")
+    to_hub(tmp_path / "ours", tmp_path / "back")
+    back = tmp_path / "back/additional_chat_templates/tool_use.jinja"
+    assert back.read_text() == "{{ tools }}"
+
+
+def test_a_name_that_transformers_does_not_know_goes_back_as_what_it_computes(
+    tmp_path: Path,
+) -> None:
+    from_hub(save(tmp_path / "hub", tensors()), tmp_path / "ours")
+    kept = tmp_path / "ours/hub/config.json"
+    kept.write_text(json.dumps(CONFIG | {"model_type": "mixtral_of_mine"}))
+    assert to_hub(tmp_path / "ours", tmp_path / "back").family == "mixtral"
+    assert known_family("kimi_k2") == "deepseek_v3"
+    kept.write_text("[]")
+    with pytest.raises(ConfigError, match="config.json: wanted a JSON object"):
+        to_hub(tmp_path / "ours", tmp_path / "again")
 
 
 def test_keys_of_training_alone_come_back(tmp_path: Path) -> None:
