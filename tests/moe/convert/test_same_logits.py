@@ -46,6 +46,7 @@ CASES = {
     "latent norms, V2": Case("deepseek_v2", {"rms_norm_eps": 1e-2}),
     "latent norms, V3": Case("deepseek_v3", {"rms_norm_eps": 1e-2}),
     "wide values": Case("deepseek_v3", {"v_head_dim": 24}),
+    "odd sizes of experts": Case("qwen3_moe", {"moe_intermediate_size": 9}),
     "no shared experts": Case("deepseek_v3", {"n_shared_experts": 0}),
     "scaling by hand": Case("llama", put={"rope_scaling": PLAIN_YARN}),
     "scaling by hand, theta beside it": Case(
