@@ -47,6 +47,9 @@ class Family:
     prediction."""
     write: Callable[[ModelConfig], dict[str, Any]]
     """The values of `config.json` beside the common ones."""
+    fp32_endings: tuple[str, ...] = ("e_score_correction_bias",)
+    """Endings of the tensors that stay as they are stored where a model is written in 16 bits: its
+    class keeps them in FP32."""
     predicts: bool = False
     """Whether multi-token-prediction layers are part of it."""
 

@@ -37,8 +37,6 @@ FILE_BYTES = 4 * 2**30
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 ONLY_TRAINED_WITH = ("attention_dropout", "output_router_logits", "router_jitter_noise")
 """Keys that change training alone, which `[model]` does not have; they go back as they came."""
-FP32_KEPT = "e_score_correction_bias"
-"""Ending of tensors that transformers keeps in FP32 in a model of any number format."""
 
 ConvertProgress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -129,7 +127,7 @@ def _to_hub(
     number_format = dtype or stored.dtype(mapping.pairs[0].ours)
     values["torch_dtype"] = str(DTYPES[number_format]).removeprefix("torch.")
     with disk_errors(out), new_directory(out) as partial:
-        _write_hub(partial, mapping, stored, dtype, progress)
+        _write_hub(partial, mapping, stored, (dtype, chosen.fp32_endings), progress)
         _copy_small_files(checkpoint, partial)
         is_same = known_family(original.get("model_type")) == chosen.model_type
         kept = (*TOKEN_IDS, *(ONLY_TRAINED_WITH if is_same else ()))
@@ -198,18 +196,19 @@ def _write_hub(
     directory: Path,
     mapping: TensorMap,
     stored: StoredTensors,
-    dtype: str | None,
+    formats: tuple[str | None, tuple[str, ...]],
     progress: ConvertProgress | None,
 ) -> None:
+    """Write the files; `formats` are the number format, and endings of tensors that stay FP32."""
     pairs: dict[str, list[BlockPair]] = {}
     for pair in mapping.pairs:
         pairs.setdefault(pair.theirs, []).append(pair)
     sources = {name: name for name in mapping.theirs} | mapping.copies
     headers = {
-        name: (_written_dtype(stored.dtype(pairs[of][0].ours), name, dtype), mapping.theirs[of])
+        name: (_written_dtype(stored.dtype(pairs[of][0].ours), name, formats), mapping.theirs[of])
         for name, of in sources.items()
     }
-    usual = dtype or stored.dtype(mapping.pairs[0].ours)
+    usual = formats[0] or stored.dtype(mapping.pairs[0].ours)
     headers |= {name: (usual, shape) for name, shape in mapping.empty.items()}
     sizes = {name: tensor_bytes(*header) for name, header in headers.items()}
     batches = list(batched(sizes, FILE_BYTES))
@@ -232,9 +231,10 @@ def _write_hub(
         write_json(directory / INDEX, index)
 
 
-def _written_dtype(stored: str, name: str, wanted: str | None) -> str:
+def _written_dtype(stored: str, name: str, formats: tuple[str | None, tuple[str, ...]]) -> str:
     """Return the number format to write a tensor in."""
-    if wanted is None or (name.endswith(FP32_KEPT) and DTYPES[wanted].itemsize < 4):
+    wanted, fp32_endings = formats
+    if wanted is None or (name.endswith(fp32_endings) and DTYPES[wanted].itemsize < 4):
         return stored
     return wanted
 
