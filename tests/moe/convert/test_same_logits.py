@@ -99,6 +99,8 @@ def loaded_logits(folder: Path) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     )
+    # The grouped one wants sizes in multiples of 16 bytes.
+    model.config._experts_implementation = "eager"
     with torch.no_grad():
         return model(tokens()).logits.numpy()
 
