@@ -1,5 +1,6 @@
 """This room's errors, by exit code (data/errors.py)."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,9 +35,10 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        in_the_way = error.errno in {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
+        remedy = "move away what stands there" if in_the_way else "make room or repair it"
         raise StorageError(
-            f"{error.filename or path}: {error.strerror or error}: make room or repair it, then"
-            " start again"
+            f"{error.filename or path}: {error.strerror or error}: {remedy}, then start again"
         ) from None
 
 

@@ -9,14 +9,13 @@ GROUPED_ROW_BYTES = 16
 
 
 def kernel_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str | None:
-    """Return what the kernel set cannot do and what to change; None where it can do all."""
-    if precision.kernels == "te":
-        return _te_fault(model)
-    return _grouped_fault(model, layout, precision)
+    """Return what the kernel set cannot do well and what to change; None where it can do all."""
+    return build_fault(model, precision) or _grouped_fault(model, layout, precision)
 
 
-def _te_fault(model: ModelConfig) -> str | None:
-    if model.qk_norm != "full":
+def build_fault(model: ModelConfig, precision: Precision) -> str | None:
+    """Return what the kernel set cannot do at all, and what to change."""
+    if precision.kernels != "te" or model.qk_norm != "full":
         return None
     return (
         'qk_norm = "full" is not in precision.kernels = "te", whose norm sees one rank\'s heads:'
@@ -25,7 +24,8 @@ def _te_fault(model: ModelConfig) -> str | None:
 
 
 def _grouped_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str | None:
-    if model.moe is None:
+    """Return which size would cost a copy of all experts' weights a step, padded."""
+    if model.moe is None or precision.kernels == "te":
         return None
     multiple = GROUPED_ROW_BYTES // precision.element_bytes
     inner = model.moe.expert_ffn_hidden_size

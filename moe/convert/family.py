@@ -47,6 +47,9 @@ class Family:
     prediction."""
     write: Callable[[ModelConfig], dict[str, Any]]
     """The values of `config.json` beside the common ones."""
+    fp32_endings: tuple[str, ...] = ("e_score_correction_bias",)
+    """Endings of the tensors that stay as they are stored where a model is written in 16 bits: its
+    class keeps them in FP32."""
     predicts: bool = False
     """Whether multi-token-prediction layers are part of it."""
 
@@ -82,7 +85,7 @@ class Family:
         }
         mtp_layers = model.mtp_layers if self.predicts else 0
         back = self.model(HubConfig(self.model_type, values), mtp_layers)
-        wrong = _differences(functional_config(model), functional_config(back))
+        wrong = model_differences(functional_config(model), functional_config(back))
         if wrong:
             raise MisfitError(self.model_type, wrong)
         return values
@@ -110,12 +113,13 @@ def functional_config(model: ModelConfig) -> dict[str, Any]:
     return values
 
 
-def _differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+def model_differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return what differs between two results of `functional_config`, key by key."""
     differences = []
     for key, value in one.items():
         theirs = other.get(key)
         if isinstance(value, dict) and isinstance(theirs, dict):
-            differences += _differences(value, theirs, f"{prefix}{key}.")
+            differences += model_differences(value, theirs, f"{prefix}{key}.")
         elif not _is_same(value, theirs):
             is_table = isinstance(value, dict)
             differences.append(

@@ -13,6 +13,8 @@ from moe.convert.hub_rope import rope_model
 from moe.convert.tensor_map import Names
 
 DEEPSEEK_NAMES = Names(has_empty_shared=True)
+ROUTER_TENSORS = ("e_score_correction_bias", ".mlp.gate.weight")
+"""What their classes keep in FP32 (`_keep_in_fp32_modules_strict` of transformers 5)."""
 LATENT_NORM_EPSILON = 1e-6
 """Of `q_a_layernorm` and `kv_a_layernorm`, whatever `rms_norm_eps` says: their default."""
 
@@ -175,6 +177,7 @@ DEEPSEEK_FAMILIES = (
         model_type="deepseek_v2",
         architecture="DeepseekV2",
         names=DEEPSEEK_NAMES,
+        fp32_endings=ROUTER_TENSORS,
         read=_read_deepseek_v2,
         write=_write_deepseek_v2,
     ),
@@ -182,6 +185,7 @@ DEEPSEEK_FAMILIES = (
         model_type="deepseek_v3",
         architecture="DeepseekV3",
         names=DEEPSEEK_NAMES,
+        fp32_endings=ROUTER_TENSORS,
         read=_read_deepseek_v3,
         write=_write_deepseek_v3,
         predicts=True,
@@ -190,6 +194,7 @@ DEEPSEEK_FAMILIES = (
         model_type="glm4_moe_lite",
         architecture="Glm4MoeLite",
         names=DEEPSEEK_NAMES,
+        fp32_endings=ROUTER_TENSORS,
         read=_read_glm4_moe_lite,
         write=_write_glm4_moe_lite,
         predicts=True,

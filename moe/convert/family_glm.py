@@ -9,6 +9,7 @@ from moe.config.model import ModelConfig
 from moe.convert.family import Family
 from moe.convert.family_deepseek import (
     DEEPSEEK_NAMES,
+    ROUTER_TENSORS,
     dense_first,
     sigmoid_experts,
     write_experts,
@@ -83,6 +84,7 @@ GLM_FAMILIES = (
         model_type="glm4_moe",
         architecture="Glm4Moe",
         names=DEEPSEEK_NAMES,
+        fp32_endings=ROUTER_TENSORS,
         read=_read_glm4_moe,
         write=_write_glm4_moe,
         predicts=True,
@@ -91,6 +93,7 @@ GLM_FAMILIES = (
         model_type="solar_open",
         architecture="SolarOpen",
         names=DEEPSEEK_NAMES,
+        fp32_endings=ROUTER_TENSORS,
         read=_read_solar_open,
         write=_write_solar_open,
     ),
@@ -98,6 +101,7 @@ GLM_FAMILIES = (
         model_type="dots1",
         architecture="Dots1",
         names=DEEPSEEK_NAMES,
+        fp32_endings=ROUTER_TENSORS,
         read=_read_dots1,
         write=_write_dots1,
     ),

@@ -6,12 +6,9 @@ from pathlib import Path
 import torch
 
 from moe.convert.hub_config import HubConfig
-from moe.convert.hub_files import named_file, read_json_table
+from moe.convert.hub_files import CONFIG, INDEX, named_file, read_json_table
 from moe.errors import ConfigError
 from moe.storage.safetensors_io import TensorReader, TensorShape, Where
-
-CONFIG = "config.json"
-INDEX = "model.safetensors.index.json"
 
 
 class HubDirectory:

@@ -6,6 +6,10 @@ from typing import Any
 
 from moe.errors import ConfigError
 
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*", "additional_chat_templates/*.jinja")
+"""Small files stored with a model: tokenizer, chat templates, generation defaults."""
 JSON_LIMIT_BYTES = 512 * 2**20
 """Largest JSON file that is read; an index has about 100 bytes a tensor."""
 _DEEPEST = 32
@@ -47,6 +51,19 @@ def regular_file(directory: Path, name: str) -> Path:
     if not target.is_file():
         raise ConfigError(f"{path}: not a regular file: put the file itself there")
     return path
+
+
+def small_files(directory: Path) -> list[str]:
+    """Return the names of the small files that are kept with a model, relative to its directory.
+
+    Raises:
+        ConfigError: One is a link that leads outside, or no file that could be copied.
+    """
+    paths = {path for pattern in KEPT for path in directory.glob(pattern)}
+    names = {str(path.relative_to(directory)) for path in paths if not path.is_dir()}
+    for name in names:
+        regular_file(directory, name)
+    return sorted(names - {INDEX})
 
 
 def read_json_table(directory: Path, name: str) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from moe.convert.hub_checks import (
     prediction_layers,
     raise_tensor_faults,
 )
-from moe.convert.hub_directory import CONFIG, INDEX, HubDirectory, batched
-from moe.convert.hub_files import read_json_table
+from moe.convert.hub_directory import HubDirectory, batched
+from moe.convert.hub_files import CONFIG, INDEX, read_json_table
 from moe.convert.registry import family_for, family_of, known_family
 from moe.convert.tensor_map import BlockPair, TensorMap, tensor_map
 from moe.errors import ConfigError, disk_errors
@@ -37,8 +37,6 @@ from moe.storage.safetensors_io import DTYPES, TensorShape, TensorWriter, Where,
 FILE_BYTES = 4 * 2**30
 ONLY_TRAINED_WITH = ("attention_dropout", "output_router_logits", "router_jitter_noise")
 """Keys that change training alone, which `[model]` does not have; they go back as they came."""
-FP32_KEPT = "e_score_correction_bias"
-"""Ending of tensors that transformers keeps in FP32 in a model of any number format."""
 
 ConvertProgress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -132,7 +130,7 @@ def _to_hub(
     companions = companions_of(checkpoint, model)
     values["torch_dtype"] = str(DTYPES[number_format]).removeprefix("torch.")
     with disk_errors(out), new_directory(out) as partial:
-        _write_hub(partial, mapping, stored, dtype, progress)
+        _write_hub(partial, mapping, stored, (dtype, chosen.fp32_endings), progress)
         notes = companions.write(partial)
         if known_family(original.get("model_type")) == chosen.model_type:
             values |= {key: original[key] for key in ONLY_TRAINED_WITH if key in original}
@@ -200,18 +198,19 @@ def _write_hub(
     directory: Path,
     mapping: TensorMap,
     stored: StoredTensors,
-    dtype: str | None,
+    formats: tuple[str | None, tuple[str, ...]],
     progress: ConvertProgress | None,
 ) -> None:
+    """Write the files; `formats` are the number format, and endings of tensors that stay FP32."""
     pairs: dict[str, list[BlockPair]] = {}
     for pair in mapping.pairs:
         pairs.setdefault(pair.theirs, []).append(pair)
     sources = {name: name for name in mapping.theirs} | mapping.copies
     headers = {
-        name: (_written_dtype(stored.dtype(pairs[of][0].ours), name, dtype), mapping.theirs[of])
+        name: (_written_dtype(stored.dtype(pairs[of][0].ours), name, formats), mapping.theirs[of])
         for name, of in sources.items()
     }
-    usual = dtype or stored.dtype(mapping.pairs[0].ours)
+    usual = formats[0] or stored.dtype(mapping.pairs[0].ours)
     headers |= {name: (usual, shape) for name, shape in mapping.empty.items()}
     sizes = {name: tensor_bytes(*header) for name, header in headers.items()}
     batches = list(batched(sizes, FILE_BYTES))
@@ -234,9 +233,10 @@ def _write_hub(
         write_json(directory / INDEX, index)
 
 
-def _written_dtype(stored: str, name: str, wanted: str | None) -> str:
+def _written_dtype(stored: str, name: str, formats: tuple[str | None, tuple[str, ...]]) -> str:
     """Return the number format to write a tensor in."""
-    if wanted is None or (name.endswith(FP32_KEPT) and DTYPES[wanted].itemsize < 4):
+    wanted, fp32_endings = formats
+    if wanted is None or (name.endswith(fp32_endings) and DTYPES[wanted].itemsize < 4):
         return stored
     return wanted
 

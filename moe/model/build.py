@@ -4,7 +4,7 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from moe.config.kernels import kernel_fault
+from moe.config.kernels import build_fault
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
 from moe.model.initialization import initialize_weights
@@ -27,7 +27,7 @@ def build_model(
     Raises:
         ConfigError: megatron-core or the kernel set does not support the model in this layout.
     """
-    if fault := kernel_fault(model, layout, precision):
+    if fault := build_fault(model, precision):
         raise ConfigError(fault)
     config = transformer_config(model, layout, precision)
     stages = range(layout.vpp) if layout.vpp > 1 else [None]

@@ -14,6 +14,8 @@ from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attri
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
+from moe.config.kernels import GROUPED_ROW_BYTES
+
 SHARDED_DIM = {"gate_up": 2, "gate_up_bias": 2, "down": 2, "down_bias": 1}
 """The dimension of each weight that is sharded over expert-tensor-parallel ranks."""
 
@@ -137,8 +139,17 @@ def _weight(name: str, shape: tuple[int, ...] | None, dtype: torch.dtype) -> nn.
 
 
 def _grouped_mm(tokens_tk: Tensor, weights_enk: Tensor, ends_e: Tensor) -> Tensor:
+    # Experiments are refused where rows are no multiple; a converted model has the sizes it has.
+    outputs, inputs = weights_enk.shape[1:]
+    multiple = GROUPED_ROW_BYTES // weights_enk.element_size()
+    if more_inputs := -inputs % multiple:
+        tokens_tk = F.pad(tokens_tk, (0, more_inputs))
+    if more_inputs or outputs % multiple:
+        weights_enk = F.pad(weights_enk, (0, more_inputs, 0, -outputs % multiple))
+    product = F.grouped_mm(tokens_tk, weights_enk.transpose(-2, -1), offs=ends_e)
     # Its backward pass on a CPU needs contiguous gradients.
-    return contiguous_gradient(F.grouped_mm(tokens_tk, weights_enk.transpose(-2, -1), offs=ends_e))
+    product = contiguous_gradient(product)
+    return product[:, :outputs] if product.shape[1] > outputs else product
 
 
 def contiguous_gradient(x: Tensor) -> Tensor:

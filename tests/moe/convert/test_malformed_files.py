@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from data.errors import InputError
 from moe.convert.hub_config import HubConfig
+from moe.convert.hub_directory import HubDirectory
 from moe.convert.hugging_face import from_hub, to_hub
-from moe.convert.registry import family_of
+from moe.convert.registry import family_of, known_family
 from moe.errors import ConfigError
 from moe.storage.safetensors_io import TensorReader
 from tests.moe.convert.test_class_defaults import written
@@ -61,7 +62,9 @@ def test_files_that_are_no_objects(name: str, text: str, message: str, hub: Path
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ({}, "no weights"),
+        ({}, "weight_map is missing"),
+        ({"weight_map": {}}, "no weights"),
+        ({"weight_map": None}, "no weights"),
         ({"weight_map": []}, "weight_map = []: wanted an object"),
         ({"weight_map": {"a": ["b"]}}, "['b'] is no plain file name"),
         ({"weight_map": {"a": None}}, "None is no plain file name"),
@@ -231,6 +234,28 @@ def test_the_bias_of_a_router_stays_fp32(tmp_path: Path) -> None:
     }
 
 
+def test_more_chat_templates_come_back(hub: Path, tmp_path: Path) -> None:
+    (hub / "additional_chat_templates").mkdir()
+    (hub / "additional_chat_templates/tool_use.jinja").write_text("{{ tools }}")
+    from_hub(hub, tmp_path / "ours")
+    to_hub(tmp_path / "ours", tmp_path / "back")
+    back = tmp_path / "back/additional_chat_templates/tool_use.jinja"
+    assert back.read_text() == "{{ tools }}"
+
+
+def test_a_name_that_transformers_does_not_know_goes_back_as_what_it_computes(
+    tmp_path: Path,
+) -> None:
+    from_hub(save(tmp_path / "hub", tensors()), tmp_path / "ours")
+    kept = tmp_path / "ours/hub/config.json"
+    kept.write_text(json.dumps(CONFIG | {"model_type": "mixtral_of_mine"}))
+    assert to_hub(tmp_path / "ours", tmp_path / "back").family == "mixtral"
+    assert known_family("kimi_k2") == "deepseek_v3"
+    kept.write_text("[]")
+    with pytest.raises(ConfigError, match="config.json: wanted a JSON object"):
+        to_hub(tmp_path / "ours", tmp_path / "again")
+
+
 def test_keys_of_training_alone_come_back(tmp_path: Path) -> None:
     kept = {"attention_dropout": 0.1, "output_router_logits": True, "router_jitter_noise": 0.2}
     from_hub(save(tmp_path / "hub", tensors(), **kept), tmp_path / "ours")
@@ -239,25 +264,43 @@ def test_keys_of_training_alone_come_back(tmp_path: Path) -> None:
     assert {key: values[key] for key in kept} == kept
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.just(10**12) | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner),
-    max_leaves=3,
+EXAMPLES = 25
+SCALARS = (
+    st.none() | st.booleans() | st.floats() | st.integers() | st.just(10**12) | st.text(max_size=4)
 )
+LISTS = st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(max_size=4), SCALARS, max_size=2)
+JSON = SCALARS | LISTS | st.lists(LISTS, max_size=2)
+
+
+def read_or_refused_in_one_line(read: Callable[[], Any]) -> None:
+    try:
+        read()
+    except InputError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000
 
 
 @pytest.mark.needs("hub")
 @pytest.mark.parametrize("kind", MODELS)
-def test_any_json_in_place_of_any_value_is_read_or_refused_in_one_line(kind: str) -> None:
+def test_any_json_in_place_of_any_value(kind: str) -> None:
     full = written(kind)
+    rope = full["rope_parameters"]
 
-    @settings(max_examples=60, deadline=None, database=None)
-    @given(st.sampled_from(sorted(full)), JSON)
+    @settings(max_examples=EXAMPLES, deadline=None, database=None)
+    @given(st.sampled_from(sorted(full)) | st.sampled_from([*rope, "attention_factor"]), JSON)
     def check(key: str, value: Any) -> None:
-        config = HubConfig("config.json", full | {key: value})
-        try:
-            family_of(config).model(config)
-        except InputError as error:
-            assert "\n" not in str(error) and len(str(error)) < 1000
+        changes = {key: value} if key in full else {"rope_parameters": rope | {key: value}}
+        config = HubConfig("config.json", full | changes)
+        read_or_refused_in_one_line(lambda: family_of(config).model(config))
+
+    check()
+
+
+def test_any_json_in_place_of_an_index(hub: Path) -> None:
+    @settings(max_examples=EXAMPLES, deadline=None, database=None)
+    @given(JSON, st.integers(0, 2))
+    def check(value: Any, level: int) -> None:
+        index = [value, {"weight_map": value}, {"weight_map": {"a": value}}][level]
+        (hub / INDEX).write_text(json.dumps(index))
+        read_or_refused_in_one_line(lambda: HubDirectory(hub))
 
     check()

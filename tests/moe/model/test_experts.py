@@ -16,14 +16,14 @@ from tests.support.kernel_inputs import (
 pytestmark = pytest.mark.engine
 
 
-def _experts_against_loop(counts: list[int]) -> dict[str, float]:
+def _experts_against_loop(counts: list[int], inner: int) -> dict[str, float]:
     """Return the largest difference of output and gradients from a loop over experts."""
     from megatron.core.process_groups_config import ProcessGroupCollection
 
     from moe.model.experts import GroupedExperts
 
     start_on_cpu()
-    width, inner = HEADS * DIM, 12
+    width = HEADS * DIM
     config = layer_config(
         moe_ffn_hidden_size=inner,
         num_moe_experts=len(counts),
@@ -60,7 +60,12 @@ def _experts_against_loop(counts: list[int]) -> dict[str, float]:
 
 @pytest.mark.parametrize("counts", [[3, 5, 1], [0, 7, 2], [4, 0, 0]])
 def test_grouped_experts_equal_a_loop(counts: list[int]) -> None:
-    differences = run_ranks(1, _experts_against_loop, counts)[0]
+    differences = run_ranks(1, _experts_against_loop, counts, 12)[0]
+    assert max(differences.values()) < 1e-5, differences
+
+
+def test_sizes_that_are_no_multiple_of_16_bytes_are_padded() -> None:
+    differences = run_ranks(1, _experts_against_loop, [3, 0, 4], 9)[0]
     assert max(differences.values()) < 1e-5, differences
 
 

@@ -1,0 +1,99 @@
+"""Models at random to Hugging Face and back: the same model, and the same to transformers."""
+
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from moe.config.model import ModelConfig
+from moe.convert.family import functional_config, model_differences
+from moe.convert.hub_config import HubConfig
+from moe.convert.registry import FAMILIES, family_for
+from moe.errors import ConfigError
+from tests.moe.convert.test_class_defaults import config_class, written
+from tests.support.hf_reference_models import MODELS
+
+pytestmark = pytest.mark.needs("hub")
+
+SIZES = st.sampled_from([4, 8, 12, 24])
+FLAGS = st.booleans()
+EPSILONS = st.sampled_from([1e-6, 1e-2])
+
+
+def some(**values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Draw values for some of these keys."""
+    return st.fixed_dictionaries({}, optional=values)
+
+
+ROPES = st.one_of(
+    some(theta=st.sampled_from([500.0, 1e6]), fraction=st.sampled_from([0.5, 1.0])),
+    some(
+        scaling=st.just("llama3"), factor=st.just(8.0), low_frequency_factor=st.just(2.0),
+        original_max_seq_len=st.just(16),
+    ),
+    some(
+        scaling=st.just("yarn"), factor=st.sampled_from([1.0, 4.0]), beta_fast=st.just(8.0),
+        mscale=st.sampled_from([0.0, 0.7, 1.0]), mscale_all_dim=st.sampled_from([0.0, 0.8]),
+        round_correction_range=FLAGS,
+    ),
+)  # fmt: skip
+EXPERTS = some(
+    num_experts=st.sampled_from([4, 12]), top_k=st.integers(2, 4), expert_ffn_hidden_size=SIZES,
+    shared_expert_ffn_hidden_size=st.sampled_from([0, 8, 16]), first_dense_layers=st.integers(0, 2),
+    layer_interval=st.integers(1, 2), normalize_top_k=FLAGS, num_groups=st.just(2),
+    group_top_k=st.just(1), scaling_factor=st.sampled_from([1.0, 2.5]),
+    aux_loss_coefficient=st.sampled_from([0.0, 0.01]),
+)  # fmt: skip
+LATENT = some(
+    q_lora_rank=st.none() | SIZES, kv_lora_rank=SIZES, v_head_dim=SIZES, norm_epsilon=EPSILONS
+)
+CHANGES = some(
+    num_layers=st.integers(1, 6), num_kv_heads=st.sampled_from([1, 2, 4]), head_dim=SIZES,
+    tie_embeddings=FLAGS, norm_epsilon=EPSILONS, qkv_bias=FLAGS, linear_bias=FLAGS,
+    sliding_window=st.none() | SIZES, full_attention_interval=st.none() | st.integers(1, 3),
+    rope=ROPES, mla=LATENT, moe=EXPERTS,
+)  # fmt: skip
+
+
+def changed(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return a `[model]` table with keys changed; tables it lacks stay out."""
+    result = dict(table)
+    for key, value in changes.items():
+        if not isinstance(value, dict):
+            result[key] = value
+        elif table[key] is not None:
+            result[key] = table[key] | value
+    return result
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_family_that_takes_a_model_says_the_same_to_transformers(kind: str) -> None:
+    family = FAMILIES[kind]
+    table = family.model(HubConfig(kind, written(kind))).model_dump()
+    taken = 0
+
+    @settings(max_examples=EXAMPLES, deadline=None, database=None)
+    @given(CHANGES)
+    def check(changes: dict[str, Any]) -> None:
+        nonlocal taken
+        try:
+            model = ModelConfig.model_validate(changed(table, changes))
+        except ValidationError:
+            assume(False)
+        try:
+            _, values = family_for(model, kind)
+        except ConfigError as error:
+            assert kind in str(error) and "\n" not in str(error)
+            return
+        taken += 1
+        for theirs in (values, config_class(kind)(**values).to_dict()):
+            back = functional_config(family.model(HubConfig(kind, theirs)))
+            assert model_differences(functional_config(model), back) == []
+
+    check()
+    assert taken > 0
+
+
+EXAMPLES = 20
