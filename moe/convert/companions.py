@@ -64,11 +64,11 @@ class Companions:
         if self.folder is not None:
             copy_hub_files(self.folder, target, KEPT)
             (target / "config.json").unlink(missing_ok=True)
+        if self.language is None:
+            return self._why_no_tokenizer(target)
         generation = self._original(GENERATION_FILE) | self.token_ids
         generation.pop("_from_model_config", None)  # its ids would be derived anew
         write_json(target / GENERATION_FILE, generation)
-        if self.language is None:
-            return self._why_no_tokenizer(target)
         if not (target / TOKENIZER_FILE).exists() or self.language.tokenizer.info.kind == "bytes":
             write_text(target / TOKENIZER_FILE, self.language.tokenizer.hub_text)
         return self._write_settings(target, self.language)

@@ -23,6 +23,7 @@ from tests.support.exported_models import (
     write_base,
     write_conversations,
 )
+from tests.support.hf_reference_models import make_model
 
 pytestmark = pytest.mark.needs("hub")
 
@@ -213,6 +214,21 @@ def test_an_upcycled_model_keeps_what_its_text_needs(
         ends = values_of(tmp_path / f"{source}-out", "config.json")["eos_token_id"]
         assert ends == {"run": [0, 258], "chat": [0, 5]}[source]
     assert (tmp_path / "run-out/chat_template.jinja").read_text() == CHATML
+
+
+def test_ids_are_kept_where_the_tokenizer_is_of_another_kind(bases: Path, tmp_path: Path) -> None:
+    """As of SentencePiece, whose file is not read here."""
+    base = tmp_path / "base"
+    make_model("qwen3", base, eos_token_id=[5, 7], pad_token_id=9)
+    (base / "generation_config.json").unlink()
+    (base / "tokenizer.model").write_bytes(b"")
+    checkpoint = converted(base, tmp_path / "checkpoint")
+    upcycle(checkpoint, tmp_path / "sparse", Upcycling(num_experts=2, top_k=2))
+    for name in ("checkpoint", "sparse"):
+        assert to_hub(tmp_path / name, tmp_path / f"{name}-out").notes == ()
+        config = values_of(tmp_path / f"{name}-out", "config.json")
+        ids = [config[f"{key}_token_id"] for key in ("bos", "eos", "pad")]
+        assert ids == [None, [5, 7], 9]
 
 
 def test_there_and_back_the_settings_are_those_of_the_original(bases: Path, tmp_path: Path) -> None:
