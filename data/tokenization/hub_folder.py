@@ -82,12 +82,13 @@ def named_token(settings: dict[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def refuse_tokenizer_code(folder: Path) -> None:
-    """Refuse a tokenizer that is made by code in its folder.
+def check_tokenizer_folder(folder: Path) -> None:
+    """Refuse a tokenizer that is made by code in its folder, or a link that leads out of it.
 
     Raises:
-        DataError: `auto_map` names such code.
+        DataError: `auto_map` names such code, or a file that is to be read is such a link.
     """
+    hub_file(folder, TEMPLATE_FILE)
     for name in (TOKENIZER_CONFIG_FILE, "config.json"):
         path = hub_file(folder, name)
         named = ((path and _json_object(path)) or {}).get("auto_map")
@@ -98,6 +99,17 @@ def refuse_tokenizer_code(folder: Path) -> None:
                 " code is never run: give a folder whose tokenizer.json needs none (where this"
                 " one's does, remove auto_map)"
             )
+
+
+def check_links(folder: Path) -> None:
+    """Refuse any link that leads out of a folder, before a library reads what it likes there.
+
+    Raises:
+        DataError: There is one.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink():
+            hub_file(folder, path.name)
 
 
 def copy_hub_files(folder: Path, target: Path, patterns: tuple[str, ...]) -> None:

@@ -17,11 +17,11 @@ from data.tokenization.hub_folder import (
     SPECIAL_TOKENS_FILE,
     TEMPLATE_FILE,
     TOKENIZER_CONFIG_FILE,
+    check_tokenizer_folder,
     copy_hub_files,
     hub_file,
     hub_json,
     named_token,
-    refuse_tokenizer_code,
 )
 from data.tokenization.info import TOKENIZER_FILE
 from moe.config.locating import EXPERIMENT_FILE, hub_folder, model_file, tokenizer_file
@@ -154,7 +154,7 @@ def keep_small_files(source: Path, target: Path) -> None:
             tokenizer that is there is made by code of the folder.
     """
     if hub_file(source, TOKENIZER_FILE) is not None:
-        refuse_tokenizer_code(source)
+        check_tokenizer_folder(source)
     target.mkdir()
     copy_hub_files(source, target, KEPT)
     (target / INDEX_FILE).unlink(missing_ok=True)

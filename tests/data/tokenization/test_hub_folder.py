@@ -81,6 +81,15 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> No
         file.write_text(TEXT)
 
 
+@pytest.mark.needs("hub")
+@pytest.mark.parametrize("name", ["vocab.json", "chat_template.jinja"])
+def test_no_library_follows_a_link_out(folder: Path, tmp_path: Path, name: str) -> None:
+    (folder / "tokenizer.json").unlink()
+    (tmp_path / name).write_text("{}")
+    (folder / name).symlink_to(tmp_path / name)
+    assert f"{folder / name}: a link that leads out of its folder" in refusal(folder)
+
+
 def test_links_of_hugging_face_s_cache_are_followed(tmp_path: Path) -> None:
     repository = tmp_path / "models--a--b"
     folder = repository / "snapshots/0123"
