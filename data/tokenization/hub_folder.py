@@ -29,7 +29,10 @@ def hub_file(folder: Path, name: str) -> Path | None:
     path = folder / name
     if not (path.is_symlink() or path.exists()):
         return None
-    target, root = path.resolve(), folder.resolve()
+    try:
+        target, root = path.resolve(), folder.resolve()
+    except RuntimeError:  # links in a circle, before Python 3.13
+        target, root = path, folder.resolve()
     allowed = [root]
     if root.parent.name == "snapshots":
         allowed.append(root.parent.parent / "blobs")
@@ -112,18 +115,26 @@ def check_links(folder: Path) -> None:
             hub_file(folder, path.name)
 
 
-def copy_hub_files(folder: Path, target: Path, patterns: tuple[str, ...]) -> None:
-    """Copy regular files whose names match, and further chat templates.
+def matching_files(folder: Path, patterns: tuple[str, ...]) -> list[str]:
+    """Return the names of files that match, and of further chat templates, in the folder.
 
     Raises:
         DataError: One of them is a link that leads out of the folder, or no regular file.
     """
-    matching = (path for pattern in patterns for path in folder.glob(pattern))
-    names = {path.name for path in matching if not path.is_dir()}
-    extra = folder / EXTRA_TEMPLATES
-    names |= {f"{EXTRA_TEMPLATES}/{path.name}" for path in extra.glob("*.jinja")}
-    for name in sorted(names):
-        file = hub_file(folder, name)
-        if file is not None:
-            (target / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, target / name)
+    wanted = (*patterns, f"{EXTRA_TEMPLATES}/*.jinja")
+    paths = {path for pattern in wanted for path in folder.glob(pattern) if not path.is_dir()}
+    names = sorted(str(path.relative_to(folder)) for path in paths)
+    for name in names:
+        hub_file(folder, name)
+    return names
+
+
+def copy_hub_files(folder: Path, target: Path, patterns: tuple[str, ...]) -> None:
+    """Copy regular files whose names match, and further chat templates.
+
+    Raises:
+        DataError: As `matching_files`.
+    """
+    for name in matching_files(folder, patterns):
+        (target / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(folder / name, target / name)

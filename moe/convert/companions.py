@@ -21,6 +21,7 @@ from data.tokenization.hub_folder import (
     copy_hub_files,
     hub_file,
     hub_json,
+    matching_files,
     named_token,
 )
 from data.tokenization.info import TOKENIZER_FILE
@@ -146,15 +147,20 @@ def companions_of(checkpoint: Path, model: ModelConfig) -> Companions:
     )
 
 
-def keep_small_files(source: Path, target: Path) -> None:
-    """Keep what came with a Hugging Face model.
+def check_small_files(source: Path) -> None:
+    """Check what comes with a Hugging Face model, before its tensors are converted.
 
     Raises:
         DataError: A file is a link that leads out of the folder, or no regular file; or a
             tokenizer that is there is made by code of the folder.
     """
+    matching_files(source, KEPT)
     if hub_file(source, TOKENIZER_FILE) is not None:
         check_tokenizer_folder(source)
+
+
+def keep_small_files(source: Path, target: Path) -> None:
+    """Keep what came with a Hugging Face model."""
     target.mkdir()
     copy_hub_files(source, target, KEPT)
     (target / INDEX_FILE).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from moe.checkpoint.index import FORMAT, StoredTensors, TensorShard, read_index,
 from moe.config.experiment import load_model
 from moe.config.locating import HUB_DIRECTORY, MODEL_FILE, model_file
 from moe.config.model import ModelConfig
-from moe.convert.companions import companions_of, keep_small_files
+from moe.convert.companions import check_small_files, companions_of, keep_small_files
 from moe.convert.hub_directory import HubDirectory, batched
 from moe.convert.registry import family_for, family_of
 from moe.convert.tensor_map import BlockPair, TensorMap, tensor_map
@@ -63,6 +63,7 @@ def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None
     model = family.model(source.config, _prediction_layers(source))
     mapping = tensor_map(model, family.names)
     _check_tensors(source, mapping)
+    check_small_files(directory)
     with disk_errors(out), new_directory(out) as partial:
         write_checkpoint(
             partial,

@@ -109,6 +109,10 @@ def test_what_is_no_file_is_refused(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     os.mkfifo(folder / "tokenizer.json")
     assert "not a regular file" in refusal(folder)
+    for target in ("tokenizer.json", "none"):  # a circle, and nothing
+        (folder / "tokenizer.json").unlink()
+        (folder / "tokenizer.json").symlink_to(target)
+        assert "tokenizer.json: " in refusal(folder)
 
 
 @pytest.mark.parametrize("content", ["[]", "[" * 100_000, '"a"', "\ud800"])

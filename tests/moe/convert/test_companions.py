@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from data.build.build import build_store
+from data.errors import DataError
 from data.tokenization.tokenizer import local_tokenizer
 from moe.config.locating import hub_folder
 from moe.convert.hugging_face import checkpoint_model, from_hub, to_hub
@@ -260,6 +261,27 @@ def test_a_tokenizer_that_cannot_be_used_here_is_copied(bases: Path, tmp_path: P
     assert len(notes) == 1 and "copied as they are" in notes[0] and "<none>" in notes[0]
     assert values_of(tmp_path / "out", "config.json")["eos_token_id"] == 7
     assert values_of(tmp_path / "out", "tokenizer_config.json") == {"eos_token": "<none>"}
+
+
+@pytest.mark.parametrize("fault", ["link", "code"])
+def test_a_hostile_folder_is_refused_before_tensors_are_converted(
+    bases: Path, tmp_path: Path, fault: str
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    for file in (bases / "begin-hub").iterdir():
+        (base / file.name).symlink_to(file)
+        if file.name != "tokenizer.json" or fault == "code":
+            (base / file.name).unlink()
+            (base / file.name).write_bytes(file.read_bytes())
+    if fault == "code":
+        values = {"auto_map": {"AutoTokenizer": ["tok.T", None]}}
+        (base / "tokenizer_config.json").write_text(json.dumps(values))
+    progress: list[int] = []
+    message = {"link": "leads out of its folder", "code": "auto_map names code"}[fault]
+    with pytest.raises(DataError, match=message):
+        from_hub(base, tmp_path / "out", lambda done, _: progress.append(done))
+    assert not progress and not (tmp_path / "out").exists()
 
 
 def test_no_folder_beside_the_runs_is_taken_for_theirs(bases: Path, tmp_path: Path) -> None:
