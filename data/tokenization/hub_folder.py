@@ -29,7 +29,10 @@ def hub_file(folder: Path, name: str) -> Path | None:
     path = folder / name
     if not (path.is_symlink() or path.exists()):
         return None
-    target, root = path.resolve(), folder.resolve()
+    try:
+        target, root = path.resolve(), folder.resolve()
+    except RuntimeError:  # links in a circle, before Python 3.13
+        target, root = path, folder.resolve()
     allowed = [root]
     if root.parent.name == "snapshots":
         allowed.append(root.parent.parent / "blobs")
@@ -82,12 +85,13 @@ def named_token(settings: dict[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def refuse_tokenizer_code(folder: Path) -> None:
-    """Refuse a tokenizer that is made by code in its folder.
+def check_tokenizer_folder(folder: Path) -> None:
+    """Refuse a tokenizer that is made by code in its folder, or a link that leads out of it.
 
     Raises:
-        DataError: `auto_map` names such code.
+        DataError: `auto_map` names such code, or a file that is to be read is such a link.
     """
+    hub_file(folder, TEMPLATE_FILE)
     for name in (TOKENIZER_CONFIG_FILE, "config.json"):
         path = hub_file(folder, name)
         named = ((path and _json_object(path)) or {}).get("auto_map")
@@ -100,18 +104,37 @@ def refuse_tokenizer_code(folder: Path) -> None:
             )
 
 
-def copy_hub_files(folder: Path, target: Path, patterns: tuple[str, ...]) -> None:
-    """Copy regular files whose names match, and further chat templates.
+def check_links(folder: Path) -> None:
+    """Refuse any link that leads out of a folder, before a library reads what it likes there.
+
+    Raises:
+        DataError: There is one.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink():
+            hub_file(folder, path.name)
+
+
+def matching_files(folder: Path, patterns: tuple[str, ...]) -> list[str]:
+    """Return the names of files that match, and of further chat templates, in the folder.
 
     Raises:
         DataError: One of them is a link that leads out of the folder, or no regular file.
     """
-    matching = (path for pattern in patterns for path in folder.glob(pattern))
-    names = {path.name for path in matching if not path.is_dir()}
-    extra = folder / EXTRA_TEMPLATES
-    names |= {f"{EXTRA_TEMPLATES}/{path.name}" for path in extra.glob("*.jinja")}
-    for name in sorted(names):
-        file = hub_file(folder, name)
-        if file is not None:
-            (target / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, target / name)
+    wanted = (*patterns, f"{EXTRA_TEMPLATES}/*.jinja")
+    paths = {path for pattern in wanted for path in folder.glob(pattern) if not path.is_dir()}
+    names = sorted(str(path.relative_to(folder)) for path in paths)
+    for name in names:
+        hub_file(folder, name)
+    return names
+
+
+def copy_hub_files(folder: Path, target: Path, patterns: tuple[str, ...]) -> None:
+    """Copy regular files whose names match, and further chat templates.
+
+    Raises:
+        DataError: As `matching_files`.
+    """
+    for name in matching_files(folder, patterns):
+        (target / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(folder / name, target / name)

@@ -16,10 +16,11 @@ from data.json_text import check_text
 from data.tokenization.bpe_cache import CachedBpeEncoder, Ids, library_ids, splits_before_spaces
 from data.tokenization.byte_level import NUM_BYTES, byte_level_json, eos_of_byte_level_json
 from data.tokenization.hub_folder import (
+    check_links,
+    check_tokenizer_folder,
     hub_file,
     hub_json,
     named_token,
-    refuse_tokenizer_code,
     tokenizer_settings,
 )
 from data.tokenization.info import TOKENIZER_FILE, TokenizerInfo
@@ -208,7 +209,7 @@ def local_tokenizer(path: Path, eos_token: str | None = None) -> Tokenizer:
         raise DataError(
             f"{path}: no such tokenizer: give bytes, bpe:SIZE, a tokenizer.json or its folder"
         )
-    refuse_tokenizer_code(path)
+    check_tokenizer_folder(path)
     if eos_token is None:
         settings = tokenizer_settings(path, "mend it or pass --eos")
         eos_token = named_token(settings, "eos_token") or _store_end(path)
@@ -251,6 +252,7 @@ def _converted(folder: Path) -> str:
             f"{folder}: no {TOKENIZER_FILE} in it; to convert another kind:"
             " pip install 'moescale[hub]'"
         ) from None
+    check_links(folder)
     with library_errors(f"{folder}: not a tokenizer that transformers can read"):
         model = AutoTokenizer.from_pretrained(
             folder, use_fast=True, local_files_only=True, trust_remote_code=False

@@ -18,11 +18,12 @@ from data.tokenization.hub_folder import (
     SPECIAL_TOKENS_FILE,
     TEMPLATE_FILE,
     TOKENIZER_CONFIG_FILE,
+    check_tokenizer_folder,
     copy_hub_files,
     hub_file,
     hub_json,
+    matching_files,
     named_token,
-    refuse_tokenizer_code,
 )
 from data.tokenization.info import TOKENIZER_FILE
 from moe.config.locating import EXPERIMENT_FILE, hub_folder, model_file, tokenizer_file
@@ -65,11 +66,11 @@ class Companions:
         if self.folder is not None:
             copy_hub_files(self.folder, target, KEPT)
             (target / "config.json").unlink(missing_ok=True)
+        if self.language is None:
+            return self._why_no_tokenizer(target)
         generation = self._original(GENERATION_FILE) | self.token_ids
         generation.pop("_from_model_config", None)  # its ids would be derived anew
         write_json(target / GENERATION_FILE, generation)
-        if self.language is None:
-            return self._why_no_tokenizer(target)
         if not (target / TOKENIZER_FILE).exists() or self.language.tokenizer.info.kind == "bytes":
             write_text(target / TOKENIZER_FILE, self.language.tokenizer.hub_text)
         return self._write_settings(target, self.language)
@@ -147,15 +148,20 @@ def companions_of(checkpoint: Path, model: ModelConfig) -> Companions:
     )
 
 
-def keep_small_files(source: Path, target: Path) -> None:
-    """Keep what came with a Hugging Face model.
+def check_small_files(source: Path) -> None:
+    """Check what comes with a Hugging Face model, before its tensors are converted.
 
     Raises:
         DataError: A file is a link that leads out of the folder, or no regular file; or a
             tokenizer that is there is made by code of the folder.
     """
+    matching_files(source, KEPT)
     if hub_file(source, TOKENIZER_FILE) is not None:
-        refuse_tokenizer_code(source)
+        check_tokenizer_folder(source)
+
+
+def keep_small_files(source: Path, target: Path) -> None:
+    """Keep what came with a Hugging Face model."""
     target.mkdir()
     copy_hub_files(source, target, KEPT)
     (target / INDEX_FILE).unlink(missing_ok=True)

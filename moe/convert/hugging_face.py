@@ -20,7 +20,7 @@ from moe.checkpoint.index_format import FORMAT, TensorShard
 from moe.config.experiment import load_model
 from moe.config.locating import HUB_DIRECTORY, MODEL_FILE, model_file
 from moe.config.model import ModelConfig
-from moe.convert.companions import companions_of, keep_small_files
+from moe.convert.companions import check_small_files, companions_of, keep_small_files
 from moe.convert.hub_checks import (
     check_layer_count,
     check_tensors,
@@ -69,6 +69,7 @@ def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None
     check_layer_count(source, model)
     mapping = tensor_map(model, family.names)
     check_tensors(source, mapping)
+    check_small_files(directory)
     with disk_errors(out), new_directory(out) as partial:
         keep_small_files(directory, partial / HUB_DIRECTORY)
         write_checkpoint(

@@ -50,6 +50,8 @@ def special_tokens(language: TextInterface, folder: Path | None) -> dict[str, st
     """Return the tokens that the tokenizer's settings name; only such as its vocabulary has."""
     tokenizer = language.tokenizer
     settings = {} if folder is None else tokenizer_settings(folder)
+    if language.chat is not None:
+        settings |= language.chat.names
     pad_token = named_token(settings, "pad_token")
     return {
         "bos_token": tokenizer.token(language.bos_id),

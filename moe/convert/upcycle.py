@@ -16,7 +16,9 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from data.storage.atomic import write_json
 from data.storage.new_directory import new_directory
+from data.tokenization.hub_folder import GENERATION_FILE
 from moe.checkpoint.directory import use_checkpoint
 from moe.checkpoint.index import StoredTensors, read_index, verify_files
 from moe.config.explain import explain
@@ -127,8 +129,11 @@ def _upcycled(
     companions = companions_of(source, sparse)
     if companions.folder is not None or companions.language is not None:
         # What the dense model's text needs stays; its configuration does not fit.
-        (target / HUB_DIRECTORY).mkdir()
-        companions.write(target / HUB_DIRECTORY)
+        hub = target / HUB_DIRECTORY
+        hub.mkdir()
+        companions.write(hub)
+        if not (hub / GENERATION_FILE).exists():  # the ids may stand in that configuration alone
+            write_json(hub / GENERATION_FILE, companions.token_ids)
     return sparse
 
 

@@ -81,6 +81,15 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> No
         file.write_text(TEXT)
 
 
+@pytest.mark.needs("hub")
+@pytest.mark.parametrize("name", ["vocab.json", "chat_template.jinja"])
+def test_no_library_follows_a_link_out(folder: Path, tmp_path: Path, name: str) -> None:
+    (folder / "tokenizer.json").unlink()
+    (tmp_path / name).write_text("{}")
+    (folder / name).symlink_to(tmp_path / name)
+    assert f"{folder / name}: a link that leads out of its folder" in refusal(folder)
+
+
 def test_links_of_hugging_face_s_cache_are_followed(tmp_path: Path) -> None:
     repository = tmp_path / "models--a--b"
     folder = repository / "snapshots/0123"
@@ -100,6 +109,10 @@ def test_what_is_no_file_is_refused(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     os.mkfifo(folder / "tokenizer.json")
     assert "not a regular file" in refusal(folder)
+    for target in ("tokenizer.json", "none"):  # a circle, and nothing
+        (folder / "tokenizer.json").unlink()
+        (folder / "tokenizer.json").symlink_to(target)
+        assert "tokenizer.json: " in refusal(folder)
 
 
 @pytest.mark.parametrize("content", ["[]", "[" * 100_000, '"a"', "\ud800"])

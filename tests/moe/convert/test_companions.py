@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from data.build.build import build_store
+from data.errors import DataError
 from data.tokenization.tokenizer import local_tokenizer
 from moe.config.locating import hub_folder
 from moe.convert.hugging_face import checkpoint_model, from_hub, to_hub
@@ -23,6 +24,7 @@ from tests.support.exported_models import (
     write_base,
     write_conversations,
 )
+from tests.support.hf_reference_models import make_model
 
 pytestmark = pytest.mark.needs("hub")
 
@@ -215,6 +217,21 @@ def test_an_upcycled_model_keeps_what_its_text_needs(
     assert (tmp_path / "run-out/chat_template.jinja").read_text() == CHATML
 
 
+def test_ids_are_kept_where_the_tokenizer_is_of_another_kind(bases: Path, tmp_path: Path) -> None:
+    """As of SentencePiece, whose file is not read here."""
+    base = tmp_path / "base"
+    make_model("qwen3", base, eos_token_id=[5, 7], pad_token_id=9)
+    (base / "generation_config.json").unlink()
+    (base / "tokenizer.model").write_bytes(b"")
+    checkpoint = converted(base, tmp_path / "checkpoint")
+    upcycle(checkpoint, tmp_path / "sparse", Upcycling(num_experts=2, top_k=2))
+    for name in ("checkpoint", "sparse"):
+        assert to_hub(tmp_path / name, tmp_path / f"{name}-out").notes == ()
+        config = values_of(tmp_path / f"{name}-out", "config.json")
+        ids = [config[f"{key}_token_id"] for key in ("bos", "eos", "pad")]
+        assert ids == [None, [5, 7], 9]
+
+
 def test_there_and_back_the_settings_are_those_of_the_original(bases: Path, tmp_path: Path) -> None:
     to_hub(bases / "chat", tmp_path / "out")
     before, after = (
@@ -244,6 +261,27 @@ def test_a_tokenizer_that_cannot_be_used_here_is_copied(bases: Path, tmp_path: P
     assert len(notes) == 1 and "copied as they are" in notes[0] and "<none>" in notes[0]
     assert values_of(tmp_path / "out", "config.json")["eos_token_id"] == 7
     assert values_of(tmp_path / "out", "tokenizer_config.json") == {"eos_token": "<none>"}
+
+
+@pytest.mark.parametrize("fault", ["link", "code"])
+def test_a_hostile_folder_is_refused_before_tensors_are_converted(
+    bases: Path, tmp_path: Path, fault: str
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    for file in (bases / "begin-hub").iterdir():
+        (base / file.name).symlink_to(file)
+        if file.name != "tokenizer.json" or fault == "code":
+            (base / file.name).unlink()
+            (base / file.name).write_bytes(file.read_bytes())
+    if fault == "code":
+        values = {"auto_map": {"AutoTokenizer": ["tok.T", None]}}
+        (base / "tokenizer_config.json").write_text(json.dumps(values))
+    progress: list[int] = []
+    message = {"link": "leads out of its folder", "code": "auto_map names code"}[fault]
+    with pytest.raises(DataError, match=message):
+        from_hub(base, tmp_path / "out", lambda done, _: progress.append(done))
+    assert not progress and not (tmp_path / "out").exists()
 
 
 def test_no_folder_beside_the_runs_is_taken_for_theirs(bases: Path, tmp_path: Path) -> None:
