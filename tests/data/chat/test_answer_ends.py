@@ -73,6 +73,21 @@ def test_a_marked_answer_includes_the_token_behind_its_mark() -> None:
     assert template.stop_ids == token_ids(template.tokenizer, "<|im_end|>")
 
 
+def test_a_token_that_closes_the_conversation_is_no_rewritten_turn() -> None:
+    form = BUILT_IN["chatml"] + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+    template = ChatTemplate(form, tokenizer_with(*CHATML_TOKENS))
+    assert learned_texts(template, DIALOGUE) == [["one<|im_end|>\n", f"two<|im_end|>\n{EOS}"]]
+    assert document_texts(template, DIALOGUE) == [template.render(DIALOGUE["messages"])]
+    assert template.stop_ids == token_ids(template.tokenizer, "<|im_end|>")
+    only_closing = NEXT_ROLE.replace("{% if add", "{% if not add_generation_prompt %}"
+                                     "{{ eos_token }}{% endif %}{% if add")  # fmt: skip
+    template = ChatTemplate(only_closing, tokenizer_with(*GLM_TOKENS))
+    assert learned_texts(template, DIALOGUE) == [["one<|user|>", f"two{EOS}"]]
+    rewriting = "{{ messages[-1].content }}{{ eos_token }}"
+    with pytest.raises(TemplateError, match="rewrites earlier turns"):
+        learned_texts(ChatTemplate(rewriting, template.tokenizer), DIALOGUE)
+
+
 def test_white_space_before_the_end_is_learned_too() -> None:
     form = MARKED.replace("{{ '<|im_end|>\n' }}", "{{ '\n <|im_end|>\n' }}")
     template = ChatTemplate(form, tokenizer_with(*CHATML_TOKENS))
