@@ -65,6 +65,18 @@ def test_the_next_role_token_ends_an_answer_and_the_document_the_last_one() -> N
     assert template.stop_ids == token_ids(template.tokenizer, "<|user|>")
 
 
+def test_a_token_within_an_answer_does_not_end_it() -> None:
+    calling = NEXT_ROLE.replace(
+        "{% endfor %}",
+        "{% for c in m.tool_calls or [] %}{{ c.name }}</call>{% endfor %}{% endfor %}",
+    )
+    template = ChatTemplate(calling, tokenizer_with("</call>", *GLM_TOKENS))
+    call = {"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}
+    said = turns(("user", "q"), ("observation", "42"), ("assistant", "two"))
+    row = {"messages": [said[0], call, *said[1:]]}
+    assert learned_texts(template, row) == [["f</call><|observation|>", f"two{EOS}"]]
+
+
 def test_a_marked_answer_includes_the_token_behind_its_mark() -> None:
     template = ChatTemplate(MARKED, tokenizer_with(*CHATML_TOKENS))
     assert learned_texts(template, DIALOGUE) == [["one<|im_end|>", "two<|im_end|>"]]
