@@ -67,6 +67,20 @@ def last_token(text: str, tokens: str) -> str | None:
     return None if match is None else match[1]
 
 
+def closing_of(text: str, longer: str, tokens: str) -> int:
+    """Return how many characters close a conversation's text that the longer one does not have.
+
+    They are tokens and white space; 0 where the longer text does not go on from the rest.
+    """
+    rest = text
+    while not longer.startswith(rest):
+        match = re.search(rf"(?:{tokens}|\s)\Z", rest[-MAX_TOKEN_CHARACTERS:])
+        if match is None:
+            return 0
+        rest = rest[: -len(match[0])]
+    return len(text) - len(rest)
+
+
 def with_ends(spans: Sequence[TextSpan], tokens: str, *, is_outside: bool) -> list[TextSpan]:
     """Return spans up to the last answer, each of which includes the token that ends it.
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import signal
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ OPEN, CLOSE, BREAK = "\ud800", "\ud801", "\ud802"
 that a message spells out. They are lone surrogates: no message can contain them."""
 RENDER_LIMIT_S = 5.0
 """Most processor time of one rendering, seconds. Templates take milliseconds."""
+RENDER_LIMIT_BYTES = 1 << 29
+"""Most memory that one rendering adds."""
+PAGE_BYTES = resource.getpagesize()
 MAX_REPEATED = 1 << 20
 """Longest text or list that a template makes with `*`."""
 MAX_POWER_BITS = 1 << 12
@@ -73,7 +77,7 @@ def compile_template(template: str) -> Any:
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
     try:
-        with time_limit():
+        with limits():
             return environment.from_string(template)
     except (
         Exception
@@ -99,13 +103,14 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def time_limit() -> Iterator[None]:
-    """Stop what runs inside after `RENDER_LIMIT_S` seconds of processor time.
+def limits() -> Iterator[None]:
+    """Stop what runs inside after `RENDER_LIMIT_S`, or where it takes `RENDER_LIMIT_BYTES`.
 
     Only the main thread can be stopped: elsewhere there is no limit.
 
     Raises:
         DataError: It was stopped.
+        MemoryError: It took too much memory.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -115,6 +120,8 @@ def time_limit() -> Iterator[None]:
         raise _TimeoutError
 
     earlier = signal.signal(signal.SIGVTALRM, stop)
+    memory = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (_memory_limit_bytes(memory[0]), memory[1]))
     signal.setitimer(signal.ITIMER_VIRTUAL, RENDER_LIMIT_S)
     try:
         yield
@@ -125,7 +132,19 @@ def time_limit() -> Iterator[None]:
         ) from None
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        resource.setrlimit(resource.RLIMIT_AS, memory)
         signal.signal(signal.SIGVTALRM, earlier)
+
+
+def _memory_limit_bytes(present: int) -> int:
+    """Return a limit of this process's address space, no weaker than the present one."""
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as file:
+            pages = int(file.read(20).split()[0])
+    except OSError:  # not Linux
+        return present
+    wanted = pages * PAGE_BYTES + RENDER_LIMIT_BYTES
+    return wanted if present == resource.RLIM_INFINITY else min(wanted, present)
 
 
 def _result_is_large(operator: str, left: Any, right: Any) -> bool:

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from data.chat.answer_ends import TemplateError
-from data.chat.jinja import compile_template, one_line, template_variables, time_limit
+from data.chat.jinja import compile_template, limits, one_line, template_variables
 from data.chat.messages import Message
 from data.errors import DataError
 
@@ -50,7 +50,7 @@ class TemplateRenderer:
         read = {name: value for name, value in variables.items() if name in self.variables}
         given = {"messages": messages, "add_generation_prompt": add_generation_prompt}
         try:
-            with time_limit():
+            with limits():
                 text: str = self._compiled.render(
                     {"tools": None, "documents": None} | read | self._names | given
                 )

@@ -5,8 +5,8 @@ message never becomes a special token: only the template's own do.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -132,7 +132,7 @@ class ChatTemplate:
         )
         end = self.answer_end
         spans = answer_ends.with_ends(
-            list(self._spans(form, values)),
+            self._spans(form, values),
             self._ends,
             is_outside=end is not None and end.is_outside,
         )
@@ -163,7 +163,7 @@ class ChatTemplate:
         ]
         for messages in ([*turn, *turn], [system, *turn, *turn], turn, [system, *turn]):
             try:
-                spans = list(self._spans(messages, {}))
+                spans = self._spans(messages, {})
             except TemplateError:
                 continue
             return answer_ends.answer_end(spans, ANSWER, self._ends)
@@ -201,39 +201,43 @@ class ChatTemplate:
                 message["role"] = f"{role[0]}{BREAK}{role[1:]}"
         return escaped
 
-    def _spans(
-        self, messages: Sequence[Message], variables: Mapping[str, Any]
-    ) -> Iterator[TextSpan]:
+    def _spans(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> list[TextSpan]:
         if GENERATION.search(self.template):
             return self._spans_by_mark(messages, variables)
         return self._spans_by_prefix(messages, variables)
 
     def _spans_by_prefix(
         self, messages: Sequence[Message], variables: Mapping[str, Any]
-    ) -> Iterator[TextSpan]:
+    ) -> list[TextSpan]:
         """Identify an answer as what its message adds to the text before it."""
+        spans: list[TextSpan] = []
         done = ""
         for index, message in enumerate(messages):
             if message["role"] != ASSISTANT:
                 continue
             before = self._renderer.render(messages[:index], variables, add_generation_prompt=True)
             after = self._renderer.render(messages[: index + 1], variables)
+            closing = answer_ends.closing_of(done, before, self._ends) if spans else 0
+            if closing and closing < len(spans[-1].text):
+                # The template ends the conversation here, unless more turns follow (Phi-3).
+                done = done[:-closing]
+                spans[-1] = replace(spans[-1], text=spans[-1].text[:-closing])
             if not (before.startswith(done) and after.startswith(before)):
                 raise TemplateError("the template rewrites earlier turns: cut it into one a turn")
-            yield TextSpan(before[len(done) :])
-            yield TextSpan(after[len(before) :], index)
+            spans.append(TextSpan(before[len(done) :]))
+            spans.append(TextSpan(after[len(before) :], index))
             done = after
+        return spans
 
     def _spans_by_mark(
         self, messages: Sequence[Message], variables: Mapping[str, Any]
-    ) -> Iterator[TextSpan]:
+    ) -> list[TextSpan]:
         """Identify answers by the template's own `{% generation %}` marks."""
         texts = re.split(f"[{OPEN}{CLOSE}]", self._renderer.render(messages, variables))
         said = [i for i, message in enumerate(messages) if message["role"] == ASSISTANT]
         known = len(said) == len(texts) // 2
-        for i, text in enumerate(texts):
-            index = said[i // 2] if known and i % 2 else UNKNOWN_MESSAGE
-            yield TextSpan(text, index if i % 2 else None)
+        indices = said if known else [UNKNOWN_MESSAGE] * len(texts)
+        return [TextSpan(text, indices[i // 2] if i % 2 else None) for i, text in enumerate(texts)]
 
     def _joined(
         self, spans: Sequence[TextSpan], learned: Collection[int] | None

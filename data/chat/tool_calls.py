@@ -34,7 +34,8 @@ def fitted(messages: list[Message], render: Callable[[list[Message]], str]) -> l
             continue
         if any(_renders_to(text, less, render) for less in _without_each_call(form)):
             raise TemplateError(
-                "the template does not show tool calls: use one that does", "no_tools_in_template"
+                "the template does not show tool calls: give one that does with --template",
+                "no_tools_in_template",
             )
         return form
     assert refusal is not None

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.chat.encoding import encode_example
@@ -88,7 +88,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
 
 @pytest.mark.needs("hub")
 @given(row=ROWS)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 def test_the_text_of_random_rows(both: tuple[Any, Any], row: dict[str, Any]) -> None:
     ours, theirs = both
     more = {key: row[key] for key in ("tools", "documents", "mood") if key in row}

@@ -65,12 +65,39 @@ def test_the_next_role_token_ends_an_answer_and_the_document_the_last_one() -> N
     assert template.stop_ids == token_ids(template.tokenizer, "<|user|>")
 
 
+def test_a_token_within_an_answer_does_not_end_it() -> None:
+    calling = NEXT_ROLE.replace(
+        "{% endfor %}",
+        "{% for c in m.tool_calls or [] %}{{ c.name }}</call>{% endfor %}{% endfor %}",
+    )
+    template = ChatTemplate(calling, tokenizer_with("</call>", *GLM_TOKENS))
+    call = {"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}
+    said = turns(("user", "q"), ("observation", "42"), ("assistant", "two"))
+    row = {"messages": [said[0], call, *said[1:]]}
+    assert learned_texts(template, row) == [["f</call><|observation|>", f"two{EOS}"]]
+
+
 def test_a_marked_answer_includes_the_token_behind_its_mark() -> None:
     template = ChatTemplate(MARKED, tokenizer_with(*CHATML_TOKENS))
     assert learned_texts(template, DIALOGUE) == [["one<|im_end|>", "two<|im_end|>"]]
     (text,) = document_texts(template, DIALOGUE)
     assert text == template.render(DIALOGUE["messages"]).removesuffix("\n")
     assert template.stop_ids == token_ids(template.tokenizer, "<|im_end|>")
+
+
+def test_a_token_that_closes_the_conversation_is_no_rewritten_turn() -> None:
+    form = BUILT_IN["chatml"] + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+    template = ChatTemplate(form, tokenizer_with(*CHATML_TOKENS))
+    assert learned_texts(template, DIALOGUE) == [["one<|im_end|>\n", f"two<|im_end|>\n{EOS}"]]
+    assert document_texts(template, DIALOGUE) == [template.render(DIALOGUE["messages"])]
+    assert template.stop_ids == token_ids(template.tokenizer, "<|im_end|>")
+    only_closing = NEXT_ROLE.replace("{% if add", "{% if not add_generation_prompt %}"
+                                     "{{ eos_token }}{% endif %}{% if add")  # fmt: skip
+    template = ChatTemplate(only_closing, tokenizer_with(*GLM_TOKENS))
+    assert learned_texts(template, DIALOGUE) == [["one<|user|>", f"two{EOS}"]]
+    rewriting = "{{ messages[-1].content }}{{ eos_token }}"
+    with pytest.raises(TemplateError, match="rewrites earlier turns"):
+        learned_texts(ChatTemplate(rewriting, template.tokenizer), DIALOGUE)
 
 
 def test_white_space_before_the_end_is_learned_too() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.chat.answer_ends import TemplateError
@@ -33,7 +33,7 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 @given(question=ANY_TEXT, answer=ANY_TEXT, key=ANY_TEXT, keep_escapes=st.booleans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_any_characters(
     name: str, question: str, answer: str, key: str, keep_escapes: bool
 ) -> None:

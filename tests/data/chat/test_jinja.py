@@ -1,19 +1,26 @@
 """Templates of others: they fail in one line, come to an end, and stay in the sandbox."""
 
+import resource
+import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data.chat import jinja
 from data.chat.answer_ends import TemplateError
-from data.chat.jinja import compile_template, time_limit
+from data.chat.jinja import compile_template, limits
 from data.chat.template import ChatTemplate
 from data.errors import DataError
 from data.tokenization.tokenizer import byte_tokenizer
 from tests.support.chat_helpers import ask, build_rows
 
 LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+DOUBLINGS = (
+    "{% set ns = namespace(x='aaaaaaaa') %}"
+    "{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
+)
 CALLS = "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(90) }}"
 
 
@@ -29,13 +36,18 @@ CALLS = "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% end
         ("{{ 9 ** 9 ** 9 ** 9 ** 9 }}", r"result of \*\* is too large"),
         ("{{ 'a' * 10 ** 9 }}", r"result of \* is too large"),
         ("{{ messages * 10 ** 9 }}", r"result of \* is too large"),
+        (DOUBLINGS, "MemoryError"),
+        ("{{ 'a' | center(10 ** 12) }}", "MemoryError"),
         ("{{ messages.append(1) }}", "not safe|unsafe"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("{{ lipsum.__globals__['os'] }}", "unsafe"),
         ("{{ '{0.__class__.__mro__}'.format(1) }}", "unsafe"),
     ],
 )
-def test_a_template_that_raises(text: str, fault: str, tmp_path: Path) -> None:
+def test_a_template_that_raises(
+    text: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jinja, "RENDER_LIMIT_BYTES", 1 << 24)
     template = ChatTemplate(text, byte_tokenizer())
     with pytest.raises(TemplateError, match=fault) as caught:
         template.encode(ask("q", "a")["messages"])
@@ -54,14 +66,18 @@ def test_a_template_without_end(text: str, tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "store").exists()
 
 
-def test_the_limit_ends_with_what_it_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    import signal
+def test_limits_end_with_what_they_limit() -> None:
+    def present() -> tuple[Any, ...]:
+        return signal.getsignal(signal.SIGVTALRM), resource.getrlimit(resource.RLIMIT_AS)
 
-    before = signal.getsignal(signal.SIGVTALRM)
-    with time_limit():
+    before = present()
+    with pytest.raises(KeyError), limits():
         assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] > 0
+        assert signal.getsignal(signal.SIGVTALRM) is not before[0]
+        assert resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+        raise KeyError
     assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] == 0
-    assert signal.getsignal(signal.SIGVTALRM) is before
+    assert present() == before
 
 
 def test_other_threads_render_without_a_limit() -> None:
