@@ -52,6 +52,12 @@ def test_build_inspect_dropped_verify(source: Path, tmp_path: Path) -> None:
     assert json.loads(moe_data("inspect", store, "--json")) == built
     text = moe_data("inspect", store)
     assert "dropped    duplicate: 1" in text and "cleaning   found.email: 21" in text
+    assert "Characters a document" in text
+    (source.with_name("x.txt")).write_text("x")
+    brief = moe_data(
+        "build", source.with_name("x.txt"), "-o", tmp_path / "b", "--tokenizer", "bytes"
+    )
+    assert "Characters a document" not in brief
     rows = json.loads(moe_data("dropped", store, "--reason", "bad_utf8", "--json"))
     assert [(Path(r["file"]).name, r["position"], r["reason"]) for r in rows] == [
         ("b.txt", 0, "bad_utf8")

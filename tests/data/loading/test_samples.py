@@ -27,6 +27,7 @@ from tests.support.loader_helpers import (
     rows,
     stream_hash,
 )
+from tests.support.store_helpers import build
 
 SOURCES = {
     name: [" ".join(f"{name}{i}.{j}" for j in range(20 + 2 * i)) for i in range(20)]
@@ -210,6 +211,32 @@ def test_a_moved_store_continues(store: Path, tmp_path: Path) -> None:
     other = restarted(loader, tmp_path / "moved")
     assert np.array_equal(rows(other.step(1)), read(store, 2)[GLOBAL_BATCH:])
     other.close()
+
+
+def test_a_store_of_the_same_tokens_under_another_path_continues(tmp_path: Path) -> None:
+    """The table of dropped documents holds paths, but no sample depends on it."""
+    stores = []
+    for name in ("one", "another"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for twin in ("a", "b"):
+            (folder / f"{twin}.txt").write_text("x y z\n" * 4000)
+        build(folder / "store", folder)
+        stores.append(folder / "store")
+    dropped = [(store / "dropped.arrow").read_bytes() for store in stores]
+    assert dropped[0] != dropped[1]
+    loader = make(stores[0])
+    loader.step(0)
+    other = restarted(loader, stores[1])
+    assert np.array_equal(rows(other.step(1)), read(stores[0], 2)[GLOBAL_BATCH:])
+    other.close()
+
+
+def test_a_checkpoint_from_when_the_dropped_table_counted_continues(store: Path) -> None:
+    loader = make(store, prefetch_steps=0)
+    former = loader._fingerprint(0, **loader._samples.former_identity)
+    assert former != loader.state_dict()["fingerprint"]
+    loader.load_state_dict({"next_sample": 0, "fingerprint": former})
 
 
 @settings(max_examples=200)

@@ -132,6 +132,59 @@ def test_many_small_units_give_the_same_documents(
     assert texts(build(tmp_path / "out", path, source=source)) == DOCUMENTS
 
 
+BLANK = b"\n \n\t\r\n" * 200
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "A.JSONL", "A.Json.GZ"])
+def test_blank_lines_cost_nothing_and_positions_stay(name: str, tmp_path: Path) -> None:
+    content = BLANK + b'{"text": "one"}\n' + BLANK + b'{"body": 2}\n' + BLANK + b'{"text": "three"}'
+    is_compressed = name.lower().endswith("gz")
+    (tmp_path / name).write_bytes(gzip.compress(content) if is_compressed else content)
+    store = build(tmp_path / "out", tmp_path / name)
+    assert texts(store) == ["one", "three"]
+    assert dropped(store) == {f"{name}:{content.index(b'{' + bytes([34]) + b'body')}": "no_text"}
+    assert store.manifest.counts["read"] == 3
+
+
+def test_numbers_of_any_length_and_escapes_are_no_fault(tmp_path: Path) -> None:
+    long = "\u4f60" * 300_000  # 1.8 MB escaped, 0.9 MB of text
+    lines = [json.dumps({"text": long}), '{"n": ' + "5" * 5000 + ', "text": "number"}']
+    lines.append('{"n": [-' + "5" * 5000 + '], "text": "' + "\\u000a" * 1000 + 'x"}')
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    store = build(tmp_path / "out", tmp_path / "a.jsonl", max_document_mib=1)
+    assert texts(store) == [long, "number", "\n" * 1000 + "x"]
+
+
+def test_suffixes_in_any_case(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "A.TXT").write_text("text")
+    (source / "B.JsonL").write_bytes(json_lines(["line"]))
+    pq.write_table(pa.table({"text": ["row"]}), source / "C.Parquet")
+    assert texts(build(tmp_path / "out", source)) == ["text", "line", "row"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"id": 1, "body": "x"}', "no string 'text'; it has id, body: choose one with --text-col"),
+        ('[\n{"text": "x"},\n{"text": "y"}\n]', "an array is not JSON lines"),
+        ('[{"text": "x"}]', "a list, not an object"),
+    ],
+)
+def test_what_nothing_is_left_of_says_why(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match="no document is left") as caught:
+        build(tmp_path / "out", tmp_path / "a.json")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_device_is_not_read_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("fine")
+    store = build(tmp_path / "out", tmp_path / "a.txt", Path("/dev/zero"), max_document_mib=1)
+    assert dropped(store) == {"zero:0": "too_large"}
+
+
 def test_text_column_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(json_lines(["one", "two"], key="body"))
     assert texts(build(tmp_path / "out", tmp_path, source={"text_column": "body"})) == [
