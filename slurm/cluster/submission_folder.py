@@ -4,7 +4,7 @@
         job.sh job.json commands      the script, the description, one line of arguments a task
         jobs                          one JSON line for each time it was submitted
         experiments/<run>.toml        experiments as they were at submission
-        secrets                       0600, only where the profile names some
+        secrets                       0600, where the profile names some; until the run's end
         logs/                         the batch shell's output
         tasks/<index>/attempt-<n>/    `begin`, `end`, `rank-<r>.log` of every start
 
