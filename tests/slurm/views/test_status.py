@@ -275,6 +275,10 @@ def test_lost_job_tells_how_slurm_ended_it(user: StatusUser) -> None:
     assert [task["reason"] for task in tasks[2:5]] == [None] * 3
     (call,) = user.fake.calls("sacct")
     assert "--jobs=17_5" in call
+    user.fake.answer("sacct", stderr="Slurm accounting storage is disabled\n", code=1)
+    user.fake.answer("squeue", "17_5|FAILED|JobLaunchFailure|0:00|N/A|\n")
+    tasks = user.json("status")["submissions"][0]["tasks"]
+    assert tasks[5]["reason"] == "FAILED, JobLaunchFailure"
 
 
 def test_cancel_and_requeue_answer_in_json(user: StatusUser) -> None:
