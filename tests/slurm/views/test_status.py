@@ -162,9 +162,13 @@ def test_errors_come_first_the_first_failure_before_its_consequences(user: Statu
         (folder / f"rank-{rank}.log").write_text(text)
     (folder / "exit-1").write_text("1\n")
     (folder / "exit-0").write_text("7\n")
-    os.utime(folder / "exit-1", ns=(1, 1))
+    for name, changed_ns in (("exit-1", 1), ("exit-0", 2)):
+        os.utime(folder / name, ns=(changed_ns, changed_ns))
+    for name, content in (("exit-2", ""), ("exit-x", "1"), ("rank-x.log", "")):
+        (folder / name).write_text(content)  # a full disk, an editor
     shown = user.json("logs", "17_3")
-    assert [error["rank"] for error in shown["errors"]] == [1, 0]
+    assert [error["rank"] for error in shown["errors"]] == [1, 0, 2]
+    assert shown["errors"][2]["exit_code"] is None
     assert shown["errors"][0]["text"].startswith("Traceback")
     assert shown["errors"][1]["exit_code"] == 7
     assert (shown["attempt"], shown["job"], shown["outcome"]) == (2, "17_3", "error")
