@@ -131,6 +131,8 @@ class Submission:
 
     def job_elsewhere(self, index: int, here: str | None) -> RecordedJob | None:
         """Return a task's newest job if it is another cluster's, and not known to be over."""
+        if here is None:
+            return None
         newest = [one for one in self.recorded_jobs() if index in one.tasks][-1:]
         if not newest or newest[0].is_of(here) or (self.task_dir(index) / "cancelled").exists():
             return None
