@@ -1,8 +1,11 @@
 """How far a run is, from what it wrote: its metrics rows and its record."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from moe.errors import ConfigError
 from moe.runs.files import METRICS
@@ -39,26 +42,26 @@ def read_progress(run_dir: Path) -> RunProgress:
     rows = last_rows(run_dir / METRICS, RECENT_ROWS)
     record = _readable_record(run_dir)
     last: Row = rows[-1] if rows else {}
-    energy = record.get("energy") or {}
-    total = (energy.get("total") or {}).get("value")
-    times = [row["step_time_s"] for row in rows if row.get("step_time_s")]
-    final_loss = record.get("final_loss") if record.get("status") == "finished" else None
+    energy = _table(record.get("energy"))
+    total = _number(_table(energy.get("total")).get("value"))
+    times = [time for row in rows if (time := _number(row.get("step_time_s")))]
+    final_loss = _number(record.get("final_loss")) if record.get("status") == "finished" else None
     return RunProgress(
-        status=record.get("status"),
-        step=last.get("step"),
-        tokens=last.get("tokens"),
-        loss=last.get("loss") if final_loss is None else final_loss,
-        tokens_per_s=last.get("tokens_per_s"),
+        status=_text(record.get("status")),
+        step=_count(last.get("step")),
+        tokens=_count(last.get("tokens")),
+        loss=_number(last.get("loss")) if final_loss is None else final_loss,
+        tokens_per_s=_number(last.get("tokens_per_s")),
         step_time_s=median(times) if times else None,
         energy_joules=total if total is not None else _summed_joules(run_dir / METRICS),
-        energy_kind=energy.get("kind"),
-        energy_boundary=energy.get("boundary"),
+        energy_kind=_text(energy.get("kind")),
+        energy_boundary=_text(energy.get("boundary")),
     )
 
 
 def read_status(run_dir: Path) -> str | None:
     """Return `running`, `stopped`, `failed` or `finished`; None where no record says so."""
-    return _readable_record(run_dir).get("status")
+    return _text(_readable_record(run_dir).get("status"))
 
 
 def _readable_record(run_dir: Path) -> Record:
@@ -74,5 +77,21 @@ def _summed_joules(metrics: Path) -> float | None:
         rows = read_rows(metrics)
     except ConfigError:
         return None
-    values = [row["energy_joules"] for row in rows if row.get("energy_joules")]
+    values = [joules for row in rows if (joules := _number(row.get("energy_joules")))]
     return sum(values) if values else None
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    return value if type(value) in {int, float} and isfinite(value) else None
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

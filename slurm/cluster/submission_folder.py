@@ -4,7 +4,7 @@
         job.sh job.json commands      the script, the description, one line of arguments a task
         jobs                          one JSON line for each time it was submitted
         experiments/<run>.toml        experiments as they were at submission
-        secrets                       0600, only where the profile names some
+        secrets                       0600, where the profile names some; until the run's end
         logs/                         the batch shell's output
         tasks/<index>/attempt-<n>/    `begin`, `end`, `rank-<r>.log` of every start
 
@@ -131,6 +131,8 @@ class Submission:
 
     def job_elsewhere(self, index: int, here: str | None) -> RecordedJob | None:
         """Return a task's newest job if it is another cluster's, and not known to be over."""
+        if here is None:
+            return None
         newest = [one for one in self.recorded_jobs() if index in one.tasks][-1:]
         if not newest or newest[0].is_of(here) or (self.task_dir(index) / "cancelled").exists():
             return None

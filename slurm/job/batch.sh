@@ -107,7 +107,7 @@ find_failed_nodes() { # prints nodes that SLURM calls failed, or whose slurmd is
     else
       { is_open "$address/$port" || { sleep 1; is_open "$address/$port"; } || echo "$name"; } &
     fi
-  done <<<"$text"
+  done < <(echo "$text")
   wait
 }
 
@@ -177,7 +177,7 @@ requeue() {
 }
 
 submit_next() { # in a new job, which waits for the end of this one
-  local options=(--parsable) id
+  local options=(--parsable) answer line id=''
   if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]] && ((max_parallel)); then
     # An array limits its own tasks alone: those that go on wait for all of it, and follow each other
     # in as many lanes, by their name, as may run at once.
@@ -188,20 +188,23 @@ submit_next() { # in a new job, which waits for the end of this one
   fi
   [[ -n ${SLURM_ARRAY_TASK_ID:-} ]] && options+=("--array=$task")
   [[ -n $excluded ]] && options+=("--exclude=$excluded")
-  if ! id=$(sbatch "${options[@]}" "$job_dir/job.sh" 2>"$attempt_dir/sbatch"); then
-    cat "$attempt_dir/sbatch"
-    if [[ $excluded != "$exclude" ]] && grep -qi 'invalid node name' "$attempt_dir/sbatch"; then
+  answer=$(sbatch "${options[@]}" "$job_dir/job.sh" 2>&1) || {
+    echo "$answer"
+    if [[ $excluded != "$exclude" && ${answer,,} == *'invalid node name'* ]]; then
       say "SLURM does not know all of $excluded any more: goes on without excluding failed nodes"
       excluded=$exclude
     fi
     return 1
-  fi
-  say "continued by job ${id%%;*}"
+  }
+  while read -r line; do # among warnings
+    if [[ $line =~ ^([0-9]+)(;|$) ]]; then id=${BASH_REMATCH[1]}; else echo "$line"; fi
+  done < <(echo "$answer")
+  say "continued by job $id"
   { # under a lock, as other tasks and submission_folder.py's record_job write here too
     flock 9
-    printf '{"job": "%s", "tasks": "%s", "submitted": %d, "cluster": "%s"}\n' "${id%%;*}" "$task" \
+    printf '{"job": "%s", "tasks": "%s", "submitted": %d, "cluster": "%s"}\n' "$id" "$task" \
       "$EPOCHSECONDS" "${SLURM_CLUSTER_NAME:-}" >&9
-  } 9>>"$job_dir/jobs" || say "job ${id%%;*} could not be added to $job_dir/jobs: moe slurm requeue does"
+  } 9>>"$job_dir/jobs" || say "job $id could not be added to $job_dir/jobs: moe slurm requeue does"
   return 0
 }
 

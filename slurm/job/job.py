@@ -51,9 +51,11 @@ class Job:
         """
         if any(ord(char) < 32 or ord(char) == 127 for char in self.name):
             raise JobError(f"job name {self.name!r}: control characters cannot stand in a script")
-        for folder in (self.runs_dir, self.code_dir, self.work_dir):
-            _check_folder(str(folder))
+        for used in (self.runs_dir, self.code_dir, self.work_dir):
+            _check_folder(str(used))
         _check_folder(str(self.job_dir), holds_logs=True)
+        if self.is_array and any("\n" in word for command in self.commands for word in command):
+            raise JobError("an array's commands are lines of a file: no argument may hold two")
         if self.config.gpu_type and not self.config.gpus_per_node:
             raise JobError(f'slurm.gpu_type = "{self.config.gpu_type}" needs slurm.gpus_per_node')
         if self.profile.container.runtime != "none":

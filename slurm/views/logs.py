@@ -59,8 +59,8 @@ def rank_log(attempt: Attempt, rank: int) -> Path:
 
 def ranks(attempt: Attempt) -> list[int]:
     """Return the ranks that have a log."""
-    logs = attempt.path.glob("rank-*.log")
-    return sorted(int(path.stem.removeprefix("rank-")) for path in logs)
+    numbers = (path.stem.removeprefix("rank-") for path in attempt.path.glob("rank-*.log"))
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def rank_errors(attempt: Attempt) -> list[RankFailure]:
@@ -70,12 +70,19 @@ def rank_errors(attempt: Attempt) -> list[RankFailure]:
     every rank with an error in its log counts.
     """
     exits = sorted(attempt.path.glob("exit-*"), key=lambda path: path.stat().st_mtime_ns)
-    codes = {int(path.name.removeprefix("exit-")): int(path.read_text() or -1) for path in exits}
+    names = {path: path.name.removeprefix("exit-") for path in exits}
+    codes = {int(name): _exit_code(path) for path, name in names.items() if name.isdecimal()}
     errors = [_rank_error(attempt, rank, code) for rank, code in codes.items()]
     if not errors and attempt.outcome in {None, "error", "node_failure"}:
         silent = (_rank_error(attempt, rank, None) for rank in ranks(attempt))
         errors = [error for error in silent if error.text]
     return errors
+
+
+def _exit_code(path: Path) -> int | None:
+    """Return what a rank left; none where a full disk kept it from that."""
+    text = path.read_text(errors="replace").strip()
+    return int(text) if text.isdecimal() else None
 
 
 def _rank_error(attempt: Attempt, rank: int, exit_code: int | None) -> RankFailure:

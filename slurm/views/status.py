@@ -64,12 +64,13 @@ def watch_status(
 
     The queue is asked once each time, whatever the number of submissions.
     """
+    ends: dict[str, str | None] = {}
     while True:
         submissions = chosen()
         here = local_cluster(submissions, client)
         queue = client.queue({job for one in submissions for job, _ in one.submitted_jobs(here)})
         found = [(one, task_statuses(one, queue, here)) for one in submissions]
-        yield _with_ends(found, client)
+        yield _with_ends(found, client, ends)
         if all(entry.state in ENDED for entry in queue.values()):
             return
         sleep(interval_s)
@@ -97,15 +98,21 @@ def _seen_from(here: str, submission: Submission, status: TaskStatus) -> TaskSta
     return replace(status, state="elsewhere", reason=f"cluster {job.cluster}", job=identity)
 
 
-def _with_ends(found: list[SubmissionStatus], client: Client) -> list[SubmissionStatus]:
-    """Say of jobs whose batch shell never started, and which left the queue, how they ended."""
+def _with_ends(
+    found: list[SubmissionStatus], client: Client, ends: dict[str, str | None]
+) -> list[SubmissionStatus]:
+    """Say of jobs whose batch shell never started, and which left the queue, how they ended.
+
+    `ends` keeps what is known of them: the accounting is asked once for each.
+    """
     lost = {
         status.job for _, statuses in found for status in statuses
-        if status.state == "lost" and status.reason is None and status.job
+        if status.state == "lost" and status.job
     }  # fmt: skip
-    ends = client.ends(lost)
+    new = lost - set(ends)
+    ends |= dict.fromkeys(new) | client.ends(new)
     return [
-        (one, [replace(status, reason=ends.get(status.job or "", status.reason))
+        (one, [replace(status, reason=ends[status.job] or status.reason)
                if status.job in lost else status for status in statuses])
         for one, statuses in found
     ]  # fmt: skip
@@ -126,11 +133,15 @@ def _status(
     left = None
     if task.steps and progress.step is not None and progress.step_time_s is not None:
         left = (task.steps - progress.step) * progress.step_time_s
+    state = active.state.lower() if active else _ended_state(submission, task, attempts, entries)
+    reason = active.reason if active else None
+    if state == "lost" and entries:
+        reason = f"{entries[-1].state}, {entries[-1].reason}"
     return TaskStatus(
         index=task.index,
         name=task.name,
-        state=active.state.lower() if active else _ended_state(submission, task, attempts, entries),
-        reason=active.reason if active and active.reason != "None" else None,
+        state=state,
+        reason=None if reason == "None" else reason,
         job=active.job if active else next(reversed(ids), None),
         nodes=(active.nodes or None) if active else None,
         attempts=len(attempts),

@@ -255,23 +255,6 @@ def test_one_array_has_one_slurm_section(user: FakeClusterUser) -> None:
     assert user.plan(user.folder / "sweep", sets=("slurm.nodes=2",)).job.config.nodes == 2
 
 
-def test_every_wrong_experiment_is_named(user: FakeClusterUser) -> None:
-    for name, more in (("a", ""), ("b", "train.stps = 3\n"), ("c", "["), ("d", "")):
-        user.write(f"sweep/{name}", steps=ord(name), more=more)
-    with pytest.raises(JobError, match="2 of 4 experiments are wrong: ") as error:
-        user.plan(user.folder / "sweep")
-    said = str(error.value)
-    assert "b.toml" in said
-    assert "c.toml" in said
-    assert "a.toml" not in said
-    assert "\n" not in said
-    for name in "bc":
-        (user.folder / f"sweep/{name}.toml").unlink()
-    with pytest.raises(JobError) as error:
-        user.plan(user.folder / "sweep", sets=("slurm.nodes=3",))
-    assert str(error.value).count("global_batch_size=8") == 2
-
-
 def test_same_experiment_twice_is_refused(user: FakeClusterUser) -> None:
     user.write("sweep/a")
     (user.folder / "sweep" / "b.toml").write_text((user.folder / "sweep" / "a.toml").read_text())

@@ -203,6 +203,13 @@ def test_contradictions_are_refused() -> None:
         make_job(profile=contained, work_dir=Path("/a:b"))
 
 
+def test_argument_of_two_lines_is_refused_in_an_array() -> None:
+    commands = (("data", "build", "two\nlines"),)
+    with pytest.raises(JobError, match="no argument may hold two"):
+        make_job(commands=commands, is_array=True)
+    assert "two\nlines" in render(make_job(commands=commands))
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [

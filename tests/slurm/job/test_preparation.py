@@ -74,7 +74,7 @@ def test_check_that_srun_cannot_start_is_no_health(simulate: Simulate) -> None:
 
 
 def test_signal_ends_a_check_that_lasts(simulate: Simulate) -> None:
-    job = simulate(profile=checked_by("sleep 1000"))
+    job = simulate(profile=checked_by("sleep 1000", 100_000))
     job.start()
     job.wait_until(lambda: bool(job.calls("srun")))
     job.signal_batch(signal.SIGUSR2)

@@ -162,9 +162,13 @@ def test_errors_come_first_the_first_failure_before_its_consequences(user: Statu
         (folder / f"rank-{rank}.log").write_text(text)
     (folder / "exit-1").write_text("1\n")
     (folder / "exit-0").write_text("7\n")
-    os.utime(folder / "exit-1", ns=(1, 1))
+    for name, changed_ns in (("exit-1", 1), ("exit-0", 2)):
+        os.utime(folder / name, ns=(changed_ns, changed_ns))
+    for name, content in (("exit-2", ""), ("exit-x", "1"), ("rank-x.log", "")):
+        (folder / name).write_text(content)  # a full disk, an editor
     shown = user.json("logs", "17_3")
-    assert [error["rank"] for error in shown["errors"]] == [1, 0]
+    assert [error["rank"] for error in shown["errors"]] == [1, 0, 2]
+    assert shown["errors"][2]["exit_code"] is None
     assert shown["errors"][0]["text"].startswith("Traceback")
     assert shown["errors"][1]["exit_code"] == 7
     assert (shown["attempt"], shown["job"], shown["outcome"]) == (2, "17_3", "error")
@@ -275,6 +279,10 @@ def test_lost_job_tells_how_slurm_ended_it(user: StatusUser) -> None:
     assert [task["reason"] for task in tasks[2:5]] == [None] * 3
     (call,) = user.fake.calls("sacct")
     assert "--jobs=17_5" in call
+    user.fake.answer("sacct", stderr="Slurm accounting storage is disabled\n", code=1)
+    user.fake.answer("squeue", "17_5|FAILED|JobLaunchFailure|0:00|N/A|\n")
+    tasks = user.json("status")["submissions"][0]["tasks"]
+    assert tasks[5]["reason"] == "FAILED, JobLaunchFailure"
 
 
 def test_cancel_and_requeue_answer_in_json(user: StatusUser) -> None:
