@@ -24,9 +24,9 @@ def check_number(value: Any) -> Any:
         ValueError: It is none, is not finite, or an integer that no float holds.
     """
     if type(value) not in {int, float} or not math.isfinite(value):
-        raise ValueError("not a finite number")
+        raise ValueError(f"{value!r:.40} is not a finite number")
     if isinstance(value, int) and abs(value) > MOST_EXACT:
-        raise ValueError("an integer beyond 2**53")
+        raise ValueError(f"{value!r:.40} is beyond 2**53")
     return value
 
 
