@@ -1,6 +1,7 @@
 """Power samples logged by another device (a rack PDU, IPMI, a bench meter), and their joules."""
 
 import csv
+import os
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -145,12 +146,13 @@ class SampleFile:
         """
         try:
             with open_regular(self.path) as file:
+                size = file.seek(0, os.SEEK_END) - self._offset
+                if size > MAX_NEW_BYTES:
+                    raise SourceLostError(f"{self.path}: longer than {MAX_NEW_BYTES >> 20} MiB")
                 file.seek(self._offset)
-                new = file.read(MAX_NEW_BYTES + 1)
+                new = file.read(max(size, 0))
         except OSError as error:
             raise SourceLostError(f"{self.path}: {error.strerror or error}") from None
-        if len(new) > MAX_NEW_BYTES:
-            raise SourceLostError(f"{self.path}: longer than {MAX_NEW_BYTES >> 20} MiB")
         complete = new[: new.rfind(b"\n") + 1]
         self._offset += len(complete)
         try:

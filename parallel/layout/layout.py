@@ -12,6 +12,10 @@ RecomputeModule = Literal[
 ]
 
 
+MAX_TIMEOUT_S = 365 * 86_400.0
+"""What waits for ranks takes no longer time."""
+
+
 class Layout(FrozenModel):
     """The `[parallel]` section: how one model is distributed over ranks.
 
@@ -81,6 +85,8 @@ class Layout(FrozenModel):
             raise ValueError("sp=true needs tp >= 2: sequence parallelism shards over tp ranks")
         if self.ends_count_as_layers and self.pp == 1:
             raise ValueError("ends_count_as_layers=true needs pp >= 2: one stage holds all layers")
+        if self.timeout_s > MAX_TIMEOUT_S:
+            raise ValueError(f"timeout_s={self.timeout_s:g} is above a year, {MAX_TIMEOUT_S:g} s")
         self._check_stage_layers()
         self._check_overlap()
         return self
