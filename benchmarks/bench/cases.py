@@ -62,7 +62,8 @@ def run_cases(  # noqa: PLR0913 - what one run of a benchmark needs
     saved = {}
     if out is not None:
         check_results_writable(out)
-        saved = {result_identity(record): record for record in read_results(out)}
+        whole = (record for record in read_results(out) if isinstance(record.get("result"), dict))
+        saved = {result_identity(record): record for record in whole}
     records: list[dict[str, Any]] = [
         {"format": FORMAT, "bench": bench, "case": dict(case.key), "conditions": dict(conditions)}
         for case in cases

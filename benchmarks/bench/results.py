@@ -18,7 +18,8 @@ SAME_CONDITIONS = ("hardware", "packages", "python", "commit")
 
 def result_identity(record: Mapping[str, Any]) -> str:
     """Return a key that two records share if one may stand for the other."""
-    conditions = record.get("conditions") or {}
+    held = record.get("conditions")
+    conditions = held if isinstance(held, Mapping) else {}
     same = {name: conditions.get(name) for name in SAME_CONDITIONS}
     return json.dumps([record.get("bench"), record.get("case"), same], sort_keys=True)
 

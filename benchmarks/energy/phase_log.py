@@ -9,17 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.energy.totals import Totals
+from benchmarks.errors import BenchmarkError
+from data.storage.bounded_json import read_json
+from data.storage.regular_file import read_regular
 
 TOTALS, PHASES = "energy.json", "phases.csv"
+MAX_PHASES_BYTES = 1 << 28
+MAX_UNIX_S = 253_402_300_800.0
+"""The year 10000, which `datetime` does not reach."""
 # Totals on disk are rewritten when older than this: the most that a kill leaves unmetered.
 RENEW_S = 30.0
 
 
 def read_totals(run_dir: Path) -> Totals | None:
-    """Return the totals that an earlier start of this run left; `None` where there are none."""
+    """Return the totals that an earlier start of this run left; `None` where none can be read."""
+    path = run_dir / TOTALS
     try:
-        return Totals.from_state(json.loads((run_dir / TOTALS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+        return Totals.from_state(read_json(path, BenchmarkError, follow_link=False), str(path))
+    except (FileNotFoundError, BenchmarkError):
         return None
 
 
@@ -96,16 +103,25 @@ class PhaseRow:
 def read_phases(run_dir: Path) -> list[PhaseRow]:
     """Return the rows of `phases.csv`; an incomplete last one is skipped."""
     try:
-        text = (run_dir / PHASES).read_text(encoding="utf-8")
+        content = read_regular(run_dir / PHASES, MAX_PHASES_BYTES, follow_link=False)
     except OSError:
         return []
     rows = []
-    for row in csv.DictReader(text.splitlines()):
-        try:
-            rows.append(PhaseRow(float(row["unix_s"]), row["event"], row["value"] or ""))
-        except (KeyError, TypeError, ValueError):
-            break
+    try:
+        for row in csv.DictReader(content.decode("utf-8", "replace").splitlines()):
+            rows.append(_phase_row(row))
+    except (KeyError, TypeError, ValueError, csv.Error):
+        pass  # what comes after a damaged row cannot be placed in time
     return rows
+
+
+def _phase_row(row: Mapping[str, Any]) -> PhaseRow:
+    unix_s, event, value = float(row["unix_s"]), row["event"], row["value"] or ""
+    if not 0 <= unix_s < MAX_UNIX_S or event not in {"start", "phase", "end"}:
+        raise ValueError("no time, or no event")
+    if event == "start":
+        value = str(int(value or 0))
+    return PhaseRow(unix_s, event, value)
 
 
 @dataclass(frozen=True)

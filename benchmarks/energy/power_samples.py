@@ -1,6 +1,7 @@
 """Power samples logged by another device (a rack PDU, IPMI, a bench meter), and their joules."""
 
 import csv
+import os
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,11 +11,15 @@ from statistics import median
 
 from benchmarks.energy.sample_devices import alike, covering
 from benchmarks.energy.source import SourceInfo, SourceLostError, SourceUnavailableError
+from data.storage.regular_file import open_regular
 from moe.config.power_csv import missing_columns
 
 # A logger has stopped if it is silent for both this many of its intervals and this many seconds.
 GAP_INTERVALS = 10
 GAP_S = 10.0
+MAX_NEW_BYTES = 1 << 30
+# The year 3934: what `datetime` holds on both sides of 1970, with room for time zones.
+MAX_UNIX_S = 62_000_000_000.0
 
 
 @dataclass
@@ -148,17 +153,23 @@ class SampleFile:
             SourceLostError: The file went away, or a line is damaged.
         """
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
+                size = file.seek(0, os.SEEK_END) - self._offset
+                if size > MAX_NEW_BYTES:
+                    raise SourceLostError(f"{self.path}: longer than {MAX_NEW_BYTES >> 20} MiB")
                 file.seek(self._offset)
-                new = file.read()
+                new = file.read(max(size, 0))
         except OSError as error:
             raise SourceLostError(f"{self.path}: {error.strerror or error}") from None
         complete = new[: new.rfind(b"\n") + 1]
         self._offset += len(complete)
-        for row in csv.reader(complete.decode("utf-8-sig", "replace").splitlines()):
-            self._line += 1
-            if row:
-                self._add_row(row)
+        try:
+            for row in csv.reader(complete.decode("utf-8-sig", "replace").splitlines()):
+                self._line += 1
+                if row:
+                    self._add_row(row)
+        except csv.Error as error:
+            raise SourceLostError(f"{self.path}: line {self._line + 1}: {error}") from None
         if pair := covering(self.samples.devices):
             raise SourceLostError(
                 f'{self.path}: device "{pair[0]}" covers "{pair[1]}", which would count twice: log'
@@ -180,13 +191,17 @@ class SampleFile:
             self.samples.add(
                 values.get("device", ""), _unix_seconds(values["time"]), float(values["watts"])
             )
-        except (KeyError, ValueError) as error:
-            raise SourceLostError(f"{self.path}: line {self._line}: {error}") from None
+        except (KeyError, OverflowError, ValueError) as error:
+            fault = "a cell is missing" if isinstance(error, KeyError) else f"{error}"[:200]
+            raise SourceLostError(f"{self.path}: line {self._line}: {fault}") from None
 
 
 def _unix_seconds(text: str) -> float:
     try:
-        return float(text)
+        unix_s = float(text)
     except ValueError:
         time = datetime.fromisoformat(text.strip())
-        return time.replace(tzinfo=time.tzinfo or UTC).timestamp()
+        unix_s = time.replace(tzinfo=time.tzinfo or UTC).timestamp()
+    if not -MAX_UNIX_S < unix_s < MAX_UNIX_S:
+        raise ValueError(f"{text[:40]!r} is no time")
+    return unix_s

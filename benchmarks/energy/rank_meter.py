@@ -125,7 +125,9 @@ def _totals_before(context: RankContext, state: Mapping[str, Any] | None) -> Tot
     """Return the totals of earlier starts: the checkpoint's, and what came after it."""
     newest = read_totals(context.run_dir)
     if state or newest:
-        return resume_totals(Totals.from_state(state) if state else Totals(), newest)
+        return resume_totals(
+            Totals.from_state(state, "the checkpoint's meter state") if state else Totals(), newest
+        )
     before = Totals()
     if last_rows(context.run_dir / METRICS, 1):
         before.reasons.append(

@@ -4,9 +4,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pydantic import BaseModel, StrictBool, ValidationError
+
 from benchmarks.energy.machine_load import MachineLoad
 from benchmarks.energy.source import EnergyOrigin
+from benchmarks.errors import BenchmarkError
+from moe.config.explain import explain
+from moe.runs.format import Amount, Count, Number, Text
 from parallel.measurement.measurement import Measurement
+
+
+class PhaseTotal(BaseModel):
+    """Totals of a phase."""
+
+    joules: Number
+    seconds: Number
+    quantisation_joules: Number = 0.0
+
+
+class LoadState(BaseModel):
+    """A `MachineLoad` as files hold it."""
+
+    others_s: Number = 0.0
+    capacity_s: Number = 0.0
+
+
+class TotalsState(BaseModel):
+    """Totals as files hold them; spelled as in those of older runs. Unknown keys are ignored."""
+
+    phases: dict[str, PhaseTotal]
+    reasons: list[Text]
+    starts: Count
+    own_seconds: Amount = 0.0
+    killed: Count = 0
+    closed: StrictBool = True
+    phase_rows: Count = 0
+    quantization_joules: Number | None = None
+    load: LoadState | None = None
 
 
 @dataclass
@@ -32,17 +66,30 @@ class Totals:
     """What other programs took of the run's processors."""
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "Totals":
-        """Continue from the totals of an earlier start (`to_state`)."""
-        phases = {name: dict(total) for name, total in state["phases"].items()}
-        seconds = float(state.get("own_seconds", 0.0))
-        killed = int(state.get("killed", 0)) + (not state.get("closed", True))
+    def from_state(cls, state: Mapping[str, Any], origin: str) -> "Totals":
+        """Continue from the totals of an earlier start (`to_state`), which `origin` held.
+
+        Raises:
+            BenchmarkError: They are damaged.
+        """
+        try:
+            held = TotalsState.model_validate(state)
+        except ValidationError as error:
+            raise BenchmarkError(
+                f"{origin}: {explain(error, TotalsState, by_hand=False)}: restore it"
+            ) from None
         # An older state has only the phases' errors; their sum is the coarser bound.
-        coarser = sum(total["quantisation_joules"] for total in phases.values())
-        quantization = float(state.get("quantization_joules", coarser))
-        starts = int(state["starts"]) + 1
-        load = MachineLoad.from_json(state["load"]) if "load" in state else MachineLoad()
-        return cls(phases, list(state["reasons"]), starts, seconds, killed, quantization, load)
+        coarser = sum(phase.quantisation_joules for phase in held.phases.values())
+        error = held.quantization_joules
+        return cls(
+            {name: phase.model_dump() for name, phase in held.phases.items()},
+            held.reasons,
+            held.starts + 1,
+            held.own_seconds,
+            held.killed + (not held.closed),
+            coarser if error is None else error,
+            MachineLoad() if held.load is None else MachineLoad(**held.load.model_dump()),
+        )
 
     def to_state(self) -> dict[str, Any]:
         """Return JSON values from which `from_state` continues."""

@@ -7,6 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
+from data.storage.regular_file import read_regular
+
+MAX_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -87,21 +90,25 @@ def read_hourly(path: Path) -> HourlyIntensity:
         BenchmarkError: Missing file or column, a damaged row, or times that do not increase.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchmarkError(f"{path}: {error}") from None
+        text = read_regular(path, MAX_BYTES).decode("utf-8-sig")
+        rows = list(csv.DictReader(text.splitlines()))
+    except OSError as error:
+        raise BenchmarkError(f"{path}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BenchmarkError(f"{path}: not CSV in UTF-8: {error}") from None
     times, values = [], []
     for number, row in enumerate(rows, 2):
         try:
             time = datetime.fromisoformat(row["time"])
             value = float(row["gco2e_per_kwh"])
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{value:g} gCO2e/kWh is no intensity")
         except KeyError as error:
             raise BenchmarkError(
                 f"{path}: no column {error}: it needs time and gco2e_per_kwh"
             ) from None
         except (TypeError, ValueError) as error:
-            raise BenchmarkError(f"{path}: line {number}: {error}") from None
+            raise BenchmarkError(f"{path}: line {number}: {f'{error}'[:200]}") from None
         times.append(time.replace(tzinfo=time.tzinfo or UTC))
         values.append(value)
     if len(times) < 2 or any(a >= b for a, b in zip(times, times[1:], strict=False)):

@@ -149,7 +149,7 @@ def _stopped(run_dir: Path) -> TrainingStoppedError:
     """Return how the run ended, as far as its record shows."""
     record = read_record_if_any(run_dir)
     if record.get("status") == "stopped":
-        return TrainingStoppedError.after(record["steps"])
+        return TrainingStoppedError.after(record.get("steps", 0))
     return TrainingStoppedError("stopped by a signal: continue with --resume")
 
 

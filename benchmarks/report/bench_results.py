@@ -1,5 +1,6 @@
 """Results of `moe bench -o FILE` in a report: tables, and the parts of a step's time."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,30 @@ def read_bench_files(paths: Sequence[Path]) -> list[Record]:
         if not path.is_file():
             raise BenchmarkError(f"--bench {path}: no such file: `moe bench ... -o FILE` writes it")
         results = read_results(path)
-        unknown = {str(record.get("bench")) for record in results} - TABLES.keys()
+        unknown = {str(record.get("bench"))[:40] for record in results} - TABLES.keys()
         if not results or unknown:
             what = f"no table for {', '.join(sorted(unknown))}" if unknown else "it holds no result"
             raise BenchmarkError(f"--bench {path}: {what}: there is {', '.join(TABLES)}")
+        for number, record in enumerate(results, 1):
+            _check_shown(record, f"--bench {path}: line {number}")
         records += results
     return records
+
+
+def _check_shown(record: Record, origin: str) -> None:
+    """Show a result once, for nothing: what cannot be shown is damaged.
+
+    Raises:
+        BenchmarkError: It lacks a value, or one is of another kind; names `origin`.
+    """
+    try:
+        json.dumps([bench_content([record]), step_splits([record])], allow_nan=False)
+    except Exception as error:  # as each table, and rich, sees fit
+        fault = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise BenchmarkError(
+            f"{origin}: a damaged result of `moe bench {record['bench']}` ({fault}): measure it"
+            " again"
+        ) from None
 
 
 def bench_content(records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ def _load_rows(run: Run) -> Iterable[Row]:
 def _routing_rows(run: Run) -> list[Row]:
     return [
         {"run": run.run_id, "step": row["step"], "layer": layer,
-         **{s.key: row[s.key][i] for s in STATISTICS if s.key in row}}
+         **{s.key: row[s.key][i] if s.key in row else None for s in STATISTICS}}
         for row in run.routing
         for i, layer in enumerate(row["layers"])
     ]  # fmt: skip

@@ -6,8 +6,11 @@ A FIFO or a device under a file's name would make its reader wait, or read, with
 import errno
 import io
 import os
+import shutil
 import stat
 from pathlib import Path
+
+from data.errors import DataError
 
 MIB = 1 << 20
 
@@ -53,13 +56,38 @@ def read_regular(path: Path, max_bytes: int, *, follow_link: bool = True) -> byt
         OSError: As `open_regular`, or the file is longer.
     """
     with open_regular(path, follow_link=follow_link) as file:
-        # Asked first: a sparse file may be longer than memory.
-        size = os.fstat(file.fileno()).st_size
-        content = b"" if size > max_bytes else file.read(max_bytes + 1)
-    if max(size, len(content)) > max_bytes:
+        # Asked first: a sparse file may be longer than memory. Then, in blocks: `read(n)` takes
+        # memory for n bytes, and the file may grow meanwhile.
+        length, blocks = os.fstat(file.fileno()).st_size, list[bytes]()
+        if length <= max_bytes:
+            length = 0
+            while length <= max_bytes and (block := file.read(MIB)):
+                length += len(block)
+                blocks.append(block)
+    if length > max_bytes:
         limit = f"{max_bytes // MIB} MiB" if max_bytes >= MIB else f"{max_bytes} bytes"
         raise OSError(errno.EFBIG, f"longer than {limit}", str(path))
-    return content
+    return b"".join(blocks)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a regular file, or a folder of such; a link would bring in files from elsewhere.
+
+    Raises:
+        DataError: A part of `source` is a link or no regular file, or cannot be read.
+        OSError: `target` exists or cannot be written.
+    """
+    if source.is_dir() and not source.is_symlink():
+        target.mkdir()
+        for inner in source.iterdir():
+            copy_tree(inner, target / inner.name)
+        return
+    try:
+        file = open_regular(source, follow_link=False)
+    except OSError as error:
+        raise DataError(f"{source}: {error.strerror or error}") from None
+    with file, target.open("xb") as copy:
+        shutil.copyfileobj(file, copy)
 
 
 def _unlike(path: Path, what: str) -> OSError:

@@ -5,7 +5,6 @@ instead of slices. megatron-core tells what each rank will hold, acting as that 
 """
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from data.storage.atomic import write_text
 from data.storage.checksums import file_sha256
 from data.storage.new_directory import new_directory
-from data.storage.regular_file import open_regular
+from data.storage.regular_file import copy_tree
 from moe.checkpoint.directory import STATE, checkpoint_name, read_state, use_checkpoint
 from moe.checkpoint.format import Block, blocks_of, index_of
 from moe.checkpoint.index import (
@@ -169,26 +168,11 @@ def _write(  # noqa: PLR0913
     _check_complete(source, states, {shard.key for _, shards in written for shard in shards})
     for extra in source.iterdir():
         if extra.suffix != ".safetensors" and extra.name != INDEX:
-            _copy(extra, target / extra.name)
+            copy_tree(extra, target / extra.name)
     made = index_of(index.common.values(), written)
     made["files"][STATE] = file_sha256(target / STATE)
     write_index(target, made)
     return len({key for key, *_ in seen})
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file or a folder that lies beside the tensors; a link would bring in others' files."""
-    if source.is_dir() and not source.is_symlink():
-        target.mkdir()
-        for inner in source.iterdir():
-            _copy(inner, target / inner.name)
-        return
-    try:
-        file = open_regular(source, follow_link=False)
-    except OSError as error:
-        raise ConfigError(f"{source}: {error.strerror or error}") from None
-    with file, target.open("xb") as copy:
-        shutil.copyfileobj(file, copy)
 
 
 def _blocks_of_rank(model: ModelConfig, layout: Layout) -> list[Block]:

@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from data.frozen_model import FrozenModel
 
+LARGEST_PRICE = 1e12
+
 
 class EnergyConfig(FrozenModel):
     """The `[energy]` section."""
@@ -19,26 +21,26 @@ class EnergyConfig(FrozenModel):
     power_csv: str | None = None
     """Power samples that a PDU's or IPMI logger is writing, for `csv`: columns `time` (ISO 8601 or
     Unix seconds), `watts` and, where several are summed, `device`."""
-    cpu_watts: float | None = Field(default=None, gt=0)
+    cpu_watts: float | None = Field(default=None, gt=0, le=1e6)
     """Power of the CPU package at full load, W, for `model`. Default: a stated per-core figure."""
-    gpu_watts: float | None = Field(default=None, gt=0)
+    gpu_watts: float | None = Field(default=None, gt=0, le=1e6)
     """Rated power of one GPU, W, for `model`. Default: the data sheet's."""
     gpu_utilisation: float = Field(default=1.0, gt=0, le=1)
     """Share of the rated power that a GPU is taken to draw, for `model`; 1 is an upper bound."""
-    idle_seconds: float = Field(default=2.0, ge=0)
+    idle_seconds: float = Field(default=2.0, ge=0, le=3600)
     """Time before the run in which idle power is measured, s (counters only); 0: not measured."""
     region: str | None = None
     """Grid zone for carbon intensity, for example `FRA`, `US-CA` or `aws:eu-north-1`; `moe carbon
     --zones` lists them."""
-    carbon_intensity: float | None = Field(default=None, ge=0)
+    carbon_intensity: float | None = Field(default=None, ge=0, le=1e6)
     """Your own value in gCO2e per kWh, in place of `region`."""
-    pue: float = Field(default=1.0, ge=1)
+    pue: float = Field(default=1.0, ge=1, le=100)
     """Power usage effectiveness of the facility."""
-    water_litres_per_kwh: float | None = Field(default=None, ge=0)
+    water_litres_per_kwh: float | None = Field(default=None, ge=0, le=1e6)
     """Water used on site and for power generation, litres per kWh."""
-    price_per_device_hour: float | None = Field(default=None, ge=0)
+    price_per_device_hour: float | None = Field(default=None, ge=0, le=LARGEST_PRICE)
     """Money one device costs an hour, in `currency`."""
-    price_per_kwh: float | None = Field(default=None, ge=0)
+    price_per_kwh: float | None = Field(default=None, ge=0, le=LARGEST_PRICE)
     """Money a kWh costs, in `currency`, where power is paid beside the device."""
     currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$")
     """Currency of the prices, ISO 4217."""

@@ -32,7 +32,7 @@ def _fault_text(
     fault: dict[str, Any], kind: type[BaseModel], prefix: tuple[str, ...], by_hand: bool
 ) -> str:
     location = tuple(_one_line(str(part)) for part in fault["loc"])
-    key = ".".join((*prefix, *location)) or "experiment"
+    key = ".".join((*prefix, *location)) or ("experiment" if by_hand else "")
     if fault["type"] == "extra_forbidden":
         later = ": read it with the version of moescale that wrote it"
         return f"unknown key {key}{_nearest(location, kind, prefix) if by_hand else later}"
@@ -40,7 +40,7 @@ def _fault_text(
         return f"{key} is missing"
     message = _one_line(fault["msg"].removeprefix("Value error, "), MAX_MESSAGE)
     if fault["type"] == "value_error":
-        return f"{key}: {message}"
+        return f"{key}: {message}" if key else message
     given = _one_line(repr(fault["input"]))
     return f"{key} = {given}: {message[0].lower()}{message[1:]}"
 

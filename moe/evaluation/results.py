@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.store.manifest import SplitName
+from moe.runs.json_lines import finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,18 +27,22 @@ class Loss:
 
     @property
     def perplexity(self) -> float:
-        """Exponential of the loss."""
-        return math.exp(self.loss)
+        """Exponential of the loss; infinite where no float holds it."""
+        try:
+            return math.exp(self.loss)
+        except OverflowError:
+            return math.inf
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return JSON values; null for what is no number, as with weights that are none."""
+        error = self.standard_error
         return {
             "source": self.source,
             "sequences": self.sequences,
             "tokens": self.tokens,
-            "loss": self.loss,
-            "standard_error": self.standard_error,
-            "perplexity": self.perplexity,
+            "loss": finite(self.loss),
+            "standard_error": None if error is None else finite(error),
+            "perplexity": finite(self.perplexity),
         }
 
 

@@ -24,13 +24,17 @@ def print_evaluation(document: Mapping[str, Any]) -> None:
             row["source"],
             f"{row['sequences']:,}",
             f"{row['tokens']:,}",
-            f"{row['loss']:.4f}{spread}",
-            f"{row['perplexity']:.2f}",
+            f"{_fixed(row['loss'], 4)}{spread}",
+            _fixed(row["perplexity"], 2),
         )
     console = Console()
     console.print(table)
     if document["routing"] is not None:
         console.print(_routing_table(document["routing"]))
+
+
+def _fixed(number: float | None, digits: int) -> str:
+    return "not a number" if number is None else f"{number:.{digits}f}"
 
 
 def print_tasks(document: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data.storage.atomic import atomic_path
+from data.storage.regular_file import open_regular
 from moe.errors import ConfigError, StorageError
 from moe.model.routing_rule import RoutingDecision
 from moe.routing.decision_hooks import decision_hook, routers_of
@@ -63,17 +64,31 @@ class RoutingRecord:
         """
         passes: dict[int, dict[int, Tensor]] = {}
         try:
+            open_regular(path).close()  # the library would wait for a pipe's writer
             with safe_open(path, "pt") as file:
                 about = (file.metadata() or {})["about"]
                 for key in file.keys():  # noqa: SIM118 - not a mapping
                     layer, number = map(int, key.split("."))
-                    passes.setdefault(layer, {})[number] = file.get_tensor(key)
+                    passes.setdefault(layer, {})[number] = _experts(file, key)
+            record = cls(about=about)
+            for layer, by_number in passes.items():
+                record.passes[layer] = [by_number[number] for number in range(len(by_number))]
         except (OSError, SafetensorError, ValueError, KeyError) as error:
-            raise ConfigError(f"{path}: no record of routing decisions: {error}") from None
-        record = cls(about=about)
-        for layer, by_number in passes.items():
-            record.passes[layer] = [by_number[number] for number in sorted(by_number)]
+            fault = f"{error.strerror}" if isinstance(error, OSError) and error.errno else error
+            raise ConfigError(f"{path}: no record of routing decisions: {fault}") from None
         return record
+
+
+def _experts(file: Any, key: str) -> Tensor:
+    """Return a tensor of a record, [T, K].
+
+    Raises:
+        ValueError: It holds something else than experts.
+    """
+    experts: Tensor = file.get_tensor(key)
+    if experts.dtype != torch.int16 or experts.dim() != 2 or (experts < 0).any():
+        raise ValueError(f"tensor {key} holds no experts")
+    return experts
 
 
 @contextmanager
@@ -93,6 +108,8 @@ def replaying(chunks: Sequence[Any], record: RoutingRecord) -> Iterator[None]:
     """
     routers = routers_of(chunks)
     _check_layers([router.layer_number for router in routers], record.passes)
+    for router in routers:
+        _check_experts(router, record.passes[router.layer_number])
     hooks = [router.register_forward_pre_hook(_Replay(record.passes)) for router in routers]
     try:
         yield
@@ -131,6 +148,15 @@ def _shape(passes: Sequence[Tensor], number: int) -> str:
         return f"only {number} passes"
     tokens, experts = passes[number].shape
     return f"{tokens} and {experts}"
+
+
+def _check_experts(router: Any, passes: Sequence[Tensor]) -> None:
+    highest = max((int(experts.max()) for experts in passes if experts.numel()), default=-1)
+    if highest >= router.rule.num_experts:
+        raise ConfigError(
+            f"the routing record has expert {highest} in layer {router.layer_number}, the model"
+            f" only 0 to {router.rule.num_experts - 1}: replay what was recorded"
+        )
 
 
 def _check_layers(layers: list[int], passes: Mapping[int, Any]) -> None:

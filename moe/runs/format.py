@@ -24,14 +24,16 @@ def check_number(value: Any) -> Any:
         ValueError: It is none, is not finite, or an integer that no float holds.
     """
     if type(value) not in {int, float} or not math.isfinite(value):
-        raise ValueError("not a finite number")
-    if isinstance(value, int) and abs(value) > MOST_EXACT:
-        raise ValueError("an integer beyond 2**53")
+        raise ValueError(f"{value!r:.40} is not a finite number")
+    if abs(value) > (MOST_EXACT if isinstance(value, int) else LARGEST):
+        raise ValueError(f"{value!r:.40} is larger than any number of a run")
     return value
 
 
 MOST_EXACT = 1 << 53
 """Above it, not every integer is a float."""
+LARGEST = 1e30
+"""Of floats: what reports make of them, by prices and numbers of devices, stays finite."""
 Count = Annotated[int, Field(strict=True, ge=0, le=1 << 62)]
 Number = Annotated[float, BeforeValidator(check_number)]
 Amount = Annotated[float, BeforeValidator(check_number), Field(ge=0)]

@@ -14,6 +14,8 @@ RecomputeModule = Literal[
 
 STORAGE_TIMEOUT_S = 7200.0
 """Seconds that a checkpoint may take: 7 TB at 1 GB/s."""
+MAX_TIMEOUT_S = 365 * 86_400.0
+"""What waits for ranks takes no longer time."""
 
 
 class Layout(FrozenModel):
@@ -87,6 +89,9 @@ class Layout(FrozenModel):
             raise ValueError("sp=true needs tp >= 2: sequence parallelism shards over tp ranks")
         if self.ends_count_as_layers and self.pp == 1:
             raise ValueError("ends_count_as_layers=true needs pp >= 2: one stage holds all layers")
+        for key in ("timeout_s", "storage_timeout_s"):
+            if (seconds := getattr(self, key)) > MAX_TIMEOUT_S:
+                raise ValueError(f"{key}={seconds:g} is above a year, {MAX_TIMEOUT_S:g} s")
         self._check_stage_layers()
         self._check_overlap()
         return self

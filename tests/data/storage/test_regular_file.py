@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from data.errors import DataError
 from data.storage.checksums import file_sha256
-from data.storage.regular_file import open_regular, read_regular
+from data.storage.regular_file import copy_tree, open_regular, read_regular
 
 
 def test_reads_a_file_and_a_link_to_one(tmp_path: Path) -> None:
@@ -58,3 +59,17 @@ def test_reads_no_more_than_asked_for(tmp_path: Path) -> None:
     os.truncate(tmp_path / "file", 1 << 40)  # sparse
     with pytest.raises(OSError, match="longer than 1 MiB"):
         read_regular(tmp_path / "file", 1 << 20)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link"])
+def test_a_copy_brings_in_no_file_from_elsewhere(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "folder" / "inner" / "file").write_bytes(b"content")
+    copy_tree(tmp_path / "folder", tmp_path / "copy")
+    assert (tmp_path / "copy" / "inner" / "file").read_bytes() == b"content"
+    if kind == "fifo":
+        os.mkfifo(tmp_path / "folder" / "inner" / "other")
+    else:
+        (tmp_path / "folder" / "inner" / "other").symlink_to(tmp_path)
+    with pytest.raises(DataError, match="inner/other: (not a regular file|a symbolic link)"):
+        copy_tree(tmp_path / "folder", tmp_path / "again")

@@ -1,0 +1,94 @@
+"""Result files and tables that somebody else made: one line names the file, or they are shown."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.bench.results import read_results
+from benchmarks.errors import BenchmarkError
+from benchmarks.footprint.start_time import read_hourly
+from benchmarks.report.bench_results import bench_content, read_bench_files, step_splits
+from benchmarks.report.write import write_report
+from data.errors import InputError
+from tests.support.hostile_json import mutations
+from tests.support.synthetic_runs import make_run
+
+KEEPS_FOLDER = settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+SPREAD = {"median": 0.5, "low": 0.4, "high": 0.6}
+RECORD: dict[str, Any] = {
+    "format": 1,
+    "bench": "collectives",
+    "case": {"operation": "all_reduce", "ranks": 2, "bytes": 4096},
+    "conditions": {
+        "hardware": {"name": "AMD EPYC", "ranks": 1},
+        "packages": {"torch": "2.13.0"},
+        "load_average": 0.2,
+        "cores": 2,
+        "commit": {"commit": "3e898e9aa0b1c2d3", "dirty": False},
+    },
+    "result": {"time_s": SPREAD, "bus_bytes_per_s": 1e9},
+}
+
+
+@KEEPS_FOLDER
+@given(mutations(RECORD))
+def test_any_value_of_a_result_is_shown_or_refused(tmp_path: Path, record: Any) -> None:
+    file = tmp_path / "bench.jsonl"
+    file.write_text(json.dumps(record) + "\n")
+    try:
+        records = read_bench_files([file])
+    except InputError as error:
+        assert str(file) in str(error) and len(str(error).splitlines()) == 1
+    else:
+        json.dumps([bench_content(records), step_splits(records)], allow_nan=False)
+
+
+def test_a_damaged_result_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "bench.jsonl"
+    file.write_text(json.dumps(RECORD) + "\n" + json.dumps(RECORD | {"result": {}}) + "\n")
+    with pytest.raises(BenchmarkError, match=r"bench.jsonl: line 2: a damaged result of `moe ben"):
+        read_bench_files([file])
+
+
+def test_a_pipe_of_results_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "bench.jsonl")
+    with pytest.raises(BenchmarkError, match="not a regular file"):
+        read_results(tmp_path / "bench.jsonl")
+
+
+@KEEPS_FOLDER
+@given(st.lists(st.sampled_from(
+    ["2026-01-01T00:00", "2026-01-01T01:00+00:00", "5", "nan", "-1", "1e999", '"', "\r", "x",
+     "0001-01-01T00:00", "9999-12-31T23:00"]), max_size=8))  # fmt: skip
+def test_any_hourly_table_is_read_or_refused(tmp_path: Path, cells: list[str]) -> None:
+    file = tmp_path / "hourly.csv"
+    pairs = zip(cells[::2], cells[1::2], strict=False)
+    file.write_text("time,gco2e_per_kwh\n" + "".join(f"{a},{b}\n" for a, b in pairs))
+    try:
+        hourly = read_hourly(file)
+    except InputError as error:
+        assert str(file) in str(error)
+    else:
+        assert all(value >= 0 for value in hourly.gco2e_per_kwh)
+
+
+def test_runs_that_log_unlike_measures_have_one_table(tmp_path: Path) -> None:
+    """An earlier version logged fewer; null stands where a run has none."""
+    runs = [make_run(tmp_path / name, sparse=True, steps=3) for name in ("a", "b")]
+    rows = [json.loads(line) for line in (runs[1] / "routing.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["drop_rate"]
+    rows[0]["router_z"][0] = None
+    (runs[1] / "routing.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with (runs[0] / "experiment.toml").open("a") as file:
+        file.write("[slurm]\nbegin = 1979-05-27\n[x]\ny = 1979-05-27\n")
+    paths = write_report(runs, tmp_path / "out")
+    header = (paths.figures / "routing.csv").read_text().splitlines()[0]
+    assert header == "run,step,layer,load_entropy,token_entropy,drop_rate,router_z"
