@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 from parallel.measurement.measurement import Measurement
 
@@ -17,11 +17,6 @@ class MachineLoad:
     """Taken by other programs, or by a hypervisor for other machines, s."""
     capacity_s: float = 0.0
     """Processors times wall time, s."""
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, float]) -> Self:
-        """Read what `to_json` returned."""
-        return cls(values["others_s"], values["capacity_s"])
 
     def to_json(self) -> dict[str, float]:
         """Return JSON values, one key for each field."""

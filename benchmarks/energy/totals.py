@@ -80,14 +80,14 @@ class Totals:
             ) from None
         # An older state has only the phases' errors; their sum is the coarser bound.
         coarser = sum(phase.quantisation_joules for phase in held.phases.values())
-        error = held.quantization_joules
+        exact = held.quantization_joules
         return cls(
             {name: phase.model_dump() for name, phase in held.phases.items()},
             held.reasons,
             held.starts + 1,
             held.own_seconds,
             held.killed + (not held.closed),
-            coarser if error is None else error,
+            coarser if exact is None else exact,
             MachineLoad() if held.load is None else MachineLoad(**held.load.model_dump()),
         )
 

@@ -108,7 +108,7 @@ def _resharded(  # noqa: PLR0913, PLR0917
             )
             write_text(made / experiment.name, moved.to_toml())
             if (source / HUB_DIRECTORY).is_dir():
-                shutil.copytree(source / HUB_DIRECTORY, made / HUB_DIRECTORY)
+                copy_tree(source / HUB_DIRECTORY, made / HUB_DIRECTORY)
             target = made / CHECKPOINTS / checkpoint_name(step)
             target.mkdir(parents=True)
         done = _write(checkpoint, target, model, layout, num_ranks, progress)

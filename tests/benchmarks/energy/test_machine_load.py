@@ -38,10 +38,12 @@ def test_others_are_what_is_busy_without_the_ranks(reports: list[Any], share: fl
 
 def test_loads_of_all_starts_are_one() -> None:
     first = MachineLoad().plus([report("a", [0, 1], 20, 10)])
-    both = Totals.from_state(Totals(load=first).to_state()).load.plus([report("a", [0, 1], 10, 10)])
+    both = Totals.from_state(Totals(load=first).to_state(), "state").load.plus(
+        [report("a", [0, 1], 10, 10)]
+    )
     assert both.others.value == pytest.approx(10 / 40)
     older = {"phases": {}, "reasons": [], "starts": 1}
-    assert Totals.from_state(older).load.others.value is None
+    assert Totals.from_state(older, "state").load.others.value is None
 
 
 def test_a_run_records_it(
