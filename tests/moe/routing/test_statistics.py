@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from moe.config.experiment import Experiment
+from moe.config.model import ModelConfig
 from moe.errors import StorageError
+from moe.model.routing_rule import RoutingDecision
+from moe.routing.maps import RoutingMaps
 from moe.routing.replay import RoutingRecord
 from moe.routing.specialization import specialization
 from tests.support.distributed import RankFailedError, run_ranks
@@ -236,3 +239,27 @@ def test_a_record_of_other_layers_is_refused(sources: Path) -> None:
         RankFailedError, match=r"record is of layers \[2\], the model's are \[2, 3, 4\]"
     ):
         run_ranks(1, _replay_elsewhere, make(sources))
+
+
+def test_maps_find_the_source_of_tokens_between_padding() -> None:
+    model = ModelConfig.model_validate(
+        {
+            "num_layers": 1, "hidden_size": 8, "num_heads": 1, "vocab_size": 9, "max_seq_len": 8,
+            "moe": {"num_experts": 4, "top_k": 1, "normalize_top_k": False,
+                    "expert_ffn_hidden_size": 8},
+        }
+    )  # fmt: skip
+    maps = RoutingMaps(model, [], ["letters", "digits"], lambda: torch.tensor([0, 1]))
+    experts = torch.tensor([[2], [0], [2], [3]])
+    # Two sequences lie at each place: the first has three tokens, the second one.
+    maps._add(
+        1,
+        RoutingDecision(
+            logits=torch.zeros(4, 4),
+            experts=experts,
+            weights=torch.ones(4, 1),
+            kept=torch.ones(4, 1, dtype=torch.bool),
+            positions=torch.tensor([0, 1, 2, 4]),
+        ),
+    )
+    assert maps._load[0].tolist() == [[0, 0, 2, 1], [1, 0, 0, 0]]
