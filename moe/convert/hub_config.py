@@ -58,7 +58,7 @@ class HubConfig:
         if alias is not None and self.values.get(alias, self.values[key]) != self.values[key]:
             raise ConfigError(f"{self.origin}: {key} and {alias} mean the same and differ")
         value = self._stated(key)
-        if isinstance(value, bool) or not isinstance(value, int):
+        if _is_flag(value) or not isinstance(value, int):
             raise self._wrong(key, "a whole number")
         if not least <= value <= most:
             raise self._wrong(key, f"a number from {least} to {most}")
@@ -76,7 +76,7 @@ class HubConfig:
     def number(self, key: str) -> float:
         """Return a finite number."""
         value = self._stated(key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if _is_flag(value) or not isinstance(value, (int, float)):
             raise self._wrong(key, "a number")
         if not abs(value) <= LARGEST_SIZE:  # nor is NaN
             raise self._wrong(key, "a number of ordinary size")
@@ -89,7 +89,7 @@ class HubConfig:
     def flag(self, key: str) -> bool:
         """Return true or false; null is false, as it is to transformers."""
         value = self.value(key)
-        if value is not None and not isinstance(value, bool):
+        if value is not None and not _is_flag(value):
             raise self._wrong(key, "true or false")
         return bool(value)
 
@@ -125,7 +125,8 @@ class HubConfig:
         if key not in self.values and key not in self.defaults:
             return
         value = self.value(key)
-        if not any(value == one and type(value) is type(one) for one in allowed):
+        # To Python, 1 is True.
+        if not any(value == one and _is_flag(value) == _is_flag(one) for one in allowed):
             raise ConfigError(f"{self.origin}: {key} = {_shown(value)} cannot be converted: {why}")
 
     def _stated(self, key: str) -> Any:
@@ -136,6 +137,10 @@ class HubConfig:
 
     def _wrong(self, key: str, wanted: str) -> ConfigError:
         return ConfigError(f"{self.origin}: {key} = {_shown(self.value(key))}: wanted {wanted}")
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
 def _shown(value: Any) -> str:

@@ -36,7 +36,7 @@ def rope_model(
     else:
         for stated in (rope, config):
             why = "this family rotates whole heads"
-            stated.only("partial_rotary_factor", None, 1, 1.0, why=why)
+            stated.only("partial_rotary_factor", None, 1, why=why)
     if kind == "default":
         return values
     values |= {
@@ -48,7 +48,7 @@ def rope_model(
         return values | _yarn_model(rope.with_defaults(_YARN_DEFAULTS))
     if scales_softmax:
         why = "with llama3 scaling it changes the softmax alone"
-        rope.only("mscale_all_dim", None, 0, 0.0, why=why)
+        rope.only("mscale_all_dim", None, 0, why=why)
     return values | {
         "low_frequency_factor": rope.number("low_freq_factor"),
         "high_frequency_factor": rope.number("high_freq_factor"),
@@ -131,7 +131,7 @@ def _mscale_of(rope: HubConfig, attention: float, all_dim: float) -> float:
     wanted = attention * _yarn_scale(factor, all_dim)
     if factor > 1:
         return (wanted - 1) / (0.1 * math.log(factor))
-    rope.only("attention_factor", 1, 1.0, why="with factor 1 YaRN here scales by 1")
+    rope.only("attention_factor", 1, why="with factor 1 YaRN here scales by 1")
     return 1.0
 
 

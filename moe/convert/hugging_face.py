@@ -65,7 +65,7 @@ def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None
     """
     source = HubDirectory(directory)
     family = family_of(source.config)
-    model = family.model(source.config, prediction_layers(source))
+    model = family.model(source.config, prediction_layers(source) if family.predicts else 0)
     check_layer_count(source, model)
     mapping = tensor_map(model, family.names)
     check_tensors(source, mapping)

@@ -116,3 +116,12 @@ def test_what_no_family_computes_is_named(changes: dict[str, Any], message: str)
         ConfigError, match=rf"transformers has no such model; the nearest.*{message}"
     ):
         family_for(ModelConfig.model_validate(values))
+
+
+def test_numbers_are_equal_whatever_their_kind_but_true_is_none() -> None:
+    config = HubConfig("x", {"limit": 7, "bias": 0}, {"frequency": True})
+    config.only("limit", 7.0)
+    config.only("absent", 7.0)
+    for key, allowed in (("bias", False), ("frequency", 1), ("limit", 8)):
+        with pytest.raises(ConfigError, match=f"x: {key} = .* cannot be converted"):
+            config.only(key, allowed)
