@@ -15,7 +15,7 @@ import torch
 from data.storage.atomic import write_text
 from data.storage.checksums import file_sha256
 from data.storage.new_directory import new_directory
-from data.storage.regular_file import copy_tree
+from data.tokenization.hub_folder import copy_hub_files
 from moe.checkpoint.directory import STATE, checkpoint_name, read_state, use_checkpoint
 from moe.checkpoint.format import Block, blocks_of, index_of
 from moe.checkpoint.index import (
@@ -108,7 +108,8 @@ def _resharded(  # noqa: PLR0913, PLR0917
             )
             write_text(made / experiment.name, moved.to_toml())
             if (source / HUB_DIRECTORY).is_dir():
-                copy_tree(source / HUB_DIRECTORY, made / HUB_DIRECTORY)
+                (made / HUB_DIRECTORY).mkdir()
+                copy_hub_files(source / HUB_DIRECTORY, made / HUB_DIRECTORY, ("*",))
             target = made / CHECKPOINTS / checkpoint_name(step)
             target.mkdir(parents=True)
         done = _write(checkpoint, target, model, layout, num_ranks, progress)
