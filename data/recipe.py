@@ -118,7 +118,7 @@ def read_recipe(path: Path) -> DataRecipe:
         DataError: It is missing, is not TOML, or breaks a rule; names the key.
     """
     try:
-        values = tomllib.loads(read_regular(path, RECIPE_BYTES).decode())
+        values = tomllib.loads(read_regular(path, RECIPE_BYTES))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
     except RecursionError:
