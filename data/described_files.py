@@ -81,20 +81,17 @@ def refuse_special(path: Path) -> None:
             raise DataError(f"{path}: neither a regular file nor a folder: not opened")
 
 
-def read_regular(path: Path, max_bytes: int = MANIFEST_BYTES) -> bytes:
-    """Read a small file whole, if it is a regular file.
+def read_regular(path: Path, max_bytes: int = MANIFEST_BYTES) -> str:
+    """Read a small text file whole, if it is a regular file.
 
     Raises:
         DataError: It is a FIFO, a device or a folder, or larger than `max_bytes`.
         OSError: It cannot be read.
+        UnicodeDecodeError: It is not UTF-8.
     """
-    # Without waiting: a FIFO that nobody writes to would block in open().
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path}: not a regular file: not read")
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
+    status = path.stat()  # before it is opened: a FIFO that nobody writes to would block
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: not a regular file: not read")
+    if status.st_size > max_bytes:
         raise DataError(f"{path}: larger than {max_bytes:,} bytes: not what it should be")
-    return content
+    return path.read_text(encoding="utf-8")

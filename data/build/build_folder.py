@@ -101,7 +101,7 @@ class BuildFolder:
         file = path / BUILD_STATE_FILE
         try:
             values = parse_json(read_regular(file))
-            text = read_regular(path / TOKENIZER_FILE).decode()
+            text = read_regular(path / TOKENIZER_FILE)
         except OSError as error:
             raise DataError(_not_a_build(path, error.strerror or str(error))) from None
         except ValueError as error:

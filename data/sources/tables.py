@@ -12,7 +12,7 @@ from data.sources.table_files import arrow_batches, map_arrow, open_parquet
 from data.sources.work_units import WorkUnit
 
 BATCH_ROWS = 256
-PAGE_DOCUMENTS = 16
+PAGE_DOCUMENTS = 20
 """A Parquet page, which is decoded whole, may be as large as so many of the largest documents."""
 MAX_EXPANDED_BYTES = 1 << 24
 """Largest batch into which the values of a dictionary are copied; else they stay in it."""

@@ -79,3 +79,26 @@ def test_a_browser_draws_every_plot(browser: Any, store: Store, tmp_path: Path) 
         bars = frame.find_elements(By.CSS_SELECTOR, ".bars .point path")
         assert bars, frame.get_attribute("id")
     assert browser.get_log("browser") == []
+
+
+def test_a_dark_and_narrow_screen(browser: Any, store: Store, tmp_path: Path) -> None:
+    write_page(store.path, store.manifest, tmp_path / "page.html")
+    size = browser.get_window_size()
+    try:
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False},
+        )
+        dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+        browser.get((tmp_path / "page.html").as_uri())
+        wide = "return document.documentElement.scrollWidth"
+        assert browser.execute_script(wide) <= 400
+        body = browser.find_element(By.TAG_NAME, "body")
+        assert "20, 25, 31" in body.value_of_css_property("background-color")
+        label = browser.find_element(By.CSS_SELECTOR, ".plot .xtick text")
+        assert "227, 232, 237" in label.value_of_css_property("fill")
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        browser.set_window_size(size["width"], size["height"])

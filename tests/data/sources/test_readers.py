@@ -168,7 +168,7 @@ def test_suffixes_in_any_case(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ('{"id": 1, "body": "x"}', "no string 'text'; it has id, body: choose one with --text-col"),
-        ('[\n{"text": "x"},\n{"text": "y"}\n]', "an array is not JSON lines"),
+        ('[\n{"text": "x"},\n]', "an array is not JSON lines"),
         ('[{"text": "x"}]', "a list, not an object"),
     ],
 )
