@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.storage.atomic import fsync, write_json, write_text
-from data.storage.bounded_json import read_json
 from data.storage.checksums import file_sha256
-from moe.checkpoint.index import INDEX, verify_files, write_index
+from moe.checkpoint.index import INDEX, read_object, verify_files, write_index
 from moe.checkpoint.state_format import CheckpointState
 from moe.config.experiment import validated
 from moe.errors import ConfigError, StorageError
@@ -190,12 +189,7 @@ def read_state(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
             `needed` is not there.
     """
     file = path / STATE
-    try:
-        values = read_json(file, ConfigError, follow_link=False)
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: missing: give a complete checkpoint") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file}: damaged: not a JSON object")
+    values = read_object(file)
     state = validated(CheckpointState, values, str(file), by_hand=False).values()
     lacking = [key for key in needed if state.get(key) is None]
     if lacking:

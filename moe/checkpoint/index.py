@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from data.storage.atomic import fsync, write_json
-from data.storage.bounded_json import read_json
+from data.storage.bounded_json import MAX_JSON_BYTES, parse_json
 from data.storage.checksums import file_sha256
-from data.storage.regular_file import open_regular
+from data.storage.regular_file import open_regular, read_regular
 from moe.checkpoint.index_format import FORMAT, CheckpointIndex, TensorShard
 from moe.config.experiment import validated
 from moe.errors import ConfigError
@@ -152,18 +152,32 @@ def read_index(directory: Path) -> CheckpointIndex:
         ConfigError: It is missing, damaged, of a newer format, or breaks the format's rules.
     """
     path = directory / INDEX
-    try:
-        index = read_json(path, ConfigError, max_bytes=MAX_INDEX_BYTES, follow_link=False)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: missing: give a complete checkpoint") from None
-    if not isinstance(index, dict):
-        raise ConfigError(f"{path}: damaged: not a JSON object")
+    index = read_object(path, MAX_INDEX_BYTES)
     version = index.get("format")
     if type(version) is not int or version != FORMAT:
         raise ConfigError(f"{path}: format {version!r:.40}, but this version reads {FORMAT}")
     if index.get("checksum", _checksum(index)) != _checksum(index):
         raise ConfigError(f"{path}: missing or damaged: its content does not match its checksum")
     return validated(CheckpointIndex, index, str(path), by_hand=False)
+
+
+def read_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """Return the JSON object in a file of a checkpoint.
+
+    Raises:
+        ConfigError: It is missing, cannot be read, or holds no such object.
+    """
+    fault: object = "not a JSON object"
+    try:
+        values = parse_json(read_regular(path, max_bytes, follow_link=False))
+    except OSError as error:
+        fault = error.strerror or error
+    except ValueError as error:
+        fault = error
+    else:
+        if isinstance(values, dict):
+            return values
+    raise ConfigError(f"{path}: missing or damaged: {fault}")
 
 
 def verify_files(directory: Path) -> None:

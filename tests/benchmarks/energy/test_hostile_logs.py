@@ -83,6 +83,12 @@ def test_a_damaged_phase_log_counts_up_to_the_damage(tmp_path: Path, data: st.Da
         assert len(str(error).splitlines()) == 1
 
 
+@pytest.mark.parametrize("time", ["nan", "-1", "1e300"])
+def test_a_phase_at_no_time_is_not_counted(tmp_path: Path, time: str) -> None:
+    (tmp_path / "phases.csv").write_text(f"unix_s,event,value\n{time},phase,idle\n")
+    assert read_phases(tmp_path) == []
+
+
 CELLS = ("0", "1", "2.5", "-1", "nan", "inf", "1e300", "-1e300", "2026-01-01T00:00:00", "", '"',
          "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "a\r",
          "9" * 200_000)  # fmt: skip
@@ -99,6 +105,7 @@ def test_any_power_log_is_read_or_refused(tmp_path: Path, rows: list[tuple[str, 
         assert len(str(error)) < 600 and str(file) in str(error)
     else:
         assert samples.max_watts >= 0
+        assert -1e11 < samples.newest_s < 1e11
 
 
 def test_a_pipe_or_device_is_no_power_log(tmp_path: Path) -> None:

@@ -82,11 +82,11 @@ def test_any_hourly_table_is_read_or_refused(tmp_path: Path, cells: list[str]) -
 def test_runs_that_log_unlike_measures_have_one_table(tmp_path: Path) -> None:
     """An earlier version logged fewer; null stands where a run has none."""
     runs = [make_run(tmp_path / name, sparse=True, steps=3) for name in ("a", "b")]
-    rows = [json.loads(line) for line in (runs[1] / "routing.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (runs[0] / "routing.jsonl").read_text().splitlines()]
     for row in rows:
         del row["drop_rate"]
     rows[0]["router_z"][0] = None
-    (runs[1] / "routing.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (runs[0] / "routing.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     with (runs[0] / "experiment.toml").open("a") as file:
         file.write("[slurm]\nbegin = 1979-05-27\n[x]\ny = 1979-05-27\n")
     paths = write_report(runs, tmp_path / "out")
