@@ -102,6 +102,9 @@ def test_limits_are_raised_and_module_is_found(
     monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
     check = 'echo "$(ulimit -Sn) $(ulimit -Sc) $(ulimit -Hn)" >"$SEEN.limits"'
     job = simulate(profile=ClusterProfile(modules=("cuda/12.8",), health_check=check))
+    script = job.job_dir / "job.sh"
+    low = 'set -uo pipefail; ulimit -Sn 256; ulimit -Sc "$(ulimit -Hc)"'
+    script.write_text(script.read_text().replace("set -uo pipefail", low, 1))
     job.start()
     assert job.wait() == 0, job.log()
     assert (tmp_path / "seen").read_text() == "cuda/12.8\n"
