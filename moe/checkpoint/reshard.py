@@ -15,6 +15,7 @@ import torch
 from data.storage.atomic import write_text
 from data.storage.checksums import file_sha256
 from data.storage.new_directory import new_directory
+from data.storage.regular_file import copy_tree
 from data.tokenization.hub_folder import copy_hub_files
 from moe.checkpoint.directory import STATE, checkpoint_name, read_state, use_checkpoint
 from moe.checkpoint.format import Block, blocks_of, index_of
