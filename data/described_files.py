@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from data.errors import DataError
+from data.storage.regular_file import read_regular
 
 MANIFEST_BYTES = 256 << 20
 """Largest manifest read; one of a store of 100,000 shards has 20 MB."""
@@ -81,17 +82,11 @@ def refuse_special(path: Path) -> None:
             raise DataError(f"{path}: neither a regular file nor a folder: not opened")
 
 
-def read_regular(path: Path, max_bytes: int = MANIFEST_BYTES) -> str:
+def read_text_file(path: Path, max_bytes: int = MANIFEST_BYTES) -> str:
     """Read a small text file whole, if it is a regular file.
 
     Raises:
-        DataError: It is a FIFO, a device or a folder, or larger than `max_bytes`.
-        OSError: It cannot be read.
+        OSError: It cannot be read, is a FIFO, a device or a folder, or larger than `max_bytes`.
         UnicodeDecodeError: It is not UTF-8.
     """
-    status = path.stat()  # before it is opened: a FIFO that nobody writes to would block
-    if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path}: not a regular file: not read")
-    if status.st_size > max_bytes:
-        raise DataError(f"{path}: larger than {max_bytes:,} bytes: not what it should be")
-    return path.read_text(encoding="utf-8")
+    return read_regular(path, max_bytes).decode()

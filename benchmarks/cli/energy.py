@@ -68,7 +68,7 @@ def _sections(runs: Sequence[Path], power_csv: Path | None, *, keep: bool) -> li
         InputError: No run has energy to show.
     """
     from data.errors import InputError
-    from parallel.measurement.plain_text import printable, printable_values
+    from data.plain_text import printable, printable_values
 
     sections: list[dict[str, Any]] = []
     refusals: list[InputError] = []

@@ -83,7 +83,7 @@ def carbon(  # noqa: PLR0913 - a command's options
     """Show the emissions of runs, under any grid, and what starting later would have saved."""
     from benchmarks.errors import BenchmarkError
     from benchmarks.footprint import tables
-    from parallel.measurement.plain_text import printable, printable_values
+    from data.plain_text import printable, printable_values
 
     if zones:
         rows, notes = tables.zone_rows(), []

@@ -7,7 +7,7 @@ import html
 import re
 from typing import Any
 
-from parallel.measurement.plain_text import printable
+from data.plain_text import printable
 
 # A spreadsheet takes what begins so as a formula, even behind spaces.
 _FORMULA = re.compile(r"\s*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")

@@ -20,10 +20,10 @@ from benchmarks.report.figures import report_figures
 from benchmarks.report.figures_cost import pareto_figures
 from benchmarks.report.figures_experts import expert_figures
 from benchmarks.report.tables import DataTable, report_tables
+from data.plain_text import printable_values
 from data.storage.atomic import atomic_path, write_text
 from moe.runs.reader import read_runs_apart
 from moe.runs.run import Run
-from parallel.measurement.plain_text import printable_values
 
 # Columns of the table of quantities where too many models are compared to have a column each.
 HEADLINE = ("loss", "tokens", "total_parameters", "active_parameters", "training_flops",

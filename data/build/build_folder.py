@@ -13,7 +13,7 @@ from data.build.recipe_tokenizer import make_tokenizer
 from data.build.unit_counts import UnitCounts
 from data.cleaning.decontamination import read_evaluation_ngrams
 from data.cleaning.tally import Tally
-from data.described_files import read_regular
+from data.described_files import read_text_file
 from data.dotted_keys import flatten
 from data.errors import DataError
 from data.frozen_model import FrozenModel
@@ -100,8 +100,8 @@ class BuildFolder:
         """
         file = path / BUILD_STATE_FILE
         try:
-            values = parse_json(read_regular(file))
-            text = read_regular(path / TOKENIZER_FILE)
+            values = parse_json(read_text_file(file))
+            text = read_text_file(path / TOKENIZER_FILE)
         except OSError as error:
             raise DataError(_not_a_build(path, error.strerror or str(error))) from None
         except ValueError as error:

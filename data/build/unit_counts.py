@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeInt, ValidationError
 
 from data.cleaning.tally import Tally
-from data.described_files import read_regular
+from data.described_files import read_text_file
 from data.errors import DataError
 from data.frozen_model import FrozenModel
 from data.storage.atomic import write_text
@@ -46,7 +46,7 @@ class UnitCounts(FrozenModel):
             OSError: It cannot be read.
         """
         try:
-            return cls.model_validate(parse_json(read_regular(path)))
+            return cls.model_validate(parse_json(read_text_file(path)))
         except ValueError as error:
             detail = fault_of(error) if isinstance(error, ValidationError) else error
             raise DataError(f"{path}: damaged ({detail}): remove the build, start again") from None

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.described_files import DescribedFiles, read_regular
+from data.described_files import DescribedFiles, read_text_file
 from data.errors import DataError
 from data.frozen_model import FrozenModel
 from data.loading.row_buffers import RowBuffers
@@ -69,7 +69,7 @@ class PackingInfo(FrozenModel):
         if not path.is_file():
             raise DataError(f"{path}: missing, and data.packing is best_fit: {remedy}")
         try:
-            info = cls.model_validate(parse_json(read_regular(path)))
+            info = cls.model_validate(parse_json(read_text_file(path)))
             found = DescribedFiles(store.path).status(info.index.file).st_size
         except DataError:
             raise

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.described_files import file_inside, read_regular
+from data.described_files import file_inside, read_text_file
 from data.errors import DataError
 from data.names import printable
 from data.recipe import DataRecipe
@@ -151,7 +151,7 @@ def walk_files(root: Path, ignored: Counter[str] | None = None) -> Iterator[Path
 def _saved_names(path: Path, key: str) -> list[str]:
     """Read names from a file that `datasets.save_to_disk` writes beside its data."""
     try:
-        entries = parse_json(read_regular(path))[key]
+        entries = parse_json(read_text_file(path))[key]
         names = [entry if isinstance(entry, str) else entry["filename"] for entry in entries]
     except DataError:
         raise

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from data.described_files import plain_name, read_regular
+from data.described_files import plain_name, read_text_file
 from data.errors import DataError
 from data.frozen_model import FrozenModel
 from data.names import encodable
@@ -167,7 +167,7 @@ class Manifest(FrozenModel):
         """
         path = store / MANIFEST_FILE
         try:
-            values = parse_json(read_regular(path))
+            values = parse_json(read_text_file(path))
             version = values.get("format_version")
             if version != FORMAT_VERSION:
                 raise DataError(
@@ -198,7 +198,7 @@ def fault_of(error: ValidationError) -> str:
 
 def manifest_is_intact(store: Path) -> bool:
     """Check a store's manifest against the hash that it holds."""
-    values = parse_json(read_regular(store / MANIFEST_FILE))
+    values = parse_json(read_text_file(store / MANIFEST_FILE))
     return bool(values.pop(OWN_HASH, None) == _sha256(values))
 
 

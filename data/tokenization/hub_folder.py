@@ -5,12 +5,13 @@ as in Hugging Face's cache (`snapshots/REVISION/NAME` to `blobs/HASH`), to the b
 Code that `auto_map` names is never run, and nobody is asked whether to.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from data.errors import DataError
+from data.storage.bounded_json import MAX_JSON_BYTES, parse_json
+from data.storage.regular_file import read_regular
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
@@ -61,10 +62,10 @@ def hub_json(folder: Path, name: str, remedy: str = "mend it") -> dict[str, Any]
 def _json_object(path: Path) -> dict[str, Any] | None:
     """Return the JSON object of a file; None where it is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_regular(path, MAX_JSON_BYTES))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}: make it readable") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     return values if isinstance(values, dict) else None
 

@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from data.plain_text import printable
 from parallel.measurement.measurement import Measurement
-from parallel.measurement.plain_text import printable
 
 FLOP_BOUND = "an upper bound: the run counted whole rows, not their documents"
 """What limits the FLOPs of some runs recorded before documents were counted."""

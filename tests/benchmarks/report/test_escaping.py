@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from benchmarks.report.escaping import markdown_text, plot_text, spreadsheet_text
 from benchmarks.report.write import ReportPaths, write_report
+from data.plain_text import printable
 from moescale import app
-from parallel.measurement.plain_text import printable
 from tests.support.synthetic_runs import make_run, measurement
 
 NAME = "=cmd|'/C calc'!A0<script>alert(1)</script>[x](javascript:1)`\x1b]0;own\x07\u202e\ud800\n# h"
