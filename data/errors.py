@@ -4,7 +4,7 @@ Three kinds, by exit code; the errors of every room above derive from them. Thei
 files, and are printable whatever bytes those names are made of.
 """
 
-from data.names import encodable
+from data.names import message_text
 
 
 class InputError(ValueError):
@@ -13,7 +13,7 @@ class InputError(ValueError):
     exit_code = 2
 
     def __str__(self) -> str:
-        return encodable(super().__str__())
+        return message_text(super().__str__())
 
 
 class FailedError(RuntimeError):
@@ -22,7 +22,7 @@ class FailedError(RuntimeError):
     exit_code = 1
 
     def __str__(self) -> str:
-        return encodable(super().__str__())
+        return message_text(super().__str__())
 
 
 class StoppedError(RuntimeError):
@@ -31,7 +31,7 @@ class StoppedError(RuntimeError):
     exit_code = 75
 
     def __str__(self) -> str:
-        return encodable(super().__str__())
+        return message_text(super().__str__())
 
 
 class DataError(InputError):

@@ -10,6 +10,9 @@ from typing import Any
 
 # Control characters as well: a name may hold a line break, or move a terminal's cursor.
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 
 
@@ -21,6 +24,11 @@ def printable(name: str | PathLike[str]) -> str:
 def encodable(text: str) -> str:
     """Return a message with such bytes escaped; its line breaks stay."""
     return _SURROGATES.sub(_escaped, text)
+
+
+def message_text(text: str) -> str:
+    """Return a message that no terminal obeys: control and direction characters are escaped."""
+    return _STEERING.sub(_escaped, text)
 
 
 def encodable_values(value: Any) -> Any:

@@ -69,7 +69,7 @@ def read_json(
     try:
         return parse_json(content)
     except ValueError as fault:
-        raise error(f"{path}: damaged, not JSON that can be read: {fault}") from None
+        raise error(f"{path}: not valid JSON: {fault}") from None
 
 
 def read_toml(

@@ -1,5 +1,7 @@
 """Files of a Hugging Face directory, opened only where they are plain files of that directory."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def regular_file(directory: Path, name: str) -> Path:
     except DataError as error:
         raise ConfigError(str(error)) from None
     if path is None:
-        raise ConfigError(f"{directory / name}: no such file")
+        raise ConfigError(f"{directory / name}: {os.strerror(errno.ENOENT)}")
     return path
 
 

@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from data.names import encodable
+
 
 def check_number(value: Any) -> Any:
     """Check that a value of a file is a number that every reader can hold.
@@ -38,7 +40,12 @@ Count = Annotated[int, Field(strict=True, ge=0, le=1 << 62)]
 Number = Annotated[float, BeforeValidator(check_number)]
 Amount = Annotated[float, BeforeValidator(check_number), Field(ge=0)]
 """A number that is never negative."""
-Text = Annotated[str, Field(strict=True, max_length=100_000)]
+Text = Annotated[
+    str,
+    # Half a character is no reason to refuse a run: who shows the text replaces it.
+    BeforeValidator(lambda value: encodable(value) if isinstance(value, str) else value),
+    Field(strict=True, max_length=100_000),
+]
 
 
 class Section(BaseModel):

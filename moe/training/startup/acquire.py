@@ -76,8 +76,8 @@ def acquire_run(
             outcome[0] = _refusal(run_dir, error)
             if run is not None:
                 run.release()
-    group = new_storage_group(experiment.parallel.storage_timeout_s)
-    if group is not None:
+    if engine.world_size > 1:
+        group = new_storage_group(experiment.parallel.storage_timeout_s)
         dist.broadcast_object_list(outcome, group=group)
         dist.destroy_process_group(group)
     refusal, checkpoint = outcome

@@ -81,7 +81,7 @@ def test_a_manifest_that_is_none(content: bytes, store: Path) -> None:
 
 def test_a_manifest_nested_in_its_settings(store: Path) -> None:
     changed(store / "manifest.json", lambda v: v.update(settings=json.loads("[" * 90 + "]" * 90)))
-    assert "damaged (nested too deeply)" in one_line(Manifest.read, store)
+    assert "damaged (nested deeper than 64 levels)" in one_line(Manifest.read, store)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "text/train-00000.arrow", "tokenizer.json"])

@@ -29,7 +29,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
 
 def refused(folder: Path) -> str:
     """Return the one line with which a folder is refused."""
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(InputError) as caught:
         from_hub(folder, folder.with_name("out"))
     line = str(caught.value)
     assert "\n" not in line and len(line) < 1000
@@ -47,8 +47,11 @@ def hub(tmp_path: Path) -> Path:
     [
         ("[]", "wanted a JSON object, found a list"),
         ("null", "wanted a JSON object"),
-        (DEEP, "nested deeper than 32 levels"),
-        (f'{{"weight_map": {"[" * 40 + "]" * 40}}}', "nested deeper than 32 levels"),
+        (DEEP, "not valid JSON: nested deeper than 64 levels"),
+        (
+            f'{{"weight_map": {"[" * 70 + "]" * 70}}}',
+            "not valid JSON: nested deeper than 64 levels",
+        ),
         ("{" * 9, "not valid JSON"),
         (f'{{"a": {"1" * 5000}}}', "not valid JSON"),
     ],
@@ -71,9 +74,9 @@ def test_files_that_are_no_objects(name: str, text: str, message: str, hub: Path
         ({"weight_map": {"a": "../secret.safetensors"}}, "'../secret.safetensors' is no plain"),
         ({"weight_map": {"a": "/etc/passwd"}}, "'/etc/passwd' is no plain file name"),
         ({"weight_map": {"a": ".."}}, "'..' is no plain file name"),
-        ({"weight_map": {"a": "link.safetensors"}}, "outside its folder"),
+        ({"weight_map": {"a": "link.safetensors"}}, "leads out of its folder"),
         ({"weight_map": {"a": "pipe.safetensors"}}, "not a regular file"),
-        ({"weight_map": {"a": "zero.safetensors"}}, "outside its folder"),
+        ({"weight_map": {"a": "zero.safetensors"}}, "leads out of its folder"),
         ({"weight_map": {"a": "circle.safetensors"}}, "circle.safetensors: "),
     ],
 )
@@ -96,7 +99,7 @@ def test_pipes_and_links_outside_are_not_opened(name: str, hub: Path) -> None:
     assert f"{name}: not a regular file" in refused(hub)
     (hub / name).unlink()
     (hub / name).symlink_to("/etc/hostname")
-    assert f"{name}: a link to /etc/hostname, outside its folder" in refused(hub)
+    assert f"{name}: a link that leads out of its folder, to /etc/hostname" in refused(hub)
 
 
 def test_a_snapshot_of_the_download_cache_converts(hub: Path, tmp_path: Path) -> None:
@@ -128,9 +131,9 @@ def test_a_folder_where_a_small_file_would_be_is_left(hub: Path, tmp_path: Path)
         ({"num_hidden_layers": True}, "num_hidden_layers = True: wanted a whole number"),
         ({"num_attention_heads": 10**9}, "num_heads = 1000000000: input should be less than"),
         ({"num_local_experts": 10**9}, "num_experts = 1000000000: input should be less than"),
-        ({"vocab_size": 10**400}, "vocab_size = 1000"),
-        ({"rms_norm_eps": float("nan")}, "rms_norm_eps = nan: wanted a number of ordinary size"),
-        ({"rope_theta": float("inf")}, "rope_theta = inf: wanted a number of ordinary size"),
+        ({"vocab_size": 10**400}, "vocab_size is an integer of more than 128 bits"),
+        ({"rms_norm_eps": float("nan")}, "NaN is not a JSON number"),
+        ({"rope_theta": float("inf")}, "Infinity is not a JSON number"),
         ({"rope_scaling": "yarn"}, "rope_scaling = 'yarn': wanted an object"),
         ({"rope_scaling": {"full_attention": {"factor": 2.0}}}, "one for all layers"),
         ({"rope_scaling": {"rope_type": ["yarn"]}}, "rope_type = ['yarn']: wanted a string"),

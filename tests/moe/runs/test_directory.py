@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from moe.runs.directory import RunDirectory
 from moe.runs.record import new_record, read_record_if_any
 from moe.training.startup.acquire import acquired_run
 
+WATCHDOG: Any = SimpleNamespace(storage=lambda _: nullcontext())
 EXPERIMENT: Any = SimpleNamespace(name="a", content_hash="0123abcd")
 
 
@@ -46,7 +48,7 @@ def test_a_run_that_failed_before_its_first_step_leaves_the_directory_free(tmp_p
     engine: Any = SimpleNamespace(is_main=True, world_size=1)
     with (
         pytest.raises(ValueError, match="no"),
-        acquired_run(tmp_path, experiment(), engine, False, None),
+        acquired_run(tmp_path, experiment(), engine, WATCHDOG, False, None),
     ):
         raise ValueError("no\nmeter")
     record = read_record_if_any(tmp_path)
@@ -72,7 +74,7 @@ def test_a_stop_is_no_failure(tmp_path: Path) -> None:
     engine: Any = SimpleNamespace(is_main=True, world_size=1)
     with (
         pytest.raises(TrainingStoppedError),
-        acquired_run(tmp_path, experiment(), engine, False, None),
+        acquired_run(tmp_path, experiment(), engine, WATCHDOG, False, None),
     ):
         raise TrainingStoppedError.after(3)
     record = read_record_if_any(tmp_path)

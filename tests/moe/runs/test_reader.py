@@ -92,7 +92,7 @@ def test_a_step_logged_twice_counts_once_the_later(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("record.json", "{", "damaged, not JSON"),
+        ("record.json", "{", "not valid JSON"),
         ("record.json", '{"format": 7}', "format 7 is not 1"),
         ("record.json", "[]", "format 'list' is not 1"),
         ("record.json", '{"format": 1, "ledger": {"total_parameters": 1}}', "active_parameters"),
