@@ -81,7 +81,7 @@ class Tokenizer:
         """
         try:
             return self._encode_batch(texts)
-        except (UnicodeEncodeError, TypeError):  # the tokenizers library's TypeError
+        except (UnicodeEncodeError, DataError):
             for number, text in enumerate(texts, 1):
                 check_text(text, f"text {number}")
             raise

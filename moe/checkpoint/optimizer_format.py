@@ -56,26 +56,37 @@ class TorchOptimizer(BaseModel):
 
     param_groups: list[ParameterGroup]
 
+
+class OptimizerState(BaseModel):
+    """One of megatron-core's optimizers; empty where its rank has no parameters of that kind."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    optimizer: TorchOptimizer | None = None
+    """Of those that keep parameters of their own: distributed, or in 16 bits."""
+    param_groups: list[ParameterGroup] | None = None
+    """Of the plain one in FP32."""
+    param_state_sharding_type: Literal["fully_reshardable"] | None = None
+    """Of the distributed optimizer."""
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        steps = {group.step for group in self.param_groups}
+        groups = self.param_groups if self.optimizer is None else self.optimizer.param_groups
+        if groups is None:
+            if self.model_fields_set:
+                raise ValueError("neither optimizer nor param_groups")
+            return self
+        steps = {group.step for group in groups}
+        if self.param_state_sharding_type is None:
+            steps -= {None}  # a group without parameters may have none
         if len(steps) > 1:
             raise ValueError("param_groups are of unlike steps")
         return self
 
 
-class OptimizerState(BaseModel):
-    """One of megatron-core's optimizers."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    optimizer: TorchOptimizer
-    param_state_sharding_type: Literal["fully_reshardable"] | None = None
-    """Of the distributed optimizer."""
-
-
 def _kind(value: Any) -> str:
-    return "one" if isinstance(value, dict) and "optimizer" in value else "chained"
+    is_chained = isinstance(value, dict) and bool(value) and all(str(k).isdigit() for k in value)
+    return "chained" if is_chained else "one"
 
 
 _NumberText = Annotated[str, Field(pattern=r"^[0-9]{1,4}$")]

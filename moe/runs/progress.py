@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from data.storage.bounded_json import read_json
 from moe.errors import ConfigError
-from moe.runs.files import METRICS
+from moe.runs.files import METRICS, RECORD
 from moe.runs.json_lines import Row, last_rows, read_rows
-from moe.runs.record import Record, read_record_if_any
 
 RECENT_ROWS = 20
 """Rows over which the step time is a median."""
@@ -64,9 +64,9 @@ def read_status(run_dir: Path) -> str | None:
     return _text(_readable_record(run_dir).get("status"))
 
 
-def _readable_record(run_dir: Path) -> Record:
+def _readable_record(run_dir: Path) -> Mapping[str, Any]:
     try:
-        return read_record_if_any(run_dir)
+        return _table(read_json(run_dir / RECORD, ConfigError, follow_link=False))
     except (ConfigError, OSError):
         return {}
 

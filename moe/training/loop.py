@@ -83,8 +83,7 @@ class TrainingLoop:
         if ends_here or _is_due(train.log_interval, totals.step):
             self.progress.row(self.log.write_row(totals, result))
         if result.save_refused:
-            with self.watchdog.storage(f"waiting for storage after step {totals.step}"):
-                self.saver.wait()
+            self._wait_for_save("waiting for storage")
         return totals, result.stop
 
     def _evaluate(self, totals: RunTotals) -> float | None:
@@ -104,11 +103,15 @@ class TrainingLoop:
             **self.trainer.state(),
             "observers": self.callbacks.states(),
         }
-        with self.watchdog.storage(f"saving the checkpoint of step {totals.step}"):
-            self.saver.save(totals.step, state)
-            if is_last:
-                self.saver.wait(may_fail=False)
+        self._wait_for_save("waiting for the checkpoint before")
+        self.saver.save(totals.step, state)
+        if is_last:
+            self._wait_for_save("waiting for the last checkpoint", may_fail=False)
         self._enter("train", totals)
+
+    def _wait_for_save(self, activity: str, *, may_fail: bool | None = None) -> None:
+        with self.watchdog.storage(activity):
+            self.saver.wait(may_fail=may_fail)
 
     def _enter(self, phase: Phase, totals: RunTotals) -> None:
         self.watchdog.beat(f"phase {phase} after step {totals.step}")

@@ -32,7 +32,7 @@ class StepResult:
     learning_rate: float
     stop: bool
     """Whether some rank was asked to stop."""
-    save_refused: bool
+    save_refused: bool = False
     """Whether storage refuses the newest checkpoint."""
     rejection: StepRejection | None = None
     """Why no update was made; None: it was."""

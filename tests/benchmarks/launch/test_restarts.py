@@ -30,6 +30,7 @@ store = "{store}"
 [parallel]
 ep = 2
 timeout_s = {timeout_s}
+storage_timeout_s = {timeout_s}
 [train]
 steps = {steps}
 seq_len = 32

@@ -70,7 +70,7 @@ def test_evaluation_files_with_odd_json(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     if content.startswith(b"["):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=r"e\.jsonl: evaluation file: nested too deeply"):
+        with pytest.raises(DataError, match=r"e\.jsonl: evaluation file: bad_json: nested"):
             read_evaluation_ngrams((path,))
     else:
         path.write_bytes(content % FRENCH.encode())

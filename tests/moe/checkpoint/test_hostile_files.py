@@ -24,7 +24,8 @@ KEEPS_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixtu
 FILE = "rank-00000.safetensors"
 GROUP = {"lr": 1e-3, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "wd_mult": 1.0,
          "lr_mult": 1.0, "step": 3, "is_expert_parallel": False, "min_lr": None}  # fmt: skip
-COMMON = {"optimizer": {"0": {"optimizer": {"param_groups": [GROUP, GROUP]}}}}
+DISTRIBUTED = {"param_state_sharding_type": "fully_reshardable"}
+COMMON = {"optimizer": {"0": {"optimizer": {"param_groups": [GROUP, GROUP]}, **DISTRIBUTED}}}
 PART_SHAPE = [2, 3]
 STATE_VALUES: dict[str, Any] = {
     "step": 3,

@@ -45,14 +45,15 @@ def test_consequence_of_slurm_s_own_requeue_is_no_error(simulate: Simulate) -> N
 def test_other_signals_to_the_whole_job_stop_it_too(
     simulate: Simulate, number: signal.Signals
 ) -> None:
-    """`scancel --full` with them ends ranks that do not know them: what is lost is told."""
+    """`scancel --full` with them; ranks that were ended before they saved are told."""
     job = simulate()
     job.start(hold_at=5)
     job.signal_all(number)
     job.wait()
     assert job.outcomes() == ["preempted"], job.log()
     assert job.state()["Restarts"] == 1
-    assert "steps since the last one are trained again" in job.log()
+    if number == signal.SIGUSR1:  # at SIGINT ranks save, if srun leaves them the time
+        assert "steps since the last one are trained again" in job.log()
 
 
 def test_rank_0_is_found_once_slurm_answers(simulate: Simulate) -> None:
