@@ -1,7 +1,9 @@
 """Models at random to Hugging Face and back: the same model, and the same to transformers."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -10,10 +12,14 @@ from pydantic import ValidationError
 from moe.config.model import ModelConfig
 from moe.convert.family import functional_config, model_differences
 from moe.convert.hub_config import HubConfig
+from moe.convert.hugging_face import from_hub
 from moe.convert.registry import FAMILIES, family_for
 from moe.errors import ConfigError
 from tests.moe.convert.test_class_defaults import config_class, written
-from tests.support.hf_reference_models import MODELS
+from tests.moe.convert.test_same_logits import loaded_logits, tokens
+from tests.support.distributed import run_ranks
+from tests.support.hf_rank_jobs import all_logits
+from tests.support.hf_reference_models import MODELS, make_model
 
 pytestmark = pytest.mark.needs("hub")
 
@@ -68,32 +74,68 @@ def changed(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+EXAMPLES = 20
+
+
+def drawn(kind: str, changes: dict[str, Any]) -> tuple[ModelConfig, dict[str, Any]] | None:
+    """Return a family's model with keys changed, and its `config.json`; None: it takes no such."""
+    table = FAMILIES[kind].model(HubConfig(kind, written(kind))).model_dump()
+    try:
+        model = ModelConfig.model_validate(changed(table, changes))
+    except ValidationError:
+        assume(False)
+    try:
+        return model, family_for(model, kind)[1]
+    except ConfigError as error:
+        assert kind in str(error) and "\n" not in str(error)
+        return None
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_family_that_takes_a_model_says_the_same_to_transformers(kind: str) -> None:
-    family = FAMILIES[kind]
-    table = family.model(HubConfig(kind, written(kind))).model_dump()
     taken = 0
 
     @settings(max_examples=EXAMPLES, deadline=None, database=None)
     @given(CHANGES)
     def check(changes: dict[str, Any]) -> None:
         nonlocal taken
-        try:
-            model = ModelConfig.model_validate(changed(table, changes))
-        except ValidationError:
-            assume(False)
-        try:
-            _, values = family_for(model, kind)
-        except ConfigError as error:
-            assert kind in str(error) and "\n" not in str(error)
+        if (pair := drawn(kind, changes)) is None:
             return
         taken += 1
+        model, values = pair
         for theirs in (values, config_class(kind)(**values).to_dict()):
-            back = functional_config(family.model(HubConfig(kind, theirs)))
+            back = functional_config(FAMILIES[kind].model(HubConfig(kind, theirs)))
             assert model_differences(functional_config(model), back) == []
 
     check()
     assert taken > 0
 
 
-EXAMPLES = 20
+def most_changed(kind: str) -> dict[str, Any]:
+    """Return the `config.json` of a family's model with the most keys changed."""
+    taken: list[tuple[int, dict[str, Any]]] = []
+
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True)
+    @given(CHANGES)
+    def draw(changes: dict[str, Any]) -> None:
+        if pair := drawn(kind, changes):
+            number = sum(len(v) if isinstance(v, dict) else 1 for v in changes.values())
+            taken.append((number, pair[1]))
+
+    draw()
+    return max(taken, key=lambda pair: pair[0])[1]
+
+
+@pytest.mark.engine
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_models_at_random_have_the_logits_of_transformers(tmp_path: Path) -> None:
+    theirs, checkpoints = {}, {}
+    for kind in MODELS:
+        hub, checkpoints[kind] = tmp_path / f"{kind}-hub", tmp_path / kind
+        make_model(kind, hub, **most_changed(kind))
+        theirs[kind] = loaded_logits(hub)
+        from_hub(hub, checkpoints[kind])
+    ours = run_ranks(1, all_logits, checkpoints, {}, tokens())[0]
+    for kind, logits in theirs.items():
+        limit = 1e-5 * max(1.0, np.abs(logits).max())
+        assert np.abs(ours[kind] - logits).max() < limit, kind
