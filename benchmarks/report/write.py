@@ -21,7 +21,7 @@ from benchmarks.report.figures_cost import pareto_figures
 from benchmarks.report.figures_experts import expert_figures
 from benchmarks.report.tables import DataTable, report_tables
 from data.plain_text import printable_values
-from data.storage.atomic import atomic_path, write_text
+from data.storage.atomic import atomic_file, write_text
 from moe.runs.reader import read_runs_apart
 from moe.runs.run import Run
 
@@ -168,5 +168,5 @@ def _write_table(path: Path, table: DataTable) -> None:
         twin.unlink(missing_ok=True)
         return
     write_text(path, table.to_csv())
-    with atomic_path(twin) as temporary:
-        parquet.write_table(pa.Table.from_pylist(table.rows), temporary)
+    with atomic_file(twin) as file:  # a path that is not UTF-8 is none to pyarrow
+        parquet.write_table(pa.Table.from_pylist(table.rows), file)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,13 @@ def test_markdown_text(value: object, shown: str) -> None:
 
 def test_plots_take_no_tags_and_no_templates() -> None:
     assert plot_text("<b>%{x}") == "&lt;b&gt;%&#123;x}"
+
+
+def test_a_report_lies_below_any_name_of_the_file_system(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    runs = [str(make_run(folder / name, sparse=name == "a", steps=4)) for name in "ab"]
+    done = CliRunner().invoke(app, ["report", *runs, "-o", str(folder / "out")])
+    assert done.exit_code == 0, done.output
+    assert list((folder / "out/figures").glob("*.parquet"))
+    assert json.loads((folder / "out/report.json").read_text())["title"] == "a and b"
