@@ -21,6 +21,7 @@ def encode_example(template: ChatTemplate, example: Example) -> list[EncodedConv
     shared = 0
     if example.kind == "pairs":
         shared = _shared_turns(conversations)
+    _refuse_silence(conversations[0], shared)  # a rejected answer may be empty
     return [_encode(template, messages, example, shared) for messages in conversations]
 
 
@@ -52,6 +53,19 @@ def _shared_turns(conversations: Sequence[Sequence[Message]]) -> int:
     if len(following) == 2 and any(message["role"] != ASSISTANT for message in following):
         raise ExampleError("different_prompts", "chosen and rejected answer other conversations")
     return shared
+
+
+def _refuse_silence(messages: Sequence[Message], shared: int) -> None:
+    """Refuse answers from `shared` on that are to be learned and say nothing.
+
+    Raises:
+        ExampleError: One is empty: a model would learn to end at once.
+    """
+    for index in sorted(learned_answers(messages)):
+        message = messages[index]
+        said = (message.get(key) for key in ("tool_calls", "function_call", "reasoning_content"))
+        if index >= shared and not message.get("content", "").strip() and not any(said):
+            raise ExampleError("empty_answer", f"message {index + 1} is an answer without text")
 
 
 def _encode(

@@ -49,6 +49,8 @@ def test_marks_of_a_template_know_their_messages() -> None:
         (two_answers(train="no"), "bad_message"),
         ({"messages": [TWO_ANSWERS[0], TWO_ANSWERS[1] | {"weight": 0}]}, "no_answer"),
         ({"messages": turns(("user", "q"))}, "no_answer"),
+        ({"messages": turns(("user", "q"), ("assistant", " "))}, "empty_answer"),
+        ({"prompt": "q", "chosen": "", "rejected": "no"}, "empty_answer"),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"},
                                                        {"type": "image", "url": "b"}]},
