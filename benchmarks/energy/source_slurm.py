@@ -6,12 +6,9 @@ import subprocess
 from collections.abc import Callable, Mapping
 
 from benchmarks.energy.source import SourceInfo, SourceLostError, SourceUnavailableError
+from parallel.measurement.slurm_values import known_joules
 
 RunCommand = Callable[[list[str]], str]
-# SLURM's INFINITE and NO_VAL, in 32 and 64 bits (slurm.h).
-INFINITE, NO_VAL, INFINITE64, NO_VAL64 = 2**32 - 1, 2**32 - 2, 2**64 - 1, 2**64 - 2
-# No step draws so much: a sum in which some node's number was NO_VAL64, as text or as a float.
-IMPOSSIBLE_JOULES = 2.0**63
 # AcctGatherNodeFreq where the cluster does not set it.
 DEFAULT_PERIOD_S = 30.0
 
@@ -63,7 +60,7 @@ class SlurmSource:
         """
         arguments = ["--noheader", "--parsable2", "--format=ConsumedEnergyRaw"]
         text = self._run(["sstat", *arguments, f"--jobs={self._step}"]).strip()
-        joules = consumed_joules(text)
+        joules = known_joules(text)
         if joules is None:
             raise SourceLostError(f"sstat gives no energy for {self._step} ({text or 'nothing'!r})")
         if joules < self._newest_joules:
@@ -73,21 +70,6 @@ class SlurmSource:
             )
         self._newest_joules = joules
         return joules
-
-
-def consumed_joules(text: str) -> float | None:
-    """Return a `ConsumedEnergyRaw` in J; `None` where it says that nothing is known.
-
-    0 is no measurement either: it stands for a node that gathers none. A sum over nodes of which
-    some gave NO_VAL is unknown as a whole.
-    """
-    if not (text.isascii() and text.isdecimal()):
-        return None
-    count = int(text)
-    unknown_in_all = any(count % value == 0 for value in (NO_VAL, INFINITE))
-    if unknown_in_all or float(count) >= IMPOSSIBLE_JOULES:
-        return None
-    return float(count)
 
 
 def _setting(text: str, name: str) -> str | None:

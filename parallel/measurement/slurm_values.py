@@ -18,7 +18,10 @@ def known_number(text: str) -> int | None:
 def known_joules(text: str) -> float | None:
     """Return `ConsumedEnergyRaw`, J; None where it is not known.
 
-    0 is not known either: SLURM prints it where nothing meters the node.
+    0 is not known either: SLURM prints it where nothing meters the node. Nor is a multiple of a
+    32-bit NO_VAL: the sum over nodes none of which has a number.
     """
     number = known_number(text)
-    return float(number) if number else None
+    if not number or any(number % value == 0 for value in (2**32 - 2, 2**32 - 1)):
+        return None
+    return float(number)

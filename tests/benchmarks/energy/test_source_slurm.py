@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
-from benchmarks.energy.source_slurm import SlurmSource, consumed_joules
+from benchmarks.energy.source_slurm import SlurmSource
 
 CONFIG = "AcctGatherEnergyType    = acct_gather_energy/{plugin}\nAcctGatherNodeFreq      = 10 sec\n"
 
@@ -35,22 +35,3 @@ def test_slurm_that_gathers_none_is_said() -> None:
         SlurmSource({"SLURM_JOB_ID": "17"}, FakeSlurm("none"))
     with pytest.raises(SourceUnavailableError, match="no SLURM job"):
         SlurmSource({}, FakeSlurm())
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "0", "n/a", "1.5M", "-1", "\u0661",
-        "4294967294", "4294967295",  # NO_VAL, INFINITE
-        "8589934588",  # two nodes of NO_VAL
-        "18446744073709551614", "18446744073709551615",  # the same in 64 bits
-        "18446744073710551614",  # NO_VAL64 and a node of 1 MJ
-    ],
-)  # fmt: skip
-def test_what_stands_for_nothing_known_is_no_joules(text: str) -> None:
-    assert consumed_joules(text) is None
-
-
-def test_a_large_job_is_known() -> None:
-    assert consumed_joules("4294967293") == 4294967293
-    assert consumed_joules("3600000000000") == 3.6e12

@@ -27,7 +27,6 @@ MOE = MODELS["linear_bias"]["moe"] | {"expert_ffn_hidden_size": 16}
 MODEL = MODELS["linear_bias"] | OPTIONS | {"moe": MOE}
 BF16 = {"dtype": "bf16"}
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
-    "one": (1, {}),
     "plain": (1, {"distributed_optimizer": False}),
     "plain_bf16": (1, {"distributed_optimizer": False, "precision": BF16}),
     "ep2_bf16": (2, {"ep": 2, "precision": BF16}),
@@ -125,7 +124,7 @@ def test_only_matrices_are_decayed(name: str, store: Path) -> None:
     _assert_only_matrices(run_ranks(num_ranks, _decay_of_first_step, experiment))
 
 
-@pytest.mark.parametrize("name", ["one", "plain", "plain_bf16", "ep2_bf16"])
+@pytest.mark.parametrize("name", ["plain", "plain_bf16", "ep2_bf16"])
 def test_older_checkpoints_are_decayed_alike(name: str, store: Path, tmp_path: Path) -> None:
     """Whatever rates and groups a checkpoint's optimizer has, the next step decays matrices."""
     num_ranks, experiment = _case(name, store)
