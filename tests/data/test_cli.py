@@ -235,7 +235,7 @@ def test_files_of_a_store_that_cannot_be_read_are_named(
         with pytest.raises(DataError, match=r"train-00000\.arrow: Read-only") as caught:
             moe_data("verify", store)
     assert "tokenizer.json: Read-only" in str(caught.value)
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr("data.described_files.read_regular", refuse)
     with pytest.raises(DataError, match=r"manifest\.json: Read-only .*: make it readable"):
         moe_data("inspect", store)
 
