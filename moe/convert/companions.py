@@ -28,12 +28,12 @@ from data.tokenization.hub_folder import (
 from data.tokenization.info import TOKENIZER_FILE
 from moe.config.locating import EXPERIMENT_FILE, hub_folder, model_file, tokenizer_file
 from moe.config.model import ModelConfig
+from moe.convert.hub_files import CONFIG, INDEX
 from moe.convert.token_ids import TokenIds, special_tokens, stated_ids, token_ids
 from moe.evaluation.text_interface import TextInterface, text_interface_of
 
 KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
 """Small files stored with a model: tokenizer, chat template, generation defaults."""
-INDEX_FILE = "model.safetensors.index.json"
 PLAIN_CLASS = "PreTrainedTokenizerFast"
 """The class that, in every transformers, does as `tokenizer.json` says."""
 NO_LIMIT = 10**15
@@ -65,7 +65,7 @@ class Companions:
         """Write all files but `config.json` into `target`; returns what they lack, a line each."""
         if self.folder is not None:
             copy_hub_files(self.folder, target, KEPT)
-            (target / "config.json").unlink(missing_ok=True)
+            (target / CONFIG).unlink(missing_ok=True)
         if self.language is None:
             return self._why_no_tokenizer(target)
         generation = self._original(GENERATION_FILE) | self.token_ids
@@ -164,7 +164,7 @@ def keep_small_files(source: Path, target: Path) -> None:
     """Keep what came with a Hugging Face model."""
     target.mkdir()
     copy_hub_files(source, target, KEPT)
-    (target / INDEX_FILE).unlink(missing_ok=True)
+    (target / INDEX).unlink(missing_ok=True)
 
 
 def _with_tokens(settings: dict[str, Any], tokens: dict[str, str | None]) -> dict[str, Any]:
