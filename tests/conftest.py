@@ -20,9 +20,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # A script that starts the tests with `&` ignores interrupts, and so would what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A slow machine is not a failure: no test may depend on the clock.
-settings.register_profile("no_deadline", deadline=None)
-settings.load_profile("no_deadline")
+# A slow machine is not a failure: no test may depend on the clock. Nor on chance: what lands was
+# tried with the same examples. `--hypothesis-profile=search` looks for new ones.
+settings.register_profile("search", deadline=None)
+settings.register_profile("same_examples", deadline=None, derandomize=True)
+settings.load_profile("same_examples")
 
 
 # typer reads this once: help has no colors, whatever the terminal or CI says.

@@ -226,11 +226,21 @@ def test_any_value_in_the_state_is_read_or_refused(path: Path, values: Any) -> N
 @pytest.mark.parametrize("name", [INDEX, STATE])
 def test_a_damaged_file_is_read_or_refused(path: Path, name: str, data: st.DataObject) -> None:
     original = (path / name).read_bytes()
+    content = data.draw(damaged(original.strip()))
     try:
-        (path / name).write_bytes(data.draw(damaged(original.strip())))
-        refused(lambda: read(path), must=True)
+        (path / name).write_bytes(content)
+        refused(lambda: read(path), must=not (name == INDEX and means_the_same(content, original)))
     finally:
         (path / name).write_bytes(original)
+
+
+def means_the_same(content: bytes, original: bytes) -> bool:
+    """Whether two files hold the same JSON: a flipped bit may make `1E-08` of `1e-08`."""
+    try:
+        same: bool = json.loads(content) == json.loads(original)
+    except ValueError:
+        return False
+    return same
 
 
 def use(state: dict[str, Any]) -> None:
