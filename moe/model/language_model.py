@@ -103,16 +103,31 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
         if not self.post_process:
             return hidden_states
         tied = self.share_embeddings_and_output_weights
-        weight = self.shared_embedding_or_output_weight() if tied else self.output_layer.weight
         if labels is None:
-            logits, _bias = self.output_layer(hidden_states, weight=weight if tied else None)
+            weight = self.shared_embedding_or_output_weight() if tied else None
+            logits, _bias = self.output_layer(hidden_states, weight=weight)
             logits_bsv: Tensor = logits.transpose(0, 1).contiguous()
             return logits_bsv
+        weight = self._output_weight()
         depths = 1 + (self.config.mtp_num_layers if runs_mtp else 0)
         first, *later = hidden_states.chunk(depths, dim=0)
         if later:
             first = self._attach_mtp_losses(first, later, weight, labels, values["loss_mask"])
         return self._losses(first, weight, labels)
+
+    def _output_weight(self) -> Tensor:
+        """Return the output layer's weight for use without a call of that layer.
+
+        With `overlap_param_gather`, megatron-core's data parallelism waits for a layer's parameters
+        in a hook before its call.
+        """
+        for before_call in self.output_layer._forward_pre_hooks.values():
+            before_call(self.output_layer, ())
+        if self.share_embeddings_and_output_weights:
+            shared: Tensor = self.shared_embedding_or_output_weight()
+            return shared
+        own: Tensor = self.output_layer.weight
+        return own
 
     def _losses(self, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         """Return cross-entropies [B, S] of hidden states [S, B, H], in nats."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from moe.config.experiment import Experiment, make_experiment
 
+PARAMETERS_IN_BUCKET = 1000
 FullTensors = dict[str, NDArray[np.float32]]
 MODEL: dict[str, Any] = {
     "num_layers": 4,
@@ -138,6 +140,7 @@ def observe(experiment: Experiment) -> Observed:
     from parallel.engine.start import start_engine, stop_engine
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
+    _use_many_buckets()
     gradients = None
     if not experiment.parallel.overlap_param_gather:
         plain = experiment.parallel.model_copy(update={"distributed_optimizer": False})
@@ -153,6 +156,14 @@ def observe(experiment: Experiment) -> Observed:
     return Observed(weights, gradients, curve)
 
 
+def _use_many_buckets() -> None:
+    """Cut parameters into many buckets, as a model of 10**9 is by buckets of 40 million."""
+    from moe.training.startup import build
+
+    config = partial(build.DistributedDataParallelConfig, bucket_size=PARAMETERS_IN_BUCKET)
+    build.DistributedDataParallelConfig = config  # type: ignore[misc,assignment]
+
+
 @contextmanager
 def started(experiment: Experiment, without: str | None = None) -> Iterator[Any]:
     """A trainer of this rank on a running engine."""
@@ -162,6 +173,7 @@ def started(experiment: Experiment, without: str | None = None) -> Iterator[Any]
     if without is not None:
         _take_away(without)
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
+    _use_many_buckets()
     trainer = build_trainer(experiment, engine)
     try:
         yield trainer

@@ -72,10 +72,10 @@ MORE_LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
 STEPS, FEWER_STEPS = 5, 3
 
 
-def _experiment(store: Path, parallel: dict[str, Any], steps: int) -> Experiment:
+def _experiment(store: Path, parallel: dict[str, Any], steps: int, **model: Any) -> Experiment:
     # Two micro-batches a rank where two data-parallel ranks have a pipeline each.
     train = {"steps": steps, "warmup_steps": 1, "global_batch_size": 8}
-    return make(store, parallel, train=train)
+    return make(store, parallel, train=train, model=model)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,14 @@ def test_layout_computes_what_one_process_does(
     trained = assemble([rank.curve.parameters for rank in ranks])
     difference, tensor = worst_difference(assemble([expected.curve.parameters]), trained)
     assert difference < PARAMETER, tensor
+
+
+@pytest.mark.parametrize("head", [{"tie_embeddings": True}, {"mtp_layers": 1}])
+def test_overlapped_gather_ends_before_any_head_is_used(head: dict[str, Any], store: Path) -> None:
+    parallel = {"pp": 2, "overlap_grad_reduce": True, "overlap_param_gather": True}
+    expected = run_ranks(1, train_curve, _experiment(store, {}, FEWER_STEPS, **head))[0]
+    for curve in run_ranks(4, train_curve, _experiment(store, parallel, FEWER_STEPS, **head)):
+        _assert_same_curve(curve, expected)
 
 
 def _assert_same_curve(curve: Curve, expected: Curve) -> None:
