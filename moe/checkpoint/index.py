@@ -14,7 +14,8 @@ from data.storage.atomic import fsync, write_json
 from data.storage.bounded_json import MAX_JSON_BYTES, parse_json
 from data.storage.checksums import file_sha256
 from data.storage.regular_file import open_regular, read_regular
-from moe.checkpoint.index_format import FORMAT, CheckpointIndex, TensorShard
+from moe.checkpoint.first_format import with_todays_names
+from moe.checkpoint.index_format import READABLE_FORMATS, CheckpointIndex, Region, TensorShard
 from moe.config.experiment import validated
 from moe.errors import ConfigError
 from moe.storage.safetensors_io import TensorReader, inherit_permissions
@@ -22,9 +23,6 @@ from moe.storage.safetensors_io import TensorReader, inherit_permissions
 INDEX = "index.json"
 MAX_INDEX_BYTES = 1 << 30
 """An entry has about 200 bytes, and a model of 10**12 parameters some 10**6 of them."""
-
-
-Region = tuple[slice, ...]
 
 
 class StoredTensors:
@@ -71,16 +69,23 @@ class StoredTensors:
             common = _overlap(offset, shape, shard)
             if common is not None:
                 mine, theirs = common
-                block = self._file_of(shard).read(shard.name, theirs[lead:])
+                block = self._read(shard, theirs)
                 if block.is_floating_point() != target.is_floating_point():
                     raise self._misfit(shard, f"has numbers of another kind ({block.dtype})")
-                target[mine[lead:]] = block.to(target.device)
+                region = target[mine[lead:]]
+                region.copy_(block.reshape(region.shape))
                 filled += block.numel()
                 copied.append(mine)
         if any(_meet(a, b) for a, b in combinations(copied, 2)):
             # Counted twice, one would stand for elements that no shard has.
             raise ConfigError(f"{self.directory}: the parts of tensor {key} overlap")
         return filled == target.numel()
+
+    def _read(self, shard: TensorShard, region: Region) -> torch.Tensor:
+        """Return a region of a shard, with or without leading axes of size 1."""
+        file = self._file_of(shard)
+        left_out = len(shard.stored_shape) - len(file.shapes[shard.name])
+        return file.read(shard.name, shard.stored_region(region)[left_out:])
 
     def _shards_of(self, key: str) -> list[TensorShard]:
         shards = self.shards.get(key)
@@ -93,10 +98,11 @@ class StoredTensors:
         file = self._files.get(shard.file) or self._open(shard.file)
         stored = file.shapes.get(shard.name)
         # Leading axes of size 1 may be left out: megatron-core adds them to a layer's tensors.
-        lead = len(shard.shape) - len(stored or ())
-        if stored is None or lead < 0 or (1,) * lead + tuple(stored) != shard.shape:
+        wanted = shard.stored_shape
+        lead = len(wanted) - len(stored or ())
+        if stored is None or lead < 0 or (1,) * lead + tuple(stored) != wanted:
             found = "no such tensor" if stored is None else f"a tensor of shape {list(stored)}"
-            raise self._misfit(shard, f"wants shape {list(shard.shape)}, and the file has {found}")
+            raise self._misfit(shard, f"wants shape {list(wanted)}, and the file has {found}")
         return file
 
     def _open(self, name: str) -> TensorReader:
@@ -154,11 +160,15 @@ def read_index(directory: Path) -> CheckpointIndex:
     path = directory / INDEX
     index = read_object(path, MAX_INDEX_BYTES)
     version = index.get("format")
-    if type(version) is not int or version != FORMAT:
-        raise ConfigError(f"{path}: format {version!r:.40}, but this version reads {FORMAT}")
+    if type(version) is not int or version not in READABLE_FORMATS:
+        readable = " and ".join(map(str, READABLE_FORMATS))
+        raise ConfigError(f"{path}: format {version!r:.40}, but this version reads {readable}")
     if index.get("checksum", _checksum(index)) != _checksum(index):
         raise ConfigError(f"{path}: missing or damaged: its content does not match its checksum")
-    return validated(CheckpointIndex, index, str(path), by_hand=False)
+    read = validated(CheckpointIndex, index, str(path), by_hand=False)
+    if version == 1:
+        return read.model_copy(update={"parts": with_todays_names(read.parts)})
+    return read
 
 
 def read_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:

@@ -9,7 +9,10 @@ from data.frozen_model import FrozenModel
 from data.storage.plain_name import PlainName
 from moe.checkpoint.optimizer_format import CommonState
 
-FORMAT = 1
+FORMAT = 2
+READABLE_FORMATS = (1, FORMAT)
+"""Format 1 had other names of tensors: `first_format` gives them today's."""
+Region = tuple[slice, ...]
 _Length = Annotated[int, Field(strict=True, ge=0, lt=1 << 48)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -30,6 +33,15 @@ class TensorShard(FrozenModel):
         """Return the shard's entry in the index, whose keys are the format's."""
         return self.model_dump(by_alias=True)
 
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of the tensor in the file; its leading axes of size 1 may be left out there."""
+        return self.shape
+
+    def stored_region(self, region: Region) -> Region:
+        """Return a region of this shard as one of the tensor in the file."""
+        return region
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not len(self.global_shape) == len(self.offset) == len(self.shape):
@@ -43,7 +55,7 @@ class TensorShard(FrozenModel):
 class CheckpointIndex(FrozenModel):
     """The index: where each shard lies, what belongs to no tensor, and files' checksums."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     common: CommonState
     files: dict[PlainName, Sha256]
     parts: tuple[TensorShard, ...]

@@ -1,12 +1,13 @@
 """Which block of which of our tensors is which block of which Hugging Face tensor.
 
 The map is computed from the model's configuration alone; both directions of conversion follow it.
-Our tensors are those of a checkpoint of the torch kernel set (`sharded_state_dict`), unsharded.
+Our tensors are those of a checkpoint, unsharded (`moe.config.tensor_names`).
 """
 
 from dataclasses import dataclass, field
 
 from moe.config.model import ModelConfig
+from moe.config.tensor_names import norm_names
 from moe.storage.safetensors_io import TensorShape, Where
 
 
@@ -109,14 +110,17 @@ def _layer(
 ) -> None:
     ours, theirs = at
     hidden = model.hidden_size
-    mapping.same(f"{ours}.input_layernorm.weight", f"{theirs}.input_layernorm.weight", hidden)
+    norms = norm_names(latent=model.mla is not None, sparse=sparse)
+    for our_norm, their_norm in (("input", "input"), ("pre_mlp", "post_attention")):
+        name = f"{our_norm}_layernorm."
+        mapping.same(
+            f"{ours}.{norms.get(name, name)}weight", f"{theirs}.{their_norm}_layernorm.weight", hidden
+        )
     attention = (f"{ours}.self_attention", f"{theirs}.self_attn")
     if model.mla is not None:
         _latent_attention(mapping, model, attention)
     else:
         _attention(mapping, model, attention)
-    norm = f"{theirs}.post_attention_layernorm.weight"
-    mapping.same(f"{ours}.pre_mlp_layernorm.weight", norm, hidden)
     mlp = (f"{ours}.mlp", f"{theirs}.{names.mlp}")
     if sparse:
         _sparse_ffn(mapping, model, names, mlp)
@@ -175,21 +179,21 @@ def _latent_attention(mapping: TensorMap, model: ModelConfig, at: tuple[str, str
     queries, rank = heads * model.query_head_dim, mla.kv_lora_rank
     up = heads * (mla.qk_nope_head_dim + mla.v_head_dim)
     tensors: list[tuple[str, str, TensorShape]] = [
-        ("linear_kv_down_proj", "kv_a_proj_with_mqa", (rank + mla.qk_rope_head_dim, hidden)),
-        ("kv_layernorm", "kv_a_layernorm", (rank,)),
-        ("linear_kv_up_proj", "kv_b_proj", (up, rank)),
-        ("linear_proj", "o_proj", (hidden, heads * mla.v_head_dim)),
+        ("linear_kv_down_proj.weight", "kv_a_proj_with_mqa", (rank + mla.qk_rope_head_dim, hidden)),
+        ("linear_kv_up_proj.layer_norm_weight", "kv_a_layernorm", (rank,)),
+        ("linear_kv_up_proj.weight", "kv_b_proj", (up, rank)),
+        ("linear_proj.weight", "o_proj", (hidden, heads * mla.v_head_dim)),
     ]
     if mla.q_lora_rank is None:
-        tensors.append(("linear_q_proj", "q_proj", (queries, hidden)))
+        tensors.append(("linear_q_proj.weight", "q_proj", (queries, hidden)))
     else:
         tensors += [
-            ("linear_q_down_proj", "q_a_proj", (mla.q_lora_rank, hidden)),
-            ("q_layernorm", "q_a_layernorm", (mla.q_lora_rank,)),
-            ("linear_q_up_proj", "q_b_proj", (queries, mla.q_lora_rank)),
+            ("linear_q_down_proj.weight", "q_a_proj", (mla.q_lora_rank, hidden)),
+            ("linear_q_up_proj.layer_norm_weight", "q_a_layernorm", (mla.q_lora_rank,)),
+            ("linear_q_up_proj.weight", "q_b_proj", (queries, mla.q_lora_rank)),
         ]
     for our_name, their_name, shape in tensors:
-        mapping.same(f"{ours}.{our_name}.weight", f"{theirs}.{their_name}.weight", *shape)
+        mapping.same(f"{ours}.{our_name}", f"{theirs}.{their_name}.weight", *shape)
 
 
 def _dense_ffn(mapping: TensorMap, model: ModelConfig, at: tuple[str, str], inner: int) -> None:
@@ -247,24 +251,24 @@ def _separate_experts(
     moe, hidden = model.moe, model.hidden_size
     assert moe is not None
     experts, inner = moe.num_experts, moe.expert_ffn_hidden_size
-    kinds: dict[str, tuple[str, TensorShape, TensorShape]] = {"weight": ("", (hidden,), (inner,))}
+    kinds: dict[str, tuple[TensorShape, TensorShape]] = {"weight": ((hidden,), (inner,))}
     if model.linear_bias:
-        kinds["bias"] = ("_bias", (), ())
-    for kind, (ending, inputs, inner_inputs) in kinds.items():
+        kinds["bias"] = ((), ())
+    for kind, (inputs, inner_inputs) in kinds.items():
         for e in range(experts):
             theirs = f"{at[1]}.experts.{e}"
             for i, projection in enumerate((names.gate, names.up)):
                 mapping.block(
-                    f"{at[0]}.experts.gate_up{ending}",
-                    (experts, 2, inner, *inputs),
+                    f"{at[0]}.experts.experts.linear_fc1.{kind}",
+                    (experts, 2 * inner, *inputs),
                     f"{theirs}.{projection}.{kind}",
                     (inner, *inputs),
-                    (e, i, 0, *(0 for _ in inputs)),
-                    (1, 1, inner, *inputs),
+                    (e, i * inner, *(0 for _ in inputs)),
+                    (1, inner, *inputs),
                     (slice(None),),
                 )
             mapping.block(
-                f"{at[0]}.experts.down{ending}",
+                f"{at[0]}.experts.experts.linear_fc2.{kind}",
                 (experts, hidden, *inner_inputs),
                 f"{theirs}.{names.down}.{kind}",
                 (hidden, *inner_inputs),
@@ -279,32 +283,32 @@ def _fused_experts(mapping: TensorMap, model: ModelConfig, at: tuple[str, str]) 
     moe, hidden = model.moe, model.hidden_size
     assert moe is not None
     experts, inner = moe.num_experts, moe.expert_ffn_hidden_size
-    ours, theirs = (f"{name}.experts" for name in at)
+    ours, theirs = f"{at[0]}.experts.experts", f"{at[1]}.experts"
     for e in range(experts):
         expert = slice(e, e + 1)
         for i in range(2):
             turn = slice(i, None, 2)
             mapping.block(
-                f"{ours}.gate_up",
-                (experts, 2, inner, hidden),
+                f"{ours}.linear_fc1.weight",
+                (experts, 2 * inner, hidden),
                 f"{theirs}.gate_up_proj",
                 (experts, hidden, 2 * inner),
-                (e, i, 0, 0),
-                (1, 1, inner, hidden),
+                (e, i * inner, 0),
+                (1, inner, hidden),
                 (expert, slice(None), turn),
                 transposed=True,
             )
             mapping.block(
-                f"{ours}.gate_up_bias",
-                (experts, 2, inner),
+                f"{ours}.linear_fc1.bias",
+                (experts, 2 * inner),
                 f"{theirs}.gate_up_proj_bias",
                 (experts, 2 * inner),
-                (e, i, 0),
-                (1, 1, inner),
+                (e, i * inner),
+                (1, inner),
                 (expert, turn),
             )
         mapping.block(
-            f"{ours}.down",
+            f"{ours}.linear_fc2.weight",
             (experts, hidden, inner),
             f"{theirs}.down_proj",
             (experts, inner, hidden),
@@ -313,7 +317,7 @@ def _fused_experts(mapping: TensorMap, model: ModelConfig, at: tuple[str, str]) 
             (expert, slice(None), slice(None)),
             transposed=True,
         )
-    mapping.same(f"{ours}.down_bias", f"{theirs}.down_proj_bias", experts, hidden)
+    mapping.same(f"{ours}.linear_fc2.bias", f"{theirs}.down_proj_bias", experts, hidden)
 
 
 def _prediction_layer(mapping: TensorMap, model: ModelConfig, names: Names, index: int) -> None:

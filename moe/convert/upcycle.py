@@ -24,6 +24,7 @@ from moe.checkpoint.index import StoredTensors, read_index, verify_files
 from moe.config.explain import explain
 from moe.config.locating import HUB_DIRECTORY
 from moe.config.model import ModelConfig
+from moe.config.tensor_names import FFN_NORM, FUSED_FFN_NORM, ROUTED_EXPERTS
 from moe.convert.companions import companions_of
 from moe.convert.hugging_face import ConvertProgress, checkpoint_model, from_hub, write_checkpoint
 from moe.convert.tensor_map import BlockPair, Names, TensorMap, tensor_map
@@ -142,34 +143,33 @@ def _blocks(dense: ModelConfig, sparse: ModelConfig, shards: int) -> TensorMap:
     before, after = (tensor_map(model, Names()).ours for model in (dense, sparse))
     mapping = TensorMap()
     for key, shape in after.items():
-        layer, _, name = key.rpartition(".mlp.")
-        if key in before or name.startswith("router."):
-            mapping.same(key, key, *shape)
+        if ROUTED_EXPERTS in key:
+            _expert_blocks(mapping, key, shape, shards)
         else:
-            _expert_blocks(mapping, f"{layer}.mlp", name.removeprefix("experts."), shape, shards)
+            # A dense layer's norm belongs to its feed-forward network's projection.
+            is_same = key in before or ".mlp.router." in key
+            mapping.same(key, key if is_same else key.replace(FFN_NORM, FUSED_FFN_NORM), *shape)
     return mapping
 
 
-def _expert_blocks(
-    mapping: TensorMap, mlp: str, name: str, shape: TensorShape, shards: int
-) -> None:
-    """Map experts' `gate_up` [E, 2, F/G, ..], `down` [E, H, F/G] and their biases."""
-    of = {"gate_up": "fc1.weight", "gate_up_bias": "fc1.bias", "down": "fc2.weight",
-          "down_bias": "fc2.bias"}[name]  # fmt: skip
-    key, theirs = f"{mlp}.experts.{name}", f"{mlp}.linear_{of}"
+def _expert_blocks(mapping: TensorMap, key: str, shape: TensorShape, shards: int) -> None:
+    """Map experts' `linear_fc1` [E, 2 F/G, ..], `linear_fc2` [E, H, F/G] and their biases."""
+    theirs = key.replace(ROUTED_EXPERTS, ".")
+    rest = shape[2:]
     for expert in range(shape[0]):
         shard = expert % shards
-        if not name.startswith("gate_up"):
-            columns = slice(shard * shape[-1], (shard + 1) * shape[-1])
-            where = (slice(None), columns) if name == "down" else (slice(None),)
-            start = (expert, *(0 for _ in shape[1:]))
-            mapping.block(key, shape, theirs, (), start, (1, *shape[1:]), where)
+        if ".linear_fc2." in key:
+            columns = (slice(shard * n, (shard + 1) * n) for n in rest)
+            where = (slice(None), *columns)
+            mapping.block(key, shape, theirs, (), (expert, *(0 for _ in shape[1:])),
+                          (1, *shape[1:]), where)  # fmt: skip
             continue
+        inner = shape[1] // 2
         for half in range(2):
-            first = (half * shards + shard) * shape[2]
-            where = (slice(first, first + shape[2]),)
-            start = (expert, half, *(0 for _ in shape[2:]))
-            mapping.block(key, shape, theirs, (), start, (1, 1, *shape[2:]), where)
+            first = (half * shards + shard) * inner
+            start = (expert, half * inner, *(0 for _ in rest))
+            where = (slice(first, first + inner),)
+            mapping.block(key, shape, theirs, (), start, (1, inner, *rest), where)
 
 
 class _Reader:
@@ -189,10 +189,10 @@ class _Reader:
         if ".mlp.router." in pair.ours:
             return self._router(pair).to(DTYPES[self.dtype(pair)])
         block = self._dense_block(pair.theirs, pair.where).reshape(pair.shape)
-        if pair.ours.endswith("down_bias"):
+        if ROUTED_EXPERTS in pair.ours and pair.ours.endswith("linear_fc2.bias"):
             # Each of a copy's shards adds its fraction of the bias.
             return block / self.how.granularity
-        if self.how.noise and ".mlp.experts." in pair.ours and not pair.ours.endswith("bias"):
+        if self.how.noise and ROUTED_EXPERTS in pair.ours and not pair.ours.endswith("bias"):
             scale = self.how.noise * self._scale(pair.theirs)
             drawn = torch.randn(pair.shape, generator=self._generator(f"{pair.ours}{pair.start}"))
             return (block.float() + scale * drawn).to(block.dtype)

@@ -4,17 +4,23 @@ Shapes: T routed tokens, E experts on this rank, F an expert's inner size on thi
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from megatron.core.dist_checkpointing.mapping import ShardedStateDict, ShardedTensor
+from megatron.core.dist_checkpointing.mapping import (
+    ShardedStateDict,
+    ShardedTensor,
+    ShardedTensorFactory,
+)
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
 from moe.config.kernels import GROUPED_ROW_BYTES
+from moe.config.tensor_names import EXPERT_WEIGHTS
 
 SHARDED_DIM = {"gate_up": 2, "gate_up_bias": 2, "down": 2, "down_bias": 1}
 """The dimension of each weight that is sharded over expert-tensor-parallel ranks."""
@@ -109,19 +115,60 @@ class GroupedExperts(nn.Module):
         metadata: dict[str, Any] | None = None,
     ) -> ShardedStateDict:
         """Describe each weight as a shard of the full tensor, for checkpoints of any layout."""
-        first_axis, groups = len(sharded_offsets), self.groups
-        return {
-            f"{prefix}{name}": ShardedTensor.from_rank_offsets(
-                f"{prefix}{name}",
-                weight,
-                *sharded_offsets,
-                (first_axis, groups.ep.rank(), groups.ep.size()),
-                (first_axis + SHARDED_DIM[name], groups.expt_tp.rank(), groups.expt_tp.size()),
-                replica_id=(0, 0, groups.expt_dp.rank()),
-                prepend_axis_num=first_axis,
+        axis, groups = len(sharded_offsets), self.groups
+        of_experts = (*sharded_offsets, (axis, groups.ep.rank(), groups.ep.size()))
+        place = _Place(of_experts, axis, groups.expt_tp.rank(), groups.expt_tp.size())
+        replica = (0, 0, groups.expt_dp.rank())
+        state: ShardedStateDict = {}
+        for name, weight in self.named_parameters():
+            key = f"{prefix}{EXPERT_WEIGHTS[name]}"
+            if name.startswith("gate_up"):
+                shard = ShardedTensorFactory(key, weight, place.halves, _join_halves, replica)
+            else:
+                shard = place.shard(key, weight, replica, SHARDED_DIM[name])
+            state[f"{prefix}{name}"] = shard
+        return state
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where this rank's weights lie in those of all experts, in megatron-core's terms."""
+
+    offsets: tuple[tuple[int, int, int], ...]
+    """Of leading axes, and of its experts."""
+    axis: int
+    """Of the experts, behind leading axes."""
+    rank: int
+    size: int
+    """Of the expert-tensor-parallel group."""
+
+    def shard(self, key: str, weight: Tensor, replica: Any, dim: int) -> ShardedTensor:
+        """Describe a weight that is sharded along `dim`."""
+        return self._shard(key, weight, replica, (self.axis + dim, self.rank, self.size))
+
+    def halves(self, key: str, weight: Tensor, replica: Any, *_: Any) -> list[ShardedTensor]:
+        """Describe gate and up [E, 2, F, ..] as shards of the full [E, 2 F, ..], gate first."""
+        return [
+            self._shard(
+                key,
+                weight[:, half],
+                replica,
+                (self.axis + 1, half * self.size + self.rank, 2 * self.size),
             )
-            for name, weight in self.named_parameters()
-        }
+            for half in range(2)
+        ]
+
+    def _shard(
+        self, key: str, data: Tensor, replica: Any, offset: tuple[int, int, int]
+    ) -> ShardedTensor:
+        return ShardedTensor.from_rank_offsets(
+            key, data, *self.offsets, offset, replica_id=replica, prepend_axis_num=self.axis
+        )
+
+
+def _join_halves(halves: list[Tensor]) -> Tensor:
+    """Return gate and up as one weight again."""
+    return torch.stack(halves, dim=1)
 
 
 def _weight(name: str, shape: tuple[int, ...] | None, dtype: torch.dtype) -> nn.Parameter | None:

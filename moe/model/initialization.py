@@ -8,6 +8,7 @@ from megatron.core.dist_checkpointing.dict_utils import nested_values
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factories
 
 from moe.config.model import ModelConfig
+from moe.config.tensor_names import ROUTED_EXPERTS, Role, role_of
 from moe.model.language_model import LanguageModel
 
 
@@ -16,36 +17,42 @@ def initialize_weights(chunk: LanguageModel, model: ModelConfig, seed: int) -> N
     """Fill matrices with normal values that depend only on seed and position in the model.
 
     Standard deviation `init_std`; output projections of attention and feed-forward networks
-    divide it by sqrt(2 num_layers) (GPT-2; arXiv:1909.08053, section 3). Norms stay one,
-    biases zero. The position comes from the sharding that checkpoints use, so that every layout
-    starts from the same model.
+    divide it by sqrt(2 num_layers) (GPT-2; arXiv:1909.08053, section 3). Norms are one, biases
+    zero. Name and position come from the sharding that checkpoints use, so that every layout and
+    kernel set starts from the same model.
+
+    Raises:
+        KeyError: A tensor has a name that no part of a model has.
     """
     state = chunk.sharded_state_dict()
     apply_factories(state)
     output_std = model.init_std / math.sqrt(2 * model.num_layers)
     for shard in nested_values(state):
-        if not isinstance(shard, ShardedTensor) or not torch.is_floating_point(shard.data):
+        if not isinstance(shard, ShardedTensor):
             continue
-        name = shard.key
-        if name.endswith(("norm.weight", "layernorm.weight", "expert_bias")):
-            continue
-        if name.endswith("bias"):
-            shard.data.zero_()
-            continue
-        is_output = name.endswith(("linear_proj.weight", "linear_fc2.weight", "experts.down"))
-        _fill_normal(shard, output_std if is_output else model.init_std, seed)
+        match role_of(shard.key):
+            case Role.NORM:
+                shard.data.fill_(1)
+            case Role.BIAS:
+                shard.data.zero_()
+            case Role.INPUT:
+                _fill_normal(shard, model.init_std, seed)
+            case Role.OUTPUT:
+                _fill_normal(shard, output_std, seed)
+            case Role.BALANCE:
+                pass
 
 
 def _fill_normal(shard: ShardedTensor, std: float, seed: int) -> None:
     """Draw the full matrix (of each expert) and copy this rank's shard of it."""
-    data, offset = shard.data, list(shard.global_offset)[shard.prepend_axis_num :]
-    shape = list(shard.global_shape)[shard.prepend_axis_num :]
-    if "experts." in shard.key and data.dim() > 2:
-        for expert, matrix in enumerate(data):
-            name = f"{shard.key}.{offset[0] + expert}"
-            matrix.copy_(_normal_shard(name, seed, std, shape[1:], offset[1:], matrix))
+    whole, offset = list(shard.global_shape), list(shard.global_offset)
+    data = shard.data.view(*(1,) * shard.prepend_axis_num, *shard.data.shape)
+    if ROUTED_EXPERTS in shard.key:
+        for expert, matrix in enumerate(data, start=offset[0]):
+            name = f"{shard.key}.{expert}"
+            matrix.copy_(_normal_shard(name, seed, std, whole[1:], offset[1:], matrix))
     else:
-        data.copy_(_normal_shard(shard.key, seed, std, shape, offset, data))
+        data.copy_(_normal_shard(shard.key, seed, std, whole, offset, data))
 
 
 def _normal_shard(

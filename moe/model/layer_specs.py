@@ -28,6 +28,7 @@ from megatron.core.transformer.transformer_layer import (
 )
 
 from moe.config.model import ModelConfig
+from moe.config.tensor_names import norm_names
 from moe.model.latent_attention import LatentAttention, NamedLatentAttention
 from moe.model.norm import FullKeyNorm, FullQkNorm, RMSNorm
 from moe.model.router import Router
@@ -87,6 +88,7 @@ def _layer_spec(
             pre_mlp_layernorm=RMSNorm,
             mlp=mlp,
             mlp_bda=get_bias_dropout_add,
+            sharded_state_dict_keys_map=norm_names(latent=model.mla is not None, sparse=sparse),
         ),
     )
 
