@@ -14,7 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe.config.model import ModelConfig, MoeConfig, RopeConfig
+from moe.config.model import ModelConfig, MoeConfig
+from tests.support.reference_attention import (
+    attend,
+    halves,
+    turn,
+    visible_keys,
+    window_keys,
+    yarn_mscale,
+)
 
 
 @dataclass
@@ -43,7 +51,7 @@ class SlowModel:
     def logits(self, tokens: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
         """Return [B, S, V] of tokens [B, S], none of them padding; `cu_seqlens` as in `Batch`."""
         self.is_token = torch.ones_like(tokens)
-        hidden = self._hidden(tokens, _visible(tokens, cu_seqlens))
+        hidden = self._hidden(tokens, visible_keys(tokens, cu_seqlens))
         return hidden @ self._head().T
 
     def step(self, batches: list[dict[str, Tensor]]) -> Step:
@@ -64,7 +72,7 @@ class SlowModel:
 
     def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         tokens, labels, mask = batch["tokens"], batch["labels"], batch["loss_mask"]
-        visible = _visible(tokens, batch.get("cu_seqlens"))
+        visible = visible_keys(tokens, batch.get("cu_seqlens"))
         self.is_token = (torch.arange(tokens.shape[1]) < batch["lengths"][:, None]).long()
         hidden = self._hidden(tokens, visible)
         main = (_cross_entropy(hidden @ self._head().T, labels) * mask).sum()
@@ -106,7 +114,7 @@ class SlowModel:
     def _layer(
         self, at: str, hidden: Tensor, visible: Tensor, sparse: bool, window: int | None
     ) -> Tensor:
-        visible = visible & _window(hidden.shape[1], window)
+        visible = visible & window_keys(hidden.shape[1], window)
         attention = self._latent_attention if self.model.mla else self._attention
         normed = self._norm(f"{at}.input_layernorm", hidden)
         hidden = hidden + attention(f"{at}.self_attention", normed, visible)
@@ -143,12 +151,12 @@ class SlowModel:
             key = self._norm(f"{at}.k_layernorm", key.flatten(2)).view_as(key)
         turned = int(dim * model.rope.fraction)
         query, key = (
-            torch.cat([_turn(t[..., :turned], model.rope), t[..., turned:]], dim=-1)
+            torch.cat([turn(t[..., :turned], model.rope), t[..., turned:]], dim=-1)
             for t in (query, key)
         )
         key, value = (t.repeat_interleave(each, dim=2) for t in (key, value))
         sinks = self.weights.get(f"{at}.core_attention.softmax_offset")
-        seen = _attend(query, key, value, visible, dim**-0.5, sinks)
+        seen = attend(query, key, value, visible, dim**-0.5, sinks)
         return self._linear(f"{at}.linear_proj", seen)
 
     def _latent_attention(self, at: str, x: Tensor, visible: Tensor) -> Tensor:
@@ -166,14 +174,14 @@ class SlowModel:
         latent, shared_key = down.split([mla.kv_lora_rank, mla.qk_rope_head_dim], dim=-1)
         up = self._linear(f"{at}.linear_kv_up_proj", self._norm(f"{at}.kv_layernorm", latent))
         key, value = up.unflatten(-1, (heads, -1)).split([plain, mla.v_head_dim], dim=-1)
-        shared_key = _turn(_halves(shared_key[:, :, None]), rope).expand(-1, -1, heads, -1)
-        turned = _turn(_halves(query[..., plain:]), rope)
+        shared_key = turn(halves(shared_key[:, :, None]), rope).expand(-1, -1, heads, -1)
+        turned = turn(halves(query[..., plain:]), rope)
         query = torch.cat([query[..., :plain], turned], dim=-1)
         key = torch.cat([key, shared_key], dim=-1)
         scale = model.query_head_dim**-0.5
         if rope.scaling == "yarn":
-            scale *= _mscale(rope.factor, rope.mscale_all_dim) ** 2
-        return self._linear(f"{at}.linear_proj", _attend(query, key, value, visible, scale, None))
+            scale *= yarn_mscale(rope.factor, rope.mscale_all_dim) ** 2
+        return self._linear(f"{at}.linear_proj", attend(query, key, value, visible, scale, None))
 
     def _dense(self, at: str, x: Tensor) -> Tensor:
         gate, up = self._linear(f"{at}.linear_fc1", x).chunk(2, dim=-1)
@@ -310,85 +318,6 @@ def _sinkhorn(logits: Tensor) -> Tensor:
         plan = plan / plan.sum(1, keepdim=True) / plan.shape[0]
         plan = plan / plan.sum(0, keepdim=True) / plan.shape[1]
     return plan
-
-
-def _attend(  # noqa: PLR0913, PLR0917
-    query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scale: float, sinks: Tensor | None
-) -> Tensor:
-    scores = torch.einsum("bsnd,btnd->bnst", query, key) * scale
-    scores = scores.masked_fill(~visible[:, None], float("-inf"))
-    if sinks is not None:
-        column = sinks[None, :, None, None].expand(*scores.shape[:3], 1)
-        scores = torch.cat([scores, column], dim=-1)
-    weights = scores.softmax(-1)[..., : key.shape[1]]
-    return torch.einsum("bnst,btnd->bsnd", weights, value).flatten(2)
-
-
-def _turn(x: Tensor, rope: RopeConfig) -> Tensor:
-    """Rotate [B, S, heads, D]: dimension i with i + D/2, by its position's angle."""
-    half = x.shape[-1] // 2
-    rates = torch.tensor([_rate(rope, i, half) for i in range(half)])
-    angles = torch.arange(x.shape[1])[:, None] * rates
-    concentration = 1.0
-    if rope.scaling == "yarn":
-        concentration = _mscale(rope.factor, rope.mscale)
-        concentration /= _mscale(rope.factor, rope.mscale_all_dim)
-    cos, sin = (f(angles)[None, :, None] * concentration for f in (torch.cos, torch.sin))
-    first, second = x[..., :half], x[..., half:]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-
-
-def _rate(rope: RopeConfig, pair: int, pairs: int) -> float:
-    """Return the radians a position of one pair of dimensions."""
-    rate = rope.theta ** (-pair / pairs)
-    turns = rope.original_max_seq_len * rate / (2 * math.pi)
-    if rope.scaling == "llama3":
-        if turns < rope.low_frequency_factor:
-            return rate / rope.factor
-        if turns > rope.high_frequency_factor:
-            return rate
-        kept = turns - rope.low_frequency_factor
-        kept /= rope.high_frequency_factor - rope.low_frequency_factor
-        return (1 - kept) * rate / rope.factor + kept * rate
-    if rope.scaling == "yarn":
-        low, high = (
-            pairs
-            * math.log(rope.original_max_seq_len / (2 * math.pi * beta))
-            / math.log(rope.theta)
-            for beta in (rope.beta_fast, rope.beta_slow)
-        )
-        if rope.round_correction_range:
-            low, high = math.floor(low), math.ceil(high)
-        low, high = max(low, 0), min(high, 2 * pairs - 1)
-        interpolated = min(max((pair - low) / max(high - low, 0.001), 0.0), 1.0)
-        return interpolated * rate / rope.factor + (1 - interpolated) * rate
-    return rate
-
-
-def _mscale(factor: float, mscale: float) -> float:
-    return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
-
-
-def _halves(x: Tensor) -> Tensor:
-    """Put pairs (2i, 2i+1) where `_turn` wants them."""
-    return torch.cat([x[..., 0::2], x[..., 1::2]], dim=-1)
-
-
-def _visible(tokens: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-    """Return which tokens [B, S queries, S keys] are before and in the same document."""
-    rows, length = tokens.shape
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    if cu_seqlens is None:
-        return causal.expand(rows, -1, -1)
-    ends = cu_seqlens[1:].tolist()
-    number = torch.tensor([sum(end <= i for end in ends) for i in range(rows * length)])
-    number = number.view(rows, length)
-    return causal & (number[:, :, None] == number[:, None, :])
-
-
-def _window(length: int, window: int | None) -> Tensor:
-    place = torch.arange(length)
-    return place[:, None] - place[None, :] < (window or length)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

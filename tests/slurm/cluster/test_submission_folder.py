@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -143,3 +145,16 @@ def test_job_number_of_two_clusters_means_several(user: FakeClusterUser) -> None
         Submission.record_job(read_submission(folder), "17", "0", 5, cluster)
     with pytest.raises(JobError, match="17: means several submissions"):
         find_submission(user.runs, "17")
+
+
+def test_submission_is_found_by_id_folder_or_name(user: FakeClusterUser) -> None:
+    user.fake.answer("sbatch", "17\n")
+    user.fake.answer("sbatch", "18\n")
+    first = user.submit(user.plan(user.write("alpha", steps=1))).submission
+    second = user.submit(user.plan(user.write("beta", steps=2))).submission
+    assert [one.path for one in all_submissions(user.runs)] == [first, second]
+    find: Callable[[str], Any] = lambda wanted: find_submission(user.runs, wanted).path  # noqa: E731
+    assert find("18") == find("18_4") == find("beta") == find(str(second)) == second
+    assert find(first.name[:8]) == first
+    with pytest.raises(JobError, match=f"there: {first.name}, {second.name}"):
+        find("gamma")

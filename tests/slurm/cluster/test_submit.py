@@ -1,4 +1,4 @@
-"""From files to jobs: what is planned, what is written, what is submitted again."""
+"""What is submitted, what is written of it, and what is submitted again."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -18,14 +17,12 @@ from typer.testing import CliRunner
 
 import moescale
 from moe.config.slurm import SlurmConfig
-from moe.errors import ConfigError
 from slurm.cluster.client import Client
-from slurm.cluster.control import cancel_tasks, requeue_tasks
-from slurm.cluster.submission_folder import all_submissions, find_submission, read_submission
+from slurm.cluster.submission_folder import all_submissions, read_submission
 from slurm.cluster.submit import submit
 from slurm.errors import JobError
 from slurm.job.cluster_profile import ClusterProfile, ProfilesFile
-from slurm.job.plan import JobPlan, plan_command, slurm_section
+from slurm.job.plan import plan_command
 from tests.support.fake_cluster_user import SNAPSHOT, FakeClusterUser
 from tests.support.paths import ROOT
 
@@ -72,20 +69,6 @@ def test_files_or_a_folder_are_one_array(user: FakeClusterUser) -> None:
     user.fake.answer("sbatch", "17\n")
     assert user.submit(plan).states == {task.name: "submitted" for task in plan.tasks}
     assert "#SBATCH --array=0-1\n" in (plan.job.job_dir / "job.sh").read_text()
-
-
-def test_folder_of_one_file_is_still_an_array(user: FakeClusterUser) -> None:
-    assert user.plan(user.write("sweep/a").parent).job.is_array
-
-
-def test_what_training_depends_on_names_the_run_not_what_the_cluster_gives(
-    user: FakeClusterUser,
-) -> None:
-    file = user.write("tiny")
-    first, second = user.plan(file), user.plan(file, sets=("slurm.partition=big",))
-    assert first.tasks[0].run_dir == second.tasks[0].run_dir
-    assert first.job.job_dir != second.job.job_dir
-    assert user.plan(file) == first
 
 
 def test_submitted_again_only_what_is_missing_runs(user: FakeClusterUser) -> None:
@@ -214,60 +197,6 @@ def test_secrets_go_through_a_file_of_ones_own(user: FakeClusterUser) -> None:
     assert "s3cr3t" not in "".join(user.fake.environment("sbatch").values())
 
 
-@pytest.mark.parametrize(
-    ("sets", "complaint"),
-    [
-        (("slurm.nodes=3",), "global_batch_size=8"),
-        (("parallel.tp=2",), "slurm.nodes=1 * 1 ranks on each = 1 ranks"),
-        (("parallel.device=cuda",), "slurm.gpus_per_node"),
-        (("slurm.gpus_per_node=2", "slurm.processes_per_node=4"), "exceeds slurm.gpus_per_node=2"),
-        (
-            (
-                "precision.kernels=te",
-                "precision.dtype=bf16",
-                "precision.fp8=mxfp8",
-                "train.seq_len=24",
-                "train.micro_batch_size=1",
-            ),
-            'precision.fp8 = "mxfp8": seq_len * micro_batch_size / cp = 24 is not a multiple of 32',
-        ),
-    ],
-)
-def test_layout_nodes_and_gpus_are_checked_against_each_other(
-    user: FakeClusterUser, sets: tuple[str, ...], complaint: str
-) -> None:
-    with pytest.raises(JobError) as error:
-        user.plan(user.write("tiny"), sets=sets)
-    assert complaint in str(error.value)
-
-
-def test_elastic_run_names_only_nodes_that_fit(user: FakeClusterUser) -> None:
-    """A batch of 8 stands on 1, 2 and 4 nodes, not on 3."""
-    plan = user.plan(user.write("tiny"), sets=("slurm.nodes=4", "slurm.min_nodes=1"))
-    assert plan.job.node_counts == (1, 2, 4)
-
-
-def test_one_array_has_one_slurm_section(user: FakeClusterUser) -> None:
-    user.write("sweep/a", steps=1)
-    user.write("sweep/b", steps=2, more="slurm.nodes = 2\n")
-    with pytest.raises(JobError, match=r"slurm\.nodes is 1 in .*a\.toml but 2 in .*b\.toml"):
-        user.plan(user.folder / "sweep")
-    assert user.plan(user.folder / "sweep", sets=("slurm.nodes=2",)).job.config.nodes == 2
-
-
-def test_same_experiment_twice_is_refused(user: FakeClusterUser) -> None:
-    user.write("sweep/a")
-    (user.folder / "sweep" / "b.toml").write_text((user.folder / "sweep" / "a.toml").read_text())
-    with pytest.raises(JobError, match=r"b\.toml: the same experiment as .*a\.toml"):
-        user.plan(user.folder / "sweep")
-
-
-def test_empty_folder_is_told(user: FakeClusterUser) -> None:
-    (user.folder / "none").mkdir()
-    with pytest.raises(JobError, match=r"no \*\.toml experiments"):
-        user.plan(user.folder / "none")
-
-
 def test_commands_are_arrays_too(user: FakeClusterUser) -> None:
     words = ["data", "build", "my docs", "--shard", "{task}/{tasks}"]
     plan = plan_command(words, 3, SlurmConfig(), ProfilesFile(), user.paths())
@@ -285,32 +214,6 @@ def test_commands_are_arrays_too(user: FakeClusterUser) -> None:
     assert list(user.submit(plan).states.values()) == ["submitted", "finished", "submitted"]
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        ("dta build", "no command 'dta' (there: "),
-        ("data", "no command '' (there: build, "),
-        ("data build docs -o s --shrd {task}/{tasks}", "No such option: --shrd"),
-        ("data build docs -o", "Option '-o' requires an argument"),
-        ("data build docs -o s --workers {task}x", "Invalid value for '--workers'"),
-    ],
-)
-def test_command_is_checked_before_it_is_queued(
-    user: FakeClusterUser, words: str, complaint: str
-) -> None:
-    done = CliRunner().invoke(moescale.app, ["slurm", "run", "--dry-run", "--", *words.split()])
-    assert isinstance(done.exception, JobError)
-    assert complaint in str(done.exception)
-
-
-def test_right_command_passes_unrun(user: FakeClusterUser) -> None:
-    words = "data build docs -o s --shard {task}/{tasks}"
-    argv = ["slurm", "run", "--tasks", "3", "--dry-run", "--", *words.split()]
-    done = CliRunner().invoke(moescale.app, argv)
-    assert done.exception is None
-    assert "#SBATCH --array=0-2\n" in done.stdout
-
-
 def test_folder_that_cannot_be_written_is_one_line(user: FakeClusterUser) -> None:
     user.runs.write_text("a file")
     done = CliRunner().invoke(
@@ -319,54 +222,6 @@ def test_folder_that_cannot_be_written_is_one_line(user: FakeClusterUser) -> Non
     )
     assert isinstance(done.exception, JobError)
     assert "Not a directory" in str(done.exception)
-
-
-def test_slurm_section_of_a_command(user: FakeClusterUser) -> None:
-    file = user.write("tiny", more='[slurm]\npartition = "cpu"\nnodes = 2\n')
-    assert slurm_section(file, ["slurm.nodes=3"]) == SlurmConfig(partition="cpu", nodes=3)
-    with pytest.raises(JobError, match=r"only slurm\.\* keys"):
-        slurm_section(None, ["train.steps=3"])
-
-
-def add_attempt(user: FakeClusterUser, plan: JobPlan, index: int, outcome: str) -> None:
-    attempts = plan.job.job_dir / "tasks" / str(index)
-    number = len(list(attempts.glob("attempt-*"))) + 1
-    folder = attempts / f"attempt-{number}"
-    folder.mkdir(parents=True)
-    (folder / "begin").write_text('{"job": "17", "restart": 0, "nodes": "n1", "began": 5}')
-    (folder / "end").write_text(f'{{"outcome": "{outcome}", "exit_code": 75, "ended": 9}}')
-
-
-def test_cancelled_task_is_marked_before_it_is_cancelled(user: FakeClusterUser) -> None:
-    plan = user.plan(user.write("tiny"))
-    user.fake.answer("sbatch", "17\n")
-    submission = read_submission(user.submit(plan).submission)
-    user.fake.answer("squeue", "17|RUNNING|None|1:00|N/A|n1\n")
-    assert cancel_tasks(submission, None, user.client) == ["17"]
-    assert (submission.task_dir(0) / "cancelled").exists()
-    assert user.fake.calls("scancel") == [["17"]]
-    with pytest.raises(JobError, match="no task 7"):
-        cancel_tasks(submission, 7, user.client)
-
-
-def test_requeue_goes_on_with_what_ended_and_forgives_it(user: FakeClusterUser) -> None:
-    for number in range(4):
-        user.write(f"sweep/r{number}", steps=number + 1)
-    plan = user.plan(user.folder / "sweep")
-    user.fake.answer("sbatch", "17\n")
-    user.fake.answer("sbatch", "18\n")
-    submission = read_submission(user.submit(plan).submission)
-    user.finish(plan, 0)
-    for outcome in ("preempted", "error"):
-        add_attempt(user, plan, 3, outcome)
-    (submission.task_dir(3) / "cancelled").touch()
-    user.fake.answer("squeue", "17_1|RUNNING|None|1:00|N/A|n1\n17_2|PENDING|Priority|1:00|N/A|\n")
-    done = requeue_tasks(submission, None, user.client)
-    assert done == {"requeued": ["17_1"], "submitted": ["18"]}
-    assert user.fake.calls("scontrol")[-1] == ["requeue", "17_1"]
-    assert user.fake.calls("sbatch")[-1][1] == "--array=3"
-    assert (submission.task_dir(3) / "since").read_text() == "2\n"
-    assert not (submission.task_dir(3) / "cancelled").exists()
 
 
 def test_login_node_needs_no_torch(user: FakeClusterUser) -> None:
@@ -383,24 +238,3 @@ def test_login_node_needs_no_torch(user: FakeClusterUser) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("#!/bin/bash\n#SBATCH --job-name=tiny\n")
-
-
-def test_submission_is_found_by_id_folder_or_name(user: FakeClusterUser) -> None:
-    user.fake.answer("sbatch", "17\n")
-    user.fake.answer("sbatch", "18\n")
-    first = user.submit(user.plan(user.write("alpha", steps=1))).submission
-    second = user.submit(user.plan(user.write("beta", steps=2))).submission
-    assert [one.path for one in all_submissions(user.runs)] == [first, second]
-    find: Callable[[str], Any] = lambda wanted: find_submission(user.runs, wanted).path  # noqa: E731
-    assert find("18") == find("18_4") == find("beta") == find(str(second)) == second
-    assert find(first.name[:8]) == first
-    with pytest.raises(JobError, match=f"there: {first.name}, {second.name}"):
-        find("gamma")
-
-
-def test_power_samples_are_looked_at_before_a_job_waits_for_them(user: FakeClusterUser) -> None:
-    path = user.write("metered", more='energy = {source = "csv", power_csv = "pdu.csv"}\n')
-    with pytest.raises(ConfigError, match=r"energy.power_csv = .*pdu.csv: No such file"):
-        user.plan(path)
-    (user.folder / "pdu.csv").write_text("time,watts\n")
-    user.plan(path)
