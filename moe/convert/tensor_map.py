@@ -114,7 +114,9 @@ def _layer(
     for our_norm, their_norm in (("input", "input"), ("pre_mlp", "post_attention")):
         name = f"{our_norm}_layernorm."
         mapping.same(
-            f"{ours}.{norms.get(name, name)}weight", f"{theirs}.{their_norm}_layernorm.weight", hidden
+            f"{ours}.{norms.get(name, name)}weight",
+            f"{theirs}.{their_norm}_layernorm.weight",
+            hidden,
         )
     attention = (f"{ours}.self_attention", f"{theirs}.self_attn")
     if model.mla is not None:

@@ -116,9 +116,11 @@ class SlowModel:
     ) -> Tensor:
         visible = visible & window_keys(hidden.shape[1], window)
         attention = self._latent_attention if self.model.mla else self._attention
-        normed = self._norm(f"{at}.input_layernorm", hidden)
+        norm = "input_layernorm" if self.model.mla else "self_attention.linear_qkv.layer_norm"
+        normed = self._norm(f"{at}.{norm}", hidden)
         hidden = hidden + attention(f"{at}.self_attention", normed, visible)
-        normed = self._norm(f"{at}.pre_mlp_layernorm", hidden)
+        norm = "pre_mlp_layernorm" if sparse else "mlp.linear_fc1.layer_norm"
+        normed = self._norm(f"{at}.{norm}", hidden)
         ffn = self._experts if sparse else self._dense
         return hidden + ffn(f"{at}.mlp", normed)
 
@@ -126,7 +128,8 @@ class SlowModel:
         latent = self.model.mla is not None and ".self_attention." in at
         epsilon = self.model.latent_norm_epsilon if latent else self.model.norm_epsilon
         scale = 1 / torch.sqrt((x * x).mean(-1, keepdim=True) + epsilon)
-        return x * scale * self.weights[f"{at}.weight"]
+        ending = "_weight" if at.endswith(".layer_norm") else ".weight"
+        return x * scale * self.weights[f"{at}{ending}"]
 
     def _linear(self, at: str, x: Tensor) -> Tensor:
         bias = self.weights.get(f"{at}.bias")
@@ -168,11 +171,13 @@ class SlowModel:
             query = self._linear(f"{at}.linear_q_proj", x)
         else:
             latent = self._linear(f"{at}.linear_q_down_proj", x)
-            query = self._linear(f"{at}.linear_q_up_proj", self._norm(f"{at}.q_layernorm", latent))
+            name = f"{at}.linear_q_up_proj"
+            query = self._linear(name, self._norm(f"{name}.layer_norm", latent))
         query = query.unflatten(-1, (heads, -1))
         down = self._linear(f"{at}.linear_kv_down_proj", x)
         latent, shared_key = down.split([mla.kv_lora_rank, mla.qk_rope_head_dim], dim=-1)
-        up = self._linear(f"{at}.linear_kv_up_proj", self._norm(f"{at}.kv_layernorm", latent))
+        name = f"{at}.linear_kv_up_proj"
+        up = self._linear(name, self._norm(f"{name}.layer_norm", latent))
         key, value = up.unflatten(-1, (heads, -1)).split([plain, mla.v_head_dim], dim=-1)
         shared_key = turn(halves(shared_key[:, :, None]), rope).expand(-1, -1, heads, -1)
         turned = turn(halves(query[..., plain:]), rope)
@@ -228,12 +233,15 @@ class SlowModel:
         return routed
 
     def _expert(self, at: str, expert: int, token: Tensor) -> Tensor:
-        w = self.weights
-        inner = w[f"{at}.experts.gate_up"][expert] @ token
-        if self.model.linear_bias:
-            inner = inner + w[f"{at}.experts.gate_up_bias"][expert]
-        out = w[f"{at}.experts.down"][expert] @ self._activated(inner[0], inner[1])
-        return out + w[f"{at}.experts.down_bias"][expert] if self.model.linear_bias else out
+        x = token
+        for projection in ("linear_fc1", "linear_fc2"):
+            name = f"{at}.experts.experts.{projection}"
+            x = self.weights[f"{name}.weight"][expert] @ x
+            if self.model.linear_bias:
+                x = x + self.weights[f"{name}.bias"][expert]
+            if projection == "linear_fc1":
+                x = self._activated(*x.chunk(2))
+        return x
 
     def _route(self, at: str, logits: Tensor, moe: MoeConfig) -> tuple[Tensor, Tensor, Tensor]:
         """Return experts [T, K], their weights [T, K], and which found room [T, K]."""

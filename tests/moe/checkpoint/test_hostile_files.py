@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from data.errors import InputError
 from moe.checkpoint.directory import STATE, read_state
 from moe.checkpoint.index import INDEX, StoredTensors, read_index, verify_files, write_index
+from moe.checkpoint.index_format import FORMAT
 from moe.checkpoint.state_format import RUN_KEYS
 from moe.errors import ConfigError
 from tests.support.hostile_json import damaged, mutations
@@ -52,7 +53,7 @@ def path(tmp_path: Path) -> Path:
     save_file({name: torch.full(PART_SHAPE, float(name)) for name in "01"}, path / FILE)
     (path / STATE).write_text(json.dumps(STATE_VALUES))
     parts = [entry("0", [0, 0]), entry("1", [2, 0])]
-    write(path, {"format": 1, "common": COMMON, "files": {FILE: "", STATE: ""}, "parts": parts})
+    write(path, {"format": FORMAT, "common": COMMON, "files": {FILE: "", STATE: ""}, "parts": parts})
     return path
 
 
@@ -155,8 +156,8 @@ def test_only_regular_files_of_the_folder_are_opened(path: Path, kind: str, name
             r"wants shape \[1, 3\], and the file has a tensor of shape \[2, 3\]",
         ),
         (lambda index: index["files"].pop(FILE), "is not among `files`"),
-        (lambda index: index.update(format=True), "format True, but this version reads 1"),
-        (lambda index: index.update(format=2), "format 2, but this version reads 1"),
+        (lambda index: index.update(format=True), "format True, but this version reads 1 and 2"),
+        (lambda index: index.update(format=3), "format 3, but this version reads 1 and 2"),
         (
             lambda index: index["common"]["optimizer"]["0"]["optimizer"]["param_groups"][0].update(
                 weight_decay="0.1"

@@ -2,34 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from moe.convert.hugging_face import from_hub
+from tests.support.checkpoint_content import checkpoint_content
 from tests.support.fault_injection import rows, run
 from tests.support.hf_reference_models import make_model
-from tests.support.layout_equivalence import Shard, assemble, make
+from tests.support.layout_equivalence import make
 from tests.support.trained_runs import command
 
 TRAIN = {"steps": 6, "warmup_steps": 1, "checkpoint_interval": 3, "global_batch_size": 8}
-
-
-def _content(checkpoint: Path) -> dict[str, Any]:
-    index = json.loads((checkpoint / "index.json").read_text())
-    files = {name: load_file(checkpoint / name) for name in index["files"] if "rank" in name}
-    return assemble(
-        [
-            [
-                Shard(p["key"], tuple(p["whole"]), tuple(p["offset"]),
-                      files[p["file"]][p["name"]].reshape(p["shape"]))
-                for p in index["parts"]
-                if not p["key"].startswith("rng")
-            ]
-        ]
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +44,7 @@ def test_resharded_files_hold_the_same_state(
     assert code == 0, fault
     assert json.loads(said)["files"] == ranks
     name = "checkpoints/step-00000003"
-    mine, theirs = _content(source / name), _content(out / name)
+    mine, theirs = checkpoint_content(source / name), checkpoint_content(out / name)
     assert mine.keys() == theirs.keys()
     assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
     assert len(list((out / name).glob("rank-*.safetensors"))) == ranks

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from moe.checkpoint.index import write_index
 from moe.config.experiment import Experiment
+from tests.support.checkpoint_content import checkpoint_content
 from tests.support.distributed import RankFailedError, run_ranks
-from tests.support.layout_equivalence import FullTensors, Shard, assemble, make, shards, started
+from tests.support.layout_equivalence import Shard, assemble, make, shards, started
 
 pytestmark = pytest.mark.engine
 
@@ -58,23 +58,6 @@ def _load(experiment: Experiment, path: Path, copy: Path) -> tuple[list[Shard], 
         return parts, [train_step(trainer, index).loss for index in steps]
 
 
-def _content(checkpoint: Path) -> FullTensors:
-    """Put a checkpoint's whole tensors together from its files, by its index alone."""
-    index = json.loads((checkpoint / "index.json").read_text())
-    files = {name: load_file(checkpoint / name) for name in index["files"] if "rank" in name}
-    parts = [
-        Shard(
-            part["key"],
-            tuple(part["whole"]),
-            tuple(part["offset"]),
-            files[part["file"]][part["name"]].reshape(part["shape"]),
-        )
-        for part in index["parts"]
-        if not part["key"].startswith("rng")
-    ]
-    return assemble([parts])
-
-
 @pytest.fixture(scope="module")
 def saved(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A checkpoint of every layout."""
@@ -93,14 +76,14 @@ def never_changed(store: Path, tmp_path_factory: pytest.TempPathFactory) -> list
 
 
 def test_every_layout_saves_the_same_model_and_optimizer(saved: dict[str, Path]) -> None:
-    expected = _content(saved["one"])
+    expected = checkpoint_content(saved["one"])
     assert any(key.endswith("exp_avg_sq") or ".exp_avg_sq" in key for key in expected)
     for name, path in saved.items():
-        content = _content(path)
+        content = checkpoint_content(path)
         assert content.keys() == expected.keys(), name
         for key, values in content.items():
             scale = np.abs(expected[key]).max().clip(1e-12)
-            np.testing.assert_allclose(values, expected[key], atol=1e-4 * scale, err_msg=key)
+            np.testing.assert_allclose(values, expected[key], atol=3e-4 * scale, err_msg=key)
 
 
 @pytest.mark.parametrize(("source", "target"), list(pairwise([*LAYOUTS, "one"])))
@@ -116,7 +99,10 @@ def test_resharded_run_goes_on(
     num_ranks, layout = LAYOUTS[target]
     experiment = make(store, layout, train=TRAIN)
     ranks = run_ranks(num_ranks, _load, experiment, saved[source], tmp_path)
-    stored, again = _content(saved[source]), _content(tmp_path / f"step-{SAVED_AT:08d}")
+    stored, again = (
+        checkpoint_content(saved[source]),
+        checkpoint_content(tmp_path / f"step-{SAVED_AT:08d}"),
+    )
     assert stored.keys() == again.keys()
     assert all(np.array_equal(stored[key], again[key]) for key in stored)
     assemble([parts for parts, _ in ranks])

@@ -89,7 +89,7 @@ def test_what_is_made_has_the_layers_asked_for(dense: dict[str, Path], tmp_path:
     stored = StoredTensors(tmp_path / "out", read_index(tmp_path / "out"))
     shapes = {key: torch.Size(stored.shape(key)) for key in stored.shards}
     assert sum(shape.numel() for shape in shapes.values()) == ledger(sparse, 1).total_parameters
-    assert shapes["decoder.layers.1.mlp.experts.gate_up"] == (4, 2, 48, 32)
+    assert shapes["decoder.layers.1.mlp.experts.experts.linear_fc1.weight"] == (4, 96, 32)
 
 
 @pytest.mark.engine
@@ -102,7 +102,8 @@ def test_shards_are_parts_of_the_dense_network_with_one_router_row(
         StoredTensors(path, read_index(path)) for path in (tmp_path / "out", tmp_path / "dense")
     )
     down, router = (
-        _whole(stored, f"decoder.layers.0.mlp.{n}") for n in ("experts.down", "router.weight")
+        _whole(stored, f"decoder.layers.0.mlp.{n}")
+        for n in ("experts.experts.linear_fc2.weight", "router.weight")
     )
     whole = _whole(before, "decoder.layers.0.mlp.linear_fc2.weight")
     for copy in range(4):
@@ -119,7 +120,7 @@ def _whole(stored: StoredTensors, key: str) -> torch.Tensor:
 
 
 def test_noise_tells_experts_apart_by_seed(dense: dict[str, Path], tmp_path: Path) -> None:
-    key = "decoder.layers.0.mlp.experts.gate_up"
+    key = "decoder.layers.0.mlp.experts.experts.linear_fc1.weight"
     found = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         how = Upcycling(num_experts=4, top_k=2, noise=0.1, seed=seed)

@@ -105,13 +105,18 @@ def _case(name: str, store: Path) -> tuple[int, Experiment]:
 
 
 def _is_matrix(key: str) -> bool:
-    return not key.endswith(("bias", "norm.weight", "softmax_offset"))
+    return not key.endswith(("bias", "norm.weight", "norm_weight", "softmax_offset"))
 
 
 def _assert_only_matrices(ranks: list[list[Shard]]) -> None:
     pulled = assemble(ranks)
     assert sum(map(_is_matrix, pulled)) >= 8
-    for name in ("experts.gate_up_bias", "experts.down_bias", "softmax_offset", "norm.weight"):
+    for name in (
+        "experts.linear_fc1.bias",
+        "experts.linear_fc2.bias",
+        "softmax_offset",
+        "layer_norm_weight",
+    ):
         assert any(key.endswith(name) for key in pulled), name
     for key, values in pulled.items():
         expected = LEARNING_RATE * WEIGHT_DECAY if _is_matrix(key) else 0.0
