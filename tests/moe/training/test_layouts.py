@@ -136,7 +136,7 @@ def _without(correction: str, name: str, store: Path) -> list[list[Shard]]:
 
 @pytest.mark.parametrize(
     ("correction", "tensor"),
-    [("expert_allreduce", "experts"), ("norm_sequence_parallel", "layernorm")],
+    [("expert_allreduce", "experts"), ("norm_sequence_parallel", "layer_norm")],
 )
 def test_gradient_marks_are_needed(correction: str, tensor: str, store: Path) -> None:
     with pytest.raises(AssertionError, match=f"ranks disagree about .*{tensor}"):
