@@ -41,6 +41,8 @@ source = "model"
 """
 STEPS = 12
 """More than a fast machine trains between its first checkpoint and the kill after it."""
+HASTE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1"}
+"""Of launchers whose ranks have nothing to save."""
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=1", "--max-restarts=1",
             "-m", "moescale", "train"]  # fmt: skip
 
@@ -70,15 +72,16 @@ def _started(arguments: list[Any], **environment: str) -> Iterator[subprocess.Po
         process.communicate()
 
 
-def _launch(arguments: tuple[str, ...]) -> tuple[int, str, str]:
+def _launch(arguments: tuple[str, ...], environment: dict[str, str]) -> tuple[int, str, str]:
     """Run `moe train` in a session of its own; its ranks are new interpreters."""
     os.setsid()
-    os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = "1"
+    os.environ |= environment
     return run_command(("train", *arguments))
 
 
-def _launched(experiment: Path, run_dir: Path, *options: str) -> Ranks:
-    return Ranks(1, _launch, (str(experiment), "--run-dir", str(run_dir), *options))
+def _launched(experiment: Path, run_dir: Path, *options: str, **environment: str) -> Ranks:
+    arguments = (str(experiment), "--run-dir", str(run_dir), "--nproc", "2", *options)
+    return Ranks(1, _launch, arguments, environment)
 
 
 def _rank(launcher: int | None, rank: int) -> psutil.Process:
@@ -93,7 +96,7 @@ def _saved(run_dir: Path) -> bool:
 def test_a_hanging_rank_ends_the_run(store: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     experiment = _write(tmp_path, store, steps=100_000, timeout_s=8)
-    launcher = _launched(experiment, run_dir, "--nproc", "2")
+    launcher = _launched(experiment, run_dir, **HASTE)
     wait_until(lambda: _saved(run_dir))
     ranks = [_rank(launcher.processes[0].pid, rank) for rank in (0, 1)]
     ranks[1].suspend()
@@ -108,7 +111,7 @@ def test_a_hanging_rank_ends_the_run(store: Path, tmp_path: Path) -> None:
 def test_a_killed_rank_is_started_again_and_the_run_resumes(store: Path, tmp_path: Path) -> None:
     experiment, run_dir = _write(tmp_path, store, steps=STEPS, interval=2), tmp_path / "run"
     run_ranks(2, train_here, load_experiment(experiment, ()), tmp_path / "whole")
-    launcher = _launched(experiment, run_dir, "--nproc", "2", "--max-restarts", "1")
+    launcher = _launched(experiment, run_dir, "--max-restarts", "1", **HASTE)
     _kill(launcher.processes[0].pid, 0, run_dir)
     [(code, _, said)] = launcher.results()
     assert code == 0, said
@@ -121,7 +124,7 @@ def test_a_rank_killed_under_torchrun_is_started_again(store: Path, tmp_path: Pa
     alone = "parallel.ep=1"
     run_ranks(1, train_here, load_experiment(experiment, [alone]), tmp_path / "whole")
     command = [*TORCHRUN, experiment, "--run-dir", run_dir, "--set", alone]
-    with _started(command, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="1") as process:
+    with _started(command, **HASTE) as process:
         _kill(process.pid, 0, run_dir)
         _, said = process.communicate(timeout=900)
         assert process.returncode == 0, said
@@ -152,7 +155,7 @@ def _assert_resumed(killed: dict[str, Any], whole: dict[str, Any]) -> None:
 def test_a_stop_is_told_once(whole_group: bool, store: Path, tmp_path: Path) -> None:
     """By the launcher, whether the signal reached it alone or, as Ctrl-C, its ranks too."""
     run_dir, experiment = tmp_path / "run", _write(tmp_path, store, steps=100_000)
-    launcher = _launched(experiment, run_dir, "--nproc", "2")
+    launcher = _launched(experiment, run_dir)
     pid = launcher.processes[0].pid
     assert pid is not None
     wait_until(lambda: _saved(run_dir))

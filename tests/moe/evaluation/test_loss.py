@@ -111,7 +111,6 @@ def test_documents_see_only_themselves(run: Path, tmp_path: Path) -> None:
     assert {s.source: s.loss for s in found.sources} == pytest.approx(slow, rel=1e-5)
 
 
-@pytest.mark.engine
 @pytest.mark.parametrize("scaling", ["current", "delayed"])
 def test_emulated_fp8_is_computed_as_in_training(
     scaling: str, sources: Path, tmp_path: Path

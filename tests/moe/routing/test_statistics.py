@@ -124,16 +124,21 @@ def test_layouts_agree(layout: str, sources: Path, alone: Any) -> None:
 def _counted(experiments: list[Experiment]) -> list[tuple[Any, Any, Any]]:
     """Train one step and evaluate; returns choices by layer and expert, tokens by layer, maps."""
     from moe.training.held_out import evaluate_held_out
+    from moe.training.startup.build import build_trainer
     from moe.training.step import train_step
+    from parallel.engine.start import start_engine, stop_engine
 
     found = []
+    engine = start_engine(experiments[0].parallel, seed=0)
     for experiment in experiments:
-        with started(experiment) as trainer:
-            train_step(trainer, 0)
-            routing = trainer.routing.pop()
-            evaluate_held_out(trainer)
-            tokens = routing.sums[:, 0].tolist()
-            found.append((routing.counts.tolist(), tokens, trainer.routing_maps.pop()))
+        trainer = build_trainer(experiment, engine)
+        train_step(trainer, 0)
+        routing = trainer.routing.pop()
+        evaluate_held_out(trainer)
+        tokens = routing.sums[:, 0].tolist()
+        found.append((routing.counts.tolist(), tokens, trainer.routing_maps.pop()))
+        trainer.close()
+    stop_engine()
     return found
 
 
