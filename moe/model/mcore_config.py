@@ -69,7 +69,9 @@ def transformer_config(
         "expert_tensor_parallel_size": layout.etp,
         "transformer_impl": "transformer_engine" if precision.kernels == "te" else "local",
     }
-    values |= _activation_values(model) | _window_values(model) | _moe_values(model, layout)
+    values |= (
+        _activation_values(model, precision) | _window_values(model) | _moe_values(model, layout)
+    )
     values |= _stage_values(model, layout) | _recompute_values(layout) | _fp8_values(precision)
     try:
         if model.mla is not None:
@@ -128,14 +130,19 @@ def _fp8_values(precision: Precision) -> dict[str, Any]:
     }
 
 
-def _activation_values(model: ModelConfig) -> dict[str, Any]:
+def _activation_values(model: ModelConfig, precision: Precision) -> dict[str, Any]:
     if model.activation == "swiglu":
         return {}
     return {
-        "activation_func": quick_gelu,
+        "activation_func": quick_gelu if precision.kernels == "te" else _plain_quick_gelu,
         "activation_func_clamp_value": 7.0,
         "glu_linear_offset": 1.0,
     }
+
+
+def _plain_quick_gelu(gate: torch.Tensor) -> torch.Tensor:
+    """Act as megatron-core's function, which torch compiles at its first call, in C++ on a CPU."""
+    return gate * torch.sigmoid(1.702 * gate)
 
 
 def _window_values(model: ModelConfig) -> dict[str, Any]:

@@ -86,12 +86,27 @@ def command(*arguments: str | Path) -> tuple[int, str, str]:
     return result
 
 
+def command_of_ranks(num_ranks: int, *arguments: str | Path) -> tuple[int, str, str]:
+    """Run `moe ...` as forked ranks of one group, as a launcher would start it; returns rank 0's.
+
+    That `--nproc` launches ranks, new interpreters, is in tests/benchmarks/launch/test_restarts.py.
+    """
+    words = tuple(map(str, arguments))
+    result: tuple[int, str, str] = run_ranks(num_ranks, run_command_as_rank, words)[0]
+    return result
+
+
 def run_command(arguments: tuple[str, ...]) -> tuple[int, str, str]:
     """Run `moe ...` in this process, which is no rank of a group any more.
 
     The outputs include those of processes that the command starts.
     """
     leave_group()
+    return run_command_as_rank(arguments)
+
+
+def run_command_as_rank(arguments: tuple[str, ...]) -> tuple[int, str, str]:
+    """Run `moe ...` in this process, as the rank that it is."""
     import moescale
 
     sys.argv = ["moe", *arguments]

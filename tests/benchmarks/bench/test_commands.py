@@ -9,7 +9,7 @@ import pytest
 from tests.support.bench_commands import run_all
 from tests.support.distributed import Ranks, run_ranks
 from tests.support.fault_injection import wait_until
-from tests.support.trained_runs import command, run_command
+from tests.support.trained_runs import command, command_of_ranks, run_command
 
 DENSE = """
 [model]
@@ -168,7 +168,7 @@ def test_collectives_between_two_processes_are_kept(tmp_path: Path) -> None:
     gathered = found["all_gather"]["result"]
     assert gathered["bus_bytes_per_s"] == pytest.approx(gathered["algorithm_bytes_per_s"] / 2)
     assert reduced["algorithm_bytes_per_s"] == pytest.approx(4096 / reduced["time_s"]["median"])
-    _, out, err = command(*words)
+    _, out, err = command_of_ranks(2, *words)
     assert err.count("kept from an earlier run") == 4
     assert json.loads(out) == records
 
@@ -191,8 +191,8 @@ def test_a_killed_benchmark_goes_on_where_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.engine
 def test_pipeline_stages_name_their_waiting(tmp_path: Path) -> None:
-    code, out, err = command(
-        "bench", "step", "tiny", "--nproc", "2", "--set", "parallel.pp=2", "--seq-len", "32",
+    code, out, err = command_of_ranks(
+        2, "bench", "step", "tiny", "--set", "parallel.pp=2", "--seq-len", "32",
         "--micro-batch", "1", "--global-batch", "2", "--routing", "natural", "--repeats", "2",
         "--warmup", "0", "--json",
     )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 import moescale
 from tests.support.distributed import run_ranks
 from tests.support.paths import ROOT
-from tests.support.trained_runs import command, run_command
+from tests.support.trained_runs import command, command_of_ranks, run_command
 
 EXPERIMENT = """
 name = "try"
@@ -118,10 +118,9 @@ def test_two_processes_train_the_same_model(experiment: Path, tmp_path: Path) ->
     losses = []
     for nproc, layout in ((1, "parallel.ep=1"), (2, "parallel.ep=2")):
         run_dir = tmp_path / f"run{nproc}"
-        code, out, err = command(
-            "train", experiment, "--run-dir", run_dir, "--nproc", str(nproc), "--set", layout,
-            "--json",
-        )  # fmt: skip
+        code, out, err = command_of_ranks(
+            nproc, "train", experiment, "--run-dir", run_dir, "--set", layout, "--json"
+        )
         assert code == 0, err
         losses.append(json.loads(out)["final_loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)

@@ -16,10 +16,10 @@ import pytest
 
 from moe.config.experiment import load_experiment
 from parallel.engine.watchdog import Watchdog
-from tests.support.distributed import run_ranks
+from tests.support.distributed import Ranks, run_ranks
 from tests.support.fault_injection import record, wait_until
 from tests.support.paths import ROOT
-from tests.support.trained_runs import train_here
+from tests.support.trained_runs import run_command, train_here
 
 EXPERIMENT = """
 name = "restarts"
@@ -41,8 +41,10 @@ source = "model"
 """
 STEPS = 12
 """More than a fast machine trains between its first checkpoint and the kill after it."""
-MOE = ["-m", "moescale", "train"]
-TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", *MOE]
+HASTE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1"}
+"""Of launchers whose ranks have nothing to save."""
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=1", "--max-restarts=1",
+            "-m", "moescale", "train"]  # fmt: skip
 
 
 def _write(folder: Path, store: Path, **values: float) -> Path:
@@ -70,8 +72,20 @@ def _started(arguments: list[Any], **environment: str) -> Iterator[subprocess.Po
         process.communicate()
 
 
-def _rank(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
-    children = psutil.Process(launcher.pid).children(recursive=True)
+def _launch(arguments: tuple[str, ...], environment: dict[str, str]) -> tuple[int, str, str]:
+    """Run `moe train` in a session of its own; its ranks are new interpreters."""
+    os.setsid()
+    os.environ |= environment
+    return run_command(("train", *arguments))
+
+
+def _launched(experiment: Path, run_dir: Path, *options: str, **environment: str) -> Ranks:
+    arguments = (str(experiment), "--run-dir", str(run_dir), "--nproc", "2", *options)
+    return Ranks(1, _launch, arguments, environment)
+
+
+def _rank(launcher: int | None, rank: int) -> psutil.Process:
+    children = psutil.Process(launcher).children(recursive=True)
     return next(c for c in children if c.environ().get("RANK") == str(rank))
 
 
@@ -82,69 +96,81 @@ def _saved(run_dir: Path) -> bool:
 def test_a_hanging_rank_ends_the_run(store: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     experiment = _write(tmp_path, store, steps=100_000, timeout_s=8)
-    command = [*MOE, experiment, "--run-dir", run_dir, "--nproc", 2]
-    with _started(command, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="1") as process:
-        wait_until(lambda: _saved(run_dir))
-        ranks = [_rank(process, rank) for rank in (0, 1)]
-        ranks[1].suspend()
-        _, said = process.communicate(timeout=600)
-        assert process.returncode == 1
-        assert "moe: rank 0: no progress for" in said
-        assert "waits in the collective" in said
-        assert "rank 0 of 2 failed with exit code 1: continue with --resume" in said
-        assert not any(rank.is_running() for rank in ranks)
+    launcher = _launched(experiment, run_dir, **HASTE)
+    wait_until(lambda: _saved(run_dir))
+    ranks = [_rank(launcher.processes[0].pid, rank) for rank in (0, 1)]
+    ranks[1].suspend()
+    [(code, _, said)] = launcher.results()
+    assert code == 1
+    assert "moe: rank 0: no progress for" in said
+    assert "waits in the collective" in said
+    assert "rank 0 of 2 failed with exit code 1: continue with --resume" in said
+    assert not any(rank.is_running() for rank in ranks)
 
 
 def test_a_killed_rank_is_started_again_and_the_run_resumes(store: Path, tmp_path: Path) -> None:
-    experiment = _write(tmp_path, store, steps=STEPS, interval=2)
+    experiment, run_dir = _write(tmp_path, store, steps=STEPS, interval=2), tmp_path / "run"
     run_ranks(2, train_here, load_experiment(experiment, ()), tmp_path / "whole")
-    whole = record(tmp_path / "whole")
-    by_torchrun = _finished([*TORCHRUN, experiment], tmp_path / "torchrun", kill=1)
-    own = [*MOE, experiment, "--nproc", 2, "--max-restarts", 1]
-    for killed in (by_torchrun, _finished(own, tmp_path / "own", kill=0)):
-        assert killed["final_loss"] == whole["final_loss"]
-        assert killed["train_loss"] == whole["train_loss"]
-        first, second = killed["starts"]
-        assert first["ended"] in {"killed", "failed"}
-        assert second["ended"] == "finished"
-        assert second["first_step"] > 0
-        assert killed["goodput"]["useful_tokens"] == whole["tokens"]
-        rows = (Path(killed["run_dir"]) / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(row)["step"] for row in rows] == list(range(1, STEPS + 1))
+    launcher = _launched(experiment, run_dir, "--max-restarts", "1", **HASTE)
+    _kill(launcher.processes[0].pid, 0, run_dir)
+    [(code, _, said)] = launcher.results()
+    assert code == 0, said
+    _assert_resumed(record(run_dir), record(tmp_path / "whole"))
+
+
+def test_a_rank_killed_under_torchrun_is_started_again(store: Path, tmp_path: Path) -> None:
+    """As a user starts it: the launcher, too, is an interpreter of its own."""
+    experiment, run_dir = _write(tmp_path, store, steps=STEPS, interval=2), tmp_path / "run"
+    alone = "parallel.ep=1"
+    run_ranks(1, train_here, load_experiment(experiment, [alone]), tmp_path / "whole")
+    command = [*TORCHRUN, experiment, "--run-dir", run_dir, "--set", alone]
+    with _started(command, **HASTE) as process:
+        _kill(process.pid, 0, run_dir)
+        _, said = process.communicate(timeout=900)
+        assert process.returncode == 0, said
+    _assert_resumed(record(run_dir), record(tmp_path / "whole"))
+
+
+def _kill(launcher: int | None, rank: int, run_dir: Path) -> None:
+    """Kill a rank after the first checkpoint."""
+    wait_until((run_dir / "record.json").is_file)
+    victim = _rank(launcher, rank)
+    wait_until(lambda: _saved(run_dir), pause_s=0.005)
+    victim.send_signal(signal.SIGKILL)
+
+
+def _assert_resumed(killed: dict[str, Any], whole: dict[str, Any]) -> None:
+    assert killed["final_loss"] == whole["final_loss"]
+    assert killed["train_loss"] == whole["train_loss"]
+    first, second = killed["starts"]
+    assert first["ended"] in {"killed", "failed"}
+    assert second["ended"] == "finished"
+    assert second["first_step"] > 0
+    assert killed["goodput"]["useful_tokens"] == whole["tokens"]
+    rows = (Path(killed["run_dir"]) / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == list(range(1, STEPS + 1))
 
 
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_a_stop_is_told_once(whole_group: bool, store: Path, tmp_path: Path) -> None:
     """By the launcher, whether the signal reached it alone or, as Ctrl-C, its ranks too."""
     run_dir, experiment = tmp_path / "run", _write(tmp_path, store, steps=100_000)
-    with _started([*MOE, experiment, "--run-dir", run_dir, "--nproc", 2]) as process:
-        wait_until(lambda: _saved(run_dir))
-        if whole_group:
-            os.killpg(process.pid, signal.SIGINT)
-        else:
-            process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=600)
-    assert process.returncode == 75, said
+    launcher = _launched(experiment, run_dir)
+    pid = launcher.processes[0].pid
+    assert pid is not None
+    wait_until(lambda: _saved(run_dir))
+    if whole_group:
+        os.killpg(pid, signal.SIGINT)
+    else:
+        os.kill(pid, signal.SIGTERM)
+    [(code, _, said)] = launcher.results()
+    assert code == 75, said
     step = record(run_dir)["steps"]
     told = [line for line in said.splitlines() if "stopped by a signal" in line]
     assert told == [
         f"moe: stopped by a signal after step {step}; the checkpoint is written: continue with"
         " --resume"
     ]
-
-
-def _finished(command: list[Any], run_dir: Path, kill: int | None = None) -> dict[str, Any]:
-    """Run to the end, one rank killed after the first checkpoint; returns the record."""
-    arguments = [*command, "--run-dir", run_dir]
-    with _started(arguments, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="1") as process:
-        if kill is not None:
-            wait_until((run_dir / "record.json").is_file)
-            victim = _rank(process, kill)
-            wait_until(lambda: _saved(run_dir), pause_s=0.005)
-            victim.send_signal(signal.SIGKILL)
-        _, said = process.communicate(timeout=900)
-        assert process.returncode == 0, said
-    return record(run_dir)
 
 
 def test_a_watchdog_says_where_a_rank_is_without_a_collective() -> None:
@@ -185,7 +211,7 @@ BEATING = """
 import time
 from moe.config.experiment import load_experiment
 from parallel.engine.watchdog import Watchdog
-from tests.support.distributed import run_ranks
+from tests.support.distributed import Ranks, run_ranks
 watchdog = Watchdog(0, 2.0, 2.0)
 print("beats", flush=True)
 for _ in range(20):

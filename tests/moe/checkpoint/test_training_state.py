@@ -27,12 +27,12 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "pp2_vpp2": (2, {"pp": 2, "vpp": 2}),
     "etp2_uneven_pp2": (4, {"tp": 2, "etp": 2, "pp": 2, "stage_layers": [1, 3]}),
 }
-SAVED_AT, STEPS = 3, 8
-TRAIN = {"steps": STEPS, "warmup_steps": 1}
+SAVED_AT, LATER_STEPS = 3, 2
+TRAIN = {"steps": 8, "warmup_steps": 1}
 
 
-def _save(experiment: Experiment, root: Path, steps: int = SAVED_AT) -> list[float]:
-    """Train `steps` steps, saving on the way; returns the losses after the save."""
+def _save(experiment: Experiment, root: Path, later_steps: int = 0) -> list[float]:
+    """Train, save, and train `later_steps` more; returns their losses."""
     from moe.checkpoint.training_state import save_checkpoint
     from moe.training.step import train_step
 
@@ -41,7 +41,7 @@ def _save(experiment: Experiment, root: Path, steps: int = SAVED_AT) -> list[flo
             train_step(trainer, index)
         state = {"data": trainer.loader.state_dict()}
         save_checkpoint(root, SAVED_AT, trainer.chunks, trainer.optimizer, state, 2)
-        return [train_step(trainer, index).loss for index in range(SAVED_AT, steps)]
+        return [train_step(trainer, SAVED_AT + index).loss for index in range(later_steps)]
 
 
 def _load(experiment: Experiment, path: Path, copy: Path) -> tuple[list[Shard], list[float]]:
@@ -54,8 +54,8 @@ def _load(experiment: Experiment, path: Path, copy: Path) -> tuple[list[Shard], 
         trainer.loader.load_state_dict(state["data"])
         parts = shards(trainer.chunks)
         save_checkpoint(copy, state["step"], trainer.chunks, trainer.optimizer, {}, 2)
-        steps = range(state["step"], experiment.train.steps)
-        return parts, [train_step(trainer, index).loss for index in steps]
+        later = (train_step(trainer, state["step"] + index) for index in range(LATER_STEPS))
+        return parts, [step.loss for step in later]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def saved(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 def never_changed(store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     """Losses after the save of a run that stays one process."""
     root = tmp_path_factory.mktemp("one")
-    losses: list[float] = run_ranks(1, _save, make(store, train=TRAIN), root, STEPS)[0]
+    losses: list[float] = run_ranks(1, _save, make(store, train=TRAIN), root, LATER_STEPS)[0]
     return losses
 
 
@@ -107,7 +107,7 @@ def test_resharded_run_goes_on(
     assert all(np.array_equal(stored[key], again[key]) for key in stored)
     assemble([parts for parts, _ in ranks])
     for _, losses in ranks:
-        assert len(losses) == STEPS - SAVED_AT
+        assert len(losses) == LATER_STEPS
         np.testing.assert_allclose(losses, never_changed, rtol=1e-5)
 
 
@@ -170,7 +170,7 @@ def _edit_index(checkpoint: Path) -> str:
 
 def _edit_state(checkpoint: Path) -> str:
     text = (checkpoint / "state.json").read_text()
-    (checkpoint / "state.json").write_text(text.replace('"step": 3', '"step": 2'))
+    (checkpoint / "state.json").write_text(text.replace(f'"step": {SAVED_AT}', '"step": 9'))
     return "state.json: missing or damaged"
 
 

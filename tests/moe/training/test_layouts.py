@@ -68,34 +68,33 @@ MORE_LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
         8, {"tp": 2, "cp": 2, "ep": 2, "etp": 2, "dispatcher": "allgather"}
     ),
 }  # fmt: skip
-"""Shorter runs of more combinations: expert-TP, folding, uneven stages, recomputation, overlap."""
-STEPS, FEWER_STEPS = 5, 3
+"""More combinations: expert-TP, folding, uneven stages, recomputation, overlap."""
+STEPS = 3
 
 
-def _experiment(store: Path, parallel: dict[str, Any], steps: int, **model: Any) -> Experiment:
+def _experiment(
+    store: Path, parallel: dict[str, Any], steps: int = STEPS, **model: Any
+) -> Experiment:
     # Two micro-batches a rank where two data-parallel ranks have a pipeline each.
     train = {"steps": steps, "warmup_steps": 1, "global_batch_size": 8}
     return make(store, parallel, train=train, model=model)
 
 
 @pytest.fixture(scope="module")
-def one_process(store: Path) -> dict[int, Observed]:
-    """What one process computes, by the number of steps."""
-    return {
-        steps: run_ranks(1, observe, _experiment(store, {}, steps))[0]
-        for steps in (STEPS, FEWER_STEPS)
-    }
+def one_process(store: Path) -> Observed:
+    """What one process computes."""
+    observed: Observed = run_ranks(1, observe, _experiment(store, {}))[0]
+    return observed
 
 
 @pytest.mark.parametrize("name", [*LAYOUTS, *MORE_LAYOUTS])
 def test_layout_computes_what_one_process_does(
-    name: str, store: Path, one_process: dict[int, Observed]
+    name: str, store: Path, one_process: Observed
 ) -> None:
     """Initial weights, the first step's gradients, every step's losses, trained parameters."""
     num_ranks, parallel = (LAYOUTS | MORE_LAYOUTS)[name]
-    steps = STEPS if name in LAYOUTS else FEWER_STEPS
-    expected = one_process[steps]
-    ranks = run_ranks(num_ranks, observe, _experiment(store, parallel, steps))
+    expected = one_process
+    ranks = run_ranks(num_ranks, observe, _experiment(store, parallel))
     weights = assemble([rank.weights for rank in ranks])
     assert worst_difference(assemble([expected.weights]), weights)[0] == 0
     gradients = [rank.gradients for rank in ranks if rank.gradients is not None]
@@ -114,13 +113,13 @@ def test_layout_computes_what_one_process_does(
 @pytest.mark.parametrize("head", [{"tie_embeddings": True}, {"mtp_layers": 1}])
 def test_overlapped_gather_ends_before_any_head_is_used(head: dict[str, Any], store: Path) -> None:
     parallel = {"pp": 2, "overlap_grad_reduce": True, "overlap_param_gather": True}
-    expected = run_ranks(1, train_curve, _experiment(store, {}, FEWER_STEPS, **head))[0]
-    for curve in run_ranks(4, train_curve, _experiment(store, parallel, FEWER_STEPS, **head)):
+    expected = run_ranks(1, train_curve, _experiment(store, {}, **head))[0]
+    for curve in run_ranks(4, train_curve, _experiment(store, parallel, **head)):
         _assert_same_curve(curve, expected)
 
 
 def _assert_same_curve(curve: Curve, expected: Curve) -> None:
-    assert len(expected.losses) >= FEWER_STEPS
+    assert len(expected.losses) == STEPS
     np.testing.assert_allclose(curve.losses, expected.losses, rtol=LOSS)
     np.testing.assert_allclose(curve.grad_norms, expected.grad_norms, rtol=LOSS)
     for row, other in zip(curve.router_losses, expected.router_losses, strict=True):
@@ -130,7 +129,7 @@ def _assert_same_curve(curve: Curve, expected: Curve) -> None:
 def _without(correction: str, name: str, store: Path) -> list[list[Shard]]:
     """Return each rank's gradients where one of our corrections of megatron-core is missing."""
     num_ranks, parallel = LAYOUTS[name]
-    experiment = _experiment(store, {**parallel, "distributed_optimizer": False}, STEPS)
+    experiment = _experiment(store, {**parallel, "distributed_optimizer": False})
     return run_ranks(num_ranks, first_gradients, experiment, correction)
 
 
@@ -143,9 +142,9 @@ def test_gradient_marks_are_needed(correction: str, tensor: str, store: Path) ->
         assemble(_without(correction, "tp2", store))
 
 
-def test_gradient_norm_needs_expert_marks(store: Path, one_process: dict[int, Observed]) -> None:
+def test_gradient_norm_needs_expert_marks(store: Path, one_process: Observed) -> None:
     num_ranks, parallel = MORE_LAYOUTS["etp2"]
     experiment = _experiment(store, parallel, steps=1)
     wrong = run_ranks(num_ranks, train_curve, experiment, "expert_norm_mark")[0]
-    right = one_process[STEPS].curve  # as test_layout_computes_what_one_process_does[etp2] finds
+    right = one_process.curve  # as test_layout_computes_what_one_process_does[etp2] finds
     assert wrong.grad_norms[0] < (1 - 10 * LOSS) * right.grad_norms[0]

@@ -62,13 +62,16 @@ def _train_a_step(experiment: Any) -> bool:
         return COMPILER in sys.modules
 
 
-def test_training_on_a_cpu_compiles_nothing(store: Path) -> None:
+@pytest.mark.parametrize("activation", ["swiglu", "clamped_swiglu"])
+def test_training_on_a_cpu_compiles_nothing(activation: str, store: Path) -> None:
     moe = {
         "num_experts": 8, "top_k": 2, "expert_ffn_hidden_size": 32, "expert_bias": True,
         "score_function": "sigmoid", "shared_expert_ffn_hidden_size": 16,
         "load_balancing": "seq_aux_loss", "z_loss_coefficient": 0.01,
+        "first_dense_layers": 1,
     }  # fmt: skip
-    assert run_ranks(1, _train_a_step, make(store, model={"moe": moe})) == [False]
+    model = {"moe": moe, "activation": activation}
+    assert run_ranks(1, _train_a_step, make(store, model=model)) == [False]
 
 
 def test_a_function_is_compiled_at_its_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
