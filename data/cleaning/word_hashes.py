@@ -23,19 +23,20 @@ from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]
 
-LETTERS_PER_WORD = {
-    r"[[\p{LB=ID}\p{LB=CJ}\p{LB=H2}\p{LB=H3}]&&\p{L}--\p{Latin}]": 2,  # Han, kana, Hangul, Yi, Tangut
-    r"[[\p{LB=SA}\p{LB=AK}\p{LB=AS}]&&\p{L}]": 4,  # South East Asian scripts, Brahmi
+LETTERS_PER_WORD = {  # Han, kana, Hangul, Yi, Tangut; scripts of South East Asia, Brahmi
+    r"[[\p{LB=ID}\p{LB=CJ}\p{LB=H2}\p{LB=H3}]&&\p{L}--\p{Latin}]": 2,
+    r"[[\p{LB=SA}\p{LB=AK}\p{LB=AS}]&&\p{L}]": 4,
 }
 """Letters of scripts without spaces that are as long as a word, about."""
 _PARTS_OF_WORDS = [(regex.compile(p, regex.V1), n) for p, n in LETTERS_PER_WORD.items()]
-_UNSPACED = f"[{''.join(LETTERS_PER_WORD)}]"
+UNSPACED = f"[{''.join(LETTERS_PER_WORD)}]"
+"""Set of the letters of scripts without spaces, in the syntax of `regex`'s version 1."""
 _ASCII_WORD = re.compile(r"\w+", re.ASCII)
 _WORD = regex.compile(r"\w+")
-_UNSPACED_LETTER = regex.compile(_UNSPACED, regex.V1)
+_UNSPACED_LETTER = regex.compile(UNSPACED, regex.V1)
 _MAYBE_UNSPACED = re.compile("[\u0e00-\u1fff\u2e80-\U0010ffff]")
 """Spares text of other letters the slower search by properties."""
-_UNSPACED_WORD = regex.compile(f"{_UNSPACED}\\p{{M}}*|[^{_UNSPACED}]+", regex.V1)
+_UNSPACED_WORD = regex.compile(f"{UNSPACED}\\p{{M}}*|[^{UNSPACED}]+", regex.V1)
 INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
 MAX_CACHED_WORDS = 1 << 17
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
