@@ -59,7 +59,8 @@ class CleanRecipe(FrozenModel):
     """What happens to e-mail addresses, phone, IP, credit card and bank account numbers."""
     decontaminate: tuple[Path, ...] = ()
     """Evaluation files: a document that shares 13 words in a row with one is dropped. Words are
-    compared after NFKC, without case and invisible characters, on both sides."""
+    compared after NFKC, without case and invisible characters, on both sides. Of scripts without
+    spaces as many letters are compared as 13 words are long."""
     exact_duplicates: bool = True
     """Keep only the first of documents with equal (cleaned) text."""
     near_duplicates: float | None = Field(default=None, gt=0.3, lt=1)

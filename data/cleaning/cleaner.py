@@ -14,7 +14,13 @@ from data.cleaning.decontamination import EvaluationNgrams
 from data.cleaning.personal_data import find_personal_data, mask_personal_data
 from data.cleaning.quality import c4_text, gopher_quality, gopher_repetition
 from data.cleaning.tally import Tally
-from data.cleaning.word_hashes import Hashes, has_visible_text, word_hashes
+from data.cleaning.word_hashes import (
+    Hashes,
+    count_words,
+    divide_words,
+    has_visible_text,
+    word_hashes,
+)
 from data.errors import DataError
 from data.recipe import CleanRecipe
 from data.sources.readers import Document
@@ -193,7 +199,7 @@ def _add_to_histograms(text: str, tally: Tally) -> None:
     """Count the length of a document that passed and, at its beginning, properties of its words."""
     tally.add_to_histogram("characters", 2 ** math.floor(math.log2(len(text))))
     words = text.lstrip()[:PROFILE_CHARACTERS].split()
-    mean_length = sum(map(len, words)) / len(words)
+    mean_length = sum(map(len, words)) / count_words(divide_words(words))
     tally.add_to_histogram("mean_word_length", min(math.floor(2 * mean_length) / 2, 20.0))
     alphabetic = sum(map(str.isalpha, words)) / len(words)
     tally.add_to_histogram("alphabetic_words", math.floor(20 * alphabetic) / 20)

@@ -2,7 +2,8 @@
 
 13-grams as in GPT-3 (arXiv:2005.14165, appendix C). An evaluation text of 8 to 12 words is one
 n-gram; one with fewer is not checked, because common phrases are that long, but counted. Words are
-compared after the normalization of `word_hashes.py`, on both sides.
+compared after the normalization of `word_hashes.py`, on both sides. Letters of scripts without
+spaces are words there, so that n is larger in such texts: as many as 13 words are long.
 """
 
 from collections import Counter
@@ -14,7 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data.cleaning.word_hashes import Hashes, ngram_hashes, word_hashes
+from data.cleaning.word_hashes import (
+    Hashes,
+    count_words,
+    hash_words,
+    ngram_hashes,
+    ngram_hashes_by_length,
+    split_words,
+)
 from data.errors import DataError
 from data.json_text import parse_json
 from data.names import printable
@@ -25,6 +33,8 @@ from data.sources.work_units import UNIT_BYTES
 
 NGRAM_WORDS = 13
 MIN_WORDS = 8
+LENGTH_STEP = 4
+"""N-grams longer than `NGRAM_WORDS`, of scripts without spaces, are multiples of it."""
 BATCH_ROWS = 256
 
 
@@ -33,7 +43,7 @@ class EvaluationNgrams:
     """Hashes of the word n-grams of evaluation files."""
 
     hashes: dict[int, Hashes]
-    """Sorted, by n."""
+    """Sorted, by n, which ascends."""
     texts: int
     """Evaluation texts read."""
     unchecked: int
@@ -43,8 +53,10 @@ class EvaluationNgrams:
 
     def overlaps(self, words: Hashes) -> bool:
         """Check whether a text, given as the hashes of its words, contains any of the n-grams."""
+        grams = ngram_hashes_by_length(words, self.hashes)
         return any(
-            bool(_contains(known, ngram_hashes(words, n)).any()) for n, known in self.hashes.items()
+            bool(_contains(known, hashes).any())
+            for known, hashes in zip(self.hashes.values(), grams, strict=True)
         )
 
 
@@ -60,13 +72,13 @@ def read_evaluation_ngrams(paths: tuple[Path, ...]) -> EvaluationNgrams:
     for path in paths:
         before = texts
         for text in _texts(path, ignored):
-            words = word_hashes(text)
+            words = split_words(text)
             texts += 1
-            n = min(words.size, NGRAM_WORDS)
-            if n < MIN_WORDS:
+            n = _ngram_length(words)
+            if n is None:
                 unchecked += 1
             else:
-                by_length.setdefault(n, []).append(ngram_hashes(words, n))
+                by_length.setdefault(n, []).append(ngram_hashes(hash_words(words), n))
         if texts == before:
             raise DataError(
                 f"{printable(path)}: clean.decontaminate: no evaluation text in it: give text,"
@@ -74,6 +86,15 @@ def read_evaluation_ngrams(paths: tuple[Path, ...]) -> EvaluationNgrams:
             )
     hashes = {n: np.unique(np.concatenate(some)) for n, some in sorted(by_length.items())}
     return EvaluationNgrams(hashes, texts, unchecked, ignored)
+
+
+def _ngram_length(words: list[str]) -> int | None:
+    """Return the n of a text's n-grams, or None where it is too short to be searched for."""
+    count = count_words(words)
+    if count < MIN_WORDS:
+        return None
+    n = int(len(words) * min(1, NGRAM_WORDS / count))
+    return n if n <= NGRAM_WORDS else n - n % LENGTH_STEP  # few lengths: each costs a search
 
 
 def _texts(root: Path, ignored: Counter[str]) -> Iterator[str]:

@@ -5,11 +5,14 @@ issuer's range, IBANs by ISO 7064 MOD 97-10 and the length of their country (ISO
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from string import ascii_letters
 
+from data.cleaning.email_addresses import email_addresses
 from data.cleaning.ip_addresses import ip_addresses
 from data.cleaning.phone_numbers import phone_numbers
+from data.cleaning.plain_form import PlainForm
 
 MASKS = {"iban": "<IBAN>", "card": "<CARD>", "email": "<EMAIL>", "ip": "<IP>", "phone": "<PHONE>"}
 
@@ -22,18 +25,17 @@ _LENGTHS = (
 )
 IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _LENGTHS.split()}
 
-_EMAIL = re.compile(
-    r"(?<![\w.%+-])\w(?:[\w.%+'-]{0,62}[\w%+-])?@"
-    r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+(?:[^\W\d_]{2,24}|xn--[a-z0-9-]{2,59})(?![\w-])"
+# Boundaries are of ASCII: a letter of another script right before or after is no part of a number.
+_CARD_START = re.compile(
+    r"(?=\d{4}[ .-]{0,2}\d)(?<![\w+])(?<!\w-)(?<!\d[.,])(?!(?<=-)\d{5})", re.ASCII
 )
-_CARD_START = re.compile(r"(?<![\w.,+-])(?=\d{4}[ -]?\d)")
 _CARDS = [
-    re.compile(pattern + r"(?![\w]|[.,-]\d)")
+    re.compile(pattern + r"(?![\w]|[.,-]\d)", re.ASCII)
     for pattern in (
         r"\d{13,19}",
-        r"\d{4}([ -])\d{4}\1\d{4}\1\d{4}\1\d{1,3}",
-        r"\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}",
-        r"\d{4}([ -])\d{6}\1\d{4,5}",
+        r"\d{4}( {1,2}|[.-])\d{4}\1\d{4}\1\d{4}\1\d{1,3}",
+        r"\d{4}( {1,2}|[.-])\d{4}\1\d{4}\1\d{1,4}",
+        r"\d{4}( {1,2}|[.-])\d{6}\1\d{4,5}",
     )
 ]
 """How cards are written, the longest first: what follows may be a code or the year it ends."""
@@ -44,19 +46,15 @@ _CARD_ISSUER = re.compile(
 )
 _NUMBER_BEFORE = re.compile(r"(?<!\w)(\d{13,})[\s'\"]{1,8}$")
 _NUMBER_AFTER = re.compile(r"[\s'\"]{1,8}(\d{13,})(?!\w)")
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?=[ -]?[A-Za-z0-9])")
+_IBAN_CHECK_DIGITS = re.compile(
+    r"\d(?:(?<=[A-Za-z]{2}\d)|(?<=[A-Z]{2} \d))\d(?=[ .-]{0,2}[A-Za-z0-9])"
+)
+_IBAN_SEPARATORS = re.compile(r"[ .-]{0,2}")
+_LETTERS = re.compile(r"[A-Za-z]*(?![A-Za-z0-9])")
+MAX_LETTERS_BEFORE = 32
+"""Of a word that stands right before an IBAN."""
 MIN_IBAN_DIGITS = 8
 """Digits in the account part of every country's IBAN, at least; words have none."""
-
-_SPACES = "\u00a0\u2007\u2008\u2009\u200a\u202f\u3000"
-_HYPHENS = "\u2010\u2011\u2012\u2013\u2212"
-_ALIKE = {
-    **dict.fromkeys(map(ord, _SPACES), " "),
-    **dict.fromkeys(map(ord, _HYPHENS), "-"),
-    **dict.fromkeys(map(ord, "\u2019\u02bc"), "'"),
-    **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full width
-}
-"""What people and word processors write in place of ASCII, character by character."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +68,14 @@ class Finding:
 
 def find_personal_data(text: str) -> list[Finding]:
     """Return all occurrences in order, without overlaps."""
-    if not text.isascii():
-        text = text.translate(_ALIKE)
-    findings: list[Finding] = []
-    covered = bytearray(len(text))
-    for search in (_ibans, _cards, _emails, _ips, _phones):
-        for finding in search(text):
-            if not any(covered[finding.start : finding.end]):
-                covered[finding.start : finding.end] = b"x" * (finding.end - finding.start)
-                findings.append(finding)
+    form = PlainForm(text)
+    findings = []
+    covered = bytearray(len(form.text))
+    for kind, search in _SEARCHES.items():
+        for start, end in search(form.text):
+            if not any(covered[start:end]):
+                covered[start:end] = b"x" * (end - start)
+                findings.append(Finding(kind, *form.span(start, end)))
     return sorted(findings, key=lambda finding: finding.start)
 
 
@@ -92,21 +89,7 @@ def mask_personal_data(text: str, findings: list[Finding]) -> str:
     return "".join((*masked, text[position:]))
 
 
-def _emails(text: str) -> Iterator[Finding]:
-    for match in _EMAIL.finditer(text) if "@" in text else ():
-        if ".." not in match.group():
-            yield Finding("email", match.start(), match.end())
-
-
-def _ips(text: str) -> Iterator[Finding]:
-    yield from (Finding("ip", start, end) for start, end in ip_addresses(text))
-
-
-def _phones(text: str) -> Iterator[Finding]:
-    yield from (Finding("phone", start, end) for start, end in phone_numbers(text))
-
-
-def _cards(text: str) -> Iterator[Finding]:
+def _cards(text: str) -> Iterator[tuple[int, int]]:
     position = 0
     for start in _CARD_START.finditer(text):
         if start.start() < position:
@@ -114,12 +97,12 @@ def _cards(text: str) -> Iterator[Finding]:
         written = (pattern.match(text, start.start()) for pattern in _CARDS)
         card = next((match for match in written if match and _is_card(match.group())), None)
         if card is not None and not _is_among_numbers(text, card):
-            yield Finding("card", card.start(), card.end())
+            yield card.span()
             position = card.end()
 
 
 def _is_card(number: str) -> bool:
-    digits = re.sub(r"[ -]", "", number)
+    digits = re.sub(r"\D", "", number)
     return bool(_CARD_ISSUER.fullmatch(digits)) and passes_luhn(digits)
 
 
@@ -139,34 +122,48 @@ def passes_luhn(digits: str) -> bool:
     return (sum(values[::2]) + sum(doubled)) % 10 == 0
 
 
-def _ibans(text: str) -> Iterator[Finding]:
-    for match in _IBAN.finditer(text):
-        length = IBAN_LENGTHS.get(match.group()[:2].upper(), 0)
-        end = _account_end(text, match.start(), length) if length else None
-        if end is None or _is_alphanumeric(text, end):
+def _ibans(text: str) -> Iterator[tuple[int, int]]:
+    for match in _IBAN_CHECK_DIGITS.finditer(text):
+        start = match.start() - (3 if text[match.start() - 1] == " " else 2)
+        length = IBAN_LENGTHS.get(text[start : start + 2].upper(), 0)
+        end = _account_end(text, start, length) if length else None
+        if end is None or not _stands_alone(text, start, end):
             continue
-        account = re.sub(r"[ -]", "", text[match.start() : end]).upper()
+        account = re.sub(r"[ .-]", "", text[start:end]).upper()
         if sum(map(str.isdigit, account[4:])) >= MIN_IBAN_DIGITS and passes_mod97(account):
-            yield Finding("iban", match.start(), end)
+            yield start, end
 
 
 def _account_end(text: str, start: int, length: int) -> int | None:
-    """Return the end of `length` letters and digits, with single spaces or hyphens between."""
-    count, position = 0, start
-    while count < length:
+    """Return the end of `length` letters and digits, with up to two separators between."""
+    position = start
+    for count in range(length):
+        if count and (separators := _IBAN_SEPARATORS.match(text, position)):
+            position = separators.end()
         character = text[position : position + 1]
-        if character.isascii() and character.isalnum():
-            count += 1
-        elif character not in (" ", "-") or not _is_alphanumeric(text, position + 1):
+        if not (character.isascii() and character.isalnum()):
             return None
         position += 1
     return position
 
 
-def _is_alphanumeric(text: str, position: int) -> bool:
-    return text[position : position + 1].isalnum()
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether only letters of words touch an account: in codes such as hashes, digits do too."""
+    before = text[max(0, start - MAX_LETTERS_BEFORE) : start].rstrip(ascii_letters)
+    glued = before[-1:].isdigit() or (not before and start >= MAX_LETTERS_BEFORE)
+    return not glued and bool(_LETTERS.match(text, end))
 
 
 def passes_mod97(account: str) -> bool:
     """Check the check digits of an IBAN without spaces."""
     return int("".join(str(int(c, 36)) for c in account[4:] + account[:4])) % 97 == 1
+
+
+_SEARCHES: dict[str, Callable[[str], Iterable[tuple[int, int]]]] = {
+    "iban": _ibans,
+    "card": _cards,
+    "email": email_addresses,
+    "ip": ip_addresses,
+    "phone": phone_numbers,
+}
+"""In this order: what an earlier one finds is no other's."""

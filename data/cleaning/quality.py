@@ -3,6 +3,9 @@
 Gopher: Rae et al., arXiv:2112.11446, appendix A1.1 (quality) and table A1 (repetition).
 C4: Raffel et al., arXiv:1910.10683, section 2.2, without its list of offensive words and its
 removal of repeated three-sentence spans (deduplication is a step of its own here).
+
+Words stand between spaces. Letters of scripts without spaces are divided and counted as
+`word_hashes.py` says; the length of their words is not known and not judged.
 """
 
 import re
@@ -12,7 +15,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data.cleaning.word_hashes import Hashes, hash_words, ngram_hashes
+from data.cleaning.word_hashes import (
+    Hashes,
+    count_words,
+    divide_words,
+    has_unspaced_letters,
+    hash_words,
+    ngram_hashes_by_length,
+)
 
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 BULLETS = ("•", "-", "*", "‣", "◦", "·")
@@ -43,11 +53,14 @@ def gopher_repetition(text: str) -> str | None:
 
 def _quality_faults(text: str) -> Iterator[str]:
     words = text.split()
-    if not 50 <= len(words) <= 100_000:
+    divided = divide_words(words)
+    count = count_words(divided)
+    if not 50 <= count <= 100_000:
         yield "word_count"
-    if not 3 <= sum(map(len, words)) / len(words) <= 10:
+    spaced = words if divided is words else [w for w in words if not has_unspaced_letters(w)]
+    if len(spaced) >= count / 2 and not 3 <= sum(map(len, spaced)) / len(spaced) <= 10:
         yield "mean_word_length"
-    if max(text.count("#"), sum(map(text.count, ELLIPSES))) > 0.1 * len(words):
+    if max(text.count("#"), sum(map(text.count, ELLIPSES))) > 0.1 * count:
         yield "symbols"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if sum(line.startswith(BULLETS) for line in lines) > 0.9 * len(lines):
@@ -68,15 +81,19 @@ def _repetition_faults(text: str) -> Iterator[str]:
             yield f"duplicate_{name}s"
         if sum(map(len, repeated)) > 0.20 * len(text):
             yield f"duplicate_{name}_characters"
-    words = text.split()
+    words = divide_words(text.split())
     hashes = hash_words(words)
     lengths = np.array([len(word) for word in words], dtype=np.int64)
-    for n, limit in TOP_NGRAM_LIMITS.items():
-        if _top_ngram_fraction(hashes, lengths, n) > limit:
-            yield f"top_{n}_gram"
-    for n, limit in DUPLICATE_NGRAM_LIMITS.items():
-        if _duplicate_ngram_fraction(hashes, lengths, n) > limit:
-            yield f"duplicate_{n}_grams"
+    # As many letters of scripts without spaces as n words are long.
+    scale = len(words) / max(count_words(words), 1)
+    for table, name, fraction in (
+        (TOP_NGRAM_LIMITS, "top_{}_gram", _top_ngram_fraction),
+        (DUPLICATE_NGRAM_LIMITS, "duplicate_{}_grams", _duplicate_ngram_fraction),
+    ):
+        sizes = {n: round(n * scale) for n in table}
+        for n, grams in zip(table, ngram_hashes_by_length(hashes, sizes.values()), strict=True):
+            if grams.size and fraction(grams, lengths, sizes[n]) > table[n]:
+                yield name.format(n)
 
 
 def c4_text(text: str) -> tuple[str, str | None]:
@@ -110,11 +127,8 @@ def _repeats(sections: Sequence[str]) -> list[str]:
     return [section for section, count in Counter(sections).items() for _ in range(count - 1)]
 
 
-def _top_ngram_fraction(hashes: Hashes, lengths: NDArray[np.int64], n: int) -> float:
+def _top_ngram_fraction(grams: Hashes, lengths: NDArray[np.int64], n: int) -> float:
     """Fraction of characters in the most frequent n-gram, if it occurs more than once."""
-    grams = ngram_hashes(hashes, n)
-    if not grams.size:
-        return 0.0
     _, first, counts = np.unique(grams, return_index=True, return_counts=True)
     if counts.max() < 2:
         return 0.0
@@ -122,11 +136,8 @@ def _top_ngram_fraction(hashes: Hashes, lengths: NDArray[np.int64], n: int) -> f
     return float((counts * sizes)[counts == counts.max()].max() / lengths.sum())
 
 
-def _duplicate_ngram_fraction(hashes: Hashes, lengths: NDArray[np.int64], n: int) -> float:
+def _duplicate_ngram_fraction(grams: Hashes, lengths: NDArray[np.int64], n: int) -> float:
     """Fraction of characters inside n-grams that occur more than once."""
-    grams = ngram_hashes(hashes, n)
-    if not grams.size:
-        return 0.0
     _, inverse, counts = np.unique(grams, return_inverse=True, return_counts=True)
     covered = np.zeros(lengths.size, dtype=bool)
     for start in np.flatnonzero(counts[inverse] > 1):

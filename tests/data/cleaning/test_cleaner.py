@@ -113,6 +113,27 @@ def test_gopher_repetition(text: str, fault: str | None) -> None:
     assert gopher_repetition(text) == fault
 
 
+THAI = (
+    "ชาวนาออกไปที่ทุ่งนาก่อนพระอาทิตย์ขึ้นและลูกชายสองคนของเขาก็ตามไปพร้อมกับม้า เมื่อทำงานเสร็จแล้ว"
+    "ทุกคนนั่งใต้ต้นไม้เก่าแก่และพูดคุยเรื่องราคาข้าว ถนนสายใหม่ กับสะพานที่ต้องซ่อมก่อนฤดูหนาวจะมาถึง"
+)
+CHINESE = (
+    "农夫在日出之前就去了田里，两个儿子牵着马跟在后面。干完活以后，三个人坐在一棵老树下，"
+    "谈论小麦的价格、新修的道路，还有那座必须有人在冬天到来之前修好的桥。他们谁也不愿意先回家。"
+)
+
+
+def test_scripts_without_spaces_are_judged_by_their_words() -> None:
+    for text in (THAI * 2, CHINESE * 3):
+        assert gopher_quality(text) == "stop_words"  # which are English
+        assert gopher_quality(text[:40]) == "word_count"
+    for text in (THAI, CHINESE):
+        assert gopher_repetition(text) is None
+        repeated = text + text[:60] + text[60:] * 2
+        assert str(gopher_repetition(repeated)).startswith("duplicate_"), repeated
+    assert gopher_repetition(THAI + "ขอบคุณมาก" * 12) == "top_2_gram"
+
+
 def test_c4_keeps_sentences_and_drops_pages(tmp_path: Path) -> None:
     page = "\n".join(
         [

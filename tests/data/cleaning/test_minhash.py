@@ -138,3 +138,14 @@ def test_short_texts_are_only_near_to_equal_words(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text("\n".join(json.dumps({"text": line}) for line in lines))
     store = build(tmp_path / "out", tmp_path / "in.jsonl", clean={"near_duplicates": 0.8})
     assert texts(store) == ["one two", "one three", "***", "+++", "四 五"]
+
+
+def test_near_duplicates_in_a_script_without_spaces(tmp_path: Path) -> None:
+    thai = (
+        "ชาวนาออกไปที่ทุ่งนาก่อนพระอาทิตย์ขึ้นและลูกชายสองคนของเขาก็ตามไปพร้อมกับม้าเมื่อทำงานเสร็จแล้ว"
+        "ทุกคนนั่งใต้ต้นไม้เก่าแก่และพูดคุยเรื่องราคาข้าวถนนสายใหม่กับสะพานที่ต้องซ่อมก่อนฤดูหนาวจะมาถึง"
+    )
+    documents = [[thai], [thai.replace("ข้าว", "น้ำ")], [thai[::-1]]]
+    write(tmp_path / "in.jsonl", documents)
+    store = build(tmp_path / "out", tmp_path / "in.jsonl", clean={"near_duplicates": 0.8})
+    assert texts(store) == [documents[0][0], documents[2][0]]
