@@ -53,21 +53,23 @@ def hub_json(folder: Path, name: str, remedy: str = "mend it") -> dict[str, Any]
         DataError: It is no JSON object (says `remedy`), or `hub_file` refuses it.
     """
     path = hub_file(folder, name)
-    values = {} if path is None else _json_object(path)
+    values, fault = ({}, "") if path is None else _json_object(path)
     if values is None:
-        raise DataError(f"{path}: not a JSON object: {remedy}")
+        raise DataError(f"{path}: {fault}not a JSON object: {remedy}")
     return values
 
 
-def _json_object(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object of a file; None where it is none."""
+def _json_object(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """Return the JSON object of a file; where it is none, what the parser said."""
     try:
         values = parse_json(read_regular(path, MAX_JSON_BYTES))
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}: make it readable") from None
-    except ValueError:
-        return None
-    return values if isinstance(values, dict) else None
+        raise DataError(
+            f"{path}: {error.strerror or error}: put one there that can be read"
+        ) from None
+    except ValueError as error:
+        return None, f"{error}: "
+    return (values if isinstance(values, dict) else None), ""
 
 
 def tokenizer_settings(folder: Path, remedy: str = "mend it") -> dict[str, Any]:
@@ -95,7 +97,8 @@ def check_tokenizer_folder(folder: Path) -> None:
     hub_file(folder, TEMPLATE_FILE)
     for name in (TOKENIZER_CONFIG_FILE, "config.json"):
         path = hub_file(folder, name)
-        named = ((path and _json_object(path)) or {}).get("auto_map")
+        values = None if path is None else _json_object(path)[0]
+        named = (values or {}).get("auto_map")
         has_own = not isinstance(named, dict) or "AutoTokenizer" in named
         if named is not None and has_own:
             raise DataError(

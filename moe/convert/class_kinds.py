@@ -40,7 +40,8 @@ def _whole(config: HubConfig, key: str) -> object:
     return config.integer(key, least=-LARGEST_SIZE)
 
 
-def _one_or_more_ids(config: HubConfig, key: str) -> object:
+def one_or_more_ids(config: HubConfig, key: str) -> object:
+    """Return one token id, or a list of some."""
     several = isinstance(config.value(key), list)
     return config.items(key, int) if several else _whole(config, key)
 
@@ -57,7 +58,7 @@ KINDS: dict[str, Reader] = {
     **dict.fromkeys(_TABLES, HubConfig.table),
     **dict.fromkeys(("layer_types", "mlp_layer_types"), _texts),
     "mlp_only_layers": lambda config, key: config.items(key, int),
-    "eos_token_id": _one_or_more_ids,
+    "eos_token_id": one_or_more_ids,
 }
 """Whatever its range, the kind of each key that classes have in common or we read."""
 
