@@ -1,7 +1,6 @@
 """Small files of a Hugging Face folder, opened as what a stranger may have made.
 
-Only regular files of the folder itself are read. A link may lead to another file of the folder or,
-as in Hugging Face's cache (`snapshots/REVISION/NAME` to `blobs/HASH`), to the blobs beside it.
+Only regular files of the folder itself are read; a link may lead to another one (`LinkBounds`).
 Code that `auto_map` names is never run, and nobody is asked whether to.
 """
 
@@ -11,6 +10,7 @@ from typing import Any
 
 from data.errors import DataError
 from data.storage.bounded_json import MAX_JSON_BYTES, parse_json
+from data.storage.link_bounds import LinkBounds
 from data.storage.regular_file import read_regular
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -30,18 +30,11 @@ def hub_file(folder: Path, name: str) -> Path | None:
     path = folder / name
     if not (path.is_symlink() or path.exists()):
         return None
-    try:
-        target, root = path.resolve(), folder.resolve()
-    except RuntimeError:  # links in a circle, before Python 3.13
-        target, root = path, folder.resolve()
-    allowed = [root]
-    if root.parent.name == "snapshots":
-        allowed.append(root.parent.parent / "blobs")
-    if not any(target.is_relative_to(place) for place in allowed):
+    if target := LinkBounds(folder).target_outside(path):
         raise DataError(
             f"{path}: a link that leads out of its folder, to {target}: put the file itself there"
         )
-    if not target.is_file():
+    if not path.is_file():
         raise DataError(f"{path}: not a regular file: put the file itself there, or remove it")
     return path
 
