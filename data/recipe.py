@@ -32,7 +32,7 @@ class SourceRecipe(FrozenModel):
     """Column or key that holds the text, in JSONL, Parquet, Arrow and saved datasets."""
     separator: str | None = Field(default=None, min_length=1)
     """What ends a document in a text file, for example `<|endoftext|>`; none: one file, one
-    document."""
+    document. White space alone between two of them, such as a blank line, is no document."""
     weight: float | None = Field(default=None, gt=0)
     """Relative weight of this source in training; where none has one: in proportion to tokens."""
 

@@ -13,6 +13,7 @@ from data.errors import DataError
 from data.names import printable
 from data.recipe import DataRecipe
 from data.storage.bounded_json import parse_json
+from data.storage.link_bounds import LinkBounds
 from data.store.manifest import BUILD_STATE_FILE, MANIFEST_FILE
 from data.tokenization.info import TOKENIZER_FILE
 
@@ -115,22 +116,32 @@ def walk_files(root: Path, ignored: Counter[str] | None = None) -> Iterator[Path
     """Yield the files at or below a path, in order; of a saved dataset, its data files.
 
     Hidden files, stores and unfinished builds are skipped, files in unknown formats counted in
-    `ignored`; a path that is a file is read whatever its name.
+    `ignored`; a path that is a file is read whatever its name. A path may be a link; those below it
+    are followed where they stay inside.
 
     Raises:
-        DataError: The path does not exist, a folder cannot be read, or another command reads it.
+        DataError: The path does not exist, a folder cannot be read, a link below it leads out of
+            it, or another command reads it.
     """
-    if not os.path.isdir(root):
-        if root.suffix.lower() in MEGATRON_SUFFIXES:
-            raise DataError(f"{root}: Megatron's format: use `moe data import` on the pair")
-        try:
-            root.stat()
-        except FileNotFoundError:
-            raise DataError(f"{root}: no such file or folder") from None
-        except OSError as error:
-            raise _unreadable(error) from None
-        yield root
-    elif os.path.isfile(root / "dataset_dict.json"):
+    if os.path.isdir(root):
+        yield from _folder_files(root, ignored)
+        return
+    if root.suffix.lower() in MEGATRON_SUFFIXES:
+        raise DataError(f"{root}: Megatron's format: use `moe data import` on the pair")
+    try:
+        root.stat()
+    except FileNotFoundError:
+        raise DataError(f"{root}: no such file or folder") from None
+    except OSError as error:
+        raise _unreadable(error) from None
+    yield root
+
+
+def _folder_files(root: Path, ignored: Counter[str] | None) -> Iterator[Path]:
+    bounds = LinkBounds(root)
+    for name in ("dataset_dict.json", "state.json", "train"):
+        _refuse_outside(root / name, root, bounds)
+    if os.path.isfile(root / "dataset_dict.json"):
         splits = _saved_names(root / "dataset_dict.json", "splits")
         if "train" not in splits:
             raise DataError(f"{root}: a dataset with splits {', '.join(splits)}: name one's folder")
@@ -141,8 +152,9 @@ def walk_files(root: Path, ignored: Counter[str] | None = None) -> Iterator[Path
                 file_inside(root, name)
             yield root / name
     else:
-        for path in _below(root):
+        for path in _below(root, bounds):
             if _is_input(path):
+                _refuse_outside(path, root, bounds)
                 yield path
             elif ignored is not None:
                 ignored[printable(path.suffix.removeprefix(".")) or "no suffix"] += 1
@@ -162,7 +174,20 @@ def _saved_names(path: Path, key: str) -> list[str]:
     return names
 
 
-def _below(root: Path) -> list[Path]:
+def _refuse_outside(path: Path, root: Path, bounds: LinkBounds) -> None:
+    """Refuse a link out of the folder that a recipe names; one to nothing is told when it is read.
+
+    Raises:
+        DataError: It leads outside.
+    """
+    if os.path.islink(path) and os.path.exists(path) and (target := bounds.target_outside(path)):
+        raise DataError(
+            f"{path}: a link that leads out of {root}, to {target}: name that as a path of its own"
+            " and remove the link, or put the files themselves there"
+        )
+
+
+def _below(root: Path, bounds: LinkBounds) -> list[Path]:
     """Return the files below a folder, sorted by path; each linked folder is followed once."""
 
     def refuse(error: OSError) -> None:
@@ -177,6 +202,8 @@ def _below(root: Path) -> list[Path]:
             continue
         seen.add(real_path)
         folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            _refuse_outside(Path(parent, name), root, bounds)
         files += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(files)
 

@@ -1,5 +1,6 @@
 """Reading the documents of one work unit, whatever its format; what cannot be read has a reason."""
 
+import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ import pyarrow as pa
 
 from data.json_text import BadLineError, parse_json
 from data.names import encodable, printable
-from data.sources.stream_splitter import BLANK_LINES, READ_BYTES, StreamFault, split_stream
+from data.sources.stream_splitter import READ_BYTES, StreamFault, split_stream
 from data.sources.tables import TooLarge, text_values
 from data.sources.work_units import WorkUnit, max_raw_bytes
 
 SHOWN_KEYS = 8
+BLANK_LINES = re.compile(rb"\s*\n")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,6 @@ def _stream(unit: WorkUnit, text_column: str, max_document_bytes: int) -> Iterat
             unit.separator,
             READ_BYTES,
             max_raw_bytes(unit.format, max_document_bytes),
-            skip_blank=unit.format == "json",
         ):
             yield from _split_documents(
                 unit, chunk.positions, chunk.documents, chunk.faults, text_column
@@ -76,7 +77,7 @@ def _split_documents(
     for position, content in zip(positions, contents, strict=True):
         if unit.format != "json":
             yield _from_bytes(file, position, content)
-        elif content.strip():
+        else:
             yield _from_json(file, position, content, text_column)
     for fault in faults:
         yield Document(file, fault.position, reason=fault.reason, detail=fault.detail)

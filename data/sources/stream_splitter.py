@@ -12,7 +12,6 @@ import pyarrow as pa
 READ_BYTES = 1 << 20
 INFLATED_BYTES = 1 << 16
 """Where a compressed stream breaks off, less than this of the intact data is lost."""
-BLANK_LINES = re.compile(rb"\s*\n")
 OBJECT_BYTES = 64
 """Approximate overhead of a document in Python's memory, however short it is."""
 
@@ -60,22 +59,20 @@ def split_stream(
     separator: bytes,
     chunk_bytes: int,
     max_document_bytes: int,
-    *,
-    skip_blank: bool = False,
 ) -> Iterator[StreamChunk]:
     """Yield the documents of a file in chunks of about `chunk_bytes`.
 
-    Documents end at `separator` (empty: the complete stream is one document); `skip_blank` passes
-    over blank lines, which in JSON lines are no documents, many at a time. A document longer
-    than `max_document_bytes` becomes a `too_large` fault and is never held in memory; where the
-    stream breaks off, complete documents are kept and the break becomes a `truncated` fault.
+    Documents end at `separator` (empty: the complete stream is one document). White space alone
+    between two of them is none: a small archive may hold millions. A document longer than
+    `max_document_bytes` becomes a `too_large` fault and is never held in memory; where the stream
+    breaks off, complete documents are kept and the break becomes a `truncated` fault.
     """
     buffer = _ChunkBuffer()
     counted = 0
     with path.open("rb") as file:
         file_bytes = os.fstat(file.fileno()).st_size
         stream = _decompressed(file, compression)
-        documents = _documents(stream, separator, max_document_bytes, skip_blank)
+        documents = _documents(stream, separator, max_document_bytes)
         for item in documents:
             if isinstance(item, StreamFault):
                 buffer.faults.append(item)
@@ -106,9 +103,11 @@ def _decompressed(file: BinaryIO, compression: str | None) -> Iterator[bytes | s
 
 
 def _documents(
-    stream: Iterator[bytes | str], separator: bytes, max_document_bytes: int, skip_blank: bool
+    stream: Iterator[bytes | str], separator: bytes, max_document_bytes: int
 ) -> Iterator[tuple[int, bytes] | StreamFault]:
     """Yield (offset, document), or a fault, in order."""
+    # Lazy: each piece ends at the first separator, as where pieces are split one by one.
+    blanks = re.compile(rb"(?:\s*?" + re.escape(separator) + rb")+")
     buffer = bytearray()
     start = 0
     dropped = 0
@@ -121,8 +120,8 @@ def _documents(
         buffer += data
         begin = 0
         while separator and (end := buffer.find(separator, searched)) >= 0:
-            if skip_blank and not dropped and not buffer[begin:end].strip():
-                blank = BLANK_LINES.match(buffer, begin)
+            if not dropped and not buffer[begin:end].strip():
+                blank = blanks.match(buffer, begin)
                 assert blank is not None
                 start += blank.end() - begin
                 begin = searched = blank.end()
@@ -144,5 +143,5 @@ def _documents(
         yield StreamFault(start, "truncated" if "runcated" in broken else "unreadable", broken)
     elif dropped + len(buffer) > max_document_bytes:
         yield StreamFault(start, "too_large", f"{dropped + len(buffer)} bytes")
-    elif buffer:
+    elif buffer and (not separator or buffer.strip()):
         yield start, bytes(buffer)

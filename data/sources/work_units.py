@@ -150,7 +150,6 @@ def _stream_units(
             separator,
             UNIT_BYTES,
             max_raw_bytes(file.format, max_document_bytes),
-            skip_blank=file.format == "json",
         ):
             yield WorkUnit(
                 block=block,

@@ -32,9 +32,16 @@ def parse_json(content: str | bytes) -> Any:
     """Parse a JSON document.
 
     Raises:
-        ValueError: It is not JSON, is nested too deep, or has a number out of range; says which.
+        ValueError: It is not JSON in UTF-8, is nested too deep, has a number out of range, or two
+            values of one key, of which readers take the first or the last; says which.
     """
-    value = _parsed(lambda: json.loads(content, parse_constant=_refuse_constant), content)
+    text = content if isinstance(content, str) else content.decode("utf-8-sig")
+    value = _parsed(
+        lambda: json.loads(
+            text, parse_constant=_refuse_constant, object_pairs_hook=_with_one_value_a_key
+        ),
+        text,
+    )
     _check(value, _JSON_INTEGER_BITS)
     return value
 
@@ -105,7 +112,16 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _parsed(parse: Callable[[], Any], text: str | bytes) -> Any:
+def _with_one_value_a_key(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"two values of the key {twice[:60]!r}")
+    return values
+
+
+def _parsed(parse: Callable[[], Any], text: str) -> Any:
     """Call a parser; what is not its own error becomes one that a user can read."""
     try:
         return parse()
@@ -114,8 +130,7 @@ def _parsed(parse: Callable[[], Any], text: str | bytes) -> Any:
     except ValueError as error:
         if "integer string conversion" not in str(error):  # Python's bound, 4300 digits
             raise
-        shown = text if isinstance(text, str) else text.decode(errors="replace")
-        line = re.split(r"[\d_]{4000}", shown)[0].count("\n") + 1
+        line = re.split(r"[\d_]{4000}", text)[0].count("\n") + 1
         raise ValueError(f"an integer of thousands of digits in line {line}") from None
 
 

@@ -1,7 +1,6 @@
 """Small files of a Hugging Face folder, opened as what a stranger may have made.
 
-Only regular files of the folder itself are read. A link may lead to another file of the folder or,
-as in Hugging Face's cache (`snapshots/REVISION/NAME` to `blobs/HASH`), to the blobs beside it.
+Only regular files of the folder itself are read; a link may lead to another one (`LinkBounds`).
 Code that `auto_map` names is never run, and nobody is asked whether to.
 """
 
@@ -11,6 +10,7 @@ from typing import Any
 
 from data.errors import DataError
 from data.storage.bounded_json import MAX_JSON_BYTES, parse_json
+from data.storage.link_bounds import LinkBounds
 from data.storage.regular_file import read_regular
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -30,18 +30,11 @@ def hub_file(folder: Path, name: str) -> Path | None:
     path = folder / name
     if not (path.is_symlink() or path.exists()):
         return None
-    try:
-        target, root = path.resolve(), folder.resolve()
-    except RuntimeError:  # links in a circle, before Python 3.13
-        target, root = path, folder.resolve()
-    allowed = [root]
-    if root.parent.name == "snapshots":
-        allowed.append(root.parent.parent / "blobs")
-    if not any(target.is_relative_to(place) for place in allowed):
+    if target := LinkBounds(folder).target_outside(path):
         raise DataError(
             f"{path}: a link that leads out of its folder, to {target}: put the file itself there"
         )
-    if not target.is_file():
+    if not path.is_file():
         raise DataError(f"{path}: not a regular file: put the file itself there, or remove it")
     return path
 
@@ -53,21 +46,23 @@ def hub_json(folder: Path, name: str, remedy: str = "mend it") -> dict[str, Any]
         DataError: It is no JSON object (says `remedy`), or `hub_file` refuses it.
     """
     path = hub_file(folder, name)
-    values = {} if path is None else _json_object(path)
+    values, fault = ({}, "") if path is None else _json_object(path)
     if values is None:
-        raise DataError(f"{path}: not a JSON object: {remedy}")
+        raise DataError(f"{path}: {fault}not a JSON object: {remedy}")
     return values
 
 
-def _json_object(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object of a file; None where it is none."""
+def _json_object(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """Return the JSON object of a file; where it is none, what the parser said."""
     try:
         values = parse_json(read_regular(path, MAX_JSON_BYTES))
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}: make it readable") from None
-    except ValueError:
-        return None
-    return values if isinstance(values, dict) else None
+        raise DataError(
+            f"{path}: {error.strerror or error}: put one there that can be read"
+        ) from None
+    except ValueError as error:
+        return None, f"{error}: "
+    return (values if isinstance(values, dict) else None), ""
 
 
 def tokenizer_settings(folder: Path, remedy: str = "mend it") -> dict[str, Any]:
@@ -95,7 +90,8 @@ def check_tokenizer_folder(folder: Path) -> None:
     hub_file(folder, TEMPLATE_FILE)
     for name in (TOKENIZER_CONFIG_FILE, "config.json"):
         path = hub_file(folder, name)
-        named = ((path and _json_object(path)) or {}).get("auto_map")
+        values = None if path is None else _json_object(path)[0]
+        named = (values or {}).get("auto_map")
         has_own = not isinstance(named, dict) or "AutoTokenizer" in named
         if named is not None and has_own:
             raise DataError(

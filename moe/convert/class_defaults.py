@@ -65,6 +65,7 @@ _OWN: dict[str, dict[str, Any]] = {
     | {
         "first_k_dense_replace": 0, "routed_scaling_factor": 1.0, "norm_topk_prob": False,
         "topk_method": "greedy", "n_group": None, "topk_group": None, "n_shared_experts": 2,
+        "mlp_bias": False,
     },
     "deepseek_v3": _LATENT
     | _SIGMOID_ROUTER

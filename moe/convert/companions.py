@@ -18,22 +18,18 @@ from data.tokenization.hub_folder import (
     SPECIAL_TOKENS_FILE,
     TEMPLATE_FILE,
     TOKENIZER_CONFIG_FILE,
-    check_tokenizer_folder,
     copy_hub_files,
-    hub_file,
     hub_json,
-    matching_files,
     named_token,
 )
 from data.tokenization.info import TOKENIZER_FILE
 from moe.config.locating import EXPERIMENT_FILE, hub_folder, model_file, tokenizer_file
 from moe.config.model import ModelConfig
-from moe.convert.hub_files import CONFIG, INDEX
+from moe.convert.hub_files import CONFIG
+from moe.convert.small_files import KEPT
 from moe.convert.token_ids import TokenIds, special_tokens, stated_ids, token_ids
 from moe.evaluation.text_interface import TextInterface, text_interface_of
 
-KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
-"""Small files stored with a model: tokenizer, chat template, generation defaults."""
 PLAIN_CLASS = "PreTrainedTokenizerFast"
 """The class that, in every transformers, does as `tokenizer.json` says."""
 NO_LIMIT = 10**15
@@ -81,7 +77,7 @@ class Companions:
         original = self._original(TOKENIZER_CONFIG_FILE) or {"clean_up_tokenization_spaces": False}
         settings = {"tokenizer_class": PLAIN_CLASS} | _with_tokens(original, tokens)
         length = settings.get("model_max_length")
-        if self.is_trained_here or not isinstance(length, int) or length >= NO_LIMIT:
+        if self.is_trained_here or type(length) is not int or length >= NO_LIMIT:
             settings["model_max_length"] = self.model.max_seq_len
         notes = self._write_chat(target, settings, language)
         write_json(target / TOKENIZER_CONFIG_FILE, settings)
@@ -146,25 +142,6 @@ def companions_of(checkpoint: Path, model: ModelConfig) -> Companions:
         fault=fault,
         is_trained_here=file is not None and file.name == EXPERIMENT_FILE,
     )
-
-
-def check_small_files(source: Path) -> None:
-    """Check what comes with a Hugging Face model, before its tensors are converted.
-
-    Raises:
-        DataError: A file is a link that leads out of the folder, or no regular file; or a
-            tokenizer that is there is made by code of the folder.
-    """
-    matching_files(source, KEPT)
-    if hub_file(source, TOKENIZER_FILE) is not None:
-        check_tokenizer_folder(source)
-
-
-def keep_small_files(source: Path, target: Path) -> None:
-    """Keep what came with a Hugging Face model."""
-    target.mkdir()
-    copy_hub_files(source, target, KEPT)
-    (target / INDEX).unlink(missing_ok=True)
 
 
 def _with_tokens(settings: dict[str, Any], tokens: dict[str, str | None]) -> dict[str, Any]:

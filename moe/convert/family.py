@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from moe.config.explain import explain
 from moe.config.model import ModelConfig, MoeConfig
 from moe.convert.class_defaults import CLASS_DEFAULTS
+from moe.convert.class_kinds import check_kinds
 from moe.convert.hub_config import HubConfig, common_hub
+from moe.convert.hub_layers import check_layer_types
 from moe.convert.hub_rope import rope_hub
 from moe.convert.tensor_map import Names
 from moe.errors import ConfigError
@@ -60,15 +62,18 @@ class Family:
             ConfigError: A key is missing, or cannot be expressed here.
         """
         config = config.with_defaults(CLASS_DEFAULTS[self.model_type])
+        check_kinds(config, self.model_type)
         try:
             values = self.read(config) | {"mtp_layers": mtp_layers}
-            return ModelConfig.model_validate(values)
+            model = ModelConfig.model_validate(values)
         except ValidationError as error:
             fault = explain(error, ModelConfig)
             if config.assumed:
                 taken = ", ".join(f"{key} = {value}" for key, value in config.assumed.items())
                 fault += f" (not stated, so as transformers' class has it: {taken})"
             raise ConfigError(f"{config.origin}: {fault}") from None
+        check_layer_types(config, model)
+        return model
 
     def config(self, model: ModelConfig) -> dict[str, Any]:
         """Return the `config.json` of a model.

@@ -7,7 +7,13 @@ from typing import Any
 
 from moe.config.model import ModelConfig
 from moe.convert.family import Family, MisfitError, need_experts
-from moe.convert.hub_config import HubConfig, common_model, sparse_pattern
+from moe.convert.hub_config import (
+    HubConfig,
+    check_hidden_size,
+    common_model,
+    num_experts,
+    sparse_pattern,
+)
 from moe.convert.hub_layers import listed_layers
 from moe.convert.hub_rope import rope_model
 from moe.convert.tensor_map import Names
@@ -24,7 +30,7 @@ def _experts(config: HubConfig) -> dict[str, Any]:
     inner = config.integer("moe_intermediate_size")
     loss = "seq_aux_loss" if config.flag("seq_aux") else "aux_loss"
     return {
-        "num_experts": config.integer("n_routed_experts", alias="num_local_experts", least=2),
+        "num_experts": num_experts(config, "n_routed_experts"),
         "top_k": config.integer("num_experts_per_tok"),
         "expert_ffn_hidden_size": inner,
         "shared_expert_ffn_hidden_size": inner * config.integer("n_shared_experts", least=0),
@@ -43,13 +49,17 @@ def sigmoid_experts(config: HubConfig) -> dict[str, Any]:
         "expert_bias": True,
         "normalize_top_k": config.flag("norm_topk_prob"),
     }
-    if (config.integer_or_null("n_group") or 1) > 1:
-        values |= _groups(config) | {"group_score_experts": 2}
+    groups = _groups(config)
+    if groups["num_groups"] > 1:
+        values |= groups | {"group_score_experts": 2}
     return values
 
 
 def _groups(config: HubConfig) -> dict[str, int]:
-    return {"num_groups": config.integer("n_group"), "group_top_k": config.integer("topk_group")}
+    count = config.integer("n_group")
+    # Of a single group, another number of groups to keep masks all experts, or is an error.
+    kept = config.integer("topk_group", most=count)
+    return {"num_groups": count, "group_top_k": kept}
 
 
 def dense_first(config: HubConfig) -> dict[str, int]:
@@ -60,6 +70,9 @@ def dense_first(config: HubConfig) -> dict[str, int]:
 def _latent_model(config: HubConfig, moe: dict[str, Any]) -> dict[str, Any]:
     config.only("attention_bias", False)
     config.only("moe_layer_freq", 1)
+    heads = config.integer("num_attention_heads")
+    why = "latent attention has as many as num_attention_heads"
+    config.only("num_key_value_heads", None, heads, why=why)
     mla = {
         key: config.integer(key)
         for key in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
@@ -77,7 +90,9 @@ def _latent_model(config: HubConfig, moe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_deepseek_v2(config: HubConfig) -> dict[str, Any]:
+    check_hidden_size(config)
     config.only("scoring_func", "softmax")
+    config.only("mlp_bias", False)
     why = "transformers' DeepSeek-V2 never normalizes"
     config.only("norm_topk_prob", False, None, why=why)
     config.only("topk_method", "greedy", "group_limited_greedy")
@@ -92,12 +107,15 @@ def _read_deepseek_v3(config: HubConfig) -> dict[str, Any]:
     return _latent_model(config, sigmoid_experts(config) | dense_first(config))
 
 
+def _one_dense(config: HubConfig) -> list[str]:
+    return ["dense"] + ["sparse"] * (config.num_layers - 1)
+
+
 def _read_glm4_moe_lite(config: HubConfig) -> dict[str, Any]:
     config.only("rope_interleave", True)
     dims = config.integer("qk_rope_head_dim")
     config.only("head_dim", None, dims, why="it is qk_rope_head_dim to transformers")
-    default = ["dense"] + ["sparse"] * (config.num_layers - 1)
-    layers = listed_layers(config, "mlp_layer_types", default, {"dense", "sparse"})
+    layers = listed_layers(config, "mlp_layer_types", _one_dense, {"dense", "sparse"})
     pattern = sparse_pattern(config, [kind == "sparse" for kind in layers])
     return _latent_model(config, sigmoid_experts(config) | pattern)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from moe.config.model import ModelConfig
 from moe.convert.family import Family
-from moe.convert.hub_config import HubConfig, common_model, grouped_queries
+from moe.convert.hub_config import HubConfig, check_hidden_size, common_model, grouped_queries
 from moe.convert.hub_layers import late_windows, layer_types_hub, switched_windows
 from moe.convert.hub_rope import rope_model
 from moe.errors import ConfigError
@@ -26,6 +26,12 @@ def dense_model(config: HubConfig, *, is_partial: bool = False) -> dict[str, Any
 
 
 def _read_llama(config: HubConfig) -> dict[str, Any]:
+    check_hidden_size(config)
+    if config.number("initializer_range") > 1:
+        raise ConfigError(
+            f"{config.origin}: initializer_range = {config.number('initializer_range'):g} is more"
+            " than 1: transformers refuses it in this family"
+        )
     biased = config.flag("attention_bias")
     if biased != config.flag("mlp_bias"):
         raise ConfigError(
@@ -45,7 +51,7 @@ def _write_llama(model: ModelConfig) -> dict[str, Any]:
 
 def _read_qwen3(config: HubConfig) -> dict[str, Any]:
     config.only("attention_bias", False)
-    windows = switched_windows(config, late_windows(config))
+    windows = switched_windows(config, late_windows)
     return dense_model(config) | windows | {"qk_norm": "head"}
 
 
@@ -78,7 +84,7 @@ def _write_mistral(model: ModelConfig) -> dict[str, Any]:
 
 
 def _read_qwen2(config: HubConfig) -> dict[str, Any]:
-    windows = switched_windows(config, late_windows(config))
+    windows = switched_windows(config, late_windows)
     return dense_model(config) | windows | {"qkv_bias": True}
 
 

@@ -61,7 +61,7 @@ def _read_dots1(config: HubConfig) -> dict[str, Any]:
     config.only("attention_bias", False)
     return (
         dense_model(config)
-        | window_model(config, late_windows(config))
+        | window_model(config, late_windows)
         | {"qk_norm": "head", "moe": sigmoid_experts(config) | dense_first(config)}
     )
 

@@ -8,10 +8,11 @@ from typing import Any
 from moe.config.model import ModelConfig
 from moe.convert.family import Family, need_experts
 from moe.convert.family_dense import attention_model, dense_model, switched_windows_hub
-from moe.convert.hub_config import HubConfig, sparse_pattern
+from moe.convert.hub_config import HubConfig, num_experts, sparse_pattern
 from moe.convert.hub_layers import (
     FULL,
     SLIDING,
+    full_layers,
     layer_types_hub,
     switched_windows,
     window_model,
@@ -20,15 +21,10 @@ from moe.convert.tensor_map import Names
 from moe.errors import ConfigError
 
 
-def _experts(
-    config: HubConfig, inner: str, count: str = "num_local_experts", alias: str = "num_experts"
-) -> dict[str, Any]:
-    """Return the `[model.moe]` values that all of these state alike; `inner` names the size.
-
-    transformers reads the family's own key for the number of experts, and one other.
-    """
+def _experts(config: HubConfig, inner: str, count: str = "num_local_experts") -> dict[str, Any]:
+    """Return the `[model.moe]` values that all of these state alike; `inner` names the size."""
     return {
-        "num_experts": config.integer(count, alias=alias, least=2),
+        "num_experts": num_experts(config, count),
         "top_k": config.integer("num_experts_per_tok"),
         "expert_ffn_hidden_size": config.integer(inner),
         "aux_loss_coefficient": config.number("router_aux_loss_coef"),
@@ -84,7 +80,7 @@ def _read_olmoe(config: HubConfig) -> dict[str, Any]:
     values = attention_model(config)
     dims = values["hidden_size"] // values["num_heads"]
     config.only("head_dim", None, dims, why="the norms of this family are hidden_size wide")
-    moe = _experts(config, "intermediate_size", "num_experts", "num_local_experts")
+    moe = _experts(config, "intermediate_size", "num_experts")
     return values | {"head_dim": None, "qk_norm": "full", "moe": moe | _normalized(config)}
 
 
@@ -100,7 +96,7 @@ def _normalized(config: HubConfig) -> dict[str, bool]:
 def _read_qwen_moe(config: HubConfig) -> dict[str, Any]:
     step, dense = config.integer("decoder_sparse_step"), config.items("mlp_only_layers", int) or []
     sparse = [i not in dense and (i + 1) % step == 0 for i in range(config.num_layers)]
-    moe = _experts(config, "moe_intermediate_size", "num_experts", "num_local_experts")
+    moe = _experts(config, "moe_intermediate_size", "num_experts")
     return dense_model(config) | {"moe": moe | _normalized(config) | sparse_pattern(config, sparse)}
 
 
@@ -129,7 +125,7 @@ def _read_qwen2_moe(config: HubConfig) -> dict[str, Any]:
     }
     return (
         values
-        | switched_windows(config, [FULL] * config.num_layers)
+        | switched_windows(config, full_layers)
         | {"qkv_bias": config.flag("qkv_bias"), "moe": values["moe"] | shared}
     )
 
@@ -159,14 +155,17 @@ def _write_qwen3_moe(model: ModelConfig) -> dict[str, Any]:
     return _write_qwen_moe(model) | windows
 
 
+def _alternating(config: HubConfig) -> list[str]:
+    return [FULL if i % 2 else SLIDING for i in range(config.num_layers)]
+
+
 def _read_gpt_oss(config: HubConfig) -> dict[str, Any]:
     config.only("attention_bias", True)
     config.only("swiglu_alpha", 1.702)
     config.only("swiglu_limit", 7.0)
-    alternating = [FULL if i % 2 else SLIDING for i in range(config.num_layers)]
     return (
         attention_model(config)
-        | window_model(config, alternating)
+        | window_model(config, _alternating)
         | {
             "linear_bias": True,
             "activation": "clamped_swiglu",

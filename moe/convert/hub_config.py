@@ -47,16 +47,8 @@ class HubConfig:
             self.assumed[key] = self.defaults[key]
         return self.defaults[key]
 
-    def integer(
-        self, key: str, *, alias: str | None = None, least: int = 1, most: int = LARGEST_SIZE
-    ) -> int:
-        """Return a whole number; `alias` is another key that some versions write for it."""
-        if alias is not None and key not in self.values:
-            if alias not in self.values:
-                raise ConfigError(f"{self.origin}: {key} is missing (and so is {alias})")
-            return self.integer(alias, least=least, most=most)
-        if alias is not None and self.values.get(alias, self.values[key]) != self.values[key]:
-            raise ConfigError(f"{self.origin}: {key} and {alias} mean the same and differ")
+    def integer(self, key: str, *, least: int = 1, most: int = LARGEST_SIZE) -> int:
+        """Return a whole number."""
         value = self._stated(key)
         if _is_flag(value) or not isinstance(value, int):
             raise self._wrong(key, "a whole number")
@@ -163,6 +155,20 @@ def common_model(config: HubConfig) -> dict[str, Any]:
     }
 
 
+def check_hidden_size(config: HubConfig) -> None:
+    """Refuse what the classes of Llama and DeepSeek-V2 refuse, though they have sizes of heads.
+
+    Raises:
+        ConfigError: `hidden_size` cannot be dealt over the heads.
+    """
+    heads = config.integer("num_attention_heads")
+    if config.integer("hidden_size") % heads:
+        raise ConfigError(
+            f"{config.origin}: hidden_size = {config.integer('hidden_size')} is no multiple of"
+            f" num_attention_heads = {heads}: transformers refuses it in this family"
+        )
+
+
 def grouped_queries(config: HubConfig) -> dict[str, Any]:
     """Return the values of grouped-query attention."""
     is_sized = config.defaults.get("head_dim") is not None
@@ -188,6 +194,26 @@ def common_hub(model: ModelConfig) -> dict[str, Any]:
         "hidden_act": "silu",
         "attention_dropout": 0.0,
     }
+
+
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""Each family has one of them, and most classes take another for the same."""
+
+
+def num_experts(config: HubConfig, own: str) -> int:
+    """Return the number of experts; `own` is the family's key, or the others stand for it.
+
+    Raises:
+        ConfigError: None of the keys is there, or two of them differ.
+    """
+    stated = [key for key in (own, *EXPERT_COUNTS) if key in config.values]
+    if not stated:
+        others = " and ".join(key for key in EXPERT_COUNTS if key != own)
+        raise ConfigError(f"{config.origin}: {own} is missing (and so are {others})")
+    for key in stated[1:]:
+        if config.values[key] != config.values[stated[0]]:
+            raise ConfigError(f"{config.origin}: {stated[0]} and {key} mean the same and differ")
+    return config.integer(stated[0], least=2)
 
 
 def sparse_pattern(config: HubConfig, sparse: list[bool]) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """What `config.json` says layer by layer: lists as `[model]` keys, and windows of attention."""
 
+from collections.abc import Callable
 from typing import Any
 
 from moe.config.model import ModelConfig
@@ -7,28 +8,32 @@ from moe.convert.hub_config import HubConfig
 from moe.errors import ConfigError
 
 SLIDING, FULL = "sliding_attention", "full_attention"
+LayersOf = Callable[[HubConfig], list[str]]
+"""What a class makes of a configuration that lists no layers."""
 
 
-def listed_layers(config: HubConfig, key: str, default: list[str], known: set[str]) -> list[str]:
+def listed_layers(config: HubConfig, key: str, default: LayersOf, known: set[str]) -> list[str]:
     """Return what a list says of each layer, or the class's default where it is null.
 
     Raises:
         ConfigError: It is no list of as many strings as layers, or one of them is not `known`.
     """
     types = config.items(key, str)
-    if types is not None and len(types) != len(default):
+    if types is None:
+        return default(config)
+    if len(types) != config.num_layers:
         raise ConfigError(
-            f"{config.origin}: {key} has {len(types)} entries for {len(default)} layers"
+            f"{config.origin}: {key} has {len(types)} entries for {config.num_layers} layers"
         )
-    if unknown := set(types or ()) - known:
+    if unknown := {*types} - known:
         raise ConfigError(
             f"{config.origin}: {key} has {min(unknown)[:60]!r}: of these only"
             f" {' and '.join(sorted(known))} can be converted"
         )
-    return default if types is None else types
+    return types
 
 
-def window_model(config: HubConfig, default: list[str]) -> dict[str, Any]:
+def window_model(config: HubConfig, default: LayersOf) -> dict[str, Any]:
     """Return the `[model]` values of layers that see `sliding_window` tokens or all.
 
     Raises:
@@ -49,16 +54,33 @@ def window_model(config: HubConfig, default: list[str]) -> dict[str, Any]:
     return {"sliding_window": window, "full_attention_interval": interval}
 
 
-def switched_windows(config: HubConfig, default: list[str]) -> dict[str, Any]:
+def switched_windows(config: HubConfig, default: LayersOf) -> dict[str, Any]:
     """Return the values where `use_sliding_window` must be said for any window (Qwen)."""
-    if config.flag("use_sliding_window"):
-        return window_model(config, default)
-    if SLIDING in listed_layers(config, "layer_types", [FULL] * len(default), {SLIDING, FULL}):
+    return window_model(config, default) if config.flag("use_sliding_window") else {}
+
+
+def check_layer_types(config: HubConfig, model: ModelConfig) -> None:
+    """Refuse a list of layers that other keys contradict: most classes go by those, unsaid.
+
+    Raises:
+        ConfigError: Names the first layer of which they differ.
+    """
+    if config.values.get("layer_types") is None:
+        return
+    made = layer_types_hub(model)
+    listed = listed_layers(config, "layer_types", full_layers, {SLIDING, FULL})
+    differing = [i for i, (one, other) in enumerate(zip(listed, made, strict=True)) if one != other]
+    if differing:
+        first = differing[0]
         raise ConfigError(
-            f"{config.origin}: layer_types has sliding layers, but use_sliding_window is false:"
-            " set it to true, or make all of them full_attention"
+            f"{config.origin}: layer_types has {listed[first]} for layer {first}, which"
+            f" sliding_window and use_sliding_window make {made[first]}: make them agree"
         )
-    return {}
+
+
+def full_layers(config: HubConfig) -> list[str]:
+    """Return the types of layers without windows."""
+    return [FULL] * config.num_layers
 
 
 def late_windows(config: HubConfig) -> list[str]:

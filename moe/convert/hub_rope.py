@@ -60,8 +60,8 @@ def _rope_table(config: HubConfig) -> HubConfig:
     origin = f"{config.origin}: rope"
     own = config.defaults.get("rope_parameters")
     stated = config.table("rope_scaling")
-    if not stated and "rope_parameters" in config.values:
-        stated = config.table("rope_parameters")
+    if not stated and config.values.get("rope_parameters") is not None:
+        return HubConfig(origin, config.table("rope_parameters") or {})
     if not stated and own and "rope_scaling" in config.values:
         major = config.transformers_major
         if major is None or major < 5:

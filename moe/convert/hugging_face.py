@@ -20,7 +20,7 @@ from moe.checkpoint.index_format import FORMAT, TensorShard
 from moe.config.experiment import load_model
 from moe.config.locating import HUB_DIRECTORY, MODEL_FILE, model_file
 from moe.config.model import ModelConfig
-from moe.convert.companions import check_small_files, companions_of, keep_small_files
+from moe.convert.companions import companions_of
 from moe.convert.hub_checks import (
     check_layer_count,
     check_tensors,
@@ -30,6 +30,7 @@ from moe.convert.hub_checks import (
 from moe.convert.hub_directory import HubDirectory, batched
 from moe.convert.hub_files import CONFIG, INDEX, read_json_table
 from moe.convert.registry import family_for, family_of, known_family
+from moe.convert.small_files import check_small_files, keep_small_files
 from moe.convert.tensor_map import BlockPair, TensorMap, tensor_map
 from moe.errors import ConfigError, disk_errors
 from moe.storage.safetensors_io import DTYPES, TensorShape, TensorWriter, Where, tensor_bytes

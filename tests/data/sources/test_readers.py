@@ -226,14 +226,6 @@ def test_stores_and_builds_below_a_source_are_no_input(tmp_path: Path) -> None:
     assert build_recipe(wanted, source / "third", workers=1) == first.manifest
 
 
-def test_linked_folders_are_followed(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "a.txt").write_text("linked")
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
-    assert texts(build(tmp_path / "out", tmp_path / "in")) == ["linked"]
-
-
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfmarked")
     (tmp_path / "b.jsonl").write_bytes(b"\xef\xbb\xbf" + json_lines(["marked line"]))
