@@ -34,8 +34,9 @@ def check_number(value: Any) -> Any:
 
 MOST_EXACT = 1 << 53
 """Above it, not every integer is a float."""
-LARGEST = 1e30
-"""Of floats: what reports make of them, by prices and numbers of devices, stays finite."""
+LARGEST = 1e39
+"""Of floats: above every FP32 number, which a loss or a gradient norm may be; what reports make of
+them, by prices and numbers of devices, stays finite."""
 Count = Annotated[int, Field(strict=True, ge=0, le=1 << 62)]
 Number = Annotated[float, BeforeValidator(check_number)]
 Amount = Annotated[float, BeforeValidator(check_number), Field(ge=0)]
@@ -184,13 +185,16 @@ class RecordValues(Section):
     goodput: Goodput | None = None
     failed_saves: list[Text] | None = None
     steps: Count | None = None
+    rejected_steps: Count | None = None
     tokens: Count | None = None
     positions: Count | None = None
+    training_flops: Amount | None = None
     wall_time_s: Amount | None = None
     tokens_per_s: Amount | None = None
     flops_per_s: Amount | None = None
     mfu: Amount | None = None
     final_loss: Number | None = None
+    final_loss_reason: Text | None = None
     train_loss: Number | None = None
 
 
@@ -207,6 +211,7 @@ class MetricsRow(StepRow):
 
     tokens: Count
     positions: Count | None = None
+    training_flops: Amount | None = None
     stream_hash: Text | None = None
     loss: Number | None = None
     load_balancing_loss: Number | None = None
@@ -228,6 +233,7 @@ class EvaluationRow(StepRow):
 
     tokens: Count
     positions: Count | None = None
+    training_flops: Amount | None = None
     loss: Number | None
 
 
