@@ -13,7 +13,7 @@ from moe.training.logs.metrics_log import MetricsLog
 from moe.training.logs.progress import TrainProgress
 from moe.training.logs.run_record import record_end
 from moe.training.logs.totals import RunTotals
-from moe.training.rejections import keep_rejected_step
+from moe.training.rejections import keep_rejected_step, warn_of_rejected
 from moe.training.saver import CheckpointSaver
 from moe.training.startup.conditions import RunConditions
 from moe.training.step import train_step
@@ -133,6 +133,7 @@ class TrainingLoop:
             sections=sections,
         )
         self.log.finish()
+        warn_of_rejected(totals, self.run_directory.path)
         return self.run_directory.record
 
 
