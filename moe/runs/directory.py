@@ -99,18 +99,21 @@ class RunDirectory:
         """Replace a file's text, atomically."""
         _with_room(lambda: write_text(self.path / file, text))
 
+    def last_row(self, file: str) -> Row | None:
+        """Return the last complete row of a file of rows; None where there is none."""
+        rows = last_rows(self.path / file, 1)
+        return rows[0] if rows else None
+
     def last_metrics(self) -> Row | None:
         """Return the last complete metrics row; None where there is none.
 
         Raises:
             ConfigError: A value in it breaks a rule.
         """
-        rows = last_rows(self.path / METRICS, 1)
-        if not rows:
-            return None
-        origin = f"{self.path / METRICS}: the last row"
-        validated(MetricsRow, rows[0], origin, by_hand=False)
-        return rows[0]
+        row = self.last_row(METRICS)
+        if row is not None:
+            validated(MetricsRow, row, f"{self.path / METRICS}: the last row", by_hand=False)
+        return row
 
     def drop_rows_after(self, step: int, files: str = "*.jsonl") -> None:
         """Drop rows later than `step`, which will be made again, and what a crash cut off."""
