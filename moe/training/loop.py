@@ -95,7 +95,7 @@ class TrainingLoop:
         if step == 0 or not _is_due(self.trainer.experiment.train.eval_interval, step):
             return False
         last = None if self.run_directory is None else self.run_directory.last_row(EVALUATIONS)
-        return all_gather_objects(last is None or last.get("step") != step)[0]
+        return bool(all_gather_objects(last is None or last.get("step") != step)[0])
 
     def _evaluate(self, totals: RunTotals) -> float | None:
         """Measure, record and return the held-out loss, nats per token."""
