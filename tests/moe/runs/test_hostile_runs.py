@@ -122,6 +122,7 @@ def test_only_regular_files_of_the_run_are_opened(run: Path, kind: str, name: st
         ({"starts": [{"ranks": 1}]}, "record.json: starts.0.first_step is missing"),
         ({"format": True}, "record.json: format True is not 1"),
         ({"a\nb": {}, "mfu": -1}, "record.json: mfu = -1"),
+        ({"mfu": 1e-300}, "record.json: mfu: 1e-300 is smaller than any number of a run"),
         ({"training_flops": "many"}, "record.json: training_flops: 'many' is not a finite number"),
     ],
 )
