@@ -85,7 +85,8 @@ def _print_result(record: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(record))
         return
-    loss = record["final_loss"]
-    held_out = "not measured (no held-out data)" if loss is None else f"{loss:.4f} nats a token"
+    loss, reason = record["final_loss"], record.get("final_loss_reason")
+    missing = f"not measured ({reason or 'the reason was not recorded'})"
+    held_out = missing if loss is None else f"{loss:.4f} nats a token"
     typer.echo(f"held-out loss {held_out} after {record['tokens']:,} tokens")
     typer.echo(f"{record['tokens_per_s']:,.0f} tokens/s; run directory {record['run_dir']}")

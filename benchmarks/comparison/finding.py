@@ -80,7 +80,10 @@ def _size(sparse: SeedGroup) -> str:
 
 def _loss_gap(first: SeedGroup, second: SeedGroup) -> tuple[str, str]:
     """Return how the loss of `first` differs from `second`, and whether that is beyond noise."""
-    values = [[run.final_loss or math.nan for run in group.runs] for group in (first, second)]
+    values = [
+        [math.nan if run.final_loss is None else run.final_loss for run in group.runs]
+        for group in (first, second)
+    ]
     gap = difference_of_means(*values)
     size = f"{significant(abs(gap.mean), 2)} {'lower' if gap.mean < 0 else 'higher'}"
     text = size if abs(gap.mean) >= 5e-4 else "the same to three decimals"

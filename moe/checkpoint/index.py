@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from data.storage.atomic import fsync, write_json
 from data.storage.bounded_json import MAX_JSON_BYTES, parse_json
 from data.storage.checksums import file_sha256
-from data.storage.regular_file import open_regular, read_regular
+from data.storage.regular_file import read_regular
 from moe.checkpoint.first_format import with_todays_names
 from moe.checkpoint.index_format import READABLE_FORMATS, CheckpointIndex, Region, TensorShard
 from moe.config.experiment import validated
@@ -95,7 +95,11 @@ class StoredTensors:
 
     def _file_of(self, shard: TensorShard) -> TensorReader:
         """Return the open file of a shard, which holds a tensor of its shape."""
-        file = self._files.get(shard.file) or self._open(shard.file)
+        if shard.file not in self._files:
+            # A link in a directory that somebody else made may lead anywhere.
+            path = self.directory / shard.file
+            self._files[shard.file] = TensorReader(path, follow_link=False)
+        file = self._files[shard.file]
         stored = file.shapes.get(shard.name)
         # Leading axes of size 1 may be left out: megatron-core adds them to a layer's tensors.
         wanted = shard.stored_shape
@@ -104,16 +108,6 @@ class StoredTensors:
             found = "no such tensor" if stored is None else f"a tensor of shape {list(stored)}"
             raise self._misfit(shard, f"wants shape {list(wanted)}, and the file has {found}")
         return file
-
-    def _open(self, name: str) -> TensorReader:
-        path = self.directory / name
-        try:
-            # A link, FIFO or device in a directory that somebody else made is not opened.
-            open_regular(path, follow_link=False).close()
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror or error}") from None
-        self._files[name] = TensorReader(path)
-        return self._files[name]
 
     def _misfit(self, shard: TensorShard, what: str) -> ConfigError:
         return ConfigError(

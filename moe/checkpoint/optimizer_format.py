@@ -69,14 +69,19 @@ class OptimizerState(BaseModel):
     param_state_sharding_type: Literal["fully_reshardable"] | None = None
     """Of the distributed optimizer."""
 
+    @property
+    def steps(self) -> set[int | None]:
+        """Step counts of the groups; a group that was never updated may have none."""
+        groups = self.param_groups if self.optimizer is None else self.optimizer.param_groups
+        return {group.step for group in groups or ()}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        groups = self.param_groups if self.optimizer is None else self.optimizer.param_groups
-        if groups is None:
+        if self.optimizer is None and self.param_groups is None:
             if self.model_fields_set:
                 raise ValueError("neither optimizer nor param_groups")
             return self
-        steps = {group.step for group in groups}
+        steps = self.steps
         if self.param_state_sharding_type is None:
             steps -= {None}  # a group without parameters may have none
         if len(steps) > 1:
@@ -106,6 +111,12 @@ class CommonState(BaseModel):
         | None
     ) = None
     """One, or several by number: dense parameters and experts have their own."""
+
+    def optimizer_steps(self) -> set[int]:
+        """Return the step counts of all optimizers."""
+        own = self.optimizer
+        parts = own.values() if isinstance(own, dict) else () if own is None else (own,)
+        return {step for part in parts for step in part.steps if step is not None}
 
     def values(self) -> dict[str, Any]:
         """Return them as they lie in the file."""

@@ -27,8 +27,10 @@ class CheckpointState(BaseModel):
 
     step: _Count
     tokens: _Count | None = None
-    stream_hash: str | None = None
-    train_time_s: Annotated[_Number, Field(ge=0)] | None = None
+    rejected_steps: _Count | None = None
+    stream_hash: Annotated[str, Field(pattern=r"^[0-9a-f]*$", max_length=64)] | None = None
+    train_time_s: Annotated[_Number, Field(gt=0)] | None = None
+    """Speed is counted by it."""
     train_loss: _Number | None = None
     training_flops: Annotated[_Number, Field(ge=0)] | None = None
     data: LoaderState | None = None

@@ -34,6 +34,7 @@ class Checkpointer:
         root: Path,
         *,
         keep: int,
+        what: str = "checkpoint",
         keep_every: int | None = None,
         retries: bool = False,
         timeout_s: float = STORAGE_TIMEOUT_S,
@@ -44,6 +45,7 @@ class Checkpointer:
         Args:
             root: Folder of the checkpoints.
             keep: How many of the newest stay.
+            what: What messages call one.
             keep_every: Each multiple of so many steps stays too.
             retries: Try again for up to `timeout_s`, instead of a few times.
             timeout_s: Seconds that a rank waits for the slowest.
@@ -51,6 +53,7 @@ class Checkpointer:
                 the first time.
         """
         self.root, self.keep, self.keep_every = root, keep, keep_every
+        self._what = what
         self.group = new_storage_group(timeout_s)
         self.is_refused = False
         """Whether storage refuses the newest checkpoint, after some tries."""
@@ -95,8 +98,11 @@ class Checkpointer:
                 if fault is None:
                     self.is_refused = False
                     return
+                if dist.get_rank() == 0:
+                    # A full disk would stay full meanwhile, for what the run logs.
+                    shutil.rmtree(partial_path(self.root, step), ignore_errors=True)
                 message = (
-                    f"the checkpoint of step {step} could not be written, tried {tries} times:"
+                    f"the {self._what} of step {step} could not be written, tried {tries} times:"
                     f" {fault}: make room or repair it"
                 )
                 if tries == len(RETRY_AFTER_S) + 1:
@@ -104,8 +110,6 @@ class Checkpointer:
                     if dist.get_rank() == 0:
                         self._report(message)
                 time.sleep(pause_s)
-            if dist.get_rank() == 0:
-                shutil.rmtree(partial_path(self.root, step), ignore_errors=True)
             raise StorageError(message)
         except Exception as error:
             self._error = error

@@ -22,6 +22,7 @@ from moe.config.slurm import SlurmConfig
 from moe.config.toml_file import read_toml
 from moe.config.track import TrackConfig
 from moe.config.train import TrainConfig
+from moe.config.truth_values import truth_for_number
 from moe.errors import ConfigError
 from parallel.layout.layout import Layout
 from parallel.precision.recipes import Precision
@@ -207,6 +208,9 @@ def validated(
     Raises:
         ConfigError: Names `origin`, the key (after `prefix`), the rule and what is near.
     """
+    if by_hand and (key := truth_for_number(kind, values)):
+        name = ".".join((*prefix, key))
+        raise ConfigError(f"{origin}: {name} is true or false: write a number")
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -156,6 +156,11 @@ class MoeConfig(FrozenModel):
             )
         if self.shared_expert_gate and not self.shared_expert_ffn_hidden_size:
             raise ValueError("shared_expert_gate needs shared_expert_ffn_hidden_size > 0")
+        if self.capacity_factor is not None and self.capacity_factor > self.num_experts:
+            raise ValueError(
+                f"capacity_factor={self.capacity_factor} exceeds num_experts={self.num_experts},"
+                " from which on no token is ever dropped: remove it"
+            )
         if self.expert_bias and self.score_function != "sigmoid":
             raise ValueError('expert_bias needs score_function = "sigmoid" (megatron-core)')
         return self

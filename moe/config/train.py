@@ -12,6 +12,9 @@ MOST_STEPS = 2**40
 LARGEST_BATCH = 2**22
 """Sequences. With `MOST_STEPS`, samples are counted in 62 bits."""
 
+HIGHEST_RATE = 1e30
+"""Of learning: no weight in 32 bits outlives a step beyond it."""
+
 
 class TrainConfig(FrozenModel):
     """The `[train]` section; lengths are in tokens a sequence, batch sizes in sequences."""
@@ -37,7 +40,7 @@ class TrainConfig(FrozenModel):
     """Sequences of one optimizer step over all ranks."""
     seed: int = Field(default=0, ge=0)
     """Seed of initial weights."""
-    learning_rate: float = Field(default=3e-4, gt=0)
+    learning_rate: float = Field(default=3e-4, gt=0, le=HIGHEST_RATE)
     """Peak learning rate."""
     min_learning_rate: float = Field(default=0.0, ge=0)
     """Learning rate at the end of the decay."""

@@ -1,16 +1,19 @@
 """A run's directory as its one writer holds it: locked, checked, and recoverable from a crash."""
 
-from collections.abc import Iterator, Mapping
+import errno
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from data.storage.atomic import write_text
 from data.storage.lock import FileLock, LocksUnsupportedError
-from moe.config.experiment import Experiment, load_experiment
+from moe.config.experiment import Experiment, load_experiment, validated
 from moe.config.locating import EXPERIMENT_FILE
 from moe.errors import ConfigError
 from moe.runs.files import CHECKPOINTS, LOCK, METRICS
+from moe.runs.format import MetricsRow
 from moe.runs.hub_files import carry_hub_files
 from moe.runs.json_lines import Row, append_row, filter_rows, last_rows
 from moe.runs.record import (
@@ -21,6 +24,9 @@ from moe.runs.record import (
     write_record,
 )
 
+ROOM_AFTER_S = (0.1, 1.0, 4.0)
+"""Pauses before a small file is tried again where the disk is full."""
+
 
 class RunDirectory:
     """Exclusive access to one run's files; rank 0 holds it while the run lasts."""
@@ -29,13 +35,14 @@ class RunDirectory:
         """Lock the directory and write the experiment into it.
 
         Raises:
-            ConfigError: Another process holds it; it belongs to another experiment; or it holds
-                a run and `resume` was not asked for. A run that failed before its first step
-                leaves the directory free.
+            ConfigError: Another process holds it; it belongs to another experiment; a file or
+                folder in it is a link; or it holds a run and `resume` was not asked for. A run
+                that failed before its first step leaves the directory free.
         """
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
+            refuse_links(path)
             self._lock = _lock(path)
         except OSError as error:
             raise ConfigError(
@@ -69,6 +76,7 @@ class RunDirectory:
                 f"run directory {self.path} holds another experiment: its model, data or training"
                 " differ; choose another with --run-dir"
             )
+        self.last_metrics()  # where it is checked, all ranks learn of it
 
     def _trained_nothing(self) -> bool:
         """Return whether every start so far failed before its first step."""
@@ -81,25 +89,72 @@ class RunDirectory:
         self.record = {"format": RECORD_FORMAT, **self.record, **values}
         if self.record.get("status") != "failed":
             self.record.pop("failure", None)
-        write_record(self.path, self.record)
+        _with_room(lambda: write_record(self.path, self.record))
 
     def append(self, file: str, row: Mapping[str, Any]) -> None:
         """Append one row to a file of rows, for example `METRICS`."""
-        append_row(self.path / file, row)
+        _with_room(lambda: append_row(self.path / file, row))
+
+    def replace(self, file: str, text: str) -> None:
+        """Replace a file's text, atomically."""
+        _with_room(lambda: write_text(self.path / file, text))
+
+    def last_row(self, file: str) -> Row | None:
+        """Return the last complete row of a file of rows; None where there is none."""
+        rows = last_rows(self.path / file, 1)
+        return rows[0] if rows else None
 
     def last_metrics(self) -> Row | None:
-        """Return the last complete metrics row; None where there is none."""
-        rows = last_rows(self.path / METRICS, 1)
-        return rows[0] if rows else None
+        """Return the last complete metrics row; None where there is none.
+
+        Raises:
+            ConfigError: A value in it breaks a rule.
+        """
+        row = self.last_row(METRICS)
+        if row is not None:
+            validated(MetricsRow, row, f"{self.path / METRICS}: the last row", by_hand=False)
+        return row
 
     def drop_rows_after(self, step: int, files: str = "*.jsonl") -> None:
         """Drop rows later than `step`, which will be made again, and what a crash cut off."""
         for path in self.path.glob(files):
-            filter_rows(path, lambda row: "step" in row and row["step"] <= step)
+            filter_rows(path, lambda row: type(row.get("step")) is int and row["step"] <= step)
 
     def release(self) -> None:
         """Let others use the directory."""
         self._lock.release()
+
+
+def refuse_links(path: Path) -> None:
+    """Check that no file or folder of a run is a symbolic link: a run writes into itself alone.
+
+    Raises:
+        ConfigError: One is; names it.
+        OSError: The directory cannot be read.
+    """
+    for inner in sorted(path.iterdir()):
+        if inner.is_symlink():
+            raise ConfigError(
+                f"{inner}: a symbolic link, but a run writes only inside its directory: put the"
+                " file or folder itself in its place, or choose another with --run-dir"
+            )
+
+
+def _with_room(write: Callable[[], None]) -> None:
+    """Write a small file; a full disk may have room again once a checkpoint gave up.
+
+    Raises:
+        OSError: The storage refuses.
+    """
+    for pause_s in ROOM_AFTER_S:
+        try:
+            write()
+            return
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+        time.sleep(pause_s)
+    write()
 
 
 def _lock(path: Path) -> FileLock:

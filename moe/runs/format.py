@@ -23,19 +23,25 @@ def check_number(value: Any) -> Any:
     """Check that a value of a file is a number that every reader can hold.
 
     Raises:
-        ValueError: It is none, is not finite, or an integer that no float holds.
+        ValueError: It is none, is not finite, has a size that no run measures, or is an integer
+            that no float holds.
     """
     if type(value) not in {int, float} or not math.isfinite(value):
         raise ValueError(f"{value!r:.40} is not a finite number")
     if abs(value) > (MOST_EXACT if isinstance(value, int) else LARGEST):
         raise ValueError(f"{value!r:.40} is larger than any number of a run")
+    if 0 < abs(value) < SMALLEST:
+        raise ValueError(f"{value!r:.40} is smaller than any number of a run but 0")
     return value
 
 
 MOST_EXACT = 1 << 53
 """Above it, not every integer is a float."""
-LARGEST = 1e30
-"""Of floats: what reports make of them, by prices and numbers of devices, stays finite."""
+LARGEST = 1e39
+"""Of floats: above every FP32 number, which a loss or a gradient norm may be; what reports make of
+them, by prices and numbers of devices, stays finite."""
+SMALLEST = 1e-60
+"""Below every FP32 number; a ratio of two numbers of runs stays finite."""
 Count = Annotated[int, Field(strict=True, ge=0, le=1 << 62)]
 Number = Annotated[float, BeforeValidator(check_number)]
 Amount = Annotated[float, BeforeValidator(check_number), Field(ge=0)]
@@ -130,6 +136,8 @@ class Peak(Section):
     """By which model FLOPs utilization was computed."""
 
     flops_per_s: Amount | None = None
+    median_flops_per_s: Amount | None = None
+    lowest_flops_per_s: Amount | None = None
     source: Text | None = None
 
 
@@ -178,19 +186,23 @@ class RecordValues(Section):
     layout: dict[str, Number | StrictBool | Text | list[Any] | None] | None = None
     ledger: Ledger | None = None
     peak: Peak | None = None
+    load: MeasurementValues | None = None
     energy: EnergyValues | None = None
     energy_own: EnergyValues | None = None
     starts: list[StartValues] | None = None
     goodput: Goodput | None = None
     failed_saves: list[Text] | None = None
     steps: Count | None = None
+    rejected_steps: Count | None = None
     tokens: Count | None = None
     positions: Count | None = None
+    training_flops: Amount | None = None
     wall_time_s: Amount | None = None
     tokens_per_s: Amount | None = None
     flops_per_s: Amount | None = None
     mfu: Amount | None = None
     final_loss: Number | None = None
+    final_loss_reason: Text | None = None
     train_loss: Number | None = None
 
 
@@ -207,6 +219,7 @@ class MetricsRow(StepRow):
 
     tokens: Count
     positions: Count | None = None
+    training_flops: Amount | None = None
     stream_hash: Text | None = None
     loss: Number | None = None
     load_balancing_loss: Number | None = None
@@ -228,6 +241,7 @@ class EvaluationRow(StepRow):
 
     tokens: Count
     positions: Count | None = None
+    training_flops: Amount | None = None
     loss: Number | None
 
 

@@ -50,7 +50,7 @@ def append_start(
         killed["ended"] = "killed"
         if last_row is not None and last_row["step"] > killed["first_step"]:
             killed["tokens"] = last_row["tokens"] - killed["first_tokens"]
-            killed["allocated_s"] = max(killed["allocated_s"], last_row["allocated_s"])
+            killed["allocated_s"] = max(killed["allocated_s"], last_row.get("allocated_s") or 0.0)
     return [*closed, {**new, "tokens": 0, "ended": None}]
 
 

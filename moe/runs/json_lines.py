@@ -30,9 +30,34 @@ def finite(value: float) -> float | None:
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Append one row; creates the file where it is missing."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    """Append one row, complete or not at all; creates the file where it is missing.
+
+    Numbers that are infinite or not a number become null.
+
+    Raises:
+        OSError: The storage refuses, or the file is a symbolic link.
+    """
+    line = memoryview((json.dumps(_all_finite(row), allow_nan=False) + "\n").encode())
+    with open(path, "ab", buffering=0, opener=_no_link) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            while line:
+                line = line[file.write(line) :]
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _all_finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _all_finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_all_finite(item) for item in value]
+    return finite(value) if isinstance(value, float) else value
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def read_rows(

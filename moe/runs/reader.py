@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -133,5 +134,12 @@ def _read_expert_load(file: Path) -> list[Row]:
 def _rows_by_step(file: Path, kind: type[StepRow], *keys: str) -> list[Row]:
     """Return a file's rows, the last of each step; a resumed run may have logged a step twice."""
     found = read_rows(file, ("step", *keys), kind, follow_link=False)
-    rows = {row["step"]: row for row in found}
-    return [rows[step] for step in sorted(rows)]
+    by_step = {row["step"]: row for row in found}
+    rows = [by_step[step] for step in sorted(by_step)]
+    for before, row in pairwise(rows):
+        if row.get("tokens", 0) < before.get("tokens", 0):
+            raise ConfigError(
+                f"{file}: step {row['step']} has fewer tokens than step {before['step']}: two runs"
+                " have written it"
+            )
+    return rows

@@ -20,6 +20,7 @@ LEDGER_KEYS = ("total_parameters", "active_parameters", "training_flops_per_toke
 # How a run may have ended that recorded no more than this.
 ENDED_EARLY = ("failed", "stopped")
 Record = dict[str, Any]
+_REMEDY = "restore it from a copy; to resume the run without it, remove it"
 
 
 def read_record(run_dir: Path) -> Record:
@@ -30,12 +31,14 @@ def read_record(run_dir: Path) -> Record:
     """
     file = run_dir / RECORD
     try:
-        record = read_json(file, ConfigError, follow_link=False)
+        record = _read_json(file)
     except FileNotFoundError:
         raise ConfigError(
             f"{run_dir}: not a run directory (no {RECORD}): give the directory that"
             " `moe train` printed as run_dir"
         ) from None
+    if record == {}:
+        raise ConfigError(f"{file}: damaged: an empty object: {_REMEDY}")
     if (
         not isinstance(record, dict)
         or record.get("format") is True
@@ -66,7 +69,7 @@ def read_record_if_any(run_dir: Path) -> Record:
     """
     file = run_dir / RECORD
     try:
-        record = read_json(file, ConfigError, follow_link=False)
+        record = _read_json(file)
     except FileNotFoundError:
         return {}
     if not isinstance(record, dict):
@@ -96,6 +99,13 @@ def new_record(experiment: Experiment) -> Record:
 def utc_now() -> str:
     """Return the time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return read_json(file, ConfigError, follow_link=False)
+    except ConfigError as error:
+        raise ConfigError(f"{error}: {_REMEDY}") from None
 
 
 def _checked(record: Record, file: Path) -> Record:

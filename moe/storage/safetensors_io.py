@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import torch
 
+from data.storage.regular_file import open_regular
 from moe.errors import ConfigError
 
 TensorShape = tuple[int, ...]
@@ -128,8 +129,8 @@ def _are_sizes(values: object, most: int) -> TypeGuard[list[int]]:
 class TensorReader:
     """A file's tensors, of which only what is asked for is read."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the header.
+    def __init__(self, path: Path, *, follow_link: bool = True) -> None:
+        """Open the file, once, and read the header; `follow_link` as in `open_regular`.
 
         Raises:
             ConfigError: The file is missing or damaged.
@@ -139,14 +140,14 @@ class TensorReader:
         self.dtypes: dict[str, str] = {}
         self._ranges: dict[str, slice] = {}
         try:
-            # Opening a pipe would wait for a writer, and a device has no end.
-            if not path.is_file():
-                raise ValueError("not a regular file" if path.exists() else "no such file")
-            self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
+            with open_regular(path, follow_link=follow_link) as file:
+                self._bytes = np.memmap(file, dtype=np.uint8, mode="r")
             self._read_header()
         except RecursionError:
             raise ConfigError(f"{path}: missing or damaged: its header is nested deeply") from None
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise ConfigError(f"{path}: missing or damaged: {error.strerror or error}") from None
+        except ValueError as error:
             raise ConfigError(f"{path}: missing or damaged: {error}") from None
 
     def _read_header(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from moe.errors import TrainingStoppedError
 from moe.runs.callbacks import Phase
 from moe.runs.directory import RunDirectory
+from moe.runs.files import EVALUATIONS
 from moe.runs.record import Record
 from moe.training.held_out import evaluate_held_out
 from moe.training.logs.callback_list import CallbackList
@@ -13,12 +14,13 @@ from moe.training.logs.metrics_log import MetricsLog
 from moe.training.logs.progress import TrainProgress
 from moe.training.logs.run_record import record_end
 from moe.training.logs.totals import RunTotals
-from moe.training.rejections import keep_rejected_step
+from moe.training.rejections import keep_rejected_step, warn_of_rejected
 from moe.training.saver import CheckpointSaver
 from moe.training.startup.conditions import RunConditions
 from moe.training.step import train_step
 from moe.training.stop_signals import stop_requests
 from moe.training.trainer import Trainer
+from parallel.engine.collectives import all_gather_objects
 from parallel.engine.watchdog import Watchdog
 
 
@@ -44,6 +46,8 @@ class TrainingLoop:
         is_trained = totals.step == train.steps
         self.progress.begin(totals.step, train.steps)
         self._enter("train", totals)
+        if not is_trained and self._lacks_evaluation(totals.step):
+            self._evaluate(totals)
         with stop_requests() as stop_requested:
             while totals.step < train.steps:
                 stop_here = totals.step + 1 == self.until_step
@@ -85,6 +89,13 @@ class TrainingLoop:
         if result.save_refused:
             self._wait_for_save("waiting for storage")
         return totals, result.stop
+
+    def _lacks_evaluation(self, step: int) -> bool:
+        """Return whether one was due where the start before stopped, in haste; collective."""
+        if step == 0 or not _is_due(self.trainer.experiment.train.eval_interval, step):
+            return False
+        last = None if self.run_directory is None else self.run_directory.last_row(EVALUATIONS)
+        return bool(all_gather_objects(last is None or last.get("step") != step)[0])
 
     def _evaluate(self, totals: RunTotals) -> float | None:
         """Measure, record and return the held-out loss, nats per token."""
@@ -133,6 +144,7 @@ class TrainingLoop:
             sections=sections,
         )
         self.log.finish()
+        warn_of_rejected(totals, self.run_directory.path)
         return self.run_directory.record
 
 

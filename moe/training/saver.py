@@ -60,17 +60,28 @@ class CheckpointSaver:
             self.checkpoints.wait()
         except StorageError as error:
             self.checkpoints.is_refused = False
-            if self.run is not None:
-                failed = [*self.run.record.get("failed_saves", []), str(error)]
-                self.run.update({"failed_saves": failed})
+            self._record_failure(error)
             if not may_fail:
                 raise StorageError(f"{error}, then continue with --resume") from None
 
-    def dump(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write the state from before a rejected step, to replay it, and wait for it."""
+    def dump(self, step: int, state: Mapping[str, Any]) -> StorageError | None:
+        """Write the state from before a rejected step, to replay it, and wait for it.
+
+        Returns what the storage refused, which is recorded; None: nothing.
+        """
         copy = snapshot(self.trainer.chunks, self.trainer.optimizer)
-        self.dumps.save(step, copy, {**self.trainer.state(), **state})
-        self.dumps.wait()
+        try:
+            self.dumps.save(step, copy, {**self.trainer.state(), **state})
+            self.dumps.wait()
+        except StorageError as error:
+            self._record_failure(error)
+            return error
+        return None
+
+    def _record_failure(self, error: StorageError) -> None:
+        if self.run is not None:
+            failed = [*self.run.record.get("failed_saves", []), str(error)]
+            self.run.update({"failed_saves": failed})
 
 
 def open_saver(trainer: Trainer, run_dir: Path, run: RunDirectory | None) -> CheckpointSaver:
@@ -87,7 +98,7 @@ def open_saver(trainer: Trainer, run_dir: Path, run: RunDirectory | None) -> Che
             timeout_s=timeout_s,
             report=_report(experiment),
         ),
-        dumps=Checkpointer(run_dir / DUMPS, keep=MAX_DUMPS, timeout_s=timeout_s),
+        dumps=Checkpointer(run_dir / DUMPS, keep=MAX_DUMPS, what="dump", timeout_s=timeout_s),
         run=run,
     )
 

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from moe.checkpoint.agreement import check_agreement
 from moe.checkpoint.directory import read_state
 from moe.checkpoint.state_format import RUN_KEYS
 from moe.checkpoint.training_state import load_checkpoint
@@ -130,7 +131,8 @@ def _restore(trainer: Trainer, checkpoint: Path | None) -> tuple[RunTotals, dict
     """Load a checkpoint whose files have been verified; returns its totals and its state."""
     if checkpoint is None:
         return RunTotals(), {}
-    read_state(checkpoint, needed=RUN_KEYS)  # before anything is loaded from it
+    # Before anything is loaded from it.
+    check_agreement(checkpoint, read_state(checkpoint, needed=RUN_KEYS), trainer.experiment.train)
     state = load_checkpoint(checkpoint, trainer.chunks, trainer.optimizer, verified=True)
     trainer.load_state(state)
     return RunTotals.from_checkpoint(state), state

@@ -4,13 +4,11 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from data.storage.atomic import write_text
 from data.store.manifest import HELD_OUT
 from moe.routing.statistics import RoutingStatistics
 from moe.runs.callbacks import Logger
@@ -97,7 +95,8 @@ class MetricsLog:
             return
         step = totals.step
         if maps is not None and means["loss"] is not None:
-            _write_maps(self._run.path, {"step": step, "split": HELD_OUT, **maps})
+            content = {"step": step, "split": HELD_OUT, **maps}
+            self._run.replace(ROUTING_MAPS, json.dumps(content) + "\n")
         self._run.append(EVALUATIONS, {"step": step, **self._counts(totals), **means})
         known = {f"held_out/{name}": x for name, x in means.items() if x is not None}
         if known:
@@ -178,7 +177,3 @@ def _scalars(row: Row, routing: RoutingStatistics) -> dict[str, float]:
             by_layer = zip(routing.layers, values, strict=True)
             scalars |= {f"routing/{name}_layer_{layer}": value for layer, value in by_layer}
     return scalars
-
-
-def _write_maps(run_dir: Path, maps: Mapping[str, Any]) -> None:
-    write_text(run_dir / ROUTING_MAPS, json.dumps(maps) + "\n")

@@ -11,6 +11,7 @@ from moe.runs.files import EVALUATIONS
 from moe.runs.goodput import ALLOCATION, Start, append_start, close_start, goodput
 from moe.runs.json_lines import finite
 from moe.runs.record import new_record, utc_now
+from moe.training.held_out import missing_loss_reason
 from moe.training.logs.totals import RunTotals
 from moe.training.startup.conditions import RunConditions, conditions_record
 from moe.training.trainer import Trainer
@@ -82,12 +83,14 @@ def record_end(  # noqa: PLR0913 - what there is to record
         ended=status,
     )
     ALLOCATION.end()
+    reason = missing_loss_reason(trainer) if status == "finished" else f"the run is {status}"
     run.update(
         {
             "status": status,
             "finished_at": utc_now(),
             "run_dir": str(run.path),
             "steps": totals.step,
+            "rejected_steps": totals.rejected_steps,
             "tokens": totals.tokens,
             "positions": positions,
             "training_flops": totals.training_flops,
@@ -97,6 +100,7 @@ def record_end(  # noqa: PLR0913 - what there is to record
             **conditions.speed(totals.training_flops, totals.train_time_s),
             "peak": conditions.peak,
             "final_loss": final_loss,
+            "final_loss_reason": reason if final_loss is None else None,
             "train_loss": finite(totals.train_loss),
             "starts": starts,
             "goodput": goodput(starts, totals.tokens, totals.train_time_s),

@@ -19,6 +19,9 @@ class RunTotals:
     """Read so far, padding not included."""
     training_flops: float | None = 0.0
     """FLOPs of training on them; None where a checkpoint from before they were counted goes on."""
+    rejected_steps: int | None = 0
+    """Steps whose update was not made; None where a checkpoint from before they were counted goes
+    on."""
     stream_hash: str = ""
     """Of every sample trained on so far; the same on any ranks, after any restart."""
     train_time_s: float = 0.0
@@ -35,6 +38,7 @@ class RunTotals:
         return cls(
             **values,
             training_flops=state.get("training_flops"),
+            rejected_steps=state.get("rejected_steps"),
             train_loss=math.nan if loss is None else loss,
         )
 
@@ -43,6 +47,7 @@ class RunTotals:
         return {
             "tokens": self.tokens,
             "training_flops": self.training_flops,
+            "rejected_steps": self.rejected_steps,
             "stream_hash": self.stream_hash,
             "train_time_s": self.train_time_s,
             "train_loss": finite(self.train_loss),
@@ -51,13 +56,14 @@ class RunTotals:
     def after(self, result: StepResult, elapsed_s: float) -> Self:
         """Return the totals after one more step, which took `elapsed_s` seconds."""
         step = self.step + 1
-        flops = self.training_flops
+        flops, rejected = self.training_flops, self.rejected_steps
         link = f"{self.stream_hash} {step} {result.checksum}"
         return replace(
             self,
             step=step,
             tokens=self.tokens + result.tokens,
             training_flops=None if flops is None else flops + result.flops,
+            rejected_steps=None if rejected is None else rejected + (result.rejection is not None),
             stream_hash=hashlib.sha256(link.encode()).hexdigest()[:16],
             train_time_s=self.train_time_s + elapsed_s,
             train_loss=result.loss,

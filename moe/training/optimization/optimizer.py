@@ -51,13 +51,20 @@ class GuardedOptimizer(ChainedOptimizer):  # type: ignore[misc] # megatron-core 
     def __init__(
         self, optimizers: Sequence[MegatronOptimizer], check_grad_norm: Callable[[float], None]
     ) -> None:
-        """Chain optimizers; `check_grad_norm` may raise, which leaves parameters as they are."""
+        """Chain optimizers; `check_grad_norm` may raise, which leaves parameters as they are.
+
+        Their state is made here, not by the first update: what is saved before it (a dump of the
+        first step, a run whose steps were all rejected) is then as complete as any checkpoint.
+        """
         super().__init__(
             [
                 StubOptimizer(one) if getattr(one, "is_stub_optimizer", False) else one
                 for one in optimizers
             ]
         )
+        for one in self.chained_optimizers:
+            if not isinstance(one, StubOptimizer):
+                one.init_state_fn(one.optimizer, one.config)
         self._check_grad_norm = check_grad_norm
 
     def set_rates(self, learning_rate: float, weight_decay: float) -> None:

@@ -100,3 +100,8 @@ def test_one_run_and_one_kind(tmp_path: Path) -> None:
         tmp_path / "b", {"name": "x", "sparse": True, "final_loss": 3.5, "tokens_per_step": 99}
     )
     assert finding([*runs, *more]).startswith("Of 2 sparse models, x reached")
+
+
+def test_a_loss_of_zero_is_a_loss(tmp_path: Path) -> None:
+    dense, sparse = {"sparse": False, "final_loss": 1.0}, {"sparse": True, "final_loss": 0.0}
+    assert "1.0 lower" in finding(runs_of(tmp_path, dense, sparse))

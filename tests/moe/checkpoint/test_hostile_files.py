@@ -199,6 +199,16 @@ def test_a_state_without_what_a_run_needs_is_not_resumed(path: Path) -> None:
         read_state(path, RUN_KEYS)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("stream_hash", "\ud800"), ("train_time_s", 0.0), ("rejected_steps", True)]
+)
+def test_a_state_that_no_run_leaves_is_not_resumed(path: Path, key: str, value: Any) -> None:
+    state = json.loads((path / STATE).read_text())
+    (path / STATE).write_text(json.dumps(state | {key: value}))
+    with pytest.raises(ConfigError, match=f"{STATE}: {key} = "):
+        read_state(path)
+
+
 def test_integers_stored_for_weights_are_not_cast(path: Path) -> None:
     save_file({name: torch.full(PART_SHAPE, int(name)) for name in "01"}, path / FILE)
     write(path, content(path))

@@ -63,6 +63,7 @@ def model(**values: Any) -> ModelConfig:
             {"moe": {"load_balancing": "sinkhorn", "capacity_factor": 1.0}},
             'capacity_factor does not go with load_balancing = "sinkhorn": remove it',
         ),
+        ({"moe": {"capacity_factor": 1e300}}, "capacity_factor=1e+300 exceeds num_experts=4"),
         ({"moe": {"group_score_experts": 2}}, "group_score_experts needs num_groups"),
         (
             {"moe": {"num_groups": 2, "group_top_k": 1, "group_score_experts": 3}},
@@ -102,6 +103,7 @@ def test_wrong_models_are_refused_in_one_line(values: dict[str, Any], message: s
     [
         ({"train": TRAIN | {"seq_len": 999}}, "longer than the model's max_seq_len=128"),
         ({"train": {"steps": 4, "seq_len": 64}}, "train.global_batch_size is missing"),
+        ({"train": TRAIN | {"learning_rate": 1e308}}, "train.learning_rate = 1e+308: input should"),
         ({"trian": {}}, "unknown key trian: did you mean train?"),
         ({"parallel": {"vpp": 2}}, "vpp=2 needs pipeline stages"),
         ({"precision": {"fp8": "yes"}}, "precision.fp8 = 'yes'"),
@@ -262,6 +264,30 @@ def test_every_number_of_the_schema_is_finite() -> None:
         for part in (section.annotation, *getattr(section.annotation, "__args__", ())):
             if isinstance(part, type) and issubclass(part, BaseModel):
                 assert part.model_config["allow_inf_nan"] is False, part
+
+
+NUMBERS = [
+    *("model.num_layers", "model.moe.top_k", "model.moe.aux_loss_coefficient", "model.rope.theta"),
+    *("data.seed", "data.max_epochs", "data.changes.0.step", "data.weights.0"),
+    *("parallel.tp", "parallel.stage_layers.0", "parallel.timeout_s", "precision.fp8_keep_first"),
+    *("train.steps", "train.keep_every", "energy.pue", "slurm.nodes"),
+]
+
+
+def _nested(keys: list[str], value: bool) -> Any:
+    if not keys:
+        return value
+    inner = _nested(keys[1:], value)
+    return [inner] if keys[0] == "0" else {keys[0]: inner}
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize("value", [True, False])
+def test_a_truth_value_is_no_number(key: str, value: bool) -> None:
+    section, *keys = key.split(".")
+    base: dict[str, Any] = {"model": {"preset": "tiny"}, "train": TRAIN}
+    with pytest.raises(ConfigError, match=rf"{key} is true or false: write a number"):
+        experiment(**{section: base.get(section, {}) | _nested(keys, value)})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A run's directory: who may write it, and what its record says of the code."""
 
+import errno
 import json
 import os
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ import pytest
 
 from moe.config.experiment import make_experiment
 from moe.errors import ConfigError, TrainingStoppedError
+from moe.runs import directory
 from moe.runs.directory import RunDirectory
 from moe.runs.record import new_record, read_record_if_any
 from moe.training.startup.acquire import acquired_run
@@ -80,3 +82,53 @@ def test_a_stop_is_no_failure(tmp_path: Path) -> None:
     record = read_record_if_any(tmp_path)
     assert record["status"] == "stopped"
     assert "failure" not in record
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "dumps", "events", "metrics.jsonl", ".lock"])
+def test_a_run_writes_through_no_link(name: str, tmp_path: Path) -> None:
+    outside, path = tmp_path / "outside", tmp_path / "run"
+    path.mkdir()
+    (path / name).symlink_to(outside)
+    with pytest.raises(ConfigError, match=rf"run/{name}: a symbolic link.*or choose another"):
+        RunDirectory(path, experiment(), resume=True)
+    assert [inner.name for inner in path.iterdir()] == [name]
+    assert not outside.exists()
+
+
+@pytest.mark.parametrize(("failures", "is_written"), [(3, True), (4, False)])
+def test_a_small_file_waits_for_room(
+    failures: int, is_written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that does not fit fills the disk until it gives up."""
+    left, append_row = [failures], directory.append_row
+
+    def append(path: Path, row: Any) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append_row(path, row)
+
+    monkeypatch.setattr(directory, "append_row", append)
+    monkeypatch.setattr(directory, "ROOM_AFTER_S", (0.0, 0.0, 0.0))
+    run = RunDirectory(tmp_path, experiment(), resume=False)
+    with nullcontext() if is_written else pytest.raises(OSError, match="No space left"):
+        run.append("metrics.jsonl", {"step": 1, "tokens": 8})
+    assert (run.last_metrics() is not None) == is_written
+    run.release()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"step": "x", "tokens": 8}', "the last row: step = 'x'"),
+        ('{"step": 1}', "the last row: tokens is missing"),
+        ('{"step": 1, "tokens": 8, "training_flops": -1}', "the last row: training_flops = -1"),
+    ],
+)
+def test_a_run_whose_last_row_is_none_is_not_resumed(
+    row: str, message: str, tmp_path: Path
+) -> None:
+    RunDirectory(tmp_path, experiment(), resume=False).release()
+    (tmp_path / "metrics.jsonl").write_text(row + "\n")
+    with pytest.raises(ConfigError, match=rf"metrics.jsonl: {message}"):
+        RunDirectory(tmp_path, experiment(), resume=True)

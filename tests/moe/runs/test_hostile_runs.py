@@ -122,6 +122,8 @@ def test_only_regular_files_of_the_run_are_opened(run: Path, kind: str, name: st
         ({"starts": [{"ranks": 1}]}, "record.json: starts.0.first_step is missing"),
         ({"format": True}, "record.json: format True is not 1"),
         ({"a\nb": {}, "mfu": -1}, "record.json: mfu = -1"),
+        ({"mfu": 1e-300}, "record.json: mfu: 1e-300 is smaller than any number of a run"),
+        ({"training_flops": "many"}, "record.json: training_flops: 'many' is not a finite number"),
     ],
 )
 def test_a_value_of_another_kind_is_named(
@@ -166,8 +168,8 @@ def test_a_wrong_row_is_named(run: Path, file: str, row: dict[str, Any], message
 def test_a_number_that_was_not_measured_is_null(run: Path) -> None:
     """Python's JSON has NaN, which a diverged run's rows may hold."""
     with (run / "metrics.jsonl").open("a") as opened:
-        opened.write('{"step": 9, "tokens": 1, "loss": NaN, "z_loss": -Infinity}\n')
-    assert read_run(run).metrics[-1] == {"step": 9, "tokens": 1, "loss": None, "z_loss": None}
+        opened.write('{"step": 9, "tokens": 99999, "loss": NaN, "z_loss": -Infinity}\n')
+    assert read_run(run).metrics[-1] == {"step": 9, "tokens": 99999, "loss": None, "z_loss": None}
 
 
 def test_a_record_stays_as_it_is(run: Path) -> None:

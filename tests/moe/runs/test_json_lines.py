@@ -1,10 +1,16 @@
 """JSON lines: complete rows are read, a cut-off end is left out, damage is named."""
 
 import json
+import resource
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moe.errors import ConfigError
 from moe.runs.json_lines import append_row, filter_rows, last_rows, read_rows
@@ -92,3 +98,43 @@ def test_rows_that_are_kept_stay_as_they_are(file: Path) -> None:
     before = file.read_bytes()
     filter_rows(file, lambda row: row["step"] <= 3)
     assert file.read_bytes() == b"".join(before.splitlines(keepends=True)[:3])
+
+
+@pytest.fixture
+def room_for(file: Path) -> Iterator[Callable[[int], None]]:
+    """Let no file of this process grow by more than some bytes beyond the present one."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def limit(num_bytes: int) -> None:
+        size = file.stat().st_size + num_bytes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_row_that_storage_cuts_off_is_not_there(
+    file: Path, room_for: Callable[[int], None]
+) -> None:
+    content = file.read_bytes()
+    room_for(7)
+    with pytest.raises(OSError, match="File too large"):
+        append_row(file, {"step": 6, "loss": 0.5})
+    assert file.read_bytes() == content
+
+
+def test_rows_are_appended_to_no_link(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="symbolic links"):
+        append_row(tmp_path / "metrics.jsonl", {"step": 1})
+    assert not (tmp_path / "outside").exists()
+
+
+@given(st.recursive(st.floats(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_rows_are_json_whatever_was_measured(value: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.jsonl"
+        append_row(file, {"step": 1, "value": value})
+        json.loads(file.read_text(), parse_constant=pytest.fail)

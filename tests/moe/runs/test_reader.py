@@ -89,10 +89,34 @@ def test_a_step_logged_twice_counts_once_the_later(tmp_path: Path) -> None:
     assert [row["loss"] for row in read_run(path).evaluations if row["step"] == 2] == [1.5]
 
 
+def test_rows_of_two_runs_are_no_run(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "a", sparse=False, steps=3)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 4, "tokens": 1}) + "\n")
+    with pytest.raises(ConfigError, match="step 4 has fewer tokens than step 3: two runs"):
+        read_run(path)
+
+
+def test_flops_of_no_token_are_the_ledgers(tmp_path: Path) -> None:
+    changes = {"tokens": 0, "training_flops": 5.0}
+    run = read_run(make_run(tmp_path / "a", sparse=False, steps=3, changes=changes))
+    assert run.flops_per_trained_token == run.flops_per_token
+
+
+def test_a_run_that_diverged_is_read(tmp_path: Path) -> None:
+    """Losses and gradient norms may be as large as FP32 holds."""
+    path = make_run(tmp_path / "a", sparse=False, steps=3)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "tokens": 99999, "loss": 3.4e38, "learning_rate": 1e30}\n')
+    assert read_run(path).metrics[-1]["loss"] == 3.4e38
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("record.json", "{", "not valid JSON"),
+        ("record.json", "{", "not valid JSON.*: restore it from a copy"),
+        ("record.json", "", "not valid JSON.*: restore it from a copy"),
+        ("record.json", "{}", "damaged: an empty object: restore it from a copy"),
         ("record.json", '{"format": 7}', "format 7 is not 1"),
         ("record.json", "[]", "format 'list' is not 1"),
         ("record.json", '{"format": 1, "ledger": {"total_parameters": 1}}', "active_parameters"),

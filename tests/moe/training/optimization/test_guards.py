@@ -1,7 +1,10 @@
 """Guards: rejected steps leave the model as it was, a dump that replays them, and a row."""
 
+import errno
 import json
 import math
+import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -61,6 +64,51 @@ def _replay(experiment: Experiment, run_dir: Path, step: int) -> dict[str, Any]:
     from parallel.engine.start import start_engine
 
     return replay(experiment, start_engine(experiment.parallel, seed=0), run_dir, step)
+
+
+def _storage_refuses_dumps() -> None:
+    from moe.checkpoint import format, writer
+
+    writer.RETRY_AFTER_S = (0.0,)  # type: ignore[assignment]
+    write = format.write_tensors
+
+    def failing(path: Path, tensors: Any) -> None:
+        if "dumps" in path.parts:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, tensors)
+
+    format.write_tensors = failing
+
+
+REFUSED_DUMP = r"the dump of step 2 could not be written, tried 2 times: .*No space left.*"
+
+
+def test_a_run_that_goes_on_does_so_without_a_dump(store: Path, tmp_path: Path) -> None:
+    train = TRAIN | {"steps": 3, "on_nonfinite": "skip", "on_failed_save": "continue"}
+    experiment = make(store, train=train)
+    run(1, experiment, tmp_path / "run", prepare=_storage_refuses_dumps, fault=Spoil(2, "loss"))
+    found = record(tmp_path / "run")
+    assert (found["status"], found["rejected_steps"]) == ("finished", 1)
+    (message,) = found["failed_saves"]
+    assert re.match(REFUSED_DUMP, message)
+    assert [row["fault"] for row in rows(tmp_path / "run", "refused")] == ["the loss is nan"]
+
+
+@pytest.mark.parametrize(
+    ("on_nonfinite", "message"),
+    [
+        ("stop", rf"GuardError: step 2 \(.*: the loss is nan; {REFUSED_DUMP}; then go on with"),
+        ("skip", rf"StorageError: step 2 \(.*: the loss is nan, and was skipped; {REFUSED_DUMP}"),
+    ],
+)
+def test_a_run_that_ends_without_a_dump_says_of_what(
+    on_nonfinite: str, message: str, store: Path, tmp_path: Path
+) -> None:
+    experiment = make(store, train=TRAIN | {"on_nonfinite": on_nonfinite})
+    how: dict[str, Any] = {"prepare": _storage_refuses_dumps, "fault": Spoil(2, "loss")}
+    with pytest.raises(RankFailedError, match=message):
+        run(1, experiment, tmp_path / "run", **how)
+    assert len(rows(tmp_path / "run", "refused")) == 1
 
 
 @pytest.mark.engine
