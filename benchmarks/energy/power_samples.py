@@ -1,25 +1,25 @@
 """Power samples logged by another device (a rack PDU, IPMI, a bench meter), and their joules."""
 
-import csv
 import os
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from benchmarks.energy.sample_devices import alike, covering
+from benchmarks.energy.sample_devices import alike, not_siblings
 from benchmarks.energy.source import SourceInfo, SourceLostError, SourceUnavailableError
 from data.storage.regular_file import open_regular
-from moe.config.power_csv import missing_columns
+from moe.config.power_csv import MAX_POWER_CSV_BYTES, parse_heading, parse_row, too_long
 
 # A logger has stopped if it is silent for both this many of its intervals and this many seconds.
 GAP_INTERVALS = 10
 GAP_S = 10.0
-MAX_NEW_BYTES = 1 << 30
-# The year 3934: what `datetime` holds on both sides of 1970, with room for time zones.
-MAX_UNIX_S = 62_000_000_000.0
+MAX_DEVICES = 1000
+# Pairs of devices that a note names; others are like them.
+MAX_NOTED = 5
 
 
 @dataclass
@@ -34,13 +34,11 @@ class PowerSamples:
         """Add a device's next sample.
 
         Raises:
-            ValueError: It is not later than the one before, or negative.
+            ValueError: It is not later than the one before.
         """
         samples = self.devices.setdefault(device, [])
         if samples and time_s <= samples[-1][0]:
             raise ValueError("times of a device must grow")
-        if not 0 <= watts < float("inf"):
-            raise ValueError(f"{watts:g} W is no power")
         samples.append((time_s, watts))
 
     @property
@@ -82,7 +80,7 @@ class PowerSamples:
         return [
             f"{one} and {other} read the same in every sample: if they are one sensor, it counts"
             " twice"
-            for one, other in alike(self.devices)
+            for one, other in alike(self.devices)[:MAX_NOTED]
         ]
 
     def joules(self, begin_s: float, end_s: float) -> float:
@@ -96,9 +94,11 @@ class PowerSamples:
     def _device_joules(self, name: str, begin_s: float, end_s: float) -> float:
         samples, longest = self.devices[name], self.longest_gap_s
         first = max(0, bisect_right(samples, (begin_s, float("inf"))) - 1)
-        total, position, watts = 0.0, begin_s, samples[first][1]
-        if abs(samples[first][0] - begin_s) > longest:
-            raise self._silent(name, begin_s, samples[first][0])
+        first_s, watts = samples[first]
+        if abs(first_s - begin_s) > longest:
+            raise self._silent(name, begin_s, first_s)
+        position = min(max(begin_s, first_s), end_s)
+        total = watts * (position - begin_s)
         for (left_s, left), (right_s, right) in pairwise(samples[first:]):
             if position >= end_s:
                 break
@@ -106,9 +106,9 @@ class PowerSamples:
                 raise self._silent(name, left_s, right_s)
             stop = min(right_s, end_s)
             if stop > position:
-                slope = (right - left) / (right_s - left_s)
-                at_position = left + slope * (max(position, left_s) - left_s)
-                watts = left + slope * (stop - left_s)
+                # Fractions of the gap, not a slope: that of samples very close is infinite.
+                at_position = left + (right - left) * ((position - left_s) / (right_s - left_s))
+                watts = left + (right - left) * ((stop - left_s) / (right_s - left_s))
                 total += (at_position + watts) / 2 * (stop - position)
                 position = stop
         if end_s - position > longest:
@@ -123,26 +123,40 @@ class PowerSamples:
 
 
 class SampleFile:
-    """A CSV that a logger may still be writing: `time`, `watts` and, for several, `device`.
+    """A CSV that a logger may still be writing, read strictly (`moe.config.power_csv`).
 
-    Times are Unix seconds or ISO 8601 (UTC where no zone is given), by the clock of the run's
-    machine.
+    Times are by the clock of the run's machine, UTC where they name no zone. A last line without
+    an end is left out: it may be cut off.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, devices: Sequence[str] | None = None) -> None:
         """Read the samples logged so far.
 
+        Args:
+            path: The file.
+            devices: Devices whose sum is the power, the only ones read; `None` for all, which
+                must then be siblings by their names (`not_siblings`).
+
         Raises:
-            SourceUnavailableError: Missing file or column, no or a damaged sample.
+            SourceUnavailableError: Missing file, column or device, no or a damaged sample.
         """
         self.path = path
         self.samples = PowerSamples(str(path))
+        self._wanted = None if devices is None else [name.strip() for name in devices]
+        self._left_out: dict[str, None] = {}
+        self._columns: list[str] = []
         self._offset = self._line = 0
-        self._names: list[str] = []
+        self._identity: tuple[int, int] | None = None
         try:
             self.update()
         except SourceLostError as error:
             raise SourceUnavailableError(str(error)) from None
+        for name in self._wanted or ():
+            if name not in self.samples.devices:
+                others = ", ".join([*self.samples.devices, *self._left_out][:MAX_NOTED])
+                raise SourceUnavailableError(
+                    f'{path}: no samples of "{name}"; its first devices: {others or "none"}'
+                )
         if not self.samples.devices:
             raise SourceUnavailableError(f"{path}: no samples yet")
 
@@ -150,58 +164,58 @@ class SampleFile:
         """Read the complete lines added since the last call; returns all samples.
 
         Raises:
-            SourceLostError: The file went away, or a line is damaged.
+            SourceLostError: The file went away or is another, a line is damaged, or devices may
+                not be summed.
         """
         try:
             with open_regular(self.path) as file:
-                size = file.seek(0, os.SEEK_END) - self._offset
-                if size > MAX_NEW_BYTES:
-                    raise SourceLostError(f"{self.path}: longer than {MAX_NEW_BYTES >> 20} MiB")
+                status = os.fstat(file.fileno())
+                self._check_same(status)
                 file.seek(self._offset)
-                new = file.read(max(size, 0))
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # its rest may come before the next is read
+                    self._add_line(line)
         except OSError as error:
             raise SourceLostError(f"{self.path}: {error.strerror or error}") from None
-        complete = new[: new.rfind(b"\n") + 1]
-        self._offset += len(complete)
-        try:
-            for row in csv.reader(complete.decode("utf-8-sig", "replace").splitlines()):
-                self._line += 1
-                if row:
-                    self._add_row(row)
-        except csv.Error as error:
-            raise SourceLostError(f"{self.path}: line {self._line + 1}: {error}") from None
-        if pair := covering(self.samples.devices):
-            raise SourceLostError(
-                f'{self.path}: device "{pair[0]}" covers "{pair[1]}", which would count twice: log'
-                " one of them, or give a meter of its own another name"
-            )
+        if self._wanted is None:
+            self._check_siblings()
         return self.samples
 
-    def _add_row(self, row: list[str]) -> None:
-        if not self._names:
-            self._names = [name.strip().lower() for name in row]
-            if missing := missing_columns(row):
-                raise SourceLostError(
-                    f"{self.path}: no column {', '.join(missing)}: it needs time and watts, and"
-                    " device where several are summed"
-                )
-            return
-        values = dict(zip(self._names, row, strict=False))
-        try:
-            self.samples.add(
-                values.get("device", ""), _unix_seconds(values["time"]), float(values["watts"])
+    def _check_same(self, status: os.stat_result) -> None:
+        identity = status.st_dev, status.st_ino
+        self._identity = self._identity or identity
+        if identity != self._identity or status.st_size < self._offset:
+            raise SourceLostError(f"{self.path}: replaced or cut since it was read: log on in one")
+        if status.st_size - self._offset > MAX_POWER_CSV_BYTES:
+            raise SourceLostError(f"{self.path}: {too_long()}")
+
+    def _check_siblings(self) -> None:
+        if pair := not_siblings(self.samples.devices):
+            raise SourceLostError(
+                f'{self.path}: devices "{pair[0]}" and "{pair[1]}" may be a whole and its part, or'
+                " the same: name those that add up in energy.power_devices (moe energy:"
+                " --power-device)"
             )
-        except (KeyError, OverflowError, ValueError) as error:
-            fault = "a cell is missing" if isinstance(error, KeyError) else f"{error}"[:200]
-            raise SourceLostError(f"{self.path}: line {self._line}: {fault}") from None
 
+    def _add_line(self, line: bytes) -> None:
+        try:
+            if not self._columns:
+                self._columns = parse_heading(line)
+            elif sample := parse_row(self._columns, line):
+                self._add(*sample)
+        except ValueError as error:
+            where = f"line {self._line + 1}: " if self._columns else ""
+            raise SourceLostError(f"{self.path}: {where}{error}") from None
+        # Once it is taken: a damaged line stays one for the next call.
+        self._offset += len(line)
+        self._line += 1
 
-def _unix_seconds(text: str) -> float:
-    try:
-        unix_s = float(text)
-    except ValueError:
-        time = datetime.fromisoformat(text.strip())
-        unix_s = time.replace(tzinfo=time.tzinfo or UTC).timestamp()
-    if not -MAX_UNIX_S < unix_s < MAX_UNIX_S:
-        raise ValueError(f"{text[:40]!r} is no time")
-    return unix_s
+    def _add(self, device: str, unix_s: float, watts: float) -> None:
+        if self._wanted is not None and device not in self._wanted:
+            if len(self._left_out) < MAX_NOTED:
+                self._left_out[device] = None
+            return
+        self.samples.add(device, unix_s, watts)
+        if len(self.samples.devices) > MAX_DEVICES:
+            raise ValueError(f"more than {MAX_DEVICES} devices")

@@ -23,7 +23,7 @@ def check_energy(config: EnergyConfig) -> None:
     path = Path(config.power_csv)
     check_power_csv(path)
     try:
-        SampleFile(path)
+        SampleFile(path, config.power_devices)
     except SourceUnavailableError as error:
         raise BenchmarkError(
             f"energy.power_csv = {error}: repair the log, or set energy.source to another meter"

@@ -54,7 +54,7 @@ def _open_slurm(config: EnergyConfig, context: RankContext) -> EnergySource:
 
 
 def _open_csv(config: EnergyConfig, context: RankContext) -> EnergySource:
-    return PowerCsvSource(Path(config.power_csv or ""))
+    return PowerCsvSource(Path(config.power_csv or ""), config.power_devices)
 
 
 def _open_zeus(config: EnergyConfig, context: RankContext) -> EnergySource:

@@ -16,7 +16,7 @@ from tests.support.power_log import write_power_log
 def test_a_growing_file_is_read_on(tmp_path: Path) -> None:
     clock = FakeClock()
     path = write_power_log(tmp_path / "p.csv", *((clock.now - 5 + t, 250, "") for t in range(6)))
-    source = PowerCsvSource(path, clock)
+    source = PowerCsvSource(path, clock=clock)
     assert source.info.resolution_s == 1
     assert source.info.scope == "job"
     assert source.read_joules() == 0
@@ -28,13 +28,18 @@ def test_a_growing_file_is_read_on(tmp_path: Path) -> None:
     with pytest.raises(SourceLostError, match="no sample for 60 s"):
         source.read_joules()
     with pytest.raises(SourceUnavailableError, match="--power-csv"):
-        PowerCsvSource(path, clock)
+        PowerCsvSource(path, clock=clock)
+    clock.advance(-120)
+    with pytest.raises(SourceUnavailableError, match="60 s ahead of this machine's clock: log tim"):
+        PowerCsvSource(path, clock=clock)
 
 
 def test_one_rank_reads_the_file_for_all(tmp_path: Path) -> None:
     clock = FakeClock()
     path = write_power_log(tmp_path / "p.csv", *((clock.now - 5 + t, 250, "") for t in range(6)))
-    ranks = Ranks([Rank(lambda: PowerCsvSource(path, clock), clock) for _ in range(3)], tmp_path)
+    ranks = Ranks(
+        [Rank(lambda: PowerCsvSource(path, clock=clock), clock) for _ in range(3)], tmp_path
+    )
     ranks.start()
     ranks.phase("train")
     for _ in range(20):
@@ -54,5 +59,15 @@ def test_the_file_is_reached_from_the_configuration(tmp_path: Path) -> None:
     config = EnergyConfig(source="csv", power_csv=str(tmp_path / "none.csv"))
     with pytest.raises(BenchmarkError, match=r'energy.source = "csv".*none.csv'):
         select_source(config, context)
+    write_power_log(tmp_path / "none.csv", (1, 5, "node"), (1, 2, "gpu0"))
+    with pytest.raises(BenchmarkError, match=r"name those that add up in energy.power_devices"):
+        select_source(config, context)
+    named = config.model_copy(update={"power_devices": ("gpu0",)})
+    with pytest.raises(BenchmarkError, match=r"newest sample is \d+ s old"):
+        select_source(named, context)
     with pytest.raises(ValueError, match="set both, or neither"):
         EnergyConfig(source="csv")
+    with pytest.raises(ValueError, match="power_devices are those of power_csv"):
+        EnergyConfig(power_devices=("node",))
+    with pytest.raises(ValueError, match="names a device twice"):
+        EnergyConfig(source="csv", power_csv="p.csv", power_devices=("a", "a "))
