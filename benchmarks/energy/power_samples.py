@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from benchmarks.energy.sample_devices import alike, not_siblings
 from benchmarks.energy.source import SourceInfo, SourceLostError, SourceUnavailableError
@@ -20,6 +21,16 @@ GAP_S = 10.0
 MAX_DEVICES = 1000
 # Pairs of devices that a note names; others are like them.
 MAX_NOTED = 5
+# All samples are gone through again once they are so many times as many.
+RENEW_AT = 1.01
+
+
+class _Summary(NamedTuple):
+    """What all of the first `num_samples` say."""
+
+    num_samples: int
+    interval_s: float
+    alike: tuple[tuple[str, str], ...]
 
 
 @dataclass
@@ -29,6 +40,8 @@ class PowerSamples:
     origin: str
     devices: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """By device: (Unix time in s, power in W), in increasing order of time."""
+    _peaks: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+    _summary: _Summary = field(default=_Summary(0, GAP_S, ()), init=False, repr=False)
 
     def add(self, device: str, time_s: float, watts: float) -> None:
         """Add a device's next sample.
@@ -40,6 +53,7 @@ class PowerSamples:
         if samples and time_s <= samples[-1][0]:
             raise ValueError("times of a device must grow")
         samples.append((time_s, watts))
+        self._peaks[device] = max(watts, self._peaks.get(device, 0.0))
 
     @property
     def newest_s(self) -> float:
@@ -49,8 +63,7 @@ class PowerSamples:
     @property
     def interval_s(self) -> float:
         """Median time between two samples of a device, s."""
-        gaps = [b[0] - a[0] for samples in self.devices.values() for a, b in pairwise(samples)]
-        return median(gaps) if gaps else GAP_S
+        return self._summarized().interval_s
 
     @property
     def longest_gap_s(self) -> float:
@@ -60,7 +73,7 @@ class PowerSamples:
     @property
     def max_watts(self) -> float:
         """Sum of the devices' highest samples, W."""
-        return sum(max(watts for _, watts in samples) for samples in self.devices.values())
+        return sum(self._peaks.values())
 
     def info(self, path: Path, note: str) -> SourceInfo:
         """Return what these samples, read from the file `path`, cover, and their resolution."""
@@ -80,8 +93,17 @@ class PowerSamples:
         return [
             f"{one} and {other} read the same in every sample: if they are one sensor, it counts"
             " twice"
-            for one, other in alike(self.devices)[:MAX_NOTED]
+            for one, other in self._summarized().alike
         ]
+
+    def _summarized(self) -> _Summary:
+        """Return what reading all samples gives: meters ask at every step, so rarely anew."""
+        num_samples = sum(map(len, self.devices.values()))
+        if num_samples > RENEW_AT * self._summary.num_samples:
+            gaps = [b[0] - a[0] for samples in self.devices.values() for a, b in pairwise(samples)]
+            pairs = tuple(alike(self.devices)[:MAX_NOTED])
+            self._summary = _Summary(num_samples, median(gaps) if gaps else GAP_S, pairs)
+        return self._summary
 
     def joules(self, begin_s: float, end_s: float) -> float:
         """Return the energy between two Unix times, J, by the trapezoidal rule.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.energy import power_samples
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
 from benchmarks.energy.source_power_csv import PowerCsvSource
 from benchmarks.energy.source_selection import select_source
@@ -32,6 +33,29 @@ def test_a_growing_file_is_read_on(tmp_path: Path) -> None:
     clock.advance(-120)
     with pytest.raises(SourceUnavailableError, match="60 s ahead of this machine's clock: log tim"):
         PowerCsvSource(path, clock=clock)
+
+
+def test_a_long_log_is_not_gone_through_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summaries: list[int] = []
+
+    def count(devices: dict[str, list[tuple[float, float]]]) -> list[tuple[str, str]]:
+        summaries.append(len(devices[""]))
+        return []
+
+    monkeypatch.setattr(power_samples, "alike", count)
+    clock = FakeClock()
+    path = write_power_log(tmp_path / "p.csv", *((clock.now - 999 + t, 9, "") for t in range(1000)))
+    source = PowerCsvSource(path, clock=clock)
+    for _ in range(30):
+        clock.advance(1)
+        with path.open("a") as file:
+            file.write(f"{clock.now},{clock.now},\n")
+        joules = source.read_joules()
+        assert source.info.max_power_watts == clock.now
+    assert joules == pytest.approx(sum(1000.5 + t for t in range(30)) - (1000 - 9) / 2)
+    assert summaries == [1000, 1011, 1022]
 
 
 def test_one_rank_reads_the_file_for_all(tmp_path: Path) -> None:
