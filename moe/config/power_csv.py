@@ -1,13 +1,12 @@
 """The file that `energy.power_csv` names: its columns and cells, read strictly, never guessed."""
 
-import csv
 import os
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from data.storage.regular_file import open_regular
+from moe.config.strict_csv import cells_by_column, column_names, number
 from moe.errors import ConfigError
 
 COLUMNS = ("time", "watts", "device")
@@ -18,8 +17,6 @@ MAX_DEVICE_CHARACTERS = 80
 MAX_WATTS = 1e9
 # The year 3934: what `datetime` holds on both sides of 1970, with room for time zones.
 MAX_UNIX_S = 62_000_000_000.0
-# `float` takes more: 1_000, inf, nan, digits of other scripts.
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class Sample(NamedTuple):
@@ -36,15 +33,13 @@ def parse_heading(line: bytes) -> list[str]:
     Raises:
         ValueError: It is not of `COLUMNS`, each once, with `time` and `watts`.
     """
-    names = [name.strip().lower() for name in _cells(line.removeprefix(b"\xef\xbb\xbf"))]
+    names = column_names(line)
     if missing := [name for name in COLUMNS[:2] if name not in names]:
         raise ValueError(
             f"no column {', '.join(missing)}: its first line must name time and watts, and device"
             " where several are summed"
         )
     for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"two columns {name[:40]!r}: leave one")
         if name not in COLUMNS:
             raise ValueError(
                 f"a column {name[:40]!r}, but only {', '.join(COLUMNS)} are read: name it device if"
@@ -59,19 +54,13 @@ def parse_row(columns: list[str], line: bytes) -> Sample | None:
     Raises:
         ValueError: It has not one cell for each column, or one that cannot be read with certainty.
     """
-    cells = _cells(line)
-    if not cells:
+    values = cells_by_column(columns, line)
+    if not values:
         return None
-    if len(cells) != len(columns):
-        raise ValueError(
-            f"{len(cells)} cells under {len(columns)} columns: numbers take a decimal point and no"
-            " separator of thousands"
-        )
-    values = dict(zip(columns, cells, strict=True))
     device = values.get("device", "").strip()
     if len(device) > MAX_DEVICE_CHARACTERS:
         raise ValueError(f"a device's name of more than {MAX_DEVICE_CHARACTERS} characters")
-    watts = _number(values["watts"])
+    watts = number(values["watts"])
     if watts is None:
         raise ValueError(f"watts {values['watts'][:40]!r} is no number such as 1250.5")
     if not 0 <= watts <= MAX_WATTS:
@@ -109,21 +98,8 @@ def _refusal(path: Path, fault: str) -> ConfigError:
     return ConfigError(f"energy.power_csv = {path}: {fault}")
 
 
-def _cells(line: bytes) -> list[str]:
-    try:
-        return next(csv.reader([line.decode("utf-8")], strict=True), [])
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8: save it as CSV in UTF-8") from None
-    except csv.Error as error:  # among them: a cell over several lines
-        raise ValueError(f"not CSV ({error})") from None
-
-
-def _number(text: str) -> float | None:
-    return float(text) if _NUMBER.fullmatch(text.strip()) else None
-
-
 def _unix_seconds(text: str) -> float:
-    unix_s = _number(text)
+    unix_s = number(text)
     try:
         if unix_s is None:
             time = datetime.fromisoformat(text.strip())
