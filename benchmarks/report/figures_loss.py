@@ -125,7 +125,9 @@ def _lines(groups: Sequence[SeedGroup], curve: Callable[[Run], Curve], unit: str
     return traces
 
 
-def _line(group: SeedGroup, points: Curve, texts: list[list[str]], hover: str) -> Trace:
+def _line(
+    group: SeedGroup, points: Sequence[tuple[float, float]], texts: list[list[str]], hover: str
+) -> Trace:
     """Return a line; `hover` is shown below the first of a point's `texts`."""
     return {
         "type": "scatter",

@@ -130,6 +130,7 @@ class Peak(Section):
     """By which model FLOPs utilization was computed."""
 
     flops_per_s: Amount | None = None
+    median_flops_per_s: Amount | None = None
     source: Text | None = None
 
 
@@ -179,6 +180,7 @@ class RecordValues(Section):
     ledger: Ledger | None = None
     peak: Peak | None = None
     energy: EnergyValues | None = None
+    load: MeasurementValues | None = None
     energy_own: EnergyValues | None = None
     starts: list[StartValues] | None = None
     goodput: Goodput | None = None
