@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.energy.power_samples import SampleFile
+from benchmarks.energy.samples.power_samples import SampleFile
 from benchmarks.energy.source import SourceUnavailableError
 from benchmarks.errors import BenchmarkError
 from benchmarks.footprint.carbon_intensity import grid_zone

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.energy.phase_log import PhaseInterval, phase_intervals, read_phases
-from benchmarks.energy.power_samples import PowerSamples, SampleFile
+from benchmarks.energy.phases.phase_log import PhaseInterval, phase_intervals, read_phases
+from benchmarks.energy.phases.totals import Totals
 from benchmarks.energy.record import energy_section
+from benchmarks.energy.samples.power_samples import PowerSamples, SampleFile
 from benchmarks.energy.source import SourceLostError
-from benchmarks.energy.totals import Totals
 from benchmarks.errors import BenchmarkError
 
 # MLPerf Training's power rules ask for at least so many samples, at least one a second.

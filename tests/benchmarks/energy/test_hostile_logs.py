@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.energy.phase_log import (
+from benchmarks.energy.phases.phase_log import (
     PhaseLog,
     phase_intervals,
     read_phases,
@@ -22,10 +22,10 @@ from benchmarks.energy.phase_log import (
     resume_totals,
     write_totals,
 )
-from benchmarks.energy.power_samples import SampleFile
+from benchmarks.energy.phases.totals import Totals
 from benchmarks.energy.remeter import remeter_from_samples
+from benchmarks.energy.samples.power_samples import SampleFile
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
-from benchmarks.energy.totals import Totals
 from benchmarks.errors import BenchmarkError
 from data.errors import InputError
 from tests.support.hostile_json import damaged, mutations

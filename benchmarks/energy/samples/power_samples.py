@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.energy.sample_devices import alike, not_siblings
+from benchmarks.energy.samples.devices import alike, not_siblings
 from benchmarks.energy.source import SourceInfo, SourceLostError, SourceUnavailableError
 from data.storage.regular_file import open_regular
 from moe.config.power_csv import MAX_POWER_CSV_BYTES, parse_heading, parse_row, too_long

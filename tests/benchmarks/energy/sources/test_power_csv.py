@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.energy import power_samples
+from benchmarks.energy.samples import power_samples
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
-from benchmarks.energy.source_power_csv import PowerCsvSource
-from benchmarks.energy.source_selection import select_source
+from benchmarks.energy.sources.power_csv import PowerCsvSource
+from benchmarks.energy.sources.selection import select_source
 from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
 from tests.support.fake_meters import FakeClock, Rank, Ranks

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.energy.phase_log import (
+from benchmarks.energy.phases.phase_log import (
     PhaseLog,
     PhaseRow,
     phase_intervals,
@@ -13,7 +13,7 @@ from benchmarks.energy.phase_log import (
     read_totals,
     write_totals,
 )
-from benchmarks.energy.totals import Totals
+from benchmarks.energy.phases.totals import Totals
 from benchmarks.errors import BenchmarkError
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.energy.power_samples import PowerSamples, SampleFile
-from benchmarks.energy.sample_devices import not_siblings
+from benchmarks.energy.samples.devices import not_siblings
+from benchmarks.energy.samples.power_samples import PowerSamples, SampleFile
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
 from tests.support.power_log import write_power_log
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.energy.power_samples import SampleFile
+from benchmarks.energy.samples.power_samples import SampleFile
 from benchmarks.energy.source import Clock, SourceInfo, SourceLostError, SourceUnavailableError
 
 

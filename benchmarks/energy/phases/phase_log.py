@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.energy.totals import Totals
+from benchmarks.energy.phases.totals import Totals
 from benchmarks.errors import BenchmarkError
 from data.storage.atomic import atomic_file
 from data.storage.bounded_json import read_json
