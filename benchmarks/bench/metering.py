@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.energy.phase_meter import PhaseMeter
-from benchmarks.energy.source_selection import select_source
+from benchmarks.energy.phases.phase_meter import PhaseMeter
+from benchmarks.energy.sources.selection import select_source
 from moe.config.experiment import Experiment
 from moe.runs.callbacks import Phase
 from moe.training.logs.callback_list import rank_context

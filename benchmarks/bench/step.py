@@ -21,7 +21,7 @@ from benchmarks.bench.trainer import (
     best_rate,
     measure_peak_rate,
 )
-from benchmarks.energy.phase_meter import PhaseMeter
+from benchmarks.energy.phases.phase_meter import PhaseMeter
 from benchmarks.errors import BenchmarkError
 from moe.config.experiment import Experiment
 from moe.config.model import ModelConfig

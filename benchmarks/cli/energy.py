@@ -1,7 +1,8 @@
 """`moe energy`: the joules of a run by phase, and again from a power logger's file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,9 @@ from data.options import JsonOption
 if TYPE_CHECKING:
     from rich.console import Console
 
+Remeter = Callable[[Path, Mapping[str, Any]], dict[str, Any]]
+"""Makes a run's `energy` section anew, of its directory and record."""
+
 
 def energy(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
@@ -21,6 +25,14 @@ def energy(
         typer.Option(
             metavar="FILE",
             help="Meter the run by logged power samples: CSV with time, watts and maybe device.",
+        ),
+    ] = None,
+    power_devices: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--power-device",
+            metavar="NAME",
+            help="A device of that log to sum, the only ones read; repeat it for more.",
         ),
     ] = None,
     keep: Annotated[
@@ -36,7 +48,9 @@ def energy(
 
     if keep and power_csv is None:
         raise BenchmarkError("--keep goes with --power-csv FILE: name the logger's file")
-    sections = _sections(runs, power_csv, keep=keep)
+    if power_devices and power_csv is None:
+        raise BenchmarkError("--power-device goes with --power-csv FILE: name the logger's file")
+    sections = _sections(runs, _remeter_by(power_csv, power_devices or None), keep=keep)
     if as_json:
         document = sections[0] if len(runs) == 1 else {"runs": sections}
         typer.echo(json.dumps(document))
@@ -61,7 +75,16 @@ def _print_section(section: dict[str, Any], console: "Console") -> None:
         console.print(line, markup=False, highlight=False)
 
 
-def _sections(runs: Sequence[Path], power_csv: Path | None, *, keep: bool) -> list[dict[str, Any]]:
+def _remeter_by(power_csv: Path | None, devices: Sequence[str] | None) -> Remeter | None:
+    """Return what meters a run by a logger's file; `None` without one."""
+    from benchmarks.energy.remeter import remeter_from_samples
+
+    if power_csv is None:
+        return None
+    return partial(remeter_from_samples, file=power_csv, devices=devices)
+
+
+def _sections(runs: Sequence[Path], remeter: Remeter | None, *, keep: bool) -> list[dict[str, Any]]:
     """Return each run's energy; of several, one without has the reason as `unknown`.
 
     Raises:
@@ -74,7 +97,7 @@ def _sections(runs: Sequence[Path], power_csv: Path | None, *, keep: bool) -> li
     refusals: list[InputError] = []
     for run in runs:
         try:
-            sections.append(printable_values(_section(run, power_csv, keep=keep)))
+            sections.append(printable_values(_section(run, remeter, keep=keep)))
         except InputError as error:
             refusals.append(error)
             sections.append({"unknown": printable(str(error))})
@@ -87,9 +110,8 @@ def _sections(runs: Sequence[Path], power_csv: Path | None, *, keep: bool) -> li
     ]
 
 
-def _section(run: Path, power_csv: Path | None, *, keep: bool) -> dict[str, Any]:
+def _section(run: Path, remeter: Remeter | None, *, keep: bool) -> dict[str, Any]:
     """Return a run's energy by its own meter or by a logger; the latter may go on record."""
-    from benchmarks.energy.remeter import remeter_from_samples
     from benchmarks.errors import BenchmarkError
     from moe.runs.directory import ended_run
     from moe.runs.reader import read_run
@@ -97,16 +119,16 @@ def _section(run: Path, power_csv: Path | None, *, keep: bool) -> dict[str, Any]
 
     recorded = read_run(run).record
     own: dict[str, Any] | None = recorded.get("energy")
-    if power_csv is None:
+    if remeter is None:
         if not own:
             raise BenchmarkError(
                 f"{run}: its record has no energy yet: it has not ended, or no meter"
             )
         return own
     if not keep:
-        return remeter_from_samples(run, recorded, power_csv)
+        return remeter(run, recorded)
     with ended_run(run) as record:
-        section = remeter_from_samples(run, record, power_csv)
+        section = remeter(run, record)
         own = record.get("energy_own", record.get("energy"))
         write_record(run, {**record, "energy": section, "energy_own": own})
     return section

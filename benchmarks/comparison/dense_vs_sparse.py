@@ -102,9 +102,10 @@ def loss_at_fraction(run: Run, fraction: float) -> float | None:
     """Return held-out loss after a fraction of the run's tokens, interpolated between evaluations.
 
     Between two evaluations, loss is taken as a power law of tokens (arXiv:2001.08361). Before the
-    first evaluation it is unknown.
+    first evaluation it is unknown, and so it is between numbers that no power law has.
     """
-    points = [(row["tokens"], row["loss"]) for row in run.evaluations if row["loss"] is not None]
+    known = {row["tokens"]: row["loss"] for row in run.evaluations if row["loss"] is not None}
+    points = sorted(known.items())
     if run.final_loss is not None and (not points or points[-1][0] < run.tokens):
         points.append((run.tokens, run.final_loss))
     tokens = fraction * run.tokens
@@ -119,5 +120,7 @@ def loss_at_fraction(run: Run, fraction: float) -> float | None:
     if after == 0:
         return None
     left_tokens, left_loss = points[after - 1]
+    if min(left_tokens, left_loss, right_loss) <= 0:
+        return None
     weight = log(tokens / left_tokens) / log(right_tokens / left_tokens)
     return float(left_loss * (right_loss / left_loss) ** weight)

@@ -96,13 +96,14 @@ def _loss_gap(first: SeedGroup, second: SeedGroup) -> tuple[str, str]:
 
 
 def _costs(dense: SeedGroup, sparse: SeedGroup) -> str:
-    flops = sparse.first.flops_per_trained_token / dense.first.flops_per_trained_token
-    return f"{ratio(flops)} the FLOPs, {_time(dense, sparse)} and {_energy(dense, sparse)}"
+    d, s = dense.first.flops_per_trained_token, sparse.first.flops_per_trained_token
+    flops = f"{ratio(s / d)} the FLOPs" if d else "an unknown number of FLOPs"
+    return f"{flops}, {_time(dense, sparse)} and {_energy(dense, sparse)}"
 
 
 def _time(dense: SeedGroup, sparse: SeedGroup) -> str:
     rates = [group.interval("tokens_per_s") for group in (dense, sparse)]
-    if rates[0] is None or rates[1] is None:
+    if rates[0] is None or rates[1] is None or not rates[1].mean:
         return "an unknown time"
     if dense.first.record.get("hardware") != sparse.first.record.get("hardware"):
         return "a time not comparable (unlike machines)"

@@ -8,7 +8,7 @@ from benchmarks.energy.preflight import check_energy
 from benchmarks.energy.rank_meter import open_rank_meter
 from benchmarks.energy.run_meter import RunMeter
 from benchmarks.energy.source import Clock
-from benchmarks.energy.source_selection import SourceSelection, select_source
+from benchmarks.energy.sources.selection import SourceSelection, select_source
 from moe.config.energy import EnergyConfig
 from moe.runs.callbacks import Phase, RankContext
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.energy.power_samples import SampleFile
+from benchmarks.energy.samples.power_samples import SampleFile
 from benchmarks.energy.source import SourceUnavailableError
 from benchmarks.errors import BenchmarkError
 from benchmarks.footprint.carbon_intensity import grid_zone
@@ -23,7 +23,7 @@ def check_energy(config: EnergyConfig) -> None:
     path = Path(config.power_csv)
     check_power_csv(path)
     try:
-        SampleFile(path)
+        SampleFile(path, config.power_devices)
     except SourceUnavailableError as error:
         raise BenchmarkError(
             f"energy.power_csv = {error}: repair the log, or set energy.source to another meter"

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.energy.phase_log import PhaseLog, read_totals, resume_totals
-from benchmarks.energy.phase_meter import PhaseMeter
+from benchmarks.energy.phases.phase_log import PhaseLog, read_totals, resume_totals
+from benchmarks.energy.phases.phase_meter import PhaseMeter
+from benchmarks.energy.phases.totals import Totals
 from benchmarks.energy.source import Clock, boot_id
-from benchmarks.energy.source_selection import SourceSelection
-from benchmarks.energy.totals import Totals
+from benchmarks.energy.sources.selection import SourceSelection
 from moe.config.energy import EnergyConfig
 from moe.runs.callbacks import Phase, RankContext
 from moe.runs.files import METRICS

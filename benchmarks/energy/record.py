@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.energy.phases.totals import Totals, first_of_each_device
 from benchmarks.energy.source import EnergyOrigin, SourceInfo
-from benchmarks.energy.source_selection import SourceSelection
-from benchmarks.energy.totals import Totals, first_of_each_device
+from benchmarks.energy.sources.selection import SourceSelection
 from parallel.measurement.measurement import Measurement
 
 # The section's keys in their order; a run metered afterwards lacks what only its own meter knows.

@@ -1,22 +1,30 @@
 """Metering a finished run again, by power samples that another device logged meanwhile."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.energy.phase_log import PhaseInterval, phase_intervals, read_phases
-from benchmarks.energy.power_samples import PowerSamples, SampleFile
+from benchmarks.energy.phases.phase_log import PhaseInterval, phase_intervals, read_phases
+from benchmarks.energy.phases.totals import Totals
 from benchmarks.energy.record import energy_section
+from benchmarks.energy.samples.power_samples import PowerSamples, SampleFile
 from benchmarks.energy.source import SourceLostError
-from benchmarks.energy.totals import Totals
 from benchmarks.errors import BenchmarkError
 
 # MLPerf Training's power rules ask for at least so many samples, at least one a second.
 MLPERF_SAMPLES, MLPERF_INTERVAL_S = 60, 1.0
 
 
-def remeter_from_samples(run_dir: Path, record: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def remeter_from_samples(
+    run_dir: Path, record: Mapping[str, Any], file: Path, devices: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Return a run's `energy` section from a CSV of power samples (`SampleFile`).
+
+    Args:
+        run_dir: The run.
+        record: Its record.
+        file: The samples.
+        devices: Those to sum, as `SampleFile` takes them.
 
     Raises:
         BenchmarkError: The samples or the run's phases cannot be read.
@@ -25,7 +33,7 @@ def remeter_from_samples(run_dir: Path, record: Mapping[str, Any], file: Path) -
     intervals, killed = phase_intervals(rows)
     if not intervals:
         raise BenchmarkError(f"{run_dir}: phases.csv is missing or empty: this run cannot be timed")
-    samples = SampleFile(file).samples
+    samples = SampleFile(file, devices).samples
     totals = Totals(killed=killed, starts=sum(row.event == "start" for row in rows))
     _add_samples(totals, intervals, samples)
     info = samples.info(file, note=_note(samples.interval_s, intervals, file))

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.energy.phase_log import RENEW_S, state_with_rows, write_totals
+from benchmarks.energy.phases.phase_log import RENEW_S, state_with_rows, write_totals
+from benchmarks.energy.phases.totals import Totals, add_reports, first_of_each_device
 from benchmarks.energy.rank_meter import RankMeter
 from benchmarks.energy.record import energy_section, own_meter
-from benchmarks.energy.totals import Totals, add_reports, first_of_each_device
 from moe.runs.callbacks import Phase
 
 # With several ranks a row's joules need a collective: at every so many calls of `step`.

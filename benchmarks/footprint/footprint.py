@@ -1,8 +1,9 @@
 """Carbon, water and money of a run's joules and hours, under the assumptions in `[energy]`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import log
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,12 +12,39 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.footprint.carbon_intensity import grid_zone
 from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
+from moe.runs.reader import UnreadableRun, read_runs_apart
 from moe.runs.run import Run
 from parallel.measurement.measurement import Measurement
 from parallel.measurement.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 
 # Two ways to state the same thing: stating one removes the other.
 _EXCLUSIVE = {"region": "carbon_intensity", "carbon_intensity": "region"}
+
+
+def read_runs_under(
+    run_dirs: Sequence[Path], changes: Mapping[str, Any]
+) -> tuple[list[Run], list[UnreadableRun]]:
+    """Read runs under changes of `[energy]`, as `with_assumptions` takes them.
+
+    Those that cannot be read, or whose own assumptions are invalid, come apart with the reason.
+
+    Raises:
+        ConfigError: As `read_runs_apart`.
+        BenchmarkError: A change is invalid, or no run has valid assumptions.
+    """
+    _grid_intensity(_config({k: v for k, v in changes.items() if v is not None}))
+    found, unreadable = read_runs_apart(run_dirs)
+    runs = []
+    for run in found:
+        try:
+            changed = with_assumptions(run, changes)
+            grid_intensity(changed)
+            runs.append(changed)
+        except BenchmarkError as error:
+            unreadable.append(UnreadableRun(run.path, str(error)))
+    if not runs:
+        raise BenchmarkError(unreadable[0].reason)
+    return runs, unreadable
 
 
 def with_assumptions(run: Run, changes: Mapping[str, Any]) -> Run:
@@ -43,10 +71,16 @@ def assumptions(run: Run) -> EnergyConfig:
         BenchmarkError: A value is invalid; names the key.
     """
     try:
-        return EnergyConfig.model_validate(run.experiment.get("energy", {}))
+        return _config(run.experiment.get("energy") or {})
+    except BenchmarkError as error:
+        raise BenchmarkError(f"{run.path}: {error}") from None
+
+
+def _config(section: Mapping[str, Any]) -> EnergyConfig:
+    try:
+        return EnergyConfig.model_validate(section)
     except ValidationError as error:
-        fault = explain(error, EnergyConfig, ("energy",))
-        raise BenchmarkError(f"{run.name}: {fault}") from None
+        raise BenchmarkError(explain(error, EnergyConfig, ("energy",))) from None
 
 
 def grid_intensity(run: Run) -> tuple[float, str] | None:
@@ -56,6 +90,13 @@ def grid_intensity(run: Run) -> tuple[float, str] | None:
         BenchmarkError: The region is not in the table.
     """
     config = assumptions(run)
+    try:
+        return _grid_intensity(config)
+    except BenchmarkError as error:
+        raise BenchmarkError(f"{run.path}: {error}") from None
+
+
+def _grid_intensity(config: EnergyConfig) -> tuple[float, str] | None:
     if config.carbon_intensity is not None:
         return config.carbon_intensity, f"stated {config.carbon_intensity:g} gCO2e/kWh"
     if config.region is None:

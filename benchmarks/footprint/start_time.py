@@ -1,6 +1,5 @@
 """Emissions that a later start would have saved, by an hourly carbon intensity."""
 
-import csv
 from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -8,8 +7,11 @@ from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
 from data.storage.regular_file import read_regular
+from moe.config.strict_csv import cells_by_column, column_names, number
 
+COLUMNS = ("time", "gco2e_per_kwh")
 MAX_BYTES = 1 << 28
+MAX_INTENSITY = 1e6
 
 
 @dataclass(frozen=True)
@@ -86,31 +88,43 @@ def best_start(
 def read_hourly(path: Path) -> HourlyIntensity:
     """Read a CSV with columns `time` (ISO 8601; UTC if it names no zone) and `gco2e_per_kwh`.
 
+    Other columns are not read.
+
     Raises:
-        BenchmarkError: Missing file or column, a damaged row, or times that do not increase.
+        BenchmarkError: Missing file or column, a row that cannot be read with certainty, or times
+            that do not increase.
     """
     try:
-        text = read_regular(path, MAX_BYTES).decode("utf-8-sig")
-        rows = list(csv.DictReader(text.splitlines()))
+        heading, *lines = read_regular(path, MAX_BYTES).split(b"\n")
+        columns = column_names(heading)
     except OSError as error:
         raise BenchmarkError(f"{path}: {error.strerror or error}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BenchmarkError(f"{path}: not CSV in UTF-8: {error}") from None
+    except ValueError as error:
+        raise BenchmarkError(f"{path}: {error}") from None
+    if missing := [name for name in COLUMNS if name not in columns]:
+        raise BenchmarkError(
+            f"{path}: no column {', '.join(missing)}: it needs {' and '.join(COLUMNS)}"
+        )
     times, values = [], []
-    for number, row in enumerate(rows, 2):
+    for line_number, line in enumerate(lines, 2):
         try:
-            time = datetime.fromisoformat(row["time"])
-            value = float(row["gco2e_per_kwh"])
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{value:g} gCO2e/kWh is no intensity")
-        except KeyError as error:
-            raise BenchmarkError(
-                f"{path}: no column {error}: it needs time and gco2e_per_kwh"
-            ) from None
-        except (TypeError, ValueError) as error:
-            raise BenchmarkError(f"{path}: line {number}: {f'{error}'[:200]}") from None
-        times.append(time.replace(tzinfo=time.tzinfo or UTC))
-        values.append(value)
+            if row := cells_by_column(columns, line):
+                times.append(_utc(row["time"]))
+                values.append(_intensity(row["gco2e_per_kwh"]))
+        except ValueError as error:
+            raise BenchmarkError(f"{path}: line {line_number}: {f'{error}'[:200]}") from None
     if len(times) < 2 or any(a >= b for a, b in zip(times, times[1:], strict=False)):
         raise BenchmarkError(f"{path}: it needs two or more rows with growing times")
     return HourlyIntensity(times, values)
+
+
+def _utc(text: str) -> datetime:
+    time = datetime.fromisoformat(text.strip())
+    return time.replace(tzinfo=time.tzinfo or UTC)
+
+
+def _intensity(text: str) -> float:
+    value = number(text)
+    if value is None or not 0 <= value <= MAX_INTENSITY:
+        raise ValueError(f"{text[:40]!r} is no intensity such as 56.5")
+    return value

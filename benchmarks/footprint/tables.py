@@ -9,7 +9,7 @@ from benchmarks.footprint import footprint
 from benchmarks.footprint.carbon_intensity import grid_zones
 from benchmarks.footprint.start_time import best_start, read_hourly
 from benchmarks.text_table import TextTable
-from moe.runs.reader import UnreadableRun, read_runs_apart
+from moe.runs.reader import UnreadableRun
 from moe.runs.run import Run
 from parallel.measurement.number_text import readable
 from parallel.measurement.units import JOULES_PER_KWH
@@ -40,8 +40,7 @@ def run_rows(
         ConfigError: No run can be read.
         BenchmarkError: The hourly file cannot be read, or does not cover a run.
     """
-    readable_runs, unreadable = read_runs_apart(run_dirs)
-    runs = [footprint.with_assumptions(run, changes) for run in readable_runs]
+    runs, unreadable = footprint.read_runs_under(run_dirs, changes)
     rows = []
     for run in runs:
         energy, emitted = footprint.facility_energy(run), footprint.emissions(run)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.comparison.loss_difference import loss_differences
 from benchmarks.comparison.quantities import QUANTITIES
 from benchmarks.comparison.seed_groups import SeedGroup
 from benchmarks.report.escaping import spreadsheet_text
@@ -41,6 +42,7 @@ def report_tables(runs: Sequence[Run], groups: Sequence[SeedGroup]) -> list[Data
         DataTable("summary", [_summary_row(group) for group in groups]),
         DataTable("runs", [row for run in runs for row in _quantity_rows(run)]),
         DataTable("held_out_loss", [row for run in runs for row in _evaluation_rows(run)]),
+        DataTable("held_out_loss_difference", list(_difference_rows(groups))),
         DataTable("training", [row for run in runs for row in _training_rows(run)]),
         DataTable("time", [row for run in runs for row in _time_rows(run)]),
         DataTable("energy_phases", [row for run in runs for row in _phase_rows(run)]),
@@ -79,6 +81,18 @@ def _evaluation_rows(run: Run) -> Iterable[Row]:
             "training_flops": run.training_flops(row),
             "loss": row["loss"],
         }
+
+
+def _difference_rows(groups: Sequence[SeedGroup]) -> Iterable[Row]:
+    for group, curve in zip(groups[1:], loss_differences(groups), strict=True):
+        for one in curve:
+            yield {
+                "model": group.label,
+                "minus": groups[0].label,
+                "tokens": one.tokens,
+                "loss_difference": one.nats.mean,
+                "half_width": one.nats.half_width,
+            }
 
 
 _METRICS = ("loss", "load_balancing_loss", "z_loss", "grad_norm", "learning_rate", "step_time_s",

@@ -1,8 +1,11 @@
 """Writing the efficiency report: an offline page, its Markdown twin, and every figure's data."""
 
+import gzip
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from benchmarks.comparison.flop_convention import refuse_unlike_conventions
 from benchmarks.comparison.quantities import BY_KEY
 from benchmarks.comparison.seed_groups import SeedGroup, group_runs
 from benchmarks.errors import BenchmarkError
-from benchmarks.footprint.footprint import assumptions, with_assumptions
+from benchmarks.footprint.footprint import assumptions, read_runs_under
 from benchmarks.report.bench_results import read_bench_files, step_splits
 from benchmarks.report.content import report_content
 from benchmarks.report.escaping import markdown_text, plot_text
@@ -22,7 +25,6 @@ from benchmarks.report.figures_experts import expert_figures
 from benchmarks.report.tables import DataTable, report_tables
 from data.plain_text import printable_values
 from data.storage.atomic import atomic_file, write_text
-from moe.runs.reader import read_runs_apart
 from moe.runs.run import Run
 
 # Columns of the table of quantities where too many models are compared to have a column each.
@@ -53,7 +55,8 @@ def write_report(
 ) -> ReportPaths:
     """Compare 1 to 200 runs and write the report, replacing an older one.
 
-    Runs that failed at their start, or are damaged, stand in it with the reason.
+    Runs that failed at their start, are damaged, or whose `[energy]` is invalid, stand in it with
+    the reason.
 
     Args:
         run_dirs: The runs.
@@ -65,8 +68,7 @@ def write_report(
         ConfigError: No run can be read, one is given twice, or there are none or too many.
         BenchmarkError: Runs count FLOPs or money differently, or the directory cannot be written.
     """
-    readable_runs, unreadable = read_runs_apart(run_dirs)
-    runs = [with_assumptions(run, changes or {}) for run in readable_runs]
+    runs, unreadable = read_runs_under(run_dirs, changes or {})
     refuse_unlike_conventions(runs)
     _refuse_unlike_currencies(runs)
     groups = group_runs(runs)
@@ -110,8 +112,6 @@ def _refuse_unlike_currencies(runs: Sequence[Run]) -> None:
 def _page(
     content: dict[str, Any], groups: Sequence[SeedGroup], splits: Mapping[str, Mapping[str, float]]
 ) -> str:
-    from plotly.offline import get_plotlyjs
-
     drawn = [SeedGroup(plot_text(group.label), group.runs) for group in groups]
     data = {
         "groups": [
@@ -125,12 +125,23 @@ def _page(
     # A "<" inside the data could end the script element.
     embedded = json.dumps(printable_values(data), allow_nan=False).replace("<", "\\u003c")
     page = {
-        "plotly": get_plotlyjs(),
+        "plotly": packed_plotly(),
         "data": embedded,
         "figures": data["figures"],
         "pareto": data["pareto"],
     }
     return _render("report.html.j2", {**content, **page})
+
+
+@cache
+def packed_plotly() -> str:
+    """Return plotly's library, gzip in base64, as the page's script unpacks it.
+
+    It is nearly all of a page, and two fifths as long so.
+    """
+    from plotly.offline import get_plotlyjs
+
+    return b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
 def _render(template: str, values: dict[str, Any]) -> str:

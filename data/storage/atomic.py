@@ -12,26 +12,30 @@ from typing import Any, BinaryIO
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Write to a temporary file, then atomically replace `path` (fsync file and directory).
 
-    The temporary file lies in the same directory; it is removed where writing fails.
+    The temporary file lies in the same directory; it is removed where writing fails. Without
+    `sync`, no disk is waited for: readers and a killed process see the old content or the new, a
+    machine that crashes may lose both.
     """
     # Random, as process ids repeat on other nodes and in containers.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         yield temporary
-        fsync(temporary)
+        if sync:
+            fsync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    fsync(path.parent)
+    if sync:
+        fsync(path.parent)
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file for writing, then atomically replace `path` as `atomic_path` does."""
-    with atomic_path(path) as temporary, temporary.open("xb") as file:
+    with atomic_path(path, sync=sync) as temporary, temporary.open("xb") as file:
         yield file
 
 

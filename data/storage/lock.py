@@ -27,9 +27,9 @@ class FileLock:
         Raises:
             BlockingIOError: Another process holds it and `wait` is false, or removed it meanwhile.
             LocksUnsupportedError: The file system cannot lock it.
-            OSError: The file cannot be opened.
+            OSError: The file cannot be opened, or is a symbolic link: it would create another.
         """
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if not os.fstat(self._descriptor).st_nlink:

@@ -1,6 +1,7 @@
 """Files that were written by somebody else: only regular ones are opened, and only so much is read.
 
-A FIFO or a device under a file's name would make its reader wait, or read, without end.
+A FIFO or a device under a file's name would make its reader wait, or read, without end; who writes
+through a link in somebody else's folder writes a file elsewhere.
 """
 
 import errno
@@ -26,27 +27,17 @@ def open_regular(path: Path, *, follow_link: bool = True) -> io.BufferedReader:
     Raises:
         OSError: It is missing, cannot be read, is no regular file, or a link that is not followed.
     """
-    # Without O_NONBLOCK, opening a FIFO waits for a writer; on regular files it has no effect.
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_link else os.O_NOFOLLOW)
-    try:
-        descriptor = os.open(path, flags)
-    except ValueError:  # a NUL, or what no file name can hold
-        raise OSError(errno.EINVAL, "not a file name", repr(str(path))) from None
-    except OSError as error:
-        if error.errno == errno.ELOOP and not follow_link:
-            raise _unlike(path, "a symbolic link: put the file itself in its place") from None
-        if error.errno == errno.ENXIO:  # a socket
-            raise _unlike(path, "not a regular file") from None
-        raise
-    try:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _unlike(path, "not a regular file")
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    return os.fdopen(_descriptor(path, os.O_RDONLY, follow_link=follow_link), "rb")
+
+
+def append_regular(path: Path) -> io.BufferedWriter:
+    """Open a regular file to write at its end; creates it where it is missing, follows no link.
+
+    Raises:
+        OSError: It cannot be written, is no regular file, or a link.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    return os.fdopen(_descriptor(path, flags, follow_link=False), "ab")
 
 
 def read_regular(path: Path, max_bytes: int, *, follow_link: bool = True) -> bytes:
@@ -88,6 +79,30 @@ def copy_tree(source: Path, target: Path) -> None:
         raise DataError(f"{source}: {error.strerror or error}") from None
     with file, target.open("xb") as copy:
         shutil.copyfileobj(file, copy)
+
+
+def _descriptor(path: Path, flags: int, *, follow_link: bool) -> int:
+    # Without O_NONBLOCK, opening a FIFO waits for its other end; no effect on regular files.
+    flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_link else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except ValueError:  # a NUL, or what no file name can hold
+        raise OSError(errno.EINVAL, "not a file name", repr(str(path))) from None
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow_link:
+            raise _unlike(path, "a symbolic link: put the file itself in its place") from None
+        if error.errno == errno.ENXIO:  # a socket, or a FIFO that nobody reads
+            raise _unlike(path, "not a regular file") from None
+        raise
+    try:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _unlike(path, "not a regular file")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _unlike(path: Path, what: str) -> OSError:

@@ -19,8 +19,12 @@ class EnergyConfig(FrozenModel):
     it; `slurm` is the job's ConsumedEnergyRaw; `csv` reads `power_csv`; `zeus` and `codecarbon`
     need their extras; `model` is computed from power and utilization and marked *modelled*."""
     power_csv: str | None = None
-    """Power samples that a PDU's or IPMI logger is writing, for `csv`: columns `time` (ISO 8601 or
-    Unix seconds), `watts` and, where several are summed, `device`."""
+    """Power samples that a PDU's or IPMI logger is writing, for `csv`: columns `time` (ISO 8601,
+    UTC where it names no zone, or Unix seconds), `watts` and, where several are summed, `device`.
+    Other columns are refused, and so is any cell that cannot be read with certainty."""
+    power_devices: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Devices of `power_csv` whose sum is the run's power; others are not read. Needed where their
+    names differ in more than numbers (`node`, `gpu0`): one may be a part of another."""
     cpu_watts: float | None = Field(default=None, gt=0, le=1e6)
     """Power of the CPU package at full load, W, for `model`. Default: a stated per-core figure."""
     gpu_watts: float | None = Field(default=None, gt=0, le=1e6)
@@ -51,4 +55,9 @@ class EnergyConfig(FrozenModel):
             raise ValueError("region and carbon_intensity both say the same: set one of them")
         if (self.source == "csv") != (self.power_csv is not None):
             raise ValueError('source = "csv" and power_csv go together: set both, or neither')
+        if self.power_devices is not None:
+            if self.power_csv is None:
+                raise ValueError("power_devices are those of power_csv: set both, or neither")
+            if len({name.strip() for name in self.power_devices}) < len(self.power_devices):
+                raise ValueError("power_devices names a device twice: it would count twice")
         return self

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.energy.callback import EnergyCallback
-from benchmarks.energy.source_nvml import NvmlSource
-from benchmarks.energy.source_selection import SourceSelection
+from benchmarks.energy.sources.nvml import NvmlSource
+from benchmarks.energy.sources.selection import SourceSelection
 from moe.config.energy import EnergyConfig
 from moe.runs.callbacks import RankContext
 

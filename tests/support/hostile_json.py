@@ -1,12 +1,16 @@
 """Documents that somebody else may have written: a good one with any value put somewhere in it."""
 
 import copy
+import json
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import tomli_w
 from hypothesis import strategies as st
 
-Path = tuple[str | int, ...]
+Keys = tuple[str | int, ...]
 # Edges first: hypothesis shrinks to the simplest.
 _SCALARS = (
     st.none()
@@ -53,6 +57,28 @@ def mutations(document: Any) -> st.SearchStrategy[Any]:
     return mutated()
 
 
+def read_document(file: Path) -> Any:
+    """Return what a JSON, TOML or JSON lines file holds."""
+    text = file.read_text()
+    if file.suffix == ".toml":
+        return tomllib.loads(text)
+    return list(map(json.loads, text.splitlines())) if "jsonl" in file.name else json.loads(text)
+
+
+def write_document(file: Path, value: Any) -> bool:
+    """Write a mutated document; returns whether the format can hold it."""
+    if file.suffix == ".toml":
+        try:
+            file.write_text(tomli_w.dumps(value))
+        except (AttributeError, TypeError, ValueError):
+            return False
+    elif file.suffix == ".jsonl" and isinstance(value, list):
+        file.write_text("".join(json.dumps(row) + "\n" for row in value))
+    else:
+        file.write_text(json.dumps(value))
+    return True
+
+
 def damaged(content: bytes) -> st.SearchStrategy[bytes]:
     """Return a file's content cut short, or with one bit flipped."""
     cut = st.integers(0, len(content) - 1).map(lambda end: content[:end])
@@ -64,7 +90,7 @@ def _flipped(content: bytes, at: int, bit: int) -> bytes:
     return content[:at] + bytes([content[at] ^ (1 << bit)]) + content[at + 1 :]
 
 
-def _paths(document: Any, prefix: Path = ()) -> Iterator[Path]:
+def _paths(document: Any, prefix: Keys = ()) -> Iterator[Keys]:
     yield prefix
     items: Any = ()
     if isinstance(document, dict):

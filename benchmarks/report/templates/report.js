@@ -1,5 +1,12 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
+// Plotly's library comes as gzip in base64, which browsers since 2023 unpack.
+async function unpackPlotly() {
+  const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
+  const script = document.createElement("script");
+  script.textContent = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  document.head.append(script);
+}
 // Distinguishable with color-vision deficiencies, on light and on dark backgrounds.
 const PALETTE = ["#4477aa", "#e0742c", "#2a9d77", "#b5569b", "#b79a1b", "#5ab4d6", "#cc4a5b",
   "#7d70d8", "#7a9a3b", "#9a6b4c"];
@@ -172,7 +179,7 @@ function toggle(key) {
 const preferred = matchMedia("(prefers-color-scheme: dark)");
 setTheme(preferred.matches ? "dark" : "light");
 markGroups();
-const ready = drawAll();
+const ready = unpackPlotly().then(drawAll);
 preferred.addEventListener("change", () => { setTheme(preferred.matches ? "dark" : "light"); drawAll(); });
 document.getElementById("theme").addEventListener("click", () => {
   setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
@@ -235,4 +242,6 @@ addEventListener("afterprint", () => {
   setTheme(themeOnScreen);
   drawAll().then(() => document.querySelectorAll(".plot").forEach((node) => Plotly.Plots.resize(node)));
 });
-ready.then(() => { document.documentElement.dataset.drawn = "yes"; });
+ready.then(() => { document.documentElement.dataset.drawn = "yes"; }, (error) => {
+  for (const node of document.querySelectorAll(".plot")) node.textContent = `Plots need a browser of 2023 or later (${error}).`;
+});

@@ -1,5 +1,6 @@
 """Dense against sparse at equal size and at equal budget."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,35 @@ def test_loss_before_the_first_evaluation_is_unknown(tmp_path: Path) -> None:
     again = read_run(run.path)
     assert loss_at_fraction(again, 0.2) is None
     assert loss_at_fraction(again, 0.5) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [((0, 5.0), (40960, 4.0)), ((20480, -1.0), (40960, 4.0)), ((20480, 5.0), (40960, 0.0))],
+)
+def test_between_numbers_that_no_power_law_has_loss_is_unknown(
+    tmp_path: Path, first: tuple[int, float], second: tuple[int, float]
+) -> None:
+    run = make_run(tmp_path / "a", sparse=False, steps=20)
+    rows = [{"step": i, "tokens": tokens, "loss": loss}
+            for i, (tokens, loss) in enumerate((first, second))]  # fmt: skip
+    write_rows(run / "evaluations.jsonl", rows)
+    assert loss_at_fraction(read_run(run), 0.3) is None
+    # In whatever order they stand, and twice after the same tokens.
+    again = [{"step": 9 - i, **{"tokens": t, "loss": 5.0}} for i, t in enumerate((1, 40960, 40960))]
+    write_rows(run / "evaluations.jsonl", again)
+    assert loss_at_fraction(read_run(run), 0.3) == pytest.approx(5.0)
+
+
+def test_nothing_is_divided_by_zero(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a", sparse=False, tokens_per_s=9.0, joules=0.0),
+            make_run(tmp_path / "b", sparse=True, tokens_per_s=9.0, joules=0.0)]  # fmt: skip
+    for run in runs:
+        record = json.loads((run / "record.json").read_text())
+        zeros = {"training_flops": 0.0, "tokens_per_s": 0.0}
+        (run / "record.json").write_text(json.dumps(record | zeros))
+    words = finding([read_run(run) for run in runs])
+    assert "an unknown number of FLOPs, an unknown time and an unknown energy" in words
 
 
 def test_unknown_energy_gives_no_pair_and_says_so(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.energy import phase_meter
-from benchmarks.energy.phase_log import phase_intervals, read_phases
+from benchmarks.energy.phases import phase_meter
+from benchmarks.energy.phases.phase_log import phase_intervals, read_phases
 from benchmarks.energy.source import SourceInfo
-from benchmarks.energy.source_model import CpuModelSource
+from benchmarks.energy.sources.model import CpuModelSource
 from tests.support.fake_meters import FakeClock, FakeGpu, FakeNvml, Rank, Ranks, nvml_rank, one_gpu
 
 

@@ -1,7 +1,12 @@
 """Meter files that somebody else made or that were damaged: read, refused, or unknown."""
 
+import contextlib
+import csv
+import io
 import json
 import os
+import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.energy.phase_log import (
+from benchmarks.energy.phases.phase_log import (
     PhaseLog,
     phase_intervals,
     read_phases,
@@ -17,10 +22,10 @@ from benchmarks.energy.phase_log import (
     resume_totals,
     write_totals,
 )
-from benchmarks.energy.power_samples import SampleFile
+from benchmarks.energy.phases.totals import Totals
 from benchmarks.energy.remeter import remeter_from_samples
-from benchmarks.energy.source import SourceUnavailableError
-from benchmarks.energy.totals import Totals
+from benchmarks.energy.samples.power_samples import SampleFile
+from benchmarks.energy.source import SourceLostError, SourceUnavailableError
 from benchmarks.errors import BenchmarkError
 from data.errors import InputError
 from tests.support.hostile_json import damaged, mutations
@@ -106,6 +111,83 @@ def test_any_power_log_is_read_or_refused(tmp_path: Path, rows: list[tuple[str, 
     else:
         assert samples.max_watts >= 0
         assert -1e11 < samples.newest_s < 1e11
+
+
+WATTS = st.integers(0, 5000).map(str) | st.sampled_from(["0.5", "2.50", "1e2", " 7 ", "1250", ".5"])
+ODD = st.sampled_from(
+    ["1,250", '"1,250"', "1_0", "inf", "nan", "1e300", "-5", "", "x", '"', "1 250", "\u0661", "1\r"]
+)
+DEVICES = st.sampled_from(
+    ["psu1", "psu2", " psu1", "psu2 ", '"psu1"'] * 3
+    + ["psu01", "PSU1", "node", "psu1/fan", "", "psu3", "a,b"]
+)
+HEADINGS = st.sampled_from(["time,watts,device"] * 12 + ["device,time,watts", " Time ,WATTS,Device",
+    "time,watts", "time,watts,outlet", "time,watts,device,volts", "time,watts,watts"])  # fmt: skip
+
+
+@st.composite
+def power_logs(draw: st.DrawFn) -> str:
+    """Return a log, mostly good, of cells that a logger or a spreadsheet may write."""
+    heading = draw(HEADINGS)
+    pool = draw(st.lists(DEVICES, min_size=1, max_size=2))
+    lines, unix_s = [heading], 0
+    for _ in range(draw(st.integers(2, 9))):
+        unix_s += draw(st.integers(1, 4))
+        cells = {"time": f"{unix_s}", "watts": draw(WATTS), "device": draw(st.sampled_from(pool))}
+        if draw(st.integers(0, 19)) == 0:
+            cells[draw(st.sampled_from(["time", "watts"]))] = draw(ODD)
+        lines.append(",".join(cells.get(name.strip().lower(), "3") for name in heading.split(",")))
+    return "\n".join(lines) + draw(st.sampled_from(["\n", "\n\n", "", "\r\n"]))
+
+
+def slow_joules(text: str, wanted: list[str] | None, begin_s: int, end_s: int) -> Fraction:
+    """Integrate a log second by half second, in exact numbers; asserts what makes it certain."""
+    whole = text[: text.rindex("\n")]
+    heading, *rows = [row for row in csv.reader(io.StringIO(whole, newline="")) if row]
+    names = [name.strip().lower() for name in heading]
+    assert sorted(names) in (["time", "watts"], ["device", "time", "watts"])
+    logs: dict[str, dict[Fraction, Fraction]] = {}
+    for row in rows:
+        assert len(row) == len(names)
+        cells = dict(zip(names, (cell.strip() for cell in row), strict=True))
+        if wanted is None or cells.get("device") in wanted:
+            time, watts = (cells[name] for name in ("time", "watts"))
+            assert not set(time + watts) - set("0123456789.e+")
+            log = logs.setdefault(cells.get("device", ""), {})
+            assert Fraction(time) not in log
+            log[Fraction(time)] = Fraction(watts)
+    if wanted is None:
+        assert len({re.sub("[0-9]", "", name) for name in logs}) == 1
+    total = Fraction(0)
+    for log in logs.values():
+        for half in range(2 * begin_s, 2 * end_s):
+            middle = Fraction(half, 2) + Fraction(1, 4)
+            left = max((time for time in log if time <= middle), default=min(log))
+            right = min((time for time in log if time >= middle), default=max(log))
+            share = (middle - left) / (right - left) if right != left else 0
+            total += (log[left] + (log[right] - log[left]) * share) / 2
+    return total
+
+
+@settings(KEEPS_FOLDER, max_examples=200)
+@given(power_logs(), st.sampled_from([None, None, None, ["psu1"], ["psu2", "psu1"]]))
+def test_any_power_log_gives_the_joules_of_a_slow_reading_or_is_refused(
+    tmp_path: Path, text: str, wanted: list[str] | None
+) -> None:
+    file = tmp_path / "watts.csv"
+    file.write_bytes(text.encode())
+    try:
+        samples = SampleFile(file, wanted).samples
+    except SourceUnavailableError as error:
+        assert str(error).startswith(f"{file}: ") and len(str(error).splitlines()) == 1
+    else:
+        # From the first sample to the last; beyond a device's own, its nearest holds a while.
+        ends = [log[i][0] for log in samples.devices.values() for i in (0, -1)]
+        begin_s, end_s = int(min(ends)), int(max(ends))
+        with contextlib.suppress(SourceLostError):
+            assert samples.joules(begin_s, end_s) == pytest.approx(
+                float(slow_joules(text, wanted, begin_s, end_s))
+            )
 
 
 def test_a_pipe_or_device_is_no_power_log(tmp_path: Path) -> None:

@@ -48,6 +48,20 @@ def test_a_finished_run_is_metered_by_a_log(run: Path, tmp_path: Path) -> None:
     assert json.loads((run / "record.json").read_text())["energy_own"]["source"] == "model"
 
 
+def test_devices_that_are_named_are_summed(run: Path, tmp_path: Path) -> None:
+    devices = {"node": 500, "gpu0": 300, "gpu1": 100}
+    rows = [(t, watts, name) for t in range(115) for name, watts in devices.items()]
+    log = write_power_log(tmp_path / "pdu.csv", *rows)
+    refused = moe("energy", run, "--power-csv", log).exception
+    assert getattr(refused, "exit_code", None) == 2
+    assert 'devices "node" and "gpu0" may be a whole and its part' in str(refused)
+    named = ("--power-device", "gpu0", "--power-device", "gpu1")
+    energy = json.loads(moe("energy", run, "--power-csv", log, *named, "--json").stdout)
+    assert energy["train"]["value"] == pytest.approx(100 * 400)
+    assert energy["boundary"] == "gpu0, gpu1"
+    assert "goes with --power-csv FILE" in str(moe("energy", run, *named).exception)
+
+
 def test_a_run_on_its_way_is_not_written(run: Path, tmp_path: Path) -> None:
     log = write_power_log(tmp_path / "pdu.csv", *((t, 500, "pdu") for t in range(115)))
     before = (run / "record.json").read_text()

@@ -88,6 +88,25 @@ def test_bad_assumptions_are_one_line(tmp_path: Path) -> None:
         grid_zone("germany")
 
 
+def test_a_run_of_bad_assumptions_hides_no_other(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    good = run_with(tmp_path / "r").path
+    for name, energy, fault in (
+        ("a", {"price_per_kwh": -1}, "energy.price_per_kwh = -1"),
+        ("b", {"later_key": 1}, "unknown key energy.later_key"),
+        ("c", {"region": "Atlantis"}, "'Atlantis': no such zone"),
+    ):
+        bad = make_run(tmp_path / name, sparse=False, energy=energy)
+        runs, [left_out] = footprint.read_runs_under([bad, good], {"pue": 1.5})
+        assert [run.path for run in runs] == [good]
+        assert left_out.path == bad
+        assert left_out.reason.startswith(f"{bad}: ") and fault in left_out.reason
+        with pytest.raises(BenchmarkError, match="energy.pue = 0.5"):
+            footprint.read_runs_under([bad, good], {"pue": 0.5})
+        with pytest.raises(BenchmarkError, match=f"^{bad}: "):
+            footprint.read_runs_under([bad], {})
+
+
 def test_unlike_currencies_are_refused(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     runs = [

@@ -50,8 +50,14 @@ def test_a_run_outside_the_series_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("when,gco2e_per_kwh\n2026-06-01,1\n", "no column 'time'"),
-        ("time,gco2e_per_kwh\n2026-06-01,x\n", "line 2: could not convert"),
+        ("when,gco2e_per_kwh\n2026-06-01,1\n", "no column time: it needs"),
+        ("time,gco2e_per_kwh\n2026-06-01,x\n", "line 2: 'x' is no intensity"),
+        ("time,gco2e_per_kwh\n2026-06-01,1,250\n", "line 2: 3 cells under 2 columns"),
+        ("time,gco2e_per_kwh,zone\n2026-06-01,1\n", "line 2: 2 cells under 3 columns"),
+        ("time,gco2e_per_kwh\n2026-06-01,1_0\n", "line 2: '1_0' is no intensity"),
+        ("time,gco2e_per_kwh\n2026-06-01,1e300\n", "line 2: '1e300' is no intensity"),
+        ("time,gco2e_per_kwh,time\n2026-06-01,1,2026-06-02\n", "two columns 'time'"),
+        ('time,gco2e_per_kwh\n2026-06-01,"1\n', "line 2: not CSV"),
         ("time,gco2e_per_kwh\n2026-06-02,1\n2026-06-01,1\n", "growing times"),
         ("time,gco2e_per_kwh\n2026-06-02,1\n", "two or more rows"),
     ],

@@ -5,22 +5,31 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.bench.results import read_results
+from benchmarks.comparison.seed_groups import group_runs
 from benchmarks.errors import BenchmarkError
+from benchmarks.footprint.footprint import read_runs_under
 from benchmarks.footprint.start_time import read_hourly
 from benchmarks.report.bench_results import bench_content, read_bench_files, step_splits
+from benchmarks.report.content import report_content
+from benchmarks.report.figures import report_figures
+from benchmarks.report.figures_cost import pareto_figures
+from benchmarks.report.tables import report_tables
 from benchmarks.report.write import write_report
 from data.errors import InputError
-from tests.support.hostile_json import mutations
-from tests.support.synthetic_runs import make_run
+from tests.support.hostile_json import damaged, mutations, read_document, write_document
+from tests.support.synthetic_runs import make_run, measurement
 
 KEEPS_FOLDER = settings(
     max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+RUN_FILES = ("record.json", "experiment.toml", "metrics.jsonl", "evaluations.jsonl",
+             "expert_load.jsonl", "routing.jsonl", "routing_maps.json")  # fmt: skip
 SPREAD = {"median": 0.5, "low": 0.4, "high": 0.6}
 RECORD: dict[str, Any] = {
     "format": 1,
@@ -92,3 +101,38 @@ def test_runs_that_log_unlike_measures_have_one_table(tmp_path: Path) -> None:
     paths = write_report(runs, tmp_path / "out")
     header = (paths.figures / "routing.csv").read_text().splitlines()[0]
     assert header == "run,step,layer,load_entropy,token_entropy,drop_rate,router_z"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    energy = {"region": "FRA", "price_per_kwh": 0.3, "pue": 1.2}
+    kinds = {"hostile": True, "dense": False, "sparse": True}
+    peak = {"flops_per_s": 1e11, "median_flops_per_s": 1e11, "source": "a product"}
+    changes = {"training_flops": 1e12, "load": measurement(0.1, "share"), "peak": peak}
+    return [
+        make_run(tmp_path / name, sparse=is_sparse, steps=3, energy=energy, changes=changes)
+        for name, is_sparse in kinds.items()
+    ]
+
+
+@settings(KEEPS_FOLDER, max_examples=25, deadline=None)
+@given(st.data())
+def test_no_run_blocks_a_report_of_many(runs: list[Path], data: st.DataObject) -> None:
+    runs = runs[: data.draw(st.integers(2, 3))]  # a pair has a finding, more have a front
+    file = runs[0] / data.draw(st.sampled_from(RUN_FILES))
+    original = file.read_bytes()
+    try:
+        if data.draw(st.booleans()):
+            write_document(file, data.draw(mutations(read_document(file))))
+        else:
+            file.write_bytes(data.draw(damaged(original)))
+        found, unreadable = read_runs_under(runs, {})
+        assert {run.path for run in found} >= set(runs[1:])
+        groups = group_runs(found)
+        content = report_content(found, groups, unreadable=unreadable)
+        json.dumps([content, report_figures(groups), pareto_figures(groups)], allow_nan=False)
+        for table in report_tables(found, groups):
+            table.to_csv()
+            pa.Table.from_pylist(table.rows)
+    finally:
+        file.write_bytes(original)

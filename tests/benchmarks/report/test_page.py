@@ -53,7 +53,7 @@ def bars(browser: Any, plot: str) -> int:
 
 def test_plots_are_drawn_and_the_console_is_silent(opened: Any) -> None:
     plots = opened.find_elements(By.CSS_SELECTOR, ".plot")
-    assert len(plots) == 16
+    assert len(plots) == 17
     for plot in plots:
         assert plot.find_elements(By.CSS_SELECTOR, "svg.main-svg"), plot.get_attribute("id")
     lines = opened.find_elements(By.CSS_SELECTOR, "#plot-loss-tokens .scatterlayer .js-line")
@@ -175,6 +175,6 @@ def test_print_is_light_and_a_few_pages(opened: Any, page: Path) -> None:
     drawn(opened)
     pdf = base64.b64decode(opened.execute_cdp_cmd("Page.printToPDF", {})["data"])
     assert pdf.startswith(b"%PDF")
-    assert 2 <= pdf.count(b"/Type /Page\n") <= 8
+    assert 2 <= pdf.count(b"/Type /Page\n") <= 9
     # Back on the screen the reader's theme returns.
     assert opened.find_element(By.TAG_NAME, "html").get_attribute("data-theme") == "dark"

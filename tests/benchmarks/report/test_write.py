@@ -1,13 +1,16 @@
 """The report's content, its Markdown twin, and its data."""
 
 import csv
+import gzip
 import json
 import re
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from plotly.offline import get_plotlyjs
 from typer.testing import CliRunner
 
 from benchmarks.comparison.expert_load import load_maps
@@ -17,7 +20,7 @@ from benchmarks.report.bench_results import step_splits
 from benchmarks.report.figures import report_figures
 from benchmarks.report.figures_time import phase_figure, phase_seconds, step_figure
 from benchmarks.report.plotly_figure import MAX_POINTS, thinned
-from benchmarks.report.write import ReportPaths, write_report
+from benchmarks.report.write import ReportPaths, packed_plotly, write_report
 from moe.errors import ConfigError
 from moe.runs.reader import read_run
 from moescale import app
@@ -57,17 +60,13 @@ def test_best_needs_every_value(report: ReportPaths) -> None:
 
 def test_page_is_offline_and_names_are_escaped(report: ReportPaths) -> None:
     page = report.html.read_text()
-    without_plotly = page.replace(_plotly(), "")
+    assert gzip.decompress(b64decode(packed_plotly())).decode() == get_plotlyjs()
+    without_plotly = page.replace(packed_plotly(), "")
     assert re.findall(r"""(?:src|href|url|@import)\W{1,3}(?:https?:)?//""", without_plotly) == []
-    assert page.count(_plotly()) == 1
+    assert page.count(packed_plotly()) == 1
+    assert len(page) < 2_500_000
     assert "sparse <b>" not in without_plotly
     assert "sparse &lt;b&gt;" in without_plotly
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return get_plotlyjs()
 
 
 def test_markdown_tables_have_equal_columns(report: ReportPaths) -> None:

@@ -49,3 +49,10 @@ def test_a_file_system_without_locks_is_reported(
         locked_directory(tmp_path / "folder"),
     ):
         pass
+
+
+def test_a_link_creates_no_file_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="symbolic link"):
+        FileLock(tmp_path / "lock")
+    assert not (tmp_path / "outside").exists()

@@ -8,7 +8,12 @@ import pytest
 
 from data.errors import DataError
 from data.storage.checksums import file_sha256
-from data.storage.regular_file import copy_tree, open_regular, read_regular
+from data.storage.regular_file import (
+    append_regular,
+    copy_tree,
+    open_regular,
+    read_regular,
+)
 
 
 def test_reads_a_file_and_a_link_to_one(tmp_path: Path) -> None:
@@ -73,3 +78,27 @@ def test_a_copy_brings_in_no_file_from_elsewhere(tmp_path: Path, kind: str) -> N
         (tmp_path / "folder" / "inner" / "other").symlink_to(tmp_path)
     with pytest.raises(DataError, match="inner/other: (not a regular file|a symbolic link)"):
         copy_tree(tmp_path / "folder", tmp_path / "again")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "read fifo", "link", "dangling link", "device"])
+def test_writes_at_the_end_of_its_own_file_alone(tmp_path: Path, kind: str) -> None:
+    path, outside = tmp_path / "file", tmp_path / "outside"
+    for line in (b"one\n", b"two\n"):
+        with append_regular(path) as file:
+            file.write(line)
+    content = path.rename(outside).read_bytes()
+    assert content == b"one\ntwo\n"
+    reader = None
+    if "fifo" in kind:
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if kind == "read fifo" else None
+    elif kind == "device":
+        path = Path("/dev/full")
+    else:
+        path.symlink_to(outside if kind == "link" else tmp_path / "nothing")
+    with pytest.raises(OSError, match="a symbolic link|not a regular file"):
+        append_regular(path)
+    if reader is not None:
+        os.close(reader)
+    assert outside.read_bytes() == content
+    assert not (tmp_path / "nothing").exists()

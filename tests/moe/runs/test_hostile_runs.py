@@ -2,13 +2,11 @@
 
 import json
 import os
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +17,7 @@ from moe.runs.goodput import append_start
 from moe.runs.progress import read_progress
 from moe.runs.reader import read_run
 from moe.runs.record import read_record_if_any
-from tests.support.hostile_json import damaged, mutations
+from tests.support.hostile_json import damaged, mutations, read_document, write_document
 from tests.support.synthetic_runs import make_run
 
 KEEPS_FOLDER = settings(
@@ -34,27 +32,6 @@ START = {"ranks": 1, "first_step": 0, "first_tokens": 0, "allocated_s": 1.5, "to
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return make_run(tmp_path / "run", sparse=True, steps=3, changes={"starts": [START]})
-
-
-def document(file: Path) -> Any:
-    text = file.read_text()
-    if file.suffix == ".toml":
-        return tomllib.loads(text)
-    return list(map(json.loads, text.splitlines())) if "jsonl" in file.name else json.loads(text)
-
-
-def write(file: Path, value: Any) -> bool:
-    """Write a mutated document; returns whether the format can hold it."""
-    if file.suffix == ".toml":
-        try:
-            file.write_text(tomli_w.dumps(value))
-        except (AttributeError, TypeError, ValueError):
-            return False
-    elif file.suffix == ".jsonl" and isinstance(value, list):
-        file.write_text("".join(json.dumps(row) + "\n" for row in value))
-    else:
-        file.write_text(json.dumps(value))
-    return True
 
 
 def refused(act: Callable[[], Any]) -> None:
@@ -77,7 +54,7 @@ def read(run: Path) -> None:
 def test_any_value_is_read_or_refused(run: Path, name: str, data: st.DataObject) -> None:
     original = (run / name).read_bytes()
     try:
-        if write(run / name, data.draw(mutations(document(run / name)))):
+        if write_document(run / name, data.draw(mutations(read_document(run / name)))):
             refused(lambda: read(run))
     finally:
         (run / name).write_bytes(original)

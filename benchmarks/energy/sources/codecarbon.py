@@ -9,7 +9,7 @@ from benchmarks.energy.source import (
     SourceUnavailableError,
     boot_id,
 )
-from benchmarks.energy.source_rapl import POWERCAP, repeats_counters
+from benchmarks.energy.sources.rapl import POWERCAP, repeats_counters
 from parallel.measurement.units import JOULES_PER_KWH
 
 

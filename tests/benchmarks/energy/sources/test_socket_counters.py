@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.energy import source_rapl
-from benchmarks.energy.socket_counters import SocketCounters
 from benchmarks.energy.source import Counter
-from benchmarks.energy.source_rapl import RaplSource, repeats_counters
+from benchmarks.energy.sources import rapl
+from benchmarks.energy.sources.rapl import RaplSource, repeats_counters
+from benchmarks.energy.sources.socket_counters import SocketCounters
 from tests.support.fake_meters import FakeClock
 from tests.support.fake_powercap import RANGE_UJ, add_joules, make_zone
 
@@ -106,9 +106,9 @@ def test_a_settled_counter_is_read_by_one_name_only(
         add_joules(zone, 680)
     source.read_joules()
     reads: list[str] = []
-    read_count = source_rapl._read_count
+    read_count = rapl._read_count
     monkeypatch.setattr(
-        source_rapl, "_read_count", lambda zone: reads.append(zone.name) or read_count(zone)
+        rapl, "_read_count", lambda zone: reads.append(zone.name) or read_count(zone)
     )
     add_joules(zones[0], 20)
     assert source.read_joules() == pytest.approx(700)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.energy import source_rapl
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
-from benchmarks.energy.source_rapl import RaplSource
+from benchmarks.energy.sources import rapl
+from benchmarks.energy.sources.rapl import RaplSource
 from tests.support.fake_meters import FakeClock
 from tests.support.fake_powercap import RANGE_UJ, add_joules
 
@@ -67,7 +67,7 @@ def test_the_poll_fills_the_silence(powercap: Path, monkeypatch: pytest.MonkeyPa
         polled.release()
         turn.acquire()
 
-    monkeypatch.setattr(source_rapl.time, "sleep", sleep)
+    monkeypatch.setattr(rapl.time, "sleep", sleep)
     source.keep_alive()
     for _ in range(8):
         assert polled.acquire(timeout=60)
@@ -84,7 +84,7 @@ def test_unreadable_counter_says_how_to_mend_it(
     def refuse(_zone: Path) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(source_rapl, "_read_count", refuse)
+    monkeypatch.setattr(rapl, "_read_count", refuse)
     with pytest.raises(SourceUnavailableError, match="root only.*Platypus.*chmod"):
         RaplSource("node", powercap)
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.energy.source import EnergySource, SourceUnavailableError
-from benchmarks.energy.source_codecarbon import open_codecarbon
-from benchmarks.energy.source_model import CpuModelSource, GpuModelSource
-from benchmarks.energy.source_nvml import open_nvml
-from benchmarks.energy.source_power_csv import PowerCsvSource
-from benchmarks.energy.source_rapl import RaplSource
-from benchmarks.energy.source_slurm import SlurmSource
-from benchmarks.energy.source_zeus import open_zeus
+from benchmarks.energy.sources.codecarbon import open_codecarbon
+from benchmarks.energy.sources.model import CpuModelSource, GpuModelSource
+from benchmarks.energy.sources.nvml import open_nvml
+from benchmarks.energy.sources.power_csv import PowerCsvSource
+from benchmarks.energy.sources.rapl import RaplSource
+from benchmarks.energy.sources.slurm import SlurmSource
+from benchmarks.energy.sources.zeus import open_zeus
 from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
 from moe.runs.callbacks import RankContext
@@ -54,7 +54,7 @@ def _open_slurm(config: EnergyConfig, context: RankContext) -> EnergySource:
 
 
 def _open_csv(config: EnergyConfig, context: RankContext) -> EnergySource:
-    return PowerCsvSource(Path(config.power_csv or ""))
+    return PowerCsvSource(Path(config.power_csv or ""), config.power_devices)
 
 
 def _open_zeus(config: EnergyConfig, context: RankContext) -> EnergySource:

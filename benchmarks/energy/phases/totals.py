@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, StrictBool, ValidationError
 
-from benchmarks.energy.machine_load import MachineLoad
+from benchmarks.energy.phases.machine_load import MachineLoad
 from benchmarks.energy.source import EnergyOrigin
 from benchmarks.errors import BenchmarkError
 from moe.config.explain import explain

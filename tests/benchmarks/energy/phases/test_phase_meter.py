@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from benchmarks.energy import phase_meter
-from benchmarks.energy.phase_meter import PhaseMeter
-from benchmarks.energy.source_model import (
+from benchmarks.energy.phases import phase_meter
+from benchmarks.energy.phases.phase_meter import PhaseMeter
+from benchmarks.energy.sources.model import (
     CpuModelSource,
 )
-from benchmarks.energy.source_nvml import NvmlSource
+from benchmarks.energy.sources.nvml import NvmlSource
 from tests.support.fake_meters import FakeClock, one_gpu
 
 

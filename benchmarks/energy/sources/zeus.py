@@ -10,7 +10,7 @@ from benchmarks.energy.source import (
     SourceLostError,
     SourceUnavailableError,
 )
-from benchmarks.energy.source_nvml import NVML_RESOLUTION_S, current_gpu_uuid
+from benchmarks.energy.sources.nvml import NVML_RESOLUTION_S, current_gpu_uuid
 from parallel.measurement.units import MILLIJOULE
 
 # No single accelerator draws more; zeus states no limit.

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.energy.machine_load import MachineLoad
-from benchmarks.energy.source_model import CpuModelSource
-from benchmarks.energy.totals import Totals
+from benchmarks.energy.phases.machine_load import MachineLoad
+from benchmarks.energy.phases.totals import Totals
+from benchmarks.energy.sources.model import CpuModelSource
 from parallel.hardware import processor_load
 from tests.support.fake_meters import FakeClock, Rank, Ranks
 

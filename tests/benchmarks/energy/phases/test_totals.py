@@ -1,7 +1,7 @@
 """A run's totals as checkpoints keep them."""
 
+from benchmarks.energy.phases.totals import Totals
 from benchmarks.energy.source import EnergyOrigin
-from benchmarks.energy.totals import Totals
 
 METER = EnergyOrigin(source="nvml", boundary="GPU board", kind="measured")
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
-from benchmarks.energy.source_codecarbon import CodeCarbonSource, LatestEnergy, open_codecarbon
+from benchmarks.energy.sources.codecarbon import CodeCarbonSource, LatestEnergy, open_codecarbon
 from tests.support.fake_powercap import make_zone
 
 

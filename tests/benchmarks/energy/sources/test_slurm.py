@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
-from benchmarks.energy.source_slurm import SlurmSource
+from benchmarks.energy.sources.slurm import SlurmSource
 
 CONFIG = "AcctGatherEnergyType    = acct_gather_energy/{plugin}\nAcctGatherNodeFreq      = 10 sec\n"
 

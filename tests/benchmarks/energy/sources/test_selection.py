@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.energy import source_selection
-from benchmarks.energy.source_rapl import RaplSource
-from benchmarks.energy.source_selection import OPENERS, select_source
+from benchmarks.energy.sources.rapl import RaplSource
+from benchmarks.energy.sources.selection import OPENERS, select_source
 from benchmarks.errors import BenchmarkError
 from moe.config.energy import EnergyConfig
 from moe.runs.callbacks import RankContext
@@ -56,9 +55,7 @@ def test_none_means_no_meter(tmp_path: Path) -> None:
 def test_auto_takes_the_counter_and_names_what_it_passed_over(
     powercap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(
-        source_selection.OPENERS, "rapl", lambda _c, context: RaplSource(context.hostname, powercap)
-    )
+    monkeypatch.setitem(OPENERS, "rapl", lambda _c, context: RaplSource(context.hostname, powercap))
     selection = select_source(EnergyConfig(), cpu_context(tmp_path))
     assert selection.source is not None
     assert selection.source.info.name == "rapl"
@@ -69,9 +66,7 @@ def test_auto_falls_back_to_the_model_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = tmp_path / "powercap"
-    monkeypatch.setitem(
-        source_selection.OPENERS, "rapl", lambda _c, context: RaplSource(context.hostname, empty)
-    )
+    monkeypatch.setitem(OPENERS, "rapl", lambda _c, context: RaplSource(context.hostname, empty))
     selection = select_source(EnergyConfig(), cpu_context(tmp_path))
     assert selection.source is not None
     assert selection.source.info.kind == "modelled"
@@ -79,8 +74,6 @@ def test_auto_falls_back_to_the_model_and_says_why(
 
 
 def test_asked_for_by_name_and_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        source_selection.OPENERS, "rapl", lambda _c, context: RaplSource("node", tmp_path / "none")
-    )
+    monkeypatch.setitem(OPENERS, "rapl", lambda _c, context: RaplSource("node", tmp_path / "none"))
     with pytest.raises(BenchmarkError, match='energy.source = "rapl".*no RAPL zones'):
         select_source(EnergyConfig(source="rapl"), cpu_context(tmp_path))

@@ -1,24 +1,34 @@
 """Joules of a job from a file of power samples that a logger is still writing."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.energy.power_samples import SampleFile
+from benchmarks.energy.samples.power_samples import SampleFile
 from benchmarks.energy.source import Clock, SourceInfo, SourceLostError, SourceUnavailableError
 
 
 class PowerCsvSource:
     """A file of power samples that a logger keeps writing; one rank reads it for the job."""
 
-    def __init__(self, path: Path, clock: Clock = time.time) -> None:
+    def __init__(
+        self, path: Path, devices: Sequence[str] | None = None, clock: Clock = time.time
+    ) -> None:
         """Open the file; `clock` gives Unix time, as the samples' times are.
 
+        `devices` are those to sum, as `SampleFile` takes them.
+
         Raises:
-            SourceUnavailableError: No samples there, or none lately.
+            SourceUnavailableError: No samples there, none lately, or of times to come.
         """
-        self._file, self._clock = SampleFile(path), clock
+        self._file, self._clock = SampleFile(path, devices), clock
         samples = self._file.samples
         age_s = clock() - samples.newest_s
+        if -age_s > samples.longest_gap_s:
+            raise SourceUnavailableError(
+                f"{path}: its newest sample is {-age_s:.0f} s ahead of this machine's clock: log"
+                " times in UTC, or with their zone"
+            )
         if age_s > samples.longest_gap_s:
             raise SourceUnavailableError(
                 f"{path}: its newest sample is {age_s:.0f} s old: is its logger running, by this"

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.energy.source import SourceUnavailableError
-from benchmarks.energy.source_nvml import NvmlSource, current_gpu_uuid
+from benchmarks.energy.sources.nvml import NvmlSource, current_gpu_uuid
 from tests.support.fake_meters import FakeClock, FakeGpu, FakeNvml, one_gpu
 
 

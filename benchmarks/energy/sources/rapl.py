@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.energy.socket_counters import SocketCounters
 from benchmarks.energy.source import (
     Clock,
     Counter,
@@ -16,6 +15,7 @@ from benchmarks.energy.source import (
     SourceUnavailableError,
     boot_id,
 )
+from benchmarks.energy.sources.socket_counters import SocketCounters
 from parallel.measurement.units import MICROJOULE, MICROWATT
 
 POWERCAP = Path("/sys/class/powercap")

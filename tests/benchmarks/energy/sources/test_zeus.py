@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
-from benchmarks.energy.source_zeus import ZeusSource
+from benchmarks.energy.sources.zeus import ZeusSource
 from tests.support.fake_meters import FakeClock, FakeGpu
 
 

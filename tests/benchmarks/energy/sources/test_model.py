@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.energy.source_model import (
+from benchmarks.energy.sources.model import (
     WATTS_PER_CORE,
     CpuModelSource,
     GpuModelSource,

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.energy.totals import Totals
+from benchmarks.energy.phases.totals import Totals
 from benchmarks.errors import BenchmarkError
+from data.storage.atomic import atomic_file
 from data.storage.bounded_json import read_json
-from data.storage.regular_file import read_regular
+from data.storage.regular_file import append_regular, read_regular
 
 TOTALS, PHASES = "energy.json", "phases.csv"
 MAX_PHASES_BYTES = 1 << 28
@@ -35,9 +36,8 @@ def write_totals(run_dir: Path, totals: Totals, *, closed: bool = False) -> None
 
     Renamed but not synced: a killed process loses nothing by that, and training waits for no disk.
     """
-    temporary = run_dir / f".{TOTALS}.partial"
-    temporary.write_text(json.dumps({**totals.to_state(), "closed": closed}), encoding="utf-8")
-    temporary.replace(run_dir / TOTALS)
+    with atomic_file(run_dir / TOTALS, sync=False) as file:
+        file.write(json.dumps({**totals.to_state(), "closed": closed}).encode())
 
 
 def resume_totals(checkpoint: Totals, newest: Totals | None) -> Totals:
@@ -69,13 +69,21 @@ class PhaseLog:
     """
 
     def __init__(self, run_dir: Path, num_retained: int) -> None:
-        """Log a start that resumes after `num_retained` phase rows."""
+        """Log a start that resumes after `num_retained` phase rows.
+
+        Raises:
+            BenchmarkError: The file is a link or no regular file, or cannot be written.
+        """
         self._path = run_dir / PHASES
         earlier = read_phases(run_dir)
         self.num_rows = sum(row.event == "phase" for row in earlier)
-        if not self._path.exists():
-            self._path.write_text("unix_s,event,value\n", encoding="utf-8")
-        self._append("start", str(num_retained))
+        try:
+            self._append("start", str(num_retained))
+        except OSError as error:
+            fault = error.strerror or error
+            raise BenchmarkError(
+                f"{self._path}: {fault}: remove it, or choose another --run-dir"
+            ) from None
 
     def begin(self, phase: str) -> None:
         """Log that a phase begins now."""
@@ -87,8 +95,9 @@ class PhaseLog:
         self._append("end", "")
 
     def _append(self, event: str, value: str) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(f"{time.time():.3f},{event},{value}\n")
+        with append_regular(self._path) as file:
+            heading = "" if file.tell() else "unix_s,event,value\n"
+            file.write(f"{heading}{time.time():.3f},{event},{value}\n".encode())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What each phase of a run took: seconds, joules, other programs' load; kept over restarts."""

@@ -1,0 +1,1 @@
+"""Power samples that another device logged, and the joules under them."""
