@@ -31,6 +31,8 @@ def email_addresses(text: str) -> Iterator[tuple[int, int]]:
     while at >= 0:
         end = _domain_end(text, at + 1)
         start = None if end is None else _local_start(text, position, at, text[at:end])
+        if 0 < position == at:  # the part before it was taken for the end of another's domain
+            start = at
         if start is not None and end is not None:
             yield start, end
             position = end

@@ -27,10 +27,12 @@ IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _LENGTHS.split()}
 
 # Boundaries are of ASCII: a letter of another script right before or after is no part of a number.
 _CARD_START = re.compile(
-    r"(?=\d{4}[ .-]{0,2}\d)(?<![\w+])(?<!\w-)(?<!\d[.,])(?!(?<=-)\d{5})", re.ASCII
+    r"(?=\d{4}[ .-]{0,2}\d)(?<![\w+])(?<!\w-)(?<!\d\.)"
+    r"(?:(?<!\d,)|(?<=\d{13},))(?!(?<=-)\d{5})",
+    re.ASCII,
 )
 _CARDS = [
-    re.compile(pattern + r"(?![\w]|[.,-]\d)", re.ASCII)
+    re.compile(pattern + r"(?!\w|[.-]\d|,(?!\d{13})\d)", re.ASCII)
     for pattern in (
         r"\d{13,19}",
         r"\d{4}( {1,2}|[.-])\d{4}\1\d{4}\1\d{4}\1\d{1,3}",
@@ -44,8 +46,8 @@ _CARD_ISSUER = re.compile(
     r"|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|6(?:011|5\d\d|4[4-9]\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}"
     r"|62\d{14,17}"
 )
-_NUMBER_BEFORE = re.compile(r"(?<!\w)(\d{13,})[\s'\"]{1,8}$")
-_NUMBER_AFTER = re.compile(r"[\s'\"]{1,8}(\d{13,})(?!\w)")
+_NUMBER_BEFORE = re.compile(r"(?<!\w)(\d{13,})[\s'\",]{1,8}$")
+_NUMBER_AFTER = re.compile(r"[\s'\",]{1,8}(\d{13,})(?!\w)")
 _IBAN_CHECK_DIGITS = re.compile(
     r"\d(?:(?<=[A-Za-z]{2}\d)|(?<=[A-Z]{2} \d))\d(?=[ .-]{0,2}[A-Za-z0-9])"
 )

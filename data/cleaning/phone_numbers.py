@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 _EXTENSION = (
-    r"(?i:[ ,;]{0,2}(?:x|ext\.?|extn\.?|extension|durchwahl|poste|anexo|ramal|#)[ .:]{0,2}"
+    r"(?i:[ ,;]{0,2}(?:x|ext\.?|extn\.?|extension|durchwahl|poste|anexo|ramal|#)[ .:=]{0,2}"
     r"\d{1,6}(?!\w))?"
 )
 # Boundaries are of ASCII: a letter of another script right before or after is no part of a number.
