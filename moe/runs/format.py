@@ -131,6 +131,7 @@ class Peak(Section):
 
     flops_per_s: Amount | None = None
     median_flops_per_s: Amount | None = None
+    lowest_flops_per_s: Amount | None = None
     source: Text | None = None
 
 
@@ -179,8 +180,8 @@ class RecordValues(Section):
     layout: dict[str, Number | StrictBool | Text | list[Any] | None] | None = None
     ledger: Ledger | None = None
     peak: Peak | None = None
-    energy: EnergyValues | None = None
     load: MeasurementValues | None = None
+    energy: EnergyValues | None = None
     energy_own: EnergyValues | None = None
     starts: list[StartValues] | None = None
     goodput: Goodput | None = None
