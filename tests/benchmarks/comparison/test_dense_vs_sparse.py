@@ -1,6 +1,7 @@
 """Dense against sparse at equal size and at equal budget."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,15 +83,11 @@ def test_loss_before_the_first_evaluation_is_unknown(tmp_path: Path) -> None:
 def test_between_numbers_that_no_power_law_has_loss_is_unknown(
     tmp_path: Path, first: tuple[int, float], second: tuple[int, float]
 ) -> None:
-    run = make_run(tmp_path / "a", sparse=False, steps=20)
-    rows = [{"step": i, "tokens": tokens, "loss": loss}
-            for i, (tokens, loss) in enumerate((first, second))]  # fmt: skip
-    write_rows(run / "evaluations.jsonl", rows)
-    assert loss_at_fraction(read_run(run), 0.3) is None
-    # In whatever order they stand, and twice after the same tokens.
-    again = [{"step": 9 - i, **{"tokens": t, "loss": 5.0}} for i, t in enumerate((1, 40960, 40960))]
-    write_rows(run / "evaluations.jsonl", again)
-    assert loss_at_fraction(read_run(run), 0.3) == pytest.approx(5.0)
+    run = read_run(make_run(tmp_path / "a", sparse=False, steps=20))
+    rows = [{"tokens": tokens, "loss": loss} for tokens, loss in (first, second)]
+    assert loss_at_fraction(replace(run, evaluations=rows), 0.3) is None
+    twice = [{"tokens": tokens, "loss": 5.0} for tokens in (1, 40960, 40960)]
+    assert loss_at_fraction(replace(run, evaluations=twice), 0.3) == pytest.approx(5.0)
 
 
 def test_nothing_is_divided_by_zero(tmp_path: Path) -> None:

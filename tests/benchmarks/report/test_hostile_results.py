@@ -108,7 +108,7 @@ def runs(tmp_path: Path) -> list[Path]:
     energy = {"region": "FRA", "price_per_kwh": 0.3, "pue": 1.2}
     kinds = {"hostile": True, "dense": False, "sparse": True}
     peak = {"flops_per_s": 1e11, "median_flops_per_s": 1e11, "source": "a product"}
-    changes = {"training_flops": 1e12, "load": measurement(0.1, "share"), "peak": peak}
+    changes = {"load": measurement(0.1, "share"), "peak": peak}
     return [
         make_run(tmp_path / name, sparse=is_sparse, steps=3, energy=energy, changes=changes)
         for name, is_sparse in kinds.items()
