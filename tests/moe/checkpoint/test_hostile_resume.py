@@ -23,6 +23,7 @@ SPARSE = {"num_experts": 2, "top_k": 1, "normalize_top_k": False, "expert_ffn_hi
 def resume_from_anything(experiment: Experiment, root: Path) -> list[str]:
     """Resume from mutations of a checkpoint; returns what was refused, and how."""
     from data.errors import InputError
+    from moe.checkpoint.agreement import check_agreement
     from moe.checkpoint.directory import read_state
     from moe.checkpoint.index import write_index
     from moe.checkpoint.state_format import RUN_KEYS
@@ -49,7 +50,7 @@ def resume_from_anything(experiment: Experiment, root: Path) -> list[str]:
                 path / "index.json"
             ).write_text(json.dumps(index))
             try:
-                read_state(path, RUN_KEYS)
+                check_agreement(path, read_state(path, RUN_KEYS), experiment.train)
                 state = load_checkpoint(path, trainer.chunks, trainer.optimizer)
                 RunTotals.from_checkpoint(state)
                 trainer.load_state(state)
