@@ -10,22 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from data.errors import DataError
+from data.storage.link_bounds import LinkBounds
+from data.storage.plain_name import is_inner_name
 from data.storage.regular_file import read_regular
 
 MANIFEST_BYTES = 256 << 20
 """Largest manifest read; one of a store of 100,000 shards has 20 MB."""
-
-
-def is_plain_name(name: str) -> bool:
-    """Whether a name stays inside the folder that it is joined to, links aside."""
-    return bool(name) and "\0" not in name and not {"", ".", ".."} & {*name.split("/")}
-
-
-def plain_name(name: str) -> str:
-    """Validate a name in a pydantic model."""
-    if not is_plain_name(name):
-        raise ValueError("not the name of a file inside the folder")
-    return name
 
 
 class DescribedFiles:
@@ -33,7 +23,7 @@ class DescribedFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = os.fspath(folder)
-        self._real = os.path.realpath(folder)
+        self._bounds = LinkBounds(folder)
         self._checked = {""}
 
     def status(self, name: str) -> os.stat_result:
@@ -45,7 +35,7 @@ class DescribedFiles:
             OSError: It is missing or cannot be reached.
         """
         path = f"{self._folder}/{name}"
-        if not is_plain_name(name):
+        if not is_inner_name(name):
             raise DataError(f"{self._folder}: names {name!r}, which is not inside it: not opened")
         parent = os.path.dirname(name)
         if parent not in self._checked:
@@ -60,7 +50,7 @@ class DescribedFiles:
         return status
 
     def _refuse_outside(self, path: str) -> None:
-        if not os.path.realpath(path).startswith(f"{self._real}/"):
+        if self._bounds.target_outside(path) is not None:
             raise DataError(f"{path}: a link that leaves {self._folder}: put the file itself there")
 
 

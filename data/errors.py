@@ -4,7 +4,7 @@ Three kinds, by exit code; the errors of every room above derive from them. Thei
 files, and are printable whatever bytes those names are made of.
 """
 
-from data.names import message_text
+from data.plain_text import message_text
 
 
 class InputError(ValueError):

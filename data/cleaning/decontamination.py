@@ -25,7 +25,7 @@ from data.cleaning.word_hashes import (
 )
 from data.errors import DataError
 from data.json_text import parse_json
-from data.names import printable
+from data.plain_text import printable
 from data.sources.discovery import compression, file_format, walk_files
 from data.sources.stream_splitter import split_stream
 from data.sources.table_files import arrow_batches, map_arrow, open_parquet

@@ -11,7 +11,7 @@ import typer
 
 from data.errors import DiskError, StoppedError
 from data.inspection.summary import summary, summary_text
-from data.names import encodable, encodable_values
+from data.plain_text import encodable, encodable_values
 from data.progress import ProgressCallback, show_progress
 from data.store.manifest import Manifest
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data.inspection.summary import HISTOGRAM_TITLES, edge_text, summary
-from data.names import printable
+from data.plain_text import printable
 from data.storage.atomic import write_text
 from data.store.manifest import Manifest
 

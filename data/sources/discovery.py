@@ -10,7 +10,7 @@ from typing import Literal
 
 from data.described_files import file_inside, read_text_file
 from data.errors import DataError
-from data.names import printable
+from data.plain_text import printable
 from data.recipe import DataRecipe
 from data.storage.bounded_json import parse_json
 from data.storage.link_bounds import LinkBounds

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from data.json_text import BadLineError, parse_json
-from data.names import encodable, printable
+from data.plain_text import encodable, printable
 from data.sources.stream_splitter import READ_BYTES, StreamFault, split_stream
 from data.sources.tables import TooLarge, text_values
 from data.sources.work_units import WorkUnit, max_raw_bytes

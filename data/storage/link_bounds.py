@@ -1,7 +1,6 @@
 """Where the links of a folder may lead: whoever made it could link to any file of its reader."""
 
 import os
-from os import PathLike
 from pathlib import Path
 
 
@@ -12,14 +11,14 @@ class LinkBounds:
     beside its snapshots count as inside a snapshot.
     """
 
-    def __init__(self, folder: PathLike[str]) -> None:
+    def __init__(self, folder: str | Path) -> None:
         real = Path(os.path.realpath(folder))
         self._places = [os.fspath(real)]
         for place in (real, *real.parents):
             if place.parent.name == "snapshots":
                 self._places.append(os.fspath(place.parent.parent / "blobs"))
 
-    def target_outside(self, path: PathLike[str]) -> str | None:
+    def target_outside(self, path: str | Path) -> str | None:
         """Return the path outside that a path leads to; None: it stays inside."""
         target = os.path.realpath(path)
         is_inside = any(Path(target).is_relative_to(place) for place in self._places)

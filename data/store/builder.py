@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.names import encodable_values
+from data.plain_text import encodable_values
 from data.storage.atomic import write_text
 from data.store.manifest import (
     FORMAT_VERSION,

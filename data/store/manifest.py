@@ -5,14 +5,15 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from data.described_files import plain_name, read_text_file
+from data.described_files import read_text_file
 from data.errors import DataError
 from data.frozen_model import FrozenModel
-from data.names import encodable
+from data.plain_text import encodable
 from data.storage.atomic import write_text
 from data.storage.bounded_json import parse_json
+from data.storage.plain_name import InnerName, PlainName
 from data.tokenization.info import TokenizerInfo
 
 FORMAT_VERSION = 1
@@ -32,13 +33,12 @@ HELD_OUT: SplitName = "held_out"
 
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-PlainName = Annotated[str, AfterValidator(plain_name)]
 
 
 class FileInfo(FrozenModel):
     """One file of the store; `rows` counts tokens in a token shard, else table rows."""
 
-    file: PlainName
+    file: InnerName
     rows: Count
     num_bytes: Count
     sha256: str
@@ -116,8 +116,8 @@ class Manifest(FrozenModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         names = [source.name for source in self.sources]
-        if len({*names}) < len(names) or any("/" in name for name in names):
-            raise ValueError("sources: two have one name, or one is a path")
+        if len({*names}) < len(names):
+            raise ValueError("sources: two have one name")
         if self.shard_tokens % self.batch_tokens:
             raise ValueError("shard_tokens: not a multiple of batch_tokens")
         for stream in self.streams():

@@ -9,6 +9,7 @@ classes, key by key.
 from collections.abc import Callable
 
 from moe.config.model import LARGEST_SIZE
+from moe.convert.class_defaults import CLASS_DEFAULTS
 from moe.convert.hub_config import HubConfig
 from moe.errors import ConfigError
 
@@ -65,12 +66,15 @@ KINDS: dict[str, Reader] = {
 _UNREAD = ("attention_dropout", "output_router_logits", "router_jitter_noise", "use_cache")
 """Without a default in our table, since nothing here depends on them."""
 _NULL_ANYWHERE = {
-    *_TABLES, "layer_types", "mlp_layer_types", "mlp_only_layers", "partial_rotary_factor",
-    "rope_theta", "sliding_window", "q_lora_rank", "clip_qkv", "rotary_dim",
+    *_TABLES, "layer_types", "mlp_layer_types", "mlp_only_layers", "rope_theta", "sliding_window",
+    "q_lora_rank", "clip_qkv", "rotary_dim",
 }  # fmt: skip
 _UNBOUND = ("deepseek_v2", "deepseek_v3", "dots1")
 _NULL_IN: dict[str, tuple[str, ...]] = {
     "num_key_value_heads": (*_UNBOUND, "llama", "qwen2", "qwen3", "olmoe"),
+    "partial_rotary_factor": tuple(
+        kind for kind, has in CLASS_DEFAULTS.items() if has["partial_rotary_factor"] is None
+    ),
     "head_dim": ("deepseek_v2", "deepseek_v3", "llama", "mistral", "mixtral"),
     "attention_dropout": (*_UNBOUND, "llama"),
     "norm_topk_prob": _UNBOUND,

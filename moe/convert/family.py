@@ -12,8 +12,8 @@ from moe.config.model import ModelConfig, MoeConfig
 from moe.convert.class_defaults import CLASS_DEFAULTS
 from moe.convert.class_kinds import check_kinds
 from moe.convert.hub_config import HubConfig, common_hub
-from moe.convert.hub_layers import check_layer_types
-from moe.convert.hub_rope import rope_hub
+from moe.convert.hub_layers import check_layer_lists
+from moe.convert.hub_rope import check_rotated, rope_hub
 from moe.convert.tensor_map import Names
 from moe.errors import ConfigError
 
@@ -72,7 +72,8 @@ class Family:
                 taken = ", ".join(f"{key} = {value}" for key, value in config.assumed.items())
                 fault += f" (not stated, so as transformers' class has it: {taken})"
             raise ConfigError(f"{config.origin}: {fault}") from None
-        check_layer_types(config, model)
+        check_layer_lists(config, model)
+        check_rotated(config, model)
         return model
 
     def config(self, model: ModelConfig) -> dict[str, Any]:

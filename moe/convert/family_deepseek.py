@@ -14,7 +14,7 @@ from moe.convert.hub_config import (
     num_experts,
     sparse_pattern,
 )
-from moe.convert.hub_layers import listed_layers
+from moe.convert.hub_layers import DENSE, SPARSE, listed_layers, mlp_layer_types_hub
 from moe.convert.hub_rope import rope_model
 from moe.convert.tensor_map import Names
 
@@ -108,15 +108,15 @@ def _read_deepseek_v3(config: HubConfig) -> dict[str, Any]:
 
 
 def _one_dense(config: HubConfig) -> list[str]:
-    return ["dense"] + ["sparse"] * (config.num_layers - 1)
+    return [DENSE] + [SPARSE] * (config.num_layers - 1)
 
 
 def _read_glm4_moe_lite(config: HubConfig) -> dict[str, Any]:
     config.only("rope_interleave", True)
     dims = config.integer("qk_rope_head_dim")
     config.only("head_dim", None, dims, why="it is qk_rope_head_dim to transformers")
-    layers = listed_layers(config, "mlp_layer_types", _one_dense, {"dense", "sparse"})
-    pattern = sparse_pattern(config, [kind == "sparse" for kind in layers])
+    layers = listed_layers(config, "mlp_layer_types", _one_dense, {DENSE, SPARSE})
+    pattern = sparse_pattern(config, [kind == SPARSE for kind in layers])
     return _latent_model(config, sigmoid_experts(config) | pattern)
 
 
@@ -186,8 +186,8 @@ def _write_deepseek_v3(model: ModelConfig) -> dict[str, Any]:
 
 
 def _write_glm4_moe_lite(model: ModelConfig) -> dict[str, Any]:
-    layers = ["sparse" if sparse else "dense" for sparse in model.sparse_layers]
-    return _write_latent_sigmoid("glm4_moe_lite", model) | {"mlp_layer_types": layers}
+    layers = {"mlp_layer_types": mlp_layer_types_hub(model)}
+    return _write_latent_sigmoid("glm4_moe_lite", model) | layers
 
 
 DEEPSEEK_FAMILIES = (

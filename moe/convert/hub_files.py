@@ -7,6 +7,7 @@ from typing import Any
 
 from data.errors import DataError
 from data.storage.bounded_json import read_json
+from data.storage.plain_name import is_plain_name
 from data.tokenization.hub_folder import hub_file
 from moe.errors import ConfigError
 
@@ -22,7 +23,7 @@ def named_file(directory: Path, name: object) -> Path:
     Raises:
         ConfigError: The name is no plain name, or what is there is not the directory's own.
     """
-    if not isinstance(name, str) or name in {"", ".", ".."} or "/" in name or "\0" in name:
+    if not is_plain_name(name):
         raise ConfigError(
             f"{directory}: {repr(name)[:60]} is no plain file name: give files of this folder"
         )

@@ -8,6 +8,7 @@ from moe.convert.hub_config import HubConfig
 from moe.errors import ConfigError
 
 SLIDING, FULL = "sliding_attention", "full_attention"
+SPARSE, DENSE = "sparse", "dense"
 LayersOf = Callable[[HubConfig], list[str]]
 """What a class makes of a configuration that lists no layers."""
 
@@ -59,23 +60,25 @@ def switched_windows(config: HubConfig, default: LayersOf) -> dict[str, Any]:
     return window_model(config, default) if config.flag("use_sliding_window") else {}
 
 
-def check_layer_types(config: HubConfig, model: ModelConfig) -> None:
+def check_layer_lists(config: HubConfig, model: ModelConfig) -> None:
     """Refuse a list of layers that other keys contradict: most classes go by those, unsaid.
 
     Raises:
         ConfigError: Names the first layer of which they differ.
     """
-    if config.values.get("layer_types") is None:
-        return
-    made = layer_types_hub(model)
-    listed = listed_layers(config, "layer_types", full_layers, {SLIDING, FULL})
-    differing = [i for i, (one, other) in enumerate(zip(listed, made, strict=True)) if one != other]
-    if differing:
-        first = differing[0]
-        raise ConfigError(
-            f"{config.origin}: layer_types has {listed[first]} for layer {first}, which"
-            f" sliding_window and use_sliding_window make {made[first]}: make them agree"
-        )
+    for key, made, known in (
+        ("layer_types", layer_types_hub(model), {SLIDING, FULL}),
+        ("mlp_layer_types", mlp_layer_types_hub(model), {SPARSE, DENSE}),
+    ):
+        listed = made
+        if config.values.get(key) is not None:
+            listed = listed_layers(config, key, full_layers, known)
+        for i, (stated, other) in enumerate(zip(listed, made, strict=True)):
+            if stated != other:
+                raise ConfigError(
+                    f"{config.origin}: {key} has {stated} for layer {i}, which other keys make"
+                    f" {other}: make them agree"
+                )
 
 
 def full_layers(config: HubConfig) -> list[str]:
@@ -93,3 +96,8 @@ def late_windows(config: HubConfig) -> list[str]:
 def layer_types_hub(model: ModelConfig) -> list[str]:
     """Return `layer_types` of a model."""
     return [FULL if window is None else SLIDING for window in model.layer_windows]
+
+
+def mlp_layer_types_hub(model: ModelConfig) -> list[str]:
+    """Return `mlp_layer_types` of a model."""
+    return [SPARSE if sparse else DENSE for sparse in model.sparse_layers]

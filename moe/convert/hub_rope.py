@@ -7,7 +7,7 @@ Sources: `modeling_rope_utils.py` of transformers 5.24 (`convert_rope_params_to_
 import math
 from typing import Any
 
-from moe.config.model import RopeConfig
+from moe.config.model import ModelConfig, RopeConfig
 from moe.convert.hub_config import HubConfig
 from moe.errors import ConfigError
 
@@ -53,6 +53,23 @@ def rope_model(
         "low_frequency_factor": rope.number("low_freq_factor"),
         "high_frequency_factor": rope.number("high_freq_factor"),
     }
+
+
+def check_rotated(config: HubConfig, model: ModelConfig) -> None:
+    """Refuse an odd number of rotated dimensions, which no class makes pairs of.
+
+    Raises:
+        ConfigError: Names the number and the keys.
+    """
+    if model.mla is None:
+        rotated, key = int(model.query_head_dim * model.rope.fraction), "head_dim"
+    else:
+        rotated, key = model.mla.qk_rope_head_dim, "qk_rope_head_dim"
+    if rotated % 2:
+        raise ConfigError(
+            f"{config.origin}: {key} (or partial_rotary_factor) rotates {rotated} dimensions of a"
+            " head: rotary embedding turns pairs, so give an even number"
+        )
 
 
 def _rope_table(config: HubConfig) -> HubConfig:

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from data.names import encodable
+from data.plain_text import encodable
 
 
 def check_number(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from data.cli.commands import app
 from data.errors import DataError, InputError
-from data.names import encodable, encodable_values, printable
+from data.plain_text import encodable, encodable_values, printable
 from data.store.reader import Store
 from tests.support.loader_helpers import make
 from tests.support.store_helpers import build, texts

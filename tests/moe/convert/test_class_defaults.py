@@ -9,10 +9,9 @@ from moe.convert.class_defaults import CLASS_DEFAULTS
 from moe.convert.class_kinds import KINDS
 from moe.convert.family import functional_config
 from moe.convert.hub_config import HubConfig
-from moe.convert.hub_layers import FULL, SLIDING
 from moe.convert.registry import FAMILIES
 from moe.errors import ConfigError
-from tests.support.hf_reference_models import COMMON, MODELS, YARN
+from tests.support.hf_reference_models import COMMON, MODELS
 
 pytestmark = pytest.mark.needs("hub")
 
@@ -98,45 +97,3 @@ def test_a_null_is_refused_wherever_the_class_refuses_it(kind: str) -> None:
         except Exception:
             with pytest.raises(ConfigError, match=f"x: {key} "):
                 FAMILIES[kind].model(HubConfig("x", values))
-
-
-CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
-    ("qwen3_moe", {"layer_types": [SLIDING] * 3}, "layer_types has sliding_attention for layer 0"),
-    (
-        "qwen3_moe",
-        {"layer_types": [FULL] * 3, "use_sliding_window": True, "sliding_window": 8},
-        "layer_types has full_attention for layer 0",
-    ),
-    ("qwen3", {"layer_types": [FULL, FULL, SLIDING]}, "for layer 2, which sliding_window and"),
-    ("mixtral", {"layer_types": [FULL] * 3}, "which sliding_window and use_sliding_window make"),
-    ("mistral", {"layer_types": [FULL] * 3}, "make sliding_attention"),
-    ("llama", {"layer_types": [SLIDING] * 3}, "make full_attention"),
-    ("llama", {"layer_types": [FULL] * 2}, "layer_types has 2 entries for 3 layers"),
-    ("deepseek_v2", {"num_experts": 4}, "n_routed_experts and num_experts mean the same"),
-    ("deepseek_v3", {"num_local_experts": None}, "n_routed_experts and num_local_experts mean the"),
-    ("deepseek_v3", {"num_key_value_heads": 2}, "num_key_value_heads = 2 cannot be converted"),
-    ("glm4_moe", {"topk_group": 0}, "topk_group = 0: wanted a number from 1 to 1"),
-    ("dots1", {"n_group": None}, "n_group = null"),
-    ("glm4_moe_lite", {"head_dim": 16}, "head_dim = 16 cannot be converted"),
-    ("llama", {"hidden_size": 34, "head_dim": 8}, "hidden_size = 34 is no multiple of"),
-]
-
-
-@pytest.mark.parametrize(("kind", "changes", "message"), CONTRADICTIONS)
-def test_keys_that_state_one_thing_twice_agree(
-    kind: str, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        FAMILIES[kind].model(HubConfig("x", written(kind) | changes))
-
-
-@pytest.mark.parametrize(
-    "table", [{}, {"rope_theta": 5.0}, {"rope_type": "default"}, None, {"rope_type": "yarn"} | YARN]
-)
-@pytest.mark.parametrize("older", [{}, None, {"rope_type": "yarn"} | YARN | {"factor": 2.0}])
-@pytest.mark.parametrize("kind", ["gpt_oss", "llama", "deepseek_v3"])
-def test_of_two_tables_of_rope_that_of_the_class_counts(kind: str, older: Any, table: Any) -> None:
-    values = written(kind) | {"rope_parameters": table, "rope_scaling": older, "rope_theta": 7.0}
-    theirs = HubConfig("x", config_class(kind)(**copy.deepcopy(values)).to_dict())
-    models = [FAMILIES[kind].model(config) for config in (HubConfig("x", values), theirs)]
-    assert functional_config(models[0]) == functional_config(models[1])
