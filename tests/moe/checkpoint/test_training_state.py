@@ -27,7 +27,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "pp2_vpp2": (2, {"pp": 2, "vpp": 2}),
     "etp2_uneven_pp2": (4, {"tp": 2, "etp": 2, "pp": 2, "stage_layers": [1, 3]}),
 }
-SAVED_AT, LATER_STEPS = 3, 2
+SAVED_AT, LATER_STEPS = 2, 2
 TRAIN = {"steps": 8, "warmup_steps": 1}
 
 
@@ -83,6 +83,7 @@ def test_every_layout_saves_the_same_model_and_optimizer(saved: dict[str, Path])
         assert content.keys() == expected.keys(), name
         for key, values in content.items():
             scale = np.abs(expected[key]).max().clip(1e-12)
+            # AdamW divides rounding noise by small gradients: 1.2e-4 on some processors.
             np.testing.assert_allclose(values, expected[key], atol=3e-4 * scale, err_msg=key)
 
 
