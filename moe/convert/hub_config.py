@@ -74,6 +74,13 @@ class HubConfig:
             raise self._wrong(key, "a number of ordinary size")
         return value
 
+    def positive(self, key: str) -> float:
+        """Return a finite number above 0."""
+        value = self.number(key)
+        if value <= 0:
+            raise self._wrong(key, "a number above 0")
+        return value
+
     def number_or_null(self, key: str) -> float | None:
         """Return a finite number, or None where the file or the class says null."""
         return None if self.value(key) is None else self.number(key)
@@ -149,9 +156,9 @@ def common_model(config: HubConfig) -> dict[str, Any]:
         "num_heads": config.integer("num_attention_heads"),
         "vocab_size": config.integer("vocab_size"),
         "max_seq_len": config.integer("max_position_embeddings"),
-        "norm_epsilon": config.number("rms_norm_eps"),
+        "norm_epsilon": config.positive("rms_norm_eps"),
         "tie_embeddings": config.flag("tie_word_embeddings"),
-        "init_std": config.number("initializer_range"),
+        "init_std": config.positive("initializer_range"),
     }
 
 

@@ -30,7 +30,7 @@ def rope_model(
     rope = _rope_table(config)
     kind = _kind(rope)
     theta = rope if "rope_theta" in rope.values else config
-    values: dict[str, Any] = {"theta": theta.number("rope_theta")}
+    values: dict[str, Any] = {"theta": theta.positive("rope_theta")}
     if is_partial:
         values["fraction"] = _rotated_fraction(config, rope)
     else:

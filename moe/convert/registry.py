@@ -32,7 +32,7 @@ def family_of(config: HubConfig) -> Family:
         if reason := why_not(name):
             raise ConfigError(f"{config.origin}: model_type = {name!r}: {reason}")
         known = ", ".join((*FAMILIES, *ALIASES))
-        raise ConfigError(f"{config.origin}: model_type = {name!r} is not one of {known}")
+        raise ConfigError(f"{config.origin}: model_type = {name[:60]!r} is not one of {known}")
     return family
 
 

@@ -99,6 +99,8 @@ def test_wrong_tensors_are_named(
         ({"model_type": "qwen3_next"}, "'qwen3_next': three of four layers are gated DeltaNet"),
         ({"num_local_experts": None}, "config.json: num_local_experts is missing"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu' cannot be converted: feed-forward networks"),
+        ({"rms_norm_eps": 0}, "rms_norm_eps = 0: wanted a number above 0"),
+        ({"rope_theta": -1.0}, "rope_theta = -1.0: wanted a number above 0"),
         ({"num_key_value_heads": 3}, "num_heads=2 is not divisible by num_kv_heads=3"),
         ({"rope_scaling": {"type": "dynamic"}}, "rope_type = 'dynamic' cannot be converted"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope: low_freq_factor is miss"),
