@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.distributed import run_ranks
-from tests.support.trained_runs import command, train_run
+from tests.support.trained_runs import command, run_command, train_run
 
 pytestmark = pytest.mark.needs("eval")
 
@@ -78,20 +78,25 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _offline(arguments: tuple[str, ...]) -> Any:
+def _offline(commands: list[tuple[str, ...]]) -> list[tuple[int, str, str]]:
+    """Run commands in one process: lm-eval takes seconds to import."""
     import os
 
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    from tests.support.trained_runs import run_command
-
-    return run_command(arguments)
+    return [run_command(command) for command in commands]
 
 
-def _run(run: Path, tasks: Path, names: str) -> dict[str, Any]:
-    arguments = ("eval", str(run), "--tasks", names, "--task-path", str(tasks), "--device", "cpu")
-    code, out, err = run_ranks(1, _offline, (*arguments, "--json"))[0]
-    assert code == 0, err
-    return json.loads(out.splitlines()[-1])["tasks"]
+@pytest.fixture(scope="module")
+def said(run: Path, tasks: Path) -> list[tuple[int, str, str]]:
+    """What is said of three tasks of ours, and of one that nobody knows."""
+    names = "local_choice,local_roll,local_write"
+    commands = [
+        ("eval", str(run), "--tasks", "no_such_task"),
+        ("eval", str(run), "--tasks", names, "--task-path", str(tasks), "--device", "cpu",
+         "--json"),
+    ]  # fmt: skip
+    results: list[tuple[int, str, str]] = run_ranks(1, _offline, commands)[0]
+    return results
 
 
 def _alone(run: Path) -> tuple[list[list[float]], float]:
@@ -113,8 +118,10 @@ def _alone(run: Path) -> tuple[list[list[float]], float]:
         return choices, sum(score(model, "", q["text"]) for q in QUESTIONS)
 
 
-def test_tasks_equal_what_logits_say(run: Path, tasks: Path) -> None:
-    found = _run(run, tasks, "local_choice,local_roll,local_write")
+def test_tasks_equal_what_logits_say(run: Path, said: list[tuple[int, str, str]]) -> None:
+    code, out, err = said[1]
+    assert code == 0, err
+    found = json.loads(out.splitlines()[-1])["tasks"]
     choices, nats = run_ranks(1, _alone, run)[0]
     gold = [q["gold"] for q in QUESTIONS]
     right = [row.index(max(row)) == answer for row, answer in zip(choices, gold, strict=True)]
@@ -151,8 +158,8 @@ def test_answers_stop_where_they_are_told(run: Path) -> None:
     assert len(whole) <= 8 and len(long) <= 8
 
 
-def test_unknown_task_is_one_line(run: Path, tasks: Path) -> None:
-    code, out, err = command("eval", str(run), "--tasks", "no_such_task")
+def test_unknown_task_is_one_line(said: list[tuple[int, str, str]]) -> None:
+    code, out, err = said[0]
     assert (code, out) == (2, "")
     assert "lm-eval knows no such task" in err.splitlines()[-1]
 
