@@ -1,5 +1,9 @@
-"""Text from others' files (names, reasons), made safe to print: no character steers a terminal."""
+"""Text as people see it: whether there is any, and what is safe to print.
 
+Text from others' files (names, reasons) is made safe: no character steers a terminal.
+"""
+
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +15,19 @@ _UNSAFE: tuple[Iterable[int], ...] = (
     range(0xD800, 0xE000),  # halves of a pair: no file takes them
 )
 _TABLE = {code: "\ufffd" for codes in _UNSAFE for code in codes} | dict.fromkeys(_BREAKS, " ")
+INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff"
+)
+"""Unicode's default-ignorable characters (DerivedCoreProperties.txt), as in a regular expression."""
+# With control characters, halves of a pair, and the braille pattern without dots.
+_VISIBLE = re.compile(f"[^\\s\\x00-\\x1f\\x7f-\\x9f\ud800-\udfff\u2800{INVISIBLE}]")
+
+
+def has_visible_text(text: str) -> bool:
+    """Return whether anything but white space and invisible characters is in a text."""
+    return _VISIBLE.search(text) is not None
 
 
 def printable(text: str) -> str:

@@ -14,8 +14,9 @@ from data.cleaning.decontamination import EvaluationNgrams
 from data.cleaning.personal_data import find_personal_data, mask_personal_data
 from data.cleaning.quality import c4_text, gopher_quality, gopher_repetition
 from data.cleaning.tally import Tally
-from data.cleaning.word_hashes import Hashes, has_visible_text, word_hashes
+from data.cleaning.word_hashes import Hashes, word_hashes
 from data.errors import DataError
+from data.plain_text import has_visible_text
 from data.recipe import CleanRecipe
 from data.sources.readers import Document
 from data.store.writer import HASH_BYTES

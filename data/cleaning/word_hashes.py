@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from data.plain_text import INVISIBLE
+
 Hashes = NDArray[np.uint64]
 
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7a3"
@@ -26,11 +28,7 @@ _ASCII_WORD = re.compile(r"\w+", re.ASCII)
 _WORD = re.compile(f"\\w+(?:(?=[^\\x00-\\u02ff])[{_MARKS}]+\\w*)*")
 _HAS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 _UNSPACED_WORD = re.compile(f"[{_UNSPACED}][{_MARKS}]*|[^{_UNSPACED}]+")
-_INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    "\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]+"
-)
-"""Unicode's default-ignorable characters (DerivedCoreProperties.txt)."""
+_INVISIBLE = re.compile(f"[{INVISIBLE}]+")
 MAX_CACHED_WORDS = 1 << 17
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
@@ -59,11 +57,6 @@ def split_words(text: str) -> list[str]:
     if not _HAS_UNSPACED.search(folded):
         return words
     return [part for word in words for part in _UNSPACED_WORD.findall(word)]
-
-
-def has_visible_text(text: str) -> bool:
-    """Return whether anything but white space and invisible characters is in a text."""
-    return bool(text) and not text.isspace() and bool(_INVISIBLE.sub("", text).strip())
 
 
 def word_hashes(text: str) -> Hashes:
