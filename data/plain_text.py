@@ -20,14 +20,20 @@ INVISIBLE = (
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff"
 )
-"""Unicode's default-ignorable characters (DerivedCoreProperties.txt), as in a regular expression."""
+"""Unicode's default-ignorable characters (DerivedCoreProperties.txt), for regular expressions."""
 # With control characters, halves of a pair, and the braille pattern without dots.
-_VISIBLE = re.compile(f"[^\\s\\x00-\\x1f\\x7f-\\x9f\ud800-\udfff\u2800{INVISIBLE}]")
+_UNSEEN = f"\\s\\x00-\\x1f\\x7f-\\x9f\ud800-\udfff\u2800{INVISIBLE}"
+_VISIBLE = re.compile(f"[^{_UNSEEN}]+")
 
 
 def has_visible_text(text: str) -> bool:
     """Return whether anything but white space and invisible characters is in a text."""
     return _VISIBLE.search(text) is not None
+
+
+def visible_text(text: str) -> str:
+    """Return what is left of a text without white space and invisible characters."""
+    return "".join(_VISIBLE.findall(text))
 
 
 def printable(text: str) -> str:

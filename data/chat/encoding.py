@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from data.chat.examples import Example
-from data.chat.messages import ASSISTANT, ExampleError, Message, learned_answers
+from data.chat.messages import ASSISTANT, SYSTEM, ExampleError, Message, learned_answers
 from data.chat.template import ChatTemplate, EncodedConversation
-
-SYSTEM = "system"
 
 
 def encode_example(template: ChatTemplate, example: Example) -> list[EncodedConversation]:

@@ -1,12 +1,15 @@
-"""What a template shows of a conversation: no message is lost unseen, no empty answer is learned."""
+"""What a template shows of a conversation.
+
+No message is lost unseen, and no answer is learned that says nothing.
+"""
 
 import re
 from collections.abc import Callable, Sequence
 
 from data.chat.answer_ends import TemplateError, TextSpan
-from data.chat.messages import ASSISTANT, Message
+from data.chat.messages import Message
 from data.chat.tool_calls import CALL_KEYS
-from data.plain_text import has_visible_text
+from data.plain_text import has_visible_text, visible_text
 
 MAX_KNOWN_FORMS = 4096
 MARK = "qsx{}xsq"
@@ -75,9 +78,10 @@ def is_silent(
     if message is None or _has_call(message):
         return False
     try:
-        return span in empty()
+        others = [other.text for other in empty() if other.message == span.message]
     except TemplateError:
         return False
+    return visible_text(span.text) in map(visible_text, others)
 
 
 def _has_call(message: Message) -> bool:

@@ -108,8 +108,9 @@ class _TextEncoder:
         """
         self.names = names
         self._encoder = AddedTokenEncoder(tokenizer, names)
-        added = dict(self._encoder.added_tokens)
-        unknown = added.pop(self._encoder.unknown_id, None)  # other text becomes it, too
+        added, unknown_id = dict(self._encoder.added_tokens), self._encoder.unknown_id
+        # Other text becomes the unknown token, too.
+        unknown = None if unknown_id is None else added.pop(unknown_id, None)
         self._special_names = frozenset(names.values() or special_tokens) - {unknown}
         renamed = [re.escape(name) for name in names.values() if name != unknown]
         self._names = re.compile("|".join(renamed)) if renamed else None
@@ -138,10 +139,10 @@ class _TextEncoder:
         return SpanTokens(found.ids, bounds)
 
     def _is_as_written(self, text: str, found: Encoded) -> bool:
-        """Return whether special tokens are where the text has their names, and with other names
-        wherever it has one.
+        """Return whether special tokens are where a text has their names.
 
         A message may spell one in a way that no pattern shows: by what the tokenizer normalizes.
+        Where they have other names, all of these have to be tokens.
         """
         indices = np.flatnonzero(self._is_special[found.ids])
         written = [text[found.starts[i] : found.ends[i]] for i in indices]

@@ -242,23 +242,23 @@ class ChatTemplate:
     def _encoded(self, found: Sequence[TextSpan], taught: Sequence[bool]) -> EncodedConversation:
         encoded = self._encoder.encode(found)
         ids, info = encoded.ids, self.tokenizer.info
+        if found and found[-1].ends_document:
+            ids = np.append(ids, np.uint32(info.eos_id))
         answers: list[tuple[int, int]] = []
         ends = set()
-        for span, (first, last), is_taught in zip(found, encoded.bounds, taught, strict=True):
-            if span.ends_document:
-                ids = np.append(ids, np.uint32(info.eos_id))
-                last = ids.size
+        for span, (first, end), is_taught in zip(found, encoded.bounds, taught, strict=True):
+            last = ids.size if span.ends_document else end
             if not is_taught or first == last:
                 continue
             token = answer_ends.last_token(span.text, self._ends)
             if token is None or span.ends_document:
                 token = info.eos_token
-            end = self._end_ids[token]
-            if end not in ids[first:last]:
+            end_id = self._end_ids[token]
+            if end_id not in ids[first:last]:
                 raise TemplateError(
                     f"the tokenizer makes no token of {token!r} at the end of an answer",
                     "no_end_token",
                 )
             answers.append((first, last))
-            ends.add(end)
+            ends.add(end_id)
         return EncodedConversation(ids, answers, frozenset(ends))

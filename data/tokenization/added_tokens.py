@@ -45,18 +45,20 @@ class AddedTokenEncoder:
         settings = _recognizing(tokenizer, spelled or {})
         self.unknown_id = _unknown_id(settings["model"])
         """The token that stands for what the vocabulary lacks; None: there is none."""
+        self.added_tokens: dict[int, str]
+        """Their names, by id."""
+        self.boundaries: frozenset[int]
+        """Those around which texts are encoded one by one."""
         self._sections = _SectionEncoder.of(tokenizer, settings["added_tokens"], spelled or {})
         if self._sections is not None:
-            names = self._sections.names
-            self.added_tokens, self.boundaries = names, frozenset(names)
+            self.added_tokens = self._sections.names
+            self.boundaries = frozenset(self.added_tokens)
             return
         self._model = tokenizers.Tokenizer.from_str(json.dumps(settings, ensure_ascii=False))
         added = self._model.get_added_tokens_decoder()
-        self.added_tokens: dict[int, str] = {i: token.content for i, token in added.items()}
-        """Names by id."""
+        self.added_tokens = {i: token.content for i, token in added.items()}
         plain = settings.get("normalizer") is None
         self.boundaries = frozenset(i for i, t in added.items() if plain or not t.normalized)
-        """Added tokens around which texts are encoded one by one."""
 
     def encode(self, text: str) -> Encoded:
         """Return the tokens of a text, without those that a tokenizer adds by itself.

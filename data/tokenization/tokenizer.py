@@ -72,9 +72,7 @@ class Tokenizer:
 
     @property
     def num_bytes(self) -> NDArray[np.int64] | None:
-        """Bytes of each token, where nothing but the bytes of a text decides on its tokens, and
-        where it ends; None: other things do, or may.
-        """
+        """Bytes of each token, where tokens spell the bytes of any text; None: they may not."""
         if self._model is None:
             return np.ones(self.info.vocab_size, dtype=np.int64)
         return None if self._cached is None else self._cached.num_bytes

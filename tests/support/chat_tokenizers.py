@@ -63,9 +63,7 @@ def template_of(kind: str, names: Sequence[str] = NAMES) -> str:
 
 
 @cache
-def tokenizer_json(
-    before: str, flags: tuple[str, ...] = (), names: tuple[str, ...] = NAMES
-) -> str:
+def tokenizer_json(before: str, flags: tuple[str, ...] = (), names: tuple[str, ...] = NAMES) -> str:
     """A `tokenizer.json` whose special tokens have given flags and names."""
     model = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
     byte_level = isinstance(BEFORE[before], pre_tokenizers.ByteLevel)
@@ -83,8 +81,10 @@ def tokenizer_json(
         special_tokens=[] if byte_level else ["<unk>"],
         show_progress=False,
     )
-    # Without long words, so that a text without splits is one of many tokens.
-    texts = SAMPLE if BEFORE[before] is not None else " ".join(SAMPLE).replace(" ", " | ").split("|")
+    # A tokenizer that splits nothing learns from words, or all of the sample would be one token.
+    texts = SAMPLE
+    if BEFORE[before] is None:
+        texts = [f" {word} " for text in SAMPLE for word in text.split()]
     model.train_from_iterator(texts, trainer)
     named = {"rstrip": False, "lstrip": False, "single_word": False, "normalized": False}
     named |= dict.fromkeys(flags, True)

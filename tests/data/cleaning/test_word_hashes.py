@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.cleaning.decontamination import read_evaluation_ngrams
-from data.cleaning.word_hashes import has_visible_text, split_words
+from data.cleaning.word_hashes import split_words
 from data.errors import DataError
 from data.store.reader import Store
 from tests.support.store_helpers import build
@@ -103,8 +103,3 @@ def test_case_changes_no_word(text: str) -> None:
 def test_marks_do_not_divide_a_word() -> None:
     assert split_words("लड़का किताब") == ["लड़का", "किताब"]
     assert split_words("e\u0301a ａb ﬁn co\u00adop") == ["éa", "ab", "fin", "coop"]
-
-
-def test_invisible_text_is_empty() -> None:
-    assert not any(map(has_visible_text, ("", " \n", "\u200b\u200d", "\ufeff \u2060\u00ad")))
-    assert has_visible_text("\u200bx") and has_visible_text("क्\u200d")
