@@ -39,6 +39,7 @@ def conversation(pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
 
 CONVERSATIONS = st.lists(PAIRS, min_size=1, max_size=3).map(conversation)
 each_tokenizer = pytest.mark.parametrize(("before", "flags"), TOKENIZERS)
+ENDS = ("▁", "Ġ")
 each_template = st.sampled_from(list(TEMPLATES))
 
 
@@ -130,7 +131,7 @@ def test_a_token_that_reaches_into_an_answer_is_left_to_the_prompt() -> None:
         answers = [document.tokens[a:b].tolist() for a, b in document.answers]
         texts = ["".join(map(theirs.id_to_token, answer)) for answer in answers]
         assert texts == ["ab</s>", "ba</s>"], before
-        assert theirs.id_to_token(document.tokens[document.answers[0][0] - 1]) in {"▁", "Ġ"}
+        assert theirs.id_to_token(document.tokens[document.answers[0][0] - 1]).endswith(ENDS)
 
 
 @pytest.mark.needs("hub")
