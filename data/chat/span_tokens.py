@@ -171,7 +171,10 @@ class _TextEncoder:
             prompt = self._moved(text[:start], 0)
         if np.array_equal(prompt.ids, found.ids[first:before]):
             return found
-        parts = (_part(found, slice(first)), prompt, self._continuation(text[start:], start))
+        later = np.flatnonzero(self._is_boundary[found.ids[before:]])
+        rest = _part(found, slice(before + int(later[0]), None) if later.size else slice(0))
+        answer = text[start : rest.starts[0] if later.size else None]
+        parts = (_part(found, slice(first)), prompt, self._continuation(answer, start), rest)
         return Encoded(
             np.concatenate([part.ids for part in parts]),
             np.concatenate([part.starts for part in parts]),
