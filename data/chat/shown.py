@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from data.chat.answer_ends import TemplateError, TextSpan
+from data.chat.jinja import BREAK
 from data.chat.messages import Message
 from data.chat.tool_calls import CALL_KEYS
 from data.plain_text import has_visible_text, visible_text
@@ -49,10 +50,10 @@ class ShownMessages:
             return
         hidden = _hidden(messages, [i for i, _ in said], render)
         if hidden is not None:
+            role = messages[hidden]["role"].replace(BREAK, "")[:40]
             raise TemplateError(
-                f"the template does not show message {hidden + 1} (role"
-                f" {messages[hidden]['role'][:40]!r}): give it a role that the template shows, or"
-                " another --template",
+                f"the template does not show message {hidden + 1} (role {role!r}): give it a role"
+                " that the template shows, or another --template",
                 "hidden_message",
             )
         if len(self._known) < MAX_KNOWN_FORMS:

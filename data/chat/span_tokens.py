@@ -59,8 +59,12 @@ class SpanEncoder:
     @cached_property
     def _renamed(self) -> "_TextEncoder":
         """An encoder that knows special tokens by names that no message can spell."""
-        name = f"q{secrets.randbits(64)}"
-        names = {t: f"{name}x{i}z" for i, t in enumerate(sorted(self._special_tokens))}
+        letters = str.maketrans("0123456789", "abcdefghij")  # no normalizer changes these
+        name = f"q{secrets.randbits(64)}x".translate(letters)
+        names = {
+            token: f"{name}{number}z".translate(letters)
+            for number, token in enumerate(sorted(self._special_tokens))
+        }
         return _TextEncoder(self._tokenizer, self._special_tokens, names)
 
     def encode(self, spans: Sequence[TextSpan]) -> SpanTokens:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Any
 
 from data.chat.jinja import BREAK
@@ -16,7 +17,7 @@ USUAL_ROLES = frozenset(
 def broken_messages(
     messages: Sequence[Message],
     special: re.Pattern[str],
-    tokens: Collection[str],
+    tokens: frozenset[str],
     strings: Collection[str],
 ) -> list[Message]:
     """Return messages that make no special token, by themselves or as a part of one.
@@ -32,15 +33,20 @@ def broken_messages(
     for message in broken:
         role = message["role"]
         is_known = role in USUAL_ROLES or role in strings
-        if not is_known and any(_touches(role, token) for token in tokens):
+        if not is_known and _touches(role, tokens):
             message["role"] = BREAK.join(["", *role, ""])
     return broken
 
 
-def _touches(role: str, token: str) -> bool:
+@lru_cache(maxsize=256)
+def _touches(role: str, tokens: frozenset[str]) -> bool:
     """Return whether text around a role may make a token of it, or of one of its ends."""
-    return role in token or any(
-        role.endswith(token[:n]) or role.startswith(token[-n:]) for n in range(1, len(token))
+    return any(
+        role in token
+        or any(
+            role.endswith(token[:n]) or role.startswith(token[-n:]) for n in range(1, len(token))
+        )
+        for token in tokens
     )
 
 

@@ -72,6 +72,7 @@ class ChatTemplate:
         special_ids = {**info.special_tokens, info.eos_token: info.eos_id}
         added = {token: i for token, i in tokenizer.added_tokens.items() if token.strip()}
         self._end_ids = added | special_ids
+        self._tokens = frozenset({*self._end_ids, *self.names.values()})
         self._special = re.compile(f"({answer_ends.token_pattern(list(special_ids))})")
         self._ends = answer_ends.token_pattern(list(self._end_ids))
         self._encoder = SpanEncoder(tokenizer, self._special)
@@ -202,8 +203,7 @@ class ChatTemplate:
         )
 
     def _broken(self, messages: Sequence[Message]) -> list[Message]:
-        tokens = {*self._end_ids, *self.names.values()}
-        return broken_messages(messages, self._special, tokens, self._renderer.strings)
+        return broken_messages(messages, self._special, self._tokens, self._renderer.strings)
 
     def _spans(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> list[TextSpan]:
         return spans.text_spans(self._renderer, messages, variables, self._ends)
