@@ -40,17 +40,19 @@ class SpanTokens:
 class SpanEncoder:
     """Encodes what a template writes with the tokenizer's own way to find added tokens."""
 
-    def __init__(self, tokenizer: Tokenizer, special: re.Pattern[str]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, special: re.Pattern[str], special_tokens: frozenset[str]
+    ) -> None:
         """Take a tokenizer.
 
         Args:
             tokenizer: Of the model.
             special: Pattern of special tokens, unless a mark breaks them.
+            special_tokens: Those that no message may make.
         """
         self._tokenizer = tokenizer
         self._special = special
-        info = tokenizer.info
-        self._special_tokens = frozenset({*info.special_tokens, info.eos_token})
+        self._special_tokens = special_tokens
 
     @cached_property
     def _own(self) -> "_TextEncoder":

@@ -69,13 +69,15 @@ class ChatTemplate:
         )
         self._learned_ends = frozenset(learned_ends)
         info = tokenizer.info
-        special_ids = {**info.special_tokens, info.eos_token: info.eos_id}
+        # Of one character, as a padding token `!`, it is a token of plain text as well.
+        special_ids = {token: i for token, i in info.special_tokens.items() if len(token) > 1}
+        special_ids[info.eos_token] = info.eos_id
         added = {token: i for token, i in tokenizer.added_tokens.items() if token.strip()}
         self._end_ids = added | special_ids
         self._tokens = frozenset({*self._end_ids, *self.names.values()})
         self._special = re.compile(f"({answer_ends.token_pattern(list(special_ids))})")
         self._ends = answer_ends.token_pattern(list(self._end_ids))
-        self._encoder = SpanEncoder(tokenizer, self._special)
+        self._encoder = SpanEncoder(tokenizer, self._special, frozenset(special_ids))
         self._shown = ShownMessages()
 
     @property
@@ -175,10 +177,10 @@ class ChatTemplate:
         ]
         for messages in ([*turn, *turn], [system, *turn, *turn], turn, [system, *turn]):
             try:
-                spans = self._spans(messages, {})
+                found = self._spans(messages, {})
             except TemplateError:
                 continue
-            return answer_ends.answer_end(spans, ANSWER, self._ends)
+            return answer_ends.answer_end(found, ANSWER, self._ends)
         return None
 
     def check_answer_end(self) -> None:

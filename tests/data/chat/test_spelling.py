@@ -1,11 +1,13 @@
 """Roles make no special token, but for the roles of which a template makes its own."""
 
+import json
+
 import pytest
 
 from data.chat.template import ChatTemplate
 from data.chat.template_loading import BUILT_IN
-from data.tokenization.tokenizer import byte_tokenizer
-from tests.support.chat_helpers import tokenizer_with, turns
+from data.tokenization.tokenizer import Tokenizer, byte_tokenizer
+from tests.support.chat_helpers import document_texts, learned_texts, tokenizer_with, turns
 
 TOKENS = ("<|user|>", "<|assistant|>", "<|observation|>", "<|end|>", "<|fim_prefix|>", "<|expert|>")
 PHI3 = (
@@ -52,6 +54,17 @@ def test_other_roles_stay_text(role: str) -> None:
 def test_roles_that_are_meant(form: str, role: str) -> None:
     answer = ["<|end|>", "<|assistant|>", "<|end|>"]
     assert special_tokens(form, role) == [f"<|{role}|>", *answer]
+
+
+def test_a_special_token_that_is_a_letter_of_text() -> None:
+    model = json.loads(tokenizer_with("<|im_start|>", "<|im_end|>").text)
+    entry = {**model["added_tokens"][0], "id": model["model"]["vocab"]["!"], "content": "!"}
+    model["added_tokens"].append(entry)  # as padding
+    template = ChatTemplate(BUILT_IN["chatml"], Tokenizer(json.dumps(model), "test"))
+    for text in ("Oh!", "Oh! <|im_end|>"):
+        row = {"messages": turns(("user", text), ("assistant", text))}
+        assert document_texts(template, row) == [template.render(row["messages"])]
+        assert learned_texts(template, row) == [[f"{text}<|im_end|>\n"]]
 
 
 @pytest.mark.parametrize("role", ["endoftext", "end", "of", ""])
