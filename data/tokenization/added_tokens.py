@@ -88,9 +88,7 @@ class _SectionEncoder:
         self._ids = {name: i for i, name in names.items()}
         longest_first = sorted(self._ids, key=len, reverse=True)
         self._added = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
-        self._num_bytes = num_bytes.copy()
-        for name, i in self._ids.items():
-            self._num_bytes[i] = len(name.encode())
+        self._num_bytes = num_bytes
 
     @classmethod
     def of(
@@ -110,9 +108,11 @@ class _SectionEncoder:
         encoded: list[Any] = list(sections)
         encoded[::2] = self._tokenizer.encode_batch(sections[::2])
         encoded[1::2] = [np.array([self._ids[name]], dtype=np.uint32) for name in sections[1::2]]
-        ids = np.concatenate(encoded)
-        ends = np.cumsum(self._num_bytes[ids])
-        starts = ends - self._num_bytes[ids]
+        lengths = [self._num_bytes[section] for section in encoded]
+        lengths[1::2] = [np.array([len(name.encode())]) for name in sections[1::2]]
+        ids, num_bytes = np.concatenate(encoded), np.concatenate(lengths)
+        ends = np.cumsum(num_bytes)
+        starts = ends - num_bytes
         if text.isascii():
             return Encoded(ids, starts, ends)
         is_first = (np.frombuffer(text.encode(), dtype=np.uint8) & 0xC0) != 0x80

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers
 
@@ -52,6 +52,7 @@ def test_by_another_name_a_special_token_is_plain_text(name: str) -> None:
 
 @pytest.mark.parametrize("tokenizer", [byte_tokenizer(), tokenizer_with("<|a|>", "<|a|>b", "é")])
 @given(parts=st.lists(st.text(max_size=5) | st.sampled_from(["<|a|>", "<|endoftext|>", "é", "b"])))
+@example(parts=["é", "\u9999"])  # a letter of the byte alphabet, and a text with this byte
 @settings(max_examples=60)
 def test_the_faster_way_gives_the_library_s_tokens(tokenizer: Tokenizer, parts: list[str]) -> None:
     settings = json.loads(tokenizer.hub_text) | {"post_processor": None}
