@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from data.chat.examples import Example
-from data.chat.messages import ASSISTANT, ExampleError, Message, learned_answers
+from data.chat.messages import ASSISTANT, SYSTEM, ExampleError, Message, learned_answers
 from data.chat.template import ChatTemplate, EncodedConversation
-
-SYSTEM = "system"
 
 
 def encode_example(template: ChatTemplate, example: Example) -> list[EncodedConversation]:
@@ -21,8 +19,10 @@ def encode_example(template: ChatTemplate, example: Example) -> list[EncodedConv
     shared = 0
     if example.kind == "pairs":
         shared = _shared_turns(conversations)
-    _refuse_silence(conversations[0], shared)  # a rejected answer may be empty
-    return [_encode(template, messages, example, shared) for messages in conversations]
+    return [
+        _encode(template, messages, example, shared, is_rejected=index > 0)
+        for index, messages in enumerate(conversations)
+    ]
 
 
 def with_system(messages: list[Message], example: Example, template: ChatTemplate) -> list[Message]:
@@ -55,21 +55,13 @@ def _shared_turns(conversations: Sequence[Sequence[Message]]) -> int:
     return shared
 
 
-def _refuse_silence(messages: Sequence[Message], shared: int) -> None:
-    """Refuse answers from `shared` on that are to be learned and say nothing.
-
-    Raises:
-        ExampleError: One is empty: a model would learn to end at once.
-    """
-    for index in sorted(learned_answers(messages)):
-        message = messages[index]
-        said = (message.get(key) for key in ("tool_calls", "function_call", "reasoning_content"))
-        if index >= shared and not message.get("content", "").strip() and not any(said):
-            raise ExampleError("empty_answer", f"message {index + 1} is an answer without text")
-
-
 def _encode(
-    template: ChatTemplate, messages: list[Message], example: Example, shared: int
+    template: ChatTemplate,
+    messages: list[Message],
+    example: Example,
+    shared: int,
+    *,
+    is_rejected: bool,
 ) -> EncodedConversation:
     learned = {index for index in learned_answers(messages) if index >= shared}
     said = {index for index, message in enumerate(messages) if message["role"] == ASSISTANT}
@@ -77,7 +69,10 @@ def _encode(
         of_these = " that is to be learned" if said else ""
         raise ExampleError("no_answer", f"no message of the {ASSISTANT}{of_these}")
     document = template.encode(
-        messages, variables=example.variables, learned=None if learned == said else learned
+        messages,
+        variables=example.variables,
+        learned=None if learned == said else learned,
+        may_be_silent=is_rejected,
     )
     if not document.answers:
         raise ExampleError("no_answer", f"no message of the {ASSISTANT}")

@@ -21,6 +21,7 @@ from data.errors import DataError
 OPEN, CLOSE, BREAK = "\ud800", "\ud801", "\ud802"
 """Marks in a template's text: around an answer that the template marks, and inside a special token
 that a message spells out. They are lone surrogates: no message can contain them."""
+GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 RENDER_LIMIT_S = 5.0
 """Most processor time of one rendering, seconds. Templates take milliseconds."""
 RENDER_LIMIT_BYTES = 1 << 29
@@ -90,6 +91,12 @@ def template_variables(compiled: Any, template: str) -> frozenset[str]:
     environment = compiled.environment
     names = meta.find_undeclared_variables(environment.parse(template))
     return frozenset(names - environment.globals.keys())
+
+
+def template_strings(compiled: Any, template: str) -> frozenset[str]:
+    """Return the string constants of a template's expressions."""
+    constants = compiled.environment.parse(template).find_all(jinja2.nodes.Const)
+    return frozenset(node.value for node in constants if isinstance(node.value, str))
 
 
 def one_line(error: BaseException) -> str:

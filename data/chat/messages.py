@@ -1,10 +1,10 @@
 """Messages of a conversation: one form for those of all files, and what is learned of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-ASSISTANT = "assistant"
+SYSTEM, ASSISTANT = "system", "assistant"
 ROLE_NAMES = {"human": "user", "gpt": ASSISTANT, "bing": ASSISTANT, "chatgpt": ASSISTANT}
 SHAREGPT_ROLES = ROLE_NAMES | {"function_call": ASSISTANT, "observation": "tool"}
 """Of messages that say `from`, not `role`."""
@@ -13,6 +13,14 @@ REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 templates, as transformers does."""
 LEARNED_KEYS = ("weight", "train", "loss")
 """Of an answer, 0 or false: not learned (OpenAI's, axolotl's and ms-swift's names for it)."""
+TEXT_TYPES = frozenset({"text", "input_text", "output_text"})
+"""Of the parts of a content."""
+MEDIA_KEYS = frozenset(
+    name
+    for one in ("image", "video", "audio")
+    for name in (one, f"{one}s", f"{one}_url", f"input_{one}")
+)
+"""Of rows, messages and parts of a content: what they hold is no text."""
 
 Message = dict[str, Any]
 """`role`, `content` (a string; may be missing beside tool calls) and what else templates read."""
@@ -52,6 +60,17 @@ def learned_answers(messages: Sequence[Message]) -> set[int]:
     }
 
 
+def refuse_media(values: Mapping[str, Any], named: str) -> None:
+    """Refuse what holds more than text.
+
+    Raises:
+        ExampleError: It has images, videos or sound.
+    """
+    media = next((key for key, value in values.items() if key in MEDIA_KEYS and value), None)
+    if media is not None:
+        raise ExampleError("not_text", f"{named} has {media}: only text is learned")
+
+
 def _is_learned(message: Message) -> bool:
     marks = {key: message[key] for key in LEARNED_KEYS if key in message}
     for key, value in marks.items():
@@ -65,6 +84,7 @@ def _read_message(item: Any) -> Message:
         raise ExampleError("bad_message", "a message is not an object")
     names = {"from": "role", "value": "content"}
     roles = ROLE_NAMES if "role" in item else SHAREGPT_ROLES
+    refuse_media(item, "a message")
     # In the file's order, without nulls, as transformers gives messages to templates.
     message: Message = {}
     for key, value in item.items():
@@ -92,12 +112,14 @@ def _text(content: Any) -> str:
         raise ExampleError("bad_message", "role and content are not both text")
     texts = []
     for part in content:
-        if not isinstance(part, dict) or not isinstance(part.get("text"), str):
-            kind = part.get("type") if isinstance(part, dict) else None
-            if isinstance(kind, str) and kind != "text":
-                raise ExampleError("not_text", f"content of type {kind!r}: only text is learned")
+        given = part if isinstance(part, dict) else {}
+        kind = given.get("type")
+        if isinstance(kind, str) and kind not in TEXT_TYPES:
+            raise ExampleError("not_text", f"content of type {kind[:40]!r}: only text is learned")
+        refuse_media(given, "a part of a content")
+        if not isinstance(given.get("text"), str):
             raise ExampleError("bad_message", "role and content are not both text")
-        texts.append(part["text"])
+        texts.append(given["text"])
     return "".join(texts)
 
 

@@ -5,7 +5,14 @@ from functools import cached_property
 from typing import Any
 
 from data.chat.answer_ends import TemplateError
-from data.chat.jinja import compile_template, limits, one_line, template_variables
+from data.chat.jinja import (
+    GENERATION,
+    compile_template,
+    limits,
+    one_line,
+    template_strings,
+    template_variables,
+)
 from data.chat.messages import Message
 from data.errors import DataError
 
@@ -33,6 +40,16 @@ class TemplateRenderer:
         """Variables that the template reads, other than messages and the names given to it."""
         read = template_variables(self._compiled, self._template)
         return read - OWN_VARIABLES - self._names.keys()
+
+    @cached_property
+    def strings(self) -> frozenset[str]:
+        """Strings that the template holds, roles among them."""
+        return template_strings(self._compiled, self._template)
+
+    @property
+    def marks_answers(self) -> bool:
+        """Whether the template has `{% generation %}` marks."""
+        return GENERATION.search(self._template) is not None
 
     def render(
         self,

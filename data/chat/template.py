@@ -6,24 +6,25 @@ message never becomes a special token: only the template's own do.
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from data.chat import answer_ends, tool_calls
+from data.chat import answer_ends, spans, tool_calls
 from data.chat.answer_ends import UNKNOWN_MESSAGE, AnswerEnd, TemplateError, TextSpan
-from data.chat.jinja import BREAK, CLOSE, OPEN
+from data.chat.jinja import CLOSE, OPEN
 from data.chat.messages import ASSISTANT, Message
 from data.chat.rendering import TemplateRenderer
+from data.chat.shown import ShownMessages, is_silent
+from data.chat.span_tokens import SpanEncoder
+from data.chat.spelling import broken_messages, broken_tokens
 from data.errors import DataError
 from data.json_text import find_lone_surrogate
 from data.tokenization.bpe_cache import Ids
 from data.tokenization.tokenizer import Tokenizer
 
-GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
-COMMON_ROLES = frozenset({"system", "user", ASSISTANT, "tool"})
 QUESTION, ANSWER = "qxq", "zwz"
 """Contents of the conversation that shows how a template ends answers."""
 
@@ -68,11 +69,16 @@ class ChatTemplate:
         )
         self._learned_ends = frozenset(learned_ends)
         info = tokenizer.info
-        self._special_ids = {**info.special_tokens, info.eos_token: info.eos_id}
+        # Of one character, as a padding token `!`, it is a token of plain text as well.
+        special_ids = {token: i for token, i in info.special_tokens.items() if len(token) > 1}
+        special_ids[info.eos_token] = info.eos_id
         added = {token: i for token, i in tokenizer.added_tokens.items() if token.strip()}
-        self._end_ids = added | self._special_ids
-        self._special = re.compile(f"({answer_ends.token_pattern(list(self._special_ids))})")
+        self._end_ids = added | special_ids
+        self._tokens = frozenset({*self._end_ids, *self.names.values()})
+        self._special = re.compile(f"({answer_ends.token_pattern(list(special_ids))})")
         self._ends = answer_ends.token_pattern(list(self._end_ids))
+        self._encoder = SpanEncoder(tokenizer, self._special, frozenset(special_ids))
+        self._shown = ShownMessages()
 
     @property
     def variables(self) -> frozenset[str]:
@@ -108,43 +114,51 @@ class ChatTemplate:
         *,
         variables: Mapping[str, Any] | None = None,
         learned: Collection[int] | None = None,
+        may_be_silent: bool = False,
     ) -> EncodedConversation:
         """Return a conversation's tokens up to the end of its last answer.
-
-        Each span is tokenized by itself: the tokens of an answer are those that the model will
-        have to write after the tokens that precede it.
 
         Args:
             messages: The conversation.
             variables: Further variables of the template, such as `tools`.
             learned: Indices of the answers that are to be learned. Default: all.
+            may_be_silent: Whether learned answers may be empty.
 
         Raises:
-            TemplateError: The template refuses the conversation, does not show its tool calls,
-                rewrites earlier turns, or ends an answer with no token.
+            TemplateError: The template refuses the conversation, does not show a message or its
+                tool calls, rewrites earlier turns, ends an answer with no token, or shows one to
+                be learned that says nothing.
             DataError: The template does not come to its end.
         """
         if find_lone_surrogate([list(messages), dict(variables or {})]):
             raise TemplateError("a message holds a lone surrogate", "bad_utf8")
-        values = _break_special_tokens(dict(variables or {}), self._special)
+        values = broken_tokens(dict(variables or {}), self._special)
         form = tool_calls.fitted(
-            self._escaped(messages), lambda form: self._renderer.render(form, values)
+            self._broken(messages), lambda form: self._renderer.render(form, values)
         )
-        end = self.answer_end
-        spans = answer_ends.with_ends(
-            self._spans(form, values),
-            self._ends,
-            is_outside=end is not None and end.is_outside,
+        found = self._ended_spans(form, values)
+        said = [i for i, message in enumerate(form) if message["role"] == ASSISTANT]
+        self._shown.check(
+            form[: said[-1] + 1] if said else [],
+            "".join(span.text for span in found),
+            lambda form: self._renderer.render(form, values),
         )
-        return self._joined(spans, learned)
+        taught = [self._is_taught(span, learned) for span in found]
+        for span, is_taught in zip(found, taught, strict=True):
+            if is_taught and not may_be_silent:
+                self._refuse_silence(span, form, values)
+        return self._encoded(found, taught)
 
     def encode_prompt(self, messages: Sequence[Message]) -> Ids:
         """Return the tokens after which the model's next answer begins.
 
         Raises:
-            TemplateError: The template refuses the conversation.
+            TemplateError: The template refuses the conversation, or does not show a message.
         """
-        return self._ids(self.render(self._escaped(messages), add_generation_prompt=True))
+        form = self._broken(messages)
+        text = self.render(form, add_generation_prompt=True)
+        self._shown.check(form, text, lambda form: self.render(form, add_generation_prompt=True))
+        return self._encoder.encode([TextSpan(text)]).ids
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
@@ -163,10 +177,10 @@ class ChatTemplate:
         ]
         for messages in ([*turn, *turn], [system, *turn, *turn], turn, [system, *turn]):
             try:
-                spans = self._spans(messages, {})
+                found = self._spans(messages, {})
             except TemplateError:
                 continue
-            return answer_ends.answer_end(spans, ANSWER, self._ends)
+            return answer_ends.answer_end(found, ANSWER, self._ends)
         return None
 
     def check_answer_end(self) -> None:
@@ -190,110 +204,63 @@ class ChatTemplate:
             " content, or use --template plain"
         )
 
-    def _escaped(self, messages: Sequence[Message]) -> list[Message]:
-        """Return messages that make no special token, by themselves or as a part of one."""
-        escaped: list[Message] = _break_special_tokens(list(messages), self._special)
-        named = (self.tokenizer.info.eos_token, *self.names.values())
-        for message in escaped:
-            role = message["role"]
-            # A template writes '<|' + role + '|>': a role must not make the document's end of it.
-            if role not in COMMON_ROLES and role and any(role in token for token in named):
-                message["role"] = f"{role[0]}{BREAK}{role[1:]}"
-        return escaped
+    def _broken(self, messages: Sequence[Message]) -> list[Message]:
+        return broken_messages(messages, self._special, self._tokens, self._renderer.strings)
 
     def _spans(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> list[TextSpan]:
-        if GENERATION.search(self.template):
-            return self._spans_by_mark(messages, variables)
-        return self._spans_by_prefix(messages, variables)
+        return spans.text_spans(self._renderer, messages, variables, self._ends)
 
-    def _spans_by_prefix(
+    def _ended_spans(
         self, messages: Sequence[Message], variables: Mapping[str, Any]
     ) -> list[TextSpan]:
-        """Identify an answer as what its message adds to the text before it."""
-        spans: list[TextSpan] = []
-        done = ""
-        for index, message in enumerate(messages):
-            if message["role"] != ASSISTANT:
-                continue
-            before = self._renderer.render(messages[:index], variables, add_generation_prompt=True)
-            after = self._renderer.render(messages[: index + 1], variables)
-            closing = answer_ends.closing_of(done, before, self._ends) if spans else 0
-            if closing and closing < len(spans[-1].text):
-                # The template ends the conversation here, unless more turns follow (Phi-3).
-                done = done[:-closing]
-                spans[-1] = replace(spans[-1], text=spans[-1].text[:-closing])
-            if not (before.startswith(done) and after.startswith(before)):
-                raise TemplateError("the template rewrites earlier turns: cut it into one a turn")
-            spans.append(TextSpan(before[len(done) :]))
-            spans.append(TextSpan(after[len(before) :], index))
-            done = after
-        return spans
+        end = self.answer_end
+        is_outside = end is not None and end.is_outside
+        return answer_ends.with_ends(
+            self._spans(messages, variables), self._ends, is_outside=is_outside
+        )
 
-    def _spans_by_mark(
-        self, messages: Sequence[Message], variables: Mapping[str, Any]
-    ) -> list[TextSpan]:
-        """Identify answers by the template's own `{% generation %}` marks."""
-        texts = re.split(f"[{OPEN}{CLOSE}]", self._renderer.render(messages, variables))
-        said = [i for i, message in enumerate(messages) if message["role"] == ASSISTANT]
-        known = len(said) == len(texts) // 2
-        indices = said if known else [UNKNOWN_MESSAGE] * len(texts)
-        return [TextSpan(text, indices[i // 2] if i % 2 else None) for i, text in enumerate(texts)]
+    def _is_taught(self, span: TextSpan, learned: Collection[int] | None) -> bool:
+        if span.message == UNKNOWN_MESSAGE and learned is not None:
+            raise TemplateError("the template's marks do not tell which message is which answer")
+        return span.message is not None and (learned is None or span.message in learned)
 
-    def _joined(
-        self, spans: Sequence[TextSpan], learned: Collection[int] | None
-    ) -> EncodedConversation:
-        tokens: list[Ids] = []
+    def _refuse_silence(
+        self, span: TextSpan, messages: Sequence[Message], variables: Mapping[str, Any]
+    ) -> None:
+        """Refuse an answer that shows nothing: a model would learn to end at once."""
+        index = span.message
+        assert index is not None
+        is_known = index != UNKNOWN_MESSAGE
+
+        def empty() -> list[TextSpan]:
+            silent = {"role": ASSISTANT, "content": ""}
+            return self._ended_spans([*messages[:index], silent, *messages[index + 1 :]], variables)
+
+        message = messages[index] if is_known else None
+        if is_silent(span, message, self._ends, empty):
+            named = f"message {index + 1}" if is_known else "an answer"
+            raise TemplateError(f"{named} shows no text of its own", "empty_answer")
+
+    def _encoded(self, found: Sequence[TextSpan], taught: Sequence[bool]) -> EncodedConversation:
+        encoded = self._encoder.encode(found)
+        ids, info = encoded.ids, self.tokenizer.info
+        if found and found[-1].ends_document:
+            ids = np.append(ids, np.uint32(info.eos_id))
         answers: list[tuple[int, int]] = []
         ends = set()
-        length = 0
-        for span in spans:
-            ids = self._ids(span.text)
-            if span.ends_document:
-                ids = np.append(ids, np.uint32(self.tokenizer.info.eos_id))
-            if span.message == UNKNOWN_MESSAGE and learned is not None:
+        for span, (first, end), is_taught in zip(found, encoded.bounds, taught, strict=True):
+            last = ids.size if span.ends_document else end
+            if not is_taught or first == last:
+                continue
+            token = answer_ends.last_token(span.text, self._ends)
+            if token is None or span.ends_document:
+                token = info.eos_token
+            end_id = self._end_ids[token]
+            if end_id not in ids[first:last]:
                 raise TemplateError(
-                    "the template's marks do not tell which message is which answer"
+                    f"the tokenizer makes no token of {token!r} at the end of an answer",
+                    "no_end_token",
                 )
-            if (
-                span.message is not None
-                and ids.size
-                and (learned is None or span.message in learned)
-            ):
-                answers.append((length, length + ids.size))
-                token = answer_ends.last_token(span.text, self._ends)
-                if token is None or span.ends_document:
-                    token = self.tokenizer.info.eos_token
-                ends.add(self._end_ids[token])
-            tokens.append(ids)
-            length += ids.size
-        joined = np.concatenate(tokens) if tokens else np.zeros(0, np.uint32)
-        return EncodedConversation(joined, answers, frozenset(ends))
-
-    def _ids(self, text: str) -> Ids:
-        """Tokenize the template's special tokens as such, and all other text as plain text."""
-        sections = self._special.split(text)
-        plain = [section.replace(BREAK, "") for section in sections[::2]]
-        if find_lone_surrogate(plain):
-            raise TemplateError("the text holds a lone surrogate", "bad_utf8")
-        encoded = self.tokenizer.encode_batch(plain)
-        special = [self._special_ids[section] for section in sections[1::2]]
-        joined: list[Ids] = [encoded[0]]
-        for token, ids in zip(special, encoded[1:], strict=True):
-            joined += [np.array([token], dtype=np.uint32), ids]
-        return np.concatenate(joined)
-
-
-def _break_special_tokens(value: Any, special: re.Pattern[str]) -> Any:
-    """Insert a mark into special tokens that messages spell out, so that they stay plain text."""
-    if isinstance(value, str):
-        while special.search(value):
-            value = special.sub(lambda match: f"{match[0][0]}{BREAK}{match[0][1:]}", value)
-        return value
-    if isinstance(value, dict):
-        return {
-            _break_special_tokens(key, special): _break_special_tokens(item, special)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [_break_special_tokens(item, special) for item in value]
-    return value
+            answers.append((first, last))
+            ends.add(end_id)
+        return EncodedConversation(ids, answers, frozenset(ends))

@@ -1,12 +1,12 @@
 """Fields of a file's rows that nothing reads: neither this program nor the template."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from data.chat.answer_ends import TemplateError
-from data.chat.encoding import SYSTEM, with_system
+from data.chat.encoding import with_system
 from data.chat.examples import Example
-from data.chat.messages import ASSISTANT, LEARNED_KEYS, REASONING_KEYS, Message
+from data.chat.messages import ASSISTANT, LEARNED_KEYS, REASONING_KEYS, SYSTEM, Message
 from data.chat.template import ChatTemplate
 from data.chat.tool_calls import CALL_KEYS
 
@@ -52,7 +52,10 @@ class UnreadFields:
     def _is_shown(self, key: str, messages: Sequence[Message], example: Example) -> bool:
         """Return whether a conversation's text is another one without a field."""
         names = REASONING_KEYS if key in REASONING_KEYS else (key,)
-        less = [{k: v for k, v in message.items() if k not in names} for message in messages]
+        less = [
+            _without(message, names) if key in _unread_here(message) else message
+            for message in messages
+        ]
         try:
             text = self._template.render(messages, variables=example.variables)
             return text != self._template.render(less, variables=example.variables)
@@ -61,13 +64,22 @@ class UnreadFields:
 
 
 def _unread_here(message: Message) -> Iterator[str]:
+    has_call = any(message.get(key) for key in CALL_KEYS)
     for key, value in message.items():
-        if key in READ_KEYS or value in ("", [], {}):
+        # Some templates show either a content or calls.
+        is_read = key in READ_KEYS and not (key == "content" and has_call)
+        if is_read or value in ("", [], {}):
             continue
         if key in LEARNED_KEYS and _is_honored(key, message):
             continue
         # One thought under three names is one field.
         yield REASONING_KEYS[0] if key in REASONING_KEYS else key
+
+
+def _without(message: Message, names: Collection[str]) -> Message:
+    """Return a message without some fields; its content is emptied."""
+    kept = {key: value for key, value in message.items() if key not in names}
+    return {**message, "content": ""} if "content" in names else kept
 
 
 def _short(key: str) -> str:

@@ -18,13 +18,13 @@ from data.cleaning.word_hashes import (
     Hashes,
     count_words,
     divide_words,
-    has_visible_text,
     word_hashes,
 )
 from data.errors import DataError
 from data.recipe import CleanRecipe
 from data.sources.readers import Document
 from data.store.writer import HASH_BYTES
+from data.visible_text import has_visible_text
 
 PROFILE_CHARACTERS = 4096
 LANGUAGE_CHARACTERS = 2048

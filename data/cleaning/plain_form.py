@@ -9,7 +9,7 @@ import sys
 import unicodedata
 from bisect import bisect_right
 
-from data.cleaning.word_hashes import INVISIBLE
+from data.visible_text import INVISIBLE
 
 _SPACES = "\u00a0\u2007\u2008\u2009\u200a\u202f\u3000"
 _HYPHENS = "\u2010\u2011\u2012\u2013\u2212"

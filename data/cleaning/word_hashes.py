@@ -21,6 +21,8 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
+from data.visible_text import INVISIBLE
+
 Hashes = NDArray[np.uint64]
 
 LETTERS_PER_WORD = {  # Han, kana, Hangul, Yi, Tangut; scripts of South East Asia, Brahmi
@@ -37,7 +39,6 @@ _UNSPACED_LETTER = regex.compile(UNSPACED, regex.V1)
 _MAYBE_UNSPACED = re.compile("[\u0e00-\u1fff\u2e80-\U0010ffff]")
 """Spares text of other letters the slower search by properties."""
 _UNSPACED_WORD = regex.compile(f"{UNSPACED}\\p{{M}}*|[^{UNSPACED}]+", regex.V1)
-INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
 MAX_CACHED_WORDS = 1 << 17
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
@@ -86,11 +87,6 @@ def count_words(words: Sequence[str]) -> float:
         return len(words)
     parts = ((len(letters.findall(heads)), n) for letters, n in _PARTS_OF_WORDS)
     return len(words) - sum(count * (n - 1) / n for count, n in parts)
-
-
-def has_visible_text(text: str) -> bool:
-    """Return whether anything but white space and invisible characters is in a text."""
-    return bool(text) and not text.isspace() and bool(INVISIBLE.sub("", text).strip())
 
 
 def word_hashes(text: str) -> Hashes:

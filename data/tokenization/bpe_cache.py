@@ -8,7 +8,8 @@ tokenizers go through the library unchanged.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, chain
 from typing import Any
 
@@ -42,14 +43,15 @@ class CachedBpeEncoder:
     def __init__(self, model: tokenizers.Tokenizer) -> None:
         self._model = model
         vocabulary = model.get_vocab(with_added_tokens=True)
-        self._num_bytes = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
+        self.num_bytes = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
+        """Bytes of each token."""
         for token, index in vocabulary.items():
-            self._num_bytes[index] = len(token)  # one character a byte in the byte alphabet
+            self.num_bytes[index] = len(token)  # one character a byte in the byte alphabet
         self._cache: dict[str, bytes] = {}
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """Return the ids of each text, equal to the library's."""
-        segments = [_BOUNDARY.split(text) for text in texts]
+        segments = [_BOUNDARY.split(text) if text else [] for text in texts]
         cache = self._cache
         if len(cache) > MAX_CACHED_SEGMENTS:
             cache.clear()
@@ -74,7 +76,7 @@ class CachedBpeEncoder:
         texts = ["".join(group) for group in groups]
         for group, ids in zip(groups, library_ids(self._model, texts), strict=True):
             segment_ends = list(accumulate(len(segment.encode()) for segment in group))
-            token_ends = np.cumsum(self._num_bytes[ids])
+            token_ends = np.cumsum(self.num_bytes[ids])
             ends = np.searchsorted(token_ends, segment_ends, side="right")
             if not ids.size or not np.array_equal(token_ends[ends - 1], segment_ends):
                 return None
@@ -96,8 +98,16 @@ def library_ids(model: tokenizers.Tokenizer, texts: Sequence[str]) -> list[Ids]:
     Raises:
         DataError: The vocabulary cannot express a text.
     """
-    try:
+    with refuse_unencodable():
         encodings = model.encode_batch_fast(list(texts), add_special_tokens=False)
+    return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+
+
+@contextmanager
+def refuse_unencodable() -> Iterator[None]:
+    """Raise DataError where the library refuses a text."""
+    try:
+        yield
     except BaseException as error:
         if not is_of_the_library(error):
             raise
@@ -105,7 +115,6 @@ def library_ids(model: tokenizers.Tokenizer, texts: Sequence[str]) -> list[Ids]:
             f"the tokenizer cannot encode a text ({error}): take one that covers every text, as"
             " byte-level tokenizers do"
         ) from None
-    return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
 
 def splits_before_spaces(text: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data.errors import DataError
@@ -68,6 +69,13 @@ class Tokenizer:
         if self._model is None:
             return dict(self.info.special_tokens)
         return {token.content: i for i, token in self._model.get_added_tokens_decoder().items()}
+
+    @property
+    def num_bytes(self) -> NDArray[np.int64] | None:
+        """Bytes of each token, where tokens spell the bytes of any text; None: they may not."""
+        if self._model is None:
+            return np.ones(self.info.vocab_size, dtype=np.int64)
+        return None if self._cached is None else self._cached.num_bytes
 
     def encode(self, text: str) -> Ids:
         """Return the ids of a text, without any special token."""

@@ -142,3 +142,62 @@ def test_pairs_of_other_lengths(tmp_path: Path) -> None:
     store = build_rows(tmp_path, rows)
     assert store.manifest.dropped == {"different_prompts": 2, "no_answer": 1}
     assert store.manifest.documents == 2
+
+
+SYSTEM_TURN = turns(("system", "s"))
+QUESTION = turns(("user", "q"))
+
+
+@pytest.mark.parametrize("prompt", [None, "q", QUESTION, [*SYSTEM_TURN, *QUESTION]])
+@pytest.mark.parametrize("repeated", [[], QUESTION, [*SYSTEM_TURN, *QUESTION]])
+def test_a_prompt_is_never_doubled(prompt: Any, repeated: list[dict[str, Any]]) -> None:
+    if prompt is None and not repeated:
+        return
+    row: dict[str, Any] = {
+        key: [*repeated, *turns(("assistant", key))] for key in ("chosen", "rejected")
+    }
+    said = "s" if SYSTEM_TURN[0] in [*(prompt or []), *repeated] else None
+    start = f"<|system|>\n{said}\n" if said else ""
+    expected = [f"{start}<|user|>\nq\n<|assistant|>\n{key}{EOS}" for key in ("chosen", "rejected")]
+    assert document_texts(PLAIN, row | {"prompt": prompt}) == expected
+
+
+@pytest.mark.parametrize("key", ["messages", "conversations"])
+def test_a_second_conversation_in_a_row(key: str, tmp_path: Path) -> None:
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    asked = turns(("user", "q"))
+    rows = [
+        pair | {key: [*asked, *turns(("assistant", "a"))]},  # as UltraFeedback repeats it
+        pair | {"chosen": "c", key: [*asked, *turns(("assistant", "a"))]},
+        {"chosen": "d", "rejected": "b", key: asked},  # a pair without its question
+    ]
+    store = build_rows(tmp_path, rows)
+    assert store.manifest.dropped == {"two_conversations": 2}
+    assert store.manifest.counts == {}
+    (tmp_path / "s").mkdir()
+    both = ask("q", "a") | {"conversations": turns(("user", "r"), ("assistant", "a"))}
+    store = build_rows(tmp_path / "s", [both, ask("q", "b") | {"chosen": None, "rejected": None}])
+    assert store.manifest.dropped == {"two_conversations": 1}
+    assert store.manifest.documents == 1
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "text": "a", "image_url": {"url": "b"}},
+        {"type": "text", "text": "a", "image": "b"},
+        {"text": "a", "input_audio": {"data": "b"}},
+        {"type": "image", "text": "a"},
+        {"type": "file", "text": "a"},
+    ],
+)
+def test_parts_that_hold_more_than_text(part: dict[str, Any], tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": [part]}, TWO_ANSWERS[1]]},
+        {"messages": [TWO_ANSWERS[0] | {"images": ["a.png"]}, TWO_ANSWERS[1]]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "q", "image": None},
+                                                   {"type": "input_text", "text": "r"}]},
+                      TWO_ANSWERS[1]]},
+    ]  # fmt: skip
+    store = build_rows(tmp_path, rows)
+    assert store.manifest.dropped == {"not_text": 2} and store.manifest.documents == 1

@@ -15,7 +15,6 @@ from data.cleaning.decontamination import EvaluationNgrams, read_evaluation_ngra
 from data.cleaning.word_hashes import (
     count_words,
     has_unspaced_letters,
-    has_visible_text,
     split_words,
     word_hashes,
 )
@@ -111,11 +110,6 @@ def test_case_changes_no_word(text: str) -> None:
 def test_marks_do_not_divide_a_word() -> None:
     assert split_words("लड़का किताब") == ["लड़का", "किताब"]
     assert split_words("e\u0301a ａb ﬁn co\u00adop") == ["éa", "ab", "fin", "coop"]
-
-
-def test_invisible_text_is_empty() -> None:
-    assert not any(map(has_visible_text, ("", " \n", "\u200b\u200d", "\ufeff \u2060\u00ad")))
-    assert has_visible_text("\u200bx") and has_visible_text("क्\u200d")
 
 
 def sentences() -> dict[str, str]:

@@ -55,6 +55,18 @@ def trained(split: Any, special: str = "<|endoftext|>") -> tokenizers.Tokenizer:
     return model
 
 
+@pytest.mark.parametrize("texts", [["", "a the"], ["a the", ""], [""]])
+def test_an_empty_text_keeps_nothing_from_the_cache(
+    texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = CachedBpeEncoder(trained(SPLITS["gpt2"]))
+    first = [ids.tolist() for ids in encoder.encode_batch(texts)]
+    asked: list[str] = []
+    monkeypatch.setattr(bpe_cache, "library_ids", lambda _, texts: asked.extend(texts) or [])
+    assert [ids.tolist() for ids in encoder.encode_batch(texts)] == first
+    assert not asked
+
+
 MODELS = {name: trained(split) for name, split in SPLITS.items()}
 PARTS = st.one_of(
     st.sampled_from(
