@@ -4,7 +4,8 @@ import json
 import resource
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,27 +101,22 @@ def test_rows_that_are_kept_stay_as_they_are(file: Path) -> None:
     assert file.read_bytes() == b"".join(before.splitlines(keepends=True)[:3])
 
 
-@pytest.fixture
-def room_for(file: Path) -> Iterator[Callable[[int], None]]:
-    """Let no file of this process grow by more than some bytes beyond the present one."""
+@contextmanager
+def room_for(file: Path, num_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond this one's size and some bytes."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    def limit(num_bytes: int) -> None:
-        size = file.stat().st_size + num_bytes
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_row_that_storage_cuts_off_is_not_there(
-    file: Path, room_for: Callable[[int], None]
-) -> None:
+def test_a_row_that_storage_cuts_off_is_not_there(file: Path) -> None:
     content = file.read_bytes()
-    room_for(7)
-    with pytest.raises(OSError, match="File too large"):
+    with room_for(file, 7), pytest.raises(OSError, match="File too large"):
         append_row(file, {"step": 6, "loss": 0.5})
     assert file.read_bytes() == content
 
