@@ -73,7 +73,10 @@ def carbon(  # noqa: PLR0913 - a command's options
         ),
     ] = None,
     within: Annotated[
-        float, typer.Option(help="Hours by which the start may be put off, for --hourly.", min=0)
+        float,
+        typer.Option(
+            help="Hours by which the start may be put off, for --hourly.", min=0, max=87_600
+        ),
     ] = 24.0,
     zones: Annotated[
         bool, typer.Option("--zones", help="List the grid zones of the shipped table.")

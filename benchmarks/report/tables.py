@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.comparison.loss_difference import loss_differences
@@ -12,6 +12,7 @@ from benchmarks.comparison.seed_groups import SeedGroup
 from benchmarks.report.escaping import spreadsheet_text
 from benchmarks.report.figures_routing import STATISTICS
 from benchmarks.report.figures_time import phase_seconds
+from data.plain_text import printable_values
 from moe.runs.run import Run
 
 Row = dict[str, Any]
@@ -37,8 +38,8 @@ class DataTable:
 
 
 def report_tables(runs: Sequence[Run], groups: Sequence[SeedGroup]) -> list[DataTable]:
-    """Return all tables of a report."""
-    return [
+    """Return all tables of a report; their texts are one printable line each."""
+    tables = [
         DataTable("summary", [_summary_row(group) for group in groups]),
         DataTable("runs", [row for run in runs for row in _quantity_rows(run)]),
         DataTable("held_out_loss", [row for run in runs for row in _evaluation_rows(run)]),
@@ -50,6 +51,7 @@ def report_tables(runs: Sequence[Run], groups: Sequence[SeedGroup]) -> list[Data
         DataTable("routing", [row for run in runs for row in _routing_rows(run)]),
         DataTable("routing_sources", [row for run in runs for row in _source_rows(run)]),
     ]
+    return [replace(table, rows=printable_values(table.rows)) for table in tables]
 
 
 def _summary_row(group: SeedGroup) -> Row:
@@ -113,8 +115,8 @@ def _phase_rows(run: Run) -> Iterable[Row]:
             "run": run.run_id,
             "phase": name,
             "seconds": phase["seconds"],
-            "energy_joules": phase["value"],
-            "kind": phase["kind"],
+            "energy_joules": phase.get("value"),
+            "kind": phase.get("kind"),
             "source": phase["source"],
         }
 

@@ -2,7 +2,7 @@
 
 import errno
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from data.storage.lock import FileLock, LocksUnsupportedError
 from moe.config.experiment import Experiment, load_experiment, validated
 from moe.config.locating import EXPERIMENT_FILE
 from moe.errors import ConfigError
-from moe.runs.files import CHECKPOINTS, LOCK, METRICS
+from moe.runs.files import CHECKPOINTS, LOCK, METRICS, ROWS, WRITTEN
 from moe.runs.format import MetricsRow
 from moe.runs.hub_files import carry_hub_files
 from moe.runs.json_lines import Row, append_row, filter_rows, last_rows
@@ -115,10 +115,11 @@ class RunDirectory:
             validated(MetricsRow, row, f"{self.path / METRICS}: the last row", by_hand=False)
         return row
 
-    def drop_rows_after(self, step: int, files: str = "*.jsonl") -> None:
+    def drop_rows_after(self, step: int, files: Sequence[str] = ROWS) -> None:
         """Drop rows later than `step`, which will be made again, and what a crash cut off."""
-        for path in self.path.glob(files):
-            filter_rows(path, lambda row: type(row.get("step")) is int and row["step"] <= step)
+        for path in (self.path / name for name in files):
+            if path.exists():
+                filter_rows(path, lambda row: type(row.get("step")) is int and row["step"] <= step)
 
     def release(self) -> None:
         """Let others use the directory."""
@@ -126,13 +127,13 @@ class RunDirectory:
 
 
 def refuse_links(path: Path) -> None:
-    """Check that no file or folder of a run is a symbolic link: a run writes into itself alone.
+    """Check that nothing a run writes is a symbolic link: it writes into itself alone.
 
     Raises:
         ConfigError: One is; names it.
         OSError: The directory cannot be read.
     """
-    for inner in sorted(path.iterdir()):
+    for inner in (path / name for name in WRITTEN):
         if inner.is_symlink():
             raise ConfigError(
                 f"{inner}: a symbolic link, but a run writes only inside its directory: put the"

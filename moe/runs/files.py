@@ -1,5 +1,7 @@
 """The files of a run directory, beside `experiment.toml` (moe/config/locating.py)."""
 
+from moe.config.locating import EXPERIMENT_FILE, HUB_DIRECTORY
+
 RECORD = "record.json"
 """What ran, on what, and what came of it (moe/runs/record.py)."""
 METRICS = "metrics.jsonl"
@@ -22,3 +24,11 @@ EVENTS = "events"
 """Folder of TensorBoard's files."""
 LOCK = ".lock"
 """Locked by the process that trains."""
+
+ROWS = (METRICS, EVALUATIONS, EXPERT_LOAD, ROUTING, REJECTED)
+"""Files of rows by step."""
+WRITTEN = (
+    *ROWS, EXPERIMENT_FILE, RECORD, ROUTING_MAPS, DUMPS, CHECKPOINTS, EVENTS, LOCK, HUB_DIRECTORY,
+    "energy.json", "phases.csv", "wandb", "mlflow.db",
+)  # fmt: skip
+"""All that a run writes; the last row by what watches it (benchmarks)."""

@@ -83,7 +83,7 @@ def read_runs_apart(run_dirs: Sequence[Path]) -> tuple[list[Run], list[Unreadabl
     for path in run_dirs:
         if path.resolve() in seen:
             raise ConfigError(f"{path}: given twice; name each run once")
-        if not path.exists():
+        if not path.exists() and not path.is_symlink():
             raise ConfigError(f"{path}: not a run directory (there is no such folder)")
         seen.add(path.resolve())
     runs: list[Run] = []

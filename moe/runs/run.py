@@ -100,7 +100,8 @@ class Run:
     def flops_per_trained_token(self) -> float:
         """Training FLOPs over the trained tokens; the ledger's where either is not known."""
         flops = self.record.get("training_flops")
-        return self.flops_per_token if flops is None else float(flops) / self.tokens
+        is_known = flops is not None and self.tokens
+        return float(flops) / self.tokens if is_known else self.flops_per_token
 
     @property
     def has_flop_bound(self) -> bool:

@@ -11,6 +11,7 @@ from moe.config.experiment import Experiment
 from moe.errors import ConfigError
 from moe.runs.directory import refuse_links
 from moe.runs.files import DUMPS
+from moe.runs.json_lines import finite
 from moe.training.startup.build import build_trainer
 from moe.training.step import train_step
 from parallel.engine.start import Engine
@@ -38,8 +39,8 @@ def replay(experiment: Experiment, engine: Engine, run_dir: Path, step: int) -> 
     return {
         "step": step,
         "samples": state["samples"],
-        "loss": result.loss,
-        "grad_norm": result.grad_norm,
+        "loss": finite(result.loss),
+        "grad_norm": finite(result.grad_norm),
         "fault": None if result.rejection is None else result.rejection.reason,
         "first": {key: state.get(key) for key in ("loss", "grad_norm", "fault")},
     }

@@ -24,7 +24,7 @@ def open_start(
     last_row = run.last_metrics()
     run.drop_rows_after(totals.step)
     if totals.step == experiment.train.steps:
-        run.drop_rows_after(totals.step - 1, EVALUATIONS)
+        run.drop_rows_after(totals.step - 1, [EVALUATIONS])
     start = {
         "started_at": utc_now(),
         "ranks": num_ranks,

@@ -136,3 +136,24 @@ def test_no_run_blocks_a_report_of_many(runs: list[Path], data: st.DataObject) -
             pa.Table.from_pylist(table.rows)
     finally:
         file.write_bytes(original)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"tokens": 0, "training_flops": 1e9},
+        {"energy": {"total": measurement(9.0, "J") | {"source": "x\ud800", "boundary": "\ud800"},
+                    "phases": {"train": measurement(5.0, "J") | {"seconds": 1.0,
+                                                                 "source": "\ud800"}}}},
+        {"energy": {"phases": {"train": {"unit": "J", "source": "x", "reason": "none",
+                                         "seconds": 1.0}}}},
+    ],
+    ids=["no tokens", "half characters", "a phase without a value"],
+)  # fmt: skip
+def test_a_record_that_others_wrote_blocks_no_report(
+    odd: dict[str, Any], runs: list[Path], tmp_path: Path
+) -> None:
+    record = json.loads((runs[0] / "record.json").read_text())
+    (runs[0] / "record.json").write_text(json.dumps(record | odd))
+    paths = write_report(runs, tmp_path / "out")
+    assert "dense" in paths.markdown.read_text()

@@ -14,6 +14,7 @@ from moe.config.experiment import make_experiment
 from moe.errors import ConfigError, TrainingStoppedError
 from moe.runs import directory
 from moe.runs.directory import RunDirectory
+from moe.runs.files import ROWS
 from moe.runs.record import new_record, read_record_if_any
 from moe.training.startup.acquire import acquired_run
 
@@ -84,7 +85,9 @@ def test_a_stop_is_no_failure(tmp_path: Path) -> None:
     assert "failure" not in record
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "dumps", "events", "metrics.jsonl", ".lock"])
+@pytest.mark.parametrize(
+    "name", ["checkpoints", "dumps", "events", "metrics.jsonl", ".lock", "phases.csv", "wandb"]
+)
 def test_a_run_writes_through_no_link(name: str, tmp_path: Path) -> None:
     outside, path = tmp_path / "outside", tmp_path / "run"
     path.mkdir()
@@ -93,6 +96,25 @@ def test_a_run_writes_through_no_link(name: str, tmp_path: Path) -> None:
         RunDirectory(path, experiment(), resume=True)
     assert [inner.name for inner in path.iterdir()] == [name]
     assert not outside.exists()
+
+
+def test_rows_of_others_stay(tmp_path: Path) -> None:
+    """What a user keeps in a run's folder is not the run's, whatever its name and rows."""
+    run = RunDirectory(tmp_path, experiment(), resume=True)
+    others = {"data.jsonl": '{"text": "mine"}\n', "samples.jsonl": '{"step": 9}\nno JSON\n'}
+    for name, text in others.items():
+        (tmp_path / name).write_text(text)
+    for name in ROWS:
+        (tmp_path / name).write_text('{"step": 1}\n{"step": 9}\n')
+    run.drop_rows_after(4)
+    assert {name: (tmp_path / name).read_text() for name in others} == others
+    assert {(tmp_path / name).read_text() for name in ROWS} == {'{"step": 1}\n'}
+
+
+def test_a_link_to_what_no_run_writes_stays(tmp_path: Path) -> None:
+    (tmp_path / "notes").symlink_to("/etc/hostname")
+    RunDirectory(tmp_path, experiment(), resume=True).release()
+    assert (tmp_path / "notes").is_symlink()
 
 
 @pytest.mark.parametrize(("failures", "is_written"), [(3, True), (4, False)])

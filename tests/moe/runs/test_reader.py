@@ -156,11 +156,13 @@ def test_of_many_runs_those_that_cannot_be_read_come_apart(tmp_path: Path) -> No
     good = make_run(tmp_path / "good", sparse=False, steps=5)
     failed = failed_run(tmp_path / "failed")
     (tmp_path / "slurm").mkdir()  # what `runs/*` names as well
-    runs, unreadable = read_runs_apart([failed, good, tmp_path / "slurm"])
+    (tmp_path / "purged").symlink_to(tmp_path / "gone")
+    others = [failed, tmp_path / "slurm", tmp_path / "purged"]
+    runs, unreadable = read_runs_apart([good, *others])
     assert [run.path for run in runs] == [good]
-    assert [run.path for run in unreadable] == [failed, tmp_path / "slurm"]
+    assert [run.path for run in unreadable] == others
     assert "no meter" in unreadable[0].reason
-    assert "not a run directory" in unreadable[1].reason
+    assert all("not a run directory" in run.reason for run in unreadable[1:])
     with pytest.raises(ConfigError, match="failed before"):
         read_runs([good, failed])
     with pytest.raises(ConfigError, match="failed before"):
