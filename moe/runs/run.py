@@ -100,8 +100,9 @@ class Run:
     def flops_per_trained_token(self) -> float:
         """Training FLOPs over the trained tokens; the ledger's where either is not known."""
         flops = self.record.get("training_flops")
-        is_known = flops is not None and self.tokens
-        return float(flops) / self.tokens if is_known else self.flops_per_token
+        if flops is None or not self.tokens:
+            return self.flops_per_token
+        return float(flops) / self.tokens
 
     @property
     def has_flop_bound(self) -> bool:
