@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.bench.cases import BenchOptions, Case
 from benchmarks.bench.forced_routing import RoutingProfile
+from benchmarks.bench.instruments import best_rate
 from benchmarks.bench.layer_fit import load_fitting_model
 from benchmarks.bench.memory_breakdown import memory_breakdown
 from benchmarks.bench.metering import energy_per_token, open_meter
@@ -18,7 +19,6 @@ from benchmarks.bench.trainer import (
     MeasuredTrainer,
     bench_experiment,
     bench_store,
-    best_rate,
     measure_peak_rate,
 )
 from benchmarks.energy.phases.phase_meter import PhaseMeter
