@@ -217,7 +217,7 @@ class MeasuredAttention:
             output = self._attend(*self._inputs)
             synchronize(self.device)
             middle = time.perf_counter()
-            output.backward(self._grad_output)
+            torch.autograd.backward(output, self._grad_output)
             synchronize(self.device)
         return middle - begin, time.perf_counter() - middle
 

@@ -4,6 +4,8 @@ Operands are normal random numbers, made once: a board draws less power for cons
 G groups, M rows of all of them, N outputs, K inputs.
 """
 
+from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -86,15 +88,17 @@ def kernels(gemm: Gemm, dtype: str, device: torch.device) -> dict[str, Kernel]:
     x_mk = operand(gemm.m, gemm.k)
     w_gnk = operand(gemm.groups, gemm.n, gemm.k)
     w_gkn = w_gnk.transpose(-2, -1)
-    pairs = list(zip(x_mk.split(gemm.rows), w_gkn.unbind(), strict=True))
+    ends_g = list(accumulate(gemm.rows))
+    groups = zip(gemm.rows, ends_g, w_gkn, strict=True)
+    pairs = [(x_mk[end - rows : end], w_kn) for rows, end, w_kn in groups]
     options: dict[str, Any] = {}
-    multiply = torch.mm
+    multiply: Callable[..., Tensor] = torch.mm
     if dtype == "fp8":
         scale = torch.ones((), device=device)
         options = {"scale_a": scale, "scale_b": scale, "out_dtype": torch.bfloat16}
         multiply = torch._scaled_mm
     found: dict[str, Kernel] = {"mm": lambda: [multiply(x, w, **options) for x, w in pairs]}
     if gemm.groups > 1 and dtype in ("fp32", "bf16"):
-        ends = torch.tensor(gemm.rows, device=device).cumsum(0).to(torch.int32)
+        ends = torch.tensor(ends_g, device=device, dtype=torch.int32)
         found["grouped_mm"] = lambda: F.grouped_mm(x_mk, w_gkn, offs=ends)
     return found

@@ -193,4 +193,6 @@ def test_why_a_backend_is_missing_is_its_own_reason() -> None:
     assert rejection_reason(warned, "No available kernel. Aborting execution.") == (
         "Attn_mask is on a different device."
     )
-    assert rejection_reason([], "No available kernel.  Aborting execution.") == "No available kernel"
+    assert (
+        rejection_reason([], "No available kernel.  Aborting execution.") == "No available kernel"
+    )
