@@ -11,7 +11,7 @@ import typer
 
 from benchmarks.gpu_evidence.gather import RESULTS, gather
 from benchmarks.gpu_evidence.process import run_process
-from benchmarks.gpu_evidence.tasks import tasks_of
+from benchmarks.gpu_evidence.tasks import Device, tasks_of
 from data.errors import InputError
 from moe.errors import StorageError
 
@@ -36,9 +36,9 @@ def main(
     ] = None,
 ) -> None:
     """Run the tests marked gpu and the benchmarks on a card; what has passed is not run again."""
-    name = "cpu" if device is DeviceName.CPU else "cuda"
+    is_rehearsal = device is DeviceName.CPU
+    name: Device = "cpu" if is_rehearsal else "cuda"
     if results is None:
-        is_rehearsal = device is DeviceName.CPU
         results = Path(tempfile.mkdtemp(prefix="moescale-rehearsal-")) if is_rehearsal else RESULTS
     failed = gather(
         tasks_of(part or []), name, results, lambda line: print(line, flush=True), run_process

@@ -55,7 +55,7 @@ def describe(device_name: str) -> dict[str, Any]:
         "cards": torch.cuda.device_count() if is_card else 0,
         "compute_capability": list(compute_capability()) if is_card else None,
         "cuda": torch.version.cuda if is_card else None,
-        "cudnn": torch.backends.cudnn.version() if is_card else None,
+        "cudnn": _cudnn() if is_card else None,
         "driver": _driver() if is_card else None,
         "free_memory_share": free_share,
         "transformer_engine": _version("transformer-engine"),
@@ -98,6 +98,11 @@ def _energy(is_card: bool) -> dict[str, Any]:
         "idle_watts": PhaseMeter(chosen.source).idle_watts(IDLE_S) if counts else None,
         "rejected": chosen.rejected,
     }
+
+
+def _cudnn() -> int | None:
+    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return version
 
 
 def _driver() -> str | None:

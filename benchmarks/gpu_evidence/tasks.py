@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.gpu_evidence.proofs import Proof, energy_is_counted, ran_in_te
 
 Device = Literal["cpu", "cuda"]
 Need = Literal["FP8", "Transformer Engine", "two cards"]
@@ -35,6 +36,8 @@ class Task:
     timeout_s: int
     program: Literal["moe", "pytest"] = "moe"
     needs: tuple[Need, ...] = ()
+    proof: Proof | None = None
+    """What its records must show on a card."""
 
     def command(self, device: Device, cards: int) -> str | None:
         """Return the words for a device; None where there are none for it."""
@@ -113,6 +116,7 @@ TASKS: tuple[Task, ...] = (
         on_card=f"{OLMOE} --repeats 31 --set energy.source=nvml",
         rehearsal=f"{SMALL_STEP} --routing natural",
         timeout_s=100,
+        proof=energy_is_counted,
     ),
     Task(
         name="step in kernel set te",
@@ -121,6 +125,7 @@ TASKS: tuple[Task, ...] = (
         rehearsal=None,
         timeout_s=80,
         needs=("Transformer Engine",),
+        proof=ran_in_te(None),
     ),
     Task(
         name="step in FP8, current scaling",
@@ -129,6 +134,7 @@ TASKS: tuple[Task, ...] = (
         rehearsal=None,
         timeout_s=80,
         needs=("FP8", "Transformer Engine"),
+        proof=ran_in_te("current"),
     ),
     Task(
         name="step in FP8, blockwise scaling",
@@ -137,6 +143,7 @@ TASKS: tuple[Task, ...] = (
         rehearsal=None,
         timeout_s=80,
         needs=("FP8", "Transformer Engine"),
+        proof=ran_in_te("blockwise"),
     ),
     Task(
         name="collectives",

@@ -17,6 +17,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.gpu_evidence.environment import describe
 from benchmarks.gpu_evidence.gather import RESULTS, gather
 from benchmarks.gpu_evidence.process import Ended, end_group, failure, run_process
+from benchmarks.gpu_evidence.proofs import energy_is_counted, ran_in_te
 from benchmarks.gpu_evidence.tasks import Task
 from benchmarks.report.bench_results import bench_content, read_bench_files
 from moe.runs import source_state
@@ -34,8 +35,8 @@ CARD: dict[str, Any] = {
 class FakeRun:
     """Ends tasks as told, by the last word of their command; the rest pass."""
 
-    def __init__(self, card: dict[str, Any] = CARD, **reasons: Any) -> None:
-        self.card, self.reasons = card, reasons
+    def __init__(self, card: dict[str, Any] = CARD, out: str = "[]", **reasons: Any) -> None:
+        self.card, self.out, self.reasons = card, out, reasons
         self.begun: list[str] = []
 
     def __call__(self, words: Sequence[str], timeout_s: float, environment: Any) -> Ended:
@@ -46,7 +47,7 @@ class FakeRun:
         reason = self.reasons.get(name)
         if reason is KeyboardInterrupt:
             raise reason
-        return Ended(reason=reason, out="", wall_s=2.0)
+        return Ended(reason=reason, out=self.out, wall_s=2.0)
 
 
 def task(name: str, **values: Any) -> Task:
@@ -115,6 +116,32 @@ def test_what_the_machine_lacks_is_left_out_and_said_once(tmp_path: Path) -> Non
         assert "part 1, two: left out: this machine has not: two cards" in said
         assert "part 1, te: left out: this machine has not: Transformer Engine" in said
         assert records[1:] == [("two", "left out"), ("te", "left out")]
+
+
+def test_what_ends_well_and_proves_nothing_has_failed(tmp_path: Path) -> None:
+    needy = [task("energy", proof=energy_is_counted)]
+    energy = {"value": 1.0, "kind": "modelled", "source": "gpu model", "reason": None}
+    row = {"routing": "forced", "energy_per_token": energy}
+    for out, why in (
+        (json.dumps([{"result": {"routing": [row]}}]), "not measured: modelled, by gpu model"),
+        ("no JSON", "its records cannot be read: JSONDecodeError"),
+        ('[{"result": {}}]', "its records cannot be read: KeyError: 'routing'"),
+    ):
+        failed, said, _ = gathered(tmp_path, FakeRun(out=out), needy)
+        assert failed == 1
+        assert why in said[-1]
+    counted = row | {"energy_per_token": energy | {"kind": "measured", "source": "nvml"}}
+    run = FakeRun(out=json.dumps([{"result": {"routing": [counted]}}]))
+    assert gathered(tmp_path, run, needy)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("kernels", "fp8", "proven"),
+    [("te", {"recipe": "current"}, True), ("te", None, False), ("torch", None, False)],
+)
+def test_fp8_is_proven_by_what_was_built(kernels: str, fp8: Any, proven: bool) -> None:
+    records = [{"result": {"execution": {"kernels": kernels, "fp8": fp8}}}]
+    assert (ran_in_te("current")(records) is None) == proven
 
 
 def test_faults_of_the_environment_are_kept_and_the_rest_goes_on(tmp_path: Path) -> None:
