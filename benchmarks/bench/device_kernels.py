@@ -1,5 +1,6 @@
 """Which kernels a training step really ran, by torch's profiler."""
 
+import os
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ def longest_kernels(subject: MeasuredTrainer) -> list[dict[str, Any]]:
     """
     on_gpu = subject.engine.device.type == "cuda"
     activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
+    # Else it tells when it starts and stops; read at its first start.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[activity], acc_events=True) as profiler:
         subject.step()
     kernels = [
