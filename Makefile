@@ -7,7 +7,7 @@ EXTRAS ?= test
 PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=25
 STAMP := $(VENV)/.installed-$(EXTRAS)
 
-.PHONY: demo test unlinted-test lint engine-test gpu docs picture env clean
+.PHONY: demo test unlinted-test lint engine-test docs picture env clean
 demo: env
 	$(BIN)/moe demo
 
@@ -26,14 +26,6 @@ lint: env
 engine-test: env
 	$(PYTEST) -m engine $(PYTEST_ARGS)
 
-# Evidence of this machine's card, into benchmarks/results/: all of it (25 minutes at most), or PART=2
-# (8 at most). What has passed is not run again. DEVICE=cpu rehearses it, small, elsewhere.
-DEVICE ?= cuda
-GPU_EXTRAS ?= test,hub
-gpu:
-	@$(MAKE) --no-print-directory env EXTRAS=$(GPU_EXTRAS)
-	$(BIN)/python -m benchmarks.gpu_evidence --device $(DEVICE) $(PART:%=--part %)
-
 # The documentation site, docs/_build/html/index.html. A warning is an error.
 docs:
 	@$(MAKE) --no-print-directory env EXTRAS=$(EXTRAS),docs
@@ -43,6 +35,15 @@ docs:
 # docs/images/report.png, from the report of `make demo`.
 picture: env
 	$(BIN)/python docs/make_picture.py
+
+# Evidence of this machine's card, into benchmarks/results/: all of it (25 minutes at most), or PART=2
+# (8 at most). What has passed is not run again. DEVICE=cpu rehearses it, small, elsewhere.
+DEVICE ?= cuda
+GPU_EXTRAS ?= test,hub
+.PHONY: gpu
+gpu:
+	@$(MAKE) --no-print-directory env EXTRAS=$(GPU_EXTRAS)
+	$(BIN)/python -m benchmarks.gpu_evidence --device $(DEVICE) $(PART:%=--part %)
 
 env: $(STAMP)
 

@@ -148,8 +148,10 @@ def _unproven(task: Task, out: str, device: Device) -> str | None:
     """Return what the printed records of a command that ended well do not show."""
     if task.program != "moe":
         return None
+    # Libraries may print lines of their own before.
+    printed = [line for line in out.splitlines() if line.startswith("[")]
     try:
-        records = json.loads(out)
+        records = json.loads(printed[-1] if printed else out)
         return task.proof(records) if task.proof is not None and device == "cuda" else None
     except (ValueError, KeyError, TypeError) as error:
         return f"its records cannot be read: {type(error).__name__}: {error}"

@@ -131,7 +131,7 @@ def test_what_ends_well_and_proves_nothing_has_failed(tmp_path: Path) -> None:
         assert failed == 1
         assert why in said[-1]
     counted = row | {"energy_per_token": energy | {"kind": "measured", "source": "nvml"}}
-    run = FakeRun(out=json.dumps([{"result": {"routing": [counted]}}]))
+    run = FakeRun(out="NCCL version 2\n" + json.dumps([{"result": {"routing": [counted]}}]))
     assert gathered(tmp_path, run, needy)[0] == 0
 
 
