@@ -36,6 +36,15 @@ docs:
 picture: env
 	$(BIN)/python docs/make_picture.py
 
+# Evidence of this machine's card, into benchmarks/results/: all of it (25 minutes at most), or PART=2
+# (8 at most). What has passed is not run again. DEVICE=cpu rehearses it, small, elsewhere.
+DEVICE ?= cuda
+GPU_EXTRAS ?= test,hub
+.PHONY: gpu
+gpu:
+	@$(MAKE) --no-print-directory env EXTRAS=$(GPU_EXTRAS)
+	$(BIN)/python -m benchmarks.gpu_evidence --device $(DEVICE) $(PART:%=--part %)
+
 env: $(STAMP)
 
 $(STAMP): pyproject.toml

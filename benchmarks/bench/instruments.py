@@ -1,6 +1,8 @@
-"""What measuring needs of the machine: a device that has finished, the memory of this process."""
+"""What measuring needs: a device that has finished, its peak, the memory of this process."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,3 +20,8 @@ def process_bytes(key: str) -> int:
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
+
+
+def best_rate(rates: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the highest of measured matmul rates."""
+    return max(rates, key=lambda rate: float(rate["flops_per_s"]))

@@ -1,4 +1,4 @@
-"""Energy of what a benchmark times, per token, with the source that `[energy]` selects."""
+"""Energy of what a benchmark times, with the source that `[energy]` selects."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +27,28 @@ def energy_per_token(meter: PhaseMeter | None, phase: Phase, tokens: int) -> Mea
         phase: What was timed.
         tokens: Tokens of all ranks in that phase.
     """
+    return _phase_energy(meter, phase, tokens, "J/token")
+
+
+def mean_power(meter: PhaseMeter | None, phase: Phase, seconds: float) -> Measurement:
+    """Return a phase's mean power, W, over all ranks' devices, each once (a collective).
+
+    Args:
+        meter: This rank's, after the phase.
+        phase: What was timed.
+        seconds: Duration of that phase.
+    """
+    return _phase_energy(meter, phase, seconds, "W")
+
+
+def _phase_energy(meter: PhaseMeter | None, phase: Phase, divisor: float, unit: str) -> Measurement:
+    """Return a phase's energy over all ranks' devices, divided: in `unit`."""
     works = meter is not None and not meter.lost
     own = (meter.source.info.device, meter.energy(phase)) if meter and works else None
     energies = all_gather_objects(own)
     if meter is None or None in energies:
         reason = "no meter works here" if len(energies) == 1 else "a rank has no working meter"
-        return Measurement.missing("J/token", "none", reason)
+        return Measurement.missing(unit, "none", reason)
     # A device that several ranks read counts once.
     devices: list[Measurement] = list(dict(energies).values())
     errors = [energy.uncertainty for energy in devices]
@@ -42,4 +58,4 @@ def energy_per_token(meter: PhaseMeter | None, phase: Phase, tokens: int) -> Mea
         uncertainty=None if None in errors else sum(error or 0.0 for error in errors),
         reason=meter.source.info.note,
     )
-    return total.over(tokens, "J/token")
+    return total.over(divisor, unit)

@@ -13,10 +13,10 @@ import torch
 
 from benchmarks.bench.cases import BenchOptions, Case
 from benchmarks.bench.forced_routing import RoutingProfile, max_over_mean
-from benchmarks.bench.instruments import synchronize
+from benchmarks.bench.instruments import best_rate, synchronize
 from benchmarks.bench.layer_shape import LayerShape, published_layers
 from benchmarks.bench.session import BenchSession, bench_session
-from benchmarks.bench.trainer import best_rate, measure_peak_rate
+from benchmarks.bench.trainer import measure_peak_rate
 from moe.model.build import build_model
 from parallel.hardware.probe import utilization
 from parallel.measurement.intervals import median_interval

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench.cases import BenchOptions, Case
+from benchmarks.bench.device_kernels import longest_kernels
 from benchmarks.bench.forced_routing import RoutingProfile
+from benchmarks.bench.instruments import best_rate
 from benchmarks.bench.layer_fit import load_fitting_model
 from benchmarks.bench.memory_breakdown import memory_breakdown
 from benchmarks.bench.metering import energy_per_token, open_meter
@@ -18,7 +20,6 @@ from benchmarks.bench.trainer import (
     MeasuredTrainer,
     bench_experiment,
     bench_store,
-    best_rate,
     measure_peak_rate,
 )
 from benchmarks.energy.phases.phase_meter import PhaseMeter
@@ -148,6 +149,7 @@ def measure(experiment: Experiment, plan: StepPlan, session: BenchSession) -> di
             "routing": rows,
             "split_s": time_breakdown(ours),
             "memory": memory_breakdown(ours),
+            "longest_kernels": longest_kernels(ours),
         }
     finally:
         ours.close()

@@ -3,7 +3,7 @@
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.bench.forced_routing import RoutingProfile
-from benchmarks.bench.instruments import synchronize
+from benchmarks.bench.instruments import best_rate, synchronize
 from data.build.build import build_store
 from data.loading.batch import Batch
 from moe.config.experiment import Experiment, make_experiment
@@ -90,11 +90,6 @@ def measure_peak_rate(engine: Engine, experiment: Experiment) -> dict[str, Any]:
     """Return the best of three measured matmul rates: a peak is what nothing disturbed."""
     dtype = torch.bfloat16 if experiment.precision.dtype == "bf16" else torch.float32
     return best_rate(measure_matmul_rate(engine.device, dtype) for _ in range(3))
-
-
-def best_rate(rates: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return the highest of measured matmul rates."""
-    return max(rates, key=lambda rate: float(rate["flops_per_s"]))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.cli.bench_kernels import attention, gemm
 from benchmarks.cli.options import (
     ExpertSizeOption,
     HiddenSizeOption,
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from benchmarks.bench.cases import BenchOptions
 
 app = typer.Typer(
-    help="Measure steps, layers, inference, routing, loading, checkpoints and collectives.",
+    help="Measure steps, layers, kernels, inference, loading, checkpoints and collectives.",
     no_args_is_help=True,
 )
+app.command()(gemm)
+app.command()(attention)
 DEFAULT_PROFILES = ("natural", "forced")
 # `moe bench routing`: from even to all tokens at one expert.
 IMBALANCED_PROFILES = ("natural", "forced", "zipf:1", "hot:0.5", "hot:1")

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import tables
+from benchmarks.bench import kernel_tables, tables
 from benchmarks.bench.results import read_results
 from benchmarks.bench_data.build_tables import build_tables
 from benchmarks.bench_data.loader_tables import loader_tables
 from benchmarks.errors import BenchmarkError
+from benchmarks.gpu_evidence.tables import evidence_tables
 from benchmarks.text_table import TextTable
 
 Record = Mapping[str, Any]
@@ -24,6 +25,9 @@ TABLES: dict[str, Callable[[Sequence[Record]], Sequence[Any]]] = {
     "build": build_tables,
     "checkpoint": tables.checkpoint_tables,
     "collectives": tables.collective_tables,
+    "gemm": kernel_tables.gemm_tables,
+    "attention": kernel_tables.attention_tables,
+    "gpu_evidence": evidence_tables,
 }
 # Keys of a split that are no parts: the sum, and communication, which the parts include.
 _NOT_PARTS = ("step", "communication")

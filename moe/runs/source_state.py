@@ -11,6 +11,8 @@ CHECKOUT = Path(moe.__file__).resolve().parents[1]
 """The tree this code runs from: a git checkout, or the copy that a cluster job took along."""
 SNAPSHOT = "snapshot.json"
 """In such a copy, the state of the checkout it was made from (slurm/job/code_snapshot.py)."""
+RESULTS = "benchmarks/results"
+"""What benchmarks write into the checkout: another result is no other code."""
 
 
 def source_state() -> dict[str, Any]:
@@ -21,7 +23,7 @@ def source_state() -> dict[str, Any]:
         return {"commit": copied["commit"], "dirty": copied["dirty"]}
     try:
         commit = _git("rev-parse", "HEAD")
-        status = _git("status", "--porcelain")
+        status = _git("status", "--porcelain", "--", ".", f":(exclude){RESULTS}")
     except FileNotFoundError:  # git is not installed
         return {"commit": None, "dirty": None}
     return {"commit": commit, "dirty": None if status is None else bool(status)}

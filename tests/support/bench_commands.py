@@ -26,14 +26,34 @@ COMMANDS = {
 }
 
 
+KERNELS = {
+    "gemm": "bench gemm tiny --tokens 32 --shape 2x8x16x32 --dtype fp32 --dtype bf16 --repeats 2"
+    " --warmup 0 --sustained 0.002 --json",
+    "gemm table": "bench gemm --shape 32x16x32 --repeats 2 --warmup 0 --sustained 0",
+    "attention": "bench attention tiny --heads 2 --head-dim 8 --seq-len 16 --dtype bf16 --repeats 2"
+    " --warmup 0 --json",
+    "attention table": "bench attention tiny --seq-len 16 --repeats 2 --warmup 0",
+    "gemm in fp8": "bench gemm tiny --dtype bf16 --dtype fp8",
+    "gemm of nothing": "bench gemm",
+    "gemm in two formats": "bench gemm tiny --set precision.dtype=bf16",
+    "unaligned groups": "bench gemm --shape 2x8x15x32 --dtype bf16",
+    "attention of nothing": "bench attention",
+}
+
+
 def run_all(dense: str) -> dict[str, dict[str, Any]]:
-    """Run every command in this process; returns {name: {code, out, error}}."""
+    """Run every command but the kernels' in this process; returns {name: {code, out, error}}."""
+    return run_commands({name: text.format(dense=dense) for name, text in COMMANDS.items()})
+
+
+def run_commands(commands: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Run commands in this process; returns {name: {code, out, error}}."""
     leave_group()
     from moescale import app
 
     found = {}
-    for name, command in COMMANDS.items():
-        result = CliRunner().invoke(app, command.format(dense=dense).split())
+    for name, command in commands.items():
+        result = CliRunner().invoke(app, command.split())
         error = result.exception
         found[name] = {
             "code": getattr(error, "exit_code", result.exit_code),

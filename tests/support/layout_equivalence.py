@@ -229,7 +229,7 @@ def shards(chunks: Sequence[Any]) -> list[Shard]:
                 lead = (1,) * shard.prepend_axis_num
                 values = shard.data.detach().float().reshape(*lead, *shard.data.shape)
                 found.append(
-                    Shard(shard.key, shard.global_shape, shard.global_offset, values.numpy())
+                    Shard(shard.key, shard.global_shape, shard.global_offset, values.cpu().numpy())
                 )
     return found
 

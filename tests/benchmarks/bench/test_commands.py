@@ -44,6 +44,15 @@ def test_step_names_what_was_cut_and_what_ran(results: dict[str, Any]) -> None:
         assert key in conditions
 
 
+def test_step_names_the_kernels_that_took_longest(results: dict[str, Any]) -> None:
+    kernels = record(results, "step")["result"]["longest_kernels"]
+    assert {"aten::mm", "aten::_grouped_mm"} & {kernel["name"] for kernel in kernels}
+    times = [kernel["time_s"] for kernel in kernels]
+    assert times == sorted(times, reverse=True)
+    assert len(kernels) == 20
+    assert all(kernel["calls"] > 0 for kernel in kernels)
+
+
 def test_step_measures_every_routing(results: dict[str, Any]) -> None:
     result = record(results, "step")["result"]
     rows = {row["routing"]: row for row in result["routing"]}
