@@ -3,8 +3,8 @@
 import regex
 
 INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
-# With white space, control characters, halves of a pair, and the braille pattern without dots.
-_VISIBLE = regex.compile(r"[^\s\p{Cc}\p{Cs}\u2800\p{Default_Ignorable_Code_Point}]+")
+# With white space, control characters, and the braille pattern without dots.
+_VISIBLE = regex.compile(r"[^\s\p{Cc}\u2800\p{Default_Ignorable_Code_Point}]+")
 
 
 def has_visible_text(text: str) -> bool:
