@@ -53,7 +53,9 @@ def path(tmp_path: Path) -> Path:
     save_file({name: torch.full(PART_SHAPE, float(name)) for name in "01"}, path / FILE)
     (path / STATE).write_text(json.dumps(STATE_VALUES))
     parts = [entry("0", [0, 0]), entry("1", [2, 0])]
-    write(path, {"format": FORMAT, "common": COMMON, "files": {FILE: "", STATE: ""}, "parts": parts})
+    write(
+        path, {"format": FORMAT, "common": COMMON, "files": {FILE: "", STATE: ""}, "parts": parts}
+    )
     return path
 
 
