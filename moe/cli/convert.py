@@ -87,6 +87,25 @@ def from_megatron(
     _say(asdict(done), as_json)
 
 
+@app.command("to-megatron")
+def to_megatron(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint, or a run: its newest.", metavar="CKPT")
+    ],
+    out: OutOption,
+    dtype: Annotated[
+        str | None, typer.Option(help="Numbers to write: F32, F16 or BF16. Default: as stored.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a checkpoint that Megatron-LM and Megatron-Bridge load (format torch_dist)."""
+    from moe.convert.megatron.to_megatron import to_megatron
+
+    with _progress("Converting") as progress:
+        done = to_megatron(checkpoint, out, dtype=dtype, progress=progress)
+    _say(asdict(done), as_json)
+
+
 @app.command()
 def upcycle(  # noqa: PLR0913, PLR0917 - the command's options
     source: Annotated[

@@ -25,7 +25,6 @@ ARGUMENTS: dict[str, Any] = {
     "multi_latent_attention": False, "init_method_std": 0.02, "hidden_dropout": 0.0,
     "attention_dropout": 0.0, "vocab_size": 250, "padded_vocab_size": 256, "num_experts": None,
     "params_dtype": torch.bfloat16, "mtp_num_layers": None, "spec": None, "rank": 0,
-    "gradient_accumulation_fusion": False,
 }  # fmt: skip
 MOE: dict[str, Any] = {
     "num_experts": 4, "moe_router_topk": 2, "moe_ffn_hidden_size": 12, "moe_layer_freq": 1,
@@ -65,21 +64,26 @@ def build_gpt(given: dict[str, Any], layout: Layout) -> Any:
     from megatron.core.transformer.transformer_config import TransformerConfig
 
     names = {field.name for field in fields(TransformerConfig)}
-    config = TransformerConfig(
-        **{k: v for k, v in given.items() if k in names and k != "params_dtype"},
-        num_moe_experts=given["num_experts"],
-        gated_linear_unit=True,
-        activation_func=F.silu,
-        bias_activation_fusion=False,
-        masked_softmax_fusion=False,
-        attention_softmax_in_fp32=True,
-        transformer_impl="local",
-        tensor_model_parallel_size=layout.tp,
-        pipeline_model_parallel_size=layout.pp,
-        expert_model_parallel_size=layout.ep,
-        expert_tensor_parallel_size=layout.etp,
-        pipeline_dtype=torch.float32,
-    )
+    values = {key: value for key, value in given.items() if key in names - {"params_dtype"}}
+    values |= {
+        "num_moe_experts": given["num_experts"],
+        "gated_linear_unit": True,
+        "activation_func": F.silu,
+        "bias_activation_fusion": False,
+        "masked_softmax_fusion": False,
+        "gradient_accumulation_fusion": False,
+        "attention_softmax_in_fp32": True,
+        "transformer_impl": "local",
+        "moe_grouped_gemm": False,
+        "overlap_p2p_comm": False,
+        "bf16": False,
+        "tensor_model_parallel_size": layout.tp,
+        "pipeline_model_parallel_size": layout.pp,
+        "expert_model_parallel_size": layout.ep,
+        "expert_tensor_parallel_size": layout.etp,
+        "pipeline_dtype": torch.float32,
+    }
+    config = TransformerConfig(**values)
     from megatron.core import parallel_state
 
     block = get_gpt_decoder_block_spec(config, use_transformer_engine=False)
@@ -140,13 +144,89 @@ def gpt_logits(cases: dict[str, dict[str, Any]], tokens: torch.Tensor) -> dict[s
 
     alone = Layout(device="cpu")
     start_engine(alone, seed=0)
-    positions = torch.arange(tokens.shape[1]).expand(tokens.shape)
-    mask = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool).triu(1)[None, None]
-    found = {}
-    for name, changes in cases.items():
-        model = build_gpt(ARGUMENTS | changes, alone)
+    return {
+        name: logits_of(build_gpt(ARGUMENTS | changes, alone), tokens)
+        for name, changes in cases.items()
+    }
+
+
+def logits_of(model: Any, tokens: torch.Tensor) -> Any:
+    """Return logits of megatron-core's GPTModel, or of ours."""
+    from moe.model.language_model import LanguageModel
+
+    length = tokens.shape[1]
+    positions = torch.arange(length).expand(tokens.shape)
+    mask = None
+    if not isinstance(model, LanguageModel):
+        mask = torch.ones(length, length, dtype=torch.bool).triu(1)[None, None]
         # 0.16 predicts further tokens even without labels, which that needs.
         model.mtp_process, model.config.mtp_num_layers = False, None
-        with torch.no_grad():
-            found[name] = model(tokens, positions, mask).numpy()
+    with torch.no_grad():
+        return model(tokens, positions, mask).numpy()
+
+
+def load_gpt(model: Any, directory: Path, metadata: dict[str, Any]) -> None:
+    """Load a checkpoint with megatron-core, as Megatron-LM does with what it says of itself."""
+    from megatron.core import dist_checkpointing
+    from megatron.core.dist_checkpointing.dict_utils import nested_values
+    from megatron.core.models.gpt import GPTModel
+
+    if isinstance(model.config.moe_layer_freq, list) and all(model.config.moe_layer_freq):
+        model.config.moe_layer_freq = 1  # as the arguments say it: layers are stacked
+    state = {"model": GPTModel.sharded_state_dict(model, metadata=metadata)}
+    for value in nested_values(state):
+        # The local spec names this norm in sparse layers as if they were dense; others do not.
+        if getattr(model.config, "num_moe_experts", None) is not None:
+            _name_norm(value, model.config)
+    loaded = dist_checkpointing.load(state, str(directory))
+    model.load_state_dict(loaded["model"])
+
+
+def _name_norm(value: Any, config: Any) -> None:
+    before, after = "mlp.linear_fc1.layer_norm_weight", "pre_mlp_layernorm.weight"
+    frequency = config.moe_layer_freq
+    number = next((int(part) for part in value.key.split(".") if part.isdigit()), 0)
+    dense = isinstance(frequency, list) and "decoder." in value.key and not frequency[number]
+    if not dense:
+        value.key = value.key.replace(before, after)
+
+
+def logits_of_loaded(
+    checkpoints: dict[str, Path], layout: dict[str, int], tokens: torch.Tensor
+) -> dict[str, Any]:
+    """Load each into the GPTModel that its arguments describe; return logits [B, S, V]."""
+    from megatron.core import dist_checkpointing
+
+    from parallel.engine.start import start_engine
+
+    given = Layout(device="cpu", **layout)
+    start_engine(given, seed=0)
+    found = {}
+    for name, directory in checkpoints.items():
+        common = dist_checkpointing.load_common_state_dict(str(directory))
+        model = build_gpt(vars(common["args"]), given)
+        load_gpt(model, directory, common["content_metadata"])
+        found[name] = logits_of(model, tokens)
+    return found
+
+
+def resave(
+    models: dict[str, Any], checkpoints: dict[str, Path], out: Path, tokens: torch.Tensor
+) -> dict[str, Any]:
+    """Load each with megatron-core into our model, and save it again; returns logits."""
+    from megatron.core import dist_checkpointing
+
+    from moe.model.build import build_model
+    from parallel.engine.start import start_engine
+    from parallel.precision.recipes import Precision
+
+    alone = Layout(device="cpu")
+    start_engine(alone, seed=0)
+    found = {}
+    for name, directory in checkpoints.items():
+        common = dist_checkpointing.load_common_state_dict(str(directory))
+        model = build_model(models[name], alone, Precision(), seed=5)[0].eval()
+        load_gpt(model, directory, common["content_metadata"])
+        found[name] = logits_of(model, tokens)
+        save_gpt(model, vars(common["args"]), out / name)
     return found

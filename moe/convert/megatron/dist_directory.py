@@ -20,6 +20,8 @@ from moe.storage.safetensors_io import DTYPES, TensorShape, Where
 
 CONFIG = "metadata.json"
 TRACKER = "latest_checkpointed_iteration.txt"
+RELEASE = "release"
+"""The folder of a checkpoint that no training run has written, and its name in the tracker."""
 _ITERATION = re.compile(r"iter_[0-9]{7,}")
 _OPEN_FILES = 64
 Cut = tuple[slice, ...]
@@ -57,7 +59,7 @@ def _tracked(path: Path) -> str:
         text = read_regular(path, 100).decode(errors="replace").strip()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
-    if text == "release":
+    if text == RELEASE:
         return text
     if not text.isascii() or not text.isdecimal():
         raise ConfigError(f"{path}: {text[:40]!r} is no iteration: give an iteration's folder")

@@ -131,9 +131,9 @@ def _attention(settings: MegatronSettings) -> dict[str, Any]:
 
 def _window(settings: MegatronSettings) -> dict[str, Any]:
     window = settings.items("window_size", int)
-    if window is None or window[0] < 0:
+    if window is None or window[:1] == [-1]:
         return {}
-    if len(window) != 2 or window[1] > 0:
+    if len(window) != 2 or window[0] < 0 or window[1] > 0:
         settings.only("window_size", None, why="windows here see positions before, and no later")
     why = "here every n-th layer sees all positions"
     interval = settings.value("window_attn_skip_freq")

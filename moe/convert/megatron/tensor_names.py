@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from moe.config.model import ModelConfig
 from moe.config.tensor_names import FFN_NORM, FUSED_FFN_NORM, ROUTED_EXPERTS
 from moe.convert.tensor_map import Names, TensorMap, tensor_map
-from moe.storage.safetensors_io import TensorShape, Where
+from moe.storage.safetensors_io import TensorShape
 
 LEFT_BEHIND = {
     "optimizer": re.compile(r"(chained_\d+\.)?optimizer\.|optimizer_|opt_param_scheduler"),
     "extra state": re.compile(r".*\._extra_state(/|$)"),
-    "random state": re.compile(r"rng_state(/|$)"),
+    "random state": re.compile(r"\w*rng_state(/|$)"),
     "training state": re.compile(r"rerun_state_machine_state|common_state/|content_metadata"),
 }
 """What of a checkpoint is no weight, by the name it is counted under."""
@@ -48,11 +48,22 @@ def place_tensors(model: ModelConfig, shapes: Mapping[str, TensorShape]) -> Plac
     for key, shape in tensor_map(model, Names()).ours.items():
         if ROUTED_EXPERTS in key:
             for expert in range(shape[0]):
-                _place(placed, key, shape, (slice(expert, expert + 1),), shapes)
+                _place(placed, _Wanted(key, shape, model.num_layers, expert), shapes)
         else:
-            _place(placed, key, shape, (), shapes)
+            _place(placed, _Wanted(key, shape, model.num_layers), shapes)
     placed.missing = list(dict.fromkeys(placed.missing))
+    placed.misshapen = list(dict.fromkeys(placed.misshapen))
     return placed
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A tensor of ours, or one expert's part of it."""
+
+    key: str
+    shape: TensorShape
+    num_layers: int
+    expert: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,19 +78,12 @@ class _Candidate:
     """What is left of our shape."""
 
 
-def _place(
-    placed: Placed,
-    key: str,
-    shape: TensorShape,
-    where: Where,
-    shapes: Mapping[str, TensorShape],
-) -> None:
+def _place(placed: Placed, wanted: _Wanted, shapes: Mapping[str, TensorShape]) -> None:
     """Find a tensor, or one expert of it."""
-    expert = where[0].start if where else None
-    candidates = list(_candidates(key, shape, expert, shapes))
+    candidates = list(_candidates(wanted))
     for candidate in candidates:
         if candidate.name in shapes:
-            _add(placed, key, shape, expert, (candidate,), shapes)
+            _add(placed, wanted, (candidate,), shapes)
             return
         halves = tuple(
             _Candidate(
@@ -91,16 +95,15 @@ def _place(
             for half in "wv"
         )
         if all(half.name in shapes for half in halves):
-            _add(placed, key, shape, expert, halves, shapes)
+            _add(placed, wanted, halves, shapes)
             return
     placed.missing.append(candidates[0].name)
 
 
-def _candidates(
-    key: str, shape: TensorShape, expert: int | None, shapes: Mapping[str, TensorShape]
-) -> Iterator[_Candidate]:
-    """Yield where a tensor may be; what most checkpoints have comes first."""
-    for name, lead, sizes in _layer_places(key, shapes):
+def _candidates(wanted: _Wanted) -> Iterator[_Candidate]:
+    """Yield where a tensor may be."""
+    shape, expert = wanted.shape, wanted.expert
+    for name, lead, sizes in _layer_places(wanted):
         if expert is None:
             yield _Candidate(name, lead, sizes, shape)
             continue
@@ -109,23 +112,19 @@ def _candidates(
         yield _Candidate(own, lead, sizes, shape[1:])
 
 
-def _layer_places(
-    key: str, shapes: Mapping[str, TensorShape]
-) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+def _layer_places(wanted: _Wanted) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
     """Yield names, with the layer's place on the first axis where layers are stacked."""
-    if match := _LAYER.fullmatch(key):
+    if match := _LAYER.fullmatch(wanted.key):
         layers, number, rest = match[1], int(match[2]), match[3]
         for name in _other_names(rest):
             yield f"{layers}{number}.{name}", (), ()
-            stacked = shapes.get(f"{layers}{name}")
-            if stacked:
-                yield f"{layers}{name}", (number,), stacked[:1]
-    elif match := _PREDICTION.fullmatch(key):
+            yield f"{layers}{name}", (number,), (wanted.num_layers,)
+    elif match := _PREDICTION.fullmatch(wanted.key):
         for inner in ("transformer_layer", "mtp_model_layer"):
             for name in _other_names(match[2]):
                 yield f"{match[1]}.{inner}.{name}", (), ()
     else:
-        yield key, (), ()
+        yield wanted.key, (), ()
 
 
 def _other_names(rest: str) -> Iterator[str]:
@@ -139,26 +138,23 @@ def _other_names(rest: str) -> Iterator[str]:
 
 def _add(
     placed: Placed,
-    key: str,
-    shape: TensorShape,
-    expert: int | None,
+    wanted: _Wanted,
     candidates: tuple[_Candidate, ...],
     shapes: Mapping[str, TensorShape],
 ) -> None:
     """Add the block or blocks that candidates hold, one after the other on our rows."""
     row = 0
     for one in candidates:
-        theirs, wanted = shapes[one.name], (*one.sizes, *one.rest)
+        theirs, whole = shapes[one.name], (*one.sizes, *one.rest)
         placed.used.add(one.name)
-        padded = key in VOCABULARY and theirs[1:] == wanted[1:] and theirs[0] > wanted[0]
-        short = any(at >= size for at, size in zip(one.lead, theirs, strict=False))
-        if (theirs != wanted and not padded) or short:
-            placed.misshapen.append(f"{one.name} {list(theirs)}, wanted {list(wanted)}")
+        is_padded = wanted.key in VOCABULARY and theirs[1:] == whole[1:] and theirs[0] > whole[0]
+        if theirs != whole and not is_padded:
+            placed.misshapen.append(f"{one.name} {list(theirs)}, wanted {list(whole)}")
             continue
         inside = tuple(slice(at, at + 1) for at in one.lead)
-        first = () if expert is None else (expert,)
+        first = () if wanted.expert is None else (wanted.expert,)
         size: TensorShape = (*(1 for _ in first), *one.rest)
         start = (*first, row, *(0 for _ in one.rest[1:]))
-        rows = slice(0, one.rest[0])
-        placed.mapping.block(key, shape, one.name, theirs, start, size, (*inside, rows))
+        where = (*inside, slice(0, one.rest[0]))
+        placed.mapping.block(wanted.key, wanted.shape, one.name, theirs, start, size, where)
         row += one.rest[0]
