@@ -103,6 +103,8 @@ def to_megatron(
 
     with _progress("Converting") as progress:
         done = to_megatron(checkpoint, out, dtype=dtype, progress=progress)
+    for note in done.notes:
+        typer.echo(f"moe: {out}: {note}", err=True)
     _say(asdict(done), as_json)
 
 

@@ -22,6 +22,8 @@ CONFIG = "metadata.json"
 TRACKER = "latest_checkpointed_iteration.txt"
 RELEASE = "release"
 """The folder of a checkpoint that no training run has written, and its name in the tracker."""
+TOKENIZER = "tokenizer"
+"""The folder of the tokenizer's files beside a checkpoint's tensors."""
 _ITERATION = re.compile(r"iter_[0-9]{7,}")
 _OPEN_FILES = 64
 Cut = tuple[slice, ...]

@@ -2,15 +2,18 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from data.storage.new_directory import new_directory
 from moe.config.experiment import load_model
+from moe.config.locating import HUB_DIRECTORY
 from moe.config.model import ModelConfig
+from moe.convert.companions import check_small_files, keep_small_files
 from moe.convert.hub_checks import raise_tensor_faults
 from moe.convert.hugging_face import ConvertProgress, write_checkpoint
-from moe.convert.megatron.dist_directory import DistDirectory, checkpoint_folder
-from moe.convert.megatron.model_settings import model_of
+from moe.convert.megatron.dist_directory import TOKENIZER, DistDirectory, checkpoint_folder
+from moe.convert.megatron.model_settings import model_of, only_in_training
 from moe.convert.megatron.settings import read_settings
 from moe.convert.megatron.tensor_names import VOCABULARY, left_behind, place_tensors
 from moe.convert.tensor_map import TensorMap
@@ -53,10 +56,20 @@ def from_megatron(
         DataError: `out` exists, or another process is making it.
     """
     source = DistDirectory(checkpoint_folder(directory))
-    ours = load_model(model) if model is not None else _stated_model(source)
+    if model is not None:
+        ours, notes = load_model(model), list[str]()
+    else:
+        settings = read_settings(source)
+        ours, notes = model_of(settings, _vocabulary_rows(source)), only_in_training(settings)
     left = Counter(filter(None, map(left_behind, [*source.tensors, *source.objects])))
     mapping = _checked_map(source, ours)
+    tokenizer = source.directory / TOKENIZER
+    has_tokenizer = tokenizer.is_dir() and not tokenizer.is_symlink()
+    if has_tokenizer:
+        check_small_files(tokenizer)
     with disk_errors(out), new_directory(out) as partial:
+        if has_tokenizer:
+            keep_small_files(tokenizer, partial / HUB_DIRECTORY)
         write_checkpoint(
             partial,
             mapping,
@@ -65,8 +78,8 @@ def from_megatron(
             read=lambda pair: source.read(pair.theirs, pair.where).reshape(pair.shape),
             progress=progress,
         )
-    notes = [f"{count} of {name} left behind" for name, count in sorted(left.items())]
-    rows = source.tensors[VOCABULARY[0]].shape[0]
+    notes += [f"{count} of {name} left behind" for name, count in sorted(left.items())]
+    rows = _vocabulary_rows(source)
     if rows > ours.vocab_size:
         notes.append(
             f"the vocabulary's {rows} rows cut to vocab_size = {ours.vocab_size}: the others fill"
@@ -75,31 +88,20 @@ def from_megatron(
     return MegatronConversion(
         path=out,
         tensors=len(mapping.theirs),
-        parameters=conversion_size(mapping),
+        parameters=sum(prod(shape) for shape in mapping.ours.values()),
         left_behind=left.total(),
         notes=tuple(notes),
     )
 
 
-def conversion_size(mapping: TensorMap) -> int:
-    """Return the parameters of our side of a map."""
-    total = 0
-    for pair in mapping.pairs:
-        count = 1
-        for size in pair.shape:
-            count *= size
-        total += count
-    return total
-
-
-def _stated_model(source: DistDirectory) -> ModelConfig:
+def _vocabulary_rows(source: DistDirectory) -> int:
     table = source.tensors.get(VOCABULARY[0])
     if table is None or not table.shape:
         raise ConfigError(
             f"{source.directory}: no tensor {VOCABULARY[0]}: a checkpoint of something else than a"
             " GPT model, or one without its weights"
         )
-    return model_of(read_settings(source), table.shape[0])
+    return table.shape[0]
 
 
 def _checked_map(source: DistDirectory, model: ModelConfig) -> TensorMap:

@@ -72,6 +72,17 @@ def model_of(settings: MegatronSettings, rows: int) -> ModelConfig:
     return model.model_copy(update={"ffn_hidden_size": None}) if all(model.sparse_layers) else model
 
 
+def only_in_training(settings: MegatronSettings) -> list[str]:
+    """Return what training of the model had and models here have not, a line each."""
+    keys = ("hidden_dropout", "attention_dropout")
+    values = {key: settings.values.get(key) for key in keys}
+    return [
+        f"{key} = {value} left behind: training here has no dropout"
+        for key, value in values.items()
+        if isinstance(value, float) and value != 0
+    ]
+
+
 def _sizes(settings: MegatronSettings) -> dict[str, Any]:
     length = "max_position_embeddings"
     return {
@@ -154,7 +165,10 @@ def _latent(settings: MegatronSettings) -> dict[str, Any]:
     rope: dict[str, Any] = {"theta": settings.number("rotary_base")}
     # A null, which Megatron-LM's arguments have by default, is the class's own default there.
     if settings.values.get("rope_type", "yarn") in {None, "yarn"}:
-        rope |= _yarn(settings, "", "rotary_scaling_factor")
+        # Megatron-LM's arguments lack the original length, which decides nothing at factor 1.
+        length = "original_max_position_embeddings"
+        if settings.number("rotary_scaling_factor") != 1 or length in settings.values:
+            rope |= _yarn(settings, "", "rotary_scaling_factor")
     else:
         settings.only("rope_type", "rope")
         settings.only("mscale_all_dim", 0, None, why="without YaRN it changes the softmax alone")

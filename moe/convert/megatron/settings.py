@@ -52,7 +52,7 @@ _BEFORE = {
     "moe_router_group_topk": None, "moe_router_enable_expert_bias": False,
     "moe_router_bias_update_rate": 1e-3, "moe_router_dtype": None, "moe_z_loss_coeff": None,
     "moe_expert_capacity_factor": None, "mtp_num_layers": None, "mtp_loss_scaling_factor": 0.1,
-    "vocab_size": None,
+    "vocab_size": None, "beta_fast": 32.0, "beta_slow": 1.0,
 }  # fmt: skip
 """What versions computed that had no such option yet."""
 
@@ -130,7 +130,8 @@ def of_arguments(origin: str, arguments: dict[str, Any]) -> MegatronSettings:
     if given.get("use_rope_scaling"):
         values.setdefault("rope_scaling_factor", LLAMA3_FACTOR)
     if given.get("position_embedding_type") == "yarn":
-        values |= {key: default for key, default in _YARN.items() if values.get(key) is None}
+        null = {key for key in _YARN if key in values and values[key] is None}
+        values |= {key: _YARN[key] for key in null}
     settings = MegatronSettings(origin, values, _BEFORE)
     if given.get("use_rope_scaling"):
         why = "not every version of Megatron-LM uses it: give the model with --model FILE.toml"

@@ -4,6 +4,7 @@ import re
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -14,9 +15,10 @@ from moe.checkpoint.directory import use_checkpoint
 from moe.checkpoint.index import StoredTensors, read_index, verify_files
 from moe.config.model import ModelConfig
 from moe.config.tensor_names import ROUTED_EXPERTS
+from moe.convert.companions import Companions, companions_of
 from moe.convert.hugging_face import ConvertProgress, check_checkpoint, checkpoint_model
 from moe.convert.megatron.arguments import arguments_of
-from moe.convert.megatron.dist_directory import RELEASE, TRACKER
+from moe.convert.megatron.dist_directory import RELEASE, TOKENIZER, TRACKER
 from moe.convert.megatron.dist_writer import DistWriter
 from moe.convert.tensor_map import Names, tensor_map
 from moe.errors import ConfigError, disk_errors
@@ -87,6 +89,7 @@ def _converted(
         "bf16": usual == torch.bfloat16,
         "fp16": usual == torch.float16,
     }
+    companions = companions_of(checkpoint, model)
     done, total = 0, sum(tensor_bytes(formats[key], shape) for key, shape in mapping.ours.items())
     with disk_errors(out), new_directory(out) as partial:
         (partial / RELEASE).mkdir()
@@ -111,9 +114,22 @@ def _converted(
                     "content_metadata": CONTENT,
                 }
             )
+        notes = _write_tokenizer(companions, partial / RELEASE / TOKENIZER)
         write_text(partial / TRACKER, RELEASE)
-    parameters = sum(torch.Size(shape).numel() for shape in mapping.ours.values())
-    return MegatronExport(path=out, tensors=len(mapping.ours), parameters=parameters)
+    return MegatronExport(
+        path=out,
+        tensors=len(mapping.ours),
+        parameters=sum(prod(shape) for shape in mapping.ours.values()),
+        notes=tuple(notes),
+    )
+
+
+def _write_tokenizer(companions: Companions, target: Path) -> list[str]:
+    """Write what turns text into tokens; returns what it lacks, a line each."""
+    if companions.folder is None and companions.language is None:
+        return ["no tokenizer is known of it, and none is written"]
+    target.mkdir()
+    return companions.write(target)
 
 
 @dataclass(frozen=True)
