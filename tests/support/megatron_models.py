@@ -138,16 +138,22 @@ def save_all(
         save_gpt(build_gpt(arguments, given), arguments, out / name / "iter_0000007", **metadata)
 
 
-def gpt_logits(cases: dict[str, dict[str, Any]], tokens: torch.Tensor) -> dict[str, Any]:
-    """Return logits [B, S, V] of each of the models, in one process."""
+def gpt_logits(
+    cases: dict[str, dict[str, Any]], tokens: torch.Tensor, out: Path, saved: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return logits [B, S, V] of each of the models, in one process, and save some of them."""
     from parallel.engine.start import start_engine
 
     alone = Layout(device="cpu")
     start_engine(alone, seed=0)
-    return {
-        name: logits_of(build_gpt(ARGUMENTS | changes, alone), tokens)
-        for name, changes in cases.items()
-    }
+    found = {}
+    for name, changes in cases.items():
+        arguments = ARGUMENTS | changes
+        model = build_gpt(arguments, alone)
+        if name in saved:
+            save_gpt(model, arguments, out / name / "iter_0000007")
+        found[name] = logits_of(model, tokens)
+    return found
 
 
 def logits_of(model: Any, tokens: torch.Tensor) -> Any:

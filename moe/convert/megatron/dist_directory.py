@@ -58,7 +58,7 @@ def checkpoint_folder(directory: Path) -> Path:
 def _tracked(path: Path) -> str:
     """Return the folder that Megatron-LM's tracker file names."""
     try:
-        text = read_regular(path, 100).decode(errors="replace").strip()
+        text = read_regular(path, 100, follow_link=False).decode(errors="replace").strip()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     if text == RELEASE:
@@ -78,7 +78,7 @@ class DistDirectory:
             ConfigError: It is missing or damaged, or of another format.
         """
         self.directory = directory
-        config = read_json(directory / CONFIG, ConfigError, max_bytes=1 << 20)
+        config = read_json(directory / CONFIG, ConfigError, max_bytes=1 << 20, follow_link=False)
         backend = config.get("sharded_backend") if isinstance(config, dict) else None
         if backend != "torch_dist":
             raise ConfigError(
