@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from moe.convert.megatron.settings import of_arguments
 from parallel.layout.layout import Layout
 from tests.support.architecture_options import randomize
 
@@ -47,6 +48,15 @@ CASES: dict[str, dict[str, Any]] = {
         "moe_router_num_groups": 2, "moe_router_group_topk": 1, "mtp_num_layers": 1,
         "moe_shared_expert_intermediate_size": 20,
     },
+    "gpt_oss": MOE
+    | {
+        "swiglu": False, "quick_geglu": True, "activation_func_clamp_value": 7.0,
+        "glu_linear_offset": 1.0, "add_bias_linear": True, "softmax_type": "learnable",
+        "window_size": (5, 0), "window_attn_skip_freq": 2, "position_embedding_type": "yarn",
+        "rotary_scaling_factor": 4.0, "yarn_original_max_position_embeddings": 16,
+        "yarn_beta_fast": 4.0, "yarn_beta_slow": None, "mscale": 1.0, "mscale_all_dim": 0.0,
+        "yarn_correction_range_round_to_int": False,
+    },
     "llama3": {"use_rope_scaling": True, "rope_scaling_factor": 8.0, "num_query_groups": 4},
 }  # fmt: skip
 
@@ -56,6 +66,7 @@ def build_gpt(given: dict[str, Any], layout: Layout) -> Any:
     from dataclasses import fields
 
     import torch.nn.functional as F
+    from megatron.core.fusions.fused_bias_geglu import quick_gelu
     from megatron.core.models.gpt import GPTModel
     from megatron.core.models.gpt.gpt_layer_specs import (
         get_gpt_decoder_block_spec,
@@ -83,7 +94,12 @@ def build_gpt(given: dict[str, Any], layout: Layout) -> Any:
         "expert_tensor_parallel_size": layout.etp,
         "pipeline_dtype": torch.float32,
     }
+    if given["quick_geglu"]:
+        values["activation_func"] = quick_gelu
     config = TransformerConfig(**values)
+    for key, value in of_arguments("arguments", given).values.items():
+        if key.startswith("yarn_"):
+            setattr(config, key, value)
     from megatron.core import parallel_state
 
     block = get_gpt_decoder_block_spec(config, use_transformer_engine=False)

@@ -84,7 +84,7 @@ def _index(metadata: Record) -> DistIndex:
     for index, info in fields["storage_data"].items():
         at = _record(index, f"{_DCP}metadata.MetadataIndex")
         offset = None if at.get("offset") is None else _shape(at["offset"])
-        places[at["fqn"], offset] = _record(info, f"{_DCP}filesystem._StorageInfo")
+        places[_text(at["fqn"]), offset] = _record(info, f"{_DCP}filesystem._StorageInfo")
     tensors, objects = {}, {}
     for key, value in fields["state_dict_metadata"].items():
         if not isinstance(key, str) or not key.isprintable() or len(key) > MAX_KEY_LENGTH:
@@ -120,13 +120,20 @@ def _part(offset: TensorShape, shape: TensorShape, info: dict[str, Any]) -> Part
     numbers = (info["offset"], info["length"])
     if not all(type(n) is int and 0 <= n < 1 << 60 for n in numbers):
         raise ValueError("a part without place and length")
-    return Part(offset, shape, check_plain_name(info["relative_path"]), *numbers)
+    return Part(offset, shape, check_plain_name(_text(info["relative_path"])), *numbers)
 
 
 def _record(value: Any, kind: str) -> dict[str, Any]:
     if not isinstance(value, Record) or value.kind != kind:
         raise TypeError(f"no {kind.rpartition('.')[2]} where one belongs")
     return value.fields()
+
+
+def _text(value: Any) -> str:
+    """Return a text; a deep tuple would overflow the stack where it is looked up."""
+    if not isinstance(value, str):
+        raise TypeError("no text where one belongs")
+    return value
 
 
 def _shape(value: Any) -> TensorShape:

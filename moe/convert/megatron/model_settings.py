@@ -164,7 +164,7 @@ def _latent(settings: MegatronSettings) -> dict[str, Any]:
     settings.only("window_size", None, why="latent attention here sees all positions")
     rope: dict[str, Any] = {"theta": settings.number("rotary_base")}
     # A null, which Megatron-LM's arguments have by default, is the class's own default there.
-    if settings.values.get("rope_type", "yarn") in {None, "yarn"}:
+    if settings.values.get("rope_type") is None or settings.value("rope_type") == "yarn":
         # Megatron-LM's arguments lack the original length, which decides nothing at factor 1.
         length = "original_max_position_embeddings"
         if settings.number("rotary_scaling_factor") != 1 or length in settings.values:

@@ -180,6 +180,8 @@ def _plain(value: Any) -> Any:
 
 
 def _plain_item(value: Any) -> Any:
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"<a number of {value.bit_length()} bits>"  # too long to be shown, perhaps
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict) and isinstance(value.get("_target_"), str):

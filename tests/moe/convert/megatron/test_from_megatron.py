@@ -23,7 +23,7 @@ LAYOUTS: dict[str, tuple[dict[str, int], dict[str, Any], tuple[str, ...]]] = {
 """A layout, metadata of the sharding, and the models saved in it."""
 
 
-ALONE = ("before_softmax", "llama3")
+ALONE = ("before_softmax", "llama3", "gpt_oss")
 """Models that one process saves."""
 
 

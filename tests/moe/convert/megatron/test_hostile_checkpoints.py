@@ -186,6 +186,37 @@ def test_a_spoiled_checkpoint_is_one_line(kind: str, source: Path) -> None:
     assert not (source / "touched").exists()
 
 
+DEEP = b")" + b"\x85" * 300_000
+"""A tuple in a tuple and so on: to hash or to print it overflows the stack."""
+
+
+@pytest.mark.parametrize("where", ["fqn", "relative_path", "dtype", "size", "key"])
+def test_nesting_in_the_index_ends_no_process(where: str, source: Path) -> None:
+    marker = "deep" * 10
+
+    def change(index: Any) -> None:
+        tensor = index.state_dict_metadata[QKV]
+        if where == "fqn":
+            at = next(at for at in index.storage_data if at.fqn == QKV)
+            object.__setattr__(at, "fqn", marker)
+        elif where == "relative_path":
+            place(index, relative_path=marker)
+        elif where == "dtype":
+            tensor.properties = marker
+        elif where == "size":
+            tensor.size = marker
+        else:
+            index.state_dict_metadata[marker] = tensor
+
+    change_index(change)(source)
+    path = source / "release/.metadata"
+    content = path.read_bytes()
+    for text in (b"\x8c\x28" + marker.encode(), b"X\x28\x00\x00\x00" + marker.encode()):
+        content = content.replace(text, DEEP)
+    path.write_bytes(content)
+    assert ".metadata: " in refused(source) and marker not in refused(source)
+
+
 def test_a_tensor_that_is_code_is_refused_by_its_class(source: Path) -> None:
     """Numbers of classes beyond plain tensors, as FP8 parameters, are not guessed at."""
     path = source / "release/__0_0.distcp"

@@ -82,11 +82,24 @@ def test_a_key_that_decides_and_is_missing_is_asked_for(key: str) -> None:
         ({"softmax_type": "off-by-one"}, "softmax_type = 'off-by-one' cannot be converted"),
         ({"glu_linear_offset": 1.0}, "glu_linear_offset = 1.0 cannot be converted"),
         ({"position_embedding_type": "mrope"}, "position_embedding_type = 'mrope' cannot"),
+        ({"moe_router_load_balancing_type": "a\nb"}, "load_balancing = 'a\\nb'"),
+        ({"moe_router_dtype": "a\nb"}, "router_dtype = 'a\\nb'"),
+        ({"num_layers": 1 << 99999}, "num_layers = '<a number of 100000 bits>'"),
         ({"layernorm_epsilon": float("nan")}, "layernorm_epsilon = nan: wanted a number"),
     ],
 )
 def test_values_without_an_equivalent_are_named(changes: dict[str, Any], message: str) -> None:
     assert message in refused(ARGUMENTS["sparse"] | changes)
+
+
+@pytest.mark.parametrize("odd", [[], [1], {"a": 1}, "a\nb", 1 << 70, float("inf"), object()])
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_values_of_every_key(kind: str, odd: Any) -> None:
+    for key in ARGUMENTS[kind]:
+        try:
+            assert isinstance(model(ARGUMENTS[kind] | {key: odd}), ModelConfig)
+        except ConfigError as error:
+            assert "\n" not in str(error)
 
 
 def test_arguments_of_older_versions() -> None:
@@ -105,7 +118,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(KINDS), st.data())
 def test_any_value_of_any_key_is_a_model_or_one_line(kind: str, data: st.DataObject) -> None:
     key = data.draw(st.sampled_from(sorted(ARGUMENTS[kind])))
