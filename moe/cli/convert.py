@@ -1,4 +1,4 @@
-"""`moe convert`: Hugging Face models in and out, dense checkpoints to sparse ones."""
+"""`moe convert`: models of Hugging Face and Megatron in and out, dense checkpoints to sparse."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ import typer
 from data.options import JsonOption
 
 app = typer.Typer(
-    help="Convert checkpoints: from and to Hugging Face, dense to sparse. Needs no GPU.",
+    help="Convert checkpoints: Hugging Face, Megatron, dense to sparse. Needs no GPU.",
     no_args_is_help=True,
 )
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Directory to make.")]
@@ -59,6 +59,50 @@ def to_hf(
 
     with _progress("Converting") as progress:
         done = to_hub(checkpoint, out, family=family, dtype=dtype, progress=progress)
+    for note in done.notes:
+        typer.echo(f"moe: {out}: {note}", err=True)
+    _say(asdict(done), as_json)
+
+
+@app.command("from-megatron")
+def from_megatron(
+    source: Annotated[
+        Path,
+        typer.Argument(help="What Megatron saved into, or one iteration's folder.", metavar="DIR"),
+    ],
+    out: OutOption,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Preset or FILE.toml. Default: what the checkpoint says of its model."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a checkpoint of one of Megatron-LM or Megatron-Bridge (format torch_dist)."""
+    from moe.convert.megatron.from_megatron import from_megatron
+
+    with _progress("Converting") as progress:
+        done = from_megatron(source, out, model=model, progress=progress)
+    for note in done.notes:
+        typer.echo(f"moe: {out}: {note}", err=True)
+    _say(asdict(done), as_json)
+
+
+@app.command("to-megatron")
+def to_megatron(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint, or a run: its newest.", metavar="CKPT")
+    ],
+    out: OutOption,
+    dtype: Annotated[
+        str | None, typer.Option(help="Numbers to write: F32, F16 or BF16. Default: as stored.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a checkpoint that Megatron-LM and Megatron-Bridge load (format torch_dist)."""
+    from moe.convert.megatron.to_megatron import to_megatron
+
+    with _progress("Converting") as progress:
+        done = to_megatron(checkpoint, out, dtype=dtype, progress=progress)
     for note in done.notes:
         typer.echo(f"moe: {out}: {note}", err=True)
     _say(asdict(done), as_json)

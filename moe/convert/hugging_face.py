@@ -127,7 +127,7 @@ def _to_hub(
     chosen, values = family_for(model, family or known_family(original.get("model_type")))
     mapping = tensor_map(model, chosen.names)
     stored = StoredTensors(checkpoint, read_index(checkpoint))
-    _check_checkpoint(stored, mapping)
+    check_checkpoint(stored, mapping)
     number_format = dtype or stored.dtype(mapping.pairs[0].ours)
     companions = companions_of(checkpoint, model)
     values["torch_dtype"] = str(DTYPES[number_format]).removeprefix("torch.")
@@ -172,23 +172,23 @@ def write_checkpoint(  # noqa: PLR0913 - one format, two sources
         file = f"part-{number:05d}.safetensors"
         pairs = {name: mapping.pairs[int(name)] for name in names}
         headers = {name: (dtype(pair), pair.shape) for name, pair in pairs.items()}
-        target = TensorWriter(directory / file, headers)
-        for name, pair in pairs.items():
-            target.write(name, read(pair))
-            whole = mapping.ours[pair.ours]
-            shard = TensorShard(
-                key=pair.ours,
-                global_shape=whole,
-                offset=pair.start,
-                shape=pair.shape,
-                file=file,
-                name=name,
-            )
-            shards.append(shard.as_json())
-            done += sizes[name]
-            if progress:
-                progress(done, total)
-        checksums[file] = target.close()
+        with TensorWriter(directory / file, headers) as target:
+            for name, pair in pairs.items():
+                target.write(name, read(pair))
+                whole = mapping.ours[pair.ours]
+                shard = TensorShard(
+                    key=pair.ours,
+                    global_shape=whole,
+                    offset=pair.start,
+                    shape=pair.shape,
+                    file=file,
+                    name=name,
+                )
+                shards.append(shard.as_json())
+                done += sizes[name]
+                if progress:
+                    progress(done, total)
+            checksums[file] = target.close()
     index = {"format": FORMAT, "common": {}, "files": checksums, "parts": shards}
     write_index(directory, index)
     write_json(directory / STATE, {"step": 0})
@@ -220,16 +220,16 @@ def _write_hub(
     for number, names in enumerate(batches, start=1):
         file = f"model-{number:05d}-of-{len(batches):05d}.safetensors"
         file = "model.safetensors" if len(batches) == 1 else file
-        target = TensorWriter(directory / file, {name: headers[name] for name in names})
-        for name in names:
-            kind, shape = headers[name]
-            blocks = pairs.get(sources.get(name, name), [])
-            target.write(name, _assembled(stored, blocks, kind, shape))
-            weight_map[name] = file
-            done += sizes[name]
-            if progress:
-                progress(done, total)
-        target.close()
+        with TensorWriter(directory / file, {name: headers[name] for name in names}) as target:
+            for name in names:
+                kind, shape = headers[name]
+                blocks = pairs.get(sources.get(name, name), [])
+                target.write(name, _assembled(stored, blocks, kind, shape))
+                weight_map[name] = file
+                done += sizes[name]
+                if progress:
+                    progress(done, total)
+            target.close()
     if len(batches) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         write_json(directory / INDEX, index)
@@ -267,7 +267,12 @@ def _viewed(tensor: torch.Tensor, where: Where, transposed: bool) -> torch.Tenso
     return block.transpose(-2, -1) if transposed else block
 
 
-def _check_checkpoint(stored: StoredTensors, mapping: TensorMap) -> None:
+def check_checkpoint(stored: StoredTensors, mapping: TensorMap) -> None:
+    """Refuse a checkpoint whose weights are not exactly those of our side of a map.
+
+    Raises:
+        ConfigError: Names the tensors that are missing, unknown or misshapen.
+    """
     wrong = [
         f"{key} {list(stored.shape(key))}, wanted {list(shape)}"
         for key, shape in mapping.ours.items()

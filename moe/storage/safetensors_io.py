@@ -13,7 +13,7 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Self, TypeGuard
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ def inherit_permissions(path: Path) -> None:
 
 
 class TensorWriter:
-    """A file being written, tensor after tensor in the order announced."""
+    """A file being written, tensor after tensor in the order announced; `with` ends it."""
 
     def __init__(self, path: Path, tensors: Mapping[str, tuple[str, TensorShape]]) -> None:
         """Write the header; `tensors` are (number format, shape) by name."""
@@ -76,6 +76,12 @@ class TensorWriter:
         self._hash = hashlib.sha256()
         self._file = path.open("wb")
         self._write(struct.pack("<Q", len(text)) + text)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Append the next tensor's numbers."""

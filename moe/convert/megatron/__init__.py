@@ -1,0 +1,1 @@
+"""Checkpoints of Megatron-LM and Megatron-Bridge (format `torch_dist`), read and written."""
