@@ -23,7 +23,12 @@ def is_inner_name(name: str) -> bool:
     return all(map(is_plain_name, name.split("/")))
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a name that is one of a file in its own directory.
+
+    Raises:
+        ValueError: It leads elsewhere, or is no file's name.
+    """
     if not is_plain_name(name):
         raise ValueError("not the plain name of a file in this directory")
     return name
@@ -35,7 +40,7 @@ def _inner_name(name: str) -> str:
     return name
 
 
-PlainName = Annotated[str, AfterValidator(_plain_name)]
+PlainName = Annotated[str, AfterValidator(plain_name)]
 """A key of a file's model: the name of a file beside it."""
 InnerName = Annotated[str, AfterValidator(_inner_name)]
 """A key of a file's model: the name of a file beside it, or in folders beside it."""

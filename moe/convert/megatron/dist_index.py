@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.storage.plain_name import check_plain_name
+from data.storage.plain_name import plain_name
 from data.storage.regular_file import read_regular
 from moe.convert.megatron.pickle_data import AllowedNames, Name, PickleData, Record
 from moe.convert.megatron.torch_archive import NUMBER_FORMATS
@@ -120,7 +120,7 @@ def _part(offset: TensorShape, shape: TensorShape, info: dict[str, Any]) -> Part
     numbers = (info["offset"], info["length"])
     if not all(type(n) is int and 0 <= n < 1 << 60 for n in numbers):
         raise ValueError("a part without place and length")
-    return Part(offset, shape, check_plain_name(_text(info["relative_path"])), *numbers)
+    return Part(offset, shape, plain_name(_text(info["relative_path"])), *numbers)
 
 
 def _record(value: Any, kind: str) -> dict[str, Any]:

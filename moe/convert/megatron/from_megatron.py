@@ -9,13 +9,13 @@ from data.storage.new_directory import new_directory
 from moe.config.experiment import load_model
 from moe.config.locating import HUB_DIRECTORY
 from moe.config.model import ModelConfig
-from moe.convert.companions import check_small_files, keep_small_files
 from moe.convert.hub_checks import raise_tensor_faults
 from moe.convert.hugging_face import ConvertProgress, write_checkpoint
 from moe.convert.megatron.dist_directory import TOKENIZER, DistDirectory, checkpoint_folder
 from moe.convert.megatron.model_settings import model_of, only_in_training
 from moe.convert.megatron.settings import read_settings
 from moe.convert.megatron.tensor_names import VOCABULARY, left_behind, place_tensors
+from moe.convert.small_files import check_small_files, keep_small_files
 from moe.convert.tensor_map import TensorMap
 from moe.errors import ConfigError, disk_errors
 from moe.storage.safetensors_io import DTYPES
