@@ -15,28 +15,30 @@ class Run:
     optimizer: str
 
 
-def train_curves(experiments: dict[str, Experiment]) -> dict[str, Run]:
-    """Train in the kernel sets that the keys name, from the weights of `torch`."""
+def train(experiment: Experiment) -> Run:
+    """Train from the weights that kernel set `torch` starts from.
+
+    Only one kernel set in a process: `torch` replaces megatron-core's optimizer.
+    """
     from moe.training.startup.build import build_trainer
     from moe.training.startup.execution_report import execution_report, verify_execution
     from moe.training.step import train_step
     from parallel.engine.start import start_engine, stop_engine
 
-    first = next(iter(experiments.values()))
-    engine = start_engine(first.parallel, seed=first.train.seed)
-    curves = {}
-    for kernels, experiment in experiments.items():
-        trainer = build_trainer(experiment, engine)
-        if kernels == "te":
-            _start_as_torch(trainer)
-        report = execution_report(trainer)
-        verify_execution(experiment, report)
-        steps = [train_step(trainer, index) for index in range(experiment.train.steps)]
-        losses, norms = [step.loss for step in steps], [step.grad_norm for step in steps]
-        curves[kernels] = Run(losses, norms, report["optimizer"])
-        trainer.close()
+    engine = start_engine(experiment.parallel, seed=experiment.train.seed)
+    trainer = build_trainer(experiment, engine)
+    if experiment.precision.kernels == "te":
+        _start_as_torch(trainer)
+    report = execution_report(trainer)
+    verify_execution(experiment, report)
+    steps = [train_step(trainer, index) for index in range(experiment.train.steps)]
+    trainer.close()
     stop_engine()
-    return curves
+    return Run(
+        losses=[step.loss for step in steps],
+        grad_norms=[step.grad_norm for step in steps],
+        optimizer=report["optimizer"],
+    )
 
 
 def _start_as_torch(trainer: Any) -> None:
