@@ -3,6 +3,8 @@
 import os
 import sys
 import types
+from contextlib import nullcontext
+from functools import lru_cache
 from importlib import import_module, util
 from typing import Any
 from unittest.mock import patch
@@ -16,6 +18,7 @@ from tests.support.transformer_engine.locate import EXTENSION, FOLDER, has_exten
 CARD = {"name": "reference", "multi_processor_count": 132, "total_memory": 80 << 30}
 HOPPER, BLACKWELL = (9, 0), (10, 0)
 _capability = list(HOPPER)
+_CACHED = type(lru_cache(lambda: None))
 
 
 def install_reference() -> None:
@@ -28,12 +31,20 @@ def install_reference() -> None:
     assert "megatron" not in sys.modules, "megatron-core has found no Transformer Engine already"
     sys.path.insert(0, str(FOLDER))
     _answer_as_a_card()
+    _gather_singly()
     _import_over(make_extension())
 
 
 def pretend_card(capability: tuple[int, int]) -> None:
     """Be a card of this compute capability from now on: MXFP8 wants Blackwell."""
     _capability[:] = capability
+    for module in [m for name, m in sys.modules.items() if name.startswith("transformer_engine.")]:
+        for member in list(vars(module).values()):
+            if isinstance(member, _CACHED):  # it asked the card before
+                member.cache_clear()
+    quantization = sys.modules["transformer_engine.pytorch.quantization"]
+    for name in [name for name in vars(quantization) if name.endswith("_SUPPORT")]:
+        setattr(quantization, name, None)
 
 
 def _import_over(extension: types.ModuleType) -> None:
@@ -63,6 +74,19 @@ def _build_as_on_a_card(module: Any) -> None:
             init(self, *args, **values)
 
     module.__init__ = init_as_on_a_card
+
+
+def _gather_singly() -> None:
+    """Run collectives one after the other where gloo would have to coalesce them."""
+    distributed: Any = torch.distributed
+    coalescing = distributed._coalescing_manager
+
+    def manager(group: Any = None, device: Any = None, async_ops: bool = False) -> Any:
+        if device is None:  # megatron-core's, which gloo can
+            return coalescing(group, async_ops=async_ops)
+        return nullcontext(types.SimpleNamespace(wait=lambda: None))
+
+    distributed._coalescing_manager = manager
 
 
 def _answer_as_a_card() -> None:

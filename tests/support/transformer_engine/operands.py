@@ -58,14 +58,13 @@ def _per_tensor(operand: Any, columnwise: bool) -> Tensor:
 
 def _blockwise(operand: Any, columnwise: bool) -> Tensor:
     if columnwise or operand._rowwise_data is None:
-        data, scales = operand._columnwise_data, operand._columnwise_scale_inv
-    else:
-        data, scales = operand._rowwise_data, operand._rowwise_scale_inv
-    codes = _codes(data, operand)
-    rows = codes.reshape(-1, codes.shape[-1])
-    scaled = rows * spread(scales, rows.shape, square=operand._is_2D_scaled)
-    scaled = scaled.view(codes.shape)
-    return scaled.movedim(0, -1) if data is operand._columnwise_data else scaled
+        codes, scales = _codes(operand._columnwise_data, operand), operand._columnwise_scale_inv
+        matrix_ = codes.flatten(1)
+        scaled = matrix_ * spread(scales, matrix_.shape, square=operand._is_2D_scaled)
+        return scaled.view(codes.shape).movedim(0, -1)
+    codes, scales = _codes(operand._rowwise_data, operand), operand._rowwise_scale_inv
+    matrix_ = codes.reshape(-1, codes.shape[-1])
+    return (matrix_ * spread(scales, matrix_.shape, square=operand._is_2D_scaled)).view(codes.shape)
 
 
 def spread(scales: Tensor, shape: torch.Size, *, square: bool) -> Tensor:

@@ -142,6 +142,8 @@ def _fill_mxfp8(output: Any, x: Tensor, quantizer: Any) -> None:
     if quantizer.with_2d_quantization:
         raise NotImplementedError("quantize: MXFP8Quantizer with square blocks")
     matrix = x.reshape(-1, x.shape[-1])
+    if any(size % MX_BLOCK for size in matrix.shape):
+        raise ValueError(f"quantize: MXFP8 wants multiples of {MX_BLOCK}, not {[*matrix.shape]}")
     for dim, data, scales in (
         (1, output._rowwise_data, output._rowwise_scale_inv),
         (0, output._columnwise_data, output._columnwise_scale_inv),
