@@ -3,8 +3,6 @@
 On a GPU Transformer Engine's kernels compute, elsewhere the reference of its extension.
 """
 
-from statistics import median
-
 import pytest
 
 from moe.config.kernels import build_fault
@@ -18,8 +16,6 @@ pytestmark = [pytest.mark.engine, pytest.mark.needs("transformer_engine")]
 TE = Precision(kernels="te")
 REFUSED = ("qk_norm_full",)
 NAMES = tuple(name for name in CONFIGS if name not in REFUSED)
-WITHOUT_CHOICE = ("dense", "latent_dense", "forced_balance")
-"""Options in which a rounding sends no token to another expert."""
 DOCUMENTS = ("sparse", "window", "sinks_window", "latent_yarn", "predicting_twice", "gpt_oss")
 
 
@@ -74,11 +70,8 @@ def test_document_masks(name: str, documents: dict[str, Compared]) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_options_in_bf16(name: str, bf16: dict[str, Compared]) -> None:
     found = bf16[name]
-    # A router that rounds otherwise sends some tokens elsewhere: half of them stay close.
-    assert median(map(abs, found.losses)) < 0.03
-    assert abs(sum(found.losses)) / len(found.losses) < 0.03
-    if name in WITHOUT_CHOICE:
-        assert max(found.gradients.values()) < 0.05, found.gradients
+    assert max(map(abs, found.losses)) < 0.1
+    assert max(found.gradients.values()) < 0.1
 
 
 def assert_same(found: Compared) -> None:

@@ -45,7 +45,14 @@ def _compare(name: str, layout: Any, dtype: str, documents: bool) -> Compared:
     from parallel.precision.recipes import Precision
     from tests.support.transformer_engine.weights import copy_weights, gradients, torch_weight
 
-    config = _without_balancing(CONFIGS[name]) if documents else CONFIGS[name]
+    config = CONFIGS[name]
+    if config.moe is not None and dtype == "bf16":
+        # A rounding would send tokens to other experts, and hide every other difference.
+        config = _with_moe(config, forced_balance=True)
+    if documents:
+        # Behind a document's end, prediction layers read the next one in `torch` and nothing in
+        # `te`: no loss counts there, but the router's balancing does.
+        config = _with_moe(config, load_balancing="none")
     precisions = [Precision(kernels=kernels, dtype=dtype) for kernels in ("torch", "te")]
     ours, theirs = (build_model(config, layout, one, seed=0)[0] for one in precisions)
     _randomize(ours)
@@ -64,14 +71,8 @@ def _compare(name: str, layout: Any, dtype: str, documents: bool) -> Compared:
     )
 
 
-def _without_balancing(config: Any) -> Any:
-    """Leave the balancing loss away.
-
-    Behind a document's end, prediction layers read the next one in `torch` and nothing in `te`: no
-    loss counts there, but the router does.
-    """
-    moe = config.moe.model_copy(update={"load_balancing": "none"})
-    return config.model_copy(update={"moe": moe})
+def _with_moe(config: Any, **options: Any) -> Any:
+    return config.model_copy(update={"moe": config.moe.model_copy(update=options)})
 
 
 def _run(model: Any, config: Any, cu_seqlens: Any, precision: Any) -> tuple[Any, Any]:

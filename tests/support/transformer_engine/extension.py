@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 from tests.support.transformer_engine import (
     delayed_scaling,
     enums,
+    fused_attention,
     gemm,
     multi_tensor,
     norms,
@@ -27,6 +28,7 @@ ANSWERED: dict[types.ModuleType, str] = {
     multi_tensor: "multi_tensor_scale multi_tensor_l2norm multi_tensor_adam",
     quantization: "quantize dequantize split_quantize bgrad_quantize fp8_transpose"
     " create_empty_quantized_tensor",
+    fused_attention: "get_fused_attn_backend fused_attn_fwd fused_attn_bwd",
     delayed_scaling: "fused_amax_and_scale_update_after_reduction",
 }
 """The functions that the reference answers, by the file that does."""
@@ -88,10 +90,4 @@ def make_extension() -> Extension:
             setattr(extension, name, member)
     for name, version in VERSIONS.items():
         setattr(extension, name, lambda version=version: version)
-    setattr(extension, "get_fused_attn_backend", no_fused_attention)  # noqa: B010
     return extension
-
-
-def no_fused_attention(*_: Any, **__: Any) -> tuple[Any, str]:
-    """Leave attention to Transformer Engine's own unfused one."""
-    return enums.NVTE_Fused_Attn_Backend.NVTE_No_Backend, "the reference has no fused attention"
