@@ -8,7 +8,11 @@ import pytest
 from moe.config.kernels import build_fault
 from parallel.precision.recipes import Precision
 from tests.support.architecture_options import CONFIGS
-from tests.support.transformer_engine.comparison import Compared, compare
+from tests.support.transformer_engine.comparison import (
+    Compared,
+    compare,
+    initial_differences,
+)
 from tests.support.transformer_engine.locate import has_extension
 from tests.support.transformer_engine.ranks import run_te_ranks
 
@@ -55,6 +59,12 @@ def _name_what_is_not_answered() -> str:
 def test_what_the_reference_does_not_answer_is_named() -> None:
     message = run_te_ranks(1, _name_what_is_not_answered)[0]
     assert message.startswith("transformer_engine_torch.newton_schulz was called")
+
+
+def test_initial_weights_are_those_of_the_other_kernels_to_the_bit() -> None:
+    """By the names that both have in checkpoints."""
+    found = run_te_ranks(1, initial_differences, NAMES)[0]
+    assert found == {name: [] for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)

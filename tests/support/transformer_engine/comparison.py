@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from tests.support.architecture_options import CONFIGS
+from tests.support.layout_equivalence import assemble, shards
 from tests.support.transformer_engine.locate import has_extension
 
 SEQ_LEN, ROWS = 32, 2
@@ -111,3 +112,37 @@ def _randomize(model: Any) -> None:
 
 def _difference(one: Any, other: Any) -> float:
     return float((other - one).float().norm() / one.float().norm().clamp(min=1e-3))
+
+
+def initial_differences(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the tensors of checkpoints that do not start alike in both kernel sets, by option."""
+    from types import SimpleNamespace
+
+    from moe.model.build import build_model
+    from parallel.engine.start import start_engine, stop_engine
+    from parallel.layout.layout import Layout
+    from parallel.precision.recipes import Precision
+
+    layout = Layout(device=device())
+    start_engine(layout, seed=0)
+    found = {}
+    for name in names:
+        ours, theirs = (
+            assemble(
+                [
+                    shards(
+                        [
+                            SimpleNamespace(module=chunk)
+                            for chunk in build_model(
+                                CONFIGS[name], layout, Precision(kernels=kernels), seed=3
+                            )
+                        ]
+                    )
+                ]
+            )
+            for kernels in ("torch", "te")
+        )
+        equal = {key for key in ours.keys() & theirs.keys() if (ours[key] == theirs[key]).all()}
+        found[name] = sorted((ours.keys() | theirs.keys()) - equal)
+    stop_engine()
+    return found
