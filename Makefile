@@ -7,7 +7,9 @@ EXTRAS ?= test
 PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=25
 STAMP := $(VENV)/.installed-$(EXTRAS)
 
-.PHONY: demo test unlinted-test lint engine-test docs picture env clean
+TE := $(VENV)/transformer_engine
+
+.PHONY: demo test unlinted-test lint engine-test transformer-engine docs picture env clean
 demo: env
 	$(BIN)/moe demo
 
@@ -25,6 +27,16 @@ lint: env
 # What megatron-core itself decides: CI runs these on the other supported version as well.
 engine-test: env
 	$(PYTEST) -m engine $(PYTEST_ARGS)
+
+# Transformer Engine's Python modules without its CUDA libraries, for tests of kernel set `te` on a
+# CPU: in a folder of their own, since megatron-core fails on a Transformer Engine without libraries.
+transformer-engine: $(TE)/.installed
+
+$(TE)/.installed: $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(TE) \
+	  transformer_engine==2.20.2 einops ml_dtypes onnx onnx-ir onnxscript \
+	  $$($(BIN)/python -c 'import triton' 2>/dev/null || echo triton)
+	@touch $@
 
 # The documentation site, docs/_build/html/index.html. A warning is an error.
 docs:

@@ -10,6 +10,8 @@ from typing import NoReturn
 
 import pytest
 
+from tests.support.transformer_engine import locate
+
 SEARCH_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 PROGRAMS = {
     "chromium": ("chromium", "chromedriver"),
@@ -55,6 +57,8 @@ def lack(name: str, reason: str) -> NoReturn:
 def _lacks(name: str) -> str | None:
     if name == "root":
         return "run the tests as root" if os.geteuid() else None
+    if name == "transformer_engine":
+        return locate.missing()
     if name in PROGRAMS:
         found = all(shutil.which(program, path=SEARCH_PATH) for program in PROGRAMS[name])
         return None if found else f"apt-get install {PACKAGES[name]}"

@@ -1,0 +1,69 @@
+"""FP8 through Transformer Engine's own recipes and quantizers, in kernel set `te`."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parallel.precision.recipes import Fp8Scaling
+from tests.support.layout_equivalence import make
+from tests.support.transformer_engine.comparison import device
+from tests.support.transformer_engine.fp8 import (
+    DENSE,
+    SPARSE,
+    Recipe,
+    compare_recipe,
+    need_card,
+    train_recipe,
+)
+from tests.support.transformer_engine.ranks import run_te_ranks
+from tests.support.transformer_engine.training import Run
+
+pytestmark = [pytest.mark.engine, pytest.mark.needs("transformer_engine")]
+SCALINGS: tuple[Fp8Scaling, ...] = ("delayed", "current", "blockwise", "mxfp8")
+TRAIN = {
+    "seq_len": 32,
+    "micro_batch_size": 2,
+    "global_batch_size": 4,
+    "steps": 3,
+    "warmup_steps": 1,
+}
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_emulated_fp8_rounds_as_the_recipe_does(scaling: Fp8Scaling) -> None:
+    need_card(scaling)
+    # Emulated delayed scaling takes one amax for all experts of a layer; the recipe each one's.
+    model = DENSE if scaling == "delayed" else SPARSE
+    found: Recipe = run_te_ranks(1, compare_recipe, model, scaling)[0]
+    assert found.losses_to_fp32 > 1e-3
+    assert found.losses_to_emulated < found.losses_to_fp32 / 100
+    assert found.gradients_to_fp32 > 1e-2
+    assert found.gradients_to_emulated < found.gradients_to_fp32 / 10
+
+
+def run_in(store: Path, fp8: str, num_ranks: int = 1, **layout: Any) -> Run:
+    experiment = make(
+        store, {"device": device()} | layout, model=SPARSE.model_dump(), train=TRAIN,
+        precision={"kernels": "te", "dtype": "bf16", "fp8": fp8},
+    )  # fmt: skip
+    runs: list[Run] = run_te_ranks(num_ranks, train_recipe, experiment)
+    return runs[0]
+
+
+@pytest.fixture(scope="module")
+def bf16(store: Path) -> Run:
+    return run_in(store, "none")
+
+
+@pytest.mark.parametrize("layout", [{}, {"tp": 2}, {"ep": 2}], ids=["one", "tp2", "ep2"])
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_training_in_fp8(
+    scaling: Fp8Scaling, layout: dict[str, Any], store: Path, bf16: Run
+) -> None:
+    need_card(scaling)
+    found = run_in(store, scaling, 2 if layout else 1, **layout)
+    assert found.losses == pytest.approx(bf16.losses, rel=0.02)
+    assert found.grad_norms == pytest.approx(bf16.grad_norms, rel=0.2)
+    assert found.losses != bf16.losses
+    assert found.losses[-1] < found.losses[0]

@@ -1,0 +1,80 @@
+"""Training in kernel set `te`: its optimizer, and layouts whose collectives it runs itself."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moe.config.experiment import Experiment
+from moe.config.model import ModelConfig
+from tests.support.architecture_options import CONFIGS, SHARED, Computed, compute, sparse
+from tests.support.layout_equivalence import assemble, make, worst_difference
+from tests.support.transformer_engine.comparison import device
+from tests.support.transformer_engine.ranks import run_te_ranks
+from tests.support.transformer_engine.training import train
+
+pytestmark = [pytest.mark.engine, pytest.mark.needs("transformer_engine")]
+TRAIN = {"seq_len": 24, "micro_batch_size": 2, "global_batch_size": 4}
+LAYOUTS: dict[str, dict[str, Any]] = {"tp2": {"tp": 2}, "ep2": {"ep": 2}, "pp2": {"pp": 2}}
+NAMES = (
+    "tied", "linear_bias", "qk_norm_head", "sinks_window", "latent_queries", "sigmoid_bias_groups",
+    "shared_gate", "seq_aux_loss", "predicting_twice", "deepseek_v3", "gpt_oss",
+)  # fmt: skip
+
+
+def experiments(store: Path, **layout: Any) -> dict[str, Experiment]:
+    layout = layout | {"device": device(), "distributed_optimizer": False}
+    return {
+        name: make(
+            store, layout, model=CONFIGS[name].model_dump(), train=TRAIN,
+            precision={"kernels": "te"},
+        )
+        for name in NAMES
+        if not ("pp" in layout and CONFIGS[name].mtp_layers)
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alone(store: Path) -> dict[str, Computed]:
+    found: dict[str, Computed] = run_te_ranks(1, compute, experiments(store))[0]
+    return found
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_compute_the_same(layout: str, store: Path, alone: dict[str, Computed]) -> None:
+    wanted = experiments(store, **LAYOUTS[layout])
+    ranks = run_te_ranks(2, compute, wanted)
+    wrong = {}
+    for name in wanted:
+        parts = [rank[name] for rank in ranks]
+        expected = assemble([alone[name].gradients])
+        difference, key = worst_difference(expected, assemble([part.gradients for part in parts]))
+        if difference > 1e-4:
+            wrong[name] = (key, difference)
+    assert not wrong
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_training_follows_the_other_kernels(dtype: str, store: Path) -> None:
+    """Transformer Engine's fused Adam, sharded by the distributed optimizer, over whole steps."""
+    options = sparse(**SHARED, shared_expert_gate=True, expert_ffn_hidden_size=16)
+    model = ModelConfig.model_validate(options).model_dump()
+    ours, theirs = (
+        run_te_ranks(
+            1,
+            train,
+            make(
+                store,
+                {"device": device()},
+                model=model,
+                train=TRAIN | {"steps": 6},
+                precision={"kernels": kernels, "dtype": dtype},
+            ),
+        )[0]
+        for kernels in ("torch", "te")
+    )
+    tolerance = {"fp32": 1e-5, "bf16": 0.02}[dtype]
+    assert theirs.losses == pytest.approx(ours.losses, rel=tolerance)
+    assert theirs.grad_norms == pytest.approx(ours.grad_norms, rel=20 * tolerance)
+    assert theirs.losses[-1] < 0.95 * theirs.losses[0]
+    assert theirs.optimizer == "transformer_engine.pytorch.optimizers.fused_adam.FusedAdam"

@@ -1,0 +1,111 @@
+"""Models and runs in Transformer Engine's FP8 recipes, beside ours that emulate them."""
+
+from typing import Any, NamedTuple
+
+from moe.config.experiment import Experiment
+from moe.config.model import ModelConfig
+from parallel.precision.fp8_support import MIN_CAPABILITY
+from parallel.precision.recipes import Fp8Scaling
+from tests.support.architecture_options import SHARED, sparse
+from tests.support.needs import lack
+from tests.support.transformer_engine.comparison import device
+from tests.support.transformer_engine.locate import has_extension
+from tests.support.transformer_engine.training import Run, train
+
+WIDTHS = {"hidden_size": 64, "head_dim": 16, "ffn_hidden_size": 128}
+EXPERTS = {"num_experts": 4, "expert_ffn_hidden_size": 64, "shared_expert_ffn_hidden_size": 64}
+SPARSE = ModelConfig.model_validate(sparse(first_dense_layers=1, **(SHARED | EXPERTS)) | WIDTHS)
+DENSE = SPARSE.model_copy(update={"moe": None})
+"""All their sizes are multiples of 32 on either of two ranks, as FP8 wants them."""
+STEPS = 2
+
+
+class Recipe(NamedTuple):
+    """One step of a model in an FP8 recipe: how far it is from others, with equal weights."""
+
+    losses_to_emulated: float
+    """The largest difference of a token's loss, in nats."""
+    losses_to_fp32: float
+    gradients_to_emulated: float
+    """The largest of all weights: norm of the difference over the gradient's norm."""
+    gradients_to_fp32: float
+
+
+def need_card(scaling: Fp8Scaling) -> None:
+    """Skip a test that runs on a GPU that does not have the recipe."""
+    if has_extension():
+        import torch
+
+        if torch.cuda.get_device_capability() < MIN_CAPABILITY[scaling]:
+            lack("gpus", f"one of compute capability {MIN_CAPABILITY[scaling]}")
+
+
+def compare_recipe(model: ModelConfig, scaling: Fp8Scaling) -> Recipe:
+    """Compare the second step in FP32: delayed scaling takes its scales from the first."""
+    from moe.model.build import build_model
+    from moe.model.fp8.emulation import emulate_fp8
+    from parallel.engine.start import start_engine, stop_engine
+    from parallel.layout.layout import Layout
+    from parallel.precision.recipes import Precision
+    from tests.support.transformer_engine.weights import copy_weights
+
+    _pretend_card_of(scaling)
+    layout = Layout(device=device())
+    start_engine(layout, seed=0)
+    emulated = Precision(fp8="emulated", fp8_scaling=scaling)
+    # Our rule wants BF16 beside FP8; in FP32 nothing is rounded but what the recipe rounds.
+    native = Precision.model_construct(kernels="te", dtype="fp32", fp8=scaling)
+    plain, ours, theirs = (
+        build_model(model, layout, precision, seed=0)[0]
+        for precision in (Precision(), emulated, native)
+    )
+    copy_weights(ours, theirs)
+    emulation = emulate_fp8([ours], emulated)
+    for _ in range(STEPS):
+        theirs.set_is_first_microbatch()
+        found = [_step(one, model) for one in (plain, ours, theirs)]
+        emulation.end_step()
+    stop_engine()
+    return _distances(*found)
+
+
+def train_recipe(experiment: Experiment) -> Run:
+    """Train in a recipe, on a card that has it."""
+    if experiment.precision.scaling is not None:
+        _pretend_card_of(experiment.precision.scaling)
+    return train(experiment)
+
+
+def _pretend_card_of(scaling: Fp8Scaling) -> None:
+    from tests.support.transformer_engine.install import HOPPER, pretend_card
+
+    if not has_extension():
+        pretend_card(max(HOPPER, MIN_CAPABILITY[scaling]))
+
+
+def _step(model: Any, config: ModelConfig) -> tuple[Any, dict[str, Any]]:
+    """Return each token's loss, and the gradients."""
+    import torch
+
+    from tests.support.transformer_engine.weights import gradients
+
+    chance = torch.Generator().manual_seed(3)
+    tokens, labels = torch.randint(0, config.vocab_size, (2, 2, 32), generator=chance).to(device())
+    positions = torch.arange(32, device=device()).expand(2, -1)
+    model.zero_grad()
+    losses = model(tokens, positions, None, labels=labels)
+    losses.sum().backward()
+    return losses.detach(), gradients(model)
+
+
+def _distances(plain: Any, ours: Any, theirs: Any) -> Recipe:
+    from tests.support.transformer_engine.weights import torch_weight
+
+    def losses(other: Any) -> float:
+        return float((theirs[0] - other[0]).abs().max())
+
+    def largest(other: Any) -> float:
+        pairs = ((torch_weight(key, other[1], g.shape), g) for key, g in theirs[1].items())
+        return max(float((a - b).norm() / a.norm().clamp(min=1e-3)) for a, b in pairs)
+
+    return Recipe(losses(ours), losses(plain), largest(ours), largest(plain))
