@@ -5,6 +5,7 @@ Code that `auto_map` names is never run, and nobody is asked whether to.
 """
 
 import shutil
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +127,16 @@ def matching_files(folder: Path, patterns: tuple[str, ...]) -> list[str]:
     return names
 
 
-def copy_hub_files(folder: Path, target: Path, patterns: tuple[str, ...]) -> None:
-    """Copy regular files whose names match, and further chat templates.
+def copy_hub_files(
+    folder: Path, target: Path, patterns: tuple[str, ...], left_out: tuple[str, ...] = ()
+) -> None:
+    """Copy regular files whose names match, but for those `left_out`; and further chat templates.
 
     Raises:
         DataError: As `matching_files`.
     """
     for name in matching_files(folder, patterns):
+        if any(fnmatchcase(name, pattern) for pattern in left_out):
+            continue
         (target / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(folder / name, target / name)

@@ -36,6 +36,7 @@ def from_hf(
 
     with _progress("Converting") as progress:
         done = from_hub(model, out, progress)
+    _note(model, done.notes)
     _say(asdict(done), as_json)
 
 
@@ -59,8 +60,7 @@ def to_hf(
 
     with _progress("Converting") as progress:
         done = to_hub(checkpoint, out, family=family, dtype=dtype, progress=progress)
-    for note in done.notes:
-        typer.echo(f"moe: {out}: {note}", err=True)
+    _note(out, done.notes)
     _say(asdict(done), as_json)
 
 
@@ -144,8 +144,9 @@ def upcycle(  # noqa: PLR0913, PLR0917 - the command's options
         seed=seed,
     )
     with _progress("Upcycling") as progress:
-        sparse = upcycle(source, out, how, progress)
-    counted = ledger(sparse, 1)
+        made = upcycle(source, out, how, progress)
+    _note(source, made.notes)
+    counted = ledger(made.model, 1)
     values = {
         "path": out,
         "parameters": counted.total_parameters,
@@ -201,6 +202,12 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _note(origin: Path, notes: tuple[str, ...]) -> None:
+    """Say on stderr what was left out."""
+    for note in notes:
+        typer.echo(f"moe: {origin}: {note}", err=True)
 
 
 def _say(values: dict[str, Any], as_json: bool) -> None:

@@ -18,7 +18,6 @@ from data.tokenization.hub_folder import (
     SPECIAL_TOKENS_FILE,
     TEMPLATE_FILE,
     TOKENIZER_CONFIG_FILE,
-    copy_hub_files,
     hub_json,
     named_token,
 )
@@ -26,7 +25,7 @@ from data.tokenization.info import TOKENIZER_FILE
 from moe.config.locating import EXPERIMENT_FILE, hub_folder, model_file, tokenizer_file
 from moe.config.model import ModelConfig
 from moe.convert.hub_files import CONFIG
-from moe.convert.small_files import KEPT
+from moe.convert.small_files import copy_small_files
 from moe.convert.token_ids import TokenIds, special_tokens, stated_ids, token_ids
 from moe.evaluation.text_interface import TextInterface, text_interface_of
 
@@ -60,7 +59,7 @@ class Companions:
     def write(self, target: Path) -> list[str]:
         """Write all files but `config.json` into `target`; returns what they lack, a line each."""
         if self.folder is not None:
-            copy_hub_files(self.folder, target, KEPT)
+            copy_small_files(self.folder, target)
             (target / CONFIG).unlink(missing_ok=True)
         if self.language is None:
             return self._why_no_tokenizer(target)

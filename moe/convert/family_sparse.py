@@ -6,6 +6,7 @@ Sources: transformers 4.57 and 5 (`configuration_*.py`, `modeling_*.py`), read k
 from typing import Any
 
 from moe.config.model import ModelConfig
+from moe.convert.class_defaults import CLASS_DEFAULTS
 from moe.convert.family import Family, need_experts
 from moe.convert.family_dense import attention_model, dense_model, switched_windows_hub
 from moe.convert.hub_config import HubConfig, num_experts, sparse_pattern
@@ -178,7 +179,8 @@ def _read_gpt_oss(config: HubConfig) -> dict[str, Any]:
 def _write_gpt_oss(model: ModelConfig) -> dict[str, Any]:
     values = _experts_hub(model, "num_local_experts", "intermediate_size") | {
         "head_dim": model.query_head_dim,
-        "sliding_window": model.sliding_window,
+        # The class makes a mask of the window even where no layer slides.
+        "sliding_window": model.sliding_window or CLASS_DEFAULTS["gpt_oss"]["sliding_window"],
         "layer_types": layer_types_hub(model),
         "attention_bias": True,
         "swiglu_limit": 7.0,

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from moe.convert.hub_config import HubConfig
-from moe.convert.hub_files import CONFIG, INDEX, named_file, read_json_table
+from moe.convert.hub_files import CONFIG, read_json_table
+from moe.convert.weight_files import weight_files
 from moe.errors import ConfigError
 from moe.storage.safetensors_io import TensorReader, TensorShape, Where
 
@@ -26,22 +27,10 @@ class HubDirectory:
         self.shapes: dict[str, TensorShape] = {}
         self.dtypes: dict[str, str] = {}
         self._places: dict[str, TensorReader] = {}
-        for path in self._files():
+        files = weight_files(directory, self.config)
+        self.notes = files.notes
+        for path in files.paths:
             self._open(path)
-
-    def _files(self) -> list[Path]:
-        index = self.directory / INDEX
-        if index.exists() or index.is_symlink():
-            weight_map = HubConfig(str(index), read_json_table(self.directory, INDEX))
-            listed = list((weight_map.table("weight_map") or {}).values())
-        else:
-            listed = [path.name for path in self.directory.glob("*.safetensors")]
-        files = {named_file(self.directory, name) for name in listed}
-        if not files:
-            pickled = any(self.directory.glob("*.bin"))
-            reason = "only pickled weights, which are never read here" if pickled else "no weights"
-            raise ConfigError(f"{self.directory}: {reason}: give a directory with *.safetensors")
-        return sorted(files)
 
     def _open(self, path: Path) -> None:
         file = TensorReader(path)

@@ -30,7 +30,7 @@ from moe.convert.hub_checks import (
 from moe.convert.hub_directory import HubDirectory, batched
 from moe.convert.hub_files import CONFIG, INDEX, read_json_table
 from moe.convert.registry import family_for, family_of, known_family
-from moe.convert.small_files import check_small_files, keep_small_files
+from moe.convert.small_files import check_small_files, copy_small_files
 from moe.convert.tensor_map import BlockPair, TensorMap, tensor_map
 from moe.errors import ConfigError, disk_errors
 from moe.storage.safetensors_io import DTYPES, TensorShape, TensorWriter, Where, tensor_bytes
@@ -53,7 +53,7 @@ class Conversion:
     """Tensors of the Hugging Face side."""
     parameters: int
     notes: tuple[str, ...] = ()
-    """What an export lacks, a line each."""
+    """What an export lacks, or what of a folder was not read; a line each."""
 
 
 def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None) -> Conversion:
@@ -72,7 +72,8 @@ def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None
     check_tensors(source, mapping)
     check_small_files(directory)
     with disk_errors(out), new_directory(out) as partial:
-        keep_small_files(directory, partial / HUB_DIRECTORY)
+        (partial / HUB_DIRECTORY).mkdir()
+        copy_small_files(directory, partial / HUB_DIRECTORY)
         write_checkpoint(
             partial,
             mapping,
@@ -81,7 +82,7 @@ def from_hub(directory: Path, out: Path, progress: ConvertProgress | None = None
             read=lambda pair: _stored_view(source.read(pair.theirs, pair.where), pair),
             progress=progress,
         )
-    return _conversion(out, family.model_type, mapping)
+    return replace(_conversion(out, family.model_type, mapping), notes=source.notes)
 
 
 def to_hub(

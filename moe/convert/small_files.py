@@ -19,11 +19,13 @@ from data.tokenization.hub_folder import (
 from data.tokenization.info import TOKENIZER_FILE
 from moe.convert.class_kinds import one_or_more_ids
 from moe.convert.hub_config import HubConfig
-from moe.convert.hub_files import INDEX
 from moe.convert.token_ids import KEYS
 
 KEPT = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer*")
 """Small files stored with a model: tokenizer, chat template, generation defaults."""
+OF_WEIGHTS = ("*.index.json", "adapter_config.json")
+"""Those that describe weights in other files: shards that there were, and adapters, which are not
+read here and which transformers would look for."""
 OBJECTS = (
     GENERATION_FILE, TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, "added_tokens.json",
     "chat_template.json",
@@ -58,11 +60,13 @@ def check_small_files(source: Path) -> None:
         check_tokenizer_folder(source)
 
 
-def keep_small_files(source: Path, target: Path) -> None:
-    """Keep what came with a Hugging Face model."""
-    target.mkdir()
-    copy_hub_files(source, target, KEPT)
-    (target / INDEX).unlink(missing_ok=True)
+def copy_small_files(source: Path, target: Path) -> None:
+    """Copy what came with a Hugging Face model, but for what describes its weights.
+
+    Raises:
+        DataError: As `matching_files`.
+    """
+    copy_hub_files(source, target, KEPT, OF_WEIGHTS)
 
 
 def _check_tokens(path: Path, settings: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ Shapes: E experts, F inner size of the dense network, H hidden.
 
 import hashlib
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -80,10 +80,19 @@ def upcycled_model(dense: ModelConfig, how: Upcycling) -> ModelConfig:
         raise ConfigError(f"upcycling: {explain(error, ModelConfig)}") from None
 
 
+@dataclass(frozen=True)
+class Upcycled:
+    """What was made."""
+
+    model: ModelConfig
+    notes: tuple[str, ...] = ()
+    """What was left out, a line each."""
+
+
 def upcycle(
     source: Path, out: Path, how: Upcycling, progress: ConvertProgress | None = None
-) -> ModelConfig:
-    """Write the sparse checkpoint `out`; returns its model.
+) -> Upcycled:
+    """Write the sparse checkpoint `out`.
 
     Args:
         source: A dense checkpoint of ours, a run (its newest), or a Hugging Face directory.
@@ -96,7 +105,7 @@ def upcycle(
         DataError: `out` exists, or another process is making it.
     """
 
-    def convert(checkpoint_dir: Path) -> ModelConfig:
+    def convert(checkpoint_dir: Path) -> Upcycled:
         with disk_errors(out), new_directory(out) as partial:
             return _upcycled(checkpoint_dir, partial, how, progress)
 
@@ -104,15 +113,15 @@ def upcycle(
         return use_checkpoint(source, None, convert)
     with disk_errors(out), new_directory(out) as partial:
         dense = partial / "dense"
-        from_hub(source, dense)
-        sparse = _upcycled(dense, partial, how, progress)
+        read = from_hub(source, dense)
+        made = _upcycled(dense, partial, how, progress)
         shutil.rmtree(dense)
-        return sparse
+        return replace(made, notes=read.notes + made.notes)
 
 
 def _upcycled(
     source: Path, target: Path, how: Upcycling, progress: ConvertProgress | None
-) -> ModelConfig:
+) -> Upcycled:
     """Write the sparse checkpoint of a dense one into `target`."""
     verify_files(source)
     dense = checkpoint_model(source)
@@ -128,14 +137,15 @@ def _upcycled(
         progress=progress,
     )
     companions = companions_of(source, sparse)
+    notes: list[str] = []
     if companions.folder is not None or companions.language is not None:
         # What the dense model's text needs stays; its configuration does not fit.
         hub = target / HUB_DIRECTORY
         hub.mkdir()
-        companions.write(hub)
+        notes = companions.write(hub)
         if not (hub / GENERATION_FILE).exists():  # the ids may stand in that configuration alone
             write_json(hub / GENERATION_FILE, companions.token_ids)
-    return sparse
+    return Upcycled(sparse, tuple(notes))
 
 
 def _blocks(dense: ModelConfig, sparse: ModelConfig, shards: int) -> TensorMap:

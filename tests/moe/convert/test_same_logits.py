@@ -41,6 +41,7 @@ CASES = {
     "no rope: YaRN x32": Case("gpt_oss", drop=ROPE),
     "null rope of transformers 5: YaRN x32": Case("gpt_oss", put={"rope_scaling": None}, drop=ROPE),
     "no scaling": Case("gpt_oss", {"rope_parameters": {"rope_type": "default"}}),
+    "no windows": Case("gpt_oss", {"layer_types": ["full_attention"] * 3}),
     "no routed scale: 2.5": Case("deepseek_v3", drop=("routed_scaling_factor",)),
     "no partial rotary factor: half": Case("glm4_moe", drop=(*ROPE, "partial_rotary_factor")),
     "latent norms, V2": Case("deepseek_v2", {"rms_norm_eps": 1e-2}),

@@ -1,10 +1,12 @@
 """Models at random to Hugging Face and back: the same model, and the same to transformers."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -124,6 +126,39 @@ def most_changed(kind: str) -> dict[str, Any]:
 
     draw()
     return max(taken, key=lambda pair: pair[0])[1]
+
+
+OFF: list[dict[str, Any]] = [
+    {"sliding_window": None, "full_attention_interval": None},
+    {"rope": {"scaling": "none", "factor": 1.0, "mscale": 0.0, "mscale_all_dim": 0.0}},
+    {"moe": {"num_groups": None, "group_top_k": None, "group_score_experts": None}},
+    {"moe": {"first_dense_layers": 0, "layer_interval": 1}},
+    {"mla": {"q_lora_rank": None}},
+    {"tie_embeddings": False},
+]
+"""What a model may go without."""
+
+
+def plainest(kind: str) -> dict[str, Any]:
+    """Return the `config.json` of a family's model without all that the family does not need."""
+    table = FAMILIES[kind].model(HubConfig(kind, written(kind))).model_dump()
+    for off in OFF:
+        plainer = changed(table, off)
+        with suppress(ConfigError):
+            family_for(ModelConfig.model_validate(plainer), kind)
+            table = plainer
+    return family_for(ModelConfig.model_validate(table), kind)[1]
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_transformers_runs_a_model_without_what_it_may_go_without(kind: str) -> None:
+    import transformers
+
+    config = config_class(kind)(**plainest(kind), attn_implementation="eager")
+    model = getattr(transformers, config.architectures[0])(config)
+    model.config._experts_implementation = "eager"
+    with torch.no_grad():
+        assert model(tokens()).logits.isfinite().all()
 
 
 @pytest.mark.engine

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from data.errors import DataError
 from moe.checkpoint.index import StoredTensors, read_index
-from moe.convert.hugging_face import checkpoint_model, from_hub, to_hub
+from moe.convert.hugging_face import Conversion, checkpoint_model, from_hub, to_hub
 from moe.convert.upcycle import Upcycling, upcycle
 from moe.cost.ledger import ledger
 from moe.errors import ConfigError
@@ -71,9 +71,9 @@ def test_the_dense_copy_lies_where_the_next_start_cleans(
 ) -> None:
     copies = []
 
-    def noted(source: Path, out: Path) -> None:
+    def noted(source: Path, out: Path) -> Conversion:
         copies.append(out)
-        from_hub(source, out)
+        return from_hub(source, out)
 
     monkeypatch.setattr("moe.convert.upcycle.from_hub", noted)
     upcycle(dense["tied"], tmp_path / "out", WAYS["plain"])
@@ -83,7 +83,7 @@ def test_the_dense_copy_lies_where_the_next_start_cleans(
 
 
 def test_what_is_made_has_the_layers_asked_for(dense: dict[str, Path], tmp_path: Path) -> None:
-    sparse = upcycle(dense["tied"], tmp_path / "out", WAYS["some_layers"])
+    sparse = upcycle(dense["tied"], tmp_path / "out", WAYS["some_layers"]).model
     assert sparse.sparse_layers == (False, True, False)
     assert checkpoint_model(tmp_path / "out") == sparse
     stored = StoredTensors(tmp_path / "out", read_index(tmp_path / "out"))

@@ -134,9 +134,16 @@ def _unpickled(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
 
 
-def _shard_is_gone(folder: Path) -> None:
-    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002.safetensors"}}
+def _sharded(folder: Path) -> None:
+    """Turn the file into the first of two shards that an index lists."""
+    (folder / "model.safetensors").rename(folder / "model-00001.safetensors")
+    index = {"weight_map": {"a": "model-00001.safetensors", "b": "model-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _sharded_twice(folder: Path) -> None:
+    _sharded(folder)
+    shutil.copy(folder / "model-00001.safetensors", folder / "model-00002.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -145,8 +152,8 @@ def _shard_is_gone(folder: Path) -> None:
         (_unpickled, "only pickled weights, which are never read here"),
         (lambda f: (f / "model.safetensors").unlink(), "no weights: give a directory with"),
         (lambda f: (f / "model.safetensors").write_bytes(b"\x10" * 9), "missing or damaged"),
-        (_shard_is_gone, "model-00002.safetensors: missing or damaged"),
-        (lambda f: (f / "again.safetensors").write_bytes(_bytes(f)), "is in two files"),
+        (_sharded, "model-00002.safetensors: missing or damaged"),
+        (_sharded_twice, "is in two files"),
         (lambda f: (f / "config.json").write_text("{"), "config.json: not valid JSON"),
         (lambda f: (f / "config.json").unlink(), "config.json: No such file"),
     ],
@@ -157,10 +164,6 @@ def test_wrong_files_are_named(spoil: Callable[[Path], Any], message: str, tmp_p
     spoil(folder)
     with pytest.raises(ConfigError, match=message):
         from_hub(folder, tmp_path / "out")
-
-
-def _bytes(folder: Path) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
 
 
 def test_a_copy_that_differs_is_refused(tmp_path: Path) -> None:
