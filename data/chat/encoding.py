@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import takewhile
 
-from data.chat.examples import Example
+from data.chat.examples import OBJECT_LISTS, Example
 from data.chat.messages import ASSISTANT, SYSTEM, ExampleError, Message, learned_answers
 from data.chat.template import ChatTemplate, EncodedConversation
 
@@ -15,9 +15,11 @@ def encode_example(template: ChatTemplate, example: Example) -> list[EncodedConv
     """Return an example's documents; in a pair, turns that both share are part of the question.
 
     Raises:
-        ExampleError: There is nothing to learn, or a pair has two questions or none.
+        ExampleError: There is nothing to learn, a pair has two questions or none, or a variable is
+            not what templates take.
         TemplateError: The template refuses it.
     """
+    _check_object_lists(template, example)
     conversations = [with_system(messages, example, template) for messages in example.conversations]
     shared = 0
     if example.kind == "pairs":
@@ -26,6 +28,15 @@ def encode_example(template: ChatTemplate, example: Example) -> list[EncodedConv
         _encode(template, messages, example, shared, is_rejected=index > 0)
         for index, messages in enumerate(conversations)
     ]
+
+
+def _check_object_lists(template: ChatTemplate, example: Example) -> None:
+    """Refuse a list of tools or documents in another form, where the template reads it."""
+    for key in OBJECT_LISTS:
+        value = example.variables.get(key, [])
+        is_right = isinstance(value, list) and all(isinstance(item, dict) for item in value)
+        if key in template.variables and not is_right:
+            raise ExampleError("bad_variables", f"{key} is not a list of objects")
 
 
 def with_system(messages: list[Message], example: Example, template: ChatTemplate) -> list[Message]:
