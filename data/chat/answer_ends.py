@@ -7,10 +7,14 @@ A template ends answers in one of these ways:
 - by what follows: the role token of the next message (GLM-4), or a token that the template writes
   after `{% endgeneration %}`. It is then learned with the answer; where nothing follows the last
   answer, the end of the document is.
+
+Some write another token behind earlier answers than behind the last one. It is an end, too, unless
+it also stands within answers, as gpt-oss's `<|end|>` between a thought and what is said: a model
+that stopped there would never say it. Such answers end with no token that is learned.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from data.chat.jinja import BREAK
@@ -81,13 +85,16 @@ def closing_of(text: str, longer: str, tokens: str) -> int:
     return len(text) - len(rest)
 
 
-def with_ends(spans: Sequence[TextSpan], tokens: str, *, is_outside: bool) -> list[TextSpan]:
+def with_ends(
+    spans: Sequence[TextSpan], tokens: str, *, is_outside: bool, inner: Collection[str] = ()
+) -> list[TextSpan]:
     """Return spans up to the last answer, each of which includes the token that ends it.
 
     Args:
         spans: Of one conversation, in order.
         tokens: Pattern of the tokens that can end an answer.
-        is_outside: Whether plain answers of this template are ended by what follows them.
+        is_outside: Whether the last plain answer of this template is ended by what follows it.
+        inner: Tokens that end no answer of a template whose last answers have an end of their own.
 
     Raises:
         TemplateError: An answer has no end.
@@ -102,8 +109,11 @@ def with_ends(spans: Sequence[TextSpan], tokens: str, *, is_outside: bool) -> li
             done.append(span)
             continue
         following = rest[i + 1] if i + 1 < len(rest) else TextSpan("")
-        match = re.match(rf"\s*{tokens}", following.text)
+        match = re.match(rf"\s*({tokens})", following.text)
         if following.message is None and match is not None:
+            if match[1] in inner and not is_outside:
+                done.append(span)
+                continue
             done.append(replace(span, text=span.text + match[0]))
             rest[i + 1 : i + 2] = [replace(following, text=following.text[match.end() :])]
         elif ends_inside:
@@ -119,10 +129,22 @@ def with_ends(spans: Sequence[TextSpan], tokens: str, *, is_outside: bool) -> li
 
 
 def answer_end(spans: Sequence[TextSpan], answer: str, tokens: str) -> AnswerEnd:
-    """Return how the first answer ends, whose content is `answer`."""
-    i = next((i for i, span in enumerate(spans) if answer in span.text), None)
-    if i is None:
+    """Return how answers end whose content is `answer`: the last one; the first if nothing does."""
+    shown = [i for i, span in enumerate(spans) if answer in span.text]
+    if not shown:
         return AnswerEnd(None, "", is_outside=False, is_shown=False)
+    last = _end_behind(spans, shown[-1], answer, tokens)
+    return last if last.text.strip() else _end_behind(spans, shown[0], answer, tokens)
+
+
+def inner_tokens(spans: Sequence[TextSpan], answer: str, tokens: str) -> frozenset[str]:
+    """Return the tokens within answers that stand before their content, which is `answer`."""
+    said = [span.text for span in spans if span.message is not None and answer in span.text]
+    before = (text.partition(answer)[0] for text in said)
+    return frozenset(token for text in before for token in re.findall(tokens, text))
+
+
+def _end_behind(spans: Sequence[TextSpan], i: int, answer: str, tokens: str) -> AnswerEnd:
     inside = spans[i].text.partition(answer)[2]
     match = re.search(tokens, inside)
     if match is not None:

@@ -3,26 +3,40 @@
 from collections.abc import Sequence
 from itertools import takewhile
 
-from data.chat.examples import Example
+from data.chat.examples import OBJECT_LISTS, Example
 from data.chat.messages import ASSISTANT, SYSTEM, ExampleError, Message, learned_answers
 from data.chat.template import ChatTemplate, EncodedConversation
+
+QUESTION_KEYS = ("instruction", "input", "question", "query")
+"""Keys under which rows of pairs have their question, and nothing reads it."""
 
 
 def encode_example(template: ChatTemplate, example: Example) -> list[EncodedConversation]:
     """Return an example's documents; in a pair, turns that both share are part of the question.
 
     Raises:
-        ExampleError: There is nothing to learn, or a pair has two questions.
+        ExampleError: There is nothing to learn, a pair has two questions or none, or a variable is
+            not what templates take.
         TemplateError: The template refuses it.
     """
+    _check_object_lists(template, example)
     conversations = [with_system(messages, example, template) for messages in example.conversations]
     shared = 0
     if example.kind == "pairs":
-        shared = _shared_turns(conversations)
+        shared = _shared_turns(conversations, example)
     return [
         _encode(template, messages, example, shared, is_rejected=index > 0)
         for index, messages in enumerate(conversations)
     ]
+
+
+def _check_object_lists(template: ChatTemplate, example: Example) -> None:
+    """Refuse a list of tools or documents in another form, where the template reads it."""
+    for key in OBJECT_LISTS:
+        value = example.variables.get(key, [])
+        is_right = isinstance(value, list) and all(isinstance(item, dict) for item in value)
+        if key in template.variables and not is_right:
+            raise ExampleError("bad_variables", f"{key} is not a list of objects")
 
 
 def with_system(messages: list[Message], example: Example, template: ChatTemplate) -> list[Message]:
@@ -41,18 +55,28 @@ def with_system(messages: list[Message], example: Example, template: ChatTemplat
     return [{"role": SYSTEM, "content": text}, *messages]
 
 
-def _shared_turns(conversations: Sequence[Sequence[Message]]) -> int:
-    """Return how many messages a pair shares; the next one of both must be an answer.
+def _shared_turns(conversations: Sequence[Sequence[Message]], example: Example) -> int:
+    """Return how many messages a pair shares; the next one of both must be an answer to them.
 
     Raises:
-        ExampleError: They go on with other questions.
+        ExampleError: They go on with other questions, or answer none.
     """
     both = takewhile(lambda pair: pair[0] == pair[1], zip(*conversations, strict=False))
     shared = sum(1 for _ in both)
     following = [messages[shared] for messages in conversations if len(messages) > shared]
     if len(following) == 2 and any(message["role"] != ASSISTANT for message in following):
         raise ExampleError("different_prompts", "chosen and rejected answer other conversations")
+    if all(message["role"] in {SYSTEM, ASSISTANT} for message in conversations[0][:shared]):
+        raise ExampleError("no_prompt", f"no question precedes the answers: {_asking(example)}")
     return shared
+
+
+def _asking(example: Example) -> str:
+    """Return how to give a pair its question."""
+    named = [key for key in QUESTION_KEYS if example.variables.get(key)]
+    if named:
+        return f"give the row's {' and '.join(named)} as prompt"
+    return "give it as prompt, and answers that are transcripts as lists of messages"
 
 
 def _encode(

@@ -19,6 +19,8 @@ TEMPLATE_VARIABLES = "chat_template_kwargs"
 """Key of a row whose object holds further variables of the template (TRL's name for them)."""
 SINGLE_KEYS = ("messages", "conversations")
 """Keys of a row's conversation; the first one that it has is read."""
+OBJECT_LISTS = ("tools", "documents")
+"""Variables of templates that are lists of objects."""
 
 
 class Example(NamedTuple):
@@ -101,19 +103,22 @@ def _variables(record: dict[str, Any], messages: Collection[str]) -> dict[str, A
     if not isinstance(more, dict | None):
         raise ExampleError("bad_variables", f"{TEMPLATE_VARIABLES} is not an object")
     values |= more or {}
-    for key in ("tools", "documents"):
-        if key in values:
-            values[key] = _objects(values[key], key)
-    return values
+    return values | {key: _list_of_objects(values[key]) for key in OBJECT_LISTS if key in values}
 
 
-def _objects(value: Any, key: str) -> list[dict[str, Any]]:
-    """Return a list of objects; tables whose rows must be alike keep it as a JSON text."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value or "[]")
-        except (ValueError, RecursionError):
-            value = None
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise ExampleError("bad_variables", f"{key} is not a list of objects")
-    return value
+def _list_of_objects(value: Any) -> Any:
+    """Return the list of objects that JSON texts hold, else the value as it is.
+
+    Tables whose rows must be alike keep a list, or each of its objects, as a JSON text.
+    """
+    value = _json_of(value, list) if value != "" else []
+    return [_json_of(item, dict) for item in value] if isinstance(value, list) else value
+
+
+def _json_of(text: Any, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
+    """Return what a JSON text holds where it is of a kind, else the value as it is."""
+    try:
+        value = json.loads(text) if isinstance(text, str) else text
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, kind) else text

@@ -1,7 +1,7 @@
 """Which text of a conversation is which answer."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,11 @@ MAX_SHOWN_CHARACTERS = 40
 
 
 def text_spans(
-    renderer: TemplateRenderer, messages: Sequence[Message], variables: Mapping[str, Any], ends: str
+    renderer: TemplateRenderer,
+    messages: Sequence[Message],
+    variables: Mapping[str, Any],
+    ends: str,
+    learned: Collection[int] | None = None,
 ) -> list[TextSpan]:
     """Return the consecutive spans of a conversation's text.
 
@@ -24,6 +28,7 @@ def text_spans(
         messages: The conversation.
         variables: Further variables of the template.
         ends: Pattern of the tokens that can end an answer.
+        learned: Indices of the answers to be learned; the template may rewrite others. None: all.
 
     Raises:
         TemplateError: The template refuses the conversation, or answers cannot be told in it.
@@ -31,18 +36,22 @@ def text_spans(
     """
     if renderer.marks_answers:
         return _by_mark(renderer, messages, variables)
-    return _by_prefix(renderer, messages, variables, ends)
+    said = [i for i, message in enumerate(messages) if message["role"] == ASSISTANT]
+    wanted = said if learned is None else [i for i in said if i in learned]
+    return _by_prefix(renderer, messages, variables, ends, wanted)
 
 
 def _by_prefix(
-    renderer: TemplateRenderer, messages: Sequence[Message], variables: Mapping[str, Any], ends: str
+    renderer: TemplateRenderer,
+    messages: Sequence[Message],
+    variables: Mapping[str, Any],
+    ends: str,
+    answers: Sequence[int],
 ) -> list[TextSpan]:
     """Identify an answer as what its message adds to the text before it."""
     spans: list[TextSpan] = []
     done = ""
-    for index, message in enumerate(messages):
-        if message["role"] != ASSISTANT:
-            continue
+    for index in answers:
         before = renderer.render(messages[:index], variables, add_generation_prompt=True)
         after = renderer.render(messages[: index + 1], variables)
         closing = answer_ends.closing_of(done, before, ends) if spans else 0
@@ -51,7 +60,10 @@ def _by_prefix(
             done = done[:-closing]
             spans[-1] = replace(spans[-1], text=spans[-1].text[:-closing])
         if not before.startswith(done):
-            raise TemplateError("the template rewrites earlier turns: cut it into one a turn")
+            raise TemplateError(
+                "the template rewrites earlier turns: learn one answer a row (give the others"
+                ' "weight": 0), or mark answers with {% generation %} in a copy of the template'
+            )
         if not after.startswith(before):
             question = renderer.render(messages[:index], variables)
             raise _other_start(question, before, after)
@@ -64,7 +76,10 @@ def _by_prefix(
 def _other_start(question: str, before: str, after: str) -> TemplateError:
     """Return why an answer does not begin where the generation prompt ends."""
     if not (before.startswith(question) and after.startswith(question)):
-        return TemplateError("the template rewrites earlier turns: cut it into one a turn")
+        return TemplateError(
+            "the template rewrites earlier turns as soon as the answer to them follows: give"
+            " another --template, or mark answers with {% generation %} in a copy of it"
+        )
     prompt = before[len(question) :][-MAX_SHOWN_CHARACTERS:]
     return TemplateError(
         f"its generation prompt ends with {prompt!r}, and the answer does not begin there: a model"

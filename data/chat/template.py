@@ -15,7 +15,7 @@ import numpy as np
 from data.chat import answer_ends, spans, tool_calls
 from data.chat.answer_ends import UNKNOWN_MESSAGE, AnswerEnd, TemplateError, TextSpan
 from data.chat.jinja import CLOSE, OPEN
-from data.chat.messages import ASSISTANT, Message
+from data.chat.messages import ASSISTANT, REASONING_KEYS, Message
 from data.chat.rendering import TemplateRenderer
 from data.chat.shown import ShownMessages, is_silent
 from data.chat.span_tokens import SpanEncoder
@@ -116,7 +116,7 @@ class ChatTemplate:
         learned: Collection[int] | None = None,
         may_be_silent: bool = False,
     ) -> EncodedConversation:
-        """Return a conversation's tokens up to the end of its last answer.
+        """Return a conversation's tokens up to the end of the last answer that is to be learned.
 
         Args:
             messages: The conversation.
@@ -126,17 +126,19 @@ class ChatTemplate:
 
         Raises:
             TemplateError: The template refuses the conversation, does not show a message or its
-                tool calls, rewrites earlier turns, ends an answer with no token, or shows one to
-                be learned that says nothing.
+                tool calls, rewrites an answer to be learned when more turns follow, ends one with
+                no token, or shows one that says nothing.
             DataError: The template does not come to its end.
         """
         if find_lone_surrogate([list(messages), dict(variables or {})]):
             raise TemplateError("a message holds a lone surrogate", "bad_utf8")
+        if learned is not None:
+            messages = messages[: max(learned, default=-1) + 1]
         values = broken_tokens(dict(variables or {}), self._special)
         form = tool_calls.fitted(
             self._broken(messages), lambda form: self._renderer.render(form, values)
         )
-        found = self._ended_spans(form, values)
+        found = self._ended_spans(form, values, learned)
         said = [i for i, message in enumerate(form) if message["role"] == ASSISTANT]
         self._shown.check(
             form[: said[-1] + 1] if said else [],
@@ -146,7 +148,7 @@ class ChatTemplate:
         taught = [self._is_taught(span, learned) for span in found]
         for span, is_taught in zip(found, taught, strict=True):
             if is_taught and not may_be_silent:
-                self._refuse_silence(span, form, values)
+                self._refuse_silence(span, form, values, learned)
         return self._encoded(found, taught)
 
     def encode_prompt(self, messages: Sequence[Message]) -> Ids:
@@ -170,17 +172,28 @@ class ChatTemplate:
     @cached_property
     def answer_end(self) -> AnswerEnd | None:
         """How plain answers end; None: the template takes none of the conversations tried."""
-        system: Message = {"role": "system", "content": "s"}
-        turn: list[Message] = [
-            {"role": "user", "content": QUESTION},
-            {"role": ASSISTANT, "content": ANSWER},
-        ]
-        for messages in ([*turn, *turn], [system, *turn, *turn], turn, [system, *turn]):
+        for count in (2, 1):
+            found = self._tried(count, {"role": ASSISTANT, "content": ANSWER})
+            if found is not None:
+                return answer_ends.answer_end(found, ANSWER, self._ends)
+        return None
+
+    @cached_property
+    def _inner_tokens(self) -> frozenset[str]:
+        """Tokens before what a thoughtful answer says, but for the one that ends plain answers."""
+        thought = dict.fromkeys(REASONING_KEYS, QUESTION)
+        found = self._tried(1, {"role": ASSISTANT, "content": ANSWER, **thought})
+        end = self.answer_end
+        return answer_ends.inner_tokens(found or [], ANSWER, self._ends) - {end and end.token}
+
+    def _tried(self, count: int, answer: Message) -> list[TextSpan] | None:
+        """Return the spans of a question and an answer, `count` times; None: they are refused."""
+        turns = [{"role": "user", "content": QUESTION}, answer] * count
+        for messages in (turns, [{"role": "system", "content": "s"}, *turns]):
             try:
-                found = self._spans(messages, {})
+                return self._spans(messages, {})
             except TemplateError:
                 continue
-            return answer_ends.answer_end(found, ANSWER, self._ends)
         return None
 
     def check_answer_end(self) -> None:
@@ -207,16 +220,25 @@ class ChatTemplate:
     def _broken(self, messages: Sequence[Message]) -> list[Message]:
         return broken_messages(messages, self._special, self._tokens, self._renderer.strings)
 
-    def _spans(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> list[TextSpan]:
-        return spans.text_spans(self._renderer, messages, variables, self._ends)
+    def _spans(
+        self,
+        messages: Sequence[Message],
+        variables: Mapping[str, Any],
+        learned: Collection[int] | None = None,
+    ) -> list[TextSpan]:
+        return spans.text_spans(self._renderer, messages, variables, self._ends, learned)
 
     def _ended_spans(
-        self, messages: Sequence[Message], variables: Mapping[str, Any]
+        self,
+        messages: Sequence[Message],
+        variables: Mapping[str, Any],
+        learned: Collection[int] | None,
     ) -> list[TextSpan]:
         end = self.answer_end
         is_outside = end is not None and end.is_outside
+        found = self._spans(messages, variables, learned)
         return answer_ends.with_ends(
-            self._spans(messages, variables), self._ends, is_outside=is_outside
+            found, self._ends, is_outside=is_outside, inner=self._inner_tokens
         )
 
     def _is_taught(self, span: TextSpan, learned: Collection[int] | None) -> bool:
@@ -225,7 +247,11 @@ class ChatTemplate:
         return span.message is not None and (learned is None or span.message in learned)
 
     def _refuse_silence(
-        self, span: TextSpan, messages: Sequence[Message], variables: Mapping[str, Any]
+        self,
+        span: TextSpan,
+        messages: Sequence[Message],
+        variables: Mapping[str, Any],
+        learned: Collection[int] | None,
     ) -> None:
         """Refuse an answer that shows nothing: a model would learn to end at once."""
         index = span.message
@@ -234,7 +260,8 @@ class ChatTemplate:
 
         def empty() -> list[TextSpan]:
             silent = {"role": ASSISTANT, "content": ""}
-            return self._ended_spans([*messages[:index], silent, *messages[index + 1 :]], variables)
+            others = [*messages[:index], silent, *messages[index + 1 :]]
+            return self._ended_spans(others, variables, learned)
 
         message = messages[index] if is_known else None
         if is_silent(span, message, self._ends, empty):
@@ -252,15 +279,17 @@ class ChatTemplate:
             last = ids.size if span.ends_document else end
             if not is_taught or first == last:
                 continue
+            answers.append((first, last))
             token = answer_ends.last_token(span.text, self._ends)
-            if token is None or span.ends_document:
+            if span.ends_document:
                 token = info.eos_token
+            if token is None or token in self._inner_tokens:
+                continue
             end_id = self._end_ids[token]
             if end_id not in ids[first:last]:
                 raise TemplateError(
                     f"the tokenizer makes no token of {token!r} at the end of an answer",
                     "no_end_token",
                 )
-            answers.append((first, last))
             ends.add(end_id)
         return EncodedConversation(ids, answers, frozenset(ends))

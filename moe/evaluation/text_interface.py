@@ -71,33 +71,41 @@ def text_interface_of(path: Path, store: Path | None = None) -> TextInterface:
     """
     folder = hub_folder(path)
     if store is not None:
-        return _of_store(store, folder, with_folder_chat=False)
+        return _of_store(store, folder, is_of_run=False)
     file = tokenizer_file(path)
     if file is None:
         raise ConfigError(f"{path}: no tokenizer is known: give a store with --store")
     if file.parent.name == HUB_DIRECTORY:
         return _of_hub(file.parent)
-    return _of_store(file.parent, folder, with_folder_chat=True)
+    return _of_store(file.parent, folder, is_of_run=True)
 
 
-def _of_store(path: Path, folder: Path | None, *, with_folder_chat: bool) -> TextInterface:
+def _of_store(path: Path, folder: Path | None, *, is_of_run: bool) -> TextInterface:
     """Return what a store says, and the small files of the model that training began with.
+
+    A text ends also at the special tokens that this model's settings state, such as gpt-oss's end
+    of a tool call, unless the store ends documents otherwise.
 
     Only the tokenizer and the manifest are read: the tokens may be elsewhere by now.
 
     Args:
         path: The store.
         folder: The small files, where there are any.
-        with_folder_chat: Take their chat template where the store has none, which is right for
-            the store that a run was trained on: it has the same tokenizer.
+        is_of_run: Whether the run was trained on the store: they have the same tokenizer. What
+            the files say of tokens is then right, and so is their chat template where the store
+            has none.
     """
     store = Store(path, Manifest.read(path))
     tokenizer, form = store.tokenizer, stored_template(store)
     settings = {} if folder is None else tokenizer_settings(folder)
     stops = stored_stop_ids(store)
+    if folder is not None and is_of_run:
+        stated = _stated_ends(folder)
+        if tokenizer.info.eos_id in stated:
+            stops |= stated & set(tokenizer.added_tokens.values())
     if form is not None:
         settings |= form.names
-    elif folder is not None and with_folder_chat:
+    elif folder is not None and is_of_run:
         form = own_template(tokenizer, folder)
         stops |= frozenset() if form is None else form.stop_ids
     bos_token = named_token(settings, "bos_token")

@@ -90,3 +90,36 @@ def tokenizer_json(before: str, flags: tuple[str, ...] = (), names: tuple[str, .
     named |= dict.fromkeys(flags, True)
     model.add_special_tokens([AddedToken(name, **named) for name in names])
     return model.to_str()
+
+
+HARMONY_TOKENS = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>")
+HARMONY = (
+    "{% for m in messages %}{{ '<|start|>' + m.role }}{% if m.role != 'assistant' %}"
+    "{{ '<|message|>' + m.content + '<|end|>' }}{% elif m.tool_calls %}"
+    "{{ ' to=' + m.tool_calls[0].function.name + '<|message|>'"
+    " + m.tool_calls[0].function.arguments | tojson + '<|call|>' }}"
+    "{% else %}{% set is_last = loop.last and not add_generation_prompt %}"
+    "{% if is_last and m.thinking %}"
+    "{{ '<|channel|>analysis<|message|>' + m.thinking + '<|end|><|start|>assistant' }}{% endif %}"
+    "{{ '<|channel|>final<|message|>' + m.content }}"
+    "{{ '<|return|>' if is_last else '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+)
+"""As gpt-oss's: the last answer alone shows its thought, and ends with a token of its own; what
+ends the others also stands between a thought and an answer."""
+LAST_THOUGHT = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if m.role == 'assistant' and loop.last %}"
+    "{{ '<think>\n' + (m.reasoning_content or '') + '\n</think>\n\n' }}{% endif %}"
+    "{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""As Qwen3's: earlier answers lose their thoughts, empty ones too."""
+LAST_TOOLS = (
+    "{% set asked = messages | selectattr('role', 'equalto', 'user') | list %}"
+    "{% for m in messages %}{% if m.role == 'user' %}"
+    "{{ '[TOOLS]' + tools | tojson if tools and m == asked[-1] }}{{ '[INST]' + m.content }}"
+    "{% else %}{{ '[/INST]' + m.content + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '[/INST]' }}{% endif %}"
+)
+"""As Mistral's (v0.3): tools stand before the last question."""

@@ -24,6 +24,7 @@ from tests.support.chat_helpers import (
     turns,
     write_rows,
 )
+from tests.support.chat_tokenizers import HARMONY, HARMONY_TOKENS
 
 EOS = "<|endoftext|>"
 GLM_TOKENS = ("<|user|>", "<|assistant|>", "<|observation|>")
@@ -125,6 +126,39 @@ def test_every_learned_answer_ends_with_a_token_that_stops(form: str) -> None:
     for row in (DIALOGUE, PAIR, ask("q", "a")):
         for answers in learned_texts(template, row):
             assert all(answer.rstrip().endswith(tuple(stops)) for answer in answers)
+
+
+def harmony_template() -> ChatTemplate:
+    text = tokenizer_with(*HARMONY_TOKENS).text
+    return ChatTemplate(HARMONY, Tokenizer(text, "test", "<|return|>"))
+
+
+def test_a_token_between_thought_and_answer_ends_nothing() -> None:
+    template = harmony_template()
+    tokens = template.tokenizer.added_tokens
+    assert template.stop_ids == {tokens["<|return|>"]}
+    thought = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant"
+    one, two = (f"<|channel|>final<|message|>{text}" for text in ("one", "two"))
+    messages = [*DIALOGUE["messages"][:3], DIALOGUE["messages"][3] | {"thinking": "hm"}]
+    assert learned_texts(template, {"messages": messages}) == [[one, f"{thought}{two}<|return|>"]]
+    assert template.encode(messages).ends == {tokens["<|return|>"]}
+    marked = HARMONY.replace("{% else %}{% set", "{% else %}{% generation %}{% set")
+    marked = marked.replace("'<|end|>' }}{% endif", "'<|end|>' }}{% endgeneration %}{% endif")
+    by_mark = ChatTemplate(marked, template.tokenizer)
+    assert by_mark.encode(messages).ends == {tokens["<|return|>"]}
+
+
+def test_a_call_ends_with_its_own_token() -> None:
+    template = harmony_template()
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    said = turns(("user", "q"), ("tool", "42"), ("assistant", "two"))
+    messages = [said[0], {"role": "assistant", "tool_calls": [call]}, *said[1:]]
+    final = "<|channel|>final<|message|>two<|return|>"
+    assert learned_texts(template, {"messages": messages}) == [
+        [' to=f<|message|>{"a": 1}<|call|>', final]
+    ]
+    tokens = template.tokenizer.added_tokens
+    assert template.encode(messages).ends == {tokens["<|call|>"], tokens["<|return|>"]}
 
 
 def test_an_added_token_that_is_not_special_ends_an_answer() -> None:

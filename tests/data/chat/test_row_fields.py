@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from data.chat.messages import ExampleError
 from data.chat.template import ChatTemplate
 from data.chat.template_loading import BUILT_IN
 from data.tokenization.tokenizer import byte_tokenizer
@@ -142,6 +143,33 @@ def test_pairs_of_other_lengths(tmp_path: Path) -> None:
     store = build_rows(tmp_path, rows)
     assert store.manifest.dropped == {"different_prompts": 2, "no_answer": 1}
     assert store.manifest.documents == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "remedy"),
+    [
+        ({"chosen": "\n\nHuman: hi\n\nAssistant: good",
+          "rejected": "\n\nHuman: hi\n\nAssistant: bad"},
+         "transcripts as lists of messages"),
+        ({"system": "s", "question": "q", "chosen": "good", "rejected": "bad"},
+         "give the row's question as prompt"),
+        ({"instruction": "add", "input": "1, 2", "chosen": "3", "rejected": "4"},
+         "give the row's instruction and input as prompt"),
+        ({"chosen": turns(("system", "s"), ("assistant", "good")),
+          "rejected": turns(("system", "s"), ("assistant", "bad"))}, "give it as prompt"),
+        ({"prompt": turns(("assistant", "hello")), "chosen": "good", "rejected": "bad"},
+         "give it as prompt"),
+    ],
+)  # fmt: skip
+def test_a_pair_that_answers_nothing(row: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(ExampleError, match=f"^no_prompt: no question precedes.*{remedy}"):
+        document_texts(PLAIN, row)
+
+
+def test_a_pair_may_begin_with_an_answer() -> None:
+    greeted = turns(("assistant", "hello"), ("user", "q"))
+    row = {"prompt": greeted, "chosen": "good", "rejected": "bad"}
+    assert learned_texts(PLAIN, row) == [[f"good{EOS}"], [f"bad{EOS}"]]
 
 
 SYSTEM_TURN = turns(("system", "s"))

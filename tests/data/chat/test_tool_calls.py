@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from data.chat.answer_ends import TemplateError
+from data.chat.examples import read_example
+from data.chat.messages import ExampleError
 from data.chat.template import ChatTemplate
 from data.chat.template_loading import BUILT_IN
+from data.chat.unread_fields import UnreadFields
 from data.errors import DataError
 from tests.support.chat_helpers import (
     CHATML_TOKENS,
@@ -119,17 +122,26 @@ def test_each_call_must_be_shown() -> None:
     assert learned_texts(ChatTemplate(AS_GIVEN, template.tokenizer), two)[0][0].count("get_t") == 2
 
 
-@pytest.mark.parametrize("tools", [TOOLS, json.dumps(TOOLS)])
-def test_tools_as_a_json_text(tools: Any) -> None:
+@pytest.mark.parametrize("tools", [TOOLS, json.dumps(TOOLS), [json.dumps(one) for one in TOOLS]])
+def test_tools_as_json_texts(tools: Any) -> None:
     template = ChatTemplate(AS_GIVEN, tokenizer_with(*CHATML_TOKENS))
     (text,) = document_texts(template, row("{}", tools=tools))
     assert text.startswith('TOOLS:{"type": "function"')
 
 
-@pytest.mark.parametrize("tools", ["no JSON", {"a": 1}, ["f"], 3])
-def test_tools_that_are_no_list_of_objects(tools: Any, tmp_path: Path) -> None:
-    store = build_rows(tmp_path, [ask("q", "a") | {"tools": tools}, ask("q", "b")])
-    assert store.manifest.dropped == {"bad_variables": 1}
+@pytest.mark.parametrize("key", ["tools", "documents"])
+@pytest.mark.parametrize("value", ["no JSON", {"a": 1}, ["f"], ["[1]"], '{"a": 1}', [{}, "f"], 3])
+def test_what_is_no_list_of_objects_counts_where_it_is_read(key: str, value: Any) -> None:
+    tokenizer = tokenizer_with(*CHATML_TOKENS)
+    given = ask("q", "a") | {key: value}
+    reading = ChatTemplate(f"{{{{ {key} }}}}" + BUILT_IN["chatml"], tokenizer)
+    with pytest.raises(ExampleError, match=f"bad_variables: {key} is not a list of objects"):
+        document_texts(reading, given)
+    other = ChatTemplate(BUILT_IN["chatml"], tokenizer)
+    assert document_texts(other, given) == document_texts(other, ask("q", "a"))
+    unread = UnreadFields(other)
+    unread.count(read_example(json.dumps(given).encode()))
+    assert unread.counts == {f"unread.row.{key}": 1}
 
 
 def test_what_a_tool_is_called_is_no_special_token() -> None:

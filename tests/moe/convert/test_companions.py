@@ -38,10 +38,13 @@ def values_of(folder: Path, name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`chat`: tuned on a conversation store. `begin`: a model whose texts begin with a token."""
+    """`chat`: tuned on a conversation store. `begin`: a model whose texts begin with a token.
+
+    The first one's texts also end with a special token that its template does not write.
+    """
     root = tmp_path_factory.mktemp("bases")
     write_base(root / "chat-hub", pad_token=END, model_max_length=32)
-    generation = {"temperature": 0.6, "eos_token_id": [0, 5], "_from_model_config": True}
+    generation = {"temperature": 0.6, "eos_token_id": [0, 5, 259], "_from_model_config": True}
     (root / "chat-hub/generation_config.json").write_text(json.dumps(generation))
     write_base(root / "begin-hub", "mistral", with_bos=True, bos_token=BEGIN)
     for name in ("chat", "begin"):
@@ -59,7 +62,7 @@ def tuned(bases: Path) -> Path:
 
 
 def test_a_tuned_model_has_ends_settings_and_template(tuned: Path) -> None:
-    ids = {"bos_token_id": None, "eos_token_id": [0, 258], "pad_token_id": 0}
+    ids = {"bos_token_id": None, "eos_token_id": [0, 258, 259], "pad_token_id": 0}
     config = values_of(tuned, "config.json")
     assert {key: config[key] for key in ids} == ids
     assert values_of(tuned, "generation_config.json") == {"temperature": 0.6, **ids}
@@ -80,7 +83,7 @@ def test_transformers_takes_them_from_the_folder(tuned: Path, bases: Path) -> No
     asked = theirs.apply_chat_template(DIALOGUE, add_generation_prompt=True, return_dict=False)
     assert [asked] == ours.encode_questions(["what"])
     generation = GenerationConfig.from_pretrained(tuned)
-    assert set(generation.eos_token_id) == ours.stop_ids == {0, 258}
+    assert set(generation.eos_token_id) == ours.stop_ids == {0, 258, 259}
     assert (theirs.eos_token_id, theirs.pad_token_id, theirs.model_max_length) == (0, 0, 64)
 
 
@@ -213,7 +216,7 @@ def test_an_upcycled_model_keeps_what_its_text_needs(
         assert text_interface_of(sparse).stop_ids == text_interface_of(bases / source).stop_ids
         to_hub(sparse, tmp_path / f"{source}-out")
         ends = values_of(tmp_path / f"{source}-out", "config.json")["eos_token_id"]
-        assert ends == {"run": [0, 258], "chat": [0, 5]}[source]
+        assert ends == {"run": [0, 258, 259], "chat": [0, 5, 259]}[source]
     assert (tmp_path / "run-out/chat_template.jinja").read_text() == CHATML
 
 
