@@ -1,7 +1,6 @@
 """Reading the documents of one work unit, whatever its format; what cannot be read has a reason."""
 
 import re
-from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
@@ -10,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.json_text import BadLineError, parse_json
+from data.json_text import BadLineError, decode_text, parse_json
 from data.plain_text import encodable, printable
 from data.sources.stream_splitter import READ_BYTES, StreamFault, split_stream
 from data.sources.tables import TooLarge, text_values
@@ -184,7 +183,6 @@ def _description(record: Any) -> str:
 
 def _from_bytes(file: str, position: int, content: bytes) -> Document:
     try:
-        return Document(file, position, content.removeprefix(BOM_UTF8).decode())
-    except UnicodeDecodeError as error:
-        detail = f"{error.reason} at byte {error.start}"
-        return Document(file, position, reason="bad_utf8", detail=detail)
+        return Document(file, position, decode_text(content))
+    except BadLineError as error:
+        return Document(file, position, reason=error.reason, detail=error.detail)
