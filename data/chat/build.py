@@ -72,6 +72,7 @@ def build_chat_store(
     out: Path,
     *,
     tokenizer: str,
+    eos_token: str | None = None,
     template: str = "plain",
     held_out_fraction: float = 0.02,
     strict: bool = False,
@@ -82,6 +83,7 @@ def build_chat_store(
         files: One example a line.
         out: The store to make.
         tokenizer: `bytes`, a `tokenizer.json` or its folder (a store is one).
+        eos_token: The token that ends a document. Default: the tokenizer's own.
         template: `plain`, `chatml`, `tokenizer` (the folder's own) or a Jinja file.
         held_out_fraction: Fraction of examples held out for evaluation, chosen by their hash.
         strict: Refuse the first line that is no example, instead of counting it.
@@ -91,7 +93,7 @@ def build_chat_store(
     """
     refuse_existing(out)
     folder = None if tokenizer == "bytes" else Path(tokenizer)
-    model = byte_tokenizer() if folder is None else _tokenizer_of(folder)
+    model = byte_tokenizer(eos_token) if folder is None else _tokenizer_of(folder, eos_token)
     chat_template = load_chat_template(
         template, model, folder if folder and folder.is_dir() else None
     )
@@ -104,10 +106,12 @@ def build_chat_store(
         return _finish(build)
 
 
-def _tokenizer_of(path: Path) -> Tokenizer:
+def _tokenizer_of(path: Path, eos_token: str | None) -> Tokenizer:
     """Return the tokenizer of a file, a folder, or a store with its end-of-document token."""
     is_store = (path / MANIFEST_FILE).is_file()
-    return Store.open(path).tokenizer if is_store else local_tokenizer(path)
+    if is_store and eos_token is None:
+        return Store.open(path).tokenizer
+    return local_tokenizer(path, eos_token)
 
 
 def _check_files(files: Sequence[Path]) -> None:

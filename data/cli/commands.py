@@ -181,6 +181,7 @@ def chat(
     tokenizer: Annotated[
         str, typer.Option(help="The model's: bytes, a tokenizer.json, its folder, or a store.")
     ],
+    eos: EosOption = None,
     template: Annotated[
         str, typer.Option(help="plain, chatml, tokenizer (its folder's own), or a Jinja file.")
     ] = "plain",
@@ -201,6 +202,7 @@ def chat(
             files,
             out,
             tokenizer=tokenizer,
+            eos_token=eos,
             template=template,
             held_out_fraction=held_out,
             strict=strict,
