@@ -10,6 +10,7 @@ from data.errors import DataError
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAY_HOLD_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 
+ARRAY_REMEDY = "an array is not JSON lines: `jq -c '.[]'` makes lines of it"
 _UTF16 = "UTF-16: save the file as UTF-8"
 
 BadLineReason = Literal["bad_utf8", "bad_json"]

@@ -175,7 +175,11 @@ def export(
 @app.command()
 def chat(
     files: Annotated[
-        list[Path], typer.Argument(help="Conversations or pairs, one a line.", metavar="JSONL...")
+        list[Path],
+        typer.Argument(
+            help="Conversations or pairs: JSON lines (.gz, .zst, .bz2), Parquet, Arrow.",
+            metavar="FILE...",
+        ),
     ],
     out: OutOption,
     tokenizer: Annotated[
@@ -193,7 +197,7 @@ def chat(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn chat JSONL into a conversation store, for fine-tuning and preference tuning."""
+    """Turn chat files into a conversation store, for fine-tuning and preference tuning."""
     from data.chat.build import build_chat_store
     from data.cli.running import RESTART, print_summary, running
 
