@@ -144,6 +144,14 @@ def test_pairs_of_other_lengths(tmp_path: Path) -> None:
     assert store.manifest.documents == 2
 
 
+def test_an_empty_system_message_says_nothing_against_the_row_s() -> None:
+    rows = [
+        {"system": "s", "messages": turns(*said, ("user", "q"), ("assistant", "a"))}
+        for said in ((), (("system", ""),), (("system", "s"),))
+    ]
+    assert len({tuple(document_texts(PLAIN, row)) for row in rows}) == 1
+
+
 SYSTEM_TURN = turns(("system", "s"))
 QUESTION = turns(("user", "q"))
 
