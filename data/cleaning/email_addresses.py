@@ -23,9 +23,9 @@ _TOP_LEVEL = regex.compile(
     regex.V1,
 )
 _SUFFIXES = (
-    "png jpg jpeg gif svg webp bmp ico tif tiff psd pdf css scss less js mjs jsx tsx json html htm xml"
-    " yaml yml toml txt csv tsv log lock gz tgz xz tar rar jar whl deb rpm apk dmg msi iso exe dll ttf"
-    " otf woff"
+    "png jpg jpeg gif svg webp bmp ico tif tiff psd pdf css scss less js mjs jsx tsx json html htm"
+    " xml yaml yml toml txt csv tsv log lock gz tgz xz tar rar jar whl deb rpm apk dmg msi iso exe"
+    " dll ttf otf woff"
 )
 _FILE_SUFFIXES = frozenset(_SUFFIXES.split())
 """Of files such as icon@2x.png and package@latest.tgz; none is a top-level domain."""
