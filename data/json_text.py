@@ -2,12 +2,16 @@
 
 import json
 import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from typing import Any, Literal
 
 from data.errors import DataError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAY_HOLD_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+
+ARRAY_REMEDY = "an array is not JSON lines: `jq -c '.[]'` makes lines of it"
+_UTF16 = "UTF-16: save the file as UTF-8"
 
 BadLineReason = Literal["bad_utf8", "bad_json"]
 
@@ -21,6 +25,28 @@ class BadLineError(ValueError):
         self.detail = detail
 
 
+def decode_text(content: bytes, errors: Literal["strict", "surrogatepass"] = "strict") -> str:
+    """Return the text of bytes in UTF-8, with or without its byte order mark.
+
+    Args:
+        content: The bytes.
+        errors: What becomes of half a character in bytes (WTF-8): refused, or left to the caller.
+
+    Raises:
+        BadLineError: They are not UTF-8.
+    """
+    try:
+        text = content.removeprefix(BOM_UTF8).decode(errors=errors)
+    except UnicodeDecodeError as error:
+        is_utf16 = content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+        detail = _UTF16 if is_utf16 else f"{error.reason} at byte {error.start}"
+        raise BadLineError("bad_utf8", detail) from None
+    # What follows the first line of UTF-16 has no mark, and much of it is UTF-8 with zeros between.
+    if 4 * content.count(0) > len(content):
+        raise BadLineError("bad_utf8", f"zero bytes, as in {_UTF16}")
+    return text
+
+
 def parse_json(line: bytes) -> Any:
     """Return the value of a line of JSON; its strings may still hold lone surrogates.
 
@@ -30,14 +56,13 @@ def parse_json(line: bytes) -> Any:
     Raises:
         BadLineError: The line is not UTF-8 or not JSON.
     """
+    text = decode_text(line, "surrogatepass")  # json.loads would guess another encoding by line
     try:
-        return json.loads(line)
-    except UnicodeDecodeError as error:
-        raise BadLineError("bad_utf8", str(error.reason)) from None
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise BadLineError("bad_json", str(error)) from None
     except ValueError:  # the limit of digits, which guards int() against quadratic time
-        return json.loads(line, parse_int=_integer)
+        return json.loads(text, parse_int=_integer)
     except RecursionError:
         raise BadLineError("bad_json", "nested too deeply") from None
 

@@ -1,7 +1,8 @@
 """Conversations to a token store, by way of a chat template.
 
-build.py             chat JSONL to a conversation store
-examples.py          one line of chat JSONL: a conversation, or a pair of them
+build.py             chat files to a conversation store
+rows.py              the rows of chat files, in every format
+examples.py          one row: a conversation, or a pair of them
 messages.py          their messages in one form, and which answers are learned
 encoding.py          an example to the documents of a store
 unread_fields.py     what rows have that nothing reads, counted

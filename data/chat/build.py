@@ -1,4 +1,4 @@
-"""From chat JSONL to a conversation store: a token store that knows which tokens are answers.
+"""From chat files to a conversation store: a token store that knows which tokens are answers.
 
 A store holds conversations (`messages`, or ShareGPT's `conversations`) or pairs of them
 (`chosen` and `rejected`, with or without `prompt`); a pair is two documents, the chosen one first.
@@ -6,7 +6,7 @@ A store holds conversations (`messages`, or ShareGPT's `conversations`) or pairs
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from data.chat.answer_ends import TemplateError
 from data.chat.encoding import encode_example
 from data.chat.examples import ExampleKind, read_example
 from data.chat.messages import ExampleError
+from data.chat.rows import read_rows, source_name
 from data.chat.template import ChatTemplate, EncodedConversation
 from data.chat.template_loading import load_chat_template
 from data.chat.unread_fields import UnreadFields
@@ -72,16 +73,18 @@ def build_chat_store(
     out: Path,
     *,
     tokenizer: str,
+    eos_token: str | None = None,
     template: str = "plain",
     held_out_fraction: float = 0.02,
     strict: bool = False,
 ) -> Manifest:
-    """Tokenize chat JSONL files into a store, each file a source named after it.
+    """Tokenize chat files into a store, each file a source named after it.
 
     Args:
-        files: One example a line.
+        files: One example a line, or a row of Parquet and Arrow.
         out: The store to make.
         tokenizer: `bytes`, a `tokenizer.json` or its folder (a store is one).
+        eos_token: The token that ends a document. Default: the tokenizer's own.
         template: `plain`, `chatml`, `tokenizer` (the folder's own) or a Jinja file.
         held_out_fraction: Fraction of examples held out for evaluation, chosen by their hash.
         strict: Refuse the first line that is no example, instead of counting it.
@@ -91,7 +94,7 @@ def build_chat_store(
     """
     refuse_existing(out)
     folder = None if tokenizer == "bytes" else Path(tokenizer)
-    model = byte_tokenizer() if folder is None else _tokenizer_of(folder)
+    model = byte_tokenizer(eos_token) if folder is None else _tokenizer_of(folder, eos_token)
     chat_template = load_chat_template(
         template, model, folder if folder and folder.is_dir() else None
     )
@@ -104,20 +107,22 @@ def build_chat_store(
         return _finish(build)
 
 
-def _tokenizer_of(path: Path) -> Tokenizer:
+def _tokenizer_of(path: Path, eos_token: str | None) -> Tokenizer:
     """Return the tokenizer of a file, a folder, or a store with its end-of-document token."""
     is_store = (path / MANIFEST_FILE).is_file()
-    return Store.open(path).tokenizer if is_store else local_tokenizer(path)
+    if is_store and eos_token is None:
+        return Store.open(path).tokenizer
+    return local_tokenizer(path, eos_token)
 
 
 def _check_files(files: Sequence[Path]) -> None:
-    names = Counter(file.stem for file in files)
+    names = Counter(map(source_name, files))
     repeated = next((name for name, count in names.items() if count > 1), None)
     if repeated is not None:
         raise DataError(f"two files are named {repeated}: rename one (files are sources by name)")
     for file in files:
         if not file.is_file():
-            raise DataError(f"{file}: no such file: give JSONL files")
+            raise DataError(f"{file}: no such file: give JSONL, Parquet or Arrow files")
 
 
 def _finish(build: _ChatBuild) -> Manifest:
@@ -141,14 +146,15 @@ def _finish(build: _ChatBuild) -> Manifest:
 
 
 def _write_source(build: _ChatBuild, file: Path) -> None:
-    streams = build.builder.stream_writers(file.stem)
+    source = source_name(file)
+    streams = build.builder.stream_writers(source)
     splits: dict[SplitName, _SplitWriter] = {
-        name: _SplitWriter(build.builder, stream, f"{file.stem}/{name}")
+        name: _SplitWriter(build.builder, stream, f"{source}/{name}")
         for name, stream in streams.items()
     }
     try:
-        for number, line in _lines(file):
-            example = _read(build, line, f"{file}, line {number}")
+        for location, line in read_rows(file):
+            example = _read(build, line, location)
             if example is not None:
                 documents, content_hash = example
                 held_out = is_held_out(content_hash, build.held_out_fraction)
@@ -156,7 +162,7 @@ def _write_source(build: _ChatBuild, file: Path) -> None:
                     splits[HELD_OUT if held_out else TRAIN].append(document, content_hash)
     finally:
         written = {name: split.close() for name, split in splits.items()}
-    build.builder.add_source(file.stem, written)
+    build.builder.add_source(source, written)
 
 
 def _read(
@@ -188,13 +194,6 @@ def _drop(build: _ChatBuild, reason: str, fault: str) -> None:
         raise DataError(fault)
     build.dropped[reason] += 1
     build.first_fault = build.first_fault or fault
-
-
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    with file.open("rb") as opened:
-        for number, line in enumerate(opened, 1):
-            if line.strip():
-                yield number, line
 
 
 def _checked_hash(

@@ -43,15 +43,16 @@ def with_system(messages: list[Message], example: Example, template: ChatTemplat
     """Return a conversation that begins with its row's `system` text (ShareGPT's form).
 
     Raises:
-        ExampleError: It has a system message as well.
+        ExampleError: It has a system message as well, which says something else.
     """
     text = example.variables.get(SYSTEM)
     if not isinstance(text, str) or not text or SYSTEM in template.variables:
         return messages
     if messages[0]["role"] == SYSTEM:
-        if messages[0].get("content") == text:
-            return messages
-        raise ExampleError("bad_message", "both the row and its first message say system")
+        own = messages[0].get("content")
+        if own and own != text:
+            raise ExampleError("bad_message", "both the row and its first message say system")
+        return [{**messages[0], "content": text}, *messages[1:]]
     return [{"role": SYSTEM, "content": text}, *messages]
 
 

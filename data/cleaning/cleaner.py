@@ -21,6 +21,7 @@ from data.cleaning.word_hashes import (
     word_hashes,
 )
 from data.errors import DataError
+from data.json_text import find_lone_surrogate
 from data.recipe import CleanRecipe
 from data.sources.readers import Document
 from data.store.writer import HASH_BYTES
@@ -129,7 +130,8 @@ class Cleaner:
 
     def _check_length(self, text: str) -> _Rejection | None:
         if not has_visible_text(text):
-            return _Rejection("empty")
+            half = find_lone_surrogate(text)
+            return _Rejection("bad_utf8", "a lone surrogate") if half else _Rejection("empty")
         detail = f"{len(text)} characters"
         if len(text) < self._recipe.min_characters:
             return _Rejection("too_short", detail)

@@ -24,7 +24,7 @@ from data.cleaning.word_hashes import (
     split_words,
 )
 from data.errors import DataError
-from data.json_text import parse_json
+from data.json_text import decode_text, parse_json
 from data.plain_text import printable
 from data.sources.discovery import compression, file_format, walk_files
 from data.sources.stream_splitter import split_stream
@@ -124,7 +124,7 @@ def _file_texts(path: Path) -> Iterator[str]:
             for fault in chunk.faults:
                 raise ValueError(f"{fault.reason} at byte {fault.position} ({fault.detail})")
             for content in filter(bytes.strip, chunk.documents):
-                yield from _strings(parse_json(content) if kind == "json" else content.decode())
+                yield from _strings(parse_json(content) if kind == "json" else decode_text(content))
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -22,6 +22,13 @@ _TOP_LEVEL = regex.compile(
     rf"(?![{_SPACED}--_]|-\d)",
     regex.V1,
 )
+_SUFFIXES = (
+    "png jpg jpeg gif svg webp bmp ico tif tiff psd pdf css scss less js mjs jsx tsx json html htm"
+    " xml yaml yml toml txt csv tsv log lock gz tgz xz tar rar jar whl deb rpm apk dmg msi iso exe"
+    " dll ttf otf woff"
+)
+_FILE_SUFFIXES = frozenset(_SUFFIXES.split())
+"""Of files such as icon@2x.png and package@latest.tgz; none is a top-level domain."""
 _ADDRESS_LITERAL = regex.compile(r"\[(?:IPv6:)?[0-9A-Fa-f.:]{3,45}\]")
 
 
@@ -61,6 +68,8 @@ def _domain_end(text: str, start: int) -> int | None:
     best, position = None, start
     for label in run.group().split("."):
         top_level = _TOP_LEVEL.match(label) if position > start else None
+        if top_level and top_level.group().lower() in _FILE_SUFFIXES:
+            return None
         if top_level:
             best = position + top_level.end()
         if top_level and top_level.end() < len(label) and text.startswith("@", run.end()):

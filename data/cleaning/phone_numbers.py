@@ -26,7 +26,9 @@ _GROUPED = re.compile(
     r"(?=[(\d])(?<![\w$€£+~#])(?<!\w-)(?<!\d\.)(?:(?:1[ .-])?"
     r"(?:\([2-9]\d\d\) {0,2}|[2-9]\d\d([ .-]))[2-9]\d\d(?(1)\1|[ .-])\d{4}"  # (212) 555-0187
     r"|(?<![=,/])(?<!\b\d[\dA-Fa-f] )0[1-9](?:[ .]\d\d){4}"  # 01 23 45 67 89, not bytes
-    r"(?! \d[\dA-Fa-f]\b|[,/]\d))" + _EXTENSION + r"(?![\w+~]|[.-]\d)",
+    r"(?! \d[\dA-Fa-f]\b|[,/]\d)"
+    r"|(?<![=/])(?<!\d,)(?:0[1-9]-\d{3,4}-\d{4}"  # 03-1234-5678, 02-123-4567
+    r"|(?<!\d )1[3-9]\d([ -])\d{4}\2\d{4})(?! \d|[,/]\d))" + _EXTENSION + r"(?![\w+~]|[.-]\d)",
     re.ASCII,
 )
 _TAIL = re.compile(_EXTENSION + r"(?![\w+~]|[.-]\d)", re.ASCII)
@@ -34,8 +36,12 @@ _NATIONAL_TAIL = re.compile(_EXTENSION + r"(?![\w+~]|[.,/-]\d)", re.ASCII)
 _DIGITS = re.compile(r"\d+", re.ASCII)
 _GLUED = re.compile(r"(?!(?:st|nd|rd|th)\b)[A-Za-z_]")
 _AFTER_WORD = re.compile(
-    r"\b(tele?(?:phone|fon)?|phone|fax|whatsapp|tél|móvil|mobile?|handy|cell|call|text|sms|ph)\b"
+    r"(?:\b(tele?(?:phone|fon)?|phone|fax|whatsapp|tél|móvil|mobile?|handy|cell|call|text|sms|ph"
+    r"|тел|телефон|факс|τηλ|هاتف|جوال|טלפון)\b"
     r"(?:[.: \t]|\bno\b|\bnumber\b|\bnr\b|\bat\b|\bus\b|\bme\b|\bon\b|\bis\b|\bor\b){1,12}"
+    # No space divides these from what stands around them.
+    r"|(?:電話|电话|手机|手機|携帯|传真|傳真|ファックス|전화|휴대폰|핸드폰|팩스|โทร|फोन|फ़ोन|मोबाइल)"
+    r"(?:番号|号码|號碼|号|번호)?[.:： \t]{0,4})"
     r"(?P<number>\+?\(?\d(?:[ ()./-]{0,3}\d){6,14})" + _EXTENSION + r"(?![A-Za-z0-9_+~]|[.,-]\d)",
     re.I,
 )
@@ -59,7 +65,7 @@ def phone_numbers(text: str) -> Iterator[tuple[int, int]]:
                 yield match.start(), end
     yield from (match.span() for match in _GROUPED.finditer(text))
     for match in _AFTER_WORD.finditer(text):
-        if _is_called_phone(match["number"], is_weak=match.group(1).lower() in _WEAK_WORDS):
+        if _is_called_phone(match["number"], is_weak=(match[1] or "").lower() in _WEAK_WORDS):
             yield match.start("number"), match.end()
 
 

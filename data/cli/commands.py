@@ -175,12 +175,17 @@ def export(
 @app.command()
 def chat(
     files: Annotated[
-        list[Path], typer.Argument(help="Conversations or pairs, one a line.", metavar="JSONL...")
+        list[Path],
+        typer.Argument(
+            help="Conversations or pairs: JSON lines (.gz, .zst, .bz2), Parquet, Arrow.",
+            metavar="FILE...",
+        ),
     ],
     out: OutOption,
     tokenizer: Annotated[
         str, typer.Option(help="The model's: bytes, a tokenizer.json, its folder, or a store.")
     ],
+    eos: EosOption = None,
     template: Annotated[
         str, typer.Option(help="plain, chatml, tokenizer (its folder's own), or a Jinja file.")
     ] = "plain",
@@ -192,7 +197,7 @@ def chat(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn chat JSONL into a conversation store, for fine-tuning and preference tuning."""
+    """Turn chat files into a conversation store, for fine-tuning and preference tuning."""
     from data.chat.build import build_chat_store
     from data.cli.running import RESTART, print_summary, running
 
@@ -201,6 +206,7 @@ def chat(
             files,
             out,
             tokenizer=tokenizer,
+            eos_token=eos,
             template=template,
             held_out_fraction=held_out,
             strict=strict,

@@ -14,10 +14,13 @@ from data.plain_text import printable
 from data.recipe import DataRecipe
 from data.storage.bounded_json import parse_json
 from data.storage.link_bounds import LinkBounds
-from data.store.manifest import BUILD_STATE_FILE, MANIFEST_FILE
+from data.store.manifest import BUILD_STATE_FILE, MANIFEST_FILE, check_source_name
 from data.tokenization.info import TOKENIZER_FILE
 
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
+UNREAD_COMPRESSIONS = frozenset(
+    f".{suffix}" for suffix in ("xz", "lzma", "lz4", "br", "7z", "rar", "zip", "tar", "tgz")
+)
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
 TEXT_SUFFIXES = frozenset(
@@ -75,6 +78,7 @@ def find_input_files(recipe: DataRecipe) -> InputFiles:
     files = []
     ignored: Counter[str] = Counter()
     for index, source in enumerate(recipe.source):
+        check_source_name(source.name, "the recipe")
         for root in source.paths:
             paths = list(walk_files(root, ignored))
             if not paths:
@@ -96,6 +100,17 @@ def _input_file(source: int, path: Path) -> InputFile:
 def compression(path: Path) -> str | None:
     """Return Arrow's name of the compression that a file's name tells, if any."""
     return COMPRESSIONS.get(path.suffix.lower())
+
+
+def refuse_unread_compression(path: Path) -> None:
+    """Refuse a file whose name tells a compression or an archive that is not read.
+
+    Raises:
+        DataError: It does.
+    """
+    for suffix in (path.suffix.lower(), _inner_suffix(path)):
+        if suffix in UNREAD_COMPRESSIONS:
+            raise DataError(f"{path}: {suffix} is not read: unpack it (.gz, .zst, .bz2 are read)")
 
 
 def file_format(path: Path) -> FileFormat:
@@ -128,6 +143,7 @@ def walk_files(root: Path, ignored: Counter[str] | None = None) -> Iterator[Path
         return
     if root.suffix.lower() in MEGATRON_SUFFIXES:
         raise DataError(f"{root}: Megatron's format: use `moe data import` on the pair")
+    refuse_unread_compression(root)
     try:
         root.stat()
     except FileNotFoundError:

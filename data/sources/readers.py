@@ -1,7 +1,6 @@
 """Reading the documents of one work unit, whatever its format; what cannot be read has a reason."""
 
 import re
-from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
@@ -10,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.json_text import BadLineError, parse_json
+from data.json_text import ARRAY_REMEDY, BadLineError, decode_text, parse_json
 from data.plain_text import encodable, printable
 from data.sources.stream_splitter import READ_BYTES, StreamFault, split_stream
 from data.sources.tables import TooLarge, text_values
@@ -165,26 +164,27 @@ def _from_json(file: str, position: int, line: bytes, text_column: str) -> Docum
         record = parse_json(line)
     except BadLineError as error:
         is_array = error.reason == "bad_json" and line.lstrip()[:1] == b"["
-        detail = f"{error.detail}{'; an array is not JSON lines' if is_array else ''}"
+        detail = f"{error.detail}; {ARRAY_REMEDY}" if is_array else error.detail
         return Document(file, position, reason=error.reason, detail=detail)
-    text = record.get(text_column) if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        remedy = f"; {ARRAY_REMEDY}" if isinstance(record, list) else ""
+        detail = f"a {type(record).__name__}, not an object{remedy}"
+        return Document(file, position, reason="bad_json", detail=detail)
+    text = record.get(text_column)
     if not isinstance(text, str):
         detail = f"no string {text_column!r}; {_description(record)}"
         return Document(file, position, reason="no_text", detail=detail)
     return Document(file, position, text)
 
 
-def _description(record: Any) -> str:
+def _description(record: dict[str, Any]) -> str:
     """Describe a record without text, so that its reader can tell what to change."""
-    if not isinstance(record, dict):
-        return f"a {type(record).__name__}, not an object"
     keys = ", ".join(list(record)[:SHOWN_KEYS]) + ", ..." * (len(record) > SHOWN_KEYS)
     return encodable(f"it has {keys[:200]}" if keys else "it is empty")
 
 
 def _from_bytes(file: str, position: int, content: bytes) -> Document:
     try:
-        return Document(file, position, content.removeprefix(BOM_UTF8).decode())
-    except UnicodeDecodeError as error:
-        detail = f"{error.reason} at byte {error.start}"
-        return Document(file, position, reason="bad_utf8", detail=detail)
+        return Document(file, position, decode_text(content))
+    except BadLineError as error:
+        return Document(file, position, reason=error.reason, detail=error.detail)

@@ -54,6 +54,8 @@ def _parquet_columns(unit: WorkUnit, column: str, max_document_bytes: int) -> It
     with open_parquet(path) as plain, open_parquet(path, read_dictionary=[column]) as encoded:
         for index in range(unit.start, unit.end):
             group = plain.metadata.row_group(index)
+            if not group.num_rows:  # writers leave some: without a page, and with offsets of 0
+                continue
             pages = _pages_of(path, group, column)
             largest = max(pages.data, pages.dictionary)
             if largest > max_page_bytes:

@@ -13,8 +13,8 @@ from data.frozen_model import FrozenModel
 from data.plain_text import encodable
 from data.storage.atomic import write_text
 from data.storage.bounded_json import parse_json
-from data.storage.plain_name import InnerName, PlainName
-from data.tokenization.info import TokenizerInfo
+from data.storage.plain_name import InnerName, PlainName, is_plain_name
+from data.tokenization.info import TOKENIZER_FILE, TokenizerInfo
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -33,6 +33,16 @@ HELD_OUT: SplitName = "held_out"
 
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def check_source_name(name: str, named_by: str) -> None:
+    """Refuse a name that no source's folder can have, beside the files of its store.
+
+    Raises:
+        DataError: It is such a name; begins with `named_by`.
+    """
+    if not is_plain_name(name) or name in {TOKENIZER_FILE, MANIFEST_FILE, BUILD_STATE_FILE}:
+        raise DataError(f"{named_by}: a source cannot be named {name!r}: rename it")
 
 
 class FileInfo(FrozenModel):

@@ -17,6 +17,7 @@ from data.json_text import check_text
 from data.tokenization.bpe_cache import CachedBpeEncoder, Ids, library_ids, splits_before_spaces
 from data.tokenization.byte_level import NUM_BYTES, byte_level_json, eos_of_byte_level_json
 from data.tokenization.hub_folder import (
+    TOKENIZER_CONFIG_FILE,
     check_links,
     check_tokenizer_folder,
     hub_file,
@@ -28,7 +29,9 @@ from data.tokenization.info import TOKENIZER_FILE, TokenizerInfo
 from data.tokenization.library_errors import library_errors
 
 EOS_TOKEN = "<|endoftext|>"
-USUAL_EOS_TOKENS = (EOS_TOKEN, "</s>", "<|end_of_text|>", "<eos>", "<|end▁of▁sentence|>", "[EOS]")
+DEEPSEEK_EOS_TOKEN = "<\uff5cend\u2581of\u2581sentence\uff5c>"
+"""Its bars are full-width and its blanks are SentencePiece's."""
+USUAL_EOS_TOKENS = (EOS_TOKEN, "</s>", "<|end_of_text|>", "<eos>", DEEPSEEK_EOS_TOKEN, "[EOS]")
 BYTES_JSON = '{"kind": "bytes", "eos_id": 256}\n'
 """What a store of the byte tokenizer holds; `byte_level_json` is for readers of the format."""
 MAX_ID = 2**24
@@ -155,7 +158,8 @@ class Tokenizer:
         if eos_token not in ids:
             raise DataError(
                 f"{origin}: its vocabulary has no token {eos_token or 'that usually ends a text'}:"
-                " name the one that ends a document with --eos"
+                " name the one that ends a document with --eos, or as eos_token in"
+                f" {TOKENIZER_CONFIG_FILE} of the tokenizer's folder"
             )
         if max(ids.values()) > MAX_ID:
             raise DataError(

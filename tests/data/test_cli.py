@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
+import typer
 from typer.testing import CliRunner
 
 import moescale
 from data.cli.commands import app
 from data.errors import DataError, DiskError, InputError, StoppedError
+from tests.support.chat_helpers import ask, write_rows
 from tests.support.store_helpers import contents
 
 HERE = Path(moescale.__file__).parent
@@ -238,6 +241,30 @@ def test_files_of_a_store_that_cannot_be_read_are_named(
     monkeypatch.setattr("data.described_files.read_regular", refuse)
     with pytest.raises(DataError, match=r"manifest\.json: Read-only .*: make it readable"):
         moe_data("inspect", store)
+
+
+def test_what_takes_a_tokenizer_takes_its_end() -> None:
+    """The remedy that a tokenizer without a usual end names."""
+    group: Any = typer.main.get_command(app)
+    options = {name: {p.name for p in command.params} for name, command in group.commands.items()}
+    taking = {name for name, names in options.items() if "tokenizer" in names}
+    assert taking == {"build", "import", "chat"}
+    assert all("eos" in options[name] for name in taking)
+
+
+def test_chats_end_with_the_named_token(tmp_path: Path) -> None:
+    words = {"[UNK]": 0, "q": 1, "a": 2, "END": 3}
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    model.save(str(tmp_path / "words.json"))
+    chats = write_rows(tmp_path / "chats.jsonl", [ask("q", "a")])
+    values = ("--tokenizer", tmp_path / "words.json", "--held-out", 0, "--json")
+    with pytest.raises(DataError, match="with --eos"):
+        moe_data("chat", chats, "-o", tmp_path / "out", *values)
+    built = json.loads(moe_data("chat", chats, "-o", tmp_path / "out", *values, "--eos", "END"))
+    assert built["tokenizer"]["eos_id"] == 3
+    again = ("--tokenizer", tmp_path / "out", "--held-out", 0, "--json", "--eos", "q")
+    built = json.loads(moe_data("chat", chats, "-o", tmp_path / "again", *again))
+    assert built["tokenizer"]["eos_token"] == "q"
 
 
 @pytest.mark.parametrize("command", ["merge", "import", "export", "chat"])

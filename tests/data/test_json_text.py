@@ -11,7 +11,7 @@ from data.chat.build import build_chat_store
 from data.errors import DataError
 from data.json_text import BadLineError, check_text, find_lone_surrogate, parse_json_text
 from data.store.reader import Store
-from tests.support.store_helpers import build
+from tests.support.store_helpers import build, dropped, texts
 
 ANY_TEXT = st.text(st.characters(), max_size=30)
 ANY_JSON = st.recursive(
@@ -61,6 +61,29 @@ def test_documents_and_conversations_drop_the_same_lines(tmp_path: Path) -> None
     for store in (Store.open(tmp_path / "chats"), build(tmp_path / "docs", documents)):
         assert store.manifest.dropped == expected
         assert store.manifest.documents == len(BAD_LINES) - sum(expected.values())
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=3))
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_no_line_of_another_encoding_is_read(encoding: str, words: list[str]) -> None:
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in words).encode(encoding)
+    for line in lines.split(b"\n"):
+        if line.strip(b"\0"):
+            with pytest.raises(BadLineError):
+                parse_json_text(line)
+
+
+def test_utf16_files_are_named_and_utf8_may_have_its_mark(tmp_path: Path) -> None:
+    rows = "".join(json.dumps({"text": f"line {n}"}) + "\n" for n in range(3))
+    (tmp_path / "wide.jsonl").write_text(rows, encoding="utf-16")
+    (tmp_path / "wide.txt").write_text("one\ntwo\n", encoding="utf-16")
+    (tmp_path / "marked.jsonl").write_text(rows, encoding="utf-8-sig")
+    (tmp_path / "marked.txt").write_text("three\nfour", encoding="utf-8-sig")
+    store = build(tmp_path / "out", tmp_path, source={"separator": "\n"})
+    assert texts(store) == ["line 0", "line 1", "line 2", "three", "four"]
+    assert set(dropped(store).values()) == {"bad_utf8"}
+    with pytest.raises(DataError, match=r"bad_utf8: [46]\); the first: .*UTF-16: save the file as"):
+        build_chat_store([tmp_path / "wide.jsonl"], tmp_path / "chats", tokenizer="bytes")
 
 
 def test_check_text_names_the_place() -> None:

@@ -172,6 +172,14 @@ def test_a_pair_may_begin_with_an_answer() -> None:
     assert learned_texts(PLAIN, row) == [[f"good{EOS}"], [f"bad{EOS}"]]
 
 
+def test_an_empty_system_message_says_nothing_against_the_row_s() -> None:
+    rows = [
+        {"system": "s", "messages": turns(*said, ("user", "q"), ("assistant", "a"))}
+        for said in ((), (("system", ""),), (("system", "s"),))
+    ]
+    assert len({tuple(document_texts(PLAIN, row)) for row in rows}) == 1
+
+
 SYSTEM_TURN = turns(("system", "s"))
 QUESTION = turns(("user", "q"))
 

@@ -169,7 +169,11 @@ def test_suffixes_in_any_case(tmp_path: Path) -> None:
     [
         ('{"id": 1, "body": "x"}', "no string 'text'; it has id, body: choose one with --text-col"),
         ('[\n{"text": "x"},\n]', "an array is not JSON lines"),
-        ('[{"text": "x"}]', "a list, not an object"),
+        (
+            '[{"text": "x"}]',
+            "a list, not an object; an array is not JSON lines: `jq -c",
+        ),
+        ('"x"', "position 0: bad_json: a str, not an object"),
     ],
 )
 def test_what_nothing_is_left_of_says_why(content: str, message: str, tmp_path: Path) -> None:
@@ -274,7 +278,7 @@ def broken_inputs(root: Path) -> dict[str, str]:
         "deep.jsonl:0": "bad_json",
         "key.jsonl:0": "no_text",
         "key.jsonl:14": "no_text",
-        "key.jsonl:26": "no_text",
+        "key.jsonl:26": "bad_json",
         f"line.jsonl:{len(good)}": "too_large",
         "surrogate.jsonl:0": "bad_utf8",
         "noise.txt.gz:0": "unreadable",

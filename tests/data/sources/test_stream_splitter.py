@@ -47,6 +47,26 @@ def test_documents_and_positions_are_those_of_a_slow_split(
     assert sum(chunk.num_bytes for chunk in chunks) == len(content)
 
 
+def read_gzip(path: Path, content: bytes) -> tuple[list[bytes], list[str]]:
+    """The lines that a gzip file gives, and the reasons of what it does not."""
+    path.write_bytes(content)
+    chunks = list(split_stream(path, "gzip", b"\n", 1 << 20, 1 << 20))
+    faults = [fault.reason for chunk in chunks for fault in chunk.faults]
+    return [line for chunk in chunks for line in chunk.documents], faults
+
+
+def test_zeros_behind_a_gzip_file_are_none_of_it(tmp_path: Path) -> None:
+    lines = [b"line %d" % n for n in range(30_000)]
+    packed = gzip.compress(b"\n".join(lines[:99]) + b"\n") + gzip.compress(b"\n".join(lines[99:]))
+    for zeros in (0, 1, 512, 9000):
+        assert read_gzip(tmp_path / "a.gz", packed + bytes(zeros)) == (lines, [])
+    assert read_gzip(tmp_path / "a.gz", packed + b"noise") == (lines[:-1], ["unreadable"])
+    found, faults = read_gzip(tmp_path / "a.gz", packed[:-2000])
+    assert faults == ["truncated"] and found == lines[: len(found)] and len(found) > 20_000
+    damaged = packed[:-2000] + bytes([packed[-2000] ^ 255]) + packed[-1999:]
+    assert read_gzip(tmp_path / "a.gz", damaged)[1] == ["unreadable"]
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
 @pytest.mark.parametrize("separator", ["\n", "\n\n", "<|e|>"])
 def test_blank_pieces_are_no_documents(name: str, separator: str, tmp_path: Path) -> None:

@@ -124,6 +124,26 @@ def test_any_bytes_as_a_page_header_end(content: bytes) -> None:
     assert all(isinstance(value, int) for value in fields.values())
 
 
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+@pytest.mark.parametrize("sizes", [(10, 0, 990), (0, 5), (5, 0), (0, 0, 1, 0), (0,), ()])
+def test_groups_without_rows_hide_no_others(
+    sizes: tuple[int, ...], kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
+    write = pq.ParquetWriter if kind == "parquet" else pa.ipc.new_stream
+    first = 0
+    with write(str(path), schema) as writer:
+        for size in sizes:
+            rows = range(first, first + size)
+            writer.write_table(pa.table({"id": rows, "text": list(map(str, rows))}, schema))
+            first += size
+    found = read(path, MIB)
+    assert [document.reason for document in found] == [None] * first
+    assert [document.text for document in found] == list(map(str, range(first)))
+    assert [document.position for document in found] == list(range(first))
+
+
 def test_damaged_pages_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["one", "two"]}), path)

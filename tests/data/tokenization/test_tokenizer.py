@@ -164,9 +164,23 @@ def test_what_is_no_tokenizer_is_refused(
 
 def test_a_tokenizer_without_an_end_asks_for_it() -> None:
     model = tokenizers.Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
-    with pytest.raises(DataError, match="name the one that ends a document with --eos"):
+    remedy = "--eos, or as eos_token in tokenizer_config.json of the tokenizer's folder"
+    with pytest.raises(DataError, match=f"name the one that ends a document with {remedy}"):
         Tokenizer(model.to_str(), "words")
     assert Tokenizer(model.to_str(), "words", "b").info.eos_id == 1
+
+
+# Of GPT-2, Llama 2, Llama 3, Gemma, Kimi K2 and DeepSeek.
+@pytest.mark.parametrize(
+    "token",
+    [
+        *("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]"),
+        b"<\xef\xbd\x9cend\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>".decode(),
+    ],
+)
+def test_usual_end_tokens_are_known(token: str) -> None:
+    model = tokenizers.Tokenizer(models.WordLevel({"a": 0, token: 1}, unk_token="a"))
+    assert Tokenizer(model.to_str(), "words").info.eos_token == token
 
 
 def test_large_vocabularies_are_uint32(tmp_path: Path) -> None:
