@@ -35,6 +35,9 @@ def energy_per_token(meter: PhaseMeter | None, phase: Phase, tokens: int) -> Mea
         return Measurement.missing("J/token", "none", reason)
     # A device that several ranks read counts once.
     devices: list[Measurement] = list(dict(energies).values())
+    unknown = next((energy for energy in devices if energy.value is None), None)
+    if unknown is not None:
+        return Measurement.missing("J/token", unknown.source, unknown.reason or "not measured")
     errors = [energy.uncertainty for energy in devices]
     total = replace(
         devices[0],
