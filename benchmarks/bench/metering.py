@@ -51,6 +51,9 @@ def _phase_energy(meter: PhaseMeter | None, phase: Phase, divisor: float, unit: 
         return Measurement.missing(unit, "none", reason)
     # A device that several ranks read counts once.
     devices: list[Measurement] = list(dict(energies).values())
+    unknown = next((energy for energy in devices if energy.value is None), None)
+    if unknown is not None:
+        return Measurement.missing("J/token", unknown.source, unknown.reason or "not measured")
     errors = [energy.uncertainty for energy in devices]
     total = replace(
         devices[0],

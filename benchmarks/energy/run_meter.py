@@ -73,9 +73,12 @@ class RunMeter:
 
     def finish(self) -> Mapping[str, Any]:
         """Return the record's `energy` and `load` sections (rank 0; others none). Collective."""
-        self._rank.load.sample(is_last=True)
+        rank = self._rank
+        rank.load.sample(is_last=True)
+        if rank.meter is not None:
+            rank.meter.finish()
         self.enter("idle")
-        rank, latest = self._rank, self._latest
+        latest = self._latest
         if rank.log is None:
             return {}
         rank.log.end()

@@ -144,6 +144,6 @@ def boot_id(hostname: str, path: Path = Path("/proc/sys/kernel/random/boot_id"))
     Two SLURM nodes or containers on one machine share its counters whatever their hostnames.
     """
     try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
+        return path.read_text(encoding="ascii").strip() or hostname
+    except (OSError, ValueError):
         return hostname

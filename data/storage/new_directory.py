@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data.errors import DataError
@@ -31,6 +31,15 @@ def new_directory(out: Path) -> Iterator[Path]:
             publish_directory(partial, out)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def discard(path: Path) -> None:
+    """Remove a directory as far as the storage lets it; of a link, never what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def publish_directory(partial: Path, out: Path) -> None:

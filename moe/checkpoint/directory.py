@@ -1,7 +1,7 @@
 """A run's directory of checkpoints: which are complete, retained and read. Needs no engine."""
 
+import os
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from data.storage.atomic import fsync, write_json, write_text
 from data.storage.checksums import file_sha256
+from data.storage.new_directory import discard
 from moe.checkpoint.index import INDEX, read_object, verify_files, write_index
 from moe.checkpoint.state_format import CheckpointState
 from moe.config.experiment import validated
@@ -41,13 +42,13 @@ def partial_path(root: Path, step: int) -> Path:
 def tidy(root: Path) -> None:
     """Remove what killed writers left behind; only the run's one writer may, between saves."""
     for partial in root.glob(".step-*.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
+        discard(partial)
     for partial in root.glob(f".{LATEST}.*.partial"):
         partial.unlink(missing_ok=True)
     for old in root.glob(".step-*.old"):
         final = root / old.name.removeprefix(".").removesuffix(".old")
-        if final.exists():
-            shutil.rmtree(old, ignore_errors=True)
+        if os.path.lexists(final):
+            discard(old)
         else:
             old.rename(final)
 
@@ -68,13 +69,13 @@ def complete(root: Path, step: int, state: Mapping[str, Any], index: dict[str, A
     files = index["files"] | {STATE: file_sha256(partial / STATE)}
     write_index(partial, index | {"files": files})
     old = root / f".{final.name}.old"
-    if final.exists():
-        shutil.rmtree(old, ignore_errors=True)
+    if os.path.lexists(final):
+        discard(old)
         final.rename(old)
     partial.rename(final)
     fsync(root)
     write_text(root / LATEST, final.name)
-    shutil.rmtree(old, ignore_errors=True)
+    discard(old)
 
 
 def remove_old(root: Path, keep: int, keep_every: int | None) -> None:
@@ -83,7 +84,7 @@ def remove_old(root: Path, keep: int, keep_every: int | None) -> None:
         if keep_every is None or step_of(path) % keep_every:
             # Its name goes first: no reader finds half of it, or takes it up.
             with suppress(OSError):
-                shutil.rmtree(path.rename(partial_path(root, step_of(path))), ignore_errors=True)
+                discard(path.rename(partial_path(root, step_of(path))))
 
 
 def complete_checkpoints(root: Path) -> list[Path]:
@@ -177,7 +178,7 @@ def set_aside_after(root: Path, step: int) -> None:
     for path in complete_checkpoints(root):
         if step_of(path) > step:
             aside = root / f"set-aside-{path.name}"
-            shutil.rmtree(aside, ignore_errors=True)
+            discard(aside)
             path.rename(aside)
 
 

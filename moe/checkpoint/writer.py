@@ -1,7 +1,6 @@
 """Writes checkpoints in the background: training waits for a copy in memory, not for storage."""
 
 import json
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from data.storage.new_directory import discard
 from moe.checkpoint.directory import begin, complete, partial_path, remove_old
 from moe.checkpoint.format import Snapshot, index_of, write_shards
 from moe.errors import StorageError
@@ -100,7 +100,7 @@ class Checkpointer:
                     return
                 if dist.get_rank() == 0:
                     # A full disk would stay full meanwhile, for what the run logs.
-                    shutil.rmtree(partial_path(self.root, step), ignore_errors=True)
+                    discard(partial_path(self.root, step))
                 message = (
                     f"the {self._what} of step {step} could not be written, tried {tries} times:"
                     f" {fault}: make room or repair it"

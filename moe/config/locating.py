@@ -4,6 +4,7 @@ A path names a run directory, a checkpoint in one (`RUN/checkpoints/STEP`), or a
 checkpoint (`moe convert`). A run has `experiment.toml`, a converted checkpoint `model.toml`.
 """
 
+import os
 from pathlib import Path
 
 from data.tokenization.info import TOKENIZER_FILE
@@ -20,9 +21,13 @@ original model; a run's tokenizer is its store's."""
 
 def model_file(path: Path) -> Path | None:
     """Return the file with the `[model]` table; None where there is none."""
+    # Its path as given says which run a checkpoint lies in: a folder of that run may be a link to
+    # another disk. A link to the checkpoint itself, from anywhere, says it when it is followed.
+    named = Path(os.path.abspath(path))
     candidates = (
         path / EXPERIMENT_FILE,
         path / MODEL_FILE,
+        named.parent.parent / EXPERIMENT_FILE,
         path / ".." / ".." / EXPERIMENT_FILE,
     )
     return next((file for file in candidates if file.is_file()), None)

@@ -1,9 +1,9 @@
 """Small files of the original model that a run carries along, for its export."""
 
-import shutil
 from pathlib import Path
 
 from data.errors import DataError
+from data.storage.new_directory import discard
 from data.tokenization.hub_folder import (
     GENERATION_FILE,
     SPECIAL_TOKENS_FILE,
@@ -30,7 +30,7 @@ def carry_hub_files(init: Path | None, run: Path) -> None:
     if folder is None or target.exists():
         return
     partial = run / f".{HUB_DIRECTORY}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    discard(partial)
     partial.mkdir()
     try:
         copy_hub_files(folder, partial, SETTINGS)

@@ -18,7 +18,7 @@ from moe.config.toml_file import read_toml
 from slurm.errors import JobError
 from slurm.job.cluster_profile import ClusterProfile, ProfilesFile, apply_profile
 from slurm.job.job import Job, common_config, possible_node_counts
-from slurm.job.mounts import folders_of
+from slurm.job.mounts import folders_of, names_of
 from slurm.job.task import SUBMISSIONS, Task
 
 
@@ -241,7 +241,14 @@ def _input_folders(experiments: Sequence[Experiment], work_dir: Path) -> tuple[s
         for path in (one.data.store, *one.data.more_stores, one.train.init)
         if path
     }
-    return folders_of(sorted(inputs))
+    # A log may be replaced or its folder's name be a link: its folder is mounted, under each name.
+    logs = {
+        str(name.parent)
+        for one in experiments
+        if one.energy.power_csv is not None
+        for name in names_of(work_dir / one.energy.power_csv)
+    }
+    return tuple(sorted({*folders_of(sorted(inputs)), *logs}))
 
 
 def _numbered(word: str, number: int, count: int) -> str:

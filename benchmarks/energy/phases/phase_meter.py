@@ -56,7 +56,8 @@ class PhaseMeter:
         """Return joules of the phase `train` since the last answer; `None` if no reading is due.
 
         A counter is read no more often than it changes or `MAX_OVERHEAD` allows, so a row's
-        joules may cover several short steps; the rows' sum is the phase's total.
+        joules may cover several short steps; the rows' sum is the phase's total. One that has not
+        moved yet tells nothing.
         """
         if self.lost:
             return None
@@ -65,16 +66,23 @@ class PhaseMeter:
         if self.clock() - self._last_s < interval_s:
             return None
         self._read()
+        if self.lost or self._is_still:
+            return None
         joules, self._pending_joules = self._pending_joules, 0.0
-        return None if self.lost else joules
+        return joules
 
     def idle_watts(self, duration_s: float) -> float | None:
-        """Wait `duration_s` (s) and return the mean power, W; `None` for a lost meter."""
+        """Wait `duration_s` (s) and return the mean power, W.
+
+        `None` for a lost meter, and for a counter that changes too rarely to tell.
+        """
         self.enter("idle")
         before_joules, before_s = self._last_joules, self._last_s
         time.sleep(duration_s)
         self._read()
-        if self._last_joules is None or before_joules is None or self.lost:
+        if self._last_joules is None or before_joules is None or self.lost or self._is_still:
+            return None
+        if duration_s < self.source.info.resolution_s:
             return None
         return (self._last_joules - before_joules) / (self._last_s - before_s)
 
@@ -90,9 +98,22 @@ class PhaseMeter:
 
     def energy(self, phase: Phase) -> Measurement:
         """Return the energy of a phase that was entered, J, of this source alone."""
-        total, quantum = self.phases[phase], self.quantum_joules
+        total, quantum, info = self.phases[phase], self.quantum_joules, self.source.info
+        if info.kind == "measured" and not total.joules:
+            reason = f"the counter did not move in the phase {phase}"
+            return Measurement.missing("J", info.name, reason)
         error = quantum * total.segments if quantum else None
-        return self.source.info.origin.energy(total.joules, error)
+        return info.origin.energy(total.joules, error)
+
+    def finish(self) -> None:
+        """Read for the last time: 0 J of a source without any bound on them is no measurement."""
+        self._read()
+        if self._is_still and not self.lost and not self.source.info.max_power_watts:
+            still_s, apart_s = self._last_s - self._first_s, self.source.info.resolution_s
+            self.lost = (
+                f"the counter did not move in {still_s:.0f} s (its figures are {apart_s:g} s"
+                " apart): too short a run, or it counts nothing"
+            )
 
     def report(self) -> dict[str, Any]:
         """Return totals as JSON values, for gathering over ranks."""
@@ -104,6 +125,11 @@ class PhaseMeter:
             "num_reads": self.num_reads,
             "read_seconds": self.read_seconds,
         }
+
+    @property
+    def _is_still(self) -> bool:
+        """Whether this is a counter that has not moved since the first reading."""
+        return self.source.info.kind == "measured" and self._last_joules == self._first_joules
 
     def _read(self) -> None:
         joules, now = self._read_source(), self.clock()

@@ -4,7 +4,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.energy.source import (
@@ -39,15 +39,15 @@ class RaplSource:
         Raises:
             SourceUnavailableError: No RAPL here, or it may not be read.
         """
-        sockets = _sockets(root)
-        if not sockets:
-            raise SourceUnavailableError(f"no RAPL zones under {root} (a virtual machine has none)")
         self._device = f"CPU of {hostname} ({boot_id(hostname)})"
-        self._sockets = [_open_socket(zones, clock) for zones in sockets]
-        self._lock = threading.Lock()
-        zones = [zone for socket in self._sockets for zone in socket.zones]
-        self._names = {zone: _read_text(zone / "name") for zone in zones}
+        with _unavailable_if_unread():
+            self._sockets = _open_sockets(root, clock)
+            zones = [zone for socket in self._sockets for zone in socket.zones]
+            self._names = {zone: _read_text(zone / "name") for zone in zones}
+        if not zones:
+            raise SourceUnavailableError(f"no RAPL zones under {root} (a virtual machine has none)")
         self._limits = {zone: _max_watts(zone) for zone in zones}
+        self._lock = threading.Lock()
 
     @property
     def info(self) -> SourceInfo:
@@ -108,10 +108,26 @@ class RaplSource:
 def repeats_counters(root: Path = POWERCAP) -> bool:
     """Return whether zones that read the same counter stand side by side, as far as may be read."""
     try:
-        sockets = [_open_socket(zones, time.monotonic) for zones in _sockets(root)]
-    except (OSError, SourceUnavailableError):
+        return any(socket.are_one for socket in _open_sockets(root, time.monotonic))
+    except (OSError, ValueError):
         return False
-    return any(socket.are_one for socket in sockets)
+
+
+@contextlib.contextmanager
+def _unavailable_if_unread() -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise SourceUnavailableError(
+            f"{error.filename} may be read by root only (since Platypus, CVE-2020-8694):"
+            " run as root, or let an administrator chmod it"
+        ) from None
+    except OSError as error:
+        raise SourceUnavailableError(
+            f"{error.filename}: {error.strerror}: a container may hide it"
+        ) from None
+    except ValueError as error:
+        raise SourceUnavailableError(str(error)) from None
 
 
 def _sockets(root: Path) -> list[list[Path]]:
@@ -132,25 +148,20 @@ def _sockets(root: Path) -> list[list[Path]]:
     return list(sockets.values())
 
 
+def _open_sockets(root: Path, clock: Clock) -> list[SocketCounters]:
+    return [_open_socket(zones, clock) for zones in _sockets(root)]
+
+
 def _open_socket(zones: Sequence[Path], clock: Clock) -> SocketCounters:
-    counters = [_open(zone, _max_watts(zone) or MAX_PACKAGE_WATTS, clock) for zone in zones]
-    span = int(_read_text(zones[0] / "max_energy_range_uj"))
-    socket = SocketCounters(zones, counters, span)
+    spans = [_read_span(zone) for zone in zones]
+    counters = [_open(zone, span, clock) for zone, span in zip(zones, spans, strict=True)]
+    socket = SocketCounters(zones, counters, spans[0])
     socket.compare([_read_count(zone) for zone in socket.zones_to_read])
     return socket
 
 
-def _open(zone: Path, max_watts: float, clock: Clock) -> Counter:
-    try:
-        span = int(_read_text(zone / "max_energy_range_uj"))
-        _read_count(zone)
-    except PermissionError:
-        raise SourceUnavailableError(
-            f"{zone / 'energy_uj'} may be read by root only (since Platypus, CVE-2020-8694):"
-            " run as root, or let an administrator chmod it"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise SourceUnavailableError(f"{zone}: {error}") from None
+def _open(zone: Path, span: int, clock: Clock) -> Counter:
+    max_watts = _max_watts(zone) or MAX_PACKAGE_WATTS
     # The counter runs from 0 to its range inclusive.
     return Counter(
         unit_joules=MICROJOULE,
@@ -163,14 +174,38 @@ def _open(zone: Path, max_watts: float, clock: Clock) -> Counter:
 
 def _max_watts(zone: Path) -> float | None:
     try:
-        return int(_read_text(zone / "constraint_0_max_power_uw")) * MICROWATT or None
+        watts = _read_number(zone / "constraint_0_max_power_uw") * MICROWATT
     except (OSError, ValueError):
         return None
+    return watts if watts > 0 else None
+
+
+def _read_span(zone: Path) -> int:
+    path = zone / "max_energy_range_uj"
+    span = _read_number(path)
+    if span <= 0:
+        raise ValueError(f"{path} reads {span}: no counter's range")
+    return span
 
 
 def _read_count(zone: Path) -> int:
-    return int(_read_text(zone / "energy_uj"))
+    return _read_number(zone / "energy_uj")
+
+
+def _read_number(path: Path) -> int:
+    text = _read_text(path)
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{path} reads {text[:40]!r}, not a number") from None
 
 
 def _read_text(path: Path) -> str:
-    return path.read_text(encoding="ascii").strip()
+    try:
+        text = path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError as error:
+        # A failed read, unlike a failed open, does not name its file.
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    if not text:
+        raise ValueError(f"{path} is empty")
+    return text

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 
 from benchmarks.energy.source import SourceInfo, SourceLostError, SourceUnavailableError
-from parallel.measurement.slurm_values import known_joules
+from parallel.measurement.slurm_values import known_joules, known_number
 
 RunCommand = Callable[[list[str]], str]
 # AcctGatherNodeFreq where the cluster does not set it.
@@ -53,14 +53,16 @@ class SlurmSource:
         )
 
     def read_joules(self) -> float:
-        """Return joules since the step began.
+        """Return joules since the step began; 0 as long as SLURM has no sample of it.
 
         Raises:
             SourceLostError: SLURM gives no figure, or a smaller one than before.
         """
         arguments = ["--noheader", "--parsable2", "--format=ConsumedEnergyRaw"]
         text = self._run(["sstat", *arguments, f"--jobs={self._step}"]).strip()
-        joules = known_joules(text)
+        # The first figure comes with the nodes' first sample; `PhaseMeter` loses one that stays 0.
+        is_fresh = not self._newest_joules and known_number(text) == 0
+        joules = 0.0 if is_fresh else known_joules(text)
         if joules is None:
             raise SourceLostError(f"sstat gives no energy for {self._step} ({text or 'nothing'!r})")
         if joules < self._newest_joules:
@@ -79,7 +81,7 @@ def _setting(text: str, name: str) -> str | None:
 
 def _run_command(argv: list[str]) -> str:
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(argv, capture_output=True, timeout=30, check=False, errors="replace")
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SourceLostError(f"{argv[0]}: {error}") from None
     if done.returncode:

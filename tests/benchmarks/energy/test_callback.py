@@ -8,6 +8,7 @@ from benchmarks.energy.phases import phase_meter
 from benchmarks.energy.phases.phase_log import phase_intervals, read_phases
 from benchmarks.energy.source import SourceInfo
 from benchmarks.energy.sources.model import CpuModelSource
+from benchmarks.energy.sources.slurm import SlurmSource
 from tests.support.fake_meters import FakeClock, FakeGpu, FakeNvml, Rank, Ranks, nvml_rank, one_gpu
 
 
@@ -247,3 +248,21 @@ def test_model_claims_no_idle_power_and_no_uncertainty(clock: FakeClock, tmp_pat
     assert "only a counter" in record["idle_power"]["reason"]
     assert record["train"]["uncertainty"] is None
     assert record["train"]["kind"] == "modelled"
+
+
+@pytest.mark.parametrize(("figure", "joules"), [("9000", 9000), ("0", None)])
+def test_a_step_whose_first_figure_comes_late_is_metered_whole(
+    figure: str, joules: float | None, clock: FakeClock, tmp_path: Path
+) -> None:
+    def run(argv: list[str]) -> str:
+        if argv[0] == "scontrol":
+            return "AcctGatherEnergyType = acct_gather_energy/ipmi\n"
+        return figure if clock.now >= 1020 else "0"
+
+    ranks = Ranks([Rank(lambda: SlurmSource({"SLURM_JOB_ID": "17"}, run), clock)], tmp_path)
+    ranks.start()
+    train(ranks, clock, 40)
+    record = ranks.finish()
+    assert record["total"]["value"] == joules
+    assert record["idle_power"]["value"] is None
+    assert joules or "the counter did not move in 40 s" in record["total"]["reason"]

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from moe.checkpoint.directory import (
     begin,
     checkpoint_name,
+    complete,
     complete_checkpoints,
     find_checkpoint,
     remove_old,
@@ -61,6 +62,36 @@ def test_what_killed_writers_left_is_cleaned(root: Path) -> None:
     begin(root, 5)
     assert steps(root) == [1, 2, 3, 4]
     assert [path.name for path in root.glob(".*")] == [".step-00000005.partial"]
+
+
+NAMES = [*map(checkpoint_name, (1, 2, 3, 4))]
+LEFT = [".step-00000005.partial", ".step-00000002.old", "set-aside-step-00000004"]
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+@pytest.mark.parametrize("linked", [NAMES, LEFT, [NAMES[3]], [*NAMES, *LEFT]])
+def test_of_a_link_the_link_alone_is_removed(
+    linked: list[str], is_gone: bool, tmp_path: Path
+) -> None:
+    """Checkpoints, or what killed writers left, moved to an archive and linked back."""
+    root, archive = tmp_path / "checkpoints", tmp_path / "archive"
+    root.mkdir()
+    for name in (*NAMES, *LEFT):
+        checkpoint((archive if name in linked else root) / name)
+    if is_gone:
+        shutil.rmtree(archive)
+    for name in linked:
+        (root / name).symlink_to(archive / name)
+    found, stored = steps(root), sorted(archive.rglob("*"))
+    set_aside_after(root, 3)
+    assert steps(root) == [step for step in found if step <= 3]
+    for step in (5, 3):  # there is a step 3: a checkpoint, a link to one, or one that leads nowhere
+        begin(root, step)
+        complete(root, step, {}, {"format": 1, "common": {}, "files": {}, "parts": []})
+    remove_old(root, keep=2, keep_every=None)
+    assert steps(root) == [3, 5]
+    assert not list(root.glob(".step-*"))
+    assert sorted(archive.rglob("*")) == stored
 
 
 def test_a_removal_cut_short_leaves_no_half_checkpoint(

@@ -3,9 +3,12 @@
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.energy.phases import phase_meter
 from benchmarks.energy.phases.phase_meter import PhaseMeter
+from benchmarks.energy.source import SourceInfo
 from benchmarks.energy.sources.model import (
     CpuModelSource,
 )
@@ -93,3 +96,62 @@ def test_a_counter_that_never_moves_is_no_zero(clock: FakeClock) -> None:
     clock.advance(50)
     moved.enter("idle")
     assert moved.lost is None
+
+
+class SlowCounter:
+    """A counter with a figure every 30 s, 0 before the first, whose highest power is unknown."""
+
+    def __init__(self, clock: FakeClock, watts: float) -> None:
+        self.clock, self.watts, self.begin_s = clock, watts, clock.now
+        self.info = SourceInfo(
+            name="slurm",
+            kind="measured",
+            boundary="all the job's nodes, whole",
+            device="SLURM step 17.0",
+            resolution_s=30.0,
+            max_power_watts=None,
+            scope="job",
+        )
+
+    def read_joules(self) -> float:
+        return self.watts * ((self.clock.now - self.begin_s) // 30 * 30)
+
+
+def test_a_counter_without_a_figure_yet_is_tried_again(clock: FakeClock) -> None:
+    meter = PhaseMeter(SlowCounter(clock, watts=400.0), clock)
+    clock.advance(3)
+    meter.enter("train")
+    rows = []
+    for _ in range(90):
+        clock.advance(1)
+        rows.append(meter.pop_train_joules())
+    meter.finish()
+    known = [row for row in rows if row is not None]
+    assert meter.lost is None
+    assert 0 not in known
+    assert sum(known) == meter.phases["train"].joules == 90 * 400
+
+
+@given(periods=st.integers(0, 40), is_first_seen=st.booleans())
+def test_what_stays_0_is_lost_at_the_latest_at_the_end(periods: int, is_first_seen: bool) -> None:
+    clock = FakeClock()
+    meter = PhaseMeter(SlowCounter(clock, watts=400.0 if is_first_seen else 0.0), clock)
+    meter.enter("train")
+    for _ in range(periods):
+        clock.advance(30)
+        row = meter.pop_train_joules()
+        assert row is None or row > 0
+    assert (meter.lost is None) == (is_first_seen or periods <= phase_meter.STUCK_INTERVALS)
+    meter.finish()
+    assert (meter.lost is None) == (is_first_seen and periods > 0)
+    assert (meter.energy("train").value is None) == (meter.lost is not None)
+
+
+def test_a_counter_that_changes_too_rarely_tells_no_idle_power(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phase_meter.time, "sleep", clock.advance)
+    meter = PhaseMeter(SlowCounter(clock, watts=400.0), clock)
+    assert meter.idle_watts(2) is None
+    assert meter.idle_watts(29) is None
+    assert meter.idle_watts(30) == pytest.approx(400)

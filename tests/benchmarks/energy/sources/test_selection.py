@@ -65,12 +65,17 @@ def test_auto_takes_the_counter_and_names_what_it_passed_over(
 def test_auto_falls_back_to_the_model_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    empty = tmp_path / "powercap"
-    monkeypatch.setitem(OPENERS, "rapl", lambda _c, context: RaplSource(context.hostname, empty))
-    selection = select_source(EnergyConfig(), cpu_context(tmp_path))
-    assert selection.source is not None
-    assert selection.source.info.kind == "modelled"
-    assert "no RAPL zones" in selection.rejected["rapl"]
+    root = tmp_path / "powercap"
+    root.mkdir()
+    masked = root / "intel-rapl:0"
+    monkeypatch.setitem(OPENERS, "rapl", lambda _c, context: RaplSource(context.hostname, root))
+    for reason in ("no RAPL zones", "a container may hide it"):
+        selection = select_source(EnergyConfig(), cpu_context(tmp_path))
+        assert selection.source is not None
+        assert selection.source.info.kind == "modelled"
+        assert reason in selection.rejected["rapl"]
+        masked.unlink(missing_ok=True)
+        masked.symlink_to(tmp_path / "nowhere")
 
 
 def test_asked_for_by_name_and_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """SLURM's energy accounting as a source, by a fake of its commands."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks.energy.source import SourceLostError, SourceUnavailableError
@@ -28,6 +30,36 @@ def test_slurm_energy_of_the_running_step() -> None:
         slurm.energy = nothing
         with pytest.raises(SourceLostError, match="no energy for 17.0|fell from 1000 to 900 J"):
             source.read_joules()
+
+
+def test_a_fresh_step_says_0_until_its_nodes_first_sample() -> None:
+    slurm = FakeSlurm(energy="0")
+    source = SlurmSource({"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0"}, slurm)
+    assert source.read_joules() == source.read_joules() == 0
+    for joules in (9000, 12000):
+        slurm.energy = str(joules)
+        assert source.read_joules() == joules
+    slurm.energy = "0"
+    with pytest.raises(SourceLostError, match="no energy for 17.0"):
+        source.read_joules()
+
+
+@pytest.mark.parametrize("nothing", ["", "4294967294", "n/a"])
+def test_a_fresh_step_without_a_figure_is_a_loss(nothing: str) -> None:
+    source = SlurmSource({"SLURM_JOB_ID": "17"}, FakeSlurm(energy=nothing))
+    with pytest.raises(SourceLostError, match=r"no energy for 17\.batch"):
+        source.read_joules()
+
+
+def test_an_answer_that_is_no_text_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "scontrol"
+    command.write_text("#!/bin/sh\nprintf 'AcctGatherEnergyType = \\377none\\n'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(SourceUnavailableError, match="gathers no energy"):
+        SlurmSource({"SLURM_JOB_ID": "17"})
 
 
 def test_slurm_that_gathers_none_is_said() -> None:
