@@ -1,5 +1,6 @@
 """Training in kernel set `te`: its optimizer, and layouts whose collectives it runs itself."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,29 @@ NAMES = (
 )  # fmt: skip
 
 
-def experiments(store: Path, **layout: Any) -> dict[str, Experiment]:
+IN_CONTEXT = ("dense", "qk_norm_head", "latent_queries", "deepseek_v3")
+"""Attention that Transformer Engine computes over context-parallel ranks, passing keys along."""
+
+
+def experiments(
+    store: Path, names: Iterable[str] = NAMES, dtype: str = "fp32", **layout: Any
+) -> dict[str, Experiment]:
     layout = layout | {"device": device(), "distributed_optimizer": False}
     return {
         name: make(
-            store, layout, model=CONFIGS[name].model_dump(), train=TRAIN,
-            precision={"kernels": "te"},
+            store, layout, model=model(name, dtype), train=TRAIN,
+            precision={"kernels": "te", "dtype": dtype},
         )
-        for name in NAMES
+        for name in names
         if not ("pp" in layout and CONFIGS[name].mtp_layers)
     }  # fmt: skip
+
+
+def model(name: str, dtype: str) -> dict[str, Any]:
+    values = CONFIGS[name].model_dump()
+    if dtype == "bf16" and values["moe"] is not None:
+        values["moe"]["forced_balance"] = True  # else roundings send tokens elsewhere
+    return values
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +68,22 @@ def test_layouts_compute_the_same(layout: str, store: Path, alone: dict[str, Com
     assert not wrong
 
 
+def test_context_parallel_ranks_compute_the_same(store: Path) -> None:
+    """In BF16, which Transformer Engine's attention over context-parallel ranks wants."""
+    [alone] = run_te_ranks(1, compute, experiments(store, IN_CONTEXT, "bf16"))
+    ranks = run_te_ranks(2, compute, experiments(store, IN_CONTEXT, "bf16", cp=2))
+    for name in IN_CONTEXT:
+        expected = assemble([alone[name].gradients])
+        found = assemble([rank[name].gradients for rank in ranks])
+        difference, key = worst_difference(expected, found)
+        assert difference < 0.05, (name, key)
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_training_follows_the_other_kernels(dtype: str, store: Path) -> None:
     """Transformer Engine's fused Adam, sharded by the distributed optimizer, over whole steps."""
     options = sparse(**SHARED, shared_expert_gate=True, expert_ffn_hidden_size=16)
-    model = ModelConfig.model_validate(options).model_dump()
+    small = ModelConfig.model_validate(options).model_dump()
     ours, theirs = (
         run_te_ranks(
             1,
@@ -66,7 +91,7 @@ def test_training_follows_the_other_kernels(dtype: str, store: Path) -> None:
             make(
                 store,
                 {"device": device()},
-                model=model,
+                model=small,
                 train=TRAIN | {"steps": 6},
                 precision={"kernels": kernels, "dtype": dtype},
             ),

@@ -4,7 +4,7 @@ import os
 import sys
 import types
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module, util
 from typing import Any
 from unittest.mock import patch
@@ -16,6 +16,7 @@ from tests.support.transformer_engine.extension import make_extension
 from tests.support.transformer_engine.locate import EXTENSION, FOLDER, has_extension
 
 CARD = {"name": "reference", "multi_processor_count": 132, "total_memory": 80 << 30}
+ATTENTION = "transformer_engine.pytorch.attention.dot_product_attention"
 HOPPER, BLACKWELL = (9, 0), (10, 0)
 _capability = list(HOPPER)
 _CACHED = type(lru_cache(lambda: None))
@@ -63,6 +64,7 @@ def _import_over(extension: types.ModuleType) -> None:
     extensions.__getattr__ = extension.__getattr__
     base: Any = import_module("transformer_engine.pytorch.module.base")
     _build_as_on_a_card(base.TransformerEngineBaseModule)
+    _wait_once(import_module(f"{ATTENTION}.context_parallel"))
 
 
 def _build_as_on_a_card(module: Any) -> None:
@@ -74,6 +76,16 @@ def _build_as_on_a_card(module: Any) -> None:
             init(self, *args, **values)
 
     module.__init__ = init_as_on_a_card
+
+
+def _wait_once(context_parallel: Any) -> None:
+    """Let each message be waited for once: gloo would wait for the second time for ever."""
+    communicate = context_parallel.flash_attn_p2p_communicate
+
+    def communicate_once(*args: Any) -> list[Any]:
+        return [types.SimpleNamespace(wait=cache(work.wait)) for work in communicate(*args)]
+
+    context_parallel.flash_attn_p2p_communicate = communicate_once
 
 
 def _gather_singly() -> None:
