@@ -73,7 +73,7 @@ def train_recipe(experiment: Experiment) -> Run:
     """Train in a recipe, on a card that has it."""
     if experiment.precision.scaling is not None:
         _pretend_card_of(experiment.precision.scaling)
-    return train(experiment)
+    return train(experiment, as_torch=True)
 
 
 def _pretend_card_of(scaling: Fp8Scaling) -> None:

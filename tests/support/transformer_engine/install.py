@@ -65,6 +65,9 @@ def _import_over(extension: types.ModuleType) -> None:
     base: Any = import_module("transformer_engine.pytorch.module.base")
     _build_as_on_a_card(base.TransformerEngineBaseModule)
     _wait_once(import_module(f"{ATTENTION}.context_parallel"))
+    distributed: Any = import_module("transformer_engine.pytorch.distributed")
+    distributed._get_cuda_rng_state = lambda *_, **__: torch.get_rng_state()
+    distributed._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
 
 
 def _build_as_on_a_card(module: Any) -> None:
@@ -109,6 +112,8 @@ def _answer_as_a_card() -> None:
         major=_capability[0], minor=_capability[1], **CARD
     )
     cuda.is_current_stream_capturing = lambda: False
+    version: Any = torch.version
+    version.cuda = version.cuda or "13.0"
     tensor: Any = torch.Tensor
     tensor.is_cuda = property(lambda _: True)
     torch._dynamo.config.disable = True  # the compiler would ask that card for much more
