@@ -14,6 +14,7 @@ from tests.support.transformer_engine.fp8 import (
     Recipe,
     compare_recipe,
     need_card,
+    round_masters,
     train_recipe,
 )
 from tests.support.transformer_engine.ranks import run_te_ranks
@@ -40,6 +41,12 @@ def test_emulated_fp8_rounds_as_the_recipe_does(scaling: Fp8Scaling) -> None:
     assert found.losses_to_emulated < found.losses_to_fp32 / 100
     assert found.gradients_to_fp32 > 1e-2
     assert found.gradients_to_emulated < found.gradients_to_fp32 / 10
+
+
+@pytest.mark.parametrize("scaling", ["delayed", "current", "blockwise"])
+def test_fp8_parameters_are_rounded_masters(scaling: Fp8Scaling) -> None:
+    need_card(scaling)
+    assert run_te_ranks(1, round_masters, scaling)[0] == 0.0
 
 
 def run_in(store: Path, fp8: str, num_ranks: int = 1, **layout: Any) -> Run:
