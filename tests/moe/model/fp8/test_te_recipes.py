@@ -63,13 +63,20 @@ def bf16(store: Path) -> Run:
     return run_in(store, "none")
 
 
-@pytest.mark.parametrize("layout", [{}, {"tp": 2}, {"ep": 2}], ids=["one", "tp2", "ep2"])
-@pytest.mark.parametrize("scaling", SCALINGS)
-def test_training_in_fp8(
-    scaling: Fp8Scaling, layout: dict[str, Any], store: Path, bf16: Run
-) -> None:
+LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "one": (1, {}), "tp2": (2, {"tp": 2}), "ep2": (2, {"ep": 2}),
+    "cp2": (2, {"cp": 2}), "recomputed": (1, {"recompute": "full"}),
+}  # fmt: skip
+TRAINED = [(scaling, layout) for scaling in SCALINGS for layout in ("one", "tp2", "ep2")] + [
+    ("delayed", layout) for layout in ("cp2", "recomputed")
+]
+
+
+@pytest.mark.parametrize(("scaling", "layout"), TRAINED)
+def test_training_in_fp8(scaling: Fp8Scaling, layout: str, store: Path, bf16: Run) -> None:
     need_card(scaling)
-    found = run_in(store, scaling, 2 if layout else 1, **layout)
+    num_ranks, ways = LAYOUTS[layout]
+    found = run_in(store, scaling, num_ranks, **ways)
     assert found.losses == pytest.approx(bf16.losses, rel=0.02)
     assert found.grad_norms == pytest.approx(bf16.grad_norms, rel=0.2)
     assert found.losses != bf16.losses
