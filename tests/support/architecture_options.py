@@ -174,7 +174,7 @@ def _logits(chunk: Any, batch: Any) -> NDArray[np.float32]:
 
     with torch.no_grad():
         logits = chunk(batch.tokens, batch.position_ids, batch.cu_seqlens).float()
-        out: NDArray[np.float32] = logits.numpy()
+        out: NDArray[np.float32] = logits.cpu().numpy()
     return out
 
 
