@@ -17,7 +17,7 @@ from tests.support.transformer_engine.locate import EXTENSION, FOLDER, has_exten
 
 CARD = {"name": "reference", "multi_processor_count": 132, "total_memory": 80 << 30}
 ATTENTION = "transformer_engine.pytorch.attention.dot_product_attention"
-HOPPER, BLACKWELL = (9, 0), (10, 0)
+HOPPER = (9, 0)
 _capability = list(HOPPER)
 _CACHED = type(lru_cache(lambda: None))
 
