@@ -173,7 +173,8 @@ def _logits(chunk: Any, batch: Any) -> NDArray[np.float32]:
     import torch
 
     with torch.no_grad():
-        out: NDArray[np.float32] = chunk(batch.tokens, batch.position_ids, batch.cu_seqlens).numpy()
+        logits = chunk(batch.tokens, batch.position_ids, batch.cu_seqlens).float()
+        out: NDArray[np.float32] = logits.cpu().numpy()
     return out
 
 

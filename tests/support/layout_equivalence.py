@@ -227,7 +227,7 @@ def shards(chunks: Sequence[Any]) -> list[Shard]:
         for shard in nested_values(state):
             if isinstance(shard, ShardedTensor):
                 lead = (1,) * shard.prepend_axis_num
-                values = shard.data.detach().float().reshape(*lead, *shard.data.shape)
+                values = shard.data.detach().float().cpu().reshape(*lead, *shard.data.shape)
                 found.append(
                     Shard(shard.key, shard.global_shape, shard.global_offset, values.cpu().numpy())
                 )

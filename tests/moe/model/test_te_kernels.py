@@ -21,6 +21,7 @@ TE = Precision(kernels="te")
 REFUSED = ("qk_norm_full",)
 NAMES = tuple(name for name in CONFIGS if name not in REFUSED)
 DOCUMENTS = ("sparse", "window", "sinks_window", "latent_yarn", "predicting_twice", "gpt_oss")
+UNFUSED = ("dense", "window", "sinks", "latent")
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,17 @@ def documents() -> dict[str, Compared]:
     return run_te_ranks(1, _compare_documents)[0]
 
 
+@pytest.fixture(scope="module")
+def unfused() -> dict[str, Compared]:
+    return run_te_ranks(1, _compare_unfused)[0]
+
+
 def _compare_documents() -> dict[str, Compared]:
     return compare(DOCUMENTS, "fp32", documents=True)
+
+
+def _compare_unfused() -> dict[str, Compared]:
+    return compare(UNFUSED, "bf16", fused=False)
 
 
 def test_what_is_refused_names_the_remedy() -> None:
@@ -79,7 +89,15 @@ def test_document_masks(name: str, documents: dict[str, Compared]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_options_in_bf16(name: str, bf16: dict[str, Compared]) -> None:
-    found = bf16[name]
+    assert_close(bf16[name])
+
+
+@pytest.mark.parametrize("name", UNFUSED)
+def test_unfused_attention_in_bf16(name: str, unfused: dict[str, Compared]) -> None:
+    assert_close(unfused[name])
+
+
+def assert_close(found: Compared) -> None:
     assert max(map(abs, found.losses)) < 0.1
     assert max(found.gradients.values()) < 0.1
 

@@ -1,5 +1,6 @@
 """Training in kernel set `te`: its optimizer, and layouts whose collectives it runs itself."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from tests.support.architecture_options import CONFIGS, SHARED, Computed, comput
 from tests.support.layout_equivalence import assemble, make, worst_difference
 from tests.support.transformer_engine.comparison import device
 from tests.support.transformer_engine.ranks import run_te_ranks
-from tests.support.transformer_engine.training import train
+from tests.support.transformer_engine.training import Run, train, train_as_torch
 
 pytestmark = [pytest.mark.engine, pytest.mark.needs("transformer_engine")]
+Way = Callable[[Experiment], Run]
 TRAIN = {"seq_len": 24, "micro_batch_size": 2, "global_batch_size": 4}
 LAYOUTS: dict[str, dict[str, Any]] = {"tp2": {"tp": 2}, "ep2": {"ep": 2}, "pp2": {"pp": 2}}
 NAMES = (
@@ -22,16 +24,39 @@ NAMES = (
 )  # fmt: skip
 
 
-def experiments(store: Path, **layout: Any) -> dict[str, Experiment]:
+WAYS: dict[str, tuple[int, dict[str, Any]]] = {
+    "full recomputation": (1, {"recompute": "full"}),
+    "recomputed attention": (1, {"recompute": "selective", "recompute_modules": ["core_attn"]}),
+    "recomputed norms": (1, {"recompute": "selective", "recompute_modules": ["layernorm"]}),
+    "recomputed activations": (1, {"recompute": "selective", "recompute_modules": ["moe_act"]}),
+    "interleaved": (2, {"pp": 2, "vpp": 2}),
+    "sharded experts": (2, {"tp": 2, "etp": 2}),
+    "overlap": (2, {"overlap_grad_reduce": True, "overlap_param_gather": True}),
+    "allgather": (2, {"ep": 2, "dispatcher": "allgather"}),
+}
+IN_CONTEXT = ("dense", "qk_norm_head", "latent_queries", "deepseek_v3")
+"""Attention that Transformer Engine computes over context-parallel ranks, passing keys along."""
+
+
+def experiments(
+    store: Path, names: Iterable[str] = NAMES, dtype: str = "fp32", **layout: Any
+) -> dict[str, Experiment]:
     layout = layout | {"device": device(), "distributed_optimizer": False}
     return {
         name: make(
-            store, layout, model=CONFIGS[name].model_dump(), train=TRAIN,
-            precision={"kernels": "te"},
+            store, layout, model=model(name, dtype), train=TRAIN,
+            precision={"kernels": "te", "dtype": dtype},
         )
-        for name in NAMES
+        for name in names
         if not ("pp" in layout and CONFIGS[name].mtp_layers)
     }  # fmt: skip
+
+
+def model(name: str, dtype: str) -> dict[str, Any]:
+    values = CONFIGS[name].model_dump()
+    if dtype == "bf16" and values["moe"] is not None:
+        values["moe"]["forced_balance"] = True  # else roundings send tokens elsewhere
+    return values
 
 
 @pytest.fixture(scope="module")
@@ -54,27 +79,51 @@ def test_layouts_compute_the_same(layout: str, store: Path, alone: dict[str, Com
     assert not wrong
 
 
+def test_context_parallel_ranks_compute_the_same(store: Path) -> None:
+    """In BF16, which Transformer Engine's attention over context-parallel ranks wants."""
+    [alone] = run_te_ranks(1, compute, experiments(store, IN_CONTEXT, "bf16"))
+    ranks = run_te_ranks(2, compute, experiments(store, IN_CONTEXT, "bf16", cp=2))
+    for name in IN_CONTEXT:
+        expected = assemble([alone[name].gradients])
+        found = assemble([rank[name].gradients for rank in ranks])
+        difference, key = worst_difference(expected, found)
+        assert difference < 0.05, (name, key)
+
+
+def run_small(
+    store: Path, num_ranks: int, way: Way, layout: dict[str, Any], **precision: str
+) -> Run:
+    """Train a small model with shared and routed experts."""
+    options = sparse(**SHARED, shared_expert_gate=True, expert_ffn_hidden_size=16)
+    small = ModelConfig.model_validate(options | {"num_layers": 4}).model_dump()
+    experiment = make(
+        store, layout | {"device": device()}, model=small, precision=precision,
+        train=TRAIN | {"steps": 6, "global_batch_size": 8},
+    )  # fmt: skip
+    runs: list[Run] = run_te_ranks(num_ranks, way, experiment)
+    return runs[0]
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_training_follows_the_other_kernels(dtype: str, store: Path) -> None:
     """Transformer Engine's fused Adam, sharded by the distributed optimizer, over whole steps."""
-    options = sparse(**SHARED, shared_expert_gate=True, expert_ffn_hidden_size=16)
-    model = ModelConfig.model_validate(options).model_dump()
-    ours, theirs = (
-        run_te_ranks(
-            1,
-            train,
-            make(
-                store,
-                {"device": device()},
-                model=model,
-                train=TRAIN | {"steps": 6},
-                precision={"kernels": kernels, "dtype": dtype},
-            ),
-        )[0]
-        for kernels in ("torch", "te")
-    )
+    ours = run_small(store, 1, train, {}, kernels="torch", dtype=dtype)
+    theirs = run_small(store, 1, train_as_torch, {}, kernels="te", dtype=dtype)
     tolerance = {"fp32": 1e-5, "bf16": 0.02}[dtype]
     assert theirs.losses == pytest.approx(ours.losses, rel=tolerance)
     assert theirs.grad_norms == pytest.approx(ours.grad_norms, rel=20 * tolerance)
     assert theirs.losses[-1] < 0.95 * theirs.losses[0]
     assert theirs.optimizer == "transformer_engine.pytorch.optimizers.fused_adam.FusedAdam"
+
+
+@pytest.fixture(scope="module")
+def plain(store: Path) -> Run:
+    return run_small(store, 1, train, {}, kernels="te")
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_ways_to_compute_train_the_same(name: str, store: Path, plain: Run) -> None:
+    num_ranks, layout = WAYS[name]
+    found = run_small(store, num_ranks, train, layout, kernels="te")
+    assert found.losses == pytest.approx(plain.losses, rel=1e-5)
+    assert found.grad_norms == pytest.approx(plain.grad_norms, rel=1e-3)

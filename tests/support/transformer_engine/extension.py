@@ -8,6 +8,7 @@ from tests.support.transformer_engine import (
     enums,
     fused_attention,
     gemm,
+    master_weights,
     multi_tensor,
     norms,
     packed,
@@ -29,6 +30,8 @@ ANSWERED: dict[types.ModuleType, str] = {
     quantization: "quantize dequantize split_quantize bgrad_quantize fp8_transpose"
     " create_empty_quantized_tensor",
     fused_attention: "get_fused_attn_backend fused_attn_fwd fused_attn_bwd",
+    master_weights: "compute_amax multi_tensor_compute_scale_and_scale_inv"
+    " fp8_block_scaling_compute_partial_amax fp8_block_scaling_partial_cast",
     delayed_scaling: "fused_amax_and_scale_update_after_reduction",
 }
 """The functions that the reference answers, by the file that does."""

@@ -73,7 +73,35 @@ def train_recipe(experiment: Experiment) -> Run:
     """Train in a recipe, on a card that has it."""
     if experiment.precision.scaling is not None:
         _pretend_card_of(experiment.precision.scaling)
-    return train(experiment)
+    return train(experiment, as_torch=True)
+
+
+def round_masters(scaling: Fp8Scaling) -> float:
+    """Round an FP8 parameter from its master; the largest difference from rounding it at once."""
+    import torch
+    import transformer_engine.pytorch as te
+    from megatron.core.fp8_utils import get_fp8_recipe
+    from transformer_engine.pytorch.tensor.utils import quantize_master_weights
+
+    from moe.model.mcore_config import transformer_config
+    from parallel.engine.start import start_engine, stop_engine
+    from parallel.layout.layout import Layout
+    from parallel.precision.recipes import Precision
+
+    _pretend_card_of(scaling)
+    layout = Layout(device=device())
+    start_engine(layout, seed=0)
+    precision = Precision(kernels="te", dtype="bf16", fp8=scaling)
+    recipe = get_fp8_recipe(transformer_config(DENSE, layout, precision))
+    with te.quantized_model_init(enabled=True, recipe=recipe):
+        weight = te.Linear(160, 288, bias=False, params_dtype=torch.bfloat16).weight
+    master = torch.randn(weight.numel(), device=weight.device)
+    # As where parameters are kept in BF16, the master is rounded to BF16 first.
+    once = weight._get_quantizer()(master.view(weight.shape).bfloat16())
+    expected = once.dequantize().float()
+    quantize_master_weights([weight], [master], [0], torch.distributed.group.WORLD)
+    stop_engine()
+    return float((weight.dequantize().float() - expected).abs().max())
 
 
 def _pretend_card_of(scaling: Fp8Scaling) -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 import types
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module, util
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +16,8 @@ from tests.support.transformer_engine.extension import make_extension
 from tests.support.transformer_engine.locate import EXTENSION, FOLDER, has_extension
 
 CARD = {"name": "reference", "multi_processor_count": 132, "total_memory": 80 << 30}
-HOPPER, BLACKWELL = (9, 0), (10, 0)
+ATTENTION = "transformer_engine.pytorch.attention.dot_product_attention"
+HOPPER = (9, 0)
 _capability = list(HOPPER)
 _CACHED = type(lru_cache(lambda: None))
 
@@ -63,6 +64,10 @@ def _import_over(extension: types.ModuleType) -> None:
     extensions.__getattr__ = extension.__getattr__
     base: Any = import_module("transformer_engine.pytorch.module.base")
     _build_as_on_a_card(base.TransformerEngineBaseModule)
+    _wait_once(import_module(f"{ATTENTION}.context_parallel"))
+    distributed: Any = import_module("transformer_engine.pytorch.distributed")
+    distributed._get_cuda_rng_state = lambda *_, **__: torch.get_rng_state()
+    distributed._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
 
 
 def _build_as_on_a_card(module: Any) -> None:
@@ -74,6 +79,16 @@ def _build_as_on_a_card(module: Any) -> None:
             init(self, *args, **values)
 
     module.__init__ = init_as_on_a_card
+
+
+def _wait_once(context_parallel: Any) -> None:
+    """Let each message be waited for once: gloo would wait for the second time for ever."""
+    communicate = context_parallel.flash_attn_p2p_communicate
+
+    def communicate_once(*args: Any) -> list[Any]:
+        return [types.SimpleNamespace(wait=cache(work.wait)) for work in communicate(*args)]
+
+    context_parallel.flash_attn_p2p_communicate = communicate_once
 
 
 def _gather_singly() -> None:
@@ -97,6 +112,8 @@ def _answer_as_a_card() -> None:
         major=_capability[0], minor=_capability[1], **CARD
     )
     cuda.is_current_stream_capturing = lambda: False
+    version: Any = torch.version
+    version.cuda = version.cuda or "13.0"
     tensor: Any = torch.Tensor
     tensor.is_cuda = property(lambda _: True)
     torch._dynamo.config.disable = True  # the compiler would ask that card for much more

@@ -106,12 +106,12 @@ def _fill_current(output: Any, x: Tensor, quantizer: Any) -> None:
         import torch.distributed as dist
 
         dist.all_reduce(amax, dist.ReduceOp.MAX, group=quantizer.amax_reduction_group)
-    scale = scale_of(amax, quantizer.dtype, quantizer.amax_epsilon, quantizer.force_pow_2_scales)
+    scale = _scale_by(quantizer, amax)
     _fill_per_tensor(output, x, scale, quantizer.dtype)
 
 
 def _fill_per_tensor(output: Any, x: Tensor, scale: Tensor, dtype: Any) -> None:
-    codes = _round(x * scale, dtype)
+    codes = round_to(x * scale, dtype)
     if output._data is not None:
         output._data.copy_(codes)
     if output._transpose is not None:
@@ -129,13 +129,11 @@ def _fill_blockwise(output: Any, x: Tensor, quantizer: Any) -> None:
         if data is None or not matrix.numel():
             continue
         square = quantizer.block_scaling_dim == 2
-        amax = _block_amax(matrix, BLOCK if square else 1, BLOCK)
-        inverse = 1.0 / scale_of(
-            amax, quantizer.dtype, quantizer.amax_epsilon, quantizer.force_pow_2_scales
-        )
+        amax = block_amax(matrix, BLOCK if square else 1, BLOCK)
+        inverse = 1.0 / _scale_by(quantizer, amax)
         _put_padded(scales, inverse if square else inverse.T)
         scaled = matrix * (1.0 / spread(scales, matrix.shape, square=square))
-        data.copy_(_round(scaled, quantizer.dtype).view(data.shape))
+        data.copy_(round_to(scaled, quantizer.dtype).view(data.shape))
 
 
 def _fill_mxfp8(output: Any, x: Tensor, quantizer: Any) -> None:
@@ -150,17 +148,22 @@ def _fill_mxfp8(output: Any, x: Tensor, quantizer: Any) -> None:
     ):
         if data is None or not matrix.numel():
             continue
-        amax = _block_amax(matrix, *((1, MX_BLOCK) if dim else (MX_BLOCK, 1)))
+        amax = block_amax(matrix, *((1, MX_BLOCK) if dim else (MX_BLOCK, 1)))
         exponents = exponents_of(amax, quantizer.dtype)
         _put_padded(scales, exponents)
         factors = torch.exp2(MX_BIAS - exponents.float()).repeat_interleave(MX_BLOCK, dim)
-        data.copy_(_round(matrix * factors, quantizer.dtype).view(data.shape))
+        data.copy_(round_to(matrix * factors, quantizer.dtype).view(data.shape))
 
 
-def scale_of(amax: Tensor, dtype: Any, epsilon: float, power_of_two: bool) -> Tensor:
+def _scale_by(quantizer: Any, amax: Tensor) -> Tensor:
+    limit, epsilon = largest(quantizer.dtype), quantizer.amax_epsilon
+    return scale_of(amax, limit, epsilon, quantizer.force_pow_2_scales)
+
+
+def scale_of(amax: Tensor, limit: float, epsilon: float, power_of_two: bool) -> Tensor:
     """Return what takes the largest magnitude to the largest code; 1 where there is none."""
     amax = amax.clamp(min=epsilon)
-    scale = (largest(dtype) / amax).clamp(max=LARGEST_FP32)
+    scale = (limit / amax).clamp(max=LARGEST_FP32)
     scale = torch.where((amax > 0) & amax.isfinite(), scale, 1.0)
     if power_of_two:
         bits = scale.view(torch.int32)
@@ -182,7 +185,8 @@ def largest(dtype: Any) -> float:
     return float(torch.finfo(torch_dtype(dtype)).max)
 
 
-def _round(x: Tensor, dtype: Any) -> Tensor:
+def round_to(x: Tensor, dtype: Any) -> Tensor:
+    """Return the bytes of the nearest codes, saturated."""
     limit = largest(dtype)
     return x.clamp(-limit, limit).to(torch_dtype(dtype)).view(torch.uint8)
 
@@ -191,7 +195,7 @@ def _amax(x: Tensor) -> Tensor:
     return x.abs().amax().view(1) if x.numel() else x.new_zeros(1)
 
 
-def _block_amax(x: Tensor, rows: int, columns: int) -> Tensor:
+def block_amax(x: Tensor, rows: int, columns: int) -> Tensor:
     """Return the largest magnitude of each block of `rows` x `columns`; the last may be cut off."""
     filled = pad(x.abs(), (0, -x.shape[1] % columns, 0, -x.shape[0] % rows))
     blocks = filled.view(filled.shape[0] // rows, rows, filled.shape[1] // columns, columns)

@@ -15,8 +15,8 @@ class Run:
     optimizer: str
 
 
-def train(experiment: Experiment) -> Run:
-    """Train from the weights that kernel set `torch` starts from.
+def train(experiment: Experiment, *, as_torch: bool = False) -> Run:
+    """Train; with `as_torch` from the weights that kernel set `torch` starts from.
 
     Only one kernel set in a process: `torch` replaces megatron-core's optimizer.
     """
@@ -27,7 +27,7 @@ def train(experiment: Experiment) -> Run:
 
     engine = start_engine(experiment.parallel, seed=experiment.train.seed)
     trainer = build_trainer(experiment, engine)
-    if experiment.precision.kernels == "te":
+    if as_torch:
         _start_as_torch(trainer)
     report = execution_report(trainer)
     verify_execution(experiment, report)
@@ -39,6 +39,11 @@ def train(experiment: Experiment) -> Run:
         grad_norms=[step.grad_norm for step in steps],
         optimizer=report["optimizer"],
     )
+
+
+def train_as_torch(experiment: Experiment) -> Run:
+    """Train in `te` from the weights of `torch`."""
+    return train(experiment, as_torch=True)
 
 
 def _start_as_torch(trainer: Any) -> None:

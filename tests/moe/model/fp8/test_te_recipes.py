@@ -14,6 +14,7 @@ from tests.support.transformer_engine.fp8 import (
     Recipe,
     compare_recipe,
     need_card,
+    round_masters,
     train_recipe,
 )
 from tests.support.transformer_engine.ranks import run_te_ranks
@@ -42,6 +43,12 @@ def test_emulated_fp8_rounds_as_the_recipe_does(scaling: Fp8Scaling) -> None:
     assert found.gradients_to_emulated < found.gradients_to_fp32 / 10
 
 
+@pytest.mark.parametrize("scaling", ["delayed", "current", "blockwise"])
+def test_fp8_parameters_are_rounded_masters(scaling: Fp8Scaling) -> None:
+    need_card(scaling)
+    assert run_te_ranks(1, round_masters, scaling)[0] == 0.0
+
+
 def run_in(store: Path, fp8: str, num_ranks: int = 1, **layout: Any) -> Run:
     experiment = make(
         store, {"device": device()} | layout, model=SPARSE.model_dump(), train=TRAIN,
@@ -56,13 +63,20 @@ def bf16(store: Path) -> Run:
     return run_in(store, "none")
 
 
-@pytest.mark.parametrize("layout", [{}, {"tp": 2}, {"ep": 2}], ids=["one", "tp2", "ep2"])
-@pytest.mark.parametrize("scaling", SCALINGS)
-def test_training_in_fp8(
-    scaling: Fp8Scaling, layout: dict[str, Any], store: Path, bf16: Run
-) -> None:
+LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "one": (1, {}), "tp2": (2, {"tp": 2}), "ep2": (2, {"ep": 2}),
+    "cp2": (2, {"cp": 2}), "recomputed": (1, {"recompute": "full"}),
+}  # fmt: skip
+TRAINED = [(scaling, layout) for scaling in SCALINGS for layout in ("one", "tp2", "ep2")] + [
+    ("delayed", layout) for layout in ("cp2", "recomputed")
+]
+
+
+@pytest.mark.parametrize(("scaling", "layout"), TRAINED)
+def test_training_in_fp8(scaling: Fp8Scaling, layout: str, store: Path, bf16: Run) -> None:
     need_card(scaling)
-    found = run_in(store, scaling, 2 if layout else 1, **layout)
+    num_ranks, ways = LAYOUTS[layout]
+    found = run_in(store, scaling, num_ranks, **ways)
     assert found.losses == pytest.approx(bf16.losses, rel=0.02)
     assert found.grad_norms == pytest.approx(bf16.grad_norms, rel=0.2)
     assert found.losses != bf16.losses
