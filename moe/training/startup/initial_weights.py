@@ -12,11 +12,12 @@ from moe.checkpoint.directory import find_checkpoint
 from moe.checkpoint.index import read_index
 from moe.checkpoint.weights import load_weights
 from moe.config.experiment import Experiment
+from moe.config.tensor_names import FP8_STATE
 from moe.errors import ConfigError
 from parallel.engine.collectives import all_gather_objects
 
-NOT_OF_THE_MODEL = ("optimizer.", "rng", "mtp.")
-"""Prefixes of keys that a checkpoint may have beyond the model's: its optimizer, and
+NOT_OF_THE_MODEL = ("optimizer.", FP8_STATE, "rng", "mtp.")
+"""Prefixes of keys that a checkpoint may have beyond the model's: its optimizer, FP8 state, and
 multi-token-prediction layers, which may be left behind."""
 
 
@@ -32,7 +33,7 @@ def load_initial_weights(experiment: Experiment, chunks: Sequence[Any]) -> None:
     checkpoint = all_gather_objects(find_checkpoint(experiment.train.init))[0]
     mine = {key for chunk in chunks for key in _keys(chunk)}
     ours = {key for keys in all_gather_objects(sorted(mine)) for key in keys}
-    stored = {part.key for part in read_index(checkpoint).parts}
+    stored = read_index(checkpoint).keys
     unused = sorted(key for key in stored - ours if not key.startswith(NOT_OF_THE_MODEL))
     if unused:
         raise ConfigError(
