@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from megatron.core.dist_checkpointing.mapping import (
     LocalNonpersistentObject,
     ShardedObject,
@@ -59,9 +60,10 @@ def _is_extra_state(value: Any) -> bool:
 
 
 def sharded_fp8_state(model: Any, described: ShardedStateDict) -> dict[str, ShardedTensor]:
-    """Return scales and amax histories of all modules that have some, by name.
+    """Return scales and amax histories of all modules that have some, by name; collective.
 
-    Their data are those that the modules use.
+    Their data are those that the modules use. Amaxes noted since the last update, by an evaluation
+    for example, become the largest of all ranks, as the next update would take them.
 
     Args:
         model: This rank's chunk.
@@ -102,14 +104,16 @@ def _key(entry: ShardedObject, kind: str) -> str:
 def _tensors(module: Any, entry: ShardedObject) -> Iterator[ShardedTensor]:
     """Yield a module's tensors: [S] and [L, S], of grouped experts [E, S] and [E, L, S].
 
-    All ranks of a pipeline stage use the same scales: their amaxes are reduced over all.
+    All ranks of a pipeline stage use the same scales: updates reduce amaxes over all of them.
     """
-    experts = getattr(module, "num_gemms", None)
+    experts, group = getattr(module, "num_gemms", None), module.fp8_meta.get("fp8_group")
     for direction, meta in _DIRECTIONS.items():
         if meta not in module.fp8_meta:  # no step so far, or a layer that is kept in BF16
             continue
         state = module.fp8_meta[meta]
         scale, history = state.scale, state.amax_history
+        if group is not None:  # a step was made
+            dist.all_reduce(history, dist.ReduceOp.MAX, group=group)
         shards = []
         if experts is not None:
             # One expert's operands lie side by side.
