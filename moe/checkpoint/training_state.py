@@ -1,6 +1,5 @@
 """Checkpoints: complete or absent on disk, readable under any layout, bit-equal to resume."""
 
-import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -93,7 +92,7 @@ def _check_random_state(path: Path, state: torch.Tensor | None) -> None:
 
 
 def _name_what_is_not_read(path: Path, index: CheckpointIndex) -> None:
-    pickled = [part.key for part in index.parts if part.is_pickled and math.prod(part.shape)]
+    pickled = [part.key for part in index.parts if part.is_pickled and 0 not in part.shape]
     if pickled and dist.get_rank() == 0:
         print(
             f"moe: {path}: {pickled[0]} and others like it are pickled, and not read: Transformer"

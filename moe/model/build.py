@@ -70,4 +70,4 @@ def _mark_experts(chunk: LanguageModel) -> None:
     """
     for name, weight in chunk.named_parameters():
         if ".experts." in name:
-            weight.allreduce = False  # type: ignore[attr-defined]
+            weight.allreduce = False
