@@ -21,8 +21,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.needs("transformer_engine")]
 SPARSE = CONFIGS["deepseek_v3"].model_dump()
 SPARSE["moe"] |= {"shared_expert_ffn_hidden_size": 12, "group_score_experts": 2}
 MODELS = {"sparse": ModelConfig.model_validate(SPARSE), "dense": CONFIGS["dense"]}
-TRAIN = {"steps": 1, "warmup_steps": 0, "eval_sequences": 10_000}
-"""All: `moe eval` takes others, where it takes fewer."""
+TRAIN = {"steps": 1, "warmup_steps": 0}
+EVALUATIONS = ({"eval_sequences": 10_000}, {"eval_sequences": 4})
+"""Of the first all: `moe eval` takes others, where it takes fewer."""
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +32,8 @@ def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     train_all(
         [
-            Job(experiment(store, "te", model=model, train=TRAIN), root / name)
-            for name, model in MODELS.items()
+            Job(experiment(store, "te", model=model, train=TRAIN | evaluation), root / name)
+            for (name, model), evaluation in zip(MODELS.items(), EVALUATIONS, strict=True)
         ]
     )
     return root
