@@ -35,7 +35,7 @@ from megatron.core.dist_checkpointing.utils import extract_sharded_base
 from data.storage.checksums import file_sha256
 from moe.checkpoint.index import INDEX, StoredTensors, read_index, write_tensors
 from moe.checkpoint.index_format import FORMAT, CheckpointIndex, TensorShard
-from moe.checkpoint.param_groups import add_missing_groups
+from moe.checkpoint.param_groups import complete_groups
 from moe.errors import ConfigError
 
 _INTEGER = re.compile("[0-9]{1,9}")
@@ -153,7 +153,7 @@ def read_sharded(directory: Path, requested: ShardedStateDict) -> dict[str, Any]
     reader = _Reader(directory, index)
     common = {k: value for k, value in index.common.values().items() if k in requested}
     state: dict[str, Any] = _with_integer_keys(common)
-    add_missing_groups(state, current)
+    complete_groups(state, current)
     tensors = dict_list_map_outplace(reader.read, sharded)
     try:
         merge(state, local)

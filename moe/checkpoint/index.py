@@ -32,7 +32,8 @@ class StoredTensors:
         self.directory = directory
         self.shards: dict[str, dict[tuple[tuple[int, ...], tuple[int, ...]], TensorShard]] = {}
         for shard in index.parts:
-            self.shards.setdefault(shard.key, {})[shard.offset, shard.shape] = shard
+            if not shard.is_pickled:
+                self.shards.setdefault(shard.key, {})[shard.offset, shard.shape] = shard
         self._files: dict[str, TensorReader] = {}
 
     def shape(self, key: str) -> tuple[int, ...]:

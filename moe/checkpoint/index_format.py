@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from data.frozen_model import FrozenModel
 from data.storage.plain_name import PlainName
 from moe.checkpoint.optimizer_format import CommonState
+from moe.config.tensor_names import EXTRA_STATE
 
 FORMAT = 2
 READABLE_FORMATS = (1, FORMAT)
@@ -28,6 +29,11 @@ class TensorShard(FrozenModel):
     shape: tuple[_Length, ...]
     file: PlainName
     name: str
+
+    @property
+    def is_pickled(self) -> bool:
+        """Whether it is a state that Transformer Engine pickled, which is never read."""
+        return self.key.partition("/")[0].endswith(EXTRA_STATE)
 
     def as_json(self) -> dict[str, Any]:
         """Return the shard's entry in the index, whose keys are the format's."""
@@ -61,6 +67,11 @@ class CheckpointIndex(FrozenModel):
     parts: tuple[TensorShard, ...]
     checksum: Sha256 | None = None
     """Of the rest; checkpoints of early versions have none."""
+
+    @property
+    def keys(self) -> set[str]:
+        """The names of all tensors."""
+        return {part.key for part in self.parts if not part.is_pickled}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -31,6 +31,7 @@ from moe.checkpoint.index_format import TensorShard
 from moe.config.experiment import load_experiment, load_model
 from moe.config.locating import EXPERIMENT_FILE, HUB_DIRECTORY, MODEL_FILE, model_file
 from moe.config.model import ModelConfig
+from moe.config.tensor_names import FP8_STATE
 from moe.cost.model_shape import shape_of
 from moe.errors import ConfigError, disk_errors
 from moe.model.build import build_model
@@ -147,6 +148,8 @@ def _write(  # noqa: PLR0913
         tensors: dict[str, torch.Tensor] = {}
         with fake_rank(layout, rank, num_ranks):
             blocks = _blocks_of_rank(model, layout)
+        if rank == 0:
+            blocks += _fp8_blocks(stored)
         for block in blocks:
             for key in states.get(block.key, ()):
                 position = (key, block.offset, block.shape)
@@ -180,6 +183,12 @@ def _write(  # noqa: PLR0913
 def _blocks_of_rank(model: ModelConfig, layout: Layout) -> list[Block]:
     chunks = build_model(model, layout, Precision(), seed=None)
     return [b for chunk in chunks for b in blocks_of(chunk.sharded_state_dict())]
+
+
+def _fp8_blocks(stored: StoredTensors) -> list[Block]:
+    """Return whole tensors of FP8 state, which any layout reads; they are few and small."""
+    shapes = {key: stored.shape(key) for key in stored.shards if key.startswith(FP8_STATE)}
+    return [Block(key, shape, (0,) * len(shape), shape) for key, shape in shapes.items()]
 
 
 def _states_by_weight(stored: StoredTensors) -> dict[str, list[str]]:

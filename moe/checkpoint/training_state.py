@@ -1,6 +1,7 @@
 """Checkpoints: complete or absent on disk, readable under any layout, bit-equal to resume."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from megatron.core.optimizer import MegatronOptimizer
 
 from moe.checkpoint.directory import checkpoint_name, read_state
 from moe.checkpoint.format import Snapshot, read_sharded, take_snapshot
-from moe.checkpoint.index import INDEX, verify_files
+from moe.checkpoint.index import INDEX, read_index, verify_files
+from moe.checkpoint.index_format import CheckpointIndex
 from moe.checkpoint.writer import Checkpointer
 from moe.errors import ConfigError
 
@@ -60,10 +62,15 @@ def load_checkpoint(
     if not verified:
         _verify_on_one_rank(path)
     state = read_state(path)
-    loaded = read_sharded(path, _sharded_state(chunks, optimizer, is_loading=True))
+    index = read_index(path)
+    _name_what_is_not_read(path, index)
+    requested = _sharded_state(chunks, optimizer, is_loading=True, stored=index.keys)
+    loaded = read_sharded(path, requested)
     _check_random_state(path, loaded["rng"])
     for i, chunk in enumerate(chunks):
         chunk.module.load_state_dict(loaded[f"model{i}"])
+    for key, shard in requested.get("fp8", {}).items():
+        shard.data.copy_(loaded["fp8"][key])
     try:
         optimizer.load_state_dict(loaded["optimizer"])
     except (AssertionError, AttributeError, LookupError, TypeError, ValueError):
@@ -84,6 +91,17 @@ def _check_random_state(path: Path, state: torch.Tensor | None) -> None:
         )
 
 
+def _name_what_is_not_read(path: Path, index: CheckpointIndex) -> None:
+    pickled = [part.key for part in index.parts if part.is_pickled and 0 not in part.shape]
+    if pickled and dist.get_rank() == 0:
+        print(
+            f"moe: {path}: {pickled[0]} and others like it are pickled, and not read: Transformer"
+            " Engine's FP8 scales begin anew",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def _verify_on_one_rank(path: Path) -> None:
     """Compare checksums on rank 0; an error is raised on every rank."""
     failure: list[Exception | None] = [None]
@@ -99,7 +117,11 @@ def _verify_on_one_rank(path: Path) -> None:
 
 
 def _sharded_state(
-    chunks: Sequence[Any], optimizer: MegatronOptimizer, *, is_loading: bool
+    chunks: Sequence[Any],
+    optimizer: MegatronOptimizer,
+    *,
+    is_loading: bool,
+    stored: Collection[str] = (),
 ) -> dict[str, Any]:
     state: dict[str, Any] = {
         f"model{i}": chunk.module.sharded_state_dict(metadata=_METADATA)
@@ -108,6 +130,9 @@ def _sharded_state(
     state["optimizer"] = optimizer.sharded_state_dict(
         {**state}, is_loading=is_loading, metadata=_METADATA
     )
+    scales = {k: v for c in chunks for k, v in c.module.sharded_fp8_state(stored).items()}
+    if scales:
+        state["fp8"] = scales
     rank, ranks = dist.get_rank(), dist.get_world_size()
     state["rng"] = ShardedObject("rng", torch.get_rng_state(), (ranks,), (rank,))
     return state

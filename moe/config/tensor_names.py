@@ -6,6 +6,12 @@ grouped experts have the names that separate ones would have.
 
 from enum import Enum
 
+FP8_STATE = "fp8."
+"""Beginning of the names of Transformer Engine's scales and amax histories, before the module's."""
+
+EXTRA_STATE = "._extra_state"
+"""End of the name that Transformer Engine gives a module's pickled state; never read."""
+
 ROUTED_EXPERTS = ".experts.experts."
 """In the names of routed experts' weights, whose first axis is the expert."""
 

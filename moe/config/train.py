@@ -27,7 +27,8 @@ class TrainConfig(FrozenModel):
     may then be left out. In mode dpo this is the frozen reference too. Default: random."""
     trainable: tuple[str, ...] = Field(default=("*",), min_length=1)
     """Patterns of names of the parameters that learn, the rest is frozen: `*.router.*` are the
-    routers, `*.mlp.experts.*` the experts, `decoder.layers.3.*` one layer."""
+    routers, `*.mlp.experts.*` the experts, `decoder.layers.3.*` one layer. Names are those of
+    checkpoints, whatever the kernel set; those of the model's modules are taken as well."""
     dpo_beta: float | None = Field(default=None, gt=0)
     """Strength of the tie to the reference in mode dpo. Default: 0.1."""
     steps: int = Field(gt=0, le=MOST_STEPS)

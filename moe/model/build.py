@@ -57,5 +57,17 @@ def _build_chunk(
         vp_stage=stage,
     )
     set_frequencies(chunk, model)
+    _mark_experts(chunk)
     chunk.to(torch.cuda.current_device())
     return chunk
+
+
+def _mark_experts(chunk: LanguageModel) -> None:
+    """Mark experts' weights, so that all layouts and kernel sets have one optimizer for them.
+
+    megatron-core's own modules count them as dense where ranks share no experts, and a checkpoint
+    would then name other optimizers.
+    """
+    for name, weight in chunk.named_parameters():
+        if ".experts." in name:
+            weight.allreduce = False

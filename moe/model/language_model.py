@@ -3,6 +3,7 @@
 Shapes: S sequence on this rank, B batch, H hidden, V vocabulary.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -16,6 +17,12 @@ from megatron.core.transformer.multi_token_prediction import MTPLossAutoScaler, 
 from torch import Tensor
 
 from moe.model.cross_entropy import chunked_cross_entropy
+from moe.model.fp8.delayed_scaling import (
+    pickle_nothing,
+    sharded_fp8_state,
+    start_fp8_state,
+    without_extra_state,
+)
 from moe.model.padding import (
     TOKENS_AHEAD,
     hide_padding_of_prediction,
@@ -48,6 +55,7 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
         self._padding_mask: Tensor | None = None
         for depth, layer in enumerate(self.prediction_layers, start=1):
             hide_padding_of_prediction(layer, depth)
+        pickle_nothing(self)
 
     @property
     def prediction_layers(self) -> list[Any]:
@@ -65,6 +73,24 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
 
         Keys contain each layer's own number, since sparse and dense layers may alternate.
         """
+        return without_extra_state(self._described(prefix, sharded_offsets, metadata))
+
+    def sharded_fp8_state(self, stored: Collection[str] = ()) -> ShardedStateDict:
+        """Describe the scales of Transformer Engine's delayed scaling, as far as there are some.
+
+        Args:
+            stored: Names of tensors in a checkpoint: modules begin with those it has.
+        """
+        described = self._described()
+        start_fp8_state(self, described, stored)
+        return sharded_fp8_state(self, described)
+
+    def _described(
+        self,
+        prefix: str = "",
+        sharded_offsets: tuple[tuple[int, int, int], ...] = (),
+        metadata: dict[str, Any] | None = None,
+    ) -> ShardedStateDict:
         # A new dictionary, because megatron-core adds this start's process groups to it.
         metadata = {**(metadata or {}), "non_homogeneous_layers": True}
         return super().sharded_state_dict(prefix, sharded_offsets, metadata)

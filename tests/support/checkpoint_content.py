@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from tests.support.layout_equivalence import FullTensors, Shard, assemble
 
@@ -11,13 +11,17 @@ from tests.support.layout_equivalence import FullTensors, Shard, assemble
 def checkpoint_content(checkpoint: Path) -> FullTensors:
     """Return parameters and optimizer states, by the names in the index."""
     index = json.loads((checkpoint / "index.json").read_text())
-    files = {name: load_file(checkpoint / name) for name in index["files"] if "rank" in name}
+    files = {
+        name: load_file(checkpoint / name)
+        for name in index["files"]
+        if name.endswith(".safetensors")
+    }
     parts = [
         Shard(
             part["key"],
             tuple(part["whole"]),
             tuple(part["offset"]),
-            files[part["file"]][part["name"]].reshape(part["shape"]),
+            files[part["file"]][part["name"]].float().reshape(part["shape"]).numpy(),
         )
         for part in index["parts"]
         if not part["key"].startswith("rng")

@@ -16,8 +16,6 @@ _DISPATCHERS = {
     "alltoall": "MoEAlltoAllTokenDispatcher",
     "flex": "MoEFlexTokenDispatcher",
 }
-_ATTENTION_LAYERS = ("SelfAttention", "MLASelfAttention", "LatentAttention")
-"""Attention with its projections; the core that computes is inside."""
 _KERNELS = {"moe.": "torch", "megatron.": "te"}
 
 
@@ -25,8 +23,7 @@ def execution_report(trainer: Trainer) -> dict[str, Any]:
     """Return kernels, dispatcher, precision, overlap, recomputation and optimizer in use."""
     chunks = [chunk.module for chunk in trainer.chunks]
     modules = [module for chunk in chunks for module in chunk.modules()]
-    inner = (m for m in map(type, modules) if m.__name__ not in _ATTENTION_LAYERS)
-    attention = next(m for m in inner if m.__name__.endswith("Attention"))
+    attention = type(next(m.core_attention for m in modules if hasattr(m, "core_attention")))
     norm = next(m for m in map(type, modules) if m.__name__.endswith("Norm"))
     moe = next((m for m in modules if hasattr(m, "token_dispatcher")), None)
     config, ddp = chunks[0].config, trainer.chunks[0].ddp_config

@@ -5,18 +5,23 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from megatron.core.dist_checkpointing.dict_utils import nested_values
-from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factories
+from megatron.core.dist_checkpointing.mapping import (
+    ShardedTensor,
+    ShardedTensorFactory,
+    apply_factories,
+)
 from torch import nn
 
 from moe.checkpoint.directory import find_checkpoint
 from moe.checkpoint.index import read_index
 from moe.checkpoint.weights import load_weights
 from moe.config.experiment import Experiment
+from moe.config.tensor_names import FP8_STATE
 from moe.errors import ConfigError
 from parallel.engine.collectives import all_gather_objects
 
-NOT_OF_THE_MODEL = ("optimizer.", "rng", "mtp.")
-"""Prefixes of keys that a checkpoint may have beyond the model's: its optimizer, and
+NOT_OF_THE_MODEL = ("optimizer.", FP8_STATE, "rng", "mtp.")
+"""Prefixes of keys that a checkpoint may have beyond the model's: its optimizer, FP8 state, and
 multi-token-prediction layers, which may be left behind."""
 
 
@@ -32,7 +37,7 @@ def load_initial_weights(experiment: Experiment, chunks: Sequence[Any]) -> None:
     checkpoint = all_gather_objects(find_checkpoint(experiment.train.init))[0]
     mine = {key for chunk in chunks for key in _keys(chunk)}
     ours = {key for keys in all_gather_objects(sorted(mine)) for key in keys}
-    stored = {part.key for part in read_index(checkpoint).parts}
+    stored = read_index(checkpoint).keys
     unused = sorted(key for key in stored - ours if not key.startswith(NOT_OF_THE_MODEL))
     if unused:
         raise ConfigError(
@@ -50,15 +55,21 @@ def _keys(chunk: Any) -> list[str]:
 
 
 def freeze(patterns: Sequence[str], chunks: Sequence[Any]) -> None:
-    """Freeze all parameters whose names match no pattern; a collective call.
+    """Freeze all parameters that no pattern names; a collective call.
+
+    A pattern names a parameter as checkpoints do, alike in all kernel sets, or as its modules do.
 
     Raises:
         ConfigError: A pattern matches none.
     """
-    named = {name: weight for chunk in chunks for name, weight in whole_names(chunk)}
-    for name, weight in named.items():
-        weight.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
-    every = sorted({name for names in all_gather_objects(list(named)) for name in names})
+    names: set[str] = set()
+    for chunk in chunks:
+        keys = _keys_of_parameters(chunk)
+        for name, weight in whole_names(chunk):
+            both = {name, keys.get(id(weight), name)}
+            names |= both
+            weight.requires_grad_(any(fnmatchcase(n, p) for n in both for p in patterns))
+    every = sorted({name for names in all_gather_objects(sorted(names)) for name in names})
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in every):
             raise ConfigError(
@@ -79,8 +90,15 @@ def _reach_recomputed_layers(chunk: Any) -> None:
         chunk.embedding.register_forward_hook(lambda _, __, output: output.requires_grad_())
 
 
+def _keys_of_parameters(chunk: Any) -> dict[int, str]:
+    """Return parameters' names in checkpoints, by their identity."""
+    described = nested_values(chunk.sharded_state_dict())
+    tensors = (x for x in described if isinstance(x, ShardedTensor | ShardedTensorFactory))
+    return {id(tensor.data): tensor.key for tensor in tensors}
+
+
 def whole_names(chunk: Any) -> list[tuple[str, nn.Parameter]]:
-    """Return a chunk's parameters with their names in the complete model.
+    """Return a chunk's parameters with their modules' names in the complete model.
 
     Layers are counted over all pipeline stages, from 0; a tied LM head is the embedding.
     """
