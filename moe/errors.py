@@ -29,16 +29,25 @@ class StorageError(FailedError):
     """The disk refused what a run must keep; everything complete is still there."""
 
 
+IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EINVAL}
+"""Faults of what stands at a path; EINVAL is `regular_file`'s, of a FIFO for example."""
+
+
+def remedy_of(error: OSError) -> str:
+    """Return what mends a fault of storage."""
+    is_in_the_way = error.filename is not None and error.errno in IN_THE_WAY
+    return "move away what stands there" if is_in_the_way else "make room or repair it"
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn an OSError met while writing `path` into a StorageError that names the remedy."""
     try:
         yield
     except OSError as error:
-        in_the_way = error.errno in {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
-        remedy = "move away what stands there" if in_the_way else "make room or repair it"
         raise StorageError(
-            f"{error.filename or path}: {error.strerror or error}: {remedy}, then start again"
+            f"{error.filename or path}: {error.strerror or error}: {remedy_of(error)}, then start"
+            " again"
         ) from None
 
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from moe.checkpoint.directory import checkpoint_to_resume, set_aside_after
 from moe.config.experiment import Experiment
-from moe.errors import ConfigError, StorageError, TrainingStoppedError
+from moe.errors import ConfigError, StorageError, TrainingStoppedError, remedy_of
 from moe.runs.directory import RunDirectory
 from moe.runs.record import utc_now
 from parallel.engine.collectives import new_storage_group
@@ -44,8 +44,9 @@ def acquired_run(  # noqa: PLR0913 - who holds it, and how it goes on
             _record_end(run, error)
         if isinstance(error, OSError):
             raise StorageError(
-                f"run directory {run_dir}: {error.strerror or error}: make room or repair it, then"
-                " continue with --resume from the newest complete checkpoint"
+                f"{error.filename or f'run directory {run_dir}'}: {error.strerror or error}:"
+                f" {remedy_of(error)}, then continue with --resume from the newest complete"
+                " checkpoint"
             ) from error
         raise
     finally:
