@@ -15,7 +15,7 @@ from moe.convert.megatron.dist_directory import TOKENIZER, DistDirectory, checkp
 from moe.convert.megatron.model_settings import model_of, only_in_training
 from moe.convert.megatron.settings import read_settings
 from moe.convert.megatron.tensor_names import VOCABULARY, left_behind, place_tensors
-from moe.convert.small_files import check_small_files, keep_small_files
+from moe.convert.small_files import check_small_files, copy_small_files
 from moe.convert.tensor_map import TensorMap
 from moe.errors import ConfigError, disk_errors
 from moe.storage.safetensors_io import DTYPES
@@ -69,7 +69,8 @@ def from_megatron(
         check_small_files(tokenizer)
     with disk_errors(out), new_directory(out) as partial:
         if has_tokenizer:
-            keep_small_files(tokenizer, partial / HUB_DIRECTORY)
+            (partial / HUB_DIRECTORY).mkdir()
+            copy_small_files(tokenizer, partial / HUB_DIRECTORY)
         write_checkpoint(
             partial,
             mapping,
