@@ -60,12 +60,15 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options
         return
     from benchmarks.launch.progress_bar import TrainingProgress
     from benchmarks.launch.training import replay_step, run_directory, run_training
+    from moe.config.locating import EXPERIMENT_FILE
     from parallel.engine.launch import is_rank_of_a_group
 
     directory = run_directory(resolved, run_dir)
     if replay is not None:
         typer.echo(json.dumps(replay_step(resolved, directory, replay)))
         return
+    if resume and not (directory / EXPERIMENT_FILE).exists() and os.environ.get("RANK", "0") == "0":
+        typer.echo(f"moe: no run to resume in {directory}: a new one starts", err=True)
     record = run_training(
         experiment,
         overrides or [],

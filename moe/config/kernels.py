@@ -10,7 +10,16 @@ GROUPED_ROW_BYTES = 16
 
 def kernel_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str | None:
     """Return what the kernel set cannot do well and what to change; None where it can do all."""
-    return build_fault(model, precision) or _grouped_fault(model, layout, precision)
+    if layout.overlap_experts:
+        return (
+            "parallel.overlap_experts = true does not run yet: megatron-core asks the forward step"
+            " for a plan of its parts, which it does not have: set it to false"
+        )
+    return (
+        build_fault(model, precision)
+        or _te_fault(model, layout, precision)
+        or _grouped_fault(model, layout, precision)
+    )
 
 
 def build_fault(model: ModelConfig, precision: Precision) -> str | None:
@@ -21,6 +30,30 @@ def build_fault(model: ModelConfig, precision: Precision) -> str | None:
         'qk_norm = "full" is not in precision.kernels = "te", whose norm sees one rank\'s heads:'
         ' set precision.kernels = "torch", or qk_norm = "head"'
     )
+
+
+def _te_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str | None:
+    """Return what does not run, or train, in kernel set `te`."""
+    if precision.kernels != "te":
+        return None
+    if precision.fp8_parameters:
+        return (
+            "precision.fp8_parameters = true does not train yet: most weights would keep their"
+            " first values: set it to false"
+        )
+    # Transformer Engine's attention over context-parallel ranks has no backend for these.
+    asked = {
+        'precision.dtype = "fp32"': precision.dtype == "fp32",
+        f"model.sliding_window = {model.sliding_window}": model.sliding_window is not None,
+        "model.attention_sinks = true": model.attention_sinks,
+    }
+    for setting, is_asked in asked.items():
+        if layout.cp > 1 and is_asked:
+            return (
+                f'{setting} is not in precision.kernels = "te" with parallel.cp = {layout.cp}: set'
+                ' parallel.cp = 1, or precision.kernels = "torch"'
+            )
+    return None
 
 
 def _grouped_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str | None:

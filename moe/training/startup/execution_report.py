@@ -24,7 +24,9 @@ def execution_report(trainer: Trainer) -> dict[str, Any]:
     chunks = [chunk.module for chunk in trainer.chunks]
     modules = [module for chunk in chunks for module in chunk.modules()]
     attention = type(next(m.core_attention for m in modules if hasattr(m, "core_attention")))
-    norm = next(m for m in map(type, modules) if m.__name__.endswith("Norm"))
+    # Transformer Engine's projections hold the norm before them.
+    norms = [m for m in modules if type(m).__name__.endswith("Norm")]
+    norm = type(next(iter(norms or [m for m in modules if hasattr(m, "layer_norm_weight")])))
     moe = next((m for m in modules if hasattr(m, "token_dispatcher")), None)
     config, ddp = chunks[0].config, trainer.chunks[0].ddp_config
     optimizer = _optimizer_with_parameters(trainer)

@@ -92,10 +92,6 @@ def _check_dispatcher(experiment: Experiment) -> None:
     from parallel.engine.start import choose_device
 
     layout = experiment.parallel
-    if layout.overlap_experts and experiment.precision.kernels != "te":
-        raise ConfigError(
-            'parallel.overlap_experts = true needs precision.kernels = "te": set it to false'
-        )
     if layout.recompute == "selective" and experiment.precision.kernels == "torch":
         for name in {"moe_act"}.intersection(layout.recompute_modules):
             raise ConfigError(

@@ -97,6 +97,16 @@ def test_train_writes_what_it_promises(experiment: Path, tmp_path: Path) -> None
     assert json.loads(out) == record
 
 
+def test_a_resume_of_nothing_says_so(experiment: Path, tmp_path: Path) -> None:
+    """A changed experiment has another directory: there, a new run would start."""
+    missing = 'data.store="missing"'
+    code, _, err = command(
+        "train", experiment, "--resume", "--run-dir", tmp_path / "run", "--set", missing
+    )
+    assert code == 2
+    assert f"no run to resume in {tmp_path / 'run'}: a new one starts" in err
+
+
 def test_a_row_over_several_steps_has_their_mean_router_losses(
     experiment: Path, tmp_path: Path
 ) -> None:
@@ -174,8 +184,8 @@ BAD_INPUT = {
         ['parallel.dispatcher="flex"', "parallel.ep=2", "parallel.etp=1"],
         'set parallel.dispatcher = "alltoall"',
     ),
-    "overlap of another kernel set": (
-        ["parallel.overlap_experts=true"], 'needs precision.kernels = "te": set it to false'
+    "overlap that no kernel set has": (
+        ["parallel.overlap_experts=true"], "does not run yet: megatron-core asks"
     ),
     "part that cannot be recomputed": (
         ['parallel.recompute="selective"', 'parallel.recompute_modules=["moe_act"]'],

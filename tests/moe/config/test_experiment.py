@@ -109,6 +109,29 @@ def test_wrong_models_are_refused_in_one_line(values: dict[str, Any], message: s
         ({"precision": {"fp8": "yes"}}, "precision.fp8 = 'yes'"),
         ({"model": {"preset": "tinny"}}, "did you mean tiny?"),
         (
+            {
+                "precision": {
+                    "kernels": "te",
+                    "dtype": "bf16",
+                    "fp8": "current",
+                    "fp8_parameters": True,
+                }
+            },
+            "precision.fp8_parameters = true does not train yet",
+        ),
+        (
+            {"parallel": {"cp": 2}, "precision": {"kernels": "te"}},
+            'precision.dtype = "fp32" is not in precision.kernels = "te" with parallel.cp = 2',
+        ),
+        (
+            {
+                "model": {"preset": "tiny", "sliding_window": 8},
+                "parallel": {"cp": 2},
+                "precision": {"kernels": "te", "dtype": "bf16"},
+            },
+            'model.sliding_window = 8 is not in precision.kernels = "te" with parallel.cp = 2',
+        ),
+        (
             {"model": {"preset": "tiny", "qk_norm": "full"}, "precision": {"kernels": "te"}},
             'qk_norm = "full" is not in precision.kernels = "te"',
         ),
