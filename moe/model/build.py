@@ -63,10 +63,10 @@ def _build_chunk(
 
 
 def _mark_experts(chunk: LanguageModel) -> None:
-    """Mark experts' weights, so that all layouts and kernel sets have one optimizer for them.
+    """Mark experts' weights: gradients are reduced over the expert data-parallel group.
 
-    megatron-core's own modules count them as dense where ranks share no experts, and a checkpoint
-    would then name other optimizers.
+    megatron-core's own modules count them as dense where ranks share no experts. 0.16 then loses
+    what the tensor-parallel ranks contribute, and a checkpoint would name other optimizers.
     """
     for name, weight in chunk.named_parameters():
         if ".experts." in name:

@@ -175,9 +175,6 @@ def _weight(name: str, shape: tuple[int, ...] | None, dtype: torch.dtype) -> nn.
     if shape is None:
         return None
     weight = nn.Parameter(torch.empty(shape, dtype=dtype, device=torch.cuda.current_device()))
-    # Reduces gradients over the expert data-parallel group. megatron-core 0.16.1's own modules
-    # set True when ep = 1, and lose what the tensor-parallel ranks contribute.
-    weight.allreduce = False  # type: ignore[attr-defined]
     # Weight decay is for matrices, and a bias of several experts has more than one dimension.
     weight.is_bias = name.endswith("bias")  # type: ignore[attr-defined]
     # Each tensor-parallel rank's shard counts in the gradient norm.

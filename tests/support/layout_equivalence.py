@@ -184,10 +184,11 @@ def started(experiment: Experiment, without: str | None = None) -> Iterator[Any]
 
 def _take_away(correction: str) -> None:
     """Undo one correction in this process."""
+    from moe.model import build
     from moe.model.norm import RMSNorm
 
     if correction == "expert_allreduce":
-        _after_experts(lambda weight: setattr(weight, "allreduce", True))
+        build._mark_experts = lambda _chunk: None
     elif correction == "expert_norm_mark":
         _after_experts(lambda weight: setattr(weight, "tensor_model_parallel", False))
     elif correction == "norm_sequence_parallel":
