@@ -4,6 +4,7 @@
 are megatron-core's local spec, which runs without Transformer Engine.
 """
 
+import queue
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,7 @@ def save_gpt(model: Any, given: dict[str, Any], directory: Path, **metadata: Any
     """Save a model with megatron-core, as Megatron-LM lays its checkpoints out."""
     import torch.distributed as dist
     from megatron.core import dist_checkpointing
+    from megatron.core.dist_checkpointing.strategies import filesystem_async
 
     if dist.get_rank() == 0:
         directory.mkdir(parents=True)
@@ -138,6 +140,8 @@ def save_gpt(model: Any, given: dict[str, Any], directory: Path, **metadata: Any
         "checkpoint_version": 3.0,
         "iteration": 7,
     }
+    # Its own queue is a process that would outlive this rank.
+    filesystem_async._results_queue = queue.Queue()
     dist_checkpointing.save(state, str(directory))
 
 
