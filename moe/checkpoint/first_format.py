@@ -7,7 +7,8 @@ of experts in one tensor [E, 2, F, ..], where today's [E, 2 F, ..] has gate's ro
 import re
 from collections.abc import Iterator, Sequence
 
-from moe.checkpoint.index_format import Region, TensorShard
+from moe.checkpoint.index_format import TensorShard
+from moe.checkpoint.regions import Region
 from moe.config.tensor_names import EXPERT_WEIGHTS, norm_names
 
 _LAYER = re.compile(r"(decoder\.layers\.\d+\.|mtp\.layers\.\d+\.transformer_layer\.)")

@@ -15,7 +15,8 @@ from data.storage.bounded_json import MAX_JSON_BYTES, parse_json
 from data.storage.checksums import file_sha256
 from data.storage.regular_file import read_regular
 from moe.checkpoint.first_format import with_todays_names
-from moe.checkpoint.index_format import READABLE_FORMATS, CheckpointIndex, Region, TensorShard
+from moe.checkpoint.index_format import READABLE_FORMATS, CheckpointIndex, TensorShard
+from moe.checkpoint.regions import Region, common_regions, regions_meet
 from moe.config.experiment import validated
 from moe.errors import ConfigError
 from moe.storage.safetensors_io import TensorReader, inherit_permissions
@@ -67,7 +68,7 @@ class StoredTensors:
         lead, filled = len(shape) - target.dim(), 0
         copied: list[Region] = []
         for shard in shards:
-            common = _overlap(offset, shape, shard)
+            common = common_regions(offset, shape, shard.offset, shard.shape)
             if common is not None:
                 mine, theirs = common
                 block = self._read(shard, theirs)
@@ -77,7 +78,7 @@ class StoredTensors:
                 region.copy_(block.reshape(region.shape))
                 filled += block.numel()
                 copied.append(mine)
-        if any(_meet(a, b) for a, b in combinations(copied, 2)):
+        if any(regions_meet(a, b) for a, b in combinations(copied, 2)):
             # Counted twice, one would stand for elements that no shard has.
             raise ConfigError(f"{self.directory}: the parts of tensor {key} overlap")
         return filled == target.numel()
@@ -115,25 +116,6 @@ class StoredTensors:
             f"{self.directory / shard.file}: tensor {shard.name} ({shard.key}) {what}: restore the"
             " checkpoint"
         )
-
-
-def _overlap(
-    offset: tuple[int, ...], shape: tuple[int, ...], shard: TensorShard
-) -> tuple[Region, Region] | None:
-    """Return the overlap as slices of the requested block and of the stored shard."""
-    mine, theirs = [], []
-    for a, n, b, m in zip(offset, shape, shard.offset, shard.shape, strict=True):
-        low, high = max(a, b), min(a + n, b + m)
-        if low >= high:
-            return None
-        mine.append(slice(low - a, high - a))
-        theirs.append(slice(low - b, high - b))
-    return tuple(mine), tuple(theirs)
-
-
-def _meet(a: Region, b: Region) -> bool:
-    """Return whether two regions of one block have elements in common."""
-    return all(x.start < y.stop and y.start < x.stop for x, y in zip(a, b, strict=True))
 
 
 def write_index(directory: Path, index: dict[str, Any]) -> None:

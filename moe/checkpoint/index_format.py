@@ -8,12 +8,12 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from data.frozen_model import FrozenModel
 from data.storage.plain_name import PlainName
 from moe.checkpoint.optimizer_format import CommonState
+from moe.checkpoint.regions import Region
 from moe.config.tensor_names import EXTRA_STATE
 
 FORMAT = 2
 READABLE_FORMATS = (1, FORMAT)
 """Format 1 had other names of tensors: `first_format` gives them today's."""
-Region = tuple[slice, ...]
 _Length = Annotated[int, Field(strict=True, ge=0, lt=1 << 48)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 

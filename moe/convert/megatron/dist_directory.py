@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from data.storage.bounded_json import read_json
 from data.storage.regular_file import open_regular, read_regular
+from moe.checkpoint.regions import Region, common_regions, regions_meet
 from moe.convert.megatron.dist_index import Part, StoredTensor, read_dist_index
 from moe.convert.megatron.pickle_data import AllowedNames
 from moe.convert.megatron.torch_archive import TorchArchive
@@ -26,7 +27,6 @@ TOKENIZER = "tokenizer"
 """The folder of the tokenizer's files beside a checkpoint's tensors."""
 _ITERATION = re.compile(r"iter_[0-9]{7,}")
 _OPEN_FILES = 64
-Cut = tuple[slice, ...]
 
 
 def checkpoint_folder(directory: Path) -> Path:
@@ -99,15 +99,17 @@ class DistDirectory:
         tensor = self.tensors[key]
         cuts = [cut.indices(n)[:2] for cut, n in zip(where, tensor.shape, strict=False)]
         cuts += [(0, n) for n in tensor.shape[len(cuts) :]]
-        block = torch.empty([b - a for a, b in cuts], dtype=DTYPES[tensor.dtype])
-        copied: list[Cut] = []
+        start, shape = [a for a, _ in cuts], [b - a for a, b in cuts]
+        block = torch.empty(shape, dtype=DTYPES[tensor.dtype])
+        copied: list[Region] = []
         for part in self._parts[key].near(cuts):
-            if (both := _common(cuts, part)) is not None:
+            both = common_regions(start, shape, part.offset, part.shape)
+            if both is not None:
                 mine, theirs = both
                 block[mine] = self._archive(part, key).tensor(tensor.dtype, part.shape, theirs)
                 copied.append(mine)
         filled = sum(block[cut].numel() for cut in copied)
-        if filled != block.numel() or any(_meet(a, b) for a, b in combinations(copied, 2)):
+        if filled != block.numel() or any(regions_meet(a, b) for a, b in combinations(copied, 2)):
             raise ConfigError(f"{self.directory}: parts of tensor {key} are missing, or overlap")
         return block
 
@@ -164,19 +166,3 @@ class _PartsByPlace:
         if all(b - a == 1 for a, b in cuts[: self._lead]):
             return self._by_place.get(tuple(a for a, _ in cuts[: self._lead]), [])
         return self._all
-
-
-def _common(cuts: list[tuple[int, int]], part: Part) -> tuple[Cut, Cut] | None:
-    """Return what a block and a part share, as slices of each."""
-    mine, theirs = [], []
-    for (a, b), c, n in zip(cuts, part.offset, part.shape, strict=True):
-        low, high = max(a, c), min(b, c + n)
-        if low >= high:
-            return None
-        mine.append(slice(low - a, high - a))
-        theirs.append(slice(low - c, high - c))
-    return tuple(mine), tuple(theirs)
-
-
-def _meet(a: Cut, b: Cut) -> bool:
-    return all(x.start < y.stop and y.start < x.stop for x, y in zip(a, b, strict=True))
