@@ -2,8 +2,9 @@
 
 `precision.fp8 = "emulated"` gives the losses of an FP8 recipe without an FP8 card, slowly. The
 recipes are those of quantization.py. Embedding, LM head, router, norms and the core of
-attention are not quantized; each expert's matmul has scales of its own. Tensor-parallel ranks scale
-their own shards.
+attention are not quantized; each expert's matmul has scales of its own, but with `delayed` scaling
+all experts of a layer share one amax (Transformer Engine keeps each one's). Tensor-parallel ranks
+scale their own shards.
 
 Shapes: T tokens, K inner and N outer size of a layer.
 """
