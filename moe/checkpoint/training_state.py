@@ -73,7 +73,9 @@ def load_checkpoint(
         shard.data.copy_(loaded["fp8"][key])
     try:
         optimizer.load_state_dict(loaded["optimizer"])
-    except (AssertionError, AttributeError, LookupError, TypeError, ValueError):
+    except (
+        AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError
+    ):  # fmt: skip
         raise ConfigError(
             f"{path / INDEX}: `common` does not fit this run's optimizer: restore the checkpoint"
         ) from None
