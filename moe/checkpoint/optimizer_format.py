@@ -112,11 +112,22 @@ class CommonState(BaseModel):
     ) = None
     """One, or several by number: dense parameters and experts have their own."""
 
+    @property
+    def _optimizers(self) -> list[OptimizerState]:
+        own = self.optimizer
+        return list(own.values()) if isinstance(own, dict) else [] if own is None else [own]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        # megatron-core ends where distributed optimizers differ, a group without steps included.
+        distributed = [one.steps for one in self._optimizers if one.param_state_sharding_type]
+        if len(set().union(*distributed)) > 1:
+            raise ValueError("optimizer: its parts are of unlike steps")
+        return self
+
     def optimizer_steps(self) -> set[int]:
         """Return the step counts of all optimizers."""
-        own = self.optimizer
-        parts = own.values() if isinstance(own, dict) else () if own is None else (own,)
-        return {step for part in parts for step in part.steps if step is not None}
+        return {step for one in self._optimizers for step in one.steps if step is not None}
 
     def values(self) -> dict[str, Any]:
         """Return them as they lie in the file."""

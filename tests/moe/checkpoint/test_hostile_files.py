@@ -40,6 +40,11 @@ STATE_VALUES: dict[str, Any] = {
 }
 
 
+def without_steps() -> dict[str, Any]:
+    group = {key: value for key, value in GROUP.items() if key != "step"}
+    return {"optimizer": {"param_groups": [group]}, **DISTRIBUTED}
+
+
 def entry(name: str, offset: list[int]) -> dict[str, Any]:
     place = {"whole": [4, 3], "offset": offset, "shape": PART_SHAPE}
     return {"key": "decoder.weight", **place, "file": FILE, "name": name}
@@ -171,6 +176,10 @@ def test_only_regular_files_of_the_folder_are_opened(path: Path, kind: str, name
                 "step"
             ),
             "param_groups are of unlike steps",
+        ),
+        (
+            lambda index: index["common"]["optimizer"].update({"1": without_steps()}),
+            "optimizer: its parts are of unlike steps",
         ),
     ],
 )
