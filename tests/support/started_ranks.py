@@ -88,7 +88,7 @@ def start(
         srun=_words(folder / "srun"),
         torchrun={int(path.name[9:]): _words(path) for path in folder.glob("torchrun-*")},
         ranks={
-            int(path.name[5:]): dict(word.split("=", 1) for word in _words(path))  # type: ignore[misc]
+            int(path.name[5:]): dict(word.split("=", 1) for word in _words(path))
             for path in folder.glob("rank-*")
         },
     )
