@@ -61,11 +61,30 @@ def choose_device(requested: Literal["auto", "cpu", "cuda"]) -> Device:
     return "cuda" if has_cuda and requested != "cpu" else "cpu"
 
 
+def card_of_rank(local_rank: int) -> torch.device:
+    """Return the GPU of a rank: its own among those of its node, which every rank sees.
+
+    Raises:
+        ParallelError: There are fewer, as on a smaller node, or where a launcher hides the others'.
+    """
+    num_cards = torch.cuda.device_count()
+    if local_rank >= num_cards:
+        raise ParallelError(
+            f"LOCAL_RANK={local_rank}, but {socket.gethostname()} shows this rank {num_cards} GPUs:"
+            " take nodes with a GPU for every rank, start fewer ranks on each, or let each rank see"
+            " all GPUs (no --gpus-per-task, no CUDA_VISIBLE_DEVICES of one)"
+        )
+    return torch.device("cuda", local_rank)
+
+
 def start_engine(layout: Layout, *, seed: int) -> Engine:
     """Join the process group that the environment names, and create the layout's groups.
 
     The environment is torchrun's (`RANK`, `LOCAL_RANK`, `WORLD_SIZE`, ...); without it this is the
     only rank.
+
+    Raises:
+        ParallelError: The device that is asked for is not there, or not for this rank.
     """
     import_engine()
     rank = int(os.environ.get("RANK", "0"))
@@ -73,7 +92,7 @@ def start_engine(layout: Layout, *, seed: int) -> Engine:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cpu")
     if choose_device(layout.device) == "cuda":
-        device = torch.device("cuda", local_rank)
+        device = card_of_rank(local_rank)
         torch.cuda.set_device(device)
     else:
         install_cpu_host()

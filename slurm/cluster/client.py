@@ -49,7 +49,11 @@ REMEDIES = {
 }
 """What mends a refusal, by a part of the answer in lower case; the first match counts."""
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL", re.IGNORECASE)
-JOB_VARIABLES = re.compile(r"(SLURMD?|SBATCH|SRUN)_|(RANK|LOCAL_RANK|WORLD_SIZE|MASTER_.*)$")
+JOB_VARIABLES = re.compile(
+    r"(SLURMD?|SBATCH|SRUN|MASTER|TORCHELASTIC)_|((LOCAL_|GROUP_|ROLE_|NODE_)?(RANK|WORLD_SIZE)"
+    r"|ROLE_NAME|(CUDA|ROCR|HIP)_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL)$"
+)
+"""What SLURM and launchers tell processes of a job: where they stand, which GPUs are theirs."""
 CLIENT_VARIABLES = frozenset({"SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS"})
 USER_FORMAT_VARIABLES = re.compile(
     r"(SQUEUE|SACCT|SCONTROL|SCANCEL)_|SLURM_TIME_FORMAT$|POSIXLY_CORRECT$"

@@ -279,10 +279,18 @@ find_master() { # sets where rank 0 listens; the port differs between jobs and a
   export MOESCALE_MASTER_ADDR MOESCALE_MASTER_PORT
 }
 
+show_environment() { # prints what ranks are to have, as words for `export`: setup may have changed it
+  local name
+  for name in "${of_ranks[@]}"; do
+    if [[ -v $name ]]; then printf '%s=%q ' "$name" "${!name}"; fi
+  done
+}
+
 start_ranks() {
   export MOESCALE_ATTEMPT="$attempt_dir" MOESCALE_CODE="$code_dir" MOESCALE_SECRETS="$secrets"
   export MOESCALE_PYTHON="$python" MOESCALE_PROCESSES="$processes_per_node" MOESCALE_NODES="$nodes"
-  export MOESCALE_ACTIVATE="$activate"
+  export MOESCALE_ACTIVATE="$activate" MOESCALE_ENVIRONMENT
+  MOESCALE_ENVIRONMENT=$(show_environment)
   srun "--nodes=$nodes" "--ntasks=$((nodes * tasks_per_node))" "--ntasks-per-node=$tasks_per_node" \
     --kill-on-bad-exit=1 "${srun_args[@]}" "${runtime[@]}" \
     bash -c "$TASK" moescale "$launch" "${command[@]}" </dev/null &

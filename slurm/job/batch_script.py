@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable
 from importlib.resources import files
 
+from slurm.errors import JobError
 from slurm.job.job import Job
 
 NETWORK_VARIABLES: dict[str, dict[str, str]] = {
@@ -23,12 +24,20 @@ GPU_VARIABLES = {
     "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
 }
 """Variables of jobs with GPUs; `env` of the profile goes before."""
+MAX_WORD_BYTES = 100_000
+"""Of one argument or variable of a program. Linux takes 131,071 (MAX_ARG_STRLEN); quotes of the
+shell come on top."""
 BODY = ("rank.sh", "preparation.sh", "batch.sh")
 """Files that are the same in every script, in this order."""
 
 
 def render(job: Job) -> str:
-    """Return the text that sbatch is given."""
+    """Return the text that sbatch is given.
+
+    Raises:
+        JobError: No program could be handed something of it.
+    """
+    _check_lengths(job)
     body = "".join(files("slurm.job").joinpath(name).read_text(encoding="utf-8") for name in BODY)
     parts = [
         "#!/bin/bash",
@@ -60,6 +69,18 @@ def array_text(indices: Iterable[int]) -> str:
         else:
             ranges.append([index, index])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+
+
+def _check_lengths(job: Job) -> None:
+    words = {word.partition("=")[0]: word for word in [*_srun_args(job), *_runtime(job)]}
+    words |= {"env of the profile": " ".join(_exports(job))}
+    words |= {"the command": max((shlex.join(one) for one in job.commands), key=len)}
+    for what, word in words.items():
+        if (length := len(word.encode(errors="surrogateescape"))) > MAX_WORD_BYTES:
+            raise JobError(
+                f"{what} has {length} bytes, and Linux hands no program more than {MAX_WORD_BYTES}"
+                " in one piece: make it shorter (folders: mount the one that holds them)"
+            )
 
 
 def _options(job: Job) -> list[str]:
@@ -232,7 +253,9 @@ def _exports(job: Job) -> list[str]:
     if job.cpus_per_task is not None:
         variables["SRUN_CPUS_PER_TASK"] = str(job.cpus_per_task)  # srun takes no other since 22.05
     variables |= job.profile.env
-    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    # Set once more inside a container: there an image's own values go before those it is handed.
+    return [*lines, f"of_ranks=({' '.join(variables)})"]
 
 
 def _prepare(job: Job) -> list[str]:

@@ -8,6 +8,7 @@ main() {
   role=$1 child='' stopping=0
   trap stop TERM USR2 USR1 INT HUP
   shift
+  eval "export MOESCALE_ENVIRONMENT $MOESCALE_ENVIRONMENT"
   ulimit -Sl "$(ulimit -Hl)" 2>/dev/null # where SLURM hands on no limits of the batch shell
   export PYTHONPATH="$MOESCALE_CODE" PYTHONUNBUFFERED=1
   # Where ranks wait for each other for too long, what each last did stays with the attempt.

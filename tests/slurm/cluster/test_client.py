@@ -304,7 +304,11 @@ def test_job_inherits_no_secret_and_nothing_of_a_surrounding_job(
 ) -> None:
     secrets = {"WANDB_API_KEY": "k", "HF_TOKEN": "t", "DB_PASSWORD": "p", "NAMED": "n"}
     surrounding = {"SLURM_JOB_ID": "5", "SBATCH_PARTITION": "x", "RANK": "0", "MASTER_ADDR": "h"}
+    launcher = "LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK ROLE_RANK ROLE_NAME NODE_RANK WORLD_SIZE"
+    elastic = "TORCHELASTIC_USE_AGENT_STORE TORCHELASTIC_RESTART_COUNT CUDA_VISIBLE_DEVICES"
+    surrounding |= dict.fromkeys([*launcher.split(), *elastic.split()], "1")
     kept = {"SLURM_CONF": "/etc/c", "MODULEPATH": "/m", "SLURP": "1", "RANKING": "2"}
+    kept |= {"CUDA_HOME": "/cuda", "OMP_NUM_THREADS": "4"}
     for name, value in (secrets | surrounding | kept).items():
         monkeypatch.setenv(name, value)
     fake.answer("sbatch", "17\n")

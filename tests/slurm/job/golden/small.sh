@@ -38,5 +38,6 @@ runtime=()
 command=(train a.toml --run-dir /shared/runs/tiny --resume)
 export OMP_NUM_THREADS=4
 export SRUN_CPUS_PER_TASK=4
+of_ranks=(OMP_NUM_THREADS SRUN_CPUS_PER_TASK)
 prepare() { :; }
 

@@ -1,0 +1,25 @@
+"""Which GPU a rank takes."""
+
+import pytest
+import torch
+
+from parallel.engine.start import card_of_rank
+from parallel.errors import ParallelError
+
+
+@pytest.mark.parametrize("local_rank", [0, 3])
+def test_rank_takes_the_card_of_its_number(
+    local_rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert card_of_rank(local_rank) == torch.device("cuda", local_rank)
+
+
+@pytest.mark.parametrize(("local_rank", "cards"), [(4, 4), (7, 4), (1, 1)])
+def test_node_with_fewer_cards_than_ranks_is_refused(
+    local_rank: int, cards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where nodes differ, or where each rank is shown one card alone."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    with pytest.raises(ParallelError, match=f"LOCAL_RANK={local_rank}.* rank {cards} GPUs"):
+        card_of_rank(local_rank)
