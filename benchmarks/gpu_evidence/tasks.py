@@ -127,23 +127,17 @@ TASKS: tuple[Task, ...] = (
         needs=("Transformer Engine",),
         proof=ran_in_te(None),
     ),
-    Task(
-        name="step in FP8, current scaling",
-        part=4,
-        on_card=f"{QWEN3} {TE} --set precision.fp8=current",
-        rehearsal=None,
-        timeout_s=80,
-        needs=("FP8", "Transformer Engine"),
-        proof=ran_in_te("current"),
-    ),
-    Task(
-        name="step in FP8, blockwise scaling",
-        part=4,
-        on_card=f"{QWEN3} {TE} --set precision.fp8=blockwise",
-        rehearsal=None,
-        timeout_s=80,
-        needs=("FP8", "Transformer Engine"),
-        proof=ran_in_te("blockwise"),
+    *(
+        Task(
+            name=f"step in FP8, {scaling} scaling",
+            part=4,
+            on_card=f"{QWEN3} {TE} --set precision.fp8={scaling}",
+            rehearsal=None,
+            timeout_s=80,
+            needs=("FP8", "Transformer Engine"),
+            proof=ran_in_te(scaling),
+        )
+        for scaling in ("current", "blockwise")
     ),
     Task(
         name="collectives",

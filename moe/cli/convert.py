@@ -82,8 +82,7 @@ def from_megatron(
 
     with _progress("Converting") as progress:
         done = from_megatron(source, out, model=model, progress=progress)
-    for note in done.notes:
-        typer.echo(f"moe: {out}: {note}", err=True)
+    _note(out, done.notes)
     _say(asdict(done), as_json)
 
 
@@ -103,8 +102,7 @@ def to_megatron(
 
     with _progress("Converting") as progress:
         done = to_megatron(checkpoint, out, dtype=dtype, progress=progress)
-    for note in done.notes:
-        typer.echo(f"moe: {out}: {note}", err=True)
+    _note(out, done.notes)
     _say(asdict(done), as_json)
 
 

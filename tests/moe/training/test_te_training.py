@@ -12,7 +12,7 @@ from tests.support.architecture_options import CONFIGS, SHARED, Computed, comput
 from tests.support.layout_equivalence import assemble, make, worst_difference
 from tests.support.transformer_engine.comparison import device
 from tests.support.transformer_engine.ranks import run_te_ranks
-from tests.support.transformer_engine.training import Run, train, train_as_torch
+from tests.support.transformer_engine.training import Run, train
 
 pytestmark = [pytest.mark.engine, pytest.mark.needs("transformer_engine")]
 Way = Callable[[Experiment], Run]
@@ -108,7 +108,7 @@ def run_small(
 def test_training_follows_the_other_kernels(dtype: str, store: Path) -> None:
     """Transformer Engine's fused Adam, sharded by the distributed optimizer, over whole steps."""
     ours = run_small(store, 1, train, {}, kernels="torch", dtype=dtype)
-    theirs = run_small(store, 1, train_as_torch, {}, kernels="te", dtype=dtype)
+    theirs = run_small(store, 1, train, {}, kernels="te", dtype=dtype)
     tolerance = {"fp32": 1e-5, "bf16": 0.02}[dtype]
     assert theirs.losses == pytest.approx(ours.losses, rel=tolerance)
     assert theirs.grad_norms == pytest.approx(ours.grad_norms, rel=20 * tolerance)

@@ -47,7 +47,6 @@ def compare_recipe(model: ModelConfig, scaling: Fp8Scaling) -> Recipe:
     from parallel.engine.start import start_engine, stop_engine
     from parallel.layout.layout import Layout
     from parallel.precision.recipes import Precision
-    from tests.support.transformer_engine.weights import copy_weights
 
     _pretend_card_of(scaling)
     layout = Layout(device=device())
@@ -59,7 +58,6 @@ def compare_recipe(model: ModelConfig, scaling: Fp8Scaling) -> Recipe:
         build_model(model, layout, precision, seed=0)[0]
         for precision in (Precision(), emulated, native)
     )
-    copy_weights(ours, theirs)
     emulation = emulate_fp8([ours], emulated)
     for _ in range(STEPS):
         theirs.set_is_first_microbatch()
@@ -73,7 +71,7 @@ def train_recipe(experiment: Experiment) -> Run:
     """Train in a recipe, on a card that has it."""
     if experiment.precision.scaling is not None:
         _pretend_card_of(experiment.precision.scaling)
-    return train(experiment, as_torch=True)
+    return train(experiment)
 
 
 def round_masters(scaling: Fp8Scaling) -> float:
