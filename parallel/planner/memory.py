@@ -18,8 +18,8 @@ from parallel.planner.activations import (
     logits_bytes,
     recomputed_bytes,
 )
-from parallel.planner.pipeline_schedule import chunks_in_flight
 from parallel.planner.rank_parameters import RankParameters, rank_parameters
+from parallel.planner.schedule.order import chunks_in_flight, schedule_of
 from parallel.planner.workload import Workload
 
 EXCLUDED = (
@@ -113,9 +113,10 @@ def stage_memory(work: Workload, stage: int, *, state: StateBytes = StateBytes()
 def _activation_bytes(work: Workload, stage: int) -> int:
     shape, layout = work.shape, work.layout
     of_kind = {sparse: layer_bytes(work, sparse=sparse) for sparse in set(shape.sparse_layers)}
+    schedule = schedule_of(layout, num_micro_batches(work.placement, work.batch))
     saved = sum(
         of_kind[shape.sparse_layers[layer]]
-        for chunk in chunks_in_flight(layout, stage, num_micro_batches(work.placement, work.batch))
+        for chunk in chunks_in_flight(schedule, stage)
         for layer in layout.chunk_layers(shape.num_layers)[stage][chunk]
     )
     if stage == layout.pp - 1:

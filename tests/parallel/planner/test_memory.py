@@ -13,8 +13,8 @@ from parallel.layout.model_shape import ModelShape, Weights
 from parallel.layout.placement import place
 from parallel.planner.activations import layer_bytes, recomputed_bytes
 from parallel.planner.memory import RankMemory, StateBytes, peak_memory, stage_memory
-from parallel.planner.pipeline_schedule import chunks_in_flight
 from parallel.planner.rank_parameters import rank_parameters
+from parallel.planner.schedule.order import chunks_in_flight, schedule_of
 from parallel.planner.workload import Workload
 from parallel.precision.recipes import Precision
 from tests.support.model_shapes import BATCH, DENSE, SPARSE
@@ -188,30 +188,10 @@ def test_capacity_and_imbalance_scale_routed_tokens() -> None:
     assert workload(etp=2).routed_tokens == 128
 
 
-def simulated_peak(pp: int, vpp: int, stage: int, micro_batches: int) -> int:
-    """Run one stage's interleaved order; count chunk passes that wait for their backward."""
-    ahead = min(2 * (pp - stage - 1) + (vpp - 1) * pp, vpp * micro_batches)
-    waiting = peak = ahead
-    for _ in range(vpp * micro_batches - ahead):
-        waiting += 1
-        peak = max(peak, waiting)
-        waiting -= 1
-    return peak
-
-
-@given(pp=st.integers(2, 6), vpp=st.integers(2, 4), groups=st.integers(1, 4), data=st.data())
-def test_interleaved_stages_hold_as_many_passes_as_the_schedule_runs_ahead(
-    pp: int, vpp: int, groups: int, data: st.DataObject
-) -> None:
-    stage = data.draw(st.integers(0, pp - 1))
-    chunks = chunks_in_flight(Layout(pp=pp, vpp=vpp), stage, groups * pp)
-    assert len(chunks) == simulated_peak(pp, vpp, stage, groups * pp)
-    assert set(chunks) <= set(range(vpp))
-
-
 def test_one_forward_one_backward_holds_fewer_passes_downstream() -> None:
-    assert [len(chunks_in_flight(Layout(pp=4), s, 8)) for s in range(4)] == [4, 3, 2, 1]
-    assert [len(chunks_in_flight(Layout(pp=4), s, 2)) for s in range(4)] == [2, 2, 2, 1]
+    for micro_batches, held in ((8, [4, 3, 2, 1]), (2, [2, 2, 2, 1])):
+        schedule = schedule_of(Layout(pp=4), micro_batches)
+        assert [len(chunks_in_flight(schedule, stage)) for stage in range(4)] == held
 
 
 def test_first_stage_of_an_interleaved_pipeline_holds_what_the_paper_says() -> None:
