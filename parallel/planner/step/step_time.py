@@ -1,53 +1,108 @@
-"""Seconds of one optimizer step of a job, by term."""
+"""Seconds of one optimizer step of a job: layers, ends, schedule, data parallelism."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from parallel.layout.validation import num_micro_batches
-from parallel.planner.rank_parameters import rank_parameters
+from parallel.planner.schedule.estimate import estimated_seconds
+from parallel.planner.schedule.order import schedule_of
+from parallel.planner.schedule.seconds import EndSeconds
+from parallel.planner.schedule.seconds import PassSeconds as SchedulePasses
 from parallel.planner.step.clock import Clock
-from parallel.planner.step.data_parallel import step_ends
+from parallel.planner.step.data_parallel import chunk_ends
 from parallel.planner.step.ends import embedding, head
-from parallel.planner.step.layer import layer_seconds
+from parallel.planner.step.layer import LayerTimes
 from parallel.planner.step.seconds import PassSeconds
 from parallel.planner.workload import Workload
 
 
 @dataclass(frozen=True)
 class StepTime:
+    """How long a step takes, and what the busiest stage spends it on."""
+
     seconds: float
     terms: dict[str, float]
+    """Seconds by term; they add up to `seconds`."""
+    busiest_stage: int
 
 
-def step_time(clock: Clock, work: Workload) -> StepTime:
-    shape, layout = work.shape, work.layout
-    kinds = {
-        key: layer_seconds(clock, work, sparse=key[0], window=key[1])
-        for key in set(zip(shape.sparse_layers, shape.windows, strict=True))
-    }
-    keys = list(zip(shape.sparse_layers, shape.windows, strict=True))
-    stages = []
-    for stage, chunks in enumerate(layout.chunk_layers(shape.num_layers)):
+class StepTimes:
+    """Seconds of steps on one kind of card; what jobs share is timed once."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._layers = LayerTimes(clock)
+
+    def layers_seconds(self, work: Workload) -> float:
+        """Return the seconds of all layers of one micro-batch, had one stage them all."""
+        return sum(
+            count * _sum(self._layers.seconds(work, sparse=sparse, window=window))
+            for (sparse, window), count in _kinds(work, range(work.shape.num_layers)).items()
+        )
+
+    def step(self, work: Workload) -> StepTime:
+        """Return the seconds of one step."""
+        layout = work.layout
+        layers = layout.chunk_layers(work.shape.num_layers)
+        passes = [
+            [self._chunk(work, stage, chunk, numbers) for chunk, numbers in enumerate(chunks)]
+            for stage, chunks in enumerate(layers)
+        ]
+        micro_batches = num_micro_batches(work.placement, work.batch)
+        schedule = schedule_of(layout, micro_batches)
+        ends = self._ends(work)
+        seconds = estimated_seconds(schedule, self._schedule_passes(work, passes), ends)
+        busy = [sum(_sum(chunk) for chunk in stage) for stage in passes]
+        busiest = max(range(layout.pp), key=lambda stage: busy[stage])
+        terms: dict[str, float] = dict.fromkeys(())
         total = PassSeconds()
-        for chunk in chunks:
-            for layer in chunk:
-                total.add_all(kinds[keys[layer]])
-        if stage == 0:
-            total.add_all(embedding(clock, work))
-        if stage == layout.pp - 1:
-            total.add_all(head(clock, work), 1 + shape.mtp_layers)
-            total.add_all(kinds[keys[-1]], shape.mtp_layers)
-        stages.append(total)
-    m = num_micro_batches(work.placement, work.batch)
-    busy = [s.forward_seconds + s.backward_seconds for s in stages]
-    slow = max(range(len(stages)), key=lambda i: busy[i])
-    mean = sum(busy) / len(busy)
-    bubble = (layout.pp - 1) / layout.vpp * mean
-    p2p = 0.0
-    if layout.pp > 1:
-        send = clock.send(work)
-        p2p = 2 * send * layout.vpp * m * (0.3 if layout.vpp > 1 else 1.0)
-    pars = rank_parameters(shape, layout, work.precision, slow)
-    ends = step_ends(clock, work, pars, hidden_behind=stages[slow].backward_seconds)
-    terms = {k: v * m for k, v in stages[slow].by_term().items()}
-    terms |= {"bubble": bubble, "p2p": p2p, "gradients": ends.gradients, "weights": ends.weights, "optimizer": ends.optimizer}
-    return StepTime(sum(terms.values()), terms)
+        for chunk in passes[busiest]:
+            total.add_all(chunk, micro_batches)
+        terms = dict(total.by_term())
+        terms["optimizer"] = ends.optimizer[busiest]
+        terms["gradients_and_weights"] = 0.0
+        if not layout.overlap_grad_reduce:
+            terms["gradients_and_weights"] += sum(ends.reduce[busiest])
+        if not layout.overlap_param_gather:
+            terms["gradients_and_weights"] += sum(ends.gather[busiest])
+        rest = max(0.0, seconds - sum(terms.values()))
+        terms["bubble" if layout.pp > 1 else "gradients_and_weights"] = (
+            terms.get("bubble", 0.0) if layout.pp > 1 else terms["gradients_and_weights"]
+        ) + rest
+        return StepTime(seconds, terms, busiest)
+
+    def _chunk(self, work: Workload, stage: int, chunk: int, layers: range) -> PassSeconds:
+        """Return the seconds of one micro-batch in one chunk, with the ends where it has them."""
+        shape, layout, total = work.shape, work.layout, PassSeconds()
+        for (sparse, window), count in _kinds(work, layers).items():
+            total.add_all(self._layers.seconds(work, sparse=sparse, window=window), count)
+        if stage == 0 and chunk == 0:
+            total.add_all(embedding(self._clock, work))
+        if stage == layout.pp - 1 and chunk == layout.vpp - 1:
+            total.add_all(head(self._clock, work), 1 + shape.mtp_layers)
+            if shape.mtp_layers:
+                last = self._layers.seconds(
+                    work, sparse=shape.sparse_layers[-1], window=shape.windows[-1]
+                )
+                total.add_all(last, shape.mtp_layers)
+        return total
+
+    def _schedule_passes(self, work: Workload, passes: list[list[PassSeconds]]) -> SchedulePasses:
+        return SchedulePasses(
+            forward=tuple(tuple(chunk.forward_seconds for chunk in stage) for stage in passes),
+            backward=tuple(tuple(chunk.backward_seconds for chunk in stage) for stage in passes),
+            transfer=self._clock.send(work) if work.layout.pp > 1 else 0.0,
+            transfer_blocks=work.layout.vpp == 1,
+        )
+
+    def _ends(self, work: Workload) -> EndSeconds:
+        return chunk_ends(self._clock, work)
+
+
+def _kinds(work: Workload, layers: range) -> Counter[tuple[bool, int | None]]:
+    shape = work.shape
+    return Counter((shape.sparse_layers[layer], shape.windows[layer]) for layer in layers)
+
+
+def _sum(seconds: PassSeconds) -> float:
+    return seconds.forward_seconds + seconds.backward_seconds
