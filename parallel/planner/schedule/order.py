@@ -114,7 +114,8 @@ def stage_order(schedule: Schedule, stage: int) -> list[Pass]:
 def chunks_in_flight(schedule: Schedule, stage: int) -> list[int]:
     """Return the chunk of every forward pass whose activations a stage holds at its peak.
 
-    Those of the warm-up and of the pass that follows it.
+    Those of the warm-up and of the pass that follows it; paired, that pass saves only as fast as
+    the backward pass beside it frees.
     """
-    held = min(warm_up_passes(schedule, stage) + 1, schedule.passes)
+    held = min(warm_up_passes(schedule, stage) + (not schedule.paired), schedule.passes)
     return [chunk for _, chunk in forward_table(schedule)[:held]]

@@ -72,7 +72,8 @@ def test_each_pass_runs_once_and_backward_after_forward(
             waiting += 1 if one.kind == "forward" else -1
             peak = max(peak, waiting)
             assert order.index(one._replace(kind="forward")) <= order.index(one)
-        assert len(chunks_in_flight(schedule, stage)) == peak
+        shares = paired and warm_up_passes(schedule, stage) < schedule.passes
+        assert len(chunks_in_flight(schedule, stage)) == peak - shares
 
 
 @given(pp=st.integers(1, 4), vpp=st.integers(1, 3), count=st.integers(1, 9))
