@@ -5,17 +5,17 @@ for a moment follows `activations.py` and `transients.py`. Compared with publish
 `tests/moe/cost/test_published_memory.py`; their table is in docs/explanation/memory.md.
 """
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from parallel.layout.validation import num_micro_batches
 from parallel.planner.activations import hidden_bytes, layer_bytes
-from parallel.planner.rank_parameters import is_fp8
 from parallel.planner.schedule.order import chunks_in_flight, schedule_of
 from parallel.planner.software import OUR_STATE, OURS, Software, StateBytes
 from parallel.planner.state import rank_state
 from parallel.planner.transients import transients
-from parallel.planner.workload import Workload
+from parallel.planner.workload import LayerKind, Workload
 
 EXCLUDED = (
     "CUDA context and libraries (about 1 GB on an H100)",
@@ -51,9 +51,7 @@ class RankMemory:
     @property
     def total_bytes(self) -> int:
         """The sum of all terms."""
-        terms = asdict(self)
-        del terms["stage"]
-        return sum(terms.values())
+        return sum(vars(self).values()) - self.stage
 
     def as_json(self) -> dict[str, Any]:
         """Return the terms, their sum, their kind and what they exclude."""
@@ -75,9 +73,26 @@ def peak_memory(
         software: How the program computes losses and weight gradients.
     """
     stages = (
-        stage_memory(work, stage, state=state, software=software) for stage in range(work.layout.pp)
+        stage_memory(work, stage, state=state, software=software)
+        for stage in _different_stages(work)
     )
     return max(stages, key=lambda memory: memory.total_bytes)
+
+
+def _different_stages(work: Workload) -> list[int]:
+    """Return the stages of which one needs most.
+
+    Of stages between the ends with the same layers, the first runs most passes ahead.
+    """
+    last = work.layout.pp - 1
+    between = {_hashable(work.layer_kinds[stage]): stage for stage in reversed(range(1, last))}
+    return sorted({0, last, *between.values()})
+
+
+def _hashable(
+    kinds: tuple[Counter[LayerKind], ...],
+) -> tuple[frozenset[tuple[LayerKind, int]], ...]:
+    return tuple(frozenset(chunk.items()) for chunk in kinds)
 
 
 def stage_memory(
@@ -109,25 +124,21 @@ def _activation_bytes(work: Workload, stage: int) -> int:
     Where a forward runs beside a backward pass, the one saves layer by layer what the other frees:
     together they hold one pass's activations, and one layer's more.
     """
-    shape, layout = work.shape, work.layout
+    layout, chunks = work.layout, work.layer_kinds[stage]
     schedule = schedule_of(layout, num_micro_batches(work.placement, work.batch))
-    of_kind = {
-        (sparse, in_fp8): layer_bytes(work, sparse=sparse, in_fp8=in_fp8)
-        for sparse in set(shape.sparse_layers)
-        for in_fp8 in (False, True)
+    saved_by = {
+        kind: layer_bytes(work, sparse=kind.sparse, in_fp8=kind.in_fp8)
+        for kind in {work.last_kind}.union(*chunks)
     }
-
-    def of_layer(layer: int) -> int:
-        in_fp8 = work.precision.is_native_fp8 and is_fp8(work.precision, shape, layer)
-        return of_kind[shape.sparse_layers[layer], in_fp8]
-
-    chunks = layout.chunk_layers(shape.num_layers)[stage]
-    held = chunks_in_flight(schedule, stage)
-    saved = sum(of_layer(layer) for chunk in held for layer in chunks[chunk])
+    saved = sum(
+        held * count * saved_by[kind]
+        for chunk, held in zip(chunks, chunks_in_flight(schedule, stage), strict=True)
+        for kind, count in chunk.items()
+    )
     if schedule.paired:
-        saved += max(of_layer(layer) for chunk in chunks for layer in chunk)
+        saved += max(saved_by.values())
     if stage == layout.pp - 1:
         # The final norm's input and output, and each prediction layer with its two inputs.
         saved += 2 * hidden_bytes(work)
-        saved += shape.mtp_layers * (of_layer(shape.num_layers - 1) + 6 * hidden_bytes(work))
+        saved += work.shape.mtp_layers * (saved_by[work.last_kind] + 6 * hidden_bytes(work))
     return saved

@@ -1,9 +1,11 @@
 """Parameters on one rank, counted exactly as megatron-core allocates them."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from parallel.layout.layout import Layout
 from parallel.layout.model_shape import ModelShape, Weights
+from parallel.planner.workload import LayerKind, layer_kinds
 from parallel.precision.recipes import Precision
 
 
@@ -28,8 +30,10 @@ def rank_parameters(
     shape: ModelShape, layout: Layout, precision: Precision, stage: int
 ) -> RankParameters:
     """Count the parameters on each rank of one pipeline stage."""
+    kinds = layer_kinds(shape, layout, precision)[stage]
     chunks = [
-        chunk_parameters(shape, layout, precision, stage, chunk) for chunk in range(layout.vpp)
+        chunk_parameters(shape, layout, precision, kinds[chunk], (stage, chunk))
+        for chunk in range(layout.vpp)
     ]
     return RankParameters(
         dense=sum(chunk.dense for chunk in chunks),
@@ -39,39 +43,43 @@ def rank_parameters(
 
 
 def chunk_parameters(
-    shape: ModelShape, layout: Layout, precision: Precision, stage: int, chunk: int
+    shape: ModelShape,
+    layout: Layout,
+    precision: Precision,
+    kinds: Counter[LayerKind],
+    place: tuple[int, int],
 ) -> RankParameters:
-    """Count the parameters on each rank of one chunk of a stage."""
-    layers = layout.chunk_layers(shape.num_layers)[stage][chunk]
-    kinds = [(shape.sparse_layers[layer], is_fp8(precision, shape, layer)) for layer in layers]
-    is_first = stage == chunk == 0
-    is_last = (stage, chunk) == (layout.pp - 1, layout.vpp - 1)
-    if is_last:
-        in_fp8 = is_fp8(precision, shape, shape.num_layers - 1)
-        kinds += [(shape.sparse_layers[-1], in_fp8)] * shape.mtp_layers
+    """Count the parameters on each rank of one chunk.
+
+    Args:
+        shape: The model.
+        layout: How it is distributed.
+        precision: Its kernel set and FP8 layers.
+        kinds: The chunk's layers (`layer_kinds`).
+        place: Its stage and its number there.
+    """
+    is_first = place == (0, 0)
+    is_last = place == (layout.pp - 1, layout.vpp - 1)
+    last_kind = LayerKind(shape.sparse_layers[-1], not precision.fp8_keep_last)
+    predictions = shape.mtp_layers * is_last
     dense = expert = fp8 = 0
-    for is_sparse, in_fp8 in kinds:
-        components = [shape.attention, shape.router_and_shared if is_sparse else shape.dense_ffn]
+    for kind in set(kinds) | ({last_kind} if predictions else set()):
+        count = kinds[kind] + predictions * (kind == last_kind)
+        components = [shape.attention, shape.router_and_shared if kind.sparse else shape.dense_ffn]
         sharded = sum(_sharded(weights, layout.tp, precision) for weights in components)
-        dense += sharded + sum(_replicated(weights, precision) for weights in components)
-        experts = is_sparse * (shape.num_experts // layout.ep)
+        dense += count * (sharded + sum(_replicated(weights, precision) for weights in components))
+        experts = kind.sparse * (shape.num_experts // layout.ep)
         expert_sharded = experts * (shape.expert.sharded // layout.expert_tp)
-        expert += expert_sharded + experts * shape.expert.replicated
-        fp8 += in_fp8 * (sharded + expert_sharded)
-    if is_last:
-        prediction = _sharded(shape.mtp, layout.tp, precision)
-        dense += shape.mtp_layers * (prediction + _replicated(shape.mtp, precision))
-        fp8 += shape.mtp_layers * prediction * is_fp8(precision, shape, shape.num_layers - 1)
-        dense += shape.hidden_size
+        expert += count * (expert_sharded + experts * shape.expert.replicated)
+        fp8 += count * kind.in_fp8 * (sharded + expert_sharded)
+    prediction = _sharded(shape.mtp, layout.tp, precision)
+    dense += predictions * (prediction + _replicated(shape.mtp, precision))
+    fp8 += predictions * prediction * last_kind.in_fp8
     table = shape.vocab_size * shape.hidden_size // layout.tp
     dense += _num_tables(shape, is_first=is_first, is_last=is_last) * table
+    # The final norm.
+    dense += shape.hidden_size * is_last
     return RankParameters(dense=dense, expert=expert, fp8=fp8)
-
-
-def is_fp8(precision: Precision, shape: ModelShape, layer: int) -> bool:
-    """Whether a layer's matmuls run in FP8, if any do: the first and last may be kept out."""
-    first, last = precision.fp8_keep_first, precision.fp8_keep_last
-    return first <= layer < shape.num_layers - last
 
 
 def _num_tables(shape: ModelShape, *, is_first: bool, is_last: bool) -> int:

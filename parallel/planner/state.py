@@ -42,8 +42,8 @@ class RankState:
 def rank_state(work: Workload, stage: int, state: StateBytes, software: Software) -> RankState:
     """Return what one stage's ranks keep for the whole run."""
     chunks = [
-        chunk_parameters(work.shape, work.layout, work.precision, stage, chunk)
-        for chunk in range(work.layout.vpp)
+        chunk_parameters(work.shape, work.layout, work.precision, kinds, (stage, chunk))
+        for chunk, kinds in enumerate(work.layer_kinds[stage])
     ]
     elements = sum(sum(_padded(work, chunk)) for chunk in chunks)
     fp8 = sum(chunk.fp8 for chunk in chunks)

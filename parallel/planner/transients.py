@@ -25,24 +25,32 @@ def transients(work: Workload, stage: int, software: Software) -> Transients:
     is_last = stage == work.layout.pp - 1
     logits = logits_bytes(work, software) if is_last else 0
     head = _head_gradient_bytes(work, software) if is_last else 0
-    kinds = set(work.shape.sparse_layers)
-    in_fp8 = work.precision.is_native_fp8
+    layer = widest_layer_bytes(work, software)
+    if software.fused_weight_gradients:
+        width = work.precision.element_bytes
+        kept = width * sum(elements(matrix) for matrix in stage_matrices(work, stage)) + head
+        return Transients(
+            logits_bytes=logits,
+            weight_gradient_bytes=kept,
+            layer_bytes=max(0, layer - logits),
+        )
+    return Transients(
+        logits_bytes=logits,
+        weight_gradient_bytes=head,
+        layer_bytes=max(0, layer - logits - head),
+    )
+
+
+def widest_layer_bytes(work: Workload, software: Software) -> int:
+    """Return what the backward pass of the layer that needs most holds while it runs."""
+    kinds, in_fp8 = set(work.shape.sparse_layers), work.precision.is_native_fp8
     layer = layer_gradient_bytes(work) + max(
         recomputed_bytes(work, sparse=sparse, in_fp8=in_fp8) for sparse in kinds
     )
-    width = work.precision.element_bytes
     if software.fused_weight_gradients:
-        kept = width * sum(elements(matrix) for matrix in stage_matrices(work, stage)) + head
-        gradients, in_layer = kept, 0
-    else:
-        widest = max(elements(m) for sparse in kinds for m in layer_matrices(work, sparse=sparse))
-        gradients, in_layer = head, width * widest
-    freed = logits + (0 if software.fused_weight_gradients else head)
-    return Transients(
-        logits_bytes=logits,
-        weight_gradient_bytes=gradients,
-        layer_bytes=max(0, layer + in_layer - freed),
-    )
+        return layer
+    widest = max(elements(m) for sparse in kinds for m in layer_matrices(work, sparse=sparse))
+    return layer + work.precision.element_bytes * widest
 
 
 def logits_bytes(work: Workload, software: Software) -> int:

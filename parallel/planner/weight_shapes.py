@@ -27,9 +27,7 @@ def layer_matrices(work: Workload, *, sparse: bool) -> set[Shape]:
 
 def stage_matrices(work: Workload, stage: int) -> set[Shape]:
     """Return the distinct matrices of all layers of a stage."""
-    shape, layout = work.shape, work.layout
-    layers = [layer for chunk in layout.chunk_layers(shape.num_layers)[stage] for layer in chunk]
-    kinds = {shape.sparse_layers[layer] for layer in layers}
+    kinds = {kind.sparse for chunk in work.layer_kinds[stage] for kind in chunk}
     return set().union(*(layer_matrices(work, sparse=sparse) for sparse in kinds))
 
 

@@ -73,7 +73,10 @@ def test_each_pass_runs_once_and_backward_after_forward(
             peak = max(peak, waiting)
             assert order.index(one._replace(kind="forward")) <= order.index(one)
         shares = paired and warm_up_passes(schedule, stage) < schedule.passes
-        assert len(chunks_in_flight(schedule, stage)) == peak - shares
+        in_flight = chunks_in_flight(schedule, stage)
+        assert sum(in_flight) == peak - shares
+        first = forward_table(schedule)[: peak - shares]
+        assert in_flight == [sum(c == chunk for _, c in first) for chunk in range(vpp)]
 
 
 @given(pp=st.integers(1, 4), vpp=st.integers(1, 3), count=st.integers(1, 9))
