@@ -38,9 +38,14 @@ BF16_GRADIENTS = StateBytes(gradient=2)
 STATES = {
     "llama3-70b": BF16_GRADIENTS,
     "qwen3-30b-a3b": BF16_GRADIENTS,
-    # The card: BF16 moments and gradients.
-    "moonlight-16b-a3b": StateBytes(gradient=2, moments=4),
+    # recipes/moonlight/moonlight_16b.py: precision-aware optimizer, BF16 moments and gradients; the
+    # masters' remainders by megatron-core's default.
+    "moonlight-16b-a3b": StateBytes(gradient=2, master=2, moments=4),
 }
+
+
+NATURAL_ROUTING = ("moonlight-16b-a3b",)
+"""Experts' load was not forced to be even, nor printed: predictions are for even load."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,7 @@ class PublishedPeak:
 
     name: str
     published_gib: float
+    natural_routing: bool
     predicted_gib: float | None
     reason: str | None
     """Why it is not predicted."""
@@ -74,6 +80,7 @@ def _peak(row: dict[str, str]) -> PublishedPeak:
     return PublishedPeak(
         name=f"{name} {row['precision']} {row['recompute'] or '?'}",
         published_gib=float(row["peak_memory_gib"]),
+        natural_routing=row["model"] in NATURAL_ROUTING,
         predicted_gib=None if reason else _predicted_bytes(row) / GIB,
         reason=reason,
     )

@@ -12,7 +12,10 @@ PREDICTED = [peak for peak in PEAKS if peak.reason is None]
 
 @pytest.mark.parametrize("peak", PREDICTED, ids=lambda peak: peak.name)
 def test_a_published_peak_is_near(peak: PublishedPeak) -> None:
-    assert abs(peak.error) < 0.1
+    if peak.natural_routing:
+        assert -0.2 < peak.error < 0
+    else:
+        assert abs(peak.error) < 0.1
 
 
 def test_the_median_error_is_small() -> None:
