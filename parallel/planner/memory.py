@@ -51,7 +51,8 @@ class RankMemory:
     @property
     def total_bytes(self) -> int:
         """The sum of all terms."""
-        return sum(vars(self).values()) - self.stage
+        terms: dict[str, int] = vars(self)
+        return sum(terms.values()) - self.stage
 
     def as_json(self) -> dict[str, Any]:
         """Return the terms, their sum, their kind and what they exclude."""
