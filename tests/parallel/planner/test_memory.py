@@ -248,6 +248,18 @@ def test_matrix_products_that_add_gradients_leave_one_tensor_for_each_shape() ->
     assert peak_memory(workload(precision=TE)).weight_gradient_bytes == 6 * TABLE
 
 
+def test_the_widest_layer_counts_as_far_as_it_exceeds_the_head() -> None:
+    work = workload(DENSE, pp=2, recompute="full")
+    layer = layer_gradient_bytes(work) + recomputed_bytes(work, sparse=False)
+    widest = 2 * 2 * 24 * 8
+    first, last = (stage_memory(work, stage) for stage in (0, 1))
+    assert first.transient_bytes == layer + widest
+    head = last.logits_bytes + last.weight_gradient_bytes
+    assert 0 < last.transient_bytes == layer + widest - head
+    fused = stage_memory(work, 1, software=MEGATRON)
+    assert fused.transient_bytes == layer - fused.logits_bytes
+
+
 def test_chunked_logits_are_bounded() -> None:
     shape = replace(DENSE, vocab_size=2**20, mtp_layers=1)
     chunked, full = (
