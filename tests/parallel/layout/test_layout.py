@@ -67,8 +67,8 @@ def faults(num_ranks: int = 8, shape: Any = SPARSE, batch: Any = BATCH, **layout
         ),
         (
             {"cp": 2, "tp": 2, "context_exchange": "a2a", "shape": replace(SPARSE, num_kv_heads=2)},
-            'context_exchange="a2a": cp=2 does not divide the 1 heads of num_kv_heads=2 over tp=2 on'
-            " each rank: lower cp or tp, or choose another exchange",
+            'context_exchange="a2a": cp=2 does not divide the 1 heads of num_kv_heads=2 over tp=2'
+            " on each rank: lower cp or tp, or choose another exchange",
         ),
         (
             {"tp": 2, "sp": False},
