@@ -65,6 +65,7 @@ def transformer_config(
         "account_for_embedding_in_pipeline_split": layout.ends_count_as_layers,
         "account_for_loss_in_pipeline_split": layout.ends_count_as_layers,
         "context_parallel_size": layout.cp,
+        "cp_comm_type": layout.context_exchange if precision.kernels == "te" else None,
         "expert_model_parallel_size": layout.ep,
         "expert_tensor_parallel_size": layout.etp,
         "transformer_impl": "transformer_engine" if precision.kernels == "te" else "local",

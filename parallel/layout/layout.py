@@ -50,6 +50,10 @@ class Layout(FrozenModel):
     """Tensor-parallel ranks inside an expert. Default: 1."""
     cp: int = Field(default=1, ge=1)
     """Context-parallel ranks: each sequence is sharded over this many."""
+    context_exchange: Literal["p2p", "all_gather", "a2a"] | None = None
+    """How attention sees the tokens of other context-parallel ranks (megatron-core's
+    `cp_comm_type`): keys and values pass along a ring, or are gathered, or each rank takes the
+    whole sequence of a part of the heads. Default: `p2p`; kernel set torch has `all_gather`."""
     dispatcher: Literal["allgather", "alltoall", "flex"] = "alltoall"
     """Token dispatcher of the expert layers."""
     flex_backend: Literal["deepep", "hybridep"] = "deepep"
@@ -85,6 +89,10 @@ class Layout(FrozenModel):
     def _check_own_rules(self) -> Self:
         if self.vpp > 1 and self.pp == 1:
             raise ValueError(f"vpp={self.vpp} needs pipeline stages: set pp >= 2 or vpp = 1")
+        if self.context_exchange and self.cp == 1:
+            raise ValueError(
+                f'context_exchange="{self.context_exchange}" needs cp >= 2: remove it, or raise cp'
+            )
         if self.sp and self.tp == 1:
             raise ValueError("sp=true needs tp >= 2: sequence parallelism shards over tp ranks")
         if self.ends_count_as_layers and self.pp == 1:

@@ -74,7 +74,7 @@ def _tensor_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
 
 def _sequence_faults(layout: Layout, shape: ModelShape, batch: BatchSize) -> list[str | None]:
     cp, tp, length = layout.cp, layout.tp, batch.seq_len
-    faults: list[str | None] = []
+    faults: list[str | None] = [_exchange_fault(layout, shape)]
     # Each context-parallel rank has two chunks, an early and a late one, to balance the work.
     if cp > 1 and length % (2 * cp):
         faults.append(
@@ -92,6 +92,22 @@ def _sequence_faults(layout: Layout, shape: ModelShape, batch: BatchSize) -> lis
             " tensor parallelism: set sp=true or tp=1"
         )
     return faults
+
+
+def _exchange_fault(layout: Layout, shape: ModelShape) -> str | None:
+    """Refuse to deal heads over context-parallel ranks that do not divide them."""
+    if layout.context_exchange != "a2a":
+        return None
+    cp, tp = layout.cp, layout.tp
+    for name, heads in (("num_heads", shape.num_heads), ("num_kv_heads", shape.num_kv_heads)):
+        of_rank = max(heads // tp, 1)
+        if of_rank % cp:
+            return (
+                f'context_exchange="a2a": cp={cp} does not divide the {of_rank} heads of'
+                f" {name}={heads} over tp={tp} on each rank: lower cp or tp, or choose another"
+                " exchange"
+            )
+    return None
 
 
 def _depth_fault(layout: Layout, shape: ModelShape) -> str | None:

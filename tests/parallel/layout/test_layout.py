@@ -66,6 +66,11 @@ def faults(num_ranks: int = 8, shape: Any = SPARSE, batch: Any = BATCH, **layout
             " holds: make seq_len a multiple of 8, or set sp=false",
         ),
         (
+            {"cp": 2, "tp": 2, "context_exchange": "a2a", "shape": replace(SPARSE, num_kv_heads=2)},
+            'context_exchange="a2a": cp=2 does not divide the 1 heads of num_kv_heads=2 over tp=2'
+            " on each rank: lower cp or tp, or choose another exchange",
+        ),
+        (
             {"tp": 2, "sp": False},
             "sp=false with tp=2: routed experts train only with sequence parallelism beside"
             " tensor parallelism: set sp=true or tp=1",
