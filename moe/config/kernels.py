@@ -30,20 +30,13 @@ def build_fault(model: ModelConfig, precision: Precision) -> str | None:
 
 def _overlap_fault(model: ModelConfig, layout: Layout) -> str | None:
     """Return what the combined schedule of `overlap_experts` cannot run."""
-    if not layout.overlap_experts:
+    if not (layout.overlap_experts and model.mtp_layers):
         return None
-    if model.moe is None:
-        return (
-            "parallel.overlap_experts = true: a dense model has no experts to communicate with: set"
-            " it to false"
-        )
-    if model.mtp_layers:
-        return (
-            f"model.mtp_layers = {model.mtp_layers} is not in parallel.overlap_experts = true, whose"
-            " parts tell layers of multi-token prediction nothing of missing tokens: set"
-            " parallel.overlap_experts = false, or model.mtp_layers = 0"
-        )
-    return None
+    return (
+        f"model.mtp_layers = {model.mtp_layers} is not in parallel.overlap_experts = true, whose"
+        " parts tell layers of multi-token prediction nothing of missing tokens: set"
+        " parallel.overlap_experts = false, or model.mtp_layers = 0"
+    )
 
 
 def _te_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str | None:
