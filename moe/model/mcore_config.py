@@ -73,7 +73,7 @@ def transformer_config(
         _activation_values(model, precision) | _window_values(model) | _moe_values(model, layout)
     )
     values |= _stage_values(model, layout) | _recompute_values(layout) | _fp8_values(precision)
-    # megatron-core refuses this in FP32, in which its schedule computes the same (test_overlap.py).
+    # megatron-core refuses this in FP32, in which its schedule computes the same (tested).
     values["overlap_moe_expert_parallel_comm"] = layout.overlap_experts and dtype != torch.float32
     try:
         if model.mla is not None:

@@ -34,7 +34,11 @@ LONGER = INTERVALS | {"steps": 12}
             4, {"pp": 2, "ep": 2}, 5, signal.SIGTERM, id="pp2_ep2", marks=pytest.mark.engine
         ),
         pytest.param(
-            2, {"ep": 2, "overlap_experts": True}, 5, signal.SIGTERM, id="ep2_overlapped",
+            2,
+            {"ep": 2, "overlap_experts": True},
+            5,
+            signal.SIGTERM,
+            id="ep2_overlapped",
             marks=pytest.mark.engine,
         ),
     ],

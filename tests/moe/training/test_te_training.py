@@ -35,9 +35,15 @@ WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     "allgather": (2, {"ep": 2, "dispatcher": "allgather"}),
     "overlapped experts": (2, {"ep": 2, "overlap_experts": True}),
     "overlapped experts, interleaved": (
-        4, {"ep": 2, "pp": 2, "vpp": 2, "overlap_experts": True,
+        4,
+        {
+            "ep": 2,
+            "pp": 2,
+            "vpp": 2,
+            "overlap_experts": True,
             "recompute": "selective",
-            "recompute_modules": ["core_attn", "layernorm", "moe_act", "shared_experts"]},
+            "recompute_modules": ["core_attn", "layernorm", "moe_act", "shared_experts"],
+        },
     ),
 }
 IN_CONTEXT = ("dense", "qk_norm_head", "latent_queries", "deepseek_v3")

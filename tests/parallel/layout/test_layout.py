@@ -150,7 +150,10 @@ def test_layouts_that_fit(case: dict[str, Any]) -> None:
     [
         ({}, "overlap_experts=true with ep=1: .*: set ep >= 2 or overlap_experts=false"),
         ({"ep": 2, "pp": 2}, "with pp=2 and vpp=1: .*: set vpp >= 2 or pp=1"),
-        ({"ep": 2, "dispatcher": "allgather"}, 'with dispatcher="allgather": .*"alltoall" or "flex"'),
+        (
+            {"ep": 2, "dispatcher": "allgather"},
+            'with dispatcher="allgather": .*"alltoall" or "flex"',
+        ),
         ({"ep": 2, "recompute": "full"}, 'with recompute="full": .*: set recompute="selective"'),
         (
             {"ep": 2, "recompute": "selective", "recompute_modules": ("core_attn", "moe")},
