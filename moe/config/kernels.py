@@ -10,11 +10,6 @@ GROUPED_ROW_BYTES = 16
 
 def kernel_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str | None:
     """Return what the kernel set cannot do well and what to change; None where it can do all."""
-    if layout.overlap_experts:
-        return (
-            "parallel.overlap_experts = true does not run yet: megatron-core asks the forward step"
-            " for a plan of its parts, which it does not have: set it to false"
-        )
     if precision.kernels == "torch" and layout.context_exchange not in {None, "all_gather"}:
         return (
             f'parallel.context_exchange = "{layout.context_exchange}" is not in precision.kernels ='
@@ -22,6 +17,7 @@ def kernel_fault(model: ModelConfig, layout: Layout, precision: Precision) -> st
         )
     return (
         build_fault(model, precision)
+        or _overlap_fault(model, layout)
         or _te_fault(model, layout, precision)
         or _grouped_fault(model, layout, precision)
     )
@@ -34,6 +30,17 @@ def build_fault(model: ModelConfig, precision: Precision) -> str | None:
     return (
         'qk_norm = "full" is not in precision.kernels = "te", whose norm sees one rank\'s heads:'
         ' set precision.kernels = "torch", or qk_norm = "head"'
+    )
+
+
+def _overlap_fault(model: ModelConfig, layout: Layout) -> str | None:
+    """Return what the combined schedule of `overlap_experts` cannot run."""
+    if not (layout.overlap_experts and model.mtp_layers):
+        return None
+    return (
+        f"model.mtp_layers = {model.mtp_layers} is not in parallel.overlap_experts = true, whose"
+        " parts tell layers of multi-token prediction nothing of missing tokens: set"
+        " parallel.overlap_experts = false, or model.mtp_layers = 0"
     )
 
 

@@ -120,6 +120,13 @@ def test_wrong_models_are_refused_in_one_line(values: dict[str, Any], message: s
             "precision.fp8_parameters = true does not train yet",
         ),
         (
+            {
+                "model": {"preset": "tiny", "mtp_layers": 1},
+                "parallel": {"ep": 2, "overlap_experts": True},
+            },
+            "model.mtp_layers = 1 is not in parallel.overlap_experts = true",
+        ),
+        (
             {"parallel": {"cp": 2}, "precision": {"kernels": "te"}},
             'precision.dtype = "fp32" is not in precision.kernels = "te" with parallel.cp = 2',
         ),

@@ -33,6 +33,18 @@ WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     "sharded experts": (2, {"tp": 2, "etp": 2}),
     "overlap": (2, {"overlap_grad_reduce": True, "overlap_param_gather": True}),
     "allgather": (2, {"ep": 2, "dispatcher": "allgather"}),
+    "overlapped experts": (2, {"ep": 2, "overlap_experts": True}),
+    "overlapped experts, interleaved": (
+        4,
+        {
+            "ep": 2,
+            "pp": 2,
+            "vpp": 2,
+            "overlap_experts": True,
+            "recompute": "selective",
+            "recompute_modules": ["core_attn", "layernorm", "moe_act", "shared_experts"],
+        },
+    ),
 }
 PLAIN = ("dense", "qk_norm_head", "latent_queries", "deepseek_v3")
 WINDOWS = ("window", "window_and_full")
