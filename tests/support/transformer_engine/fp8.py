@@ -53,7 +53,9 @@ def compare_recipe(model: ModelConfig, scaling: Fp8Scaling) -> Recipe:
     return _distances(*found)
 
 
-def compare_scales(model: ModelConfig, ep: int) -> dict[str, tuple[list[list[float]], list[list[float]]]]:
+def compare_scales(
+    model: ModelConfig, ep: int
+) -> dict[str, tuple[list[list[float]], list[list[float]]]]:
     """Return the forward and backward scales of every product, ours and the recipe's, by name.
 
     Of the last layer, [expert, operand], after steps in which some experts have no tokens.
@@ -98,7 +100,13 @@ def compare_experts(tokens_per_expert: list[list[int]]) -> list[list[float]]:
     import transformer_engine.pytorch as te
     from megatron.core.fp8_utils import get_fp8_recipe
 
-    from moe.model.fp8.emulation import ExpertShare, Fp8Emulation, MatmulId, grouped_fp8_linear, observe_experts
+    from moe.model.fp8.emulation import (
+        ExpertShare,
+        Fp8Emulation,
+        MatmulId,
+        grouped_fp8_linear,
+        observe_experts,
+    )
     from moe.model.mcore_config import transformer_config
     from parallel.engine.start import start_engine, stop_engine
     from parallel.layout.layout import Layout
@@ -202,7 +210,9 @@ def _pretend_card_of(scaling: Fp8Scaling) -> None:
         pretend_card(max(HOPPER, MIN_CAPABILITY[scaling]))
 
 
-def _step(model: Any, config: ModelConfig, only_token: int | None = None) -> tuple[Any, dict[str, Any]]:
+def _step(
+    model: Any, config: ModelConfig, only_token: int | None = None
+) -> tuple[Any, dict[str, Any]]:
     """Return each token's loss, and the gradients."""
     import torch
 

@@ -61,8 +61,8 @@ def test_two_trainings_in_one_process(is_distributed: bool, store: Path) -> None
 
 def _train_in(experiments: list[Any]) -> list[tuple[str, list[float]]]:
     from moe.training.startup.execution_report import execution_report
-    from tests.support.layout_equivalence import started
     from moe.training.step import train_step
+    from tests.support.layout_equivalence import started
 
     found = []
     for experiment in experiments:
