@@ -1,0 +1,82 @@
+"""Fine-tuning and preference tuning in kernel set `te`, beside kernel set `torch`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moe.config.experiment import Experiment
+from tests.support.checkpoint_content import checkpoint_content
+from tests.support.fault_injection import rows
+from tests.support.finetuning_stores import write_chats, write_pairs
+from tests.support.layout_equivalence import FullTensors
+from tests.support.transformer_engine.runs import Job, experiment, train_all
+
+pytestmark = [pytest.mark.engine, pytest.mark.needs("transformer_engine")]
+STEPS = 4
+TRAIN = {"steps": STEPS, "seq_len": 64, "learning_rate": 1e-3, "checkpoint_interval": STEPS,
+         "eval_interval": STEPS, "eval_sequences": 8}  # fmt: skip
+LOSS, WEIGHT = {"fp32": 1e-5, "bf16": 0.02}, {"fp32": 1e-3, "bf16": 0.02}
+"""Largest relative differences: of a loss; of a weight, over its tensor's largest."""
+MODES = {"sft": write_chats, "dpo": write_pairs}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "torch_fp32": ("torch", {"dtype": "fp32"}),
+    "torch_bf16": ("torch", {"dtype": "bf16"}),
+    "te_fp32": ("te", {"dtype": "fp32"}),
+    "te_bf16": ("te", {"dtype": "bf16"}),
+    "te_fp8": ("te", {"dtype": "bf16", "fp8": "delayed"}),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of both modes in every kind, from one base."""
+    root = tmp_path_factory.mktemp("runs")
+    base = root / "base"
+    stores = {mode: write(root) for mode, write in MODES.items()}
+
+    def tuned(kind: str, mode: str) -> Experiment:
+        kernels, precision = KINDS[kind]
+        train = TRAIN | {"mode": mode, "init": str(base)}
+        return experiment(stores[mode], kernels, train=train, **precision)
+
+    train_all([Job(experiment(store, "torch", train={"steps": 8}), base)])
+    for kernels in ("torch", "te"):
+        kinds = [kind for kind in KINDS if kind.startswith(kernels)]
+        train_all([Job(tuned(k, mode), root / f"{mode}_{k}") for k in kinds for mode in MODES])
+    return root
+
+
+def losses(run_dir: Path) -> list[float]:
+    return [row["loss"] for name in ("metrics", "evaluations") for row in rows(run_dir, name)]
+
+
+def weights(run_dir: Path) -> FullTensors:
+    content = checkpoint_content(run_dir / f"checkpoints/step-{STEPS:08d}")
+    return {key: x for key, x in content.items() if not key.startswith(("optimizer.", "fp8."))}
+
+
+@pytest.mark.parametrize("dtype", LOSS)
+@pytest.mark.parametrize("mode", MODES)
+def test_losses_and_weights_are_those_of_the_other_kernels(
+    mode: str, dtype: str, runs: Path
+) -> None:
+    ours, theirs = runs / f"{mode}_torch_{dtype}", runs / f"{mode}_te_{dtype}"
+    assert len(losses(ours)) == STEPS + 1
+    assert losses(theirs) == pytest.approx(losses(ours), rel=LOSS[dtype])
+    expected, found, begun = weights(ours), weights(theirs), weights_of_base(runs)
+    assert expected.keys() == found.keys() == begun.keys()
+    far = {}
+    for key, x in expected.items():
+        difference, moved = (np.abs(x - other[key]).max() for other in (found, begun))
+        if difference > WEIGHT[dtype] * np.abs(x).max():
+            far[key] = (difference, moved)
+    assert not far
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_delayed_scaling_trains_to_its_end(mode: str, runs: Path) -> None:
+    found = losses(runs / f"{mode}_te_fp8")
+    assert found == pytest.approx(losses(runs / f"{mode}_te_bf16"), rel=0.05)
+    assert found[STEPS - 1] < found[0]
