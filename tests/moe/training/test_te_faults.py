@@ -28,7 +28,13 @@ NATIVE = {"dtype": "bf16", "fp8": "delayed"}
 EMULATED = {"fp8": "emulated", "fp8_scaling": "delayed"}
 PRECISIONS = {"te": NATIVE, "torch": EMULATED}
 EVERY_STEP: dict[str, Any] = {"checkpoint_interval": 1, "keep_checkpoints": 9, "eval_sequences": 8}
-SPIKES = {"on_spike": "skip", "spike_factor": 1.0001, "spike_window": 1, "learning_rate": 1e-5}
+SPIKES = {
+    "steps": 6,
+    "on_spike": "skip",
+    "spike_factor": 1.0001,
+    "spike_window": 1,
+    "learning_rate": 1e-5,
+}
 """Without much learning, many a step's loss is above that of the last one."""
 
 
@@ -53,19 +59,19 @@ def scales(tensors: FullTensors, kind: str) -> FullTensors:
     return {key: x for key, x in tensors.items() if key.startswith("fp8.") and kind in key}
 
 
-@pytest.mark.parametrize("kernels", PRECISIONS)
-@pytest.mark.parametrize("fault", ["loss", "gradient", "spike"])
+@pytest.mark.parametrize(
+    ("kernels", "fault"), [("te", "gradient"), ("te", "spike"), ("torch", "gradient")]
+)
 def test_a_rejected_step_leaves_weights_optimizer_and_scales(
-    fault: Any, kernels: str, store: Path, tmp_path: Path
+    kernels: str, fault: str, store: Path, tmp_path: Path
 ) -> None:
-    train = EVERY_STEP | {"steps": 6, "on_nonfinite": "skip"} | (SPIKES if fault == "spike" else {})
+    train = EVERY_STEP | (SPIKES if fault == "spike" else {"on_nonfinite": "skip"})
     wanted = experiment(store, kernels, train=train, **PRECISIONS[kernels])
-    spoil = None if fault == "spike" else Spoil(3, fault)
-    run(wanted, tmp_path / "run", fault=spoil)
+    run(wanted, tmp_path / "run", fault=None if fault == "spike" else Spoil(3, "gradient"))
     rejected = {row["step"] for row in rows(tmp_path / "run", "refused")}
     assert rejected and (fault == "spike" or rejected == {3})
     states = saved(tmp_path / "run")
-    for step in range(2, 7):
+    for step in range(2, 1 + len(states)):
         differing = changed(states[step - 2], states[step - 1])
         assert (differing == []) == (step in rejected), step
         if step not in rejected:
@@ -99,22 +105,24 @@ def pairs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return write_pairs(folder), {"mode": "dpo", "init": str(folder / "base"), "seq_len": 64}
 
 
-@pytest.mark.parametrize(("fp8", "mode"), [("delayed", None), ("current", None), ("delayed", "dpo")])
+@pytest.mark.parametrize(
+    ("fp8", "mode"), [("delayed", None), ("current", None), ("delayed", "dpo")]
+)
 def test_killed_stopped_and_resumed_equals_uninterrupted(
     fp8: str, mode: str | None, store: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     source, train = (store, {}) if mode is None else request.getfixturevalue("pairs")
-    train = train | {"steps": 8, "checkpoint_interval": 2, "eval_interval": 3, "eval_sequences": 8}
+    train = train | {"steps": 7, "checkpoint_interval": 2, "eval_interval": 3, "eval_sequences": 8}
     ranks = 1 if mode else 2
     layout = {} if mode else {"ep": 2}
     wanted = experiment(source, "te", layout, train=train, dtype="bf16", fp8=fp8)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(wanted, whole, num_ranks=ranks)
     chance = random.Random(f"{fp8} {mode}")
-    kill = Kill(ranks=(ranks - 1,), step=chance.randint(2, 4))
+    kill = Kill(ranks=(ranks - 1,), step=chance.randint(1, 3))
     with pytest.raises(RankFailedError):
         run(wanted, broken, num_ranks=ranks, fault=kill)
-    stop = At(chance.randint(5, 7), partial(signal.raise_signal, signal.SIGTERM))
+    stop = At(chance.randint(4, 6), partial(signal.raise_signal, signal.SIGTERM))
     codes = run_te_ranks(ranks, partial(stop_rank, wanted, broken, progress=stop, resume=True))
     assert codes == [75] * ranks
     run(wanted, broken, num_ranks=ranks, resume=True)
