@@ -15,10 +15,14 @@ from math import ceil
 
 from parallel.hardware.card import Card
 from parallel.hardware.kernel_parameters import AttentionParameters
-from parallel.planner.compute_time.gemm import gemm_seconds, power_stretch
+from parallel.planner.compute_time.gemm import (
+    OPERAND_BYTES,
+    gemm_seconds,
+    peak_flops_per_s,
+    power_stretch,
+)
 from parallel.planner.compute_time.memory_bound import stream_seconds
 
-_ELEMENT_BYTES = 2
 _SHARPNESS = 4
 _WHOLE_HEAD = 128
 _OVERLAP = 3
@@ -41,6 +45,8 @@ class AttentionShape:
     causal: bool = True
     window: int | None = None
     """Keys that a query sees, itself counted; None: all."""
+    precision: str = "bf16"
+    """bf16, or fp32 where no fused kernel of another is had: on a CPU."""
     shards: int = 1
     """Context-parallel ranks, which share the pairs evenly."""
 
@@ -69,7 +75,9 @@ def attention_seconds(
     parameters = card.kernels.attention_backward if backward else card.kernels.attention_forward
     sms = card.rates.sms
     flops_of_pair = shape.flops_of_pair(backward)
-    products_s = flops_of_pair * sms / (card.rates.bf16 * parameters.efficiency)
+    products_s = (
+        flops_of_pair * sms / (peak_flops_per_s(card, shape.precision) * parameters.efficiency)
+    )
     pair_s: float = (products_s**_OVERLAP + parameters.softmax_seconds**_OVERLAP) ** (1 / _OVERLAP)
     if shape.qk_dim > _WHOLE_HEAD:
         pair_s *= parameters.wide_head_stretch
@@ -108,10 +116,11 @@ def _moved_bytes(shape: AttentionShape, backward: bool) -> float:
     queries = tokens * shape.heads * shape.qk_dim
     outputs = tokens * shape.heads * shape.v_dim
     keys = tokens * shape.kv_heads * (shape.qk_dim + shape.v_dim) * shape.shards
-    forward = _ELEMENT_BYTES * (queries + outputs + keys)
+    element = OPERAND_BYTES[shape.precision]
+    forward = element * (queries + outputs + keys)
     if not backward:
         return forward
-    return 2 * forward + _ELEMENT_BYTES * outputs + 8 * queries
+    return 2 * forward + element * outputs + 8 * queries
 
 
 def unfused_attention_seconds(
@@ -119,16 +128,16 @@ def unfused_attention_seconds(
 ) -> float:
     """Return the seconds of attention whose scores go through memory.
 
-    Forward: scores are written, read and written by the softmax, and read (8 bytes a pair in
-    BF16); backward moves twice as many. Products are of whole matrices, masked or not.
+    Products are of whole matrices, masked or not, and read and write the scores; the softmax reads
+    and writes them once more. Backward has two products for each, and moves twice as many bytes.
     """
     heads = shape.batch * shape.heads
     rows = heads * shape.seq / shape.shards
     pairs = rows * shape.seq
-    products = gemm_seconds(card, rows, shape.seq, shape.qk_dim, "bf16") + gemm_seconds(
-        card, rows, shape.v_dim, shape.seq, "bf16"
+    products = gemm_seconds(card, rows, shape.seq, shape.qk_dim, shape.precision) + gemm_seconds(
+        card, rows, shape.v_dim, shape.seq, shape.precision
     )
-    softmax_s = stream_seconds(card, 4.0 * pairs)
+    softmax_s = stream_seconds(card, 2 * OPERAND_BYTES[shape.precision] * pairs)
     if not backward:
         return products + softmax_s
     return 2 * products + 2 * softmax_s
