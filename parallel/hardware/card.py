@@ -15,6 +15,8 @@ from pydantic import Field, ValidationError, model_validator
 from parallel.errors import ParallelError
 from parallel.frozen_model import FrozenModel
 from parallel.hardware.kernel_parameters import KernelParameters, Positive
+from parallel.hardware.links import Links
+from parallel.hardware.power import Power
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -56,6 +58,10 @@ class Card(FrozenModel):
     kernels_of: str | None = None
     """The card whose `[kernels]` these are, but for those the file has itself."""
     kernels: KernelParameters
+    links: Links | None = None
+    """How it is linked to others; absent: unknown."""
+    power: Power | None = None
+    """What it draws; absent: unknown."""
 
     @model_validator(mode="after")
     def _every_number_has_its_source(self) -> Self:
