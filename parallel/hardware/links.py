@@ -77,7 +77,7 @@ class Fabric(FrozenModel):
     collective_efficiency: Share
     """Share that NCCL reaches with long messages."""
     one_sided_efficiency: Share
-    """Share that DeepEP and HybridEP reach with their own transfers."""
+    """Share that DeepEP reaches with transfers of its own."""
     latency_seconds: Positive
     """Seconds of one hop between domains."""
     spread_loss: NotNegative
@@ -85,11 +85,11 @@ class Fabric(FrozenModel):
 
 
 FABRICS: dict[str, Fabric] = {
-    # arXiv:2603.07685 table 7 (all-to-all 41 to 45, HybridEP 37 to 42 GB/s of 50) and
-    # deepep_normal.csv (45 GB/s); the latency is an assumption.
+    # NCCL: all-to-all 41 to 45 GB/s of 50 (arXiv:2603.07685 table 7); DeepEP: 45 to 48
+    # (deepep_normal.csv, four nodes). The latency is an assumption.
     "infiniband": Fabric(
-        collective_efficiency=0.87,
-        one_sided_efficiency=0.87,
+        collective_efficiency=0.90,
+        one_sided_efficiency=0.94,
         latency_seconds=5e-6,
         spread_loss=0.0,
     ),
@@ -103,8 +103,8 @@ FABRICS: dict[str, Fabric] = {
     ),
     # No measurement at hand: InfiniBand's shares.
     "roce": Fabric(
-        collective_efficiency=0.87,
-        one_sided_efficiency=0.87,
+        collective_efficiency=0.90,
+        one_sided_efficiency=0.94,
         latency_seconds=6e-6,
         spread_loss=0.0,
     ),

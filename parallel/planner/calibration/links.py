@@ -3,6 +3,7 @@
 `python -m parallel.planner.calibration.links TABLES` prints the sections of each card in TOML.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from parallel.hardware.links import Collectives, Exchanges, Links
 from parallel.planner.calibration.least_squares import Vector, fit_least_squares
+from parallel.planner.calibration.samples import read_rows
 from parallel.planner.communication_time import collectives
 from parallel.planner.communication_time.expert_exchange import ExchangeSizes, exchange_seconds
 
@@ -180,3 +182,24 @@ def start_links(gpu: str, exchanges: Exchanges | None = None) -> Links:
             "sources": dict.fromkeys(Links.model_fields, "the tables' conditions"),
         }
     )
+
+
+def main(tables: Path) -> None:
+    """Fit every card of the tables and print its sections."""
+    nccl = read_rows(tables / "nccl_one_node.csv", NCCL_SIZES, held_out=False)
+    deepep = read_rows(tables / "deepep_normal.csv", DEEPEP_SIZES, held_out=False)
+    exchanges = None
+    for gpu in NODE_SIZES:
+        samples = nccl_samples(row for row in nccl if row["gpu"] == gpu)
+        samples += deepep_samples(row for row in deepep if row["gpu"] == gpu)
+        links = fit_links(start_links(gpu, exchanges), samples)
+        exchanges = exchanges or links.exchanges
+        print(f"# {gpu}")
+        for part in ("collectives", "exchanges"):
+            for section, values in getattr(links, part).model_dump(exclude_none=True).items():
+                lines = [f"{name} = {value:.3g}" for name, value in values.items()]
+                print("\n".join([f"[links.{part}.{section}]", *lines, ""]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -78,9 +78,7 @@ def chunked_seconds(
     return chunk_compute + (chunks - 1) * beside
 
 
-def bucketed_seconds(
-    compute: float, communication: float, buckets: int, sharing: Sharing
-) -> float:
+def bucketed_seconds(compute: float, communication: float, buckets: int, sharing: Sharing) -> float:
     """Return the seconds of a pass with its gradients reduced, or weights gathered, in buckets.
 
     A bucket's gradients are reduced beside the backward pass of the next one; those of the last
@@ -89,9 +87,7 @@ def bucketed_seconds(
     if buckets < 1:
         raise ParallelError(f"buckets {buckets}: at least 1")
     alone = 1 / buckets
-    beside = side_by_side_seconds(
-        compute * (1 - alone), communication * (1 - alone), sharing
-    )
+    beside = side_by_side_seconds(compute * (1 - alone), communication * (1 - alone), sharing)
     return compute * alone + beside + communication * alone
 
 
