@@ -64,8 +64,9 @@ def training_attention_samples(
     return samples
 
 
-def _trained(shape: AttentionShape, backward: bool, card: Card, _: Terms) -> float:
-    return attention_seconds(card, shape, backward=backward, repetitions=BURST_REPETITIONS)
+def _trained(shape: AttentionShape, backward: bool, card: Card, terms: Terms) -> float:
+    seconds = attention_seconds(card, shape, backward=backward, repetitions=BURST_REPETITIONS)
+    return terms["training.factor"] * seconds
 
 
 def prefill_attention_samples(folder: Path, card_name: str, *, held_out: bool) -> list[Sample]:

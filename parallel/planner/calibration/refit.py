@@ -56,10 +56,11 @@ def all_samples(folder: Path, card_name: str, *, held_out: bool) -> list[Sample]
     return samples + expert_samples(folder, card_name, held_out=held_out)
 
 
-def fit_card(card: Card, card_name: str, folder: Path) -> Fitted:
+def fit_card(card: Card, card_name: str, folder: Path, *, own_attention: bool = True) -> Fitted:
     """Return the card with `[kernels]` fitted on nine rows of ten, and the tables' own terms.
 
     A card that was never measured at its power limit keeps the power parameters that it has.
+    Without `own_attention` it keeps attention's too, and a factor of the tables' machine is fitted.
     """
     samples = all_samples(folder, card_name, held_out=False)
     fitted = Fitted(card, _start_terms(card.kernels.matrix))
@@ -75,23 +76,28 @@ def fit_card(card: Card, card_name: str, folder: Path) -> Fitted:
             terms = [f"terms.{precision}.{term}" for term in _START_TERMS]
             names = [f"matrix.{precision}.{name}" for name in _MATRIX] + terms
             fitted = fit_parameters(fitted, chosen, names)
-    return _fit_attention_and_experts(fitted, samples)
+    return _fit_attention_and_experts(fitted, samples, own_attention=own_attention)
 
 
-def _fit_attention_and_experts(fitted: Fitted, samples: list[Sample]) -> Fitted:
+def _fit_attention_and_experts(
+    fitted: Fitted, samples: list[Sample], *, own_attention: bool
+) -> Fitted:
     forward = _of(samples, "attention forward") + _of(samples, "attention prefill")
     engines = [e for e in _ENGINES if any(s.group == f"attention {e}" for s in samples)]
-    if not _of(samples, "attention forward"):
-        engines = []
-    names = [f"attention_forward.{name}" for name in _ATTENTION]
-    if forward:
-        names += [f"terms.{engine}.factor" for engine in engines]
-        fitted = fit_parameters(fitted, forward, names)
+    factors = [f"terms.{engine}.factor" for engine in engines]
     backward = _of(samples, "attention backward")
-    if backward:
-        fitted = fit_parameters(
-            fitted, backward, [f"attention_backward.{name}" for name in _ATTENTION]
-        )
+    if not own_attention:
+        slow = _of(samples, "attention forward") + backward
+        fitted = fit_parameters(fitted, slow + forward, [*factors, "terms.training.factor"])
+    else:
+        names = [f"attention_forward.{name}" for name in _ATTENTION]
+        if _of(samples, "attention forward"):
+            names += factors
+        if forward:
+            fitted = fit_parameters(fitted, forward, names)
+        if backward:
+            names = [f"attention_backward.{name}" for name in _ATTENTION]
+            fitted = fit_parameters(fitted, backward, names)
     experts = _of(samples, "experts")
     if experts:
         precisions = sorted({sample.group.split()[1] for sample in experts})
@@ -106,7 +112,7 @@ def _of(samples: list[Sample], prefix: str) -> list[Sample]:
 
 def _start_terms(precisions: Mapping[str, object]) -> dict[str, float]:
     terms = {f"{p}.{name}": value for p in precisions for name, value in _START_TERMS.items()}
-    return {**terms, **{f"{engine}.factor": 1.0 for engine in _ENGINES}}
+    return {**terms, **{f"{name}.factor": 1.0 for name in (*_ENGINES, "training")}}
 
 
 def kernels_toml(kernels: KernelParameters) -> str:
@@ -126,13 +132,21 @@ def _one_line(found: re.Match[str]) -> str:
     return re.sub(r",\s*\]", "]", re.sub(r"\s+", " ", found.group())).replace("[ ", "[")
 
 
-def starting_card(card: Card, like: Card | None) -> Card:
+def starting_card(card: Card, like: Card | None, attention_of: Card | None) -> Card:
     """Return the card with the values that its fit starts from.
 
-    `like`: the card of the same architecture whose power parameters and backward attention it
-    keeps where no table has its own.
+    Args:
+        card: The card.
+        like: The card of the same architecture whose power parameters and backward attention it
+            keeps where no table has its own.
+        attention_of: The card whose attention it takes.
     """
     kernels = start_values(card.architecture)
+    if attention_of is not None:
+        lent = ("attention_forward", "attention_backward")
+        kernels = kernels.model_copy(
+            update={name: getattr(attention_of.kernels, name) for name in lent}
+        )
     if like is not None:
         kept = {name: getattr(like.kernels, name) for name in _POWER}
         kept["attention_backward"] = like.kernels.attention_backward
@@ -146,12 +160,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("tables", type=Path, help="folder of the CSV tables")
     parser.add_argument("card", help="name of the card's file, as the tables write it: h200")
     parser.add_argument("--like", help="card whose power and backward attention this one keeps")
+    parser.add_argument("--attention-of", help="card whose attention this one takes")
     parser.add_argument("--fitted-on", default="", help="what to write into `fitted_on`")
     options = parser.parse_args(arguments)
     try:
         like = None if options.like is None else load_card(options.like)
-        start = starting_card(load_card(options.card), like)
-        fitted = fit_card(start, options.card, options.tables)
+        lender = None if options.attention_of is None else load_card(options.attention_of)
+        start = starting_card(load_card(options.card), like, lender)
+        fitted = fit_card(start, options.card, options.tables, own_attention=lender is None)
         held_out = all_samples(options.tables, options.card, held_out=True)
     except ParallelError as error:
         print(error, file=sys.stderr)

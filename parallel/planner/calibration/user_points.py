@@ -7,7 +7,7 @@ shapes keep the model's form. Machines of one card differ by 10 to 15 percent.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import exp, log
+from math import exp, isfinite, log
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -54,12 +54,19 @@ def calibrate_card(card: Card, path: Path) -> Calibration:
     for number, record in enumerate(_records(path), 1):
         try:
             pairs = list(_measured_over_modelled(card, record))
-        except (KeyError, TypeError, ValueError) as error:
+        except ParallelError:
+            raise
+        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise ParallelError(
                 f"calibration {str(path)!r}, line {number}: not a record of moe bench: {error!r}"
             ) from error
         unused += not pairs
         for kind, ratio in pairs:
+            if not (isfinite(ratio) and ratio > 0):
+                raise ParallelError(
+                    f"calibration {str(path)!r}, line {number}: {kind} took {ratio:g} times the "
+                    "modelled time: times and sizes have to be positive numbers"
+                )
             ratios.setdefault(kind, []).append(ratio)
     if not ratios:
         raise ParallelError(

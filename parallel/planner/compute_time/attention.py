@@ -86,7 +86,7 @@ def attention_seconds(
     compute_s = _busiest_sm_seconds(shape, parameters, pairs, pair_s, sms)
     moved = _moved_bytes(shape, backward)
     memory_s = moved / (card.rates.memory_bytes_per_s * card.kernels.stream_efficiency)
-    seconds = (compute_s**_SHARPNESS + memory_s**_SHARPNESS) ** (1 / _SHARPNESS)
+    seconds = float((compute_s**_SHARPNESS + memory_s**_SHARPNESS) ** (1 / _SHARPNESS))
     joules = pairs * flops_of_pair * parameters.joules_per_flop
     joules += moved * card.kernels.joules_per_byte
     seconds *= power_stretch(card, seconds, joules, repetitions)

@@ -39,17 +39,23 @@ _SHORTEST_SPLIT = 256
 def matrix_parameters(card: Card, precision: str) -> MatrixParameters:
     """Return a precision's fitted parameters; ParallelError where the card has no such kernels."""
     found = card.kernels.matrix.get(PARAMETERS_OF.get(precision, precision))
-    if found is None or getattr(card.rates, _RATES_OF.get(precision, precision), None) is None:
-        known = ", ".join(name for name in OPERAND_BYTES if _has(card, name))
+    if found is None or not _has_rate(card, precision):
+        known = ", ".join(
+            name
+            for name in OPERAND_BYTES
+            if _has_rate(card, name) and PARAMETERS_OF.get(name, name) in card.kernels.matrix
+        )
         raise ParallelError(
             f"precision {precision!r}: {card.name} has no matrix products in it; choose {known}"
         )
     return found
 
 
-def _has(card: Card, precision: str) -> bool:
-    rate = getattr(card.rates, _RATES_OF.get(precision, precision))
-    return rate is not None and PARAMETERS_OF.get(precision, precision) in card.kernels.matrix
+def _has_rate(card: Card, precision: str) -> bool:
+    """Return whether the card's matrix units know a precision; MXFP8 came with Blackwell."""
+    if precision == "mxfp8" and card.architecture != "blackwell":
+        return False
+    return getattr(card.rates, _RATES_OF.get(precision, precision), None) is not None
 
 
 def peak_flops_per_s(card: Card, precision: str) -> float:
@@ -85,28 +91,29 @@ def gemm_seconds(
     parameters = matrix_parameters(card, precision)
     moved = OPERAND_BYTES[precision] * k * (m + n) + output_bytes * m * n
     compute_s = min(
-        _waves_and_splits(card, tile_seconds(card, parameters, precision, tile, k), parameters,
-                          ceil(m / tile[0]) * ceil(n / tile[1]), k)
-        for tile in usable_tiles(card, parameters)
-    )  # fmt: skip
+        _waves_and_splits(card, step_s * k, parameters, ceil(m / rows) * ceil(n / columns), k)
+        for rows, columns, step_s in tile_steps(card, parameters, precision)
+    )
     return limited_seconds(card, precision, 2.0 * m * n * k, compute_s, moved, repetitions)
 
 
-def usable_tiles(card: Card, parameters: MatrixParameters) -> list[tuple[int, int]]:
-    """Return the tiles that a precision has kernels for, largest first."""
-    return [tile for tile in card.kernels.tiles if tile[0] * tile[1] <= parameters.largest_tile]
+def tile_steps(
+    card: Card, parameters: MatrixParameters, precision: str
+) -> list[tuple[int, int, float]]:
+    """Return rows and columns of the tiles a precision has kernels for, largest first.
 
-
-def tile_seconds(
-    card: Card, parameters: MatrixParameters, precision: str, tile: tuple[int, int], k: float
-) -> float:
-    """Return the seconds in which one SM multiplies a tile over k, without filling and draining."""
-    largest_rows, largest_columns = usable_tiles(card, parameters)[0]
-    rows, columns = tile
-    loads = (1 / rows + 1 / columns) / (1 / largest_rows + 1 / largest_columns)
+    With each: the seconds in which one SM multiplies the tile over one step of k, without filling
+    and draining.
+    """
+    tiles = [tile for tile in card.kernels.tiles if tile[0] * tile[1] <= parameters.largest_tile]
+    least_loads = 1 / tiles[0][0] + 1 / tiles[0][1]
     rate = peak_flops_per_s(card, precision) * parameters.efficiency / card.rates.sms
-    stretch = 1.0 + parameters.small_tile_penalty * (loads - 1.0)
-    return 2.0 * rows * columns * k / rate * stretch
+    penalty = parameters.small_tile_penalty
+    steps = []
+    for rows, columns in tiles:
+        more_loads = (1 / rows + 1 / columns) / least_loads - 1.0
+        steps.append((rows, columns, 2.0 * rows * columns / rate * (1.0 + penalty * more_loads)))
+    return steps
 
 
 def _waves_and_splits(

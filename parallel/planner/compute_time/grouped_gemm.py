@@ -16,8 +16,7 @@ from parallel.planner.compute_time.gemm import (
     gemm_seconds,
     limited_seconds,
     matrix_parameters,
-    tile_seconds,
-    usable_tiles,
+    tile_steps,
 )
 
 
@@ -67,9 +66,9 @@ def grouped_gemm_seconds(
         )
     parameters = matrix_parameters(card, precision)
     compute_s = float("inf")
-    for tile in usable_tiles(card, parameters):
-        count = sum(number * ceil(m / tile[0]) for number, m in rows.groups) * ceil(n / tile[1])
-        one = tile_seconds(card, parameters, precision, tile, k) / parameters.grouped_efficiency
+    for tile_rows, columns, step_s in tile_steps(card, parameters, precision):
+        count = sum(number * ceil(m / tile_rows) for number, m in rows.groups) * ceil(n / columns)
+        one = step_s * k / parameters.grouped_efficiency
         compute_s = min(compute_s, ceil(count / card.rates.sms) * (one + parameters.tile_seconds))
     moved = OPERAND_BYTES[precision] * k * (total + n * rows.busy_experts) + 2.0 * total * n
     flops = 2.0 * total * n * k
@@ -91,10 +90,9 @@ def grouped_wgrad_seconds(
     parameters = matrix_parameters(card, precision)
     experts = rows.busy_experts
     compute_s = float("inf")
-    for tile in usable_tiles(card, parameters):
-        count = experts * ceil(n / tile[0]) * ceil(k / tile[1])
-        one = tile_seconds(card, parameters, precision, tile, total / experts)
-        one = one / parameters.grouped_efficiency + parameters.tile_seconds
+    for tile_rows, columns, step_s in tile_steps(card, parameters, precision):
+        count = experts * ceil(n / tile_rows) * ceil(k / columns)
+        one = step_s * total / experts / parameters.grouped_efficiency + parameters.tile_seconds
         compute_s = min(compute_s, ceil(count / card.rates.sms) * one)
     moved = OPERAND_BYTES[precision] * total * (n + k) + MAIN_GRADIENT_BYTES * n * k * experts
     flops = 2.0 * total * n * k

@@ -12,7 +12,7 @@ from typing import Literal
 
 from parallel.planner.compute_time.grouped_gemm import ExpertRows
 
-_DRAWS = 64
+_DRAWS = 24
 _LARGEST_SHARE = 0.8
 """Largest sample of the power law, as a share of the tokens (AIConfigurator's generator)."""
 _PROFILE_GROUPS = 8

@@ -91,3 +91,11 @@ def test_wrong_files_are_told_in_one_line(tmp_path: Path, text: str, complaint: 
 def test_a_product_below_the_models_precisions_calibrates_nothing(tmp_path: Path) -> None:
     with pytest.raises(ParallelError, match="no record calibrates"):
         calibrate_card(H100, write(tmp_path, gemm_record(512, 1.0, groups=8)))
+
+
+@pytest.mark.parametrize("time", [0.0, -1.0, float("nan"), float("inf")])
+def test_impossible_times_are_told(tmp_path: Path, time: float) -> None:
+    wrong = attention_record(4096)
+    wrong["result"]["backends"][1]["forward_s"]["median"] = time
+    with pytest.raises(ParallelError, match=r"line 2: attention.forward took .* positive numbers"):
+        calibrate_card(H100, write(tmp_path, gemm_record(512, 1.0), wrong))

@@ -91,6 +91,8 @@ def test_a_precision_that_a_card_lacks_is_told() -> None:
         gemm_seconds(H100, 1, 1, 1, "nvfp4")
     with pytest.raises(ParallelError, match="'fp8': A100 has no"):
         gemm_seconds(load_card("a100"), 1, 1, 1, "fp8")
+    with pytest.raises(ParallelError, match="'mxfp8': H200 has no"):
+        gemm_seconds(load_card("h200"), 1, 1, 1, "mxfp8")
     with pytest.raises(ParallelError, match="'int3': H100 has no"):
         gemm_seconds(H100, 1, 1, 1, "int3")
 
