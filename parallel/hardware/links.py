@@ -80,7 +80,7 @@ class Fabric(FrozenModel):
     """Share that DeepEP reaches with transfers of its own."""
     latency_seconds: Positive
     """Seconds of one hop between domains."""
-    spread_loss: NotNegative
+    spread_loss: Annotated[float, Field(ge=0, lt=1)]
     """Share of the rate that is lost with each doubling of the domains beyond two."""
 
 

@@ -3,6 +3,7 @@
 `python -m parallel.planner.calibration.links TABLES` prints the sections of each card in TOML.
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from parallel.errors import ParallelError
 from parallel.hardware.links import Collectives, Exchanges, Links
 from parallel.planner.calibration.least_squares import Vector, fit_least_squares
 from parallel.planner.calibration.samples import read_rows
@@ -142,7 +144,8 @@ def _fit_section(links: Links, kind: str, samples: list[LinkSample]) -> Links:
 
     def residuals(logs: Vector) -> Vector:
         tried = changed(logs)
-        return np.log(np.array([sample.predict(tried) for sample in samples]) / measured)
+        ratios: Vector = np.array([sample.predict(tried) for sample in samples]) / measured
+        return np.asarray(np.log(ratios), dtype=np.float64)
 
     fit = fit_least_squares(residuals, np.log(np.array([values[name] for name in names])))
     return changed(fit.parameters)
@@ -184,10 +187,17 @@ def start_links(gpu: str, exchanges: Exchanges | None = None) -> Links:
     )
 
 
-def main(tables: Path) -> None:
-    """Fit every card of the tables and print its sections."""
-    nccl = read_rows(tables / "nccl_one_node.csv", NCCL_SIZES, held_out=False)
-    deepep = read_rows(tables / "deepep_normal.csv", DEEPEP_SIZES, held_out=False)
+def main(arguments: list[str] | None = None) -> int:
+    """Fit every card of the tables and print its sections; return the exit code."""
+    parser = argparse.ArgumentParser(prog="links", description=__doc__)
+    parser.add_argument("tables", type=Path, help="folder of the CSV tables")
+    tables = parser.parse_args(arguments).tables
+    try:
+        nccl = read_rows(tables / "nccl_one_node.csv", NCCL_SIZES, held_out=False)
+        deepep = read_rows(tables / "deepep_normal.csv", DEEPEP_SIZES, held_out=False)
+    except ParallelError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     exchanges = None
     for gpu in NODE_SIZES:
         samples = nccl_samples(row for row in nccl if row["gpu"] == gpu)
@@ -199,7 +209,8 @@ def main(tables: Path) -> None:
             for section, values in getattr(links, part).model_dump(exclude_none=True).items():
                 lines = [f"{name} = {value:.3g}" for name, value in values.items()]
                 print("\n".join([f"[links.{part}.{section}]", *lines, ""]))
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main())

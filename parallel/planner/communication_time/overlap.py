@@ -5,7 +5,6 @@ that it takes. The rest is when it may run: each function below has one pattern'
 here is fitted to training steps.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parallel.errors import ParallelError
@@ -120,8 +119,3 @@ def combined_pass_seconds(layer: LayerSeconds, sharing: Sharing) -> float:
     back = side_by_side_seconds(layer.experts_forward, layer.dispatch_backward, sharing)
     last = side_by_side_seconds(layer.attention_backward, layer.combine_forward, sharing)
     return first + there + back + last
-
-
-def exposed_seconds(total: float, compute: Sequence[float]) -> float:
-    """Return what communication adds to the compute, seconds."""
-    return total - sum(compute)

@@ -1,6 +1,6 @@
 """Seconds of bytes on a link, inside a domain and between domains."""
 
-from math import log2, sqrt
+from math import exp, log, log2, sqrt
 
 from parallel.errors import ParallelError
 from parallel.hardware.links import CollectiveParameters, Links
@@ -38,7 +38,7 @@ def network_rate(links: Links, domains: int, *, one_sided: bool = False) -> floa
         )
     fabric = links.network
     efficiency = fabric.one_sided_efficiency if one_sided else fabric.collective_efficiency
-    kept = (1.0 - fabric.spread_loss) ** log2(max(domains, 2) / 2)
+    kept = exp(log(1.0 - fabric.spread_loss) * log2(max(domains, 2) / 2))
     return links.network_bytes_per_s * efficiency * kept
 
 

@@ -15,12 +15,18 @@ from parallel.planner.calibration.links import (
     LinkSample,
     deepep_samples,
     fit_links,
+    main,
     nccl_samples,
     start_links,
 )
 from parallel.planner.calibration.samples import is_held_out, read_rows
 from parallel.planner.communication_time.collectives import all_to_all_seconds
-from parallel.planner.communication_time.expert_exchange import ExchangeSizes, exchange_seconds
+from parallel.planner.communication_time.expert_exchange import (
+    Dispatcher,
+    ExchangeSizes,
+    exchange_seconds,
+)
+from parallel.planner.communication_time.routing_spread import expected_bins
 
 HELD_OUT = Path(__file__).parents[1] / "held_out"
 CARDS = ("h100", "h200", "b200", "gb200")
@@ -74,7 +80,7 @@ def test_published_exchanges_of_megatron_core() -> None:
             tokens=4096, hidden=7168, top_k=8, experts=256, ranks=int(row["ranks"]),
             ranks_per_domain=8, groups=8 if limited else 1, groups_per_token=4 if limited else 1,
         )  # fmt: skip
-        dispatcher = "hybridep" if row["library"] == "HybridEP" else "alltoall"
+        dispatcher: Dispatcher = "hybridep" if row["library"] == "HybridEP" else "alltoall"
         exchange = exchange_seconds(links_of("h100"), sizes, dispatcher)
         both = {"dispatch": exchange.dispatch_seconds, "combine": exchange.combine_seconds}
         seconds = both[row["op"].split()[0]]
@@ -96,6 +102,23 @@ def test_all_to_all_over_elastic_fabric_adapters() -> None:
         bus = num_bytes * (ranks - 1) / ranks / seconds / 1e9
         found.append(abs(log(bus / float(row["value"]))))
     assert len(found) == 7 and median(found) < 0.08 and max(found) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("nodes", "dispatch", "combine"), [(1, 153, 158), (2, 43, 43), (4, 58, 57), (8, 51, 50)]
+)
+def test_deepep_on_a_card_that_was_not_fitted(nodes: int, dispatch: int, combine: int) -> None:
+    """DeepEP's README (docs/legacy.md, dd758caf), H800, GB/s; own rank and node are counted."""
+    sizes = ExchangeSizes(
+        tokens=4096, hidden=7168, top_k=8, experts=256, ranks=8 * nodes, ranks_per_domain=8,
+        dispatch_fp8=True, groups=8 if nodes > 4 else 1, groups_per_token=4 if nodes > 4 else 1,
+        sms=24,
+    )  # fmt: skip
+    reached = expected_bins(nodes if nodes > 1 else 8, 256, 8, sizes.groups, sizes.groups_per_token)
+    exchange = exchange_seconds(links_of("h800"), sizes, "deepep")
+    copies = 4096 * reached * 7168 / 1e9
+    assert copies * (1 + 4 / 128) / exchange.dispatch_seconds == pytest.approx(dispatch, rel=0.08)
+    assert copies * 2 / exchange.combine_seconds == pytest.approx(combine, rel=0.08)
 
 
 def test_the_fit_finds_the_parameters_that_made_the_times() -> None:
@@ -121,3 +144,16 @@ def test_the_fit_finds_the_parameters_that_made_the_times() -> None:
     assert fitted.gather.rank_seconds == pytest.approx(
         truth.collectives.gather.rank_seconds, rel=0.05
     )
+
+
+def test_refitting_prints_sections_and_names_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path)]) == 2
+    assert "nccl_one_node.csv" in capsys.readouterr().err
+    header = "gpu,op,gpus,bytes,us\n"
+    rows = "".join(f"h100,all_gather,8,{2**power},{2**power / 1e5}\n" for power in range(22, 30))
+    (tmp_path / "nccl_one_node.csv").write_text(header + rows, encoding="utf-8")
+    (tmp_path / "deepep_normal.csv").write_text("gpu\n", encoding="utf-8")
+    assert main([str(tmp_path)]) == 0
+    assert "[links.collectives.gather]" in capsys.readouterr().out
