@@ -14,6 +14,7 @@ from moe.config.experiment import Experiment, make_experiment
 from moe.runs.environment import environment
 from moe.runs.record import utc_now
 from moe.runs.source_state import source_state
+from moe.training.startup.preflight import check_kernels
 from parallel.engine.collectives import all_gather_objects
 from parallel.engine.start import Engine, start_engine, stop_engine
 from parallel.hardware.probe import describe_device
@@ -88,6 +89,7 @@ def bench_session(options: BenchOptions) -> Iterator[BenchSession]:
         },
         origin="moe bench",
     )
+    check_kernels(probe)
     engine = start_engine(probe.parallel, seed=0)
     try:
         yield BenchSession(engine, options, sections, probe)

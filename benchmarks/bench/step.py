@@ -29,7 +29,6 @@ from moe.config.model import ModelConfig
 from moe.config.train import TrainConfig
 from moe.cost.ledger import ledger
 from moe.cost.model_shape import batch_of, shape_of
-from moe.training.startup.execution_report import execution_report
 from parallel.hardware.datasheet import datasheet_peak
 from parallel.hardware.probe import describe_device, utilization
 from parallel.layout.validation import checked_placement
@@ -144,7 +143,7 @@ def measure(experiment: Experiment, plan: StepPlan, session: BenchSession) -> di
         return {
             "parameters": ledger(experiment.model, experiment.train.seq_len).as_json(),
             "tokens_per_step": ours.tokens_per_step,
-            "execution": execution_report(ours.trainer),
+            "execution": ours.execution,
             "layout": experiment.parallel.model_dump(mode="json"),
             "routing": rows,
             "split_s": time_breakdown(ours),

@@ -17,6 +17,7 @@ from data.loading.batch import Batch
 from moe.config.experiment import Experiment, make_experiment
 from moe.training.logs.aux_losses import pop_mean_aux_losses
 from moe.training.startup.build import build_trainer
+from moe.training.startup.execution_report import execution_report, verify_execution
 from moe.training.step import train_step
 from parallel.engine.start import Engine
 from parallel.hardware.probe import measure_matmul_rate
@@ -30,8 +31,19 @@ class MeasuredTrainer:
     name = "moescale"
 
     def __init__(self, experiment: Experiment, engine: Engine) -> None:
+        """Build the trainer.
+
+        Raises:
+            ExecutionError: What was built is not what the experiment asks for.
+        """
         self.experiment, self.engine = experiment, engine
         self.trainer = build_trainer(experiment, engine)
+        try:
+            self.execution = execution_report(self.trainer)
+            verify_execution(experiment, self.execution)
+        except BaseException:
+            self.trainer.close()
+            raise
         self._next = 0
         self.last_imbalance: float | None = None
         """Largest load of an expert over its layer's mean, in the last step."""

@@ -10,13 +10,14 @@ GROUPED_ROW_BYTES = 16
 
 def kernel_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str | None:
     """Return what the kernel set cannot do well and what to change; None where it can do all."""
-    if layout.overlap_experts:
+    if precision.kernels == "torch" and layout.context_exchange not in {None, "all_gather"}:
         return (
-            "parallel.overlap_experts = true does not run yet: megatron-core asks the forward step"
-            " for a plan of its parts, which it does not have: set it to false"
+            f'parallel.context_exchange = "{layout.context_exchange}" is not in precision.kernels ='
+            ' "torch", which gathers keys and values: set it to "all_gather"'
         )
     return (
         build_fault(model, precision)
+        or _overlap_fault(model, layout)
         or _te_fault(model, layout, precision)
         or _grouped_fault(model, layout, precision)
     )
@@ -32,6 +33,17 @@ def build_fault(model: ModelConfig, precision: Precision) -> str | None:
     )
 
 
+def _overlap_fault(model: ModelConfig, layout: Layout) -> str | None:
+    """Return what the combined schedule of `overlap_experts` cannot run."""
+    if not (layout.overlap_experts and model.mtp_layers):
+        return None
+    return (
+        f"model.mtp_layers = {model.mtp_layers} is not in parallel.overlap_experts = true, whose"
+        " parts tell layers of multi-token prediction nothing of missing tokens: set"
+        " parallel.overlap_experts = false, or model.mtp_layers = 0"
+    )
+
+
 def _te_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str | None:
     """Return what does not run, or train, in kernel set `te`."""
     if precision.kernels != "te":
@@ -41,17 +53,29 @@ def _te_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str |
             "precision.fp8_parameters = true does not train yet: most weights would keep their"
             " first values: set it to false"
         )
-    # Transformer Engine's attention over context-parallel ranks has no backend for these.
-    asked = {
-        'precision.dtype = "fp32"': precision.dtype == "fp32",
-        f"model.sliding_window = {model.sliding_window}": model.sliding_window is not None,
-        "model.attention_sinks = true": model.attention_sinks,
+    return _context_fault(model, layout, precision) if layout.cp > 1 else None
+
+
+def _context_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str | None:
+    """Return what Transformer Engine's attention over context-parallel ranks has no backend for."""
+    if precision.dtype == "fp32":
+        return (
+            f'precision.dtype = "fp32" is not in precision.kernels = "te" with parallel.cp ='
+            f' {layout.cp}: set parallel.cp = 1, or precision.kernels = "torch"'
+        )
+    exchange = layout.context_exchange or "p2p"
+    # The rules of attn_forward_func_with_cp (Transformer Engine 2.20).
+    able = {
+        f"model.sliding_window = {model.sliding_window}": ("all_gather", "a2a"),
+        "model.attention_sinks = true": ("a2a",),
     }
-    for setting, is_asked in asked.items():
-        if layout.cp > 1 and is_asked:
+    asked = (model.sliding_window is not None, model.attention_sinks)
+    for (setting, exchanges), is_asked in zip(able.items(), asked, strict=True):
+        if is_asked and exchange not in exchanges:
+            choices = " or ".join(f'"{one}"' for one in exchanges)
             return (
-                f'{setting} is not in precision.kernels = "te" with parallel.cp = {layout.cp}: set'
-                ' parallel.cp = 1, or precision.kernels = "torch"'
+                f'{setting} is not in precision.kernels = "te" with parallel.context_exchange ='
+                f' "{exchange}": set it to {choices}, or precision.kernels = "torch"'
             )
     return None
 

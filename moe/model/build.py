@@ -58,6 +58,8 @@ def _build_chunk(
     )
     set_frequencies(chunk, model)
     _mark_experts(chunk)
+    if precision.kernels == "te" and config.context_parallel_size > 1:
+        _share_sink_gradients(chunk, config.context_parallel_size)
     chunk.to(torch.cuda.current_device())
     return chunk
 
@@ -71,3 +73,14 @@ def _mark_experts(chunk: LanguageModel) -> None:
     for name, weight in chunk.named_parameters():
         if ".experts." in name:
             weight.allreduce = False
+
+
+def _share_sink_gradients(chunk: LanguageModel, cp: int) -> None:
+    """Take one share of the sinks' gradients on each context-parallel rank.
+
+    Transformer Engine (2.20, exchange a2a) gives every rank the whole gradient, which the engine
+    sums over these ranks.
+    """
+    for name, weight in chunk.named_parameters():
+        if name.endswith("core_attention.softmax_offset"):
+            weight.register_hook(lambda gradient: gradient / cp)

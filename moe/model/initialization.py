@@ -19,7 +19,8 @@ def initialize_weights(chunk: LanguageModel, model: ModelConfig, seed: int) -> N
     Standard deviation `init_std`; output projections of attention and feed-forward networks
     divide it by sqrt(2 num_layers) (GPT-2; arXiv:1909.08053, section 3). Norms are one, biases
     zero. Name and position come from the sharding that checkpoints use, so that every layout and
-    kernel set starts from the same model.
+    kernel set starts from the same model. Numbers are drawn on the CPU whatever the device, whose
+    generators differ, and only of matrices that this rank has a part of.
 
     Raises:
         KeyError: A tensor has a name that no part of a model has.
@@ -50,18 +51,18 @@ def _fill_normal(shard: ShardedTensor, std: float, seed: int) -> None:
     if ROUTED_EXPERTS in shard.key:
         for expert, matrix in enumerate(data, start=offset[0]):
             name = f"{shard.key}.{expert}"
-            matrix.copy_(_normal_shard(name, seed, std, whole[1:], offset[1:], matrix))
+            matrix.copy_(_normal_shard(name, seed, std, whole[1:], offset[1:], matrix.shape))
     else:
-        data.copy_(_normal_shard(shard.key, seed, std, whole, offset, data))
+        data.copy_(_normal_shard(shard.key, seed, std, whole, offset, data.shape))
 
 
 def _normal_shard(
-    name: str, seed: int, std: float, shape: list[int], offset: list[int], like: torch.Tensor
+    name: str, seed: int, std: float, shape: list[int], offset: list[int], block_shape: torch.Size
 ) -> torch.Tensor:
-    """Draw the matrix `name` of `shape` and return the block of `like`'s shape at `offset`."""
+    """Draw the matrix `name` of `shape` and return its block of `block_shape` at `offset`."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    generator = torch.Generator(like.device).manual_seed(int.from_bytes(digest[:7], "big"))
-    values = torch.empty(shape, dtype=torch.float32, device=like.device)
+    generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
+    values = torch.empty(shape, dtype=torch.float32, device="cpu")
     values.normal_(0.0, std, generator=generator)
-    block = tuple(slice(a, a + n) for a, n in zip(offset, like.shape, strict=True))
+    block = tuple(slice(a, a + n) for a, n in zip(offset, block_shape, strict=True))
     return values[block]

@@ -29,6 +29,7 @@ from moe.model.padding import (
     shard_like_hidden,
     tokens_ahead,
 )
+from moe.model.schedule_plan import correct_plan
 from parallel.engine.megatron_version import MTP_LAYER
 
 MTP_INPUTS = (
@@ -94,6 +95,12 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
         # A new dictionary, because megatron-core adds this start's process groups to it.
         metadata = {**(metadata or {}), "non_homogeneous_layers": True}
         return super().sharded_state_dict(prefix, sharded_offsets, metadata)
+
+    def build_schedule_plan(self, *args: Any, **values: Any) -> Any:
+        """Return the forward pass of a micro-batch in parts (`parallel.overlap_experts`)."""
+        plan = super().build_schedule_plan(*args, **values)
+        correct_plan(plan, self.decoder.final_layernorm)
+        return plan
 
     def _preprocess(
         self, *args: Any, padding_mask: Tensor | None = None, **values: Any

@@ -65,6 +65,7 @@ def transformer_config(
         "account_for_embedding_in_pipeline_split": layout.ends_count_as_layers,
         "account_for_loss_in_pipeline_split": layout.ends_count_as_layers,
         "context_parallel_size": layout.cp,
+        "cp_comm_type": layout.context_exchange if precision.kernels == "te" else None,
         "expert_model_parallel_size": layout.ep,
         "expert_tensor_parallel_size": layout.etp,
         "transformer_impl": "transformer_engine" if precision.kernels == "te" else "local",
@@ -73,15 +74,18 @@ def transformer_config(
         _activation_values(model, precision) | _window_values(model) | _moe_values(model, layout)
     )
     values |= _stage_values(model, layout) | _recompute_values(layout) | _fp8_values(precision)
+    # megatron-core refuses this in FP32, in which its schedule computes the same (tested).
+    values["overlap_moe_expert_parallel_comm"] = layout.overlap_experts and dtype != torch.float32
     try:
         if model.mla is not None:
             config = MLATransformerConfig(**values, **_mla_values(model))
             config.latent_norm_epsilon = model.latent_norm_epsilon
-            return config
-        config = TransformerConfig(**values)
+        else:
+            config = TransformerConfig(**values)
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"megatron-core refuses this model in this layout: {error}") from None
-    if model.rope.scaling == "yarn":
+    config.overlap_moe_expert_parallel_comm = layout.overlap_experts
+    if model.mla is None and model.rope.scaling == "yarn":
         _set_yarn(config, model)
     return config
 
@@ -180,7 +184,6 @@ def _moe_values(model: ModelConfig, layout: Layout) -> dict[str, Any]:
         "moe_grouped_gemm": True,
         "moe_token_dispatcher_type": layout.dispatcher,
         "moe_flex_dispatcher_backend": layout.flex_backend,
-        "overlap_moe_expert_parallel_comm": layout.overlap_experts,
     }
 
 

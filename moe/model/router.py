@@ -37,6 +37,8 @@ class Router(TopKRouter):  # type: ignore[misc]
         self.decision_hooks: list[DecisionHook] = []
         self.forced_experts: Tensor | None = None
         """Experts to use instead of choosing, [T, K]: a replay, or a benchmark's routing."""
+        self.planned_padding: Tensor | None = None
+        """Padding [S, B] of a forward pass in parts, which give the router none."""
         self.losses = LossTotals()
         """Of training since they were last read."""
 
@@ -45,6 +47,8 @@ class Router(TopKRouter):  # type: ignore[misc]
 
         `logits` are [S, B, E]; `padding_mask` [S, B] is true at padding, None where there is none.
         """
+        if padding_mask is None:
+            padding_mask = self.planned_padding
         num_sequences, flat = logits.shape[1], logits.flatten(0, 1)
         positions_t = None if padding_mask is None else (~padding_mask).flatten().nonzero()[:, 0]
         own_te = flat if positions_t is None else flat[positions_t]

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from data.storage.atomic import atomic_file
-from data.storage.regular_file import open_regular, read_regular
+from data.storage.regular_file import append_regular, open_regular, read_regular
 from moe.config.experiment import validated
 from moe.errors import ConfigError
 
@@ -35,14 +35,14 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     Numbers that are infinite or not a number become null.
 
     Raises:
-        OSError: The storage refuses, or the file is a symbolic link.
+        OSError: The storage refuses, or the file is no regular one or a symbolic link.
     """
     line = memoryview((json.dumps(_all_finite(row), allow_nan=False) + "\n").encode())
-    with open(path, "ab", buffering=0, opener=_no_link) as file:
+    with append_regular(path) as file:
         end = file.seek(0, os.SEEK_END)
         try:
             while line:
-                line = line[file.write(line) :]
+                line = line[file.raw.write(line) :]
         except OSError:
             file.truncate(end)
             raise
@@ -54,10 +54,6 @@ def _all_finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_all_finite(item) for item in value]
     return finite(value) if isinstance(value, float) else value
-
-
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def read_rows(

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 
 from data.loading.batch import Batch
+from moe.model.fp8.delayed_scaling import ScalesBefore
 from moe.training.optimization.guards import StepRejectedError, StepRejection
 from moe.training.trainer import Trainer
 
@@ -46,6 +47,7 @@ def train_step(
     trainer.optimizer.set_rates(learning_rate, trainer.experiment.train.weight_decay)
     trainer.optimizer.zero_grad()
     biases = [bias.clone() for bias in _expert_biases(trainer)]
+    scales = trainer.scales_before()
     batches = trainer.loader.step(index)
     with trainer.routing.counting():
         sums = trainer.forward_backward(batches, forward_only=False)
@@ -57,7 +59,7 @@ def train_step(
     loss = means.pop("loss")
     grad_norm, rejection = _update(trainer, loss)
     if rejection is not None:
-        _undo_step(trainer, biases)
+        _undo_step(trainer, biases, scales)
     return StepResult(
         loss=loss,
         tokens=int(tokens),
@@ -119,8 +121,9 @@ def _update(trainer: Trainer, loss: float) -> tuple[float, StepRejection | None]
     return float(grad_norm), None
 
 
-def _undo_step(trainer: Trainer, biases: Sequence[torch.Tensor]) -> None:
+def _undo_step(trainer: Trainer, biases: Sequence[torch.Tensor], scales: ScalesBefore) -> None:
     """Undo what forward and backward pass alone have changed; `biases` are those before."""
+    scales.restore()
     for bias, before in zip(_expert_biases(trainer), biases, strict=True):
         bias.copy_(before)
     if trainer.fp8 is not None:

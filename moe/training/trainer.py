@@ -13,6 +13,7 @@ from data.loading.batch import Batch
 from data.loading.loader import Loader
 from moe.config.experiment import Experiment
 from moe.cost.document_flops import DocumentFlops
+from moe.model.fp8.delayed_scaling import ScalesBefore
 from moe.model.fp8.emulation import Fp8Emulation
 from moe.model.mcore_config import scale_aux_losses
 from moe.routing.maps import RoutingMaps
@@ -63,17 +64,24 @@ class Trainer:
             if not forward_only:
                 chunk.zero_grad_buffer()
             chunk.train(not forward_only)
+        scales = self.scales_before() if forward_only else None
         outputs = self.runner.run(
             self.chunks,
             list(zip(batches, references, strict=True)),
             self.objective.loss,
             forward_only=forward_only,
         )
+        if scales is not None:
+            scales.restore()
         total = torch.zeros(2 + len(self.objective.extras), dtype=torch.float64)
         if parallel_state.get_tensor_model_parallel_rank() == 0:
             for sums in outputs:
                 total += sums.double().cpu()
         return total
+
+    def scales_before(self) -> ScalesBefore:
+        """Return Transformer Engine's scales as they are now, to undo what passes do to them."""
+        return ScalesBefore([chunk.module for chunk in self.chunks])
 
     def _scale_aux_losses(self, batches: Sequence[Batch]) -> None:
         """Make router losses means over tokens, whatever the main loss is a mean of."""

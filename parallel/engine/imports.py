@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from parallel.engine.optional_packages import hide_broken_packages
+
 
 def quieten_engine() -> None:
     """Silence warnings of megatron-core and torch about missing kernels and deprecated calls.
@@ -26,9 +28,14 @@ def quieten_engine() -> None:
 
 
 def import_engine() -> None:
-    """Import megatron-core, quietly and before anything else does; later calls cost nothing."""
+    """Import megatron-core, quietly and before anything else does; later calls cost nothing.
+
+    Optional packages that are broken are as if they were not installed.
+    """
     quieten_engine()
     with deferred_compilation(), hidden_module("wandb"):
+        if "megatron.core" not in sys.modules:
+            hide_broken_packages()
         import megatron.core  # noqa: F401
 
 

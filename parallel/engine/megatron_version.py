@@ -15,3 +15,6 @@ versions take builders."""
 
 MTP_LAYER = "transformer_layer" if _MINOR < (0, 17) else "mtp_model_layer"
 """Where a layer of multi-token prediction has its Transformer layer."""
+
+PLAN_ATTENTION = "attn" if _MINOR < (0, 17) else "pre_dispatch_computation"
+"""Where the plan of a layer, of the combined schedule, has attention with router."""

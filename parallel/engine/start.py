@@ -24,6 +24,9 @@ from parallel.errors import ParallelError
 from parallel.layout.layout import Layout
 
 Device = Literal["cpu", "cuda"]
+GPU_PROMISES = ("MOESCALE_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
+"""Set where a process was given GPUs: the first by our batch scripts, the others by
+SLURM (sbatch(1), srun(1)), to their number or their indices."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,8 @@ def choose_device(requested: Literal["auto", "cpu", "cuda"]) -> Device:
     """Return the device to run on; `auto` takes CUDA where torch finds a GPU.
 
     Raises:
-        ParallelError: CUDA was requested and torch finds no GPU.
+        ParallelError: CUDA was requested, or `auto` in a job that was given GPUs, and torch finds
+            no GPU.
     """
     has_cuda = torch.cuda.is_available()
     if requested == "cuda" and not has_cuda:
@@ -58,7 +62,22 @@ def choose_device(requested: Literal["auto", "cpu", "cuda"]) -> Device:
             'parallel.device = "cuda", but torch finds no GPU here: run on a GPU machine,'
             ' or set parallel.device = "cpu"'
         )
+    if requested == "auto" and not has_cuda and (promise := promised_gpus()):
+        raise ParallelError(
+            f'parallel.device = "auto", but this job has GPUs ({promise}) and torch finds none:'
+            " install torch for CUDA and this driver, or look whether `nvidia-smi` shows them; to"
+            ' run on the CPU all the same, set parallel.device = "cpu" (eval, generate: --device)'
+        )
     return "cuda" if has_cuda and requested != "cpu" else "cpu"
+
+
+def promised_gpus() -> str | None:
+    """Return the variable that says that this process was given GPUs; None: none does."""
+    for name in GPU_PROMISES:
+        value = os.environ.get(name, "")
+        if value.strip() not in ("", "0"):
+            return f"{name}={value}"
+    return None
 
 
 def card_of_rank(local_rank: int) -> torch.device:

@@ -50,6 +50,10 @@ class Layout(FrozenModel):
     """Tensor-parallel ranks inside an expert. Default: 1."""
     cp: int = Field(default=1, ge=1)
     """Context-parallel ranks: each sequence is sharded over this many."""
+    context_exchange: Literal["p2p", "all_gather", "a2a"] | None = None
+    """How attention sees the tokens of other context-parallel ranks (megatron-core's
+    `cp_comm_type`): keys and values pass along a ring, or are gathered, or each rank takes the
+    whole sequence of a part of the heads. Default: `p2p`; kernel set torch has `all_gather`."""
     dispatcher: Literal["allgather", "alltoall", "flex"] = "alltoall"
     """Token dispatcher of the expert layers."""
     flex_backend: Literal["deepep", "hybridep"] = "deepep"
@@ -59,7 +63,9 @@ class Layout(FrozenModel):
     overlap_param_gather: bool = False
     """Gather updated parameters while the next forward pass begins (distributed optimizer)."""
     overlap_experts: bool = False
-    """Overlap one micro-batch's expert communication with another's compute (kernel set te)."""
+    """Overlap one micro-batch's expert communication with the compute of another (megatron-core's
+    combined 1F1B schedule). Needs `ep` >= 2, `vpp` >= 2 where `pp` >= 2, the dispatcher `alltoall`
+    or `flex`, and neither full recomputation nor that of `moe`."""
     distributed_optimizer: bool = True
     """Shard optimizer states over data-parallel ranks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -85,6 +91,10 @@ class Layout(FrozenModel):
     def _check_own_rules(self) -> Self:
         if self.vpp > 1 and self.pp == 1:
             raise ValueError(f"vpp={self.vpp} needs pipeline stages: set pp >= 2 or vpp = 1")
+        if self.context_exchange and self.cp == 1:
+            raise ValueError(
+                f'context_exchange="{self.context_exchange}" needs cp >= 2: remove it, or raise cp'
+            )
         if self.sp and self.tp == 1:
             raise ValueError("sp=true needs tp >= 2: sequence parallelism shards over tp ranks")
         if self.ends_count_as_layers and self.pp == 1:
@@ -94,6 +104,8 @@ class Layout(FrozenModel):
                 raise ValueError(f"{key}={seconds:g} is above a year, {MAX_TIMEOUT_S:g} s")
         self._check_stage_layers()
         self._check_overlap()
+        if self.overlap_experts:
+            self._check_overlap_experts()
         return self
 
     def _check_stage_layers(self) -> None:
@@ -115,6 +127,32 @@ class Layout(FrozenModel):
             raise ValueError(
                 "overlap_param_gather=true needs overlap_grad_reduce=true and"
                 " distributed_optimizer=true"
+            )
+
+    def _check_overlap_experts(self) -> None:
+        """Check what the combined schedule needs (`transformer_config.py` of megatron-core)."""
+        if self.ep == 1:
+            raise ValueError(
+                "overlap_experts=true with ep=1: experts of one rank have no communication to"
+                " overlap: set ep >= 2 or overlap_experts=false"
+            )
+        if self.pp > 1 and self.vpp == 1:
+            raise ValueError(
+                f"overlap_experts=true with pp={self.pp} and vpp=1: only the interleaved pipeline"
+                " pairs micro-batches so: set vpp >= 2 or pp=1"
+            )
+        if self.dispatcher == "allgather":
+            raise ValueError(
+                'overlap_experts=true with dispatcher="allgather": its parts cannot wait apart: set'
+                ' dispatcher="alltoall" or "flex"'
+            )
+        whole = 'recompute="full"' if self.recompute == "full" else None
+        if self.recompute == "selective" and "moe" in self.recompute_modules:
+            whole = 'recompute_modules with "moe"'
+        if whole:
+            raise ValueError(
+                f"overlap_experts=true with {whole}: expert layers run in parts, which are not"
+                ' recomputed as a whole: set recompute="selective" with other modules'
             )
 
     @property

@@ -45,6 +45,7 @@ def layout_faults(layout: Layout, shape: ModelShape, batch: BatchSize, num_ranks
         _depth_fault(layout, shape),
         _tie_fault(layout, shape),
         *_expert_faults(layout, shape),
+        *_overlap_faults(layout, shape),
         *_recompute_faults(layout, shape),
         _schedule_fault(layout, batch, num_ranks),
     ]
@@ -73,7 +74,7 @@ def _tensor_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
 
 def _sequence_faults(layout: Layout, shape: ModelShape, batch: BatchSize) -> list[str | None]:
     cp, tp, length = layout.cp, layout.tp, batch.seq_len
-    faults: list[str | None] = []
+    faults: list[str | None] = [_exchange_fault(layout, shape)]
     # Each context-parallel rank has two chunks, an early and a late one, to balance the work.
     if cp > 1 and length % (2 * cp):
         faults.append(
@@ -91,6 +92,22 @@ def _sequence_faults(layout: Layout, shape: ModelShape, batch: BatchSize) -> lis
             " tensor parallelism: set sp=true or tp=1"
         )
     return faults
+
+
+def _exchange_fault(layout: Layout, shape: ModelShape) -> str | None:
+    """Refuse to deal heads over context-parallel ranks that do not divide them."""
+    if layout.context_exchange != "a2a":
+        return None
+    cp, tp = layout.cp, layout.tp
+    for name, heads in (("num_heads", shape.num_heads), ("num_kv_heads", shape.num_kv_heads)):
+        of_rank = max(heads // tp, 1)
+        if of_rank % cp:
+            return (
+                f'context_exchange="a2a": cp={cp} does not divide the {of_rank} heads of'
+                f" {name}={heads} over tp={tp} on each rank: lower cp or tp, or choose another"
+                " exchange"
+            )
+    return None
 
 
 def _depth_fault(layout: Layout, shape: ModelShape) -> str | None:
@@ -136,6 +153,30 @@ def _expert_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
     if layout.dispatcher == "flex" and ep * etp == 1:
         faults.append('dispatcher="flex" needs ep*etp > 1: raise ep, or use "alltoall"')
     return faults
+
+
+def _overlap_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
+    """Refuse what megatron-core cannot run a forward beside a backward pass with."""
+    if not layout.overlap_experts:
+        return []
+    faults = {
+        f"needs ep > 1, not ep={layout.ep}: raise ep": layout.ep > 1,
+        'does not go with dispatcher="allgather": use "alltoall" or "flex"': (
+            layout.dispatcher != "allgather"
+        ),
+        f"with pp={layout.pp} needs the interleaved schedule: set vpp >= 2": (
+            layout.pp == 1 or layout.vpp > 1
+        ),
+        'does not go with recompute="full": recompute modules, or none': (
+            layout.recompute != "full"
+        ),
+        'does not go with recompute_modules that have "moe": remove it': (
+            layout.recompute != "selective" or "moe" not in layout.recompute_modules
+        ),
+        f"takes at most one prediction layer, and that with pp >= 2, not mtp_layers="
+        f"{shape.mtp_layers} with pp={layout.pp}": shape.mtp_layers <= (layout.pp > 1),
+    }
+    return [f"overlap_experts=true {text}" for text, holds in faults.items() if not holds]
 
 
 def _recompute_faults(layout: Layout, shape: ModelShape) -> list[str | None]:

@@ -1,1 +1,1 @@
-"""Predicts, before a run starts, what a layout needs: memory so far."""
+"""Predicts, before a run starts, what a layout needs: memory, and the order of its passes."""

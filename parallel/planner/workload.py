@@ -1,12 +1,41 @@
 """What memory and time are predicted for: a model, its placement, batch and precision."""
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 from parallel.layout.layout import Layout
 from parallel.layout.model_shape import BatchSize, ModelShape
 from parallel.layout.placement import Placement
 from parallel.planner.execution import Execution
 from parallel.precision.recipes import Precision
+
+
+class LayerKind(NamedTuple):
+    """What layers can differ in."""
+
+    sparse: bool
+    """Whether it has routed experts."""
+    in_fp8: bool
+    """Whether its matrix products run in FP8, where any do."""
+
+
+def layer_kinds(
+    shape: ModelShape, layout: Layout, precision: Precision
+) -> tuple[tuple[Counter[LayerKind], ...], ...]:
+    """Return how many layers of each kind a chunk has, indexed [stage][chunk].
+
+    Multi-token-prediction layers are in the last chunk, beside these.
+    """
+    first, last = precision.fp8_keep_first, shape.num_layers - precision.fp8_keep_last
+    kinds = [
+        LayerKind(sparse, first <= layer < last) for layer, sparse in enumerate(shape.sparse_layers)
+    ]
+    return tuple(
+        tuple(Counter(kinds[layers.start : layers.stop]) for layers in chunks)
+        for chunks in layout.chunk_layers(shape.num_layers)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +58,18 @@ class Workload:
         """The layout that is placed."""
         return self.placement.layout
 
+    @cached_property
+    def layer_kinds(self) -> tuple[tuple[Counter[LayerKind], ...], ...]:
+        """Layers of each kind, indexed [stage][chunk] (`layer_kinds`)."""
+        return layer_kinds(self.shape, self.layout, self.precision)
+
     @property
+    def last_kind(self) -> LayerKind:
+        """The kind of the last layer, and of multi-token-prediction layers."""
+        shape, precision = self.shape, self.precision
+        return LayerKind(shape.sparse_layers[-1], not precision.fp8_keep_last)
+
+    @cached_property
     def tokens(self) -> int:
         """Tokens of one micro-batch on one rank where heads and inner sizes are sharded.
 
@@ -37,12 +77,12 @@ class Workload:
         """
         return self.batch.seq_len * self.batch.micro_batch_size // self.layout.cp
 
-    @property
+    @cached_property
     def residual_tokens(self) -> int:
         """Tokens of one micro-batch on one rank between them: fewer with sequence parallelism."""
         return self.tokens // self.layout.tp if self.layout.sp else self.tokens
 
-    @property
+    @cached_property
     def routed_tokens(self) -> int:
         """Token copies that the experts of one rank receive of one micro-batch.
 

@@ -242,7 +242,8 @@ def _runtime(job: Job) -> list[str]:
 def _exports(job: Job) -> list[str]:
     variables = {**NETWORK_VARIABLES[job.profile.network]}
     if job.config.gpus_per_node:
-        variables |= GPU_VARIABLES
+        # parallel.device = "auto" then takes no CPU (parallel/engine/start.py).
+        variables |= GPU_VARIABLES | {"MOESCALE_GPUS": str(job.config.gpus_per_node)}
     if job.profile.interface is not None:
         variables |= {
             "NCCL_SOCKET_IFNAME": job.profile.interface,

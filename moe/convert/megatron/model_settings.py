@@ -27,6 +27,7 @@ ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
     "attention_output_gate": ((False, None), NO_ATTENTION),
     "experimental_attention_variant": ((None,), NO_ATTENTION),
     "linear_attention_freq": ((None,), NO_ATTENTION),
+    "enable_mhc_connections": ((False, None), "residuals here are one stream"),
     "use_mup": ((False, None), "no multipliers of muP here"),
     "is_hybrid_model": ((False, None), NO_HYBRID),
     "hybrid_layer_pattern": ((None,), NO_HYBRID),

@@ -8,7 +8,7 @@ Shapes: E experts of a module on this rank, L steps of the amax history, S quant
 matmul: 3 forward (input, weight, output), 2 backward.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -62,8 +62,8 @@ def _is_extra_state(value: Any) -> bool:
 def sharded_fp8_state(model: Any, described: ShardedStateDict) -> dict[str, ShardedTensor]:
     """Return scales and amax histories of all modules that have some, by name; collective.
 
-    Their data are those that the modules use. Amaxes noted since the last update, by an evaluation
-    for example, become the largest of all ranks, as the next update would take them.
+    Their data are those that the modules use. Amaxes noted since the last update become the largest
+    of all ranks, as the next update would take them.
 
     Args:
         model: This rank's chunk.
@@ -87,7 +87,7 @@ def start_fp8_state(model: Any, described: ShardedStateDict, stored: Collection[
 
 def _modules(model: Any, described: ShardedStateDict) -> Iterator[tuple[Any, ShardedObject]]:
     """Yield Transformer Engine's modules, each with its extra state's place in the whole model."""
-    if model.config.fp8 is None or model.config.fp8_recipe != "delayed":
+    if not _is_delayed(model.config):
         return
     for name, entry in described.items():
         # Further experts of a module have names that end in a number.
@@ -125,3 +125,44 @@ def _tensors(module: Any, entry: ShardedObject) -> Iterator[ShardedTensor]:
             yield ShardedTensor.from_rank_offsets(
                 _key(entry, f"{kind}_{direction}"), tensor, *shards, replica_id=entry.replica_id
             )
+
+
+class ScalesBefore:
+    """Scales and amax histories of models as they are now, to undo what passes do to them.
+
+    Transformer Engine updates them in the passes themselves: a step without an update of weights
+    would scale the steps after it, and so would an evaluation.
+    """
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        self._models = models
+        self._states = list(_scaling_states(models))
+        self._values = [tensor.clone() for state in self._states for tensor in _of(state)]
+
+    def restore(self) -> None:
+        """Undo all changes; states that were begun since are as at their beginning."""
+        if self._states:
+            torch._foreach_copy_([x for s in self._states for x in _of(s)], self._values)
+        known = {id(state) for state in self._states}
+        for state in _scaling_states(self._models):
+            if id(state) not in known:
+                state.scale.fill_(1.0)
+                state.amax_history.zero_()
+
+
+def _of(state: Any) -> tuple[Tensor, Tensor]:
+    return state.scale, state.amax_history
+
+
+def _scaling_states(models: Sequence[Any]) -> Iterator[Any]:
+    """Yield what Transformer Engine's modules keep for delayed scaling, forward and backward."""
+    for model in models:
+        if not _is_delayed(model.config):
+            continue
+        for module in model.modules():
+            metas = getattr(module, "fp8_meta", {})
+            yield from (metas[name] for name in _DIRECTIONS.values() if name in metas)
+
+
+def _is_delayed(config: Any) -> bool:
+    return config.fp8 is not None and config.fp8_recipe == "delayed"

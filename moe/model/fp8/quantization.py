@@ -47,8 +47,10 @@ def quantize_dequantize(
     """
     x = x.float()
     if scaling in ("current", "delayed"):
-        scale = _scale(x.abs().amax() if amax is None else amax, LARGEST[number_format])
-        return cast_to_fp8(x * scale, number_format) / scale
+        amax = x.abs().amax() if amax is None else amax
+        scale = scale_of(amax, LARGEST[number_format])
+        # Transformer Engine keeps and multiplies by the inverse, which rounds otherwise.
+        return cast_to_fp8(x * scale, number_format) * scale.reciprocal()
     size = BLOCK_SIZE[scaling]
     is_square = is_weight and scaling == "blockwise"
     rows, columns = (size if is_square or dim == axis else 1 for axis in (0, 1))
@@ -64,8 +66,10 @@ def quantize_dequantize(
     return cast_to_fp8(x * scales, number_format) / scales
 
 
-def _scale(amax: Tensor, largest: float) -> Tensor:
-    return torch.where(amax > 0, largest / amax, 1.0)
+def scale_of(amax: Tensor, largest: float | Tensor) -> Tensor:
+    """Return largest code / amax, finite; 1 where it says nothing."""
+    scale = (largest / amax).clamp(max=torch.finfo(torch.float32).max)
+    return torch.where((amax > 0) & amax.isfinite(), scale, 1.0)
 
 
 def _block_amaxes(x: Tensor, rows: int, columns: int) -> Tensor:

@@ -12,6 +12,7 @@ from moe.model.build import build_model
 from moe.training.objective.micro_batches import MicroBatchRunner
 from moe.training.objective.objectives import DPO_EXTRAS, MicroBatchLoss, answer_log_probs, dpo_loss
 from moe.training.startup.initial_weights import load_initial_weights
+from parallel.precision.recipes import Precision
 
 
 class DpoObjective:
@@ -20,11 +21,18 @@ class DpoObjective:
     extras: tuple[str, ...] = DPO_EXTRAS
 
     def __init__(self, experiment: Experiment, runner: MicroBatchRunner) -> None:
-        """Build the reference model in the run's own layout."""
+        """Build the reference model in the run's own layout.
+
+        Without FP8: delayed scaling would give it a state, which no checkpoint holds.
+        """
         self._runner = runner
         self._beta = experiment.train.preference_beta
+        precision = experiment.precision
         self._reference: list[Any] = build_model(
-            experiment.model, experiment.parallel, experiment.precision, seed=0
+            experiment.model,
+            experiment.parallel,
+            Precision(kernels=precision.kernels, dtype=precision.dtype),
+            seed=0,
         )
         load_initial_weights(experiment, self._reference)
         for chunk in self._reference:

@@ -65,9 +65,18 @@ class MicroBatchRunner:
         return self._current.sources
 
     def _forward_step(
-        self, loss: LossFunction, micro_batches: Iterator[MicroBatch], model: Any
+        self,
+        loss: LossFunction,
+        micro_batches: Iterator[MicroBatch],
+        model: Any,
+        *,
+        return_schedule_plan: bool = False,
     ) -> tuple[Any, Any]:
-        """Run the forward pass of one micro-batch; returns losses and what to do with them."""
+        """Run the forward pass of one micro-batch; returns losses and what to do with them.
+
+        Where megatron-core overlaps experts' communication, it asks for the plan that it runs
+        itself, in place of the losses.
+        """
         self._on_micro_batch()
         batch, reference = next(micro_batches)
         self._current = batch
@@ -84,7 +93,8 @@ class MicroBatchRunner:
         tokens, labels, mask, positions, *padding_mask = (
             x.to(self._device, non_blocking=True) for x in fields
         )
-        output = model(
+        forward = model.build_schedule_plan if return_schedule_plan else model
+        output = forward(
             tokens,
             positions,
             labels=labels,

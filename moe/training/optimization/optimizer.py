@@ -1,8 +1,10 @@
 """megatron-core's optimizer, guarded, and able to be saved where a rank has no parameters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from megatron.core import optimizer as mcore_optimizer
@@ -49,9 +51,15 @@ class GuardedOptimizer(ChainedOptimizer):  # type: ignore[misc] # megatron-core 
     """megatron-core's optimizer, whose gradient norm is checked between gradients and update."""
 
     def __init__(
-        self, optimizers: Sequence[MegatronOptimizer], check_grad_norm: Callable[[float], None]
+        self,
+        optimizers: Sequence[MegatronOptimizer],
+        check_grad_norm: Callable[[float], None],
+        *,
+        is_ours: bool,
     ) -> None:
         """Chain optimizers; `check_grad_norm` may raise, which leaves parameters as they are.
+
+        `is_ours`: they update with `GroupStepAdamW`, not with Transformer Engine's optimizer.
 
         Their state is made here, not by the first update: what is saved before it (a dump of the
         first step, a run whose steps were all rejected) is then as complete as any checkpoint.
@@ -62,6 +70,7 @@ class GuardedOptimizer(ChainedOptimizer):  # type: ignore[misc] # megatron-core 
                 for one in optimizers
             ]
         )
+        self._is_ours = is_ours
         for one in self.chained_optimizers:
             if not isinstance(one, StubOptimizer):
                 one.init_state_fn(one.optimizer, one.config)
@@ -76,6 +85,24 @@ class GuardedOptimizer(ChainedOptimizer):  # type: ignore[misc] # megatron-core 
         for group in self.param_groups:
             group["lr"] = learning_rate * group["lr_mult"]
             group["weight_decay"] = weight_decay * group["wd_mult"]
+
+    def _form(self) -> AbstractContextManager[None]:
+        return _group_step_adamw() if self._is_ours else nullcontext()
+
+    def state_dict(self) -> Any:
+        """Return the state, as megatron-core does for the optimizer that this one has."""
+        with self._form():
+            return super().state_dict()
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        """Load what `state_dict` or a checkpoint gave."""
+        with self._form():
+            super().load_state_dict(state_dict)
+
+    def sharded_state_dict(self, *args: Any, **values: Any) -> Any:
+        """Describe the state as shards, for checkpoints."""
+        with self._form():
+            return super().sharded_state_dict(*args, **values)
 
     def get_grad_norm(self) -> float:
         """Return the global gradient norm before clipping, checked."""
@@ -92,8 +119,7 @@ def build_optimizer(
     check_grad_norm: Callable[[float], None] = lambda _norm: None,
 ) -> GuardedOptimizer:
     """Build the optimizer over the model's chunks, which are already wrapped in DDP."""
-    if precision.kernels == "torch":
-        _use_group_step_adamw()
+    is_ours = precision.kernels == "torch"
     config = OptimizerConfig(
         optimizer="adam",
         lr=train.learning_rate,
@@ -106,8 +132,9 @@ def build_optimizer(
         params_dtype=torch.bfloat16 if precision.dtype == "bf16" else torch.float32,
         use_distributed_optimizer=layout.distributed_optimizer,
     )
-    built = get_megatron_optimizer(config, chunks, _not_decayed())
-    return GuardedOptimizer(built.chained_optimizers, check_grad_norm)
+    with _group_step_adamw() if is_ours else nullcontext():
+        built = get_megatron_optimizer(config, chunks, _not_decayed())
+    return GuardedOptimizer(built.chained_optimizers, check_grad_norm, is_ours=is_ours)
 
 
 def _not_decayed() -> dict[ParamKey, dict[str, float]]:
@@ -119,8 +146,21 @@ def _not_decayed() -> dict[ParamKey, dict[str, float]]:
     return {ParamKey(attr="is_bias", predicate=is_vector): {"wd_mult": 0.0}}
 
 
-def _use_group_step_adamw() -> None:
-    """Make megatron-core build ours, and treat it as the apex optimizer whose form it has."""
-    mcore_optimizer.Adam, mcore_optimizer.USING_PYTORCH_OPTIMIZER = GroupStepAdamW, False
-    distrib_optimizer.Adam = GroupStepAdamW
-    distrib_optimizer.HAVE_APEX_OR_TE = distrib_optimizer.USING_APEX_OPTIMIZER = True
+@contextmanager
+def _group_step_adamw() -> Iterator[None]:
+    """Let megatron-core build ours meanwhile, or treat it as apex's, whose form it has.
+
+    Which optimizer there is, it keeps in its modules: other optimizers of this process have theirs
+    again afterwards.
+    """
+    with (
+        patch.multiple(mcore_optimizer, Adam=GroupStepAdamW, USING_PYTORCH_OPTIMIZER=False),
+        patch.multiple(
+            distrib_optimizer,
+            Adam=GroupStepAdamW,
+            HAVE_APEX_OR_TE=True,
+            USING_APEX_OPTIMIZER=True,
+            USING_TE_OPTIMIZER=False,
+        ),
+    ):
+        yield

@@ -26,7 +26,7 @@ def check_before_start(experiment: Experiment, num_ranks: int) -> Placement:
     shape, batch = shape_of(experiment.model), batch_of(experiment.train)
     placement = checked_placement(experiment.parallel, shape, batch, num_ranks)
     _check_fp8(experiment, shape, batch)
-    _check_kernels(experiment)
+    check_kernels(experiment)
     _check_dispatcher(experiment)
     _check_data(experiment, placement.dp)
     if experiment.train.init is not None:
@@ -46,7 +46,14 @@ def _check_fp8(experiment: Experiment, shape: ModelShape, batch: BatchSize) -> N
     check_fp8(experiment.precision, experiment.parallel, shape, batch, capability)
 
 
-def _check_kernels(experiment: Experiment) -> None:
+def check_kernels(experiment: Experiment) -> None:
+    """Refuse a kernel set that is not to be had here.
+
+    Raises:
+        ConfigError: Transformer Engine is asked for, and missing or broken, or there is no GPU.
+        ParallelError: A GPU is asked for, and there is none.
+    """
+    from parallel.engine.optional_packages import import_fault
     from parallel.engine.start import choose_device
 
     precision = experiment.precision
@@ -61,6 +68,11 @@ def _check_kernels(experiment: Experiment) -> None:
             raise ConfigError(
                 'precision.kernels = "te" needs a GPU, and this run would use the CPU: set'
                 ' precision.kernels = "torch"'
+            )
+        if fault := import_fault("transformer_engine"):
+            raise ConfigError(
+                f'precision.kernels = "te", but Transformer Engine cannot be imported ({fault}):'
+                ' install moescale[te] again for this torch, or set precision.kernels = "torch"'
             )
 
 

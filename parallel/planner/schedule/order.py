@@ -112,9 +112,14 @@ def stage_order(schedule: Schedule, stage: int) -> list[Pass]:
 
 
 def chunks_in_flight(schedule: Schedule, stage: int) -> list[int]:
-    """Return the chunk of every forward pass whose activations a stage holds at its peak.
+    """Return for each chunk how many of its forward passes a stage holds at its peak.
 
-    Those of the warm-up and of the pass that follows it.
+    Those of the warm-up and of the pass that follows it; paired, that pass saves only as fast as
+    the backward pass beside it frees.
     """
-    held = min(warm_up_passes(schedule, stage) + 1, schedule.passes)
-    return [chunk for _, chunk in forward_table(schedule)[:held]]
+    pp, vpp = schedule.pp, schedule.vpp
+    held = min(warm_up_passes(schedule, stage) + (not schedule.paired), schedule.passes)
+    if vpp == 1:
+        return [held]
+    rounds, rest = divmod(held, pp * vpp)
+    return [rounds * pp + min(pp, max(0, rest - chunk * pp)) for chunk in range(vpp)]

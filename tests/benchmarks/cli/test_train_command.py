@@ -184,8 +184,8 @@ BAD_INPUT = {
         ['parallel.dispatcher="flex"', "parallel.ep=2", "parallel.etp=1"],
         'set parallel.dispatcher = "alltoall"',
     ),
-    "overlap that no kernel set has": (
-        ["parallel.overlap_experts=true"], "does not run yet: megatron-core asks"
+    "overlap of experts on one rank": (
+        ["parallel.overlap_experts=true"], "set ep >= 2 or overlap_experts=false"
     ),
     "part that cannot be recomputed": (
         ['parallel.recompute="selective"', 'parallel.recompute_modules=["moe_act"]'],

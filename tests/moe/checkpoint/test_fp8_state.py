@@ -22,8 +22,6 @@ from tests.support.transformer_engine.ranks import run_te_ranks
 from tests.support.transformer_engine.runs import SAVED_AT, STEPS, Job, experiment, train_all
 
 pytestmark = [pytest.mark.engine, pytest.mark.needs("transformer_engine")]
-EVALUATED = {"eval_interval": SAVED_AT, "eval_sequences": 16}
-"""Evaluations leave amaxes that differ between ranks, and are reduced by the next step."""
 MODULE = "decoder.layers.0.self_attention.linear_qkv"
 
 
@@ -83,7 +81,7 @@ def _saved_amaxes(wanted: Any) -> set[float]:
 
 
 def test_amaxes_since_the_last_update_are_the_largest_of_all_ranks(store: Path) -> None:
-    """Evaluations leave such, and the next update reduces them."""
+    """The next update would reduce them."""
     wanted = experiment(store, "te", {"ep": 2}, dtype="bf16", fp8="delayed")
     assert run_te_ranks(2, _saved_amaxes, wanted) == [{2.0}, {2.0}]
 

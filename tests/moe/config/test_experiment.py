@@ -120,6 +120,13 @@ def test_wrong_models_are_refused_in_one_line(values: dict[str, Any], message: s
             "precision.fp8_parameters = true does not train yet",
         ),
         (
+            {
+                "model": {"preset": "tiny", "mtp_layers": 1},
+                "parallel": {"ep": 2, "overlap_experts": True},
+            },
+            "model.mtp_layers = 1 is not in parallel.overlap_experts = true",
+        ),
+        (
             {"parallel": {"cp": 2}, "precision": {"kernels": "te"}},
             'precision.dtype = "fp32" is not in precision.kernels = "te" with parallel.cp = 2',
         ),
@@ -129,8 +136,23 @@ def test_wrong_models_are_refused_in_one_line(values: dict[str, Any], message: s
                 "parallel": {"cp": 2},
                 "precision": {"kernels": "te", "dtype": "bf16"},
             },
-            'model.sliding_window = 8 is not in precision.kernels = "te" with parallel.cp = 2',
+            'model.sliding_window = 8 is not in precision.kernels = "te" with'
+            ' parallel.context_exchange = "p2p": set it to "all_gather" or "a2a"',
         ),
+        (
+            {
+                "model": {"preset": "tiny", "attention_sinks": True},
+                "parallel": {"cp": 2, "context_exchange": "all_gather"},
+                "precision": {"kernels": "te", "dtype": "bf16"},
+            },
+            'model.attention_sinks = true is not in precision.kernels = "te" with'
+            ' parallel.context_exchange = "all_gather": set it to "a2a"',
+        ),
+        (
+            {"parallel": {"cp": 2, "context_exchange": "a2a"}},
+            'parallel.context_exchange = "a2a" is not in precision.kernels = "torch"',
+        ),
+        ({"parallel": {"context_exchange": "p2p"}}, 'context_exchange="p2p" needs cp >= 2'),
         (
             {"model": {"preset": "tiny", "qk_norm": "full"}, "precision": {"kernels": "te"}},
             'qk_norm = "full" is not in precision.kernels = "te"',

@@ -13,13 +13,13 @@ from parallel.layout.layout import Layout
 from parallel.layout.model_shape import BatchSize
 from parallel.layout.placement import place
 from parallel.layout.validation import layout_faults
-from parallel.planner.memory import RankMemory, StateBytes, peak_memory
+from parallel.planner.memory import RankMemory, peak_memory
 from parallel.planner.rank_parameters import rank_parameters
+from parallel.planner.software import MEGATRON
 from parallel.planner.workload import Workload
 from parallel.precision.recipes import Precision
 
 TE_BF16 = Precision(kernels="te", dtype="bf16")
-FULL_STATE = StateBytes()
 
 
 @pytest.mark.parametrize("preset", preset_names())
@@ -46,34 +46,12 @@ def published(
     num_ranks: int,
     batch: BatchSize,
     layout: dict[str, Any],
-    state: StateBytes = FULL_STATE,
 ) -> RankMemory:
     placement = place(Layout(**layout), num_ranks)
     shape = shape_of(model)
     assert layout_faults(placement.layout, shape, batch, num_ranks) == []
     work = Workload(shape=shape, placement=placement, batch=batch, precision=TE_BF16)
-    return peak_memory(work, state=state)
-
-
-def test_moonlight_on_8_h100() -> None:
-    """36.618 GB allocated, BF16 moments and gradients, nothing recomputed.
-
-    NVIDIA-NeMo/Megatron-Bridge@067f987d skills/nemo-mbridge-perf-activation-recompute.
-    """
-    batch = BatchSize(seq_len=4096, micro_batch_size=1, global_batch_size=4)
-    state = StateBytes(gradient=2, moments=4)
-    found = published(load_model("moonlight-16b-a3b"), 8, batch, {"tp": 2, "ep": 8}, state=state)
-    assert found.total_bytes / 1e9 == pytest.approx(36.618, rel=0.02)
-
-
-def test_qwen3_30b_on_16_h100() -> None:
-    """62.166 GiB allocated, forced balance.
-
-    NVIDIA-NeMo/Megatron-Bridge@067f987d skills/nemo-mbridge-perf-moe-comm-overlap.
-    """
-    batch = BatchSize(seq_len=4096, micro_batch_size=1, global_batch_size=1024)
-    found = published(load_model("qwen3-30b-a3b"), 16, batch, {"ep": 16})
-    assert found.total_bytes / 2**30 == pytest.approx(62.166, rel=0.07)
+    return peak_memory(work, software=MEGATRON)
 
 
 def test_deepseek_v3_on_256_gpus() -> None:

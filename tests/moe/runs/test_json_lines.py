@@ -1,6 +1,7 @@
 """JSON lines: complete rows are read, a cut-off end is left out, damage is named."""
 
 import json
+import os
 import resource
 import signal
 import tempfile
@@ -123,9 +124,24 @@ def test_a_row_that_storage_cuts_off_is_not_there(file: Path) -> None:
 
 def test_rows_are_appended_to_no_link(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "outside")
-    with pytest.raises(OSError, match="symbolic links"):
+    with pytest.raises(OSError, match="a symbolic link: put the file itself in its place"):
         append_row(tmp_path / "metrics.jsonl", {"step": 1})
     assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_fifo_in_place_of_the_rows_hangs_no_writer(is_read: bool, file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+    reader = os.open(file, os.O_RDONLY | os.O_NONBLOCK) if is_read else None
+    try:
+        with pytest.raises(OSError, match="not a regular file"):
+            append_row(file, {"step": 6})
+        if reader is not None:
+            assert os.read(reader, 1) == b""
+    finally:
+        if reader is not None:
+            os.close(reader)
 
 
 @given(st.recursive(st.floats(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))

@@ -33,6 +33,14 @@ LONGER = INTERVALS | {"steps": 12}
         pytest.param(
             4, {"pp": 2, "ep": 2}, 5, signal.SIGTERM, id="pp2_ep2", marks=pytest.mark.engine
         ),
+        pytest.param(
+            2,
+            {"ep": 2, "overlap_experts": True},
+            5,
+            signal.SIGTERM,
+            id="ep2_overlapped",
+            marks=pytest.mark.engine,
+        ),
     ],
 )
 def test_resumed_equals_uninterrupted(

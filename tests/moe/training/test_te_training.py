@@ -33,9 +33,27 @@ WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     "sharded experts": (2, {"tp": 2, "etp": 2}),
     "overlap": (2, {"overlap_grad_reduce": True, "overlap_param_gather": True}),
     "allgather": (2, {"ep": 2, "dispatcher": "allgather"}),
+    "overlapped experts": (2, {"ep": 2, "overlap_experts": True}),
+    "overlapped experts, interleaved": (
+        4,
+        {
+            "ep": 2,
+            "pp": 2,
+            "vpp": 2,
+            "overlap_experts": True,
+            "recompute": "selective",
+            "recompute_modules": ["core_attn", "layernorm", "moe_act", "shared_experts"],
+        },
+    ),
 }
-IN_CONTEXT = ("dense", "qk_norm_head", "latent_queries", "deepseek_v3")
-"""Attention that Transformer Engine computes over context-parallel ranks, passing keys along."""
+PLAIN = ("dense", "qk_norm_head", "latent_queries", "deepseek_v3")
+WINDOWS = ("window", "window_and_full")
+IN_CONTEXT: dict[str, tuple[str, ...]] = {
+    "p2p": PLAIN,
+    "all_gather": (*PLAIN, *WINDOWS),
+    "a2a": (*PLAIN, *WINDOWS, "sinks", "sinks_window", "gpt_oss"),
+}
+"""What Transformer Engine's attention computes over context-parallel ranks, by exchange."""
 
 
 def experiments(
@@ -79,15 +97,30 @@ def test_layouts_compute_the_same(layout: str, store: Path, alone: dict[str, Com
     assert not wrong
 
 
-def test_context_parallel_ranks_compute_the_same(store: Path) -> None:
+@pytest.fixture(scope="module")
+def alone_in_bf16(store: Path) -> dict[str, Computed]:
     """In BF16, which Transformer Engine's attention over context-parallel ranks wants."""
-    [alone] = run_te_ranks(1, compute, experiments(store, IN_CONTEXT, "bf16"))
-    ranks = run_te_ranks(2, compute, experiments(store, IN_CONTEXT, "bf16", cp=2))
-    for name in IN_CONTEXT:
-        expected = assemble([alone[name].gradients])
+    found: dict[str, Computed]
+    [found] = run_te_ranks(1, compute, experiments(store, IN_CONTEXT["a2a"], "bf16"))
+    return found
+
+
+@pytest.mark.parametrize("exchange", IN_CONTEXT)
+def test_context_parallel_ranks_compute_the_same(
+    exchange: str, store: Path, alone_in_bf16: dict[str, Computed]
+) -> None:
+    names = IN_CONTEXT[exchange]
+    apart = experiments(store, names, "bf16", cp=2, context_exchange=exchange)
+    ranks = run_te_ranks(2, compute, apart)
+    wrong = {}
+    for name in names:
+        expected = assemble([alone_in_bf16[name].gradients])
         found = assemble([rank[name].gradients for rank in ranks])
         difference, key = worst_difference(expected, found)
-        assert difference < 0.05, (name, key)
+        loss = sum(rank[name].loss_sum for rank in ranks) / alone_in_bf16[name].loss_sum
+        if difference >= 0.05 or abs(loss - 1) > 1e-3:
+            wrong[name] = (key, difference, loss)
+    assert not wrong
 
 
 def run_small(

@@ -1,9 +1,9 @@
-"""Which GPU a rank takes."""
+"""Which device a process, and which GPU a rank takes."""
 
 import pytest
 import torch
 
-from parallel.engine.start import card_of_rank
+from parallel.engine.start import GPU_PROMISES, card_of_rank, choose_device
 from parallel.errors import ParallelError
 
 
@@ -23,3 +23,23 @@ def test_node_with_fewer_cards_than_ranks_is_refused(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
     with pytest.raises(ParallelError, match=f"LOCAL_RANK={local_rank}.* rank {cards} GPUs"):
         card_of_rank(local_rank)
+
+
+@pytest.mark.parametrize("name", GPU_PROMISES)
+def test_auto_takes_no_cpu_in_a_job_that_was_given_gpus(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for one in GPU_PROMISES:
+        monkeypatch.delenv(one, raising=False)
+    for none in ("", "0"):
+        monkeypatch.setenv(name, none)
+        assert choose_device("auto") == "cpu"
+    monkeypatch.setenv(name, "4")
+    with pytest.raises(
+        ParallelError, match=f'parallel.device = "auto".*{name}=4.*torch finds none'
+    ):
+        choose_device("auto")
+    assert choose_device("cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == "cuda"

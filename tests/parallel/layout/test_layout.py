@@ -66,6 +66,11 @@ def faults(num_ranks: int = 8, shape: Any = SPARSE, batch: Any = BATCH, **layout
             " holds: make seq_len a multiple of 8, or set sp=false",
         ),
         (
+            {"cp": 2, "tp": 2, "context_exchange": "a2a", "shape": replace(SPARSE, num_kv_heads=2)},
+            'context_exchange="a2a": cp=2 does not divide the 1 heads of num_kv_heads=2 over tp=2'
+            " on each rank: lower cp or tp, or choose another exchange",
+        ),
+        (
             {"tp": 2, "sp": False},
             "sp=false with tp=2: routed experts train only with sequence parallelism beside"
             " tensor parallelism: set sp=true or tp=1",
@@ -137,10 +142,33 @@ def test_each_fault_names_the_rule_and_what_to_change(case: dict[str, Any], mess
         {"recompute": "full"},
         {"tp": 2, "sp": False, "shape": DENSE},
         {"num_ranks": 2, "ep": 2, "dispatcher": "flex"},
+        {"ep": 2, "pp": 2, "vpp": 2, "overlap_experts": True},
+        {"ep": 2, "overlap_experts": True, "recompute": "selective"},
     ],
 )
 def test_layouts_that_fit(case: dict[str, Any]) -> None:
     assert faults(**case) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "overlap_experts=true with ep=1: .*: set ep >= 2 or overlap_experts=false"),
+        ({"ep": 2, "pp": 2}, "with pp=2 and vpp=1: .*: set vpp >= 2 or pp=1"),
+        (
+            {"ep": 2, "dispatcher": "allgather"},
+            'with dispatcher="allgather": .*"alltoall" or "flex"',
+        ),
+        ({"ep": 2, "recompute": "full"}, 'with recompute="full": .*: set recompute="selective"'),
+        (
+            {"ep": 2, "recompute": "selective", "recompute_modules": ("core_attn", "moe")},
+            'with recompute_modules with "moe": .*: set recompute="selective" with other modules',
+        ),
+    ],
+)
+def test_overlapped_experts_need_parts_to_overlap(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Layout(overlap_experts=True, **values)
 
 
 def test_first_fault_is_raised_and_the_rest_counted() -> None:

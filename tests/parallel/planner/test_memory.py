@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from parallel.layout.layout import Layout
 from parallel.layout.model_shape import ModelShape, Weights
 from parallel.layout.placement import place
-from parallel.planner.activations import layer_bytes, recomputed_bytes
-from parallel.planner.memory import RankMemory, StateBytes, peak_memory, stage_memory
+from parallel.planner.activations import layer_bytes, layer_gradient_bytes, recomputed_bytes
+from parallel.planner.memory import RankMemory, peak_memory, stage_memory
 from parallel.planner.rank_parameters import rank_parameters
 from parallel.planner.schedule.order import chunks_in_flight, schedule_of
+from parallel.planner.software import MEGATRON, Software, StateBytes
 from parallel.planner.workload import Workload
 from parallel.precision.recipes import Precision
 from tests.support.model_shapes import BATCH, DENSE, SPARSE
@@ -114,13 +115,21 @@ def test_distributed_optimizer_shards_experts_over_their_own_ranks() -> None:
     layout = {"tp": 2, "cp": 2, "ep": 4}
     parameters = rank_parameters(SPARSE, Layout(**layout), BF16, 0)
     found = memory(num_ranks=8, **layout)
-    shards = -(-parameters.dense // 4) + -(-parameters.expert // 2)
-    assert found.optimizer_bytes == 12 * shards
+    # Buffers are padded to multiples of 128 elements, of which each rank has an equal share.
+    dense, expert = (-(-count // 128) * 128 for count in (parameters.dense, parameters.expert))
+    assert found.optimizer_bytes == 12 * (dense // 4 + expert // 2)
+    assert found.gradient_bytes == 4 * (dense + expert)
+    assert found.parameter_bytes == 2 * (dense + expert)
+
+
+def test_a_buffer_of_one_rank_has_no_states_for_its_padding() -> None:
+    parameters = rank_parameters(SPARSE, Layout(), BF16, 0)
+    assert memory().optimizer_bytes == 12 * parameters.total
 
 
 def test_other_optimizers_keep_other_states() -> None:
     state = StateBytes(gradient=2, master=4, moments=4)
-    found = peak_memory(workload(), state=state)
+    found = peak_memory(workload(distributed_optimizer=False), state=state)
     total = rank_parameters(SPARSE, Layout(), BF16, 0).total
     assert (found.gradient_bytes, found.optimizer_bytes) == (2 * total, 8 * total)
 
@@ -174,11 +183,110 @@ def test_selective_recomputation_does_not_save_what_it_names() -> None:
 
     everything = layer_bytes(workload(), sparse=True)
     norms = 2 * BATCH.seq_len * SPARSE.hidden_size * 2
-    assert saved("core_attn") == everything
+    log_sum_exp = 4 * BATCH.seq_len * SPARSE.num_heads
+    assert saved("core_attn") == everything - log_sum_exp
+    # Unfused: silu(gate) and the product, before and after the routing weight; and all of those
+    # beside up and gate projections.
+    assert saved("moe_act") == everything - 3 * 2 * 64 * 6
+    assert saved("shared_experts") == everything - 4 * 2 * BATCH.seq_len * 12
+    for module in ("moe_act", "shared_experts"):
+        assert recomputed_bytes(selective(module), sparse=True) == everything - saved(module)
     assert saved("layernorm") == everything - norms
     network = recomputed_bytes(selective("moe"), sparse=True)
     assert saved("moe") == everything - network
     assert saved("moe", sparse=False) == layer_bytes(workload(), sparse=False)
+
+
+def test_latent_attention_recomputes_queries_keys_and_values() -> None:
+    latent = replace(DENSE, num_kv_heads=4, kv_lora_rank=3, q_lora_rank=5, qk_rope_head_dim=1)
+    whole, less = (
+        layer_bytes(workload(latent, **recompute), sparse=False)
+        for recompute in ({}, {"recompute": "selective", "recompute_modules": ("mla_up_proj",)})
+    )
+    assert whole - less == 2 * BATCH.seq_len * 3 * 4 * 2
+
+
+TE = Precision(kernels="te", dtype="bf16")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "scales"), [("delayed", 0), ("current", 0), ("blockwise", 1 / 32), ("mxfp8", 1 / 32)]
+)
+def test_fp8_saves_inputs_of_matrix_products_in_fp8(recipe: Any, scales: float) -> None:
+    fp8 = Precision(kernels="te", dtype="bf16", fp8=recipe)
+    whole = layer_bytes(workload(DENSE, precision=TE), sparse=False)
+    found = layer_bytes(workload(DENSE, precision=fp8), sparse=False, in_fp8=True)
+    # Of 2 norms and a product of 24 one byte less each; of attention's output one more.
+    inputs, output = 2 * 8 + 24, 8
+    assert found == whole - 32 * (inputs * (1 - scales) - output * (1 + scales))
+    assert layer_bytes(workload(DENSE, precision=fp8), sparse=False) == whole
+
+
+@pytest.mark.parametrize(
+    ("recipe", "scales"), [("current", 0), ("blockwise", 4 / 128**2), ("mxfp8", 1 / 32)]
+)
+def test_fp8_parameters_are_one_of_the_two_copies(recipe: Any, scales: float) -> None:
+    def found(**more: Any) -> RankMemory:
+        precision = Precision(kernels="te", dtype="bf16", fp8=recipe, **more)
+        return memory(precision=precision, distributed_optimizer=False)
+
+    beside, instead = found(), found(fp8_parameters=True)
+    fp8 = rank_parameters(SPARSE, Layout(), TE, 0).fp8
+    assert beside.fp8_weight_bytes == round(2 * (1 + scales) * fp8)
+    assert instead.parameter_bytes == beside.parameter_bytes - fp8
+    assert instead.fp8_weight_bytes == round((1 + 2 * scales) * fp8)
+    kept = found(fp8_keep_first=1).fp8_weight_bytes
+    assert kept == round(2 * (1 + scales) * (fp8 - 192 - 576))
+
+
+def test_matrix_products_that_add_gradients_leave_one_tensor_for_each_shape() -> None:
+    found = peak_memory(workload(precision=TE), software=MEGATRON)
+    # qkv 16 x 8, output 8 x 8; dense 48 x 8, 8 x 24; shared 24 x 8, 8 x 12; experts 12 x 8, 8 x 6.
+    shapes = 128 + 64 + 384 + 192 + 192 + 96 + 96 + 48
+    assert found.weight_gradient_bytes == 2 * (shapes + TABLE)
+    assert found.logits_bytes == 32 * 48 * 4
+    assert peak_memory(workload(precision=TE)).weight_gradient_bytes == 6 * TABLE
+
+
+def test_the_widest_layer_counts_as_far_as_it_exceeds_the_head() -> None:
+    work = workload(DENSE, pp=2, recompute="full")
+    layer = layer_gradient_bytes(work) + recomputed_bytes(work, sparse=False)
+    widest = 2 * 2 * 24 * 8
+    first, last = (stage_memory(work, stage) for stage in (0, 1))
+    assert first.transient_bytes == layer + widest
+    head = last.logits_bytes + last.weight_gradient_bytes
+    assert 0 < last.transient_bytes == layer + widest - head
+    fused = stage_memory(work, 1, software=MEGATRON)
+    assert fused.transient_bytes == layer - fused.logits_bytes
+
+
+def test_chunked_logits_are_bounded() -> None:
+    shape = replace(DENSE, vocab_size=2**20, mtp_layers=1)
+    chunked, full = (
+        peak_memory(workload(shape), software=Software(logits=logits)).logits_bytes
+        for logits in ("chunked", "full")
+    )
+    assert full == 2 * 32 * 2**20 * 8
+    assert chunked == full
+    longer = replace(shape, vocab_size=2**21)
+    assert peak_memory(workload(longer)).logits_bytes == 2**25 * 8
+
+
+def test_paired_passes_share_one_passes_activations() -> None:
+    alone, paired = (
+        memory(num_ranks=2, ep=2, overlap_experts=overlap).activation_bytes
+        for overlap in (False, True)
+    )
+    assert paired - alone == layer_bytes(workload(num_ranks=2, ep=2), sparse=True)
+
+
+def test_gathering_dispatchers_hold_every_ranks_tokens() -> None:
+    shape = replace(SPARSE, sparse_layers=(True,) * 4)
+    sent, gathered = (
+        layer_gradient_bytes(workload(shape, ep=4, dispatcher=dispatcher))
+        for dispatcher in ("alltoall", "allgather")
+    )
+    assert gathered - sent == 2 * (4 * 32 - 2 * 32) * 8
 
 
 def test_capacity_and_imbalance_scale_routed_tokens() -> None:
@@ -191,7 +299,7 @@ def test_capacity_and_imbalance_scale_routed_tokens() -> None:
 def test_one_forward_one_backward_holds_fewer_passes_downstream() -> None:
     for micro_batches, held in ((8, [4, 3, 2, 1]), (2, [2, 2, 2, 1])):
         schedule = schedule_of(Layout(pp=4), micro_batches)
-        assert [len(chunks_in_flight(schedule, stage)) for stage in range(4)] == held
+        assert [chunks_in_flight(schedule, stage) for stage in range(4)] == [[n] for n in held]
 
 
 def test_first_stage_of_an_interleaved_pipeline_holds_what_the_paper_says() -> None:
@@ -201,6 +309,16 @@ def test_first_stage_of_an_interleaved_pipeline_holds_what_the_paper_says() -> N
     found = stage_memory(work, 0)
     one = layer_bytes(work, sparse=False)
     assert found.activation_bytes == 24 * (1 + 3 / (4 * 3)) * one
+
+
+@given(pp=st.integers(1, 6), data=st.data())
+def test_no_stage_needs_more_than_the_peak(pp: int, data: st.DataObject) -> None:
+    per_stage = data.draw(st.lists(st.integers(1, 3), min_size=pp, max_size=pp))
+    sparse = data.draw(st.lists(st.booleans(), min_size=sum(per_stage), max_size=sum(per_stage)))
+    shape = replace(SPARSE, sparse_layers=tuple(sparse), mtp_layers=data.draw(st.integers(0, 1)))
+    work = workload(shape, pp=pp, stage_layers=tuple(per_stage))
+    stages = [stage_memory(work, stage).total_bytes for stage in range(pp)]
+    assert peak_memory(work).total_bytes == max(stages)
 
 
 def test_peak_is_the_stage_that_needs_most_and_terms_add_up() -> None:

@@ -42,14 +42,121 @@ def need_card(scaling: Fp8Scaling) -> None:
 
 def compare_recipe(model: ModelConfig, scaling: Fp8Scaling) -> Recipe:
     """Compare the second step in FP32: delayed scaling takes its scales from the first."""
-    from moe.model.build import build_model
-    from moe.model.fp8.emulation import emulate_fp8
+    from parallel.engine.start import stop_engine
+
+    plain, ours, theirs, emulation = _build_three(model, scaling)
+    for _ in range(STEPS):
+        theirs.set_is_first_microbatch()
+        found = [_step(one, model) for one in (plain, ours, theirs)]
+        emulation.end_step()
+    stop_engine()
+    return _distances(*found)
+
+
+def compare_scales(
+    model: ModelConfig, ep: int
+) -> dict[str, tuple[list[list[float]], list[list[float]]]]:
+    """Return the forward and backward scales of every product, ours and the recipe's, by name.
+
+    Of the last layer, [expert, operand], after steps in which some experts have no tokens.
+    """
+    import torch
+
+    from moe.model.fp8.emulation import ROLES, linear_modules
+    from moe.model.fp8.quantization import LARGEST, scale_of
+    from parallel.engine.start import stop_engine
+
+    _, ours, theirs, emulation = _build_three(model, "delayed", ep)
+    for only_token in (None, None, 5):  # equal tokens take equal experts: the others have none
+        theirs.set_is_first_microbatch()
+        for one in (ours, theirs):
+            _step(one, model, only_token)
+        emulation.end_step()
+    largest = torch.tensor([LARGEST[emulation.formats[role]] for role in ROLES])
+    layer, first = model.num_layers - 1, emulation.experts.rank * emulation.experts.per_rank
+    found = {}
+    for own_name in linear_modules(ours.decoder.layers[layer]):
+        name = own_name.replace(".gate_up", ".linear_fc1").replace(".down", ".linear_fc2")
+        module = theirs.decoder.layers[layer].get_submodule(name)
+        experts = getattr(module, "num_gemms", 1)
+        forward, backward = (
+            module.fp8_meta[key].scale.cpu().view(experts, -1)
+            for key in ("scaling_fwd", "scaling_bwd")
+        )
+        at = emulation.names.index(own_name)
+        amaxes = emulation.previous_amax[layer, at, first : first + experts]
+        wanted = torch.cat([forward[:, :2], backward[:, :1]], dim=1)
+        found[name] = (scale_of(amaxes, largest).tolist(), wanted.tolist())
+    stop_engine()
+    return found
+
+
+def compare_experts(tokens_per_expert: list[list[int]]) -> list[list[float]]:
+    """Multiply steps of tokens by experts' weights, ours and Transformer Engine's, both delayed.
+
+    Returns, for each step, the largest differences of output, input's and weights' gradients.
+    """
+    import torch
+    import transformer_engine.pytorch as te
+    from megatron.core.fp8_utils import get_fp8_recipe
+
+    from moe.model.fp8.emulation import (
+        ExpertShare,
+        Fp8Emulation,
+        MatmulId,
+        grouped_fp8_linear,
+        observe_experts,
+    )
+    from moe.model.mcore_config import transformer_config
     from parallel.engine.start import start_engine, stop_engine
     from parallel.layout.layout import Layout
     from parallel.precision.recipes import Precision
 
-    _pretend_card_of(scaling)
+    _pretend_card_of("delayed")
     layout = Layout(device=device())
+    start_engine(layout, seed=0)
+    native = Precision.model_construct(kernels="te", dtype="fp32", fp8="delayed")
+    recipe = get_fp8_recipe(transformer_config(SPARSE, layout, native))
+    experts, outer, inner = len(tokens_per_expert[0]), 32, 64
+    theirs = te.GroupedLinear(experts, inner, outer, bias=False, params_dtype=torch.float32)
+    weights = [getattr(theirs, f"weight{i}") for i in range(experts)]
+    emulated = Precision(fp8="emulated", fp8_scaling="delayed")
+    emulation = Fp8Emulation(emulated, 1, ["only"], ExpertShare(experts))
+    chance, found = torch.Generator().manual_seed(7), []
+    for counts in tokens_per_expert:
+        x = torch.randn(sum(counts), inner, generator=chance).exp().to(device())
+        grad = torch.randn(sum(counts), outer, generator=chance).to(device())
+        results = []
+        for is_ours in (True, False):
+            own = x.clone().requires_grad_()
+            theirs.zero_grad()
+            if is_ours:
+                stacked = torch.stack(weights)
+                observe_experts(emulation, MatmulId(0, 0), stacked)
+                ends = torch.tensor(counts).cumsum(0)
+                output = grouped_fp8_linear(emulation, MatmulId(0, 0), own, stacked, ends)
+            else:
+                with te.autocast(enabled=True, recipe=recipe):
+                    output = theirs(own, counts)
+            output.backward(grad)
+            gradients = [w.grad for w in weights]
+            results.append([output.detach(), own.grad, torch.stack(gradients).clone()])
+        emulation.end_step()
+        found.append([float((a - b).abs().max()) for a, b in zip(*results, strict=True)])
+    stop_engine()
+    return found
+
+
+def _build_three(model: ModelConfig, scaling: Fp8Scaling, ep: int = 1) -> tuple[Any, ...]:
+    """Return models without FP8, with ours and with the recipe, of equal weights; our emulation."""
+    from moe.model.build import build_model
+    from moe.model.fp8.emulation import emulate_fp8
+    from parallel.engine.start import start_engine
+    from parallel.layout.layout import Layout
+    from parallel.precision.recipes import Precision
+
+    _pretend_card_of(scaling)
+    layout = Layout(device=device(), ep=ep)
     start_engine(layout, seed=0)
     emulated = Precision(fp8="emulated", fp8_scaling=scaling)
     # Our rule wants BF16 beside FP8; in FP32 nothing is rounded but what the recipe rounds.
@@ -58,13 +165,7 @@ def compare_recipe(model: ModelConfig, scaling: Fp8Scaling) -> Recipe:
         build_model(model, layout, precision, seed=0)[0]
         for precision in (Precision(), emulated, native)
     )
-    emulation = emulate_fp8([ours], emulated)
-    for _ in range(STEPS):
-        theirs.set_is_first_microbatch()
-        found = [_step(one, model) for one in (plain, ours, theirs)]
-        emulation.end_step()
-    stop_engine()
-    return _distances(*found)
+    return plain, ours, theirs, emulate_fp8([ours], emulated)
 
 
 def train_recipe(experiment: Experiment) -> Run:
@@ -109,7 +210,9 @@ def _pretend_card_of(scaling: Fp8Scaling) -> None:
         pretend_card(max(HOPPER, MIN_CAPABILITY[scaling]))
 
 
-def _step(model: Any, config: ModelConfig) -> tuple[Any, dict[str, Any]]:
+def _step(
+    model: Any, config: ModelConfig, only_token: int | None = None
+) -> tuple[Any, dict[str, Any]]:
     """Return each token's loss, and the gradients."""
     import torch
 
@@ -117,6 +220,8 @@ def _step(model: Any, config: ModelConfig) -> tuple[Any, dict[str, Any]]:
 
     chance = torch.Generator().manual_seed(3)
     tokens, labels = torch.randint(0, config.vocab_size, (2, 2, 32), generator=chance).to(device())
+    if only_token is not None:
+        tokens.fill_(only_token)
     positions = torch.arange(32, device=device()).expand(2, -1)
     model.zero_grad()
     losses = model(tokens, positions, None, labels=labels)

@@ -4,15 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from parallel.precision.recipes import Fp8Scaling
 from tests.support.layout_equivalence import make
 from tests.support.transformer_engine.comparison import device
 from tests.support.transformer_engine.fp8 import (
-    DENSE,
     SPARSE,
     Recipe,
+    compare_experts,
     compare_recipe,
+    compare_scales,
     need_card,
     round_masters,
     train_recipe,
@@ -34,13 +36,30 @@ TRAIN = {
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_emulated_fp8_rounds_as_the_recipe_does(scaling: Fp8Scaling) -> None:
     need_card(scaling)
-    # Emulated delayed scaling takes one amax for all experts of a layer; the recipe each one's.
-    model = DENSE if scaling == "delayed" else SPARSE
-    found: Recipe = run_te_ranks(1, compare_recipe, model, scaling)[0]
+    found: Recipe = run_te_ranks(1, compare_recipe, SPARSE, scaling)[0]
     assert found.losses_to_fp32 > 1e-3
     assert found.losses_to_emulated < found.losses_to_fp32 / 100
     assert found.gradients_to_fp32 > 1e-2
     assert found.gradients_to_emulated < found.gradients_to_fp32 / 10
+
+
+def test_emulated_delayed_scaling_equals_the_recipe_bit_by_bit() -> None:
+    """Each expert has amaxes of its own, and without tokens keeps its scales."""
+    need_card("delayed")
+    steps = [[32, 16, 16], [16, 0, 48], [32, 16, 16], [0, 0, 16]]
+    assert run_te_ranks(1, compare_experts, steps)[0] == [[0.0, 0.0, 0.0]] * len(steps)
+
+
+@pytest.mark.parametrize("ep", [1, 2])
+def test_emulated_delayed_scaling_has_the_scales_of_the_recipe(ep: int) -> None:
+    """Each expert's own, also of experts that have no tokens in a step."""
+    need_card("delayed")
+    for found in run_te_ranks(ep, compare_scales, SPARSE, ep):
+        assert found.keys() >= {"mlp.experts.linear_fc1", "self_attention.linear_qkv"}
+        for name, (ours, theirs) in found.items():
+            # Attention sums in another order.
+            assert torch.allclose(torch.tensor(ours), torch.tensor(theirs), rtol=1e-5, atol=0), name
+        assert len({str(of_expert) for of_expert in found["mlp.experts.linear_fc1"][1]}) == 4 // ep
 
 
 @pytest.mark.parametrize("scaling", ["delayed", "current", "blockwise"])

@@ -72,7 +72,11 @@ def test_each_pass_runs_once_and_backward_after_forward(
             waiting += 1 if one.kind == "forward" else -1
             peak = max(peak, waiting)
             assert order.index(one._replace(kind="forward")) <= order.index(one)
-        assert len(chunks_in_flight(schedule, stage)) == peak
+        shares = paired and warm_up_passes(schedule, stage) < schedule.passes
+        in_flight = chunks_in_flight(schedule, stage)
+        assert sum(in_flight) == peak - shares
+        first = forward_table(schedule)[: peak - shares]
+        assert in_flight == [sum(c == chunk for _, c in first) for chunk in range(vpp)]
 
 
 @given(pp=st.integers(1, 4), vpp=st.integers(1, 3), count=st.integers(1, 9))

@@ -225,6 +225,22 @@ def test_parameters_are_gathered_beside_the_first_forward_passes() -> None:
     assert seconds(2) == 0.5 + 6
 
 
+def test_short_and_long_communication_at_the_ends() -> None:
+    one_chunk = PassSeconds(forward=((1.0,),), backward=((2.0,),))
+
+    def seconds(reduce: float, gather: float) -> float:
+        ends = EndSeconds(
+            reduce=((reduce,),), gather=((gather,),), optimizer=(0.0,), overlap_reduce=True,
+            overlap_gather=True, buckets=2,
+        )  # fmt: skip
+        return simulate(Schedule(micro_batches=1), one_chunk, ends).seconds
+
+    # A bucket is left to reduce when the backward pass ends, however short a reduction is.
+    assert seconds(reduce=0.5, gather=0.0) == 3.0 + 0.25
+    # Half the forward pass comes after the last bucket, however early the first is there.
+    assert seconds(reduce=0.0, gather=5.0) == (5.0 + 0.5) + 2.0
+
+
 def test_all_stages_wait_for_the_slowest_before_the_update() -> None:
     schedule = Schedule(pp=2, micro_batches=4)
     seconds = PassSeconds(forward=even(1.0, pp=2), backward=even(2.0, pp=2))

@@ -1,0 +1,1 @@
+"""Kernel parameters from measured times: of the tables for cards, of a user's own machine."""

@@ -1,0 +1,1 @@
+"""Seconds of communication: collectives, expert exchange, and what compute hides of them."""

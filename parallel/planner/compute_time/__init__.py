@@ -1,0 +1,1 @@
+"""Seconds of kernels on one card, from sizes and the card's physical parameters."""
