@@ -6,6 +6,8 @@ tensor-parallel ranks. Backward, each product is two of the same size (`Clock.pr
 """
 
 from parallel.planner.step.clock import Clock
+from parallel.planner.step.context import add_context_exchange
+from parallel.planner.step.linear import add_column_parallel, add_product, add_row_parallel
 from parallel.planner.step.seconds import Parts
 from parallel.planner.workload import Workload
 
@@ -35,9 +37,9 @@ def attention_block(clock: Clock, work: Workload, window: int | None) -> Parts:
     else:
         _projections(clock, work, parts)
     parts["core_attn"].add("attention", *clock.attention(work, window))
-    parts["core_attn"].add("context_parallel", *clock.context_exchange(work, window))
+    add_context_exchange(parts["core_attn"], clock, work)
     output = shape.num_heads * shape.v_head_dim // work.layout.tp
-    clock.row_parallel(parts["projections"], work, shape.hidden_size, output)
+    add_row_parallel(parts["projections"], clock, work, shape.hidden_size, output)
     return parts
 
 
@@ -48,7 +50,7 @@ def _projections(clock: Clock, work: Workload, parts: Parts) -> None:
     # With more ranks than key-value heads each rank holds one.
     kv_heads = max(1, shape.num_kv_heads // tp)
     keys, values = kv_heads * shape.qk_head_dim, kv_heads * shape.v_head_dim
-    clock.column_parallel(parts["projections"], work, queries + keys + values, shape.hidden_size)
+    add_column_parallel(parts["projections"], clock, work, queries + keys + values, shape.hidden_size)
     rotated = work.tokens * (queries + keys)
     parts["rope"].add("memory_bound", *clock.traffic(rotated, ROPE_BYTES))
     if shape.normalizes_qk:
@@ -63,12 +65,12 @@ def _latent_projections(clock: Clock, work: Workload, parts: Parts) -> None:
     latents = shape.q_lora_rank + shape.kv_lora_rank
     # Kernel set te replicates the projections down, each rank for its own tokens.
     down = latents + shape.qk_rope_head_dim
-    clock.product(parts["projections"], work.residual_tokens, down, shape.hidden_size)
+    add_product(parts["projections"], clock, work.residual_tokens, down, shape.hidden_size)
     normalized = work.residual_tokens * latents
     parts["projections"].add("memory_bound", *clock.traffic(normalized, NORM_BYTES))
     up = parts["mla_up_proj"]
-    clock.column_parallel(up, work, queries, shape.q_lora_rank or shape.hidden_size)
-    clock.column_parallel(up, work, keys, shape.kv_lora_rank)
+    add_column_parallel(up, clock, work, queries, shape.q_lora_rank or shape.hidden_size)
+    add_column_parallel(up, clock, work, keys, shape.kv_lora_rank)
     # Rotation, and joining each head's two parts of queries and keys.
     heads = 2 * shape.num_heads * shape.qk_head_dim // tp
     up.add("memory_bound", *clock.traffic(work.tokens * heads, ROPE_BYTES))

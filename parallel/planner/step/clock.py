@@ -1,164 +1,158 @@
-"""Seconds of kernels and links of one card, in the forms that a layer asks for."""
+"""Seconds of kernels and links of one card, in the forms that a layer asks for.
 
-from functools import lru_cache
-from typing import Any
+Shapes that many layouts share are timed once. All seconds are of one rank and one micro-batch.
+"""
 
-from parallel.planner.step.seconds import PassSeconds
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from parallel.hardware.card import Card
+from parallel.hardware.links import Links
+from parallel.errors import ParallelError
+from parallel.planner.communication_time.collectives import (
+    all_gather_seconds,
+    reduce_scatter_seconds,
+    send_recv_seconds,
+)
+from parallel.planner.communication_time.expert_exchange import (
+    Dispatcher,
+    Exchange,
+    ExchangeSizes,
+    exchange_seconds,
+)
+from parallel.planner.compute_time.attention import AttentionShape, attention_seconds
+from parallel.planner.compute_time.casts import operand_cast_seconds
+from parallel.planner.compute_time.gemm import MAIN_GRADIENT_BYTES, gemm_seconds
+from parallel.planner.compute_time.memory_bound import stream_seconds
 from parallel.planner.workload import Workload
+from parallel.precision.recipes import Precision
+
+MatrixPrecision = Literal["fp32", "bf16", "fp8", "fp8-blockwise", "mxfp8"]
+Both = tuple[float, float]
+"""Seconds forward and backward."""
+_RECIPES: dict[str, MatrixPrecision] = {
+    "none": "bf16", "delayed": "fp8", "current": "fp8", "blockwise": "fp8-blockwise",
+    "mxfp8": "mxfp8",
+}  # fmt: skip
 
 
+@dataclass(frozen=True)
 class Clock:
-    """The card's kernel and link models behind one front; kernels stubbed."""
+    """Times what a layer does on one card in one precision."""
 
-    launch_seconds = 7e-6
-    bw = 3.35e12 * 0.85
-    nv = 360e9
-    net = 42e9
-    peak = {"bf16": 989.5e12, "fp8": 1979e12, "fp32": 60e12}
-    eff = {"bf16": 0.72, "fp8": 0.60, "fp32": 0.8}
-    sms_taken = 0.85
+    card: Card
+    precision: Precision
 
-    def __init__(self, precision: str, gpus_per_domain: int = 8, **kw: Any) -> None:
-        self.precision = precision
-        self.domain = gpus_per_domain
-        for k, v in kw.items():
-            setattr(self, k, v)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_known", {})
 
-    # kernels
-    def traffic_seconds(self, nbytes: float) -> float:
-        return 3e-6 + nbytes / self.bw
+    @cached_property
+    def links(self) -> Links:
+        """The card's links.
 
-    def traffic(self, elements: float, nbytes: tuple[float, float]) -> tuple[float, float]:
-        return self.traffic_seconds(elements * nbytes[0]), self.traffic_seconds(elements * nbytes[1])
+        Raises:
+            ParallelError: Its file has none.
+        """
+        if self.card.links is None:
+            raise ParallelError(f"gpu {self.card.name}: its file has no [links]: add the section")
+        return self.card.links
 
-    def gemm(self, m: float, n: float, k: float, precision: str) -> float:
-        import math
-        tiles = math.ceil(m / 128) * math.ceil(n / 256)
-        waves = math.ceil(tiles / 132) / (tiles / 132)
-        w = 1 + 0.5 * (waves - 1)
-        eff = self.eff[precision] * k / (k + 400)
-        return max(2 * m * n * k / (self.peak[precision] * eff) * w, (m * k + k * n + m * n) * 2 / self.bw) + 3e-6
+    @property
+    def matrix(self) -> MatrixPrecision:
+        """The precision of a layer's matrix products."""
+        return "fp32" if self.precision.dtype == "fp32" else _RECIPES[self.precision.fp8]
 
-    def cast_seconds(self, elements: float) -> float:
-        return 0 if self.precision == "bf16" else self.traffic_seconds(6 * elements)
+    def traffic(self, elements: float, num_bytes: Both) -> Both:
+        """Return the seconds of kernels that only move so many bytes for each element."""
+        return (
+            stream_seconds(self.card, elements * num_bytes[0]),
+            stream_seconds(self.card, elements * num_bytes[1]),
+        )
 
-    def product(self, s: PassSeconds, m: int, n: int, k: int, precision: str | None = None, term="matmul") -> tuple[float, float]:
-        p = precision or self.precision
-        f = self.gemm(m, n, k, p)
-        b = self.gemm(m, k, n, p) + self.gemm(n, k, m, p)
-        s.add(term, f, b)
-        if p == "fp8":
-            s.add("fp8_cast", self.cast_seconds(m * k), self.cast_seconds(m * n))
-        return f, b
+    def product(self, m: float, n: float, k: float, precision: MatrixPrecision) -> Both:
+        """Return the seconds of y[m, n] = x[m, k] w[n, k]^T, and of its two gradients."""
+        key = (m, n, k, precision)
+        known: dict[object, Both] = self._known  # type: ignore[attr-defined]
+        if key not in known:
+            known[key] = (
+                gemm_seconds(self.card, m, n, k, precision),
+                gemm_seconds(self.card, m, k, n, precision)
+                + gemm_seconds(self.card, n, k, m, precision, output_bytes=MAIN_GRADIENT_BYTES),
+            )
+        return known[key]
 
-    # tensor parallel
-    def domain_bw(self, ranks: int, stride: int = 1) -> float:
-        return self.nv if ranks * stride <= self.domain else self.net
+    def casts(self, inputs: float, gradients: float, weights: float) -> Both:
+        """Return the seconds in which a product's operands become FP8.
 
-    def ring(self, nbytes: float, ranks: int, stride: int = 1) -> float:
-        if ranks == 1:
-            return 0.0
-        if ranks * stride <= self.domain:
-            return 10e-6 + nbytes * (ranks - 1) / ranks / self.nv
-        inside = max(1, self.domain // stride)
-        # hierarchical: every card of the node carries a share
-        return 25e-6 + nbytes * (ranks - 1) / ranks / (self.net * min(inside, 8))
+        Args:
+            inputs: Elements of the input, cast in the forward pass, with a copy for the weight's
+                gradient where the architecture needs one.
+            gradients: Elements of the output's gradient.
+            weights: Elements of the weight, cast once a step, so not here: 0.
+        """
+        del weights
+        known = self.precision.fp8 in ("delayed", "blockwise", "mxfp8")
+        forward, backward = (
+            operand_cast_seconds(
+                self.card, elements, self.matrix, transposed=True, amax_known=known
+            )
+            for elements in (inputs, gradients)
+        )
+        return forward, backward
 
-    def _tp(self, s: PassSeconds, work: Workload, width: int, fwd: int, bwd: int, cover: tuple[float, float]) -> None:
-        tp = work.layout.tp
-        if tp == 1:
-            return
-        t = self.ring(work.tokens * width * 2, tp)
-        if work.execution.overlap_tp:
-            f = max(fwd * t / tp, fwd * t - 0.8 * cover[0]) + 0.1 * fwd * t
-            b = max(bwd * t / tp, bwd * t - 0.8 * cover[1]) + 0.1 * bwd * t
-        else:
-            f, b = fwd * t, bwd * t
-        s.add("tensor_parallel", f, b)
+    def attention(self, work: Workload, window: int | None) -> Both:
+        """Return the seconds of fused core attention."""
+        shape, layout = work.shape, work.layout
+        kv_heads = shape.num_heads if shape.kv_lora_rank else shape.num_kv_heads
+        attention = AttentionShape(
+            batch=work.batch.micro_batch_size,
+            seq=work.batch.seq_len,
+            heads=shape.num_heads // layout.tp,
+            kv_heads=max(1, kv_heads // layout.tp),
+            qk_dim=shape.qk_head_dim,
+            v_dim=shape.v_head_dim,
+            window=window,
+            shards=layout.cp,
+        )
+        return (
+            attention_seconds(self.card, attention),
+            attention_seconds(self.card, attention, backward=True),
+        )
 
-    def column_parallel(self, s: PassSeconds, work: Workload, n: int, k: int, precision: str | None = None) -> None:
-        cover = self.product(s, work.tokens, n, k, precision)
-        self._tp(s, work, k, 1, 1, cover)
+    def gather(self, num_bytes: float, ranks: int, stride: int = 1) -> float:
+        """Return the seconds of an all-gather; members of the group are `stride` ranks apart."""
+        return all_gather_seconds(self.links, num_bytes, ranks, self._in_domain(stride))
 
-    def row_parallel(self, s: PassSeconds, work: Workload, n: int, k: int) -> None:
-        cover = self.product(s, work.tokens, n, k)
-        self._tp(s, work, n, 1, 1, cover)
+    def scatter(self, num_bytes: float, ranks: int, stride: int = 1) -> float:
+        """Return the seconds of a reduce-scatter."""
+        return reduce_scatter_seconds(self.links, num_bytes, ranks, self._in_domain(stride))
 
-    def reduce_scatter(self, s: PassSeconds, work: Workload, width: int) -> None:
-        self._tp(s, work, width, 1, 1, (0.0, 0.0))
-
-    # attention
-    def attention(self, work: Workload, window: int | None) -> tuple[float, float]:
-        sh = work.shape
-        cp = work.layout.cp
-        seq = work.batch.seq_len
-        span = seq / 2 if window is None or window >= seq else window
-        fl = 2 * work.tokens * span * (sh.qk_head_dim + sh.v_head_dim) * sh.num_heads / work.layout.tp
-        pk = self.peak["bf16"]
-        e = 0.62 * (seq / cp) / (seq / cp + 1500)
-        f = fl / (pk * e) + 8e-6
-        return f, 3.0 * f
-
-    def context_exchange(self, work: Workload, window: int | None) -> tuple[float, float]:
-        cp = work.layout.cp
-        if cp == 1:
-            return 0.0, 0.0
-        sh = work.shape
-        kv = work.tokens * max(1, sh.num_kv_heads // work.layout.tp) * (sh.qk_head_dim + sh.v_head_dim) * 2
-        bw = self.nv if cp * work.layout.tp <= self.domain else self.net
-        comm = (cp - 1) * kv / bw
-        f, b = self.attention(work, window)
-        return max(0.1 * comm, comm - 0.8 * f), max(0.2 * comm, 2 * comm - 0.8 * b)
-
-    # experts
-    def routed_experts(self, s: PassSeconds, work: Workload) -> None:
-        sh, lay = work.shape, work.layout
-        groups = sh.num_experts // lay.ep
-        rows = work.routed_tokens
-        inner = sh.expert_ffn_hidden_size // lay.expert_tp
-        for n, k in (((1 + sh.is_gated) * inner, sh.hidden_size), (sh.hidden_size, inner)):
-            per = rows / groups
-            f = self.gemm(rows, n, k, self.precision) * (1 + 60 / max(per, 1))
-            wg = self.gemm(rows, k, n, self.precision) * (1 + 60 / max(per, 1))
-            wgrad = max(2 * rows * n * k / (self.peak[self.precision] * self.eff[self.precision] * per / (per + 400)), groups * n * k * 10 / self.bw)
-            s.add("expert_matmul", f, wg + wgrad)
-            if self.precision == "fp8":
-                s.add("fp8_cast", self.cast_seconds(rows * k), self.cast_seconds(rows * n))
-        # permute twice each way
-        h = sh.hidden_size
-        byt = 2 * (2 * rows * h * 2) if lay.ep > 1 else (2 * rows * h * 2)
-        s.add("memory_bound", self.traffic_seconds(byt), self.traffic_seconds(byt))
-
-    def exchange_seconds(self, work: Workload) -> float:
-        sh, lay = work.shape, work.layout
-        ep = lay.ep
-        nbytes = work.residual_tokens * sh.hidden_size * 2
-        disp = lay.dispatcher if lay.dispatcher != "flex" else lay.flex_backend
-        nodes = max(1, ep * lay.expert_tp // self.domain)
-        k = sh.top_k
-        if disp == "alltoall":
-            inter = nbytes * k * (nodes - 1) / nodes
-            intra = nbytes * k * (min(ep, 8) - 1) / min(ep, 8) / nodes
-            return 40e-6 + max(inter / self.net, intra / self.nv)
-        inter = nbytes * nodes * (1 - (1 - 1 / nodes) ** k) * (nodes - 1) / nodes
-        e = min(ep, 8)
-        intra = nbytes * e * (1 - (1 - 1 / e) ** k)
-        return 30e-6 + max(inter / self.net, intra / (self.nv * 0.55))
-
-    def expert_exchange(self, s: PassSeconds, work: Workload) -> None:
-        lay = work.layout
-        if lay.ep * lay.expert_tp == 1:
-            return
-        t = 2 * self.exchange_seconds(work)
-        if lay.overlap_experts:
-            s.add("expert_exchange", 0.25 * t, 0.25 * t)
-        else:
-            s.add("expert_exchange", t, t)
-
-    # dp
-    def reduce_gradients(self, nbytes: float, ranks: int, stride: int) -> float:
-        return self.ring(nbytes, ranks, stride)
-
-    gather_weights = reduce_gradients
     def send(self, work: Workload) -> float:
-        return 15e-6 + work.residual_tokens * work.shape.hidden_size * 2 / self.net
+        """Return the seconds of one micro-batch's activations to the next stage."""
+        num_bytes = work.residual_tokens * work.shape.hidden_size * work.precision.element_bytes
+        ranks_of_stage = work.placement.num_ranks // work.layout.pp
+        return send_recv_seconds(
+            self.links, num_bytes, same_domain=ranks_of_stage < self.links.domain_size
+        )
+
+    def exchange(self, work: Workload) -> Exchange:
+        """Return the seconds of one exchange of tokens with their experts' ranks, there and back."""
+        shape, layout = work.shape, work.layout
+        dispatcher: Dispatcher = (
+            layout.flex_backend if layout.dispatcher == "flex" else layout.dispatcher
+        )
+        sizes = ExchangeSizes(
+            tokens=work.residual_tokens * layout.expert_tp,
+            hidden=shape.hidden_size,
+            top_k=shape.top_k,
+            experts=shape.num_experts,
+            ranks=layout.ep,
+            ranks_per_domain=max(1, min(layout.ep, self._in_domain(layout.expert_tp))),
+            dispatch_fp8=False,
+            imbalance=work.expert_imbalance,
+        )
+        return exchange_seconds(self.links, sizes, dispatcher)
+
+    def _in_domain(self, stride: int) -> int:
+        return max(1, self.links.domain_size // stride)

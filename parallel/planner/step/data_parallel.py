@@ -29,12 +29,12 @@ def chunk_ends(clock: Clock, work: Workload) -> EndSeconds:
         )
         summed = gathered = updated = 0.0
         for count, ranks, stride in groups:
-            summed += clock.reduce_gradients(GRADIENT_BYTES * count, ranks, stride)
+            summed += clock.scatter(GRADIENT_BYTES * count, ranks, stride)
             if layout.distributed_optimizer:
                 width = work.precision.element_bytes
-                gathered += clock.gather_weights(width * count, ranks, stride)
+                gathered += clock.gather(width * count, ranks, stride)
             shards = ranks if layout.distributed_optimizer else 1
-            updated += clock.traffic_seconds(UPDATE_BYTES * count * layout.vpp / shards)
+            updated += clock.traffic(count * layout.vpp / shards, (UPDATE_BYTES, 0))[0]
         reduce.append((summed,) * layout.vpp)
         gather.append((gathered,) * layout.vpp)
         optimizer.append(updated)

@@ -2,6 +2,7 @@
 
 from parallel.planner.step.attention_block import NORM_BYTES
 from parallel.planner.step.clock import Clock
+from parallel.planner.step.linear import add_column_parallel
 from parallel.planner.step.seconds import PassSeconds
 from parallel.planner.workload import Workload
 
@@ -17,7 +18,9 @@ def embedding(clock: Clock, work: Workload) -> PassSeconds:
     seconds = PassSeconds()
     elements = work.tokens * work.shape.hidden_size
     seconds.add("memory_bound", *clock.traffic(elements, EMBEDDING_BYTES))
-    clock.reduce_scatter(seconds, work, work.shape.hidden_size)
+    if work.layout.tp > 1:
+        scattered = clock.scatter(2 * elements, work.layout.tp)
+        seconds.add("tensor_parallel", scattered, scattered)
     return seconds
 
 
@@ -27,6 +30,6 @@ def head(clock: Clock, work: Workload) -> PassSeconds:
     hidden = work.residual_tokens * shape.hidden_size
     seconds.add("memory_bound", *clock.traffic(hidden, NORM_BYTES))
     logits = shape.vocab_size // work.layout.tp
-    clock.column_parallel(seconds, work, logits, shape.hidden_size, precision="bf16")
+    add_column_parallel(seconds, clock, work, logits, shape.hidden_size, "bf16")
     seconds.add("memory_bound", *clock.traffic(work.tokens * logits, LOSS_BYTES))
     return seconds

@@ -6,6 +6,8 @@ Of one micro-batch on one rank. Routed experts after megatron-core's `moe_layer.
 
 from parallel.planner.step.attention_block import NORM_BYTES, RESIDUAL_BYTES
 from parallel.planner.step.clock import Clock
+from parallel.planner.step.experts import add_experts
+from parallel.planner.step.linear import add_column_parallel, add_product, add_row_parallel
 from parallel.planner.step.seconds import Parts, PassSeconds
 from parallel.planner.workload import Workload
 
@@ -31,15 +33,12 @@ def sparse_block(clock: Clock, work: Workload) -> Parts:
     shape, parts = work.shape, _around(clock, work)
     tokens = work.residual_tokens
     router = parts["moe_router"]
-    clock.product(router, tokens, shape.num_experts, shape.hidden_size, precision="fp32")
+    add_product(router, clock, tokens, shape.num_experts, shape.hidden_size, precision="fp32")
     router.add("memory_bound", *clock.traffic(tokens * shape.num_experts, ROUTER_BYTES))
     if shape.shared_expert_ffn_hidden_size:
         inner = shape.shared_expert_ffn_hidden_size // work.layout.tp
         _network(clock, work, parts["shared_experts"], inner)
-    inner = shape.expert_ffn_hidden_size // work.layout.expert_tp
-    parts["moe_act"].add("memory_bound", *_activation(clock, work, work.routed_tokens * inner))
-    clock.routed_experts(parts["experts"], work)
-    clock.expert_exchange(parts["experts"], work)
+    add_experts(parts["experts"], clock, work)
     return parts
 
 
@@ -54,9 +53,9 @@ def _around(clock: Clock, work: Workload) -> Parts:
 def _network(clock: Clock, work: Workload, seconds: PassSeconds, inner: int) -> None:
     """Add the two products and the activation between them; `inner` is a rank's share."""
     shape = work.shape
-    clock.column_parallel(seconds, work, (1 + shape.is_gated) * inner, shape.hidden_size)
+    add_column_parallel(seconds, clock, work, (1 + shape.is_gated) * inner, shape.hidden_size)
     seconds.add("memory_bound", *_activation(clock, work, work.tokens * inner))
-    clock.row_parallel(seconds, work, shape.hidden_size, inner)
+    add_row_parallel(seconds, clock, work, shape.hidden_size, inner)
 
 
 def _activation(clock: Clock, work: Workload, numbers: int) -> tuple[float, float]:

@@ -4,7 +4,6 @@ Python, autograd and the launch itself cost some microseconds a kernel; where a 
 shorter, the card waits. What a CUDA graph replays costs nothing here.
 """
 
-from parallel.planner.step.clock import Clock
 from parallel.planner.workload import Workload
 
 ATTENTION_LAUNCHES = 22
@@ -19,7 +18,11 @@ BACKWARD_SHARE = 1.4
 """Backward launches over forward ones: twice the kernels, but autograd's C++ starts them."""
 
 
-def host_floor(clock: Clock, work: Workload, *, sparse: bool) -> tuple[float, float]:
+LAUNCH_SECONDS = 7e-6
+"""Seconds of the host for one kernel: Python, autograd and launch."""
+
+
+def host_floor(work: Workload, *, sparse: bool) -> tuple[float, float]:
     """Return the host's seconds of one layer's forward and backward pass."""
     graphs = work.execution.cuda_graphs
     launches = 0 if "attn" in graphs else ATTENTION_LAUNCHES
@@ -28,5 +31,5 @@ def host_floor(clock: Clock, work: Workload, *, sparse: bool) -> tuple[float, fl
         launches += EXPERT_LAUNCHES
     elif "mlp" not in graphs:
         launches += DENSE_LAUNCHES
-    forward = launches * clock.launch_seconds
+    forward = launches * LAUNCH_SECONDS
     return forward, BACKWARD_SHARE * forward

@@ -4,6 +4,7 @@ from collections.abc import Hashable
 
 from parallel.planner.step.attention_block import attention_block
 from parallel.planner.step.clock import Clock
+from parallel.planner.step.experts import add_exchange
 from parallel.planner.step.feed_forward_block import dense_block, sparse_block
 from parallel.planner.step.host import host_floor
 from parallel.planner.step.seconds import Parts, PassSeconds
@@ -31,9 +32,9 @@ class LayerTimes:
         total = attention.total()
         total.add_all(network.total())
         if sparse:
-            self._clock.expert_exchange(total, work)
+            add_exchange(total, self._clock, work, attention.total())
         total.add("recomputation", 0.0, _recomputed(work, attention, network, sparse=sparse))
-        forward, backward = host_floor(self._clock, work, sparse=sparse)
+        forward, backward = host_floor(work, sparse=sparse)
         total.add(
             "host",
             max(0.0, forward - total.forward_seconds),
