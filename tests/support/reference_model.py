@@ -333,11 +333,8 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _sees_itself(visible: Tensor, ahead: int) -> Tensor:
-    """Return 1 where the token `ahead` further on sees this one, so lies in its document, else 0."""
-    sees = visible.new_zeros(visible.shape[:2])
-    for position in range(visible.shape[1] - ahead):
-        sees[:, position] = visible[:, position + ahead, position]
-    return sees.long()
+    """Return 1 where the token `ahead` further on sees this one, so is of its document."""
+    return F.pad(visible.diagonal(-ahead, 1, 2).long(), (0, ahead))
 
 
 def _shifted(x: Tensor) -> Tensor:
