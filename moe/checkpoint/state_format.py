@@ -36,8 +36,9 @@ class CheckpointState(BaseModel):
     data: LoaderState | None = None
     guard: list[_Number] | None = None
     """Losses of accepted steps."""
-    fp8: list[list[list[_Number]]] | None = None
-    """Amaxes [layer][matmul][operand] of emulated FP8 with delayed scaling."""
+    fp8: list[list[list[_Number | list[_Number]]]] | None = None
+    """Amaxes [layer][matmul][expert][operand] of emulated FP8 with delayed scaling; from older
+    versions [layer][matmul][operand]."""
     observers: list[dict[str, Any] | None] | None = None
     """A state for each callback."""
     samples: Annotated[list[_Count], Field(min_length=2, max_length=2)] | None = None

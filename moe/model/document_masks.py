@@ -38,6 +38,14 @@ def document_inputs(cu_seqlens: Tensor | None, precision: Precision) -> dict[str
     return {"attention_mask": None, "packed_seq_params": packed}
 
 
+def cu_seqlens_of(attention_mask: Tensor | None, packed: PackedSeqParams | None) -> Tensor | None:
+    """Return the documents' borders that `document_inputs` gave the model; None: it gave none."""
+    if packed is not None:
+        borders: Tensor = packed.cu_seqlens_q
+        return borders
+    return attention_mask
+
+
 def document_indices(cu_seqlens: Tensor) -> Tensor:
     """Return the index of each token's document, int64 [B * S]."""
     return torch.repeat_interleave(torch.diff(cu_seqlens))

@@ -17,6 +17,7 @@ from megatron.core.transformer.multi_token_prediction import MTPLossAutoScaler, 
 from torch import Tensor
 
 from moe.model.cross_entropy import chunked_cross_entropy
+from moe.model.document_masks import cu_seqlens_of
 from moe.model.fp8.delayed_scaling import (
     pickle_nothing,
     sharded_fp8_state,
@@ -126,11 +127,15 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
         if runs_mtp:
             assert labels is not None
             inputs = {name: values[name] for name in MTP_INPUTS}
-            ahead = tokens_ahead(labels, self._padding_mask, self.config, self.pg_collection)
+            cu_seqlens = cu_seqlens_of(values["attention_mask"], values["packed_seq_params"])
+            ahead = tokens_ahead(
+                labels, self._padding_mask, cu_seqlens, self.config, self.pg_collection
+            )
+            shard = shard_like_hidden(ahead, self.config, self.pg_collection.tp)
             hidden_states = self.mtp(
                 hidden_states=hidden_states,
                 embedding=self.embedding,
-                extra_block_kwargs={TOKENS_AHEAD: ahead},
+                extra_block_kwargs={TOKENS_AHEAD: shard},
                 **inputs,
             )
         if not self.post_process:
@@ -145,7 +150,8 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
         depths = 1 + (self.config.mtp_num_layers if runs_mtp else 0)
         first, *later = hidden_states.chunk(depths, dim=0)
         if later:
-            first = self._attach_mtp_losses(first, later, weight, labels, values["loss_mask"])
+            mask = values["loss_mask"]
+            first = self._attach_mtp_losses(first, later, weight, labels, mask, ahead)
         return self._losses(first, weight, labels)
 
     def _output_weight(self) -> Tensor:
@@ -181,19 +187,20 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
         weight: Tensor,
         labels: Tensor,
         mask: Tensor | None,
+        ahead: Tensor,
     ) -> Tensor:
         """Attach the losses of tokens further ahead to `hidden`.
 
-        A prediction counts where all tokens up to its own count, so none crosses the end of a
-        document.
+        A prediction counts where all tokens up to its own count, and lie in one document: a
+        conversation's last label may count, and so may the first of the next one.
         """
         mask = torch.ones_like(labels, dtype=torch.float32) if mask is None else mask
         shifted, counted = labels, mask
         scale = self.config.mtp_loss_scaling_factor / self.config.mtp_num_layers
-        for states in later:
+        for depth, states in enumerate(later, start=1):
             shifted, _ = roll_tensor(shifted, cp_group=self.pg_collection.cp)
             mask, _ = roll_tensor(mask, cp_group=self.pg_collection.cp)
-            counted = counted * mask
+            counted = counted * mask * (ahead >= depth)
             losses = self._losses(states, weight, shifted) * counted
             hidden = MTPLossAutoScaler.apply(hidden, scale * losses)
         return hidden

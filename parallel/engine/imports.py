@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-from parallel.engine.optional_packages import hide_broken_packages
+from parallel.engine.megatron_version import MEGATRON_VERSION
+from parallel.engine.optional_packages import OPTIONAL, hide_broken_packages, import_fault
+from parallel.errors import ParallelError
 
 
 def quieten_engine() -> None:
@@ -31,12 +33,23 @@ def import_engine() -> None:
     """Import megatron-core, quietly and before anything else does; later calls cost nothing.
 
     Optional packages that are broken are as if they were not installed.
+
+    Raises:
+        ParallelError: A package that this megatron-core needs is missing or broken.
     """
     quieten_engine()
     with deferred_compilation(), hidden_module("wandb"):
         if "megatron.core" not in sys.modules:
             hide_broken_packages()
-        import megatron.core  # noqa: F401
+        try:
+            import megatron.core  # noqa: F401
+        except ImportError as error:
+            package = (error.name or "").split(".")[0]
+            reason = import_fault(package) if package in OPTIONAL else str(error)
+            raise ParallelError(
+                f"megatron-core {MEGATRON_VERSION} cannot be imported without {package}"
+                f" ({reason}): install {package} as torch's build wants it"
+            ) from None
 
 
 @contextmanager

@@ -18,3 +18,6 @@ MTP_LAYER = "transformer_layer" if _MINOR < (0, 17) else "mtp_model_layer"
 
 PLAN_ATTENTION = "attn" if _MINOR < (0, 17) else "pre_dispatch_computation"
 """Where the plan of a layer, of the combined schedule, has attention with router."""
+
+NEEDS_TRITON = _MINOR >= (0, 19)
+"""Its `transformer/moe/ops/paged_stash.py` imports triton unguarded."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from data.loading.batch import Batch
@@ -27,6 +28,30 @@ def padded_batch(rows: Rows, seq_len: int) -> Batch:
     return batch
 
 
+def document_batch(rows: Sequence[Rows], seq_len: int, *, packed: bool) -> Batch:
+    """Return rows of several documents, whose every label counts, the first of one as well.
+
+    Args:
+        rows: The documents of each row.
+        seq_len: Positions of a row.
+        packed: Mask attention across documents.
+    """
+    batch = Batch.empty(len(rows), seq_len, pin_memory=False)
+    buffers = batch.rows()
+    for row, documents in enumerate(rows):
+        filled = 0
+        for tokens in documents:
+            end = filled + len(tokens) - 1
+            buffers.tokens[row, filled:end] = tokens[:-1]
+            buffers.labels[row, filled:end] = tokens[1:]
+            buffers.starts[row, filled] = True
+            filled = end
+        buffers.pad(filled, EOS, row)
+    if packed:
+        return replace(batch, cu_seqlens=torch.from_numpy(buffers.restart_positions()))
+    return batch
+
+
 class _OneStep:
     """A loader of one step."""
 
@@ -39,6 +64,11 @@ class _OneStep:
 
 
 def reported(trainer: Any, micro_batches: Sequence[Rows], seq_len: int) -> dict[str, Any]:
+    """Train one step of padded rows and return what it reports, as `reported_of` does."""
+    return reported_of(trainer, [padded_batch(rows, seq_len) for rows in micro_batches])
+
+
+def reported_of(trainer: Any, batches: list[Batch]) -> dict[str, Any]:
     """Train one step and return what it reports; weights stay, with a learning rate of almost 0."""
     from moe.training.logs.aux_losses import pop_mean_aux_losses
     from moe.training.step import train_step
@@ -51,7 +81,6 @@ def reported(trainer: Any, micro_batches: Sequence[Rows], seq_len: int) -> dict[
     }
     for router in routers.values():
         router.expert_bias.zero_()
-    batches = [padded_batch(rows, seq_len) for rows in micro_batches]
     result = train_step(replace(trainer, loader=_OneStep(batches)), 0)
     assert result.rejection is None
     routing = trainer.routing.pop()

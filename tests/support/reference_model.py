@@ -78,11 +78,11 @@ class SlowModel:
         main = (_cross_entropy(hidden @ self._head().T, labels) * mask).sum()
         later = torch.zeros(())
         counted = mask
+        real = self.is_token
         for depth in range(self.model.mtp_layers):
-            tokens, labels, mask, self.is_token = (
-                _shifted(x) for x in (tokens, labels, mask, self.is_token)
-            )
-            counted = counted * mask
+            tokens, labels, mask, real = (_shifted(x) for x in (tokens, labels, mask, real))
+            self.is_token = real * _sees_itself(visible, ahead=depth + 1)
+            counted = counted * mask * self.is_token
             hidden = self._predict(depth, tokens, hidden, visible)
             losses = _cross_entropy(hidden @ self._head().T, labels) * counted
             later = later + losses.sum() * self.model.mtp_loss_coefficient / self.model.mtp_layers
@@ -330,6 +330,11 @@ def _sinkhorn(logits: Tensor) -> Tensor:
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+
+
+def _sees_itself(visible: Tensor, ahead: int) -> Tensor:
+    """Return 1 where the token `ahead` further on sees this one, so is of its document."""
+    return F.pad(visible.diagonal(-ahead, 1, 2).long(), (0, ahead))
 
 
 def _shifted(x: Tensor) -> Tensor:

@@ -112,17 +112,17 @@ def test_killed_stopped_and_resumed_equals_uninterrupted(
     fp8: str, mode: str | None, store: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     source, train = (store, {}) if mode is None else request.getfixturevalue("pairs")
-    train = train | {"steps": 7, "checkpoint_interval": 2, "eval_interval": 3, "eval_sequences": 8}
+    train = train | {"steps": 5, "checkpoint_interval": 2, "eval_interval": 3, "eval_sequences": 8}
     ranks = 1 if mode else 2
     layout = {} if mode else {"ep": 2}
     wanted = experiment(source, "te", layout, train=train, dtype="bf16", fp8=fp8)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(wanted, whole, num_ranks=ranks)
     chance = random.Random(f"{fp8} {mode}")
-    kill = Kill(ranks=(ranks - 1,), step=chance.randint(1, 3))
+    kill = Kill(ranks=(ranks - 1,), step=chance.randint(1, 2))
     with pytest.raises(RankFailedError):
         run(wanted, broken, num_ranks=ranks, fault=kill)
-    stop = At(chance.randint(4, 6), partial(signal.raise_signal, signal.SIGTERM))
+    stop = At(chance.randint(3, 4), partial(signal.raise_signal, signal.SIGTERM))
     codes = run_te_ranks(ranks, partial(stop_rank, wanted, broken, progress=stop, resume=True))
     assert codes == [75] * ranks
     run(wanted, broken, num_ranks=ranks, resume=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from parallel.engine.megatron_version import NEEDS_TRITON
 from parallel.engine.optional_packages import OPTIONAL
 
 pytestmark = pytest.mark.engine
@@ -42,12 +43,23 @@ def install_broken(folder: Path, package: str, fault: str) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_engine_runs_beside_broken_packages(fault: str, tmp_path: Path) -> None:
     for package in OPTIONAL:
-        install_broken(tmp_path, package, fault)
+        if package != "triton" or not NEEDS_TRITON:
+            install_broken(tmp_path, package, fault)
     done = run(tmp_path, "-c", ENGINE.format(package="transformer_engine"))
     assert (done.stderr, done.returncode) == ("", 0)
     said = {"library": "OSError: libbroken.so", "import": "ImportError: undefined symbol",
             "empty": "ModuleNotFoundError: No module named 'transformer_engine."}  # fmt: skip
     assert done.stdout.startswith(said[fault])
+
+
+def test_a_package_that_megatron_core_needs_is_named(tmp_path: Path) -> None:
+    install_broken(tmp_path, "triton", "library")
+    done = run(tmp_path, "-c", ENGINE.format(package="triton"))
+    said = (done.stdout + done.stderr).strip().splitlines()[-1]
+    if NEEDS_TRITON:
+        assert "cannot be imported without triton (OSError: libbroken.so" in said
+    else:
+        assert said.startswith("OSError: libbroken.so")
 
 
 @pytest.mark.parametrize("command", ["train", "bench"])

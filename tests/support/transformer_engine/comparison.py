@@ -10,7 +10,8 @@ from tests.support.layout_equivalence import assemble, shards
 from tests.support.transformer_engine.locate import has_extension
 
 SEQ_LEN, ROWS = 32, 2
-DOCUMENT_ENDS = (0, 5, 6, 22, 32)
+DOCUMENT_ENDS = (0, 5, 6, 22, 28, 32)
+"""The last of these documents is padding."""
 
 
 class Compared(NamedTuple):
@@ -32,7 +33,7 @@ def compare(
     Args:
         names: Of the options.
         dtype: Of weights and activations.
-        documents: Several lie in one row.
+        documents: Several lie in one row, with padding behind them.
         fused: Let 16 bits take fused attention, else Transformer Engine's own unfused one.
     """
     from parallel.engine.start import start_engine, stop_engine
@@ -63,10 +64,6 @@ def _compare(name: str, layout: Any, dtype: str, documents: bool, attention: Any
     if config.moe is not None and dtype == "bf16":
         # A rounding would send tokens to other experts, and hide every other difference.
         config = _with_moe(config, forced_balance=True)
-    if documents:
-        # Behind a document's end, prediction layers read the next one in `torch` and nothing in
-        # `te`: no loss counts there, but the router's balancing does.
-        config = _with_moe(config, load_balancing="none")
     precisions = [Precision(kernels=kernels, dtype=dtype) for kernels in ("torch", "te")]
     ours, theirs = (build_model(config, layout, one, seed=0)[0] for one in precisions)
     _randomize(ours)
@@ -105,7 +102,9 @@ def _run(model: Any, config: Any, cu_seqlens: Any, precision: Any) -> tuple[Any,
         logits = model.eval()(tokens, positions, **inputs).float()
     mask = torch.ones(shape, device=device())
     if cu_seqlens is not None:
-        mask[0, cu_seqlens[1:] - 1] = 0.0  # as the loader: no document predicts the next one
+        # As of conversations: a document's last label is its own, and counts.
+        mask[0, DOCUMENT_ENDS[-2] :] = 0.0
+        inputs["padding_mask"] = mask == 0
     losses = model.train()(tokens, positions, **inputs, labels=labels, loss_mask=mask) * mask
     losses.sum().backward()
     return losses.detach().float(), logits
