@@ -35,7 +35,7 @@ class ModelShape:
     sparse_layers: tuple[bool, ...]
     """For each layer, whether it has routed experts."""
     layer_windows: tuple[int | None, ...] = ()
-    """For each layer, the tokens that a position sees, or None for all before it; empty: all None."""
+    """For each layer, the tokens that a position sees, None for all before it; empty: None each."""
     attention_sinks: bool = False
     """Whether each softmax has a learned logit in its denominator."""
     is_gated: bool = True

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from parallel.planner.memory import RankMemory
+from parallel.planner.device_memory import DeviceMemory
 from parallel.planner.workload import Workload
 
 TERA = 1e12
@@ -14,7 +14,7 @@ class LayoutPrediction:
     """What the planner says of one job. Everything is *modelled*."""
 
     work: Workload
-    memory: RankMemory
+    memory: DeviceMemory
     fits: bool
     step_seconds: float
     interval: tuple[float, float]

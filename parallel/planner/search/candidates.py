@@ -60,7 +60,7 @@ class Candidate:
                 "ends_count_as_layers": self.ends_count_as_layers,
                 "stage_layers": self.stage_layers,
             }
-            | choice
+            | dict(choice)
         )  # fmt: skip
 
 

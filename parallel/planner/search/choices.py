@@ -25,16 +25,26 @@ def recomputations(shape: ModelShape) -> list[Choice]:
     ]
 
 
-def exchanges(shape: ModelShape, base: Layout, candidate: Candidate) -> list[Choice]:
+def exchanges(
+    shape: ModelShape, base: Layout, candidate: Candidate, recomputation: Choice
+) -> list[Choice]:
     """Return ways to exchange tokens: the experiment's dispatcher, with and without overlap.
 
-    Overlap needs the interleaved schedule, or no pipeline at all (megatron-core).
+    Overlap needs the interleaved schedule or no pipeline at all, experts that are not recomputed as
+    a whole, and no multi-token prediction (`layout_faults`, `moe/config/kernels.py`).
     """
     if candidate.ep * candidate.etp == 1:
         return [{"dispatcher": "alltoall", "overlap_experts": False}]
     dispatchers: list[Choice] = [{"dispatcher": base.dispatcher, "flex_backend": base.flex_backend}]
-    can_overlap = candidate.ep > 1 and (candidate.pp == 1 or candidate.vpp > 1)
-    overlaps = [False, True] if can_overlap and base.dispatcher != "allgather" else [False]
+    can_overlap = (
+        candidate.ep > 1
+        and (candidate.pp == 1 or candidate.vpp > 1)
+        and recomputation["recompute"] != "full"
+        and "moe" not in recomputation.get("recompute_modules", ())
+        and not shape.mtp_layers
+        and base.dispatcher != "allgather"
+    )
+    overlaps = [False, True] if can_overlap else [False]
     return [choice | {"overlap_experts": overlap} for choice in dispatchers for overlap in overlaps]
 
 

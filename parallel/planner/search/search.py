@@ -40,7 +40,13 @@ class Found:
 
 
 def search(
-    work: Workload, bounds: Bounds, *, predict: Predict, layers: LayerSeconds, memory_bytes: float, count: int
+    work: Workload,
+    bounds: Bounds,
+    *,
+    predict: Predict,
+    layers: LayerSeconds,
+    memory_bytes: float,
+    count: int,
 ) -> Found:
     """Return the `count` fastest layouts that fit.
 
@@ -100,12 +106,10 @@ def _fastest_exchange(
     work: Workload, candidate: Candidate, recomputation: Choice, layers: LayerSeconds
 ) -> tuple[float, Choice]:
     """Return the seconds of all layers on one stage with the fastest way to exchange tokens."""
-    one_stage = replace(
-        candidate, pp=1, vpp=1, ends_count_as_layers=False, stage_layers=None
-    )
+    one_stage = replace(candidate, pp=1, vpp=1, ends_count_as_layers=False, stage_layers=None)
     ranks = lcm(candidate.tp * candidate.cp, candidate.ep * candidate.etp)
     best: tuple[float, Choice] = (float("inf"), {})
-    for exchange in exchanges(work.shape, work.layout, candidate):
+    for exchange in exchanges(work.shape, work.layout, candidate, recomputation):
         choice = recomputation | exchange
         seconds = layers(_job(work, one_stage, choice, ranks))
         if seconds < best[0]:

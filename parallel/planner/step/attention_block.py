@@ -50,7 +50,9 @@ def _projections(clock: Clock, work: Workload, parts: Parts) -> None:
     # With more ranks than key-value heads each rank holds one.
     kv_heads = max(1, shape.num_kv_heads // tp)
     keys, values = kv_heads * shape.qk_head_dim, kv_heads * shape.v_head_dim
-    add_column_parallel(parts["projections"], clock, work, queries + keys + values, shape.hidden_size)
+    add_column_parallel(
+        parts["projections"], clock, work, queries + keys + values, shape.hidden_size
+    )
     rotated = work.tokens * (queries + keys)
     parts["rope"].add("memory_bound", *clock.traffic(rotated, ROPE_BYTES))
     if shape.normalizes_qk:

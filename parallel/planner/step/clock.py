@@ -3,13 +3,14 @@
 Shapes that many layouts share are timed once. All seconds are of one rank and one micro-batch.
 """
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from parallel.errors import ParallelError
 from parallel.hardware.card import Card
 from parallel.hardware.links import Links
-from parallel.errors import ParallelError
 from parallel.planner.communication_time.collectives import (
     all_gather_seconds,
     reduce_scatter_seconds,
@@ -43,9 +44,8 @@ class Clock:
 
     card: Card
     precision: Precision
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_known", {})
+    _products: dict[Hashable, Both] = field(default_factory=dict, compare=False)
+    """Those that were timed, by shape."""
 
     @cached_property
     def links(self) -> Links:
@@ -73,25 +73,22 @@ class Clock:
     def product(self, m: float, n: float, k: float, precision: MatrixPrecision) -> Both:
         """Return the seconds of y[m, n] = x[m, k] w[n, k]^T, and of its two gradients."""
         key = (m, n, k, precision)
-        known: dict[object, Both] = self._known  # type: ignore[attr-defined]
-        if key not in known:
-            known[key] = (
+        if key not in self._products:
+            self._products[key] = (
                 gemm_seconds(self.card, m, n, k, precision),
                 gemm_seconds(self.card, m, k, n, precision)
                 + gemm_seconds(self.card, n, k, m, precision, output_bytes=MAIN_GRADIENT_BYTES),
             )
-        return known[key]
+        return self._products[key]
 
-    def casts(self, inputs: float, gradients: float, weights: float) -> Both:
-        """Return the seconds in which a product's operands become FP8.
+    def casts(self, inputs: float, gradients: float) -> Both:
+        """Return the seconds in which a product's operands become FP8 (weights: once a step).
 
         Args:
-            inputs: Elements of the input, cast in the forward pass, with a copy for the weight's
-                gradient where the architecture needs one.
+            inputs: Elements of the input, with a copy for the weight's gradient where the
+                architecture needs one.
             gradients: Elements of the output's gradient.
-            weights: Elements of the weight, cast once a step, so not here: 0.
         """
-        del weights
         known = self.precision.fp8 in ("delayed", "blockwise", "mxfp8")
         forward, backward = (
             operand_cast_seconds(
@@ -137,7 +134,7 @@ class Clock:
         )
 
     def exchange(self, work: Workload) -> Exchange:
-        """Return the seconds of one exchange of tokens with their experts' ranks, there and back."""
+        """Return the seconds in which tokens reach their experts' ranks and come back."""
         shape, layout = work.shape, work.layout
         dispatcher: Dispatcher = (
             layout.flex_backend if layout.dispatcher == "flex" else layout.dispatcher

@@ -5,12 +5,12 @@ from parallel.planner.communication_time.overlap import (
     Sharing,
     combined_pass_seconds,
 )
+from parallel.planner.compute_time.casts import operand_cast_seconds
 from parallel.planner.compute_time.expert_block import (
     ExpertBlock,
     expert_backward_seconds,
     expert_forward_seconds,
 )
-from parallel.planner.compute_time.casts import operand_cast_seconds
 from parallel.planner.compute_time.grouped_gemm import ExpertRows
 from parallel.planner.compute_time.imbalance import Imbalance, busiest_rank_rows
 from parallel.planner.step.clock import Clock

@@ -19,7 +19,7 @@ def add_product(
     product = clock.product(rows, columns, depth, chosen)
     seconds.add("matmul", *product)
     if chosen not in ("fp32", "bf16"):
-        seconds.add("fp8_cast", *clock.casts(rows * depth, rows * columns, 0))
+        seconds.add("fp8_cast", *clock.casts(rows * depth, rows * columns))
     return product
 
 

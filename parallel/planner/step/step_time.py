@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from parallel.layout.validation import num_micro_batches
 from parallel.planner.schedule.estimate import estimated_seconds
 from parallel.planner.schedule.order import schedule_of
-from parallel.planner.schedule.seconds import EndSeconds
 from parallel.planner.schedule.seconds import PassSeconds as SchedulePasses
 from parallel.planner.step.clock import Clock
 from parallel.planner.step.data_parallel import chunk_ends
@@ -22,7 +21,8 @@ class StepTime:
 
     seconds: float
     terms: dict[str, float]
-    """Seconds by term; they add up to `seconds`."""
+    """Seconds by term; they add up to `seconds`. `waiting` is the rest: for other stages, for
+    transfers between them, and for gradients and weights as far as no pass hides them."""
     busiest_stage: int
 
 
@@ -50,25 +50,16 @@ class StepTimes:
         ]
         micro_batches = num_micro_batches(work.placement, work.batch)
         schedule = schedule_of(layout, micro_batches)
-        ends = self._ends(work)
+        ends = chunk_ends(self._clock, work)
         seconds = estimated_seconds(schedule, self._schedule_passes(work, passes), ends)
         busy = [sum(_sum(chunk) for chunk in stage) for stage in passes]
         busiest = max(range(layout.pp), key=lambda stage: busy[stage])
-        terms: dict[str, float] = dict.fromkeys(())
         total = PassSeconds()
         for chunk in passes[busiest]:
             total.add_all(chunk, micro_batches)
-        terms = dict(total.by_term())
+        terms: dict[str, float] = dict(total.by_term())
         terms["optimizer"] = ends.optimizer[busiest]
-        terms["gradients_and_weights"] = 0.0
-        if not layout.overlap_grad_reduce:
-            terms["gradients_and_weights"] += sum(ends.reduce[busiest])
-        if not layout.overlap_param_gather:
-            terms["gradients_and_weights"] += sum(ends.gather[busiest])
-        rest = max(0.0, seconds - sum(terms.values()))
-        terms["bubble" if layout.pp > 1 else "gradients_and_weights"] = (
-            terms.get("bubble", 0.0) if layout.pp > 1 else terms["gradients_and_weights"]
-        ) + rest
+        terms["waiting"] = seconds - sum(terms.values())
         return StepTime(seconds, terms, busiest)
 
     def _chunk(self, work: Workload, stage: int, chunk: int, layers: range) -> PassSeconds:
@@ -94,9 +85,6 @@ class StepTimes:
             transfer=self._clock.send(work) if work.layout.pp > 1 else 0.0,
             transfer_blocks=work.layout.vpp == 1,
         )
-
-    def _ends(self, work: Workload) -> EndSeconds:
-        return chunk_ends(self._clock, work)
 
 
 def _kinds(work: Workload, layers: range) -> Counter[tuple[bool, int | None]]:

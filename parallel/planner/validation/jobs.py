@@ -28,6 +28,7 @@ DISPATCHERS: dict[str, dict[str, str]] = {
     "deepep-uccl": {"dispatcher": "flex", "flex_backend": "deepep"},
     "deepep-nvshmem": {"dispatcher": "flex", "flex_backend": "deepep"},
 }
+_NUMBERS = ("tp", "pp", "vpp", "cp", "ep", "etp", "mbs")
 RECIPES = {
     "bf16": "none", "fp8": "current", "fp8-delayed": "delayed", "fp8-current": "current",
     "fp8-blockwise": "blockwise", "mxfp8": "mxfp8",
@@ -96,9 +97,13 @@ def _choices(row: PublishedRow, shape: ModelShape) -> Iterator[dict[str, tuple[A
         "sharding": ["distributed-optimizer"],
         "task": ["pretrain"],
     }
-    known = {name: value for name in options if (value := row.text(name)) is not None}
+    known: dict[str, Any] = {name: row.whole(name) for name in _NUMBERS}
+    known |= {name: row.text(name) for name in options if name not in _NUMBERS}
+    known = {name: value for name, value in known.items() if value is not None}
     axes = [
-        [(known[name], False)] if name in known else [(value, True) for value in dict.fromkeys(values)]
+        [(known[name], False)]
+        if name in known
+        else [(value, True) for value in dict.fromkeys(values)]
         for name, values in options.items()
     ]
     for values in product(*axes):
@@ -115,7 +120,7 @@ def _job(
     choice: dict[str, tuple[Any, bool]], shape: ModelShape, gpus: int, batch_sizes: dict[str, int]
 ) -> Job:
     values = {name: value for name, (value, _) in choice.items()}
-    batch = BatchSize(micro_batch_size=int(values["mbs"]), **batch_sizes)
+    batch = BatchSize(micro_batch_size=values["mbs"], **batch_sizes)
     layout = _layout(values, shape)
     work = Workload(
         shape=shape,
@@ -135,7 +140,7 @@ def _job(
 
 
 def _layout(values: dict[str, Any], shape: ModelShape) -> Layout:
-    sizes = {name: int(values[name]) for name in ("tp", "pp", "vpp", "cp", "ep", "etp")}
+    sizes = {name: values[name] for name in ("tp", "pp", "vpp", "cp", "ep", "etp")}
     if values["dispatcher"] not in DISPATCHERS:
         raise UnusableRowError(f"dispatcher {values['dispatcher']!r} is not modelled")
     recompute = values["recompute"]

@@ -93,7 +93,10 @@ def score_row(row: PublishedRow, resolve: Resolver, predict: Predict) -> RowResu
         row=row,
         reason=_why_not_scored(row, published),
         predicted=speed / exp(statistics.fmean(log(p.step_seconds) for p in predictions)),
-        interval=(speed / max(p.high for p in predictions), speed / min(p.low for p in predictions)),
+        interval=(
+            speed / max(p.high for p in predictions),
+            speed / min(p.low for p in predictions),
+        ),
         memory_bytes=max(p.memory_bytes for p in predictions),
         published=published,
         assumed=tuple(sorted({text for job in jobs for text in job.assumed})),
@@ -161,5 +164,3 @@ def all_scored(
         ParallelError: A cell is wrong; names its line.
     """
     return [score_row(row, resolve, predict) for row in rows]
-
-
