@@ -1,6 +1,7 @@
 """The sizes of a model and its batches as `parallel/` takes them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from moe.config.model import ModelConfig
 from moe.config.train import TrainConfig
@@ -15,7 +16,7 @@ def shape_of(model: ModelConfig) -> ModelShape:
     Its weights and the ledger come from the same counts.
     """
     mla, moe = model.mla, model.moe
-    sizes = {
+    sizes: dict[str, Any] = {
         "hidden_size": model.hidden_size,
         "vocab_size": model.vocab_size,
         "num_heads": model.num_heads,
@@ -37,6 +38,8 @@ def shape_of(model: ModelConfig) -> ModelShape:
     return ModelShape(
         **sizes,
         sparse_layers=model.sparse_layers,
+        layer_windows=model.layer_windows,
+        attention_sinks=model.attention_sinks,
         tie_embeddings=model.tie_embeddings,
         normalizes_qk=model.qk_norm != "none",
         capacity_factor=None if moe is None else moe.capacity_factor,

@@ -34,6 +34,12 @@ class ModelShape:
     v_head_dim: int
     sparse_layers: tuple[bool, ...]
     """For each layer, whether it has routed experts."""
+    layer_windows: tuple[int | None, ...] = ()
+    """For each layer, the tokens that a position sees, None for all before it; empty: None each."""
+    attention_sinks: bool = False
+    """Whether each softmax has a learned logit in its denominator."""
+    is_gated: bool = True
+    """Whether feed-forward networks have a gate beside the up projection (SwiGLU)."""
     mtp_layers: int = 0
     """Multi-token-prediction layers, each of the last layer's kind, on the last stage."""
     tie_embeddings: bool = False
@@ -65,6 +71,11 @@ class ModelShape:
     def num_layers(self) -> int:
         """Transformer layers, without multi-token prediction."""
         return len(self.sparse_layers)
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """Of each layer, resolved."""
+        return self.layer_windows or (None,) * self.num_layers
 
 
 @dataclass(frozen=True, kw_only=True)

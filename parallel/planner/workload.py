@@ -8,6 +8,7 @@ from typing import NamedTuple
 from parallel.layout.layout import Layout
 from parallel.layout.model_shape import BatchSize, ModelShape
 from parallel.layout.placement import Placement
+from parallel.planner.execution import Execution
 from parallel.precision.recipes import Precision
 
 
@@ -47,6 +48,8 @@ class Workload:
     batch: BatchSize
     precision: Precision
     """Parameter precision, FP8 recipe and kernel set."""
+    execution: Execution = Execution()
+    """How the layout is run."""
     expert_imbalance: float = 1.0
     """Tokens of the busiest rank's experts over the mean; 1 is even routing."""
 

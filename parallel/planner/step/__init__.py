@@ -1,0 +1,1 @@
+"""Seconds of one optimizer step of a layout, by term."""

@@ -1,0 +1,155 @@
+"""Seconds of kernels and links of one card, in the forms that a layer asks for.
+
+Shapes that many layouts share are timed once. All seconds are of one rank and one micro-batch.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from parallel.errors import ParallelError
+from parallel.hardware.card import Card
+from parallel.hardware.links import Links
+from parallel.planner.communication_time.collectives import (
+    all_gather_seconds,
+    reduce_scatter_seconds,
+    send_recv_seconds,
+)
+from parallel.planner.communication_time.expert_exchange import (
+    Dispatcher,
+    Exchange,
+    ExchangeSizes,
+    exchange_seconds,
+)
+from parallel.planner.compute_time.attention import AttentionShape, attention_seconds
+from parallel.planner.compute_time.casts import operand_cast_seconds
+from parallel.planner.compute_time.gemm import MAIN_GRADIENT_BYTES, gemm_seconds
+from parallel.planner.compute_time.memory_bound import stream_seconds
+from parallel.planner.workload import Workload
+from parallel.precision.recipes import Precision
+
+MatrixPrecision = Literal["fp32", "bf16", "fp8", "fp8-blockwise", "mxfp8"]
+Both = tuple[float, float]
+"""Seconds forward and backward."""
+_RECIPES: dict[str, MatrixPrecision] = {
+    "none": "bf16", "delayed": "fp8", "current": "fp8", "blockwise": "fp8-blockwise",
+    "mxfp8": "mxfp8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Times what a layer does on one card in one precision."""
+
+    card: Card
+    precision: Precision
+    _products: dict[Hashable, Both] = field(default_factory=dict, compare=False)
+    """Those that were timed, by shape."""
+
+    @cached_property
+    def links(self) -> Links:
+        """The card's links.
+
+        Raises:
+            ParallelError: Its file has none.
+        """
+        if self.card.links is None:
+            raise ParallelError(f"gpu {self.card.name}: its file has no [links]: add the section")
+        return self.card.links
+
+    @property
+    def matrix(self) -> MatrixPrecision:
+        """The precision of a layer's matrix products."""
+        return "fp32" if self.precision.dtype == "fp32" else _RECIPES[self.precision.fp8]
+
+    def traffic(self, elements: float, num_bytes: Both) -> Both:
+        """Return the seconds of kernels that only move so many bytes for each element."""
+        return (
+            stream_seconds(self.card, elements * num_bytes[0]),
+            stream_seconds(self.card, elements * num_bytes[1]),
+        )
+
+    def product(self, m: float, n: float, k: float, precision: MatrixPrecision) -> Both:
+        """Return the seconds of y[m, n] = x[m, k] w[n, k]^T, and of its two gradients."""
+        key = (m, n, k, precision)
+        if key not in self._products:
+            self._products[key] = (
+                gemm_seconds(self.card, m, n, k, precision),
+                gemm_seconds(self.card, m, k, n, precision)
+                + gemm_seconds(self.card, n, k, m, precision, output_bytes=MAIN_GRADIENT_BYTES),
+            )
+        return self._products[key]
+
+    def casts(self, inputs: float, gradients: float) -> Both:
+        """Return the seconds in which a product's operands become FP8 (weights: once a step).
+
+        Args:
+            inputs: Elements of the input, with a copy for the weight's gradient where the
+                architecture needs one.
+            gradients: Elements of the output's gradient.
+        """
+        known = self.precision.fp8 in ("delayed", "blockwise", "mxfp8")
+        forward, backward = (
+            operand_cast_seconds(
+                self.card, elements, self.matrix, transposed=True, amax_known=known
+            )
+            for elements in (inputs, gradients)
+        )
+        return forward, backward
+
+    def attention(self, work: Workload, window: int | None) -> Both:
+        """Return the seconds of fused core attention."""
+        shape, layout = work.shape, work.layout
+        kv_heads = shape.num_heads if shape.kv_lora_rank else shape.num_kv_heads
+        attention = AttentionShape(
+            batch=work.batch.micro_batch_size,
+            seq=work.batch.seq_len,
+            heads=shape.num_heads // layout.tp,
+            kv_heads=max(1, kv_heads // layout.tp),
+            qk_dim=shape.qk_head_dim,
+            v_dim=shape.v_head_dim,
+            window=window,
+            shards=layout.cp,
+        )
+        return (
+            attention_seconds(self.card, attention),
+            attention_seconds(self.card, attention, backward=True),
+        )
+
+    def gather(self, num_bytes: float, ranks: int, stride: int = 1) -> float:
+        """Return the seconds of an all-gather; members of the group are `stride` ranks apart."""
+        return all_gather_seconds(self.links, num_bytes, ranks, self._in_domain(stride))
+
+    def scatter(self, num_bytes: float, ranks: int, stride: int = 1) -> float:
+        """Return the seconds of a reduce-scatter."""
+        return reduce_scatter_seconds(self.links, num_bytes, ranks, self._in_domain(stride))
+
+    def send(self, work: Workload) -> float:
+        """Return the seconds of one micro-batch's activations to the next stage."""
+        num_bytes = work.residual_tokens * work.shape.hidden_size * work.precision.element_bytes
+        ranks_of_stage = work.placement.num_ranks // work.layout.pp
+        return send_recv_seconds(
+            self.links, num_bytes, same_domain=ranks_of_stage < self.links.domain_size
+        )
+
+    def exchange(self, work: Workload) -> Exchange:
+        """Return the seconds in which tokens reach their experts' ranks and come back."""
+        shape, layout = work.shape, work.layout
+        dispatcher: Dispatcher = (
+            layout.flex_backend if layout.dispatcher == "flex" else layout.dispatcher
+        )
+        sizes = ExchangeSizes(
+            tokens=work.residual_tokens * layout.expert_tp,
+            hidden=shape.hidden_size,
+            top_k=shape.top_k,
+            experts=shape.num_experts,
+            ranks=layout.ep,
+            ranks_per_domain=max(1, min(layout.ep, self._in_domain(layout.expert_tp))),
+            dispatch_fp8=False,
+            imbalance=work.expert_imbalance,
+        )
+        return exchange_seconds(self.links, sizes, dispatcher)
+
+    def _in_domain(self, stride: int) -> int:
+        return max(1, self.links.domain_size // stride)

@@ -1,0 +1,72 @@
+"""Seconds of one Transformer layer, with what recomputation repeats and what the host adds."""
+
+from collections.abc import Hashable
+
+from parallel.planner.step.attention_block import attention_block
+from parallel.planner.step.clock import Clock
+from parallel.planner.step.experts import add_exchange
+from parallel.planner.step.feed_forward_block import dense_block, sparse_block
+from parallel.planner.step.host import host_floor
+from parallel.planner.step.seconds import Parts, PassSeconds
+from parallel.planner.workload import Workload
+
+RECOMPUTED_ATTENTION = ("layernorm", "core_attn", "mla_up_proj")
+RECOMPUTED_NETWORK = ("layernorm", "moe_act", "shared_experts")
+"""Parts that megatron-core recomputes by name (`recompute_modules`), beside whole networks."""
+
+
+class LayerTimes:
+    """Seconds of layers on one kind of card; blocks that jobs share are timed once.
+
+    A search asks for thousands of layouts, which differ in what a block does not see. One instance
+    serves one model, sequence length, precision and way to run.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._blocks: dict[Hashable, Parts] = {}
+
+    def seconds(self, work: Workload, *, sparse: bool, window: int | None) -> PassSeconds:
+        """Return the seconds of one layer for one micro-batch on one rank."""
+        attention, network = self._attention(work, window), self._network(work, sparse)
+        total = attention.total()
+        total.add_all(network.total())
+        if sparse:
+            add_exchange(total, self._clock, work, attention.total())
+        total.add("recomputation", 0.0, _recomputed(work, attention, network, sparse=sparse))
+        forward, backward = host_floor(work, sparse=sparse)
+        total.add(
+            "host",
+            max(0.0, forward - total.forward_seconds),
+            max(0.0, backward - total.backward_seconds),
+        )
+        return total
+
+    def _attention(self, work: Workload, window: int | None) -> Parts:
+        layout = work.layout
+        key = ("attention", window, layout.tp, layout.cp, work.batch.micro_batch_size)
+        if key not in self._blocks:
+            self._blocks[key] = attention_block(self._clock, work, window)
+        return self._blocks[key]
+
+    def _network(self, work: Workload, sparse: bool) -> Parts:
+        layout, size = work.layout, work.batch.micro_batch_size
+        key = (sparse, layout.tp, layout.cp, size, layout.ep, layout.expert_tp)
+        if key not in self._blocks:
+            block = sparse_block if sparse else dense_block
+            self._blocks[key] = block(self._clock, work)
+        return self._blocks[key]
+
+
+def _recomputed(work: Workload, attention: Parts, network: Parts, *, sparse: bool) -> float:
+    """Return the seconds of the forward pass that the backward pass repeats."""
+    layout = work.layout
+    if layout.recompute == "none":
+        return 0.0
+    if layout.recompute == "full":
+        return attention.forward_seconds(attention) + network.forward_seconds(network)
+    modules = layout.recompute_modules
+    again = attention.forward_seconds(name for name in RECOMPUTED_ATTENTION if name in modules)
+    if ("moe" if sparse else "mlp") in modules:
+        return again + network.forward_seconds(network)
+    return again + network.forward_seconds(name for name in RECOMPUTED_NETWORK if name in modules)

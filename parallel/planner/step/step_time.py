@@ -1,0 +1,96 @@
+"""Seconds of one optimizer step of a job: layers, ends, schedule, data parallelism."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from parallel.layout.validation import num_micro_batches
+from parallel.planner.schedule.estimate import estimated_seconds
+from parallel.planner.schedule.order import schedule_of
+from parallel.planner.schedule.seconds import PassSeconds as SchedulePasses
+from parallel.planner.step.clock import Clock
+from parallel.planner.step.data_parallel import chunk_ends
+from parallel.planner.step.ends import embedding, head
+from parallel.planner.step.layer import LayerTimes
+from parallel.planner.step.seconds import PassSeconds
+from parallel.planner.workload import Workload
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """How long a step takes, and what the busiest stage spends it on."""
+
+    seconds: float
+    terms: dict[str, float]
+    """Seconds by term; they add up to `seconds`. `waiting` is the rest: for other stages, for
+    transfers between them, and for gradients and weights as far as no pass hides them."""
+    busiest_stage: int
+
+
+class StepTimes:
+    """Seconds of steps on one kind of card; what jobs share is timed once."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._layers = LayerTimes(clock)
+
+    def layers_seconds(self, work: Workload) -> float:
+        """Return the seconds of all layers of one micro-batch, had one stage them all."""
+        return sum(
+            count * _sum(self._layers.seconds(work, sparse=sparse, window=window))
+            for (sparse, window), count in _kinds(work, range(work.shape.num_layers)).items()
+        )
+
+    def step(self, work: Workload) -> StepTime:
+        """Return the seconds of one step."""
+        layout = work.layout
+        layers = layout.chunk_layers(work.shape.num_layers)
+        passes = [
+            [self._chunk(work, stage, chunk, numbers) for chunk, numbers in enumerate(chunks)]
+            for stage, chunks in enumerate(layers)
+        ]
+        micro_batches = num_micro_batches(work.placement, work.batch)
+        schedule = schedule_of(layout, micro_batches)
+        ends = chunk_ends(self._clock, work)
+        seconds = estimated_seconds(schedule, self._schedule_passes(work, passes), ends)
+        busy = [sum(_sum(chunk) for chunk in stage) for stage in passes]
+        busiest = max(range(layout.pp), key=lambda stage: busy[stage])
+        total = PassSeconds()
+        for chunk in passes[busiest]:
+            total.add_all(chunk, micro_batches)
+        terms: dict[str, float] = dict(total.by_term())
+        terms["optimizer"] = ends.optimizer[busiest]
+        terms["waiting"] = seconds - sum(terms.values())
+        return StepTime(seconds, terms, busiest)
+
+    def _chunk(self, work: Workload, stage: int, chunk: int, layers: range) -> PassSeconds:
+        """Return the seconds of one micro-batch in one chunk, with the ends where it has them."""
+        shape, layout, total = work.shape, work.layout, PassSeconds()
+        for (sparse, window), count in _kinds(work, layers).items():
+            total.add_all(self._layers.seconds(work, sparse=sparse, window=window), count)
+        if stage == 0 and chunk == 0:
+            total.add_all(embedding(self._clock, work))
+        if stage == layout.pp - 1 and chunk == layout.vpp - 1:
+            total.add_all(head(self._clock, work), 1 + shape.mtp_layers)
+            if shape.mtp_layers:
+                last = self._layers.seconds(
+                    work, sparse=shape.sparse_layers[-1], window=shape.windows[-1]
+                )
+                total.add_all(last, shape.mtp_layers)
+        return total
+
+    def _schedule_passes(self, work: Workload, passes: list[list[PassSeconds]]) -> SchedulePasses:
+        return SchedulePasses(
+            forward=tuple(tuple(chunk.forward_seconds for chunk in stage) for stage in passes),
+            backward=tuple(tuple(chunk.backward_seconds for chunk in stage) for stage in passes),
+            transfer=self._clock.send(work) if work.layout.pp > 1 else 0.0,
+            transfer_blocks=work.layout.vpp == 1,
+        )
+
+
+def _kinds(work: Workload, layers: range) -> Counter[tuple[bool, int | None]]:
+    shape = work.shape
+    return Counter((shape.sparse_layers[layer], shape.windows[layer]) for layer in layers)
+
+
+def _sum(seconds: PassSeconds) -> float:
+    return seconds.forward_seconds + seconds.backward_seconds

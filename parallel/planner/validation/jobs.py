@@ -1,0 +1,202 @@
+"""The jobs that a published row may have been: one for each choice of what it does not say."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from parallel.errors import ParallelError
+from parallel.layout.layout import Layout, RecomputeModule
+from parallel.layout.model_shape import BatchSize, ModelShape
+from parallel.layout.validation import checked_placement
+from parallel.planner.execution import ALL_PARTS, Execution, GraphPart
+from parallel.planner.validation.rows import PublishedRow
+from parallel.planner.workload import Workload
+from parallel.precision.recipes import Precision
+
+Resolver = Callable[[PublishedRow], ModelShape]
+"""Finds a row's model; raises ParallelError where there is none."""
+
+DISPATCHERS: dict[str, dict[str, str]] = {
+    "allgather": {"dispatcher": "allgather"},
+    "alltoall": {"dispatcher": "alltoall"},
+    "deepep": {"dispatcher": "flex", "flex_backend": "deepep"},
+    "hybridep": {"dispatcher": "flex", "flex_backend": "hybridep"},
+    # DeepEP's interface over other transports, for clouds without its own.
+    "deepep-uccl": {"dispatcher": "flex", "flex_backend": "deepep"},
+    "deepep-nvshmem": {"dispatcher": "flex", "flex_backend": "deepep"},
+}
+_NUMBERS = ("tp", "pp", "vpp", "cp", "ep", "etp", "mbs")
+RECIPES = {
+    "bf16": "none", "fp8": "current", "fp8-delayed": "delayed", "fp8-current": "current",
+    "fp8-blockwise": "blockwise", "mxfp8": "mxfp8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One reading of a row."""
+
+    work: Workload
+    assumed: tuple[str, ...]
+    """What the row does not say, and was assumed: `column=value`."""
+
+
+class UnusableRowError(ParallelError):
+    """A row that cannot be predicted, and why."""
+
+
+def jobs_of(row: PublishedRow, shape: ModelShape) -> list[Job]:
+    """Return the jobs that a row may have been.
+
+    Raises:
+        UnusableRowError: It does not say enough, or its layout is not legal.
+        ParallelError: A cell is wrong.
+    """
+    if shape.mtp_layers != (wanted := row.whole("mtp_layers") or 0):
+        raise UnusableRowError(f"mtp_layers={wanted} is not the shape's {shape.mtp_layers}")
+    gpus = _needed(row, "gpus")
+    batch_sizes = {"seq_len": _needed(row, "seq_len"), "global_batch_size": _needed(row, "gbs")}
+    jobs, fault = [], None
+    for choice in _choices(row, shape):
+        try:
+            jobs.append(_job(choice, shape, gpus, batch_sizes))
+        except (ParallelError, ValidationError) as error:
+            fault = error
+    if not jobs:
+        raise UnusableRowError(f"no legal layout: {_first_line(fault)}")
+    return jobs
+
+
+def _choices(row: PublishedRow, shape: ModelShape) -> Iterator[dict[str, tuple[Any, bool]]]:
+    """Yield every combination of what is known and of the choices for what is not.
+
+    Each value comes with whether it was assumed.
+    """
+    sparse = any(shape.sparse_layers)
+    tp, pp = _needed(row, "tp"), _needed(row, "pp")
+    ep = _needed(row, "ep") if sparse else 1
+    options: dict[str, list[Any]] = {
+        "tp": [tp],
+        "pp": [pp],
+        "ep": [ep],
+        "vpp": [1] if pp == 1 else [1, _usual_chunks(shape, pp)],
+        "cp": [1],
+        # Without folding, experts use attention's tensor-parallel ranks.
+        "etp": [1, tp] if sparse and tp > 1 else [1],
+        "mbs": [1],
+        "precision": ["bf16"],
+        "dispatcher": ["alltoall", "deepep"] if ep > 1 else ["alltoall"],
+        "ep_overlap": ["off", "on"] if ep > 1 else ["off"],
+        "tp_overlap": ["on", "off"] if tp > 1 and not sparse else ["off"],
+        "recompute": ["none", "core_attn"],
+        "cuda_graphs": ["none"],
+        "routing": ["forced"],
+        "sharding": ["distributed-optimizer"],
+        "task": ["pretrain"],
+    }
+    known: dict[str, Any] = {name: row.whole(name) for name in _NUMBERS}
+    known |= {name: row.text(name) for name in options if name not in _NUMBERS}
+    known = {name: value for name, value in known.items() if value is not None}
+    axes = [
+        [(known[name], False)]
+        if name in known
+        else [(value, True) for value in dict.fromkeys(values)]
+        for name, values in options.items()
+    ]
+    for values in product(*axes):
+        yield dict(zip(options, values, strict=True))
+
+
+def _usual_chunks(shape: ModelShape, stages: int) -> int:
+    """Return the chunks a stage where one layer or two make a chunk."""
+    layers = shape.num_layers // stages
+    return next((layers // size for size in (2, 1, 3) if layers % size == 0), 1)
+
+
+def _job(
+    choice: dict[str, tuple[Any, bool]], shape: ModelShape, gpus: int, batch_sizes: dict[str, int]
+) -> Job:
+    values = {name: value for name, (value, _) in choice.items()}
+    batch = BatchSize(micro_batch_size=values["mbs"], **batch_sizes)
+    layout = _layout(values, shape)
+    work = Workload(
+        shape=shape,
+        placement=checked_placement(layout, shape, batch, gpus),
+        batch=batch,
+        precision=_precision(values["precision"]),
+        execution=Execution(
+            overlap_tp=_switch(values, "tp_overlap"),
+            cuda_graphs=_graph_parts(values["cuda_graphs"]),
+            sharding=values["sharding"],
+            routing={"unstated": "forced"}.get(values["routing"], values["routing"]),
+            trains_base_weights=values["task"] != "lora",
+        ),
+    )
+    assumed = tuple(f"{name}={value}" for name, (value, is_assumed) in choice.items() if is_assumed)
+    return Job(work, assumed)
+
+
+def _layout(values: dict[str, Any], shape: ModelShape) -> Layout:
+    sizes = {name: values[name] for name in ("tp", "pp", "vpp", "cp", "ep", "etp")}
+    if values["dispatcher"] not in DISPATCHERS:
+        raise UnusableRowError(f"dispatcher {values['dispatcher']!r} is not modelled")
+    recompute = values["recompute"]
+    modules = [name for name in recompute.split(",") if name in get_args(RecomputeModule)]
+    kind = recompute if recompute in ("none", "full") else "selective"
+    return Layout.model_validate(
+        sizes
+        | DISPATCHERS[values["dispatcher"]]
+        | _depth(shape, sizes["pp"] * sizes["vpp"], sizes["pp"])
+        | {
+            "recompute": kind,
+            "recompute_modules": modules or ["core_attn"],
+            "overlap_experts": _switch(values, "ep_overlap"),
+            "overlap_grad_reduce": True,
+            "overlap_param_gather": True,
+        }
+    )
+
+
+def _depth(shape: ModelShape, chunks: int, stages: int) -> dict[str, Any]:
+    """Deal layers as a row must have: evenly, with the ends as layers, or as even as can be."""
+    layers = shape.num_layers
+    if stages == 1 or layers % chunks == 0:
+        return {}
+    if (layers + 2) % chunks == 0:
+        return {"ends_count_as_layers": True}
+    each, rest = divmod(layers, chunks)
+    return {"stage_layers": [each + (chunk < rest) for chunk in range(chunks)]}
+
+
+def _precision(text: str) -> Precision:
+    if text not in RECIPES:
+        raise UnusableRowError(f"precision {text!r} is not modelled")
+    return Precision.model_validate({"kernels": "te", "dtype": "bf16", "fp8": RECIPES[text]})
+
+
+def _graph_parts(text: str) -> tuple[GraphPart, ...]:
+    if text in ("layer", "full"):
+        return ALL_PARTS
+    return tuple(part for part in ALL_PARTS if part in text.split(","))
+
+
+def _switch(values: dict[str, Any], column: str) -> bool:
+    if values[column] not in ("on", "off"):
+        raise UnusableRowError(f"{column} = {values[column]!r}: not on or off")
+    return bool(values[column] == "on")
+
+
+def _needed(row: PublishedRow, column: str) -> int:
+    value = row.whole(column)
+    if value is None:
+        raise UnusableRowError(f"{column} is not stated")
+    return value
+
+
+def _first_line(fault: Exception | None) -> str:
+    if isinstance(fault, ValidationError):
+        return str(fault.errors()[0]["msg"])
+    return str(fault)

@@ -1,0 +1,151 @@
+"""Published rows: what is read of them, what is assumed, and how errors are told."""
+
+from pathlib import Path
+
+import pytest
+
+from parallel.errors import ParallelError
+from parallel.layout.model_shape import ModelShape
+from parallel.planner.flops import attention_flops_per_token, training_flops_per_token
+from parallel.planner.validation.jobs import UnusableRowError, jobs_of
+from parallel.planner.validation.published import published_tflops
+from parallel.planner.validation.rows import NEEDED, OPTIONAL, PublishedRow, read_rows
+from parallel.planner.validation.score import Prediction, all_scored, summaries, summarize
+from parallel.planner.workload import Workload
+from tests.support.model_shapes import SPARSE
+
+CELLS = {
+    "model": "m", "gpu": "H100", "gpus": "8", "tp": "2", "pp": "2", "vpp": "1", "cp": "1",
+    "ep": "2", "etp": "1", "dp": "2", "seq_len": "32", "gbs": "16", "mbs": "1",
+    "precision": "bf16", "dispatcher": "alltoall", "ep_overlap": "off", "recompute": "none",
+    "tokens_per_s_per_gpu": "100", "routing": "forced", "cuda_graphs": "none",
+    "sharding": "distributed-optimizer", "task": "pretrain", "tp_overlap": "off",
+}  # fmt: skip
+
+
+def row(**changes: str) -> PublishedRow:
+    empty = dict.fromkeys((*NEEDED, *OPTIONAL), "")
+    return PublishedRow(2, empty | CELLS | changes)
+
+
+def write(folder: Path, *rows: PublishedRow) -> Path:
+    names = list(rows[0].cells)
+    lines = [",".join(names), *(",".join(r.cells[name] for name in names) for r in rows)]
+    file = folder / "rows.csv"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def shape(_: PublishedRow) -> ModelShape:
+    return SPARSE
+
+
+def predict(work: Workload, gpu: str) -> Prediction:
+    assert gpu == "H100"
+    seconds = 1.0 + work.layout.overlap_experts
+    return Prediction(step_seconds=seconds, low=0.8 * seconds, high=1.25 * seconds, memory_bytes=9)
+
+
+def test_a_row_that_says_all_is_one_job() -> None:
+    [job] = jobs_of(row(), SPARSE)
+    assert job.assumed == ()
+    layout = job.work.layout
+    assert (layout.tp, layout.pp, layout.ep, layout.recompute) == (2, 2, 2, "none")
+    assert job.work.placement.dp == 2
+
+
+def test_what_a_row_does_not_say_is_tried_and_told(tmp_path: Path) -> None:
+    [result] = all_scored(read_rows(write(tmp_path, row(ep_overlap="", vpp="2"))), shape, predict)
+    assert result.assumed == ("ep_overlap=off", "ep_overlap=on")
+    low, high = result.interval or (0, 0)
+    assert high / low == pytest.approx(2 * 1.25 / 0.8), "from one reading's low to the other's high"
+    assert result.predicted == pytest.approx((low * 1.25 * 2 * high * 0.8) ** 0.5 / 2**0.5 / 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"tp": ""}, "tp is not stated"),
+        ({"precision": "int3"}, "precision 'int3' is not modelled"),
+        ({"dispatcher": "post"}, "dispatcher 'post' is not modelled"),
+        ({"gpus": "7"}, "does not divide 7 ranks"),
+        ({"doubtful": "a smoke run"}, "doubtful: a smoke run"),
+        ({"tokens_per_s_per_gpu": ""}, "states no speed"),
+        ({"mtp_layers": "1"}, "mtp_layers=1"),
+    ],
+)
+def test_unusable_rows_say_why(changes: dict[str, str], reason: str) -> None:
+    [result] = all_scored([row(**changes)], shape, predict)
+    assert not result.is_used
+    assert reason in (result.reason or "")
+    assert result.as_json()["used"] is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"gpus": "many"}, "line 2, gpus = 'many': not a number"),
+        ({"mbs": "1.5"}, "line 2, mbs = '1.5': not a whole number"),
+        ({"tokens_per_s_per_gpu": "inf"}, "line 2, tokens_per_s_per_gpu = 'inf'"),
+        ({"tokens_per_s_per_gpu": "", "tflops_per_gpu": "9", "flop_convention": "ours"},
+         "flop_convention 'ours'"),
+    ],
+)  # fmt: skip
+def test_wrong_cells_are_errors(changes: dict[str, str], fault: str) -> None:
+    with pytest.raises(ParallelError, match=fault):
+        all_scored([row(**changes)], shape, predict)
+
+
+def test_speeds_are_converted_to_one_convention() -> None:
+    ours = training_flops_per_token(SPARSE, 32)
+    whole = ours + attention_flops_per_token(SPARSE, 32)
+    tokens = {"tokens_per_s_per_gpu": ""}
+    assert published_tflops(row(), SPARSE, 32) == pytest.approx(100 * ours / 1e12)
+    step = row(**tokens, step_s="0.5")
+    assert published_tflops(step, SPARSE, 32) == pytest.approx(16 * 32 / 0.5 / 8 * ours / 1e12)
+    printed = row(**tokens, tflops_per_gpu="300", flop_convention="full-attention")
+    assert published_tflops(printed, SPARSE, 32) == pytest.approx(300 * ours / whole)
+    share = row(**tokens, mfu_pct="50", peak_tflops_for_mfu="1000")
+    assert published_tflops(share, SPARSE, 32) == pytest.approx(500)
+    stated = row(**tokens, tflops_per_gpu="300", flop_convention="2 GFLOP/token")
+    assert published_tflops(stated, SPARSE, 32) == pytest.approx(300 * ours / 2e9)
+
+
+def test_files_that_are_no_such_table(tmp_path: Path) -> None:
+    with pytest.raises(ParallelError, match="No such file"):
+        read_rows(tmp_path / "none.csv")
+    file = tmp_path / "rows.csv"
+    file.write_text("model,gpu\nm,H100\n")
+    with pytest.raises(ParallelError, match="no column gpus, tp"):
+        read_rows(file)
+    file.write_text(write(tmp_path, row()).read_text() + "one,two\n")
+    with pytest.raises(ParallelError, match="line 3: 2 cells under"):
+        read_rows(file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ParallelError, match="not CSV in UTF-8"):
+        read_rows(file)
+
+
+def test_a_layout_counts_once_however_often_it_was_published() -> None:
+    fast, slow = {"layout_id": "a"}, {"layout_id": "b", "kind": "moe"}
+    speed = training_flops_per_token(SPARSE, 32) * 16 * 32 / 8 / 1e12
+    per_token = 16 * 32 / 8
+    results = all_scored(
+        [row(**fast, tokens_per_s_per_gpu=str(per_token / factor)) for factor in (1.1, 1.2, 1.3)]
+        + [row(**slow, tokens_per_s_per_gpu=str(per_token / 1.5))],
+        shape,
+        predict,
+    )
+    assert [result.predicted for result in results] == [pytest.approx(speed)] * 4
+    summary = summarize(results)
+    assert summary is not None
+    assert (summary.layouts, summary.rows) == (2, 4)
+    assert summary.median == pytest.approx((0.2 + 0.5) / 2)
+    assert summary.covered == 0.5
+    assert set(summaries(results, "kind")) == {"moe", "not stated"}
+    assert summarize([]) is None
+
+
+def test_a_layout_without_any_reading_is_unusable() -> None:
+    with pytest.raises(UnusableRowError, match="no legal layout: .*seq_len"):
+        jobs_of(row(cp="8", gpus="64", seq_len="24"), SPARSE)
