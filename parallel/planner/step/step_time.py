@@ -57,7 +57,7 @@ class StepTimes:
         total = PassSeconds()
         for chunk in passes[busiest]:
             total.add_all(chunk, micro_batches)
-        terms: dict[str, float] = dict(total.by_term())
+        terms: dict[str, float] = {str(term): value for term, value in total.by_term().items()}
         terms["optimizer"] = ends.optimizer[busiest]
         terms["waiting"] = seconds - sum(terms.values())
         return StepTime(seconds, terms, busiest)
