@@ -45,7 +45,6 @@ def layout_faults(layout: Layout, shape: ModelShape, batch: BatchSize, num_ranks
         _depth_fault(layout, shape),
         _tie_fault(layout, shape),
         *_expert_faults(layout, shape),
-        *_overlap_faults(layout, shape),
         *_recompute_faults(layout, shape),
         _schedule_fault(layout, batch, num_ranks),
     ]
@@ -153,30 +152,6 @@ def _expert_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
     if layout.dispatcher == "flex" and ep * etp == 1:
         faults.append('dispatcher="flex" needs ep*etp > 1: raise ep, or use "alltoall"')
     return faults
-
-
-def _overlap_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
-    """Refuse what megatron-core cannot run a forward beside a backward pass with."""
-    if not layout.overlap_experts:
-        return []
-    faults = {
-        f"needs ep > 1, not ep={layout.ep}: raise ep": layout.ep > 1,
-        'does not go with dispatcher="allgather": use "alltoall" or "flex"': (
-            layout.dispatcher != "allgather"
-        ),
-        f"with pp={layout.pp} needs the interleaved schedule: set vpp >= 2": (
-            layout.pp == 1 or layout.vpp > 1
-        ),
-        'does not go with recompute="full": recompute modules, or none': (
-            layout.recompute != "full"
-        ),
-        'does not go with recompute_modules that have "moe": remove it': (
-            layout.recompute != "selective" or "moe" not in layout.recompute_modules
-        ),
-        f"takes at most one prediction layer, and that with pp >= 2, not mtp_layers="
-        f"{shape.mtp_layers} with pp={layout.pp}": shape.mtp_layers <= (layout.pp > 1),
-    }
-    return [f"overlap_experts=true {text}" for text, holds in faults.items() if not holds]
 
 
 def _recompute_faults(layout: Layout, shape: ModelShape) -> list[str | None]:
