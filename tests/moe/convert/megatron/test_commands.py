@@ -40,7 +40,7 @@ def test_commands_convert_and_say_what_they_did(tmp_path: Path) -> None:
     assert first.stderr == f"moe: {out}: no tokenizer is known of it, and none is written\n"
     second = run("from-megatron", out, "-o", back)
     count = f"{said['parameters']:,}"
-    assert second.stdout == f"{back}: tensors 10, parameters {count}, left behind 12\n"
+    assert second.stdout == f"{back}: tensors 10, parameters {count}, left behind 15\n"
     assert second.stderr == f"moe: {back}: 12 of extra state left behind\n"
     again = CliRunner().invoke(app, ["convert", "from-megatron", str(out), "-o", str(back)])
     assert "exists already: remove it or choose another name" in str(again.exception)
