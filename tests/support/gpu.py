@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,6 @@ class Computed:
 
 def compute_all(experiments: Mapping[str, Experiment]) -> dict[str, Computed]:
     """Compute all experiments, one after another, as the only rank of one process."""
-    _draw_weights_on_cpu()
     return {name: _compute(experiment) for name, experiment in experiments.items()}
 
 
@@ -61,18 +60,3 @@ def _compute(experiment: Experiment) -> Computed:
             module.train()
         losses = [train_step(trainer, step).loss for step in range(experiment.train.steps)]
     return Computed(place.type, logits.float().cpu().numpy(), gradients, losses)
-
-
-def _draw_weights_on_cpu() -> None:
-    """Make a card start from the weights that a CPU starts from: their generators differ."""
-    import torch
-
-    from moe.model import initialization
-
-    draw = initialization._normal_shard
-
-    def draw_on_cpu(*position: Any) -> torch.Tensor:
-        *rest, like = position
-        return draw(*rest, torch.empty(like.shape)).to(like.device)
-
-    initialization._normal_shard = draw_on_cpu

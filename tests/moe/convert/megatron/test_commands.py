@@ -41,7 +41,7 @@ def test_commands_convert_and_say_what_they_did(tmp_path: Path) -> None:
     second = run("from-megatron", out, "-o", back)
     count = f"{said['parameters']:,}"
     assert second.stdout == f"{back}: tensors 10, parameters {count}, left behind 15\n"
-    assert second.stderr == f"moe: {back}: 12 of extra state left behind\n"
+    assert second.stderr == f"moe: {back}: 15 of extra state left behind\n"
     again = CliRunner().invoke(app, ["convert", "from-megatron", str(out), "-o", str(back)])
     assert "exists already: remove it or choose another name" in str(again.exception)
     third = run("from-megatron", out, "-o", tmp_path / "given", "--model", ours / "model.toml",
