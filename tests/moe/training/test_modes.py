@@ -27,8 +27,8 @@ from tests.support.layout_equivalence import (
 from tests.support.trained_runs import train_here, train_run
 
 LOSS, PARAMETER = 1e-5, 3e-4
-"""Processors round sums in other orders, and Adam enlarges it where gradients are near zero: 1.06e-4
-on one of them."""
+"""Processors round sums in other orders, and Adam enlarges that where gradients are near zero:
+1.06e-4 on one of them."""
 EOS = 256
 """Of the stores' bytes."""
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
