@@ -88,9 +88,8 @@ def test_numbers_of_passes_are_theirs_alone(pp: int, vpp: int, count: int) -> No
 
 
 def test_overlapped_experts_run_one_forward_pass_more_ahead() -> None:
-    alone = Layout(overlap_experts=True)
+    alone = Layout(ep=2, overlap_experts=True)
     assert warm_up_passes(schedule_of(alone, 8), 0) == 1
-    interleaved = Layout(pp=2, vpp=2, overlap_experts=True)
+    interleaved = Layout(ep=2, pp=2, vpp=2, overlap_experts=True)
     assert warm_up_passes(schedule_of(interleaved, 8), 0) == 2 + 2 + 1
-    # megatron-core refuses it in plain 1F1B; the layout's own schedule is meant here.
-    assert not schedule_of(Layout(pp=2, overlap_experts=True), 8).paired
+    assert not schedule_of(Layout(ep=2, pp=2, vpp=2), 8).paired
