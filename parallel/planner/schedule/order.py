@@ -59,8 +59,12 @@ class Schedule:
 
 def schedule_of(layout: Layout, micro_batches: int) -> Schedule:
     """Return the schedule that a layout runs `micro_batches` with."""
-    paired = layout.overlap_experts and (layout.pp == 1 or layout.vpp > 1)
-    return Schedule(pp=layout.pp, vpp=layout.vpp, micro_batches=micro_batches, paired=paired)
+    return Schedule(
+        pp=layout.pp,
+        vpp=layout.vpp,
+        micro_batches=micro_batches,
+        paired=layout.overlap_experts,
+    )
 
 
 def warm_up_passes(schedule: Schedule, stage: int) -> int:
