@@ -39,7 +39,6 @@ def shape_of(model: ModelConfig) -> ModelShape:
         **sizes,
         sparse_layers=model.sparse_layers,
         layer_windows=model.layer_windows,
-        attention_sinks=model.attention_sinks,
         tie_embeddings=model.tie_embeddings,
         normalizes_qk=model.qk_norm != "none",
         capacity_factor=None if moe is None else moe.capacity_factor,

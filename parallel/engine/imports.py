@@ -44,7 +44,7 @@ def import_engine() -> None:
         try:
             import megatron.core  # noqa: F401
         except ImportError as error:
-            package = (error.name or "").split(".")[0]
+            package = (error.name or "another package").split(".")[0]
             reason = import_fault(package) if package in OPTIONAL else str(error)
             raise ParallelError(
                 f"megatron-core {MEGATRON_VERSION} cannot be imported without {package}"

@@ -160,6 +160,11 @@ class Layout(FrozenModel):
         """Tensor-parallel ranks inside an expert, resolved."""
         return self.etp or 1
 
+    @property
+    def exchange_library(self) -> Literal["allgather", "alltoall", "deepep", "hybridep"]:
+        """What exchanges tokens: the dispatcher, of `flex` its backend."""
+        return self.flex_backend if self.dispatcher == "flex" else self.dispatcher
+
     def chunk_layers(self, num_layers: int) -> tuple[tuple[range, ...], ...]:
         """Return the layers of each chunk of each stage, indexed [stage][chunk].
 

@@ -36,8 +36,6 @@ class ModelShape:
     """For each layer, whether it has routed experts."""
     layer_windows: tuple[int | None, ...] = ()
     """For each layer, the tokens that a position sees, None for all before it; empty: None each."""
-    attention_sinks: bool = False
-    """Whether each softmax has a learned logit in its denominator."""
     is_gated: bool = True
     """Whether feed-forward networks have a gate beside the up projection (SwiGLU)."""
     mtp_layers: int = 0

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Dispatcher = Literal["allgather", "alltoall", "deepep", "hybridep"]
 GraphPart = Literal["attn", "mlp", "moe_router", "moe_preprocess"]
 ALL_PARTS: tuple[GraphPart, ...] = ("attn", "mlp", "moe_router", "moe_preprocess")
 
@@ -18,9 +17,5 @@ class Execution:
     cuda_graphs: tuple[GraphPart, ...] = ()
     """Parts of each layer whose launches are replayed from a CUDA graph, by megatron-core's
     names."""
-    sharding: Literal["distributed-optimizer", "fsdp"] = "distributed-optimizer"
-    """What data-parallel ranks shard: optimizer states, or weights and gradients too."""
     routing: Literal["forced", "natural", "capacity"] = "forced"
     """How evenly tokens reach experts: evenly by force, as routers choose, or with a capacity."""
-    trains_base_weights: bool = True
-    """False with low-rank adapters: no weight gradients of the frozen matrices."""

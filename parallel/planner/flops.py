@@ -7,6 +7,8 @@ matmul, LM head included, router and input embedding excluded, and per layer
 
 from parallel.layout.model_shape import ModelShape
 
+TERA = 1e12
+
 
 def training_flops_per_token(shape: ModelShape, seq_len: int) -> int:
     """Return forward and backward FLOPs of one token in sequences of `seq_len` tokens."""

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallel.planner.device_memory import DeviceMemory
+from parallel.planner.flops import TERA
 from parallel.planner.workload import Workload
-
-TERA = 1e12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +51,7 @@ class LayoutPrediction:
                 "recompute_modules": list(layout.recompute_modules)
                 if layout.recompute == "selective"
                 else [],
-                "dispatcher": layout.flex_backend
-                if layout.dispatcher == "flex"
-                else layout.dispatcher,
+                "dispatcher": layout.exchange_library,
                 "overlap_experts": layout.overlap_experts,
                 "ends_count_as_layers": layout.ends_count_as_layers,
                 "stage_layers": None if layout.stage_layers is None else list(layout.stage_layers),

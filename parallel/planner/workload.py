@@ -82,6 +82,11 @@ class Workload:
         """Tokens of one micro-batch on one rank between them: fewer with sequence parallelism."""
         return self.tokens // self.layout.tp if self.layout.sp else self.tokens
 
+    @property
+    def kv_heads(self) -> int:
+        """Key-value heads on one rank; with more ranks than heads each holds one."""
+        return max(1, self.shape.num_kv_heads // self.layout.tp)
+
     @cached_property
     def routed_tokens(self) -> int:
         """Token copies that the experts of one rank receive of one micro-batch.

@@ -6,6 +6,7 @@ Transformer Engine 2.11 loops: on B200 its grouped products take as long as the 
 experts one after another (gemm_train_b200_te.csv: medians of both errors alike, -0.25 and -0.22).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -64,12 +65,8 @@ def grouped_gemm_seconds(
             number * gemm_seconds(card, m, n, k, precision, repetitions=repetitions)
             for number, m in rows.groups
         )
-    parameters = matrix_parameters(card, precision)
-    compute_s = float("inf")
-    for tile_rows, columns, step_s in tile_steps(card, parameters, precision):
-        count = sum(number * ceil(m / tile_rows) for number, m in rows.groups) * ceil(n / columns)
-        one = step_s * k / parameters.grouped_efficiency
-        compute_s = min(compute_s, ceil(count / card.rates.sms) * (one + parameters.tile_seconds))
+    outputs = [(number, m, n) for number, m in rows.groups]
+    compute_s = _compute_seconds(card, precision, outputs, k)
     moved = OPERAND_BYTES[precision] * k * (total + n * rows.busy_experts) + 2.0 * total * n
     flops = 2.0 * total * n * k
     return limited_seconds(card, precision, flops, compute_s, moved, repetitions, streamed=True)
@@ -87,13 +84,28 @@ def grouped_wgrad_seconds(
             number * gemm_seconds(card, n, k, m, precision, output_bytes=MAIN_GRADIENT_BYTES)
             for number, m in rows.groups
         )
-    parameters = matrix_parameters(card, precision)
     experts = rows.busy_experts
-    compute_s = float("inf")
-    for tile_rows, columns, step_s in tile_steps(card, parameters, precision):
-        count = experts * ceil(n / tile_rows) * ceil(k / columns)
-        one = step_s * total / experts / parameters.grouped_efficiency + parameters.tile_seconds
-        compute_s = min(compute_s, ceil(count / card.rates.sms) * one)
+    compute_s = _compute_seconds(card, precision, [(experts, n, k)], total / experts)
     moved = OPERAND_BYTES[precision] * total * (n + k) + MAIN_GRADIENT_BYTES * n * k * experts
     flops = 2.0 * total * n * k
     return limited_seconds(card, precision, flops, compute_s, moved, None, streamed=True)
+
+
+def _compute_seconds(
+    card: Card, precision: str, outputs: Sequence[tuple[int, float, float]], depth: float
+) -> float:
+    """Return the seconds of one call's tiles in common waves, of the fastest tile.
+
+    Args:
+        card: The card.
+        precision: Of the operands.
+        outputs: How many, rows and columns of each kind of output.
+        depth: Elements summed for each number of an output.
+    """
+    parameters = matrix_parameters(card, precision)
+    best = float("inf")
+    for tile_rows, columns, step_s in tile_steps(card, parameters, precision):
+        count = sum(number * ceil(m / tile_rows) * ceil(n / columns) for number, m, n in outputs)
+        one = step_s * depth / parameters.grouped_efficiency + parameters.tile_seconds
+        best = min(best, ceil(count / card.rates.sms) * one)
+    return best

@@ -20,7 +20,7 @@ from parallel.planner.search.choices import Choice, exchanges, recomputations
 from parallel.planner.search.state import least_state_bytes
 from parallel.planner.workload import Workload
 
-LayerSeconds = Callable[[Workload], float]
+TimeLayers = Callable[[Workload], float]
 """Seconds of all layers of one micro-batch, forward and backward, had one stage them all."""
 Predict = Callable[[Workload], LayoutPrediction]
 
@@ -44,7 +44,7 @@ def search(
     bounds: Bounds,
     *,
     predict: Predict,
-    layers: LayerSeconds,
+    layers: TimeLayers,
     memory_bytes: float,
     count: int,
 ) -> Found:
@@ -77,7 +77,7 @@ def search(
 
 
 def _bounded(
-    work: Workload, bounds: Bounds, layers: LayerSeconds, memory_bytes: float
+    work: Workload, bounds: Bounds, layers: TimeLayers, memory_bytes: float
 ) -> Iterator[tuple[float, int, Candidate, Choice]]:
     """Yield every candidate with a lower bound of its seconds."""
     known: dict[tuple[object, ...], tuple[float, Choice]] = {}
@@ -103,7 +103,7 @@ def _bounded(
 
 
 def _fastest_exchange(
-    work: Workload, candidate: Candidate, recomputation: Choice, layers: LayerSeconds
+    work: Workload, candidate: Candidate, recomputation: Choice, layers: TimeLayers
 ) -> tuple[float, Choice]:
     """Return the seconds of all layers on one stage with the fastest way to exchange tokens."""
     one_stage = replace(candidate, pp=1, vpp=1, ends_count_as_layers=False, stage_layers=None)

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from parallel.layout.model_shape import ModelShape
 from parallel.planner.search.candidates import Candidate
+from parallel.planner.software import OUR_STATE
 
-WEIGHT_AND_GRADIENT_BYTES = 6
-"""BF16 weight and FP32 gradient, which only sharding of the model makes fewer."""
-SHARED_STATE_BYTES = 12
-"""FP32 weight and Adam's moments, which data-parallel ranks share."""
+WEIGHT_AND_GRADIENT_BYTES = 2 + OUR_STATE.gradient
+"""BF16 weight and gradient, which only sharding of the model makes fewer."""
+SHARED_STATE_BYTES = OUR_STATE.master + OUR_STATE.moments
+"""What data-parallel ranks share."""
 
 
 def least_state_bytes(shape: ModelShape) -> Callable[[Candidate], float]:

@@ -47,9 +47,7 @@ def _projections(clock: Clock, work: Workload, parts: Parts) -> None:
     """One fused product for queries, keys and values; norms on heads; rotary embedding."""
     shape, tp = work.shape, work.layout.tp
     queries = shape.num_heads * shape.qk_head_dim // tp
-    # With more ranks than key-value heads each rank holds one.
-    kv_heads = max(1, shape.num_kv_heads // tp)
-    keys, values = kv_heads * shape.qk_head_dim, kv_heads * shape.v_head_dim
+    keys, values = work.kv_heads * shape.qk_head_dim, work.kv_heads * shape.v_head_dim
     add_column_parallel(
         parts["projections"], clock, work, queries + keys + values, shape.hidden_size
     )

@@ -17,7 +17,6 @@ from parallel.planner.communication_time.collectives import (
     send_recv_seconds,
 )
 from parallel.planner.communication_time.expert_exchange import (
-    Dispatcher,
     Exchange,
     ExchangeSizes,
     exchange_seconds,
@@ -101,12 +100,11 @@ class Clock:
     def attention(self, work: Workload, window: int | None) -> Both:
         """Return the seconds of fused core attention."""
         shape, layout = work.shape, work.layout
-        kv_heads = shape.num_heads if shape.kv_lora_rank else shape.num_kv_heads
         attention = AttentionShape(
             batch=work.batch.micro_batch_size,
             seq=work.batch.seq_len,
             heads=shape.num_heads // layout.tp,
-            kv_heads=max(1, kv_heads // layout.tp),
+            kv_heads=work.kv_heads,
             qk_dim=shape.qk_head_dim,
             v_dim=shape.v_head_dim,
             window=window,
@@ -136,9 +134,6 @@ class Clock:
     def exchange(self, work: Workload) -> Exchange:
         """Return the seconds in which tokens reach their experts' ranks and come back."""
         shape, layout = work.shape, work.layout
-        dispatcher: Dispatcher = (
-            layout.flex_backend if layout.dispatcher == "flex" else layout.dispatcher
-        )
         sizes = ExchangeSizes(
             tokens=work.residual_tokens * layout.expert_tp,
             hidden=shape.hidden_size,
@@ -149,7 +144,7 @@ class Clock:
             dispatch_fp8=False,
             imbalance=work.expert_imbalance,
         )
-        return exchange_seconds(self.links, sizes, dispatcher)
+        return exchange_seconds(self.links, sizes, layout.exchange_library)
 
     def _in_domain(self, stride: int) -> int:
         return max(1, self.links.domain_size // stride)

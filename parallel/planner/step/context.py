@@ -2,11 +2,11 @@
 
 from parallel.planner.communication_time.collectives import send_recv_seconds
 from parallel.planner.step.clock import Clock
-from parallel.planner.step.seconds import PassSeconds
+from parallel.planner.step.seconds import TermSeconds
 from parallel.planner.workload import Workload
 
 
-def add_context_exchange(seconds: PassSeconds, clock: Clock, work: Workload) -> None:
+def add_context_exchange(seconds: TermSeconds, clock: Clock, work: Workload) -> None:
     """Add what a ring of `cp` ranks does not hide of its `cp - 1` transfers.
 
     Each transfer runs beside the attention of the part before (`p2p` of Transformer Engine);
@@ -15,8 +15,7 @@ def add_context_exchange(seconds: PassSeconds, clock: Clock, work: Workload) -> 
     shape, layout = work.shape, work.layout
     if layout.cp == 1:
         return
-    kv_heads = shape.num_heads if shape.kv_lora_rank else shape.num_kv_heads
-    width = max(1, kv_heads // layout.tp) * (shape.qk_head_dim + shape.v_head_dim)
+    width = work.kv_heads * (shape.qk_head_dim + shape.v_head_dim)
     num_bytes = work.tokens * width * work.precision.element_bytes
     same_domain = layout.cp * layout.tp <= clock.links.domain_size
     transfer = send_recv_seconds(clock.links, num_bytes, same_domain=same_domain)

@@ -3,7 +3,7 @@
 from parallel.planner.step.attention_block import NORM_BYTES
 from parallel.planner.step.clock import Clock
 from parallel.planner.step.linear import add_column_parallel
-from parallel.planner.step.seconds import PassSeconds
+from parallel.planner.step.seconds import TermSeconds
 from parallel.planner.workload import Workload
 
 LOSS_BYTES = 10, 6
@@ -13,9 +13,9 @@ EMBEDDING_BYTES = 4, 6
 """Bytes an element: a row is read and written; its gradient is read and added in FP32."""
 
 
-def embedding(clock: Clock, work: Workload) -> PassSeconds:
+def embedding(clock: Clock, work: Workload) -> TermSeconds:
     """Return the seconds of looking tokens up, each rank in its share of the vocabulary."""
-    seconds = PassSeconds()
+    seconds = TermSeconds()
     elements = work.tokens * work.shape.hidden_size
     seconds.add("memory_bound", *clock.traffic(elements, EMBEDDING_BYTES))
     if work.layout.tp > 1:
@@ -24,9 +24,9 @@ def embedding(clock: Clock, work: Workload) -> PassSeconds:
     return seconds
 
 
-def head(clock: Clock, work: Workload) -> PassSeconds:
+def head(clock: Clock, work: Workload) -> TermSeconds:
     """Return the seconds of final norm, LM head (never FP8) and loss, for each predicted token."""
-    shape, seconds = work.shape, PassSeconds()
+    shape, seconds = work.shape, TermSeconds()
     hidden = work.residual_tokens * shape.hidden_size
     seconds.add("memory_bound", *clock.traffic(hidden, NORM_BYTES))
     logits = shape.vocab_size // work.layout.tp

@@ -14,14 +14,14 @@ from parallel.planner.compute_time.expert_block import (
 from parallel.planner.compute_time.grouped_gemm import ExpertRows
 from parallel.planner.compute_time.imbalance import Imbalance, busiest_rank_rows
 from parallel.planner.step.clock import Clock
-from parallel.planner.step.seconds import PassSeconds
+from parallel.planner.step.seconds import TermSeconds
 from parallel.planner.workload import Workload
 
 NATURAL = Imbalance(kind="power-law", exponent=1.01)
 """Loads of routers that choose freely."""
 
 
-def add_experts(seconds: PassSeconds, clock: Clock, work: Workload) -> None:
+def add_experts(seconds: TermSeconds, clock: Clock, work: Workload) -> None:
     """Add permutations, products and activation of the busiest rank's experts."""
     shape, layout = work.shape, work.layout
     block = ExpertBlock(
@@ -55,7 +55,7 @@ def _rows(work: Workload) -> ExpertRows:
 
 
 def add_exchange(
-    seconds: PassSeconds, clock: Clock, work: Workload, attention: PassSeconds
+    seconds: TermSeconds, clock: Clock, work: Workload, attention: TermSeconds
 ) -> None:
     """Add what compute does not hide of the exchange, both ways and both passes.
 

@@ -8,7 +8,7 @@ from parallel.planner.step.attention_block import NORM_BYTES, RESIDUAL_BYTES
 from parallel.planner.step.clock import Clock
 from parallel.planner.step.experts import add_experts
 from parallel.planner.step.linear import add_column_parallel, add_product, add_row_parallel
-from parallel.planner.step.seconds import Parts, PassSeconds
+from parallel.planner.step.seconds import Parts, TermSeconds
 from parallel.planner.workload import Workload
 
 GATED_NUMBERS = 3, 5
@@ -50,7 +50,7 @@ def _around(clock: Clock, work: Workload) -> Parts:
     return parts
 
 
-def _network(clock: Clock, work: Workload, seconds: PassSeconds, inner: int) -> None:
+def _network(clock: Clock, work: Workload, seconds: TermSeconds, inner: int) -> None:
     """Add the two products and the activation between them; `inner` is a rank's share."""
     shape = work.shape
     add_column_parallel(seconds, clock, work, (1 + shape.is_gated) * inner, shape.hidden_size)

@@ -7,7 +7,7 @@ from parallel.planner.step.clock import Clock
 from parallel.planner.step.experts import add_exchange
 from parallel.planner.step.feed_forward_block import dense_block, sparse_block
 from parallel.planner.step.host import host_floor
-from parallel.planner.step.seconds import Parts, PassSeconds
+from parallel.planner.step.seconds import Parts, TermSeconds
 from parallel.planner.workload import Workload
 
 RECOMPUTED_ATTENTION = ("layernorm", "core_attn", "mla_up_proj")
@@ -26,7 +26,7 @@ class LayerTimes:
         self._clock = clock
         self._blocks: dict[Hashable, Parts] = {}
 
-    def seconds(self, work: Workload, *, sparse: bool, window: int | None) -> PassSeconds:
+    def seconds(self, work: Workload, *, sparse: bool, window: int | None) -> TermSeconds:
         """Return the seconds of one layer for one micro-batch on one rank."""
         attention, network = self._attention(work, window), self._network(work, sparse)
         total = attention.total()

@@ -2,12 +2,12 @@
 
 from parallel.planner.communication_time.overlap import Sharing, chunked_seconds
 from parallel.planner.step.clock import Clock, MatrixPrecision
-from parallel.planner.step.seconds import PassSeconds
+from parallel.planner.step.seconds import TermSeconds
 from parallel.planner.workload import Workload
 
 
 def add_product(
-    seconds: PassSeconds,
+    seconds: TermSeconds,
     clock: Clock,
     rows: int,
     columns: int,
@@ -24,7 +24,7 @@ def add_product(
 
 
 def add_column_parallel(
-    seconds: PassSeconds,
+    seconds: TermSeconds,
     clock: Clock,
     work: Workload,
     columns: int,
@@ -41,7 +41,7 @@ def add_column_parallel(
 
 
 def add_row_parallel(
-    seconds: PassSeconds, clock: Clock, work: Workload, columns: int, depth: int
+    seconds: TermSeconds, clock: Clock, work: Workload, columns: int, depth: int
 ) -> None:
     """Add a product whose output is summed and scattered over tensor-parallel ranks."""
     product = add_product(seconds, clock, work.tokens, columns, depth)
@@ -49,7 +49,7 @@ def add_row_parallel(
 
 
 def _add_collectives(
-    seconds: PassSeconds,
+    seconds: TermSeconds,
     clock: Clock,
     work: Workload,
     width: int,

@@ -13,7 +13,7 @@ Term = Literal[
 
 
 @dataclass(frozen=True)
-class PassSeconds:
+class TermSeconds:
     """Seconds of one rank by term, forward and backward."""
 
     forward: defaultdict[Term, float] = field(default_factory=lambda: defaultdict(float))
@@ -24,7 +24,7 @@ class PassSeconds:
         self.forward[term] += forward
         self.backward[term] += backward
 
-    def add_all(self, other: "PassSeconds", times: float = 1.0) -> None:
+    def add_all(self, other: "TermSeconds", times: float = 1.0) -> None:
         """Add another's seconds, `times` over."""
         for term, seconds in other.forward.items():
             self.forward[term] += times * seconds
@@ -49,15 +49,15 @@ class PassSeconds:
         return total
 
 
-class Parts(defaultdict[str, PassSeconds]):
+class Parts(defaultdict[str, TermSeconds]):
     """The seconds of a block's parts, by megatron-core's names where it can recompute them."""
 
     def __init__(self) -> None:
-        super().__init__(PassSeconds)
+        super().__init__(TermSeconds)
 
-    def total(self) -> PassSeconds:
+    def total(self) -> TermSeconds:
         """Return the sum of all parts."""
-        seconds = PassSeconds()
+        seconds = TermSeconds()
         for part in self.values():
             seconds.add_all(part)
         return seconds

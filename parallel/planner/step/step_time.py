@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from parallel.layout.validation import num_micro_batches
 from parallel.planner.schedule.estimate import estimated_seconds
 from parallel.planner.schedule.order import schedule_of
-from parallel.planner.schedule.seconds import PassSeconds as SchedulePasses
+from parallel.planner.schedule.seconds import PassSeconds
 from parallel.planner.step.clock import Clock
 from parallel.planner.step.data_parallel import chunk_ends
 from parallel.planner.step.ends import embedding, head
 from parallel.planner.step.layer import LayerTimes
-from parallel.planner.step.seconds import PassSeconds
+from parallel.planner.step.seconds import TermSeconds
 from parallel.planner.workload import Workload
 
 
 @dataclass(frozen=True)
-class StepTime:
+class StepBreakdown:
     """How long a step takes, and what the busiest stage spends it on."""
 
     seconds: float
@@ -40,7 +40,7 @@ class StepTimes:
             for (sparse, window), count in _kinds(work, range(work.shape.num_layers)).items()
         )
 
-    def step(self, work: Workload) -> StepTime:
+    def step(self, work: Workload) -> StepBreakdown:
         """Return the seconds of one step."""
         layout = work.layout
         layers = layout.chunk_layers(work.shape.num_layers)
@@ -54,17 +54,17 @@ class StepTimes:
         seconds = estimated_seconds(schedule, self._schedule_passes(work, passes), ends)
         busy = [sum(_sum(chunk) for chunk in stage) for stage in passes]
         busiest = max(range(layout.pp), key=lambda stage: busy[stage])
-        total = PassSeconds()
+        total = TermSeconds()
         for chunk in passes[busiest]:
             total.add_all(chunk, micro_batches)
         terms: dict[str, float] = {str(term): value for term, value in total.by_term().items()}
         terms["optimizer"] = ends.optimizer[busiest]
         terms["waiting"] = seconds - sum(terms.values())
-        return StepTime(seconds, terms, busiest)
+        return StepBreakdown(seconds, terms, busiest)
 
-    def _chunk(self, work: Workload, stage: int, chunk: int, layers: range) -> PassSeconds:
+    def _chunk(self, work: Workload, stage: int, chunk: int, layers: range) -> TermSeconds:
         """Return the seconds of one micro-batch in one chunk, with the ends where it has them."""
-        shape, layout, total = work.shape, work.layout, PassSeconds()
+        shape, layout, total = work.shape, work.layout, TermSeconds()
         for (sparse, window), count in _kinds(work, layers).items():
             total.add_all(self._layers.seconds(work, sparse=sparse, window=window), count)
         if stage == 0 and chunk == 0:
@@ -78,8 +78,8 @@ class StepTimes:
                 total.add_all(last, shape.mtp_layers)
         return total
 
-    def _schedule_passes(self, work: Workload, passes: list[list[PassSeconds]]) -> SchedulePasses:
-        return SchedulePasses(
+    def _schedule_passes(self, work: Workload, passes: list[list[TermSeconds]]) -> PassSeconds:
+        return PassSeconds(
             forward=tuple(tuple(chunk.forward_seconds for chunk in stage) for stage in passes),
             backward=tuple(tuple(chunk.backward_seconds for chunk in stage) for stage in passes),
             transfer=self._clock.send(work) if work.layout.pp > 1 else 0.0,
@@ -92,5 +92,5 @@ def _kinds(work: Workload, layers: range) -> Counter[tuple[bool, int | None]]:
     return Counter((shape.sparse_layers[layer], shape.windows[layer]) for layer in layers)
 
 
-def _sum(seconds: PassSeconds) -> float:
+def _sum(seconds: TermSeconds) -> float:
     return seconds.forward_seconds + seconds.backward_seconds

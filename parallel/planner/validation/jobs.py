@@ -28,6 +28,8 @@ DISPATCHERS: dict[str, dict[str, str]] = {
     "deepep-uccl": {"dispatcher": "flex", "flex_backend": "deepep"},
     "deepep-nvshmem": {"dispatcher": "flex", "flex_backend": "deepep"},
 }
+UNMODELLED = {"sharding": ("fsdp",), "task": ("lora",)}
+"""What changes a step's work or communication and is not in the planner."""
 _NUMBERS = ("tp", "pp", "vpp", "cp", "ep", "etp", "mbs")
 RECIPES = {
     "bf16": "none", "fp8": "current", "fp8-delayed": "delayed", "fp8-current": "current",
@@ -57,6 +59,9 @@ def jobs_of(row: PublishedRow, shape: ModelShape) -> list[Job]:
     """
     if shape.mtp_layers != (wanted := row.whole("mtp_layers") or 0):
         raise UnusableRowError(f"mtp_layers={wanted} is not the shape's {shape.mtp_layers}")
+    for column, names in UNMODELLED.items():
+        if (text := row.text(column)) in names:
+            raise UnusableRowError(f"{column} {text!r} is not modelled")
     gpus = _needed(row, "gpus")
     batch_sizes = {"seq_len": _needed(row, "seq_len"), "global_batch_size": _needed(row, "gbs")}
     jobs, fault = [], None
@@ -94,8 +99,6 @@ def _choices(row: PublishedRow, shape: ModelShape) -> Iterator[dict[str, tuple[A
         "recompute": ["none", "core_attn"],
         "cuda_graphs": ["none"],
         "routing": ["forced"],
-        "sharding": ["distributed-optimizer"],
-        "task": ["pretrain"],
     }
     known: dict[str, Any] = {name: row.whole(name) for name in _NUMBERS}
     known |= {name: row.text(name) for name in options if name not in _NUMBERS}
@@ -130,9 +133,7 @@ def _job(
         execution=Execution(
             overlap_tp=_switch(values, "tp_overlap"),
             cuda_graphs=_graph_parts(values["cuda_graphs"]),
-            sharding=values["sharding"],
             routing={"unstated": "forced"}.get(values["routing"], values["routing"]),
-            trains_base_weights=values["task"] != "lora",
         ),
     )
     assumed = tuple(f"{name}={value}" for name, (value, is_assumed) in choice.items() if is_assumed)

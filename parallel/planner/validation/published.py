@@ -4,10 +4,9 @@ import re
 
 from parallel.errors import ParallelError
 from parallel.layout.model_shape import ModelShape
-from parallel.planner.flops import attention_flops_per_token, training_flops_per_token
+from parallel.planner.flops import TERA, attention_flops_per_token, training_flops_per_token
 from parallel.planner.validation.rows import PublishedRow
 
-TERA = 1e12
 BF16_PEAK_TFLOPS = 989.5
 """What an H100's MFU is a share of where a row does not say."""
 _GFLOP_PER_TOKEN = re.compile(r"([0-9.]+) GFLOP/token")

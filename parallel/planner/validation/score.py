@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import exp, log
 from typing import Any
 
-from parallel.planner.flops import training_flops_per_token
+from parallel.planner.flops import TERA, training_flops_per_token
 from parallel.planner.validation.jobs import Resolver, UnusableRowError, jobs_of
-from parallel.planner.validation.published import TERA, published_tflops
+from parallel.planner.validation.published import published_tflops
 from parallel.planner.validation.rows import PublishedRow
 from parallel.planner.workload import Workload
 

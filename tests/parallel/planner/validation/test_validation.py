@@ -69,6 +69,8 @@ def test_what_a_row_does_not_say_is_tried_and_told(tmp_path: Path) -> None:
         ({"precision": "int3"}, "precision 'int3' is not modelled"),
         ({"dispatcher": "post"}, "dispatcher 'post' is not modelled"),
         ({"gpus": "7"}, "does not divide 7 ranks"),
+        ({"sharding": "fsdp"}, "sharding 'fsdp' is not modelled"),
+        ({"task": "lora"}, "task 'lora' is not modelled"),
         ({"doubtful": "a smoke run"}, "doubtful: a smoke run"),
         ({"tokens_per_s_per_gpu": ""}, "states no speed"),
         ({"mtp_layers": "1"}, "mtp_layers=1"),
