@@ -4,7 +4,7 @@ Watts of boards are those that NVML reports for one card; of nodes those behind 
 (DC), unless a name says AC.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -61,7 +61,7 @@ class Power(FrozenModel):
         missing = known - set(self.sources)
         if missing:
             raise ValueError(f"[power.sources] says nothing of {', '.join(sorted(missing))}")
-        phases = set(Phase.__args__)  # type: ignore[attr-defined]
+        phases = set(get_args(Phase))
         if self.phases is not None and set(self.phases) != phases:
             raise ValueError(f"phases: all of {', '.join(sorted(phases))}")
         return self
