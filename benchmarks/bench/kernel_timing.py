@@ -15,7 +15,7 @@ Kernel = Callable[[], object]
 BURST_S = 1e-3
 """Least duration of one timed repeat: short calls are repeated, so that no clock matters."""
 QUEUED_S = 0.05
-"""Work that is queued at once while it runs back to back."""
+"""Work that is queued at once while it runs back to back, at most."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def sustained_time(
         call_s: About how long a call takes, s.
         meter: Counts the second half's energy as its phase `evaluate`.
     """
-    queued = max(1, round(QUEUED_S / call_s))
+    queued = max(1, round(min(QUEUED_S, seconds / 2) / call_s))
     _run_for(kernel, device, seconds / 2, queued)
     if meter is not None:
         meter.enter("evaluate")

@@ -70,6 +70,7 @@ def change_index(change: Callable[[Any], Any]) -> Callable[[Path], None]:
 
 QKV = "decoder.layers.self_attention.linear_qkv.weight"
 FC1 = "decoder.layers.mlp.experts.experts.linear_fc1.weight"
+EXTRA_STATE = "decoder.layers.self_attention.linear_qkv._extra_state/shard_0_2"
 
 
 def place(index: Any, **values: Any) -> None:
@@ -77,6 +78,12 @@ def place(index: Any, **values: Any) -> None:
     at = next(at for at in index.storage_data if at.fqn == QKV)
     for key, value in values.items():
         setattr(index.storage_data[at], key, value)
+
+
+def place_where(index: Any, name: str) -> None:
+    """Say that the first part of a tensor lies where something else does."""
+    other = next(info for at, info in index.storage_data.items() if at.fqn == name)
+    place(index, offset=other.offset, length=other.length)
 
 
 def write(name: str, content: bytes) -> Callable[[Path], None]:
@@ -133,7 +140,10 @@ SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "negative offset": (change_index(lambda i: place(i, offset=-5)), "a part without place"),
     "part of another tensor": (
-        change_index(lambda i: place(i, offset=0)), "and the index says F32",
+        change_index(lambda i: place_where(i, "output_layer.weight")), "and the index says F32",
+    ),
+    "state for a tensor": (
+        change_index(lambda i: place_where(i, EXTRA_STATE)), "no tensor where a weight should be",
     ),
     "cut part": (change_index(lambda i: place(i, length=50)), "no archive of torch.save"),
     "compressed parts": (
