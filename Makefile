@@ -35,7 +35,7 @@ transformer-engine: $(TE)/.installed
 $(TE)/.installed: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(TE) \
 	  transformer_engine==2.20.2 einops ml_dtypes onnx onnx-ir onnxscript \
-	  $$($(BIN)/python -c 'import triton' 2>/dev/null || echo triton)
+	  $$($(BIN)/python -c 'import triton' 2>/dev/null || echo triton==3.9.0)
 	@touch $@
 
 # The documentation site, docs/_build/html/index.html. A warning is an error.

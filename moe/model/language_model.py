@@ -30,6 +30,7 @@ from moe.model.padding import (
     shard_like_hidden,
     tokens_ahead,
 )
+from moe.model.prediction_recompute import correct_recomputation
 from moe.model.schedule_plan import correct_plan
 from parallel.engine.megatron_version import MTP_LAYER
 
@@ -55,15 +56,19 @@ class LanguageModel(GPTModel):  # type: ignore[misc]
     def __init__(self, *args: Any, **values: Any) -> None:
         super().__init__(*args, **values)
         self._padding_mask: Tensor | None = None
-        for depth, layer in enumerate(self.prediction_layers, start=1):
-            hide_padding_of_prediction(layer, depth)
+        for depth, layer in enumerate(self._depths, start=1):
+            correct_recomputation(layer, self.pg_collection.tp)
+            hide_padding_of_prediction(getattr(layer, MTP_LAYER), depth)
         pickle_nothing(self)
 
     @property
     def prediction_layers(self) -> list[Any]:
         """The Transformer layers of this chunk's multi-token prediction, by depth."""
-        layers = self.mtp.layers if self.mtp_process else []
-        return [getattr(layer, MTP_LAYER) for layer in layers]
+        return [getattr(depth, MTP_LAYER) for depth in self._depths]
+
+    @property
+    def _depths(self) -> list[Any]:
+        return list(self.mtp.layers) if self.mtp_process else []
 
     def sharded_state_dict(
         self,

@@ -21,3 +21,7 @@ PLAN_ATTENTION = "attn" if _MINOR < (0, 17) else "pre_dispatch_computation"
 
 NEEDS_TRITON = _MINOR >= (0, 19)
 """Its `transformer/moe/ops/paged_stash.py` imports triton unguarded."""
+
+PREDICTION_RECOMPUTES_TENSORS_ONLY = _MINOR < (0, 18)
+"""Its depths of multi-token prediction give a checkpoint packed sequences as if they were tensors,
+and in FP8 tensors without gradients."""

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import torch
 from megatron.core import optimizer as mcore_optimizer
+from megatron.core import parallel_state
 from megatron.core.optimizer import (
     ChainedOptimizer,
     MegatronOptimizer,
@@ -134,7 +135,20 @@ def build_optimizer(
     )
     with _group_step_adamw() if is_ours else nullcontext():
         built = get_megatron_optimizer(config, chunks, _not_decayed())
+    _count_experts_once(built.chained_optimizers)
     return GuardedOptimizer(built.chained_optimizers, check_grad_norm, is_ours=is_ours)
+
+
+def _count_experts_once(optimizers: Sequence[MegatronOptimizer]) -> None:
+    """Let the gradient norm tell copies of experts' weights by experts' own tensor parallelism.
+
+    Until 0.18 megatron-core asked the dense layers': with tp > etp their norm lacked Transformer
+    Engine's experts on all ranks but the first, each of which clipped by a norm of its own.
+    """
+    for optimizer in optimizers:
+        parameters = optimizer.get_parameters()
+        if parameters and not any(getattr(x, "allreduce", True) for x in parameters):
+            optimizer.tp_group = parallel_state.get_expert_tensor_parallel_group()
 
 
 def _not_decayed() -> dict[ParamKey, dict[str, float]]:

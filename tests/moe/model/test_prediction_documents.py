@@ -13,6 +13,7 @@ from tests.support.distributed import run_ranks
 from tests.support.layout_equivalence import make, started
 from tests.support.padded_rows import assert_same_report, document_batch, random_rows, reported_of
 from tests.support.transformer_engine.comparison import device
+from tests.support.transformer_engine.fp8 import need_card
 from tests.support.transformer_engine.ranks import run_te_ranks
 
 pytestmark = pytest.mark.engine
@@ -63,13 +64,13 @@ def test_a_position_reads_ahead_only_within_its_document() -> None:
         assert [[row, i] for row, i in places if ahead[row][i] >= depth] == _usable(depth)
 
 
-def _experiment(store: Path, kernels: str, **layout: Any) -> Experiment:
+def _experiment(store: Path, kernels: str, fp8: str = "none", **layout: Any) -> Experiment:
     moe = MOE | {"load_balancing": "none", "score_function": "sigmoid", "expert_bias": True}
     return make(
         store, {"distributed_optimizer": False} | layout,
         model=DENSE | {"qk_norm": "head", "moe": moe, "mtp_layers": DEPTHS},
         train=ONE_EACH | {"seq_len": SEQ_LEN, "learning_rate": 1e-20},
-        precision={"kernels": kernels},
+        precision={"kernels": kernels, "fp8": fp8, "dtype": "fp32" if fp8 == "none" else "bf16"},
     )  # fmt: skip
 
 
@@ -117,3 +118,14 @@ def test_transformer_engine(layout: str | None, store: Path) -> None:
     [alone] = run_te_ranks(1, _report, _experiment(store, "te", device=device()), False)
     for found in run_te_ranks(ranks, _report, _experiment(store, "te", **laid_out), True):
         _assert_same(found, alone)
+
+
+@pytest.mark.needs("transformer_engine")
+@pytest.mark.parametrize("fp8", ["delayed", "current"])
+def test_recomputed_in_fp8(fp8: str, store: Path) -> None:
+    need_card(fp8)
+    plain, recomputed = (
+        run_te_ranks(1, _report, _experiment(store, "te", fp8, device=device(), **layout), True)[0]
+        for layout in ({}, LAYOUTS["recompute"])
+    )
+    assert_same_report(recomputed, plain, rtol=1e-6)

@@ -118,11 +118,11 @@ def test_killed_stopped_and_resumed_equals_uninterrupted(
     wanted = experiment(source, "te", layout, train=train, dtype="bf16", fp8=fp8)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(wanted, whole, num_ranks=ranks)
-    chance = random.Random(f"{fp8} {mode}")
-    kill = Kill(ranks=(ranks - 1,), step=chance.randint(1, 2))
+    kill = Kill(ranks=(ranks - 1,), step=random.Random(f"{fp8} {mode}").randint(1, 2))
     with pytest.raises(RankFailedError):
         run(wanted, broken, num_ranks=ranks, fault=kill)
-    stop = At(chance.randint(3, 4), partial(signal.raise_signal, signal.SIGTERM))
+    # The row of step 3: the run stops after step 4, before its end.
+    stop = At(3, partial(signal.raise_signal, signal.SIGTERM))
     codes = run_te_ranks(ranks, partial(stop_rank, wanted, broken, progress=stop, resume=True))
     assert codes == [75] * ranks
     run(wanted, broken, num_ranks=ranks, resume=True)

@@ -30,7 +30,10 @@ WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     "recomputed norms": (1, {"recompute": "selective", "recompute_modules": ["layernorm"]}),
     "recomputed activations": (1, {"recompute": "selective", "recompute_modules": ["moe_act"]}),
     "interleaved": (2, {"pp": 2, "vpp": 2}),
+    "whole experts": (2, {"tp": 2, "etp": 1}),
+    "whole experts, spread": (2, {"tp": 2, "ep": 2, "etp": 1}),
     "sharded experts": (2, {"tp": 2, "etp": 2}),
+    "only experts sharded": (2, {"tp": 1, "etp": 2}),
     "overlap": (2, {"overlap_grad_reduce": True, "overlap_param_gather": True}),
     "allgather": (2, {"ep": 2, "dispatcher": "allgather"}),
     "overlapped experts": (2, {"ep": 2, "overlap_experts": True}),
@@ -134,6 +137,8 @@ def run_small(
         train=TRAIN | {"steps": 6, "global_batch_size": 8},
     )  # fmt: skip
     runs: list[Run] = run_te_ranks(num_ranks, way, experiment)
+    # Every rank clips by the norm that it has computed.
+    assert [run.grad_norms for run in runs] == [runs[0].grad_norms] * num_ranks
     return runs[0]
 
 
