@@ -96,6 +96,16 @@ def card_of_rank(local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def set_queues(layout: Layout) -> None:
+    """Say how many queues of kernels this process has on its card, unless its environment does.
+
+    CUDA reads it once, when a process first uses the card. megatron-core overlaps communication
+    with products by the order of one queue (tensor_parallel/layers.py; up to Hopper); experts'
+    exchanges overlap only where streams have queues of their own (transformer/moe/README.md).
+    """
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "8" if layout.overlap_experts else "1")
+
+
 def start_engine(layout: Layout, *, seed: int) -> Engine:
     """Join the process group that the environment names, and create the layout's groups.
 
@@ -112,6 +122,7 @@ def start_engine(layout: Layout, *, seed: int) -> Engine:
     device = torch.device("cpu")
     if choose_device(layout.device) == "cuda":
         device = card_of_rank(local_rank)
+        set_queues(layout)
         torch.cuda.set_device(device)
     else:
         install_cpu_host()

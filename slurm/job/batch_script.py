@@ -17,8 +17,6 @@ NETWORK_VARIABLES: dict[str, dict[str, str]] = {
 }
 """Variables of each `network`."""
 GPU_VARIABLES = {
-    # megatron-core overlaps communication with GEMMs by the order of one queue (up to Hopper).
-    "CUDA_DEVICE_MAX_CONNECTIONS": "1",
     "NCCL_DEBUG": "WARN",
     "TORCH_FR_BUFFER_SIZE": "2000",
     "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from megatron.core import optimizer as mcore_optimizer
@@ -168,8 +167,8 @@ def _group_step_adamw() -> Iterator[None]:
     again afterwards.
     """
     with (
-        patch.multiple(mcore_optimizer, Adam=GroupStepAdamW, USING_PYTORCH_OPTIMIZER=False),
-        patch.multiple(
+        _replaced(mcore_optimizer, Adam=GroupStepAdamW, USING_PYTORCH_OPTIMIZER=False),
+        _replaced(
             distrib_optimizer,
             Adam=GroupStepAdamW,
             HAVE_APEX_OR_TE=True,
@@ -178,3 +177,14 @@ def _group_step_adamw() -> Iterator[None]:
         ),
     ):
         yield
+
+
+@contextmanager
+def _replaced(module: Any, **values: Any) -> Iterator[None]:
+    """Give names of a module other values meanwhile; a name that it lacks is an error."""
+    before = {name: getattr(module, name) for name in values}
+    try:
+        vars(module).update(values)
+        yield
+    finally:
+        vars(module).update(before)

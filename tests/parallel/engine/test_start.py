@@ -1,10 +1,13 @@
 """Which device a process, and which GPU a rank takes."""
 
+import os
+
 import pytest
 import torch
 
-from parallel.engine.start import GPU_PROMISES, card_of_rank, choose_device
+from parallel.engine.start import GPU_PROMISES, card_of_rank, choose_device, set_queues
 from parallel.errors import ParallelError
+from parallel.layout.layout import Layout
 
 
 @pytest.mark.parametrize("local_rank", [0, 3])
@@ -43,3 +46,18 @@ def test_auto_takes_no_cpu_in_a_job_that_was_given_gpus(
     assert choose_device("cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("overlap_experts", "set_before", "queues"),
+    [(False, None, "1"), (True, None, "8"), (True, "32", "32"), (False, "2", "2")],
+)
+def test_queues_of_kernels_are_those_that_the_layout_wants(
+    overlap_experts: bool, set_before: str | None, queues: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "CUDA_DEVICE_MAX_CONNECTIONS"
+    monkeypatch.setenv(name, set_before or "")
+    if set_before is None:
+        monkeypatch.delenv(name)
+    set_queues(Layout(ep=2, overlap_experts=overlap_experts))
+    assert os.environ[name] == queues

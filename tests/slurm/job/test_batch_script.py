@@ -150,15 +150,14 @@ def test_gpus_are_asked_for_as_the_cluster_wants() -> None:
 
 
 def test_job_with_gpus_has_what_they_need() -> None:
-    """Cores, ranks in the order of sockets, one queue of kernels, NCCL's warnings; all of it may
-    be set otherwise."""
+    """Cores, ranks in the order of sockets, NCCL's warnings; all of it may be set otherwise."""
     config = SlurmConfig(gpus_per_node=8)
     lines = render(make_job(config=config, node_counts=(1,))).splitlines()
     assert "#SBATCH --cpus-per-task=8" in lines
     (arguments,) = (line for line in lines if line.startswith("srun_args="))
     for word in ("--cpus-per-task=8", "--gpu-bind=none", "--distribution=block:block"):
         assert word in arguments
-    exports = {"CUDA_DEVICE_MAX_CONNECTIONS=1", "NCCL_DEBUG=WARN", "OMP_NUM_THREADS=8"}
+    exports = {"NCCL_DEBUG=WARN", "OMP_NUM_THREADS=8"}
     assert {f"export {one}" for one in exports | {"SRUN_CPUS_PER_TASK=8"}} <= set(lines)
     profile = ClusterProfile(env={"NCCL_DEBUG": "INFO"}, srun_args=("--distribution=*:cyclic",))
     text = render(make_job(config=config, profile=profile, node_counts=(1,)))

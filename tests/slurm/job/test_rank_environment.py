@@ -70,7 +70,7 @@ def assert_one_group(seen: Start, hosts: list[str], launch: str) -> None:
         assert env["WORLD_SIZE"] == str(nodes * GPUS)
         assert env["MASTER_ADDR"] == hosts[0]
         assert env["OMP_NUM_THREADS"] == "8"
-        assert env["CUDA_DEVICE_MAX_CONNECTIONS"] == "1"
+        assert "CUDA_DEVICE_MAX_CONNECTIONS" not in env, "the engine sets it by the layout"
         assert "CUDA_VISIBLE_DEVICES" not in env
         assert env["TORCH_FR_DUMP_TEMP_FILE"].startswith(env["MOESCALE_ATTEMPT"])
     (port,) = {env["MASTER_PORT"] for env in seen.ranks.values()}
