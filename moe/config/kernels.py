@@ -48,12 +48,26 @@ def _te_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str |
     """Return what does not run, or train, in kernel set `te`."""
     if precision.kernels != "te":
         return None
-    if precision.fp8_parameters:
-        return (
-            "precision.fp8_parameters = true does not train yet: most weights would keep their"
-            " first values: set it to false"
-        )
+    if precision.fp8_parameters and (fault := _fp8_parameters_fault(layout, precision)):
+        return fault
     return _context_fault(model, layout, precision) if layout.cp > 1 else None
+
+
+def _fp8_parameters_fault(layout: Layout, precision: Precision) -> str | None:
+    """Return what cannot round FP8 parameters from masters."""
+    if not layout.distributed_optimizer:
+        return (
+            "precision.fp8_parameters = true needs parallel.distributed_optimizer = true, whose"
+            " FP32 masters they are rounded from: set it to true, or precision.fp8_parameters ="
+            " false"
+        )
+    if precision.fp8 == "mxfp8" and layout.overlap_param_gather:
+        return (
+            'parallel.overlap_param_gather = true does not go with precision.fp8 = "mxfp8" and'
+            " precision.fp8_parameters = true, whose masters are gathered in the gradients'"
+            " buffer: set one of the three otherwise"
+        )
+    return None
 
 
 def _context_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str | None:
