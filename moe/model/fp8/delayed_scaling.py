@@ -9,6 +9,7 @@ matmul: 3 forward (input, weight, output), 2 backward.
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,11 +34,18 @@ def pickle_nothing(model: Any) -> None:
         if hasattr(module, "fp8_meta"):
             module.get_extra_state = _nothing
             module.set_extra_state = _ignore
+        if hasattr(module, "_split_extra_state"):
+            # Of grouped experts, whose bytes megatron-core 0.16 reads wherever FP8 ran.
+            module._split_extra_state = partial(_nothing_each, module.num_gemms)
 
 
 def _nothing() -> Tensor:
     """Return what Transformer Engine's modules offer without FP8."""
     return torch.empty(0, dtype=torch.uint8)
+
+
+def _nothing_each(experts: int, _: Any) -> list[Tensor]:
+    return [_nothing()] * experts
 
 
 def _ignore(_: Any) -> None:
