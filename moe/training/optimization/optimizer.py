@@ -157,6 +157,10 @@ def build_optimizer(
         built = get_megatron_optimizer(config, chunks, _not_decayed())
     for chunk in chunks:
         forget_initial_values(chunk)
+    if layout.distributed_optimizer:
+        for one in built.chained_optimizers:
+            if not one.is_stub_optimizer:
+                _find_fp32_first(one)
     return GuardedOptimizer(built.chained_optimizers, check_grad_norm, is_ours=is_ours)
 
 
@@ -166,6 +170,18 @@ def gathers_masters(precision: Precision) -> bool:
     megatron-core gathers them in the buffer of the gradients.
     """
     return precision.fp8_parameters and precision.fp8 == "mxfp8"
+
+
+def _find_fp32_first(optimizer: Any) -> None:
+    """Correct where a distributed optimizer looks for a parameter's state: those in FP32 go first.
+
+    megatron-core (0.16 to 0.19) notes places in the order of buffers, and fails to save a group of
+    both formats, such as BF16 norms and Transformer Engine's FP32 attention sinks.
+    """
+    groups = zip(optimizer.model_fp32_groups, optimizer.model_float16_groups, strict=True)
+    for index, (in_fp32, in_bf16) in enumerate(groups):
+        for place, parameter in enumerate([*in_fp32, *in_bf16]):
+            optimizer.model_param_group_index_map[parameter] = (index, place)
 
 
 def _not_decayed() -> dict[ParamKey, dict[str, float]]:
