@@ -16,6 +16,7 @@ from moe.checkpoint.index import INDEX, read_index, verify_files
 from moe.checkpoint.index_format import CheckpointIndex
 from moe.checkpoint.writer import Checkpointer
 from moe.errors import ConfigError
+from moe.model.fp8.primary_weights import load_values, with_masters, with_plain_tensors
 
 _METADATA = {
     "distrib_optim_sharding_type": "fully_reshardable",
@@ -67,10 +68,11 @@ def load_checkpoint(
     requested = _sharded_state(chunks, optimizer, is_loading=True, stored=index.keys)
     loaded = read_sharded(path, requested)
     _check_random_state(path, loaded["rng"])
-    for i, chunk in enumerate(chunks):
-        chunk.module.load_state_dict(loaded[f"model{i}"])
+    # Scales first: weights that are kept in FP8 are rounded by them.
     for key, shard in requested.get("fp8", {}).items():
         shard.data.copy_(loaded["fp8"][key])
+    for i, chunk in enumerate(chunks):
+        load_values(chunk.module, loaded[f"model{i}"])
     try:
         optimizer.load_state_dict(loaded["optimizer"])
     except (
@@ -132,6 +134,10 @@ def _sharded_state(
     state["optimizer"] = optimizer.sharded_state_dict(
         {**state}, is_loading=is_loading, metadata=_METADATA
     )
+    if is_loading:
+        with_plain_tensors(state)
+    else:
+        with_masters(state)
     scales = {k: v for c in chunks for k, v in c.module.sharded_fp8_state(stored).items()}
     if scales:
         state["fp8"] = scales

@@ -48,12 +48,35 @@ def _te_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str |
     """Return what does not run, or train, in kernel set `te`."""
     if precision.kernels != "te":
         return None
-    if precision.fp8_parameters:
-        return (
-            "precision.fp8_parameters = true does not train yet: most weights would keep their"
-            " first values: set it to false"
-        )
+    if precision.fp8_parameters and (fault := _fp8_parameters_fault(model, layout, precision)):
+        return fault
     return _context_fault(model, layout, precision) if layout.cp > 1 else None
+
+
+def _fp8_parameters_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str | None:
+    """Return why FP8 parameters cannot be rounded from masters.
+
+    With MXFP8, megatron-core gathers masters in BF16, in the buffer of the gradients: with overlap
+    its own training loop has to put them there, and 0.16 loses parameters in FP32.
+    """
+    if not layout.distributed_optimizer:
+        return (
+            "precision.fp8_parameters = true needs parallel.distributed_optimizer = true, whose"
+            " FP32 masters they are rounded from: set it to true, or precision.fp8_parameters ="
+            " false"
+        )
+    if precision.fp8 != "mxfp8":
+        return None
+    for setting, is_set in (
+        ("parallel.overlap_param_gather = true", layout.overlap_param_gather),
+        ("model.attention_sinks = true", model.attention_sinks),
+    ):
+        if is_set:
+            return (
+                f'{setting} does not go with precision.fp8 = "mxfp8" and precision.fp8_parameters ='
+                " true: set precision.fp8_parameters = false, or another precision.fp8"
+            )
+    return None
 
 
 def _context_fault(model: ModelConfig, layout: Layout, precision: Precision) -> str | None:

@@ -7,6 +7,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from moe.config.kernels import build_fault
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
+from moe.model.fp8.primary_weights import unquantized
 from moe.model.initialization import initialize_weights
 from moe.model.language_model import LanguageModel
 from moe.model.layer_specs import block_specs
@@ -34,7 +35,8 @@ def build_model(
     chunks = [_build_chunk(model, config, precision, stage) for stage in stages]
     if seed is not None:
         for chunk in chunks:
-            initialize_weights(chunk, model, seed)
+            with unquantized(chunk):
+                initialize_weights(chunk, model, seed)
     return chunks
 
 

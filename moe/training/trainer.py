@@ -15,6 +15,7 @@ from moe.config.experiment import Experiment
 from moe.cost.document_flops import DocumentFlops
 from moe.model.fp8.delayed_scaling import ScalesBefore
 from moe.model.fp8.emulation import Fp8Emulation
+from moe.model.fp8.primary_weights import prepare_for_matmuls
 from moe.model.mcore_config import scale_aux_losses
 from moe.routing.maps import RoutingMaps
 from moe.routing.statistics import RoutingCounter
@@ -103,6 +104,7 @@ class Trainer:
         if self.experiment.parallel.overlap_param_gather:
             for chunk in self.chunks:
                 chunk.start_param_sync(force_sync=True)
+                prepare_for_matmuls(chunk)
 
     def state(self) -> dict[str, Any]:
         """Return what later steps depend on beside parameters and optimizer, as JSON values."""

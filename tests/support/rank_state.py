@@ -28,7 +28,7 @@ def _allocated(
     from moe.training.startup.build import wrap_in_ddp
 
     chunks = [
-        wrap_in_ddp(chunk, index, layout)
+        wrap_in_ddp(chunk, index, layout, precision)
         for index, chunk in enumerate(build_model(model, layout, precision, seed=0))
     ]
     optimizer = build_optimizer(train, layout, precision, chunks)

@@ -34,8 +34,9 @@ def pickle_nothing(model: Any) -> None:
         if hasattr(module, "fp8_meta"):
             module.get_extra_state = _nothing
             module.set_extra_state = _ignore
-        if hasattr(module, "num_gemms"):  # before 0.19 it asks for state to split, FP8 or not
-            module._split_extra_state = partial(_for_each, module.num_gemms)
+        if hasattr(module, "_split_extra_state"):
+            # Of grouped experts, whose bytes megatron-core 0.16 reads wherever FP8 ran.
+            module._split_extra_state = partial(_nothing_each, module.num_gemms)
 
 
 def _nothing() -> Tensor:
@@ -43,9 +44,8 @@ def _nothing() -> Tensor:
     return torch.empty(0, dtype=torch.uint8)
 
 
-def _for_each(experts: int, state: Tensor) -> list[Tensor]:
-    """Return what each expert of a module has of its state."""
-    return [state] * experts
+def _nothing_each(experts: int, _: Any) -> list[Tensor]:
+    return [_nothing()] * experts
 
 
 def _ignore(_: Any) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from megatron.core import optimizer as mcore_optimizer
-from megatron.core import parallel_state
 from megatron.core.optimizer import (
     ChainedOptimizer,
     MegatronOptimizer,
@@ -17,9 +16,13 @@ from megatron.core.optimizer import (
     distrib_optimizer,
     get_megatron_optimizer,
 )
+from megatron.core.optimizer.optimizer import MixedPrecisionOptimizer
 
 from moe.config.train import TrainConfig
+from moe.model.fp8.primary_weights import forget_initial_values
+from moe.model.mcore_config import mcore_recipe
 from moe.training.optimization.adamw import GroupStepAdamW
+from moe.training.optimization.corrections import correct_optimizers
 from parallel.layout.layout import Layout
 from parallel.precision.recipes import Precision
 
@@ -104,6 +107,22 @@ class GuardedOptimizer(ChainedOptimizer):  # type: ignore[misc] # megatron-core 
         with self._form():
             return super().sharded_state_dict(*args, **values)
 
+    @torch.no_grad()
+    def step_with_ready_grads(self) -> bool:
+        """Update masters, and parameters from them.
+
+        Gathering parameters in the gradients' buffer ends the gradients, those of optimizers that
+        have not stepped yet, too (megatron-core 0.16): it waits until all have.
+        """
+        if not self.config.reuse_grad_buf_for_mxfp8_param_ag:
+            return bool(super().step_with_ready_grads())
+        for one in self.chained_optimizers:
+            if not isinstance(one, StubOptimizer):
+                MixedPrecisionOptimizer.step_with_ready_grads(one)
+        for chunk in self.model_chunks:
+            chunk.start_param_sync()
+        return True
+
     def get_grad_norm(self) -> float:
         """Return the global gradient norm before clipping, checked."""
         norm = float(super().get_grad_norm())
@@ -131,23 +150,23 @@ def build_optimizer(
         bf16=precision.dtype == "bf16",
         params_dtype=torch.bfloat16 if precision.dtype == "bf16" else torch.float32,
         use_distributed_optimizer=layout.distributed_optimizer,
+        fp8_recipe=mcore_recipe(precision) if precision.fp8_parameters else None,
+        reuse_grad_buf_for_mxfp8_param_ag=gathers_masters(precision),
     )
     with _group_step_adamw() if is_ours else nullcontext():
         built = get_megatron_optimizer(config, chunks, _not_decayed())
-    _count_experts_once(built.chained_optimizers)
+    correct_optimizers(built.chained_optimizers, is_distributed=layout.distributed_optimizer)
+    for chunk in chunks:
+        forget_initial_values(chunk)
     return GuardedOptimizer(built.chained_optimizers, check_grad_norm, is_ours=is_ours)
 
 
-def _count_experts_once(optimizers: Sequence[MegatronOptimizer]) -> None:
-    """Let the gradient norm tell copies of experts' weights by experts' own tensor parallelism.
+def gathers_masters(precision: Precision) -> bool:
+    """Whether masters are gathered in BF16 and rounded on every rank: MXFP8's blocks go both ways.
 
-    Until 0.18 megatron-core asked the dense layers': with tp > etp their norm lacked Transformer
-    Engine's experts on all ranks but the first, each of which clipped by a norm of its own.
+    megatron-core gathers them in the buffer of the gradients.
     """
-    for optimizer in optimizers:
-        parameters = optimizer.get_parameters()
-        if parameters and not any(getattr(x, "allreduce", True) for x in parameters):
-            optimizer.tp_group = parallel_state.get_expert_tensor_parallel_group()
+    return precision.fp8_parameters and precision.fp8 == "mxfp8"
 
 
 def _not_decayed() -> dict[ParamKey, dict[str, float]]:

@@ -21,11 +21,12 @@ from moe.training.objective.dpo import DpoObjective
 from moe.training.objective.micro_batches import MicroBatchRunner
 from moe.training.objective.objectives import TokenObjective
 from moe.training.optimization.guards import Guard
-from moe.training.optimization.optimizer import build_optimizer
+from moe.training.optimization.optimizer import build_optimizer, gathers_masters
 from moe.training.startup.initial_weights import freeze, load_initial_weights
 from moe.training.trainer import Trainer
 from parallel.engine.start import Engine
 from parallel.layout.layout import Layout
+from parallel.precision.recipes import Precision
 
 
 def build_trainer(
@@ -58,7 +59,7 @@ def build_trainer(
     if train.init is not None and load_init:
         load_initial_weights(experiment, model)
     freeze(train.trainable, model)
-    chunks = [wrap_in_ddp(chunk, i, layout) for i, chunk in enumerate(model)]
+    chunks = [wrap_in_ddp(chunk, i, layout, precision) for i, chunk in enumerate(model)]
     fp8 = emulate_fp8(model, precision) if precision.fp8 == "emulated" else None
     guard = Guard(train)
     optimizer = build_optimizer(train, layout, precision, chunks, guard.check_grad_norm)
@@ -82,13 +83,17 @@ def build_trainer(
     )
 
 
-def wrap_in_ddp(chunk: Any, index: int, layout: Layout) -> DistributedDataParallel:
+def wrap_in_ddp(
+    chunk: Any, index: int, layout: Layout, precision: Precision
+) -> DistributedDataParallel:
     """Wrap a chunk in megatron-core's data parallelism, gradients reduced in FP32."""
     config = DistributedDataParallelConfig(
         grad_reduce_in_fp32=True,
         use_distributed_optimizer=layout.distributed_optimizer,
         overlap_grad_reduce=layout.overlap_grad_reduce,
         overlap_param_gather=layout.overlap_param_gather,
+        fp8_param_gather=precision.fp8_parameters,
+        reuse_grad_buf_for_mxfp8_param_ag=gathers_masters(precision),
     )
     return DistributedDataParallel(chunk.config, config, chunk, disable_bucketing=index > 0)
 

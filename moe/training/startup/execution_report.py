@@ -8,6 +8,7 @@ import torch
 
 from moe.config.experiment import Experiment
 from moe.errors import ExecutionError
+from moe.model.fp8.primary_weights import count_fp8_weights
 from moe.training.optimization.optimizer import StubOptimizer
 from moe.training.trainer import Trainer
 
@@ -69,10 +70,11 @@ def _expectations(experiment: Experiment, report: dict[str, Any]) -> Iterator[tu
     layout, precision = experiment.parallel, experiment.precision
     yield "precision.kernels", precision.kernels, report["kernels"]
     dtype = {"fp32": "float32", "bf16": "bfloat16"}[precision.dtype]
-    if not precision.fp8_parameters:
-        yield "precision.dtype", dtype, report["dtype"]
+    yield "precision.dtype", dtype, report["dtype"]
     requested = None if precision.scaling is None else precision.fp8
     yield "precision.fp8", requested, report["fp8"] and report["fp8"]["recipe"]
+    if report["fp8"] and not (precision.fp8_keep_first or precision.fp8_keep_last):
+        yield "precision.fp8_parameters", precision.fp8_parameters, report["fp8"]["weights"] > 0
     if experiment.model.moe is not None and report["dispatcher"] is not None:
         name = report["dispatcher"].rpartition(".")[2]
         yield "parallel.dispatcher", _DISPATCHERS[layout.dispatcher], name
@@ -95,15 +97,28 @@ def _is_distributed(optimizer: Any) -> bool:
 
 
 def _fp8(trainer: Trainer, config: Any) -> dict[str, Any] | None:
-    """Return recipe, formats and how many matmuls of this rank run in FP8."""
+    """Return recipe, formats and how many matmuls of this rank run, or weights are kept, in FP8."""
     if trainer.fp8 is not None:
         scaling, formats = trainer.fp8.scaling, trainer.fp8.formats
         count = trainer.fp8.num_matmuls
-        return {"recipe": "emulated", "scaling": scaling, "formats": formats, "products": count}
+        return {
+            "recipe": "emulated",
+            "scaling": scaling,
+            "formats": formats,
+            "products": count,
+            "weights": 0,
+        }
     if config.fp8 is None:
         return None
     recipe = "current" if config.fp8_recipe == "tensorwise" else str(config.fp8_recipe)
-    return {"recipe": recipe, "scaling": recipe, "formats": config.fp8, "products": None}
+    weights = count_fp8_weights(trainer.chunks)
+    return {
+        "recipe": recipe,
+        "scaling": recipe,
+        "formats": config.fp8,
+        "products": None,
+        "weights": weights,
+    }
 
 
 def _flex_backend(moe: Any) -> str | None:

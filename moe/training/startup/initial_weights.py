@@ -1,6 +1,7 @@
 """Initial weights from another run or model, and which of them are trained."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -18,6 +19,7 @@ from moe.checkpoint.weights import load_weights
 from moe.config.experiment import Experiment
 from moe.config.tensor_names import FP8_STATE
 from moe.errors import ConfigError
+from moe.model.fp8.primary_weights import unquantized
 from parallel.engine.collectives import all_gather_objects
 
 NOT_OF_THE_MODEL = ("optimizer.", FP8_STATE, "rng", "mtp.")
@@ -45,7 +47,10 @@ def load_initial_weights(experiment: Experiment, chunks: Sequence[Any]) -> None:
             f"{f' and {len(unused) - 3} more' if len(unused) > 3 else ''}: leave [model] out, to"
             " take it from train.init"
         )
-    load_weights(checkpoint, chunks)
+    with ExitStack() as stack:
+        for chunk in chunks:
+            stack.enter_context(unquantized(chunk))
+        load_weights(checkpoint, chunks)
 
 
 def _keys(chunk: Any) -> list[str]:

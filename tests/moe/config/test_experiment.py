@@ -26,6 +26,7 @@ from tests.support.paths import ROOT
 
 SHIPPED = ("moe", "data", "parallel", "benchmarks", "slurm", "examples")
 TRAIN = {"steps": 4, "seq_len": 64, "global_batch_size": 2}
+IN_FP8 = {"kernels": "te", "dtype": "bf16", "fp8_parameters": True}
 
 
 def experiment(**sections: Any) -> Experiment:
@@ -110,14 +111,24 @@ def test_wrong_models_are_refused_in_one_line(values: dict[str, Any], message: s
         ({"model": {"preset": "tinny"}}, "did you mean tiny?"),
         (
             {
-                "precision": {
-                    "kernels": "te",
-                    "dtype": "bf16",
-                    "fp8": "current",
-                    "fp8_parameters": True,
-                }
+                "precision": IN_FP8 | {"fp8": "current"},
+                "parallel": {"distributed_optimizer": False},
             },
-            "precision.fp8_parameters = true does not train yet",
+            "precision.fp8_parameters = true needs parallel.distributed_optimizer = true",
+        ),
+        (
+            {
+                "precision": IN_FP8 | {"fp8": "mxfp8"},
+                "parallel": {"overlap_grad_reduce": True, "overlap_param_gather": True},
+            },
+            "parallel.overlap_param_gather = true does not go with precision.fp8 =",
+        ),
+        (
+            {
+                "precision": IN_FP8 | {"fp8": "mxfp8"},
+                "model": {"preset": "tiny", "attention_sinks": True},
+            },
+            "model.attention_sinks = true does not go with precision.fp8 =",
         ),
         (
             {

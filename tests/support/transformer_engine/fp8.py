@@ -112,7 +112,7 @@ def compare_experts(tokens_per_expert: list[list[int]]) -> list[list[float]]:
     from parallel.layout.layout import Layout
     from parallel.precision.recipes import Precision
 
-    _pretend_card_of("delayed")
+    pretend_card_of("delayed")
     layout = Layout(device=device())
     start_engine(layout, seed=0)
     native = Precision.model_construct(kernels="te", dtype="fp32", fp8="delayed")
@@ -155,7 +155,7 @@ def _build_three(model: ModelConfig, scaling: Fp8Scaling, ep: int = 1) -> tuple[
     from parallel.layout.layout import Layout
     from parallel.precision.recipes import Precision
 
-    _pretend_card_of(scaling)
+    pretend_card_of(scaling)
     layout = Layout(device=device(), ep=ep)
     start_engine(layout, seed=0)
     emulated = Precision(fp8="emulated", fp8_scaling=scaling)
@@ -171,7 +171,7 @@ def _build_three(model: ModelConfig, scaling: Fp8Scaling, ep: int = 1) -> tuple[
 def train_recipe(experiment: Experiment) -> Run:
     """Train in a recipe, on a card that has it."""
     if experiment.precision.scaling is not None:
-        _pretend_card_of(experiment.precision.scaling)
+        pretend_card_of(experiment.precision.scaling)
     return train(experiment)
 
 
@@ -187,7 +187,7 @@ def round_masters(scaling: Fp8Scaling) -> float:
     from parallel.layout.layout import Layout
     from parallel.precision.recipes import Precision
 
-    _pretend_card_of(scaling)
+    pretend_card_of(scaling)
     layout = Layout(device=device())
     start_engine(layout, seed=0)
     precision = Precision(kernels="te", dtype="bf16", fp8=scaling)
@@ -203,7 +203,8 @@ def round_masters(scaling: Fp8Scaling) -> float:
     return float((weight.dequantize().float() - expected).abs().max())
 
 
-def _pretend_card_of(scaling: Fp8Scaling) -> None:
+def pretend_card_of(scaling: Fp8Scaling) -> None:
+    """Be a card that has the recipe from now on, where the reference computes."""
     from tests.support.transformer_engine.install import HOPPER, pretend_card
 
     if not has_extension():

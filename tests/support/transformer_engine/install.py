@@ -104,6 +104,20 @@ def _gather_singly() -> None:
     distributed._coalescing_manager = manager
 
 
+def gather_bytes() -> None:
+    """Let the distributed optimizer gather bytes, whatever their numbers; after the CPU host.
+
+    Buckets of weights in FP8 and in BF16 are gathered together, which gloo would convert.
+    """
+    buffers: Any = import_module("megatron.core.distributed.param_and_grad_buffer")
+    gather = buffers.dist_all_gather_func
+
+    def gather_as_bytes(output: torch.Tensor, own: torch.Tensor, **how: Any) -> Any:
+        return gather(output.view(torch.uint8), own.view(torch.uint8), **how)
+
+    buffers.dist_all_gather_func = gather_as_bytes
+
+
 def _answer_as_a_card() -> None:
     """Answer what Transformer Engine asks torch of the card, and of where tensors are."""
     cuda: Any = torch.cuda

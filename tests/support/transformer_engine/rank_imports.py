@@ -2,7 +2,7 @@
 
 import warnings
 
-from tests.support.transformer_engine.install import install_reference
+from tests.support.transformer_engine.install import gather_bytes, install_reference
 from tests.support.transformer_engine.locate import has_extension
 
 warnings.simplefilter("ignore")
@@ -20,6 +20,7 @@ if not has_extension():
     install_cpu_host()
     # The CPU host scales gradients its own way, for want of the kernels that are here.
     clip_grads.multi_tensor_scale_impl = optimizers.multi_tensor_scale
+    gather_bytes()
 
 import torch.utils.tensorboard  # noqa: E402, F401
 

@@ -12,7 +12,7 @@ from moe.runs.files import CHECKPOINTS
 from tests.support.fault_injection import train_rank
 from tests.support.layout_equivalence import make
 from tests.support.transformer_engine.comparison import device
-from tests.support.transformer_engine.fp8 import SPARSE
+from tests.support.transformer_engine.fp8 import SPARSE, pretend_card_of
 from tests.support.transformer_engine.ranks import run_te_ranks
 
 SAVED_AT, STEPS = 2, 4
@@ -62,6 +62,8 @@ def train_all(jobs: list[Job], num_ranks: int = 1) -> None:
 
 def _train(jobs: list[Job]) -> None:
     for job in jobs:
+        if (scaling := job.experiment.precision.scaling) is not None:
+            pretend_card_of(scaling)
         if job.begun is not None and os.environ["RANK"] == "0":
             _begin(job.run_dir, job.begun)
         train_rank(job.experiment, job.run_dir, resume=job.begun is not None)
