@@ -169,6 +169,9 @@ def of_run_config(path: Path) -> MegatronSettings:
     plain = {key: _plain(value) for key, value in model.items() if isinstance(key, str)}
     if isinstance(plain.get("activation_func"), str):
         plain["activation_func"] = plain["activation_func"].rpartition(".")[2]
+    scales = ("yarn_mscale", "yarn_mscale_all_dim")
+    if any(plain.get(key, 0) is None for key in scales):
+        plain |= {key: _YARN[key] for key in scales}
     return MegatronSettings(f"{path}: model", plain, _BEFORE)
 
 
