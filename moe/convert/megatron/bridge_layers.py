@@ -12,7 +12,11 @@ from moe.errors import ConfigError
 _PACKAGE = "megatron."
 _BRIDGE = "megatron.bridge.models."
 _CORE = "megatron.core.models.gpt.gpt_layer_specs."
-_MODULES = (f"{_BRIDGE}gpt_provider.", f"{_BRIDGE}gpt.gpt_builder.", "megatron.training.models.gpt.")
+_MODULES = (
+    f"{_BRIDGE}gpt_provider.",
+    f"{_BRIDGE}gpt.gpt_builder.",
+    "megatron.training.models.gpt.",
+)
 _BY_THE_OTHER_KEYS = {
     *(
         f"{module}{function}"

@@ -172,9 +172,10 @@ class PickleData:
             self.push(Record(kind.kind, arguments))
 
     def build(self) -> None:
-        """Give a record its state."""
+        """Give a record its state; a table's attributes, as of a module's `state_dict`, go."""
         state = self.pop()
-        self.top(Record).state = state
+        if not (isinstance(self._stack[-1], dict) and isinstance(state, dict)):
+            self.top(Record).state = state
 
     def add_items(self, items: list[Any]) -> None:
         """Add items to a list."""

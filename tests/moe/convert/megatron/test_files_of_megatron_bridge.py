@@ -49,8 +49,10 @@ def test_gpt_oss_has_the_scale_of_attention_that_null_means() -> None:
     assert (model.activation, model.attention_sinks) == ("clamped_swiglu", True)
 
 
-@pytest.mark.parametrize(("family", "norm"), [("olmoe", "full"), ("minimax_m2", "full"),
-                                              ("glm4_moe", "head"), ("gpt_oss", "none")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "norm"),
+    [("olmoe", "full"), ("minimax_m2", "full"), ("glm4_moe", "head"), ("gpt_oss", "none")],
+)
 def test_norms_of_queries_and_keys_are_those_of_the_named_layers(family: str, norm: str) -> None:
     assert _model(family).qk_norm == norm
 
