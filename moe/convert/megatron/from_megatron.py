@@ -70,7 +70,7 @@ def from_megatron(
     if model is not None:
         ours, notes = load_model(model), list[str]()
     else:
-        settings = read_settings(source) if isinstance(source, DistDirectory) else source.settings
+        settings = read_settings(source) if isinstance(source, DistDirectory) else source.settings()
         ours, notes = model_of(settings, _vocabulary_rows(source)), only_in_training(settings)
     left = Counter(filter(None, map(left_behind, [*source.tensors, *source.objects])))
     mapping = _checked_map(source, ours)

@@ -59,12 +59,19 @@ class LegacyDirectory:
         """
         self.directory = directory
         self._grid, self._files = read_rank_files(directory)
-        first = next(iter(self._files.values()))
-        self._arguments = first.arguments
-        self.settings: MegatronSettings = of_arguments(str(first.path), first.arguments)
+        self._first = next(iter(self._files.values()))
+        self._arguments = self._first.arguments
         self.tensors: dict[str, JoinedTensor] = {}
         self.objects: dict[str, None] = {}
         self._join()
+
+    def settings(self) -> MegatronSettings:
+        """Return what the checkpoint says of its model.
+
+        Raises:
+            ConfigError: What it says is not what every version of Megatron-LM would do.
+        """
+        return of_arguments(str(self._first.path), self._arguments)
 
     def read(self, key: str, where: Where) -> torch.Tensor:
         """Return a block of a tensor; only that is read. Trailing axes without a slice are whole.
@@ -98,7 +105,7 @@ class LegacyDirectory:
 
     def _join(self) -> None:
         first_layer = 0
-        for chunk in range(len(next(iter(self._files.values())).chunks)):
+        for chunk in range(len(self._first.chunks)):
             for stage in range(self._grid.pipeline):
                 ranks = {r: f for r, f in self._files.items() if r.pipeline == stage}
                 layers = {_num_layers(file.chunks[chunk]) for file in ranks.values()}

@@ -95,14 +95,19 @@ def read_rank_files(directory: Path) -> tuple[Grid, dict[Rank, RankFile]]:
 
 
 def _wanted(grid: Grid, found: set[Rank]) -> list[Rank]:
-    """Return ranks that nothing stands in for: a file has a part of all layers and of experts."""
+    """Return ranks of whose dense layers and experts no file has either; else, one of both."""
+
+    def experts_of(rank: Rank) -> tuple[int, int, int]:
+        return rank.pipeline, rank.tensor % grid.expert_tensor, rank.expert
+
     dense = {(rank.pipeline, rank.tensor) for rank in found}
-    experts = {(rank.pipeline, rank.tensor % grid.expert_tensor, rank.expert) for rank in found}
-    return [
-        rank
+    experts = set(map(experts_of, found))
+    lacks = {
+        rank: ((rank.pipeline, rank.tensor) not in dense, experts_of(rank) not in experts)
         for rank in sorted(grid.folders().values())
-        if (rank.pipeline, rank.tensor) not in dense
-        or (rank.pipeline, rank.tensor % grid.expert_tensor, rank.expert) not in experts
+    }
+    return [rank for rank, parts in lacks.items() if all(parts)] or [
+        rank for rank, parts in lacks.items() if any(parts)
     ]
 
 
