@@ -19,6 +19,7 @@ from moe.convert.megatron.from_megatron import from_megatron
 from moe.convert.megatron.to_megatron import to_megatron
 from tests.support.architecture_options import DENSE, MOE
 from tests.support.random_checkpoints import random_checkpoint
+from tests.support.refused_megatron import Touch, refused
 
 SMALL = ModelConfig.model_validate(
     DENSE | {"num_layers": 2, "vocab_size": 20, "moe": MOE | {"num_experts": 2}}
@@ -34,25 +35,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def source(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "megatron"))
-
-
-def refused(source: Path) -> str:
-    out = source.with_name("out")
-    with pytest.raises(InputError) as caught:
-        from_megatron(source, out)
-    line = str(caught.value)
-    assert "\n" not in line and len(line) < 1200 and not out.exists()
-    return line
-
-
-class Touch:
-    """A pickle that would make a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.system, (f"touch {self.path}",)
 
 
 def index_of(source: Path) -> Any:

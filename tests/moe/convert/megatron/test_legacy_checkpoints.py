@@ -20,6 +20,7 @@ from moe.convert.megatron.legacy.whole_names import whole_name
 from moe.storage.safetensors_io import TensorShape
 from tests.support.distributed import run_ranks
 from tests.support.loaded_logits import logits_of
+from tests.support.refused_megatron import Touch, refused
 
 WRITTEN = Path(__file__).parents[1] / "fixtures/megatron_lm_0_19_0_torch"
 FIRST, SECOND = "mp_rank_00_000_000", "mp_rank_01_000_001"
@@ -114,25 +115,6 @@ def test_names_are_those_in_the_whole_model(name: str, whole: str) -> None:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return Path(shutil.copytree(WRITTEN, tmp_path / "megatron"))
-
-
-def refused(source: Path) -> str:
-    out = source.with_name("out")
-    with pytest.raises(InputError) as caught:
-        from_megatron(source, out)
-    line = str(caught.value)
-    assert "\n" not in line and len(line) < 1200 and not out.exists()
-    return line
-
-
-class Touch:
-    """A pickle that would make a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.system, (f"touch {self.path}",)
 
 
 def file_of(source: Path, folder: str = FIRST) -> Path:
