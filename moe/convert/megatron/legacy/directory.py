@@ -139,7 +139,7 @@ class LegacyDirectory:
         routed = is_routed_expert(name)
         ranks = self._grid.expert_tensor if routed else self._grid.tensor
         try:
-            share = share_of(name, tensor.shape, rank.tensor % ranks, ranks, self._arguments)
+            share = share_of(key, tensor.shape, rank.tensor % ranks, ranks, self._arguments)
         except ConfigError as error:
             raise ConfigError(f"{file.path}: {error}") from None
         joined = self.tensors.setdefault(key, JoinedTensor(tensor.dtype, share.whole))

@@ -23,16 +23,18 @@ from tests.support.loaded_logits import logits_of
 from tests.support.refused_megatron import Touch, refused
 
 WRITTEN = Path(__file__).parents[1] / "fixtures/megatron_lm_0_19_0_torch"
+GROUPED = WRITTEN.with_name(f"{WRITTEN.name}_grouped")
 FIRST, SECOND = "mp_rank_00_000_000", "mp_rank_01_000_001"
 NAME = "model_optim_rng.pt"
 
 
 @pytest.mark.engine
-def test_joined_ranks_compute_what_they_did_in_megatron_lm(tmp_path: Path) -> None:
-    converted = from_megatron(WRITTEN, tmp_path / "ours")
+@pytest.mark.parametrize("written", [WRITTEN, GROUPED], ids=["sequential", "grouped"])
+def test_joined_ranks_compute_what_they_did_in_megatron_lm(written: Path, tmp_path: Path) -> None:
+    converted = from_megatron(written, tmp_path / "ours")
     assert any("128 rows cut to vocab_size = 120" in note for note in converted.notes)
     [found] = run_ranks(1, logits_of, converted.path)
-    np.testing.assert_allclose(found, np.load(WRITTEN / "logits.npy")[..., :120], atol=5e-6)
+    np.testing.assert_allclose(found, np.load(written / "logits.npy")[..., :120], atol=5e-6)
 
 
 @pytest.mark.parametrize(
