@@ -1,1 +1,1 @@
-"""Checkpoints of Megatron-LM and Megatron-Bridge (format `torch_dist`), read and written."""
+"""Checkpoints of Megatron-LM and Megatron-Bridge: two formats read, `torch_dist` written."""

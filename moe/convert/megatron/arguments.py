@@ -30,8 +30,8 @@ NEUTRAL: dict[str, Any] = {
     "context_parallel_size": 1, "expert_model_parallel_size": 1, "te_precision_config_file": None,
     "make_vocab_size_divisible_by": 1, "tokenizer_type": None, "tokenizer_model": None,
     "ckpt_format": "torch_dist", "use_dist_ckpt": True, "async_save": False,
-    "no_save_optim": True, "no_save_rng": True, "consumed_train_samples": 0,
-    "consumed_valid_samples": 0, "skipped_train_samples": 0,
+    "init_model_with_meta_device": False, "no_save_optim": True, "no_save_rng": True,
+    "consumed_train_samples": 0, "consumed_valid_samples": 0, "skipped_train_samples": 0,
 }  # fmt: skip
 """What every model of ours has, and what a checkpoint of weights alone says of training."""
 

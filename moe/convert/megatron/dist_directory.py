@@ -25,6 +25,8 @@ RELEASE = "release"
 """The folder of a checkpoint that no training run has written, and its name in the tracker."""
 TOKENIZER = "tokenizer"
 """The folder of the tokenizer's files beside a checkpoint's tensors."""
+LEGACY_FOLDERS = "mp_rank_*"
+"""Folders of the ranks in format `torch`."""
 _ITERATION = re.compile(r"iter_[0-9]{7,}")
 _OPEN_FILES = 64
 
@@ -33,7 +35,7 @@ def checkpoint_folder(directory: Path) -> Path:
     """Return the folder of the newest iteration in `directory`, or itself if it is one.
 
     Raises:
-        ConfigError: There is none, or it is of a format that is not read here.
+        ConfigError: There is none.
     """
     if (directory / CONFIG).is_file():
         return directory
@@ -43,12 +45,8 @@ def checkpoint_folder(directory: Path) -> Path:
         newest = directory / _tracked(directory / TRACKER)
     if newest is not None and (newest / CONFIG).is_file():
         return newest
-    legacy = next((newest or directory).glob("mp_rank_*"), None)
-    if legacy is not None:
-        raise ConfigError(
-            f"{legacy}: a checkpoint in Megatron-LM's format `torch`, one pickle a rank, which is"
-            " not read: save it with --ckpt-convert-format torch_dist --ckpt-convert-save DIR"
-        )
+    if any((newest or directory).glob(LEGACY_FOLDERS)):
+        return newest or directory
     raise ConfigError(
         f"{newest or directory}: no {CONFIG} of a torch_dist checkpoint: give the folder that"
         " Megatron saved into, or one iteration's folder in it"

@@ -1,4 +1,4 @@
-"""Megatron's checkpoints in: `torch_dist` of Megatron-LM and Megatron-Bridge, block by block."""
+"""Megatron's checkpoints in: of Megatron-LM and Megatron-Bridge, block by block."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,9 +11,17 @@ from moe.config.locating import HUB_DIRECTORY
 from moe.config.model import ModelConfig
 from moe.convert.hub_checks import raise_tensor_faults
 from moe.convert.hugging_face import ConvertProgress, write_checkpoint
-from moe.convert.megatron.dist_directory import TOKENIZER, DistDirectory, checkpoint_folder
+from moe.convert.megatron.dist_directory import (
+    CONFIG,
+    LEGACY_FOLDERS,
+    TOKENIZER,
+    DistDirectory,
+    checkpoint_folder,
+)
+from moe.convert.megatron.legacy.directory import LegacyDirectory
 from moe.convert.megatron.model_settings import model_of, only_in_training
 from moe.convert.megatron.settings import read_settings
+from moe.convert.megatron.source import MegatronSource
 from moe.convert.megatron.tensor_names import VOCABULARY, left_behind, place_tensors
 from moe.convert.small_files import check_small_files, copy_small_files
 from moe.convert.tensor_map import TensorMap
@@ -55,11 +63,14 @@ def from_megatron(
             would execute something, or a tensor is missing, unknown, misshapen or quantized.
         DataError: `out` exists, or another process is making it.
     """
-    source = DistDirectory(checkpoint_folder(directory))
+    folder = checkpoint_folder(directory)
+    source: DistDirectory | LegacyDirectory
+    is_legacy = any(folder.glob(LEGACY_FOLDERS)) and not (folder / CONFIG).is_file()
+    source = LegacyDirectory(folder) if is_legacy else DistDirectory(folder)
     if model is not None:
         ours, notes = load_model(model), list[str]()
     else:
-        settings = read_settings(source)
+        settings = read_settings(source) if isinstance(source, DistDirectory) else source.settings()
         ours, notes = model_of(settings, _vocabulary_rows(source)), only_in_training(settings)
     left = Counter(filter(None, map(left_behind, [*source.tensors, *source.objects])))
     mapping = _checked_map(source, ours)
@@ -95,7 +106,7 @@ def from_megatron(
     )
 
 
-def _vocabulary_rows(source: DistDirectory) -> int:
+def _vocabulary_rows(source: MegatronSource) -> int:
     table = source.tensors.get(VOCABULARY[0])
     if table is None or not table.shape:
         raise ConfigError(
@@ -105,7 +116,7 @@ def _vocabulary_rows(source: DistDirectory) -> int:
     return table.shape[0]
 
 
-def _checked_map(source: DistDirectory, model: ModelConfig) -> TensorMap:
+def _checked_map(source: MegatronSource, model: ModelConfig) -> TensorMap:
     """Return where each block is.
 
     Raises:

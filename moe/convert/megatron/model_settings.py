@@ -5,11 +5,13 @@ from typing import Any
 from moe.config.experiment import validated
 from moe.config.model import ModelConfig
 from moe.convert.hub_config import sparse_pattern
+from moe.convert.megatron.bridge_layers import qk_norm, refuse_unknown_classes
 from moe.convert.megatron.settings import MegatronSettings
 from moe.errors import ConfigError
 
 LLAMA3 = {"original_max_seq_len": 8192, "low_frequency_factor": 1.0, "high_frequency_factor": 4.0}
 """What megatron-core's RotaryEmbedding has built in."""
+BIAS_RATE = "moe_router_bias_update_rate"
 NO_ATTENTION = "attention here is softmax attention over all heads, without a gate"
 NO_HYBRID = "layers here are alike but for their feed-forward networks"
 NO_ROUTER = "routers here have no such rule"
@@ -20,6 +22,7 @@ ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
     "gated_linear_unit": ((True,), "feed-forward networks here are gated"),
     "rotary_interleaved": ((False, None), "rotary halves here are not interleaved"),
     "seq_len_interpolation_factor": ((None, 1, 1.0), "positions here are not interpolated"),
+    "old_context_len": ((None,), "Megatron-Bridge 0.2 scaled Llama 3.1's positions in its class"),
     "no_rope_freq": ((None, 0), "every layer here has rotary positions"),
     "mrope_section": ((None,), "rotary positions here have one section"),
     "qk_l2_norm": ((False, None), "query and key norms here are RMSNorm"),
@@ -57,6 +60,7 @@ def model_of(settings: MegatronSettings, rows: int) -> ModelConfig:
     Raises:
         ConfigError: Names a key that is missing, or a value that has no equivalent here.
     """
+    refuse_unknown_classes(settings)
     for key, (allowed, why) in ONLY.items():
         settings.only(key, *allowed, why=why)
     vocabulary = settings.integer_or_null("vocab_size") or rows
@@ -77,11 +81,15 @@ def only_in_training(settings: MegatronSettings) -> list[str]:
     """Return what training of the model had and models here have not, a line each."""
     keys = ("hidden_dropout", "attention_dropout")
     values = {key: settings.values.get(key) for key in keys}
-    return [
+    notes = [
         f"{key} = {value} left behind: training here has no dropout"
         for key, value in values.items()
         if isinstance(value, float) and value != 0
     ]
+    if settings.flag("moe_router_enable_expert_bias") and settings.value(BIAS_RATE) == 0:
+        rate = settings.defaults[BIAS_RATE]
+        notes.append(f"{BIAS_RATE} = 0 left behind: training here moves the biases, by {rate}")
+    return notes
 
 
 def _sizes(settings: MegatronSettings) -> dict[str, Any]:
@@ -122,7 +130,7 @@ def _attention(settings: MegatronSettings) -> dict[str, Any]:
     values: dict[str, Any] = {
         "num_kv_heads": settings.integer_or_null("num_query_groups"),
         "head_dim": None if dim is not None and dim * heads == hidden else dim,
-        "qk_norm": "head" if settings.flag("qk_layernorm") else "none",
+        "qk_norm": qk_norm(settings),
         "rope": {
             "theta": settings.number("rotary_base"),
             "fraction": settings.number("rotary_percent"),
@@ -236,7 +244,7 @@ def _moe(settings: MegatronSettings) -> dict[str, Any]:
         "aux_loss_coefficient": _single(settings, "moe_aux_loss_coeff"),
         "z_loss_coefficient": settings.number_or_null("moe_z_loss_coeff") or 0.0,
         "expert_bias": settings.flag("moe_router_enable_expert_bias"),
-        "expert_bias_update_rate": settings.number("moe_router_bias_update_rate"),
+        "expert_bias_update_rate": settings.number(BIAS_RATE) or settings.defaults[BIAS_RATE],
         "capacity_factor": settings.number_or_null("moe_expert_capacity_factor"),
         "router_dtype": "model"
         if settings.value("moe_router_dtype") is None

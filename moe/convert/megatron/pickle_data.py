@@ -58,6 +58,10 @@ class Record:
         return {key: value for table in tables for key, value in table.items()}
 
 
+class _OrderedTable(dict[Any, Any]):
+    """An OrderedDict, which may have attributes."""
+
+
 class _Mark:
     """Where a list of items begins on the stack."""
 
@@ -167,14 +171,15 @@ class PickleData:
         if not isinstance(kind, Name):
             raise self._refused(f"a call of a {type(kind).__name__}")
         if kind.kind == "collections.OrderedDict" and arguments == ():
-            self.push({})
+            self.push(_OrderedTable())
         else:
             self.push(Record(kind.kind, arguments))
 
     def build(self) -> None:
-        """Give a record its state."""
+        """Give a record its state; attributes of an ordered table, as `state_dict` has, go."""
         state = self.pop()
-        self.top(Record).state = state
+        if not (isinstance(self._stack[-1], _OrderedTable) and isinstance(state, dict)):
+            self.top(Record).state = state
 
     def add_items(self, items: list[Any]) -> None:
         """Add items to a list."""

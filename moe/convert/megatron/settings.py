@@ -57,7 +57,7 @@ _BEFORE = {
 """What versions computed that had no such option yet."""
 
 
-_NAMES = AllowedNames(
+STATE_NAMES = AllowedNames(
     TENSOR_NAMES
     | NUMBER_FORMATS
     | {"argparse.Namespace", "types.SimpleNamespace", "pathlib.PosixPath", "signal.Signals",
@@ -93,23 +93,32 @@ def read_settings(source: DistDirectory) -> MegatronSettings:
         return of_run_config(directory / RUN_CONFIG)
     if (directory / COMMON).exists():
         path = directory / COMMON
-        state, origin = TorchArchive(mapped_file(path), str(path)).value(_NAMES), str(path)
+        state, origin = TorchArchive(mapped_file(path), str(path)).value(STATE_NAMES), str(path)
     elif COMMON_KEY in source.objects:
         origin = f"{directory} ({COMMON_KEY})"
-        state = source.object(COMMON_KEY, _NAMES)
+        state = source.object(COMMON_KEY, STATE_NAMES)
         state = state[0] if isinstance(state, list) and state else None
     else:
         raise ConfigError(
             f"{directory}: neither {RUN_CONFIG} nor {COMMON} says what the model is: give it with"
             " --model FILE.toml"
         )
+    return of_arguments(origin, arguments_in(state, origin))
+
+
+def arguments_in(state: Any, origin: str) -> dict[str, Any]:
+    """Return Megatron-LM's arguments in what it saved beside tensors.
+
+    Raises:
+        ConfigError: There are none.
+    """
     arguments = state.get("args") if isinstance(state, dict) else None
     if not isinstance(arguments, Record) or arguments.kind != "argparse.Namespace":
         raise ConfigError(
             f"{origin}: no arguments of Megatron-LM in it (`args`): give the model with --model"
             " FILE.toml"
         )
-    return of_arguments(origin, arguments.fields())
+    return arguments.fields()
 
 
 def of_arguments(origin: str, arguments: dict[str, Any]) -> MegatronSettings:
@@ -169,6 +178,9 @@ def of_run_config(path: Path) -> MegatronSettings:
     plain = {key: _plain(value) for key, value in model.items() if isinstance(key, str)}
     if isinstance(plain.get("activation_func"), str):
         plain["activation_func"] = plain["activation_func"].rpartition(".")[2]
+    scales = ("yarn_mscale", "yarn_mscale_all_dim")
+    if any(plain.get(key, 0) is None for key in scales):
+        plain |= {key: _YARN[key] for key in scales}
     return MegatronSettings(f"{path}: model", plain, _BEFORE)
 
 

@@ -24,6 +24,7 @@ LEFT_BEHIND = {
 VOCABULARY = ("embedding.word_embeddings.weight", "output_layer.weight")
 _LAYER = re.compile(r"(decoder\.layers\.)(\d+)\.(.*)")
 _PREDICTION = re.compile(r"(mtp\.layers\.\d+)\.transformer_layer\.(.*)")
+_FUSED_INPUT_NORM = "self_attention.linear_qkv.layer_norm_"
 _NORMS_OF_LATENT = re.compile(r"self_attention\.linear_(q|kv)_up_proj\.layer_norm_(.*)")
 
 
@@ -132,6 +133,10 @@ def _other_names(rest: str) -> Iterator[str]:
     yield rest
     if rest.startswith(FFN_NORM):  # the local spec names this norm so in sparse layers as well
         yield rest.replace(FFN_NORM, FUSED_FFN_NORM)
+    elif rest.startswith(FUSED_FFN_NORM):  # a local dense layer, in format `torch`
+        yield rest.replace(FUSED_FFN_NORM, FFN_NORM)
+    elif rest.startswith(_FUSED_INPUT_NORM):
+        yield rest.replace(_FUSED_INPUT_NORM, "input_layernorm.")
     elif match := _NORMS_OF_LATENT.fullmatch(rest):
         yield f"self_attention.{match[1]}_layernorm.{match[2]}"
 

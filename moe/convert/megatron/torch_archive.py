@@ -76,7 +76,7 @@ class _Window(io.RawIOBase):
 
 
 @dataclass(frozen=True)
-class _StoredTensor:
+class ArchivedTensor:
     """Where a tensor's numbers are."""
 
     dtype: str
@@ -85,6 +85,24 @@ class _StoredTensor:
     shape: TensorShape
     strides: TensorShape
     """In elements."""
+
+    def block(self, where: Where, left_out: int = 0) -> torch.Tensor:
+        """Return a block.
+
+        Args:
+            where: A slice for each axis.
+            left_out: Leading axes of size 1 that `where` has and the tensor has not.
+        """
+        whole = (1,) * left_out + self.shape
+        strides = (0,) * left_out + self.strides
+        view = np.lib.stride_tricks.as_strided(
+            self.numbers,
+            whole,
+            tuple(self.numbers.itemsize * stride for stride in strides),
+            writeable=False,
+        )
+        block: torch.Tensor = torch.from_numpy(np.array(view[where], order="C"))
+        return block.view(DTYPES[self.dtype])
 
 
 class TorchArchive:
@@ -123,22 +141,21 @@ class TorchArchive:
             shape: Its shape; leading axes of size 1 may be left out in the archive.
             where: A slice for each of its axes.
         """
-        stored = self._stored_tensor()
+        stored = self.archived_tensor(self.value(AllowedNames(TENSOR_NAMES)))
         left_out = len(shape) - len(stored.shape)
-        whole = (1,) * left_out + stored.shape
-        if left_out < 0 or whole != shape or stored.dtype != dtype:
+        if left_out < 0 or (1,) * left_out + stored.shape != shape or stored.dtype != dtype:
             raise self._damaged(
                 f"a tensor {stored.dtype} {list(stored.shape)}, and the index says {dtype}"
                 f" {list(shape)}"
             )
-        size = stored.numbers.itemsize
-        strides = tuple(size * stride for stride in (0,) * left_out + stored.strides)
-        view = np.lib.stride_tricks.as_strided(stored.numbers, whole, strides, writeable=False)
-        block: torch.Tensor = torch.from_numpy(np.array(view[where], order="C"))
-        return block.view(DTYPES[dtype])
+        return stored.block(where, left_out)
 
-    def _stored_tensor(self) -> _StoredTensor:
-        value = self.value(AllowedNames(TENSOR_NAMES))
+    def archived_tensor(self, value: Any) -> ArchivedTensor:
+        """Return where the numbers of a tensor in the saved value are.
+
+        Raises:
+            ConfigError: It is no dense tensor of weights, or its numbers are missing.
+        """
         if not isinstance(value, Record) or value.kind != _REBUILD:
             raise self._damaged("no tensor where a weight should be")
         try:
@@ -159,7 +176,7 @@ class TorchArchive:
         reaches = offset + last >= len(numbers) and math.prod(shape) > 0
         if len(shape) != len(strides) or reaches:
             raise self._damaged("a tensor that reaches over the end of its storage")
-        return _StoredTensor(dtype, numbers[offset:], shape, strides)
+        return ArchivedTensor(dtype, numbers[offset:], shape, strides)
 
     def _member(self, name: str) -> NDArray[np.uint8]:
         """Return the bytes of a member, not copied."""

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from moe.convert.megatron.model_settings import model_of
 from moe.convert.megatron.settings import read_settings
 from moe.convert.megatron.tensor_names import left_behind, place_tensors
 from tests.support.distributed import run_ranks
+from tests.support.loaded_logits import logits_of
 from tests.support.trained_runs import command
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -41,23 +41,11 @@ def test_every_tensor_is_a_weight_or_counted() -> None:
     assert counts == {"extra state": 20, "optimizer": 6, "random state": 1}
 
 
-def _logits(converted: Path) -> Any:
-    """Return what a converted model gives for the tokens of the fixture."""
-    import torch
-
-    from moe.evaluation.loading import loaded_model
-
-    tokens = (torch.arange(32) * 7 % 100).view(2, 16)
-    positions = torch.arange(16).expand(2, 16).contiguous()
-    with torch.no_grad(), loaded_model(converted, device="cpu") as model:
-        return model.chunk(tokens, positions, None).numpy()
-
-
 @pytest.mark.engine
 def test_a_model_computes_what_it_did_in_megatron_lm(tmp_path: Path) -> None:
     code, _, said = command("convert", "from-megatron", WITH_LOGITS, "-o", tmp_path / "ours")
     assert code == 0, said
-    [found] = run_ranks(1, _logits, tmp_path / "ours")
+    [found] = run_ranks(1, logits_of, tmp_path / "ours")
     np.testing.assert_allclose(found, np.load(WITH_LOGITS / "logits.npy"), atol=5e-6)
 
 

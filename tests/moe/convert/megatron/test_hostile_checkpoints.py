@@ -19,6 +19,7 @@ from moe.convert.megatron.from_megatron import from_megatron
 from moe.convert.megatron.to_megatron import to_megatron
 from tests.support.architecture_options import DENSE, MOE
 from tests.support.random_checkpoints import random_checkpoint
+from tests.support.refused_megatron import Touch, refused
 
 SMALL = ModelConfig.model_validate(
     DENSE | {"num_layers": 2, "vocab_size": 20, "moe": MOE | {"num_experts": 2}}
@@ -34,25 +35,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def source(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "megatron"))
-
-
-def refused(source: Path) -> str:
-    out = source.with_name("out")
-    with pytest.raises(InputError) as caught:
-        from_megatron(source, out)
-    line = str(caught.value)
-    assert "\n" not in line and len(line) < 1200 and not out.exists()
-    return line
-
-
-class Touch:
-    """A pickle that would make a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.system, (f"touch {self.path}",)
 
 
 def index_of(source: Path) -> Any:
@@ -246,7 +228,7 @@ def test_a_tensor_that_is_code_is_refused_by_its_class(source: Path) -> None:
 def test_legacy_checkpoints_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "megatron/iter_0000010/mp_rank_00").mkdir(parents=True)
     (tmp_path / "megatron/latest_checkpointed_iteration.txt").write_text("10\n")
-    assert "in Megatron-LM's format `torch`" in refused(tmp_path / "megatron")
+    assert "mp_rank_00/model_optim_rng.pt: missing or damaged" in refused(tmp_path / "megatron")
     shutil.rmtree(tmp_path / "megatron/iter_0000010/mp_rank_00")
     assert "no metadata.json of a torch_dist checkpoint" in refused(tmp_path / "megatron")
 
