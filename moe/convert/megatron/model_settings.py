@@ -53,6 +53,16 @@ ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
 }  # fmt: skip
 """Values without which a model computes something else; keys that a version lacks pass."""
 
+NO_DROPOUT = "training here has no dropout"
+IN_TRAINING = {
+    "hidden_dropout": NO_DROPOUT,
+    "attention_dropout": NO_DROPOUT,
+    "mtp_detach_heads": "losses of prediction layers here train the whole model",
+    "mtp_hsm": "prediction layers here read the depth before them alone",
+    "moe_expert_rank_capacity_factor": "ranks here drop no tokens",
+}
+"""What changes training alone, and why it is not had here; zero and false are none."""
+
 
 def model_of(settings: MegatronSettings, rows: int) -> ModelConfig:
     """Return the model; its vocabulary is at most the `rows` of the embedding.
@@ -79,12 +89,10 @@ def model_of(settings: MegatronSettings, rows: int) -> ModelConfig:
 
 def only_in_training(settings: MegatronSettings) -> list[str]:
     """Return what training of the model had and models here have not, a line each."""
-    keys = ("hidden_dropout", "attention_dropout")
-    values = {key: settings.values.get(key) for key in keys}
     notes = [
-        f"{key} = {value} left behind: training here has no dropout"
-        for key, value in values.items()
-        if isinstance(value, float) and value != 0
+        f"{key} = {value} left behind: {why}"
+        for key, why in IN_TRAINING.items()
+        if isinstance(value := settings.values.get(key), int | float) and value
     ]
     if settings.flag("moe_router_enable_expert_bias") and settings.value(BIAS_RATE) == 0:
         rate = settings.defaults[BIAS_RATE]

@@ -66,7 +66,7 @@ def test_what_is_no_weight_is_counted(tmp_path: Path) -> None:
     release = to_megatron(ours, tmp_path / "megatron").path / "release"
     source = DistDirectory(release)
     common = torch.load(release / "common.pt", weights_only=False)
-    vars(common["args"]).update(hidden_dropout=0.1)
+    vars(common["args"]).update(hidden_dropout=0.1, mtp_hsm=True, mtp_detach_heads=False)
     (tmp_path / "trained").mkdir()
     with DistWriter(tmp_path / "trained") as target:
         for key, tensor in source.tensors.items():
@@ -79,6 +79,7 @@ def test_what_is_no_weight_is_counted(tmp_path: Path) -> None:
     done = from_megatron(tmp_path / "trained", tmp_path / "back")
     assert done.notes == (
         "hidden_dropout = 0.1 left behind: training here has no dropout",
+        "mtp_hsm = True left behind: prediction layers here read the depth before them alone",
         "2 of optimizer left behind",
         "1 of random state left behind",
     )
