@@ -19,7 +19,7 @@ NEEDED = (
 OPTIONAL = (
     "num_layers", "first_dense_layers", "mtp_layers", "peak_memory_gib", "memory_kind", "routing",
     "dispatcher", "ep_overlap", "tp_overlap", "recompute", "cuda_graphs", "sharding", "task",
-    "doubtful", "layout_id", "flags_known", "kind",
+    "doubtful", "layout_id", "flags_known", "kind", "fabric", "framework",
 )  # fmt: skip
 """Columns that are used where they are there."""
 MAY_BE_ZERO = ("mtp_layers", "first_dense_layers")
