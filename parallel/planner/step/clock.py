@@ -45,10 +45,15 @@ class Clock:
     cold_card: Card
     """As its kernels were timed alone."""
     precision: Precision
-    parameters: StepParameters = field(default_factory=step_parameters)
-    """What a step adds."""
+    fitted: StepParameters = field(default_factory=step_parameters)
+    """What a step adds on an accelerator."""
     _products: dict[Hashable, Both] = field(default_factory=dict, compare=False)
     """Those that were timed, by shape."""
+
+    @cached_property
+    def parameters(self) -> StepParameters:
+        """What a step adds on this card."""
+        return self.fitted.on(self.cold_card)
 
     @cached_property
     def card(self) -> Card:

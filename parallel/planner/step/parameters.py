@@ -61,6 +61,14 @@ class StepParameters(FrozenModel):
     """Seconds of a step that no layer explains: data, logging, norms, launch of the optimizer."""
     spread: Spread
 
+    def on(self, card: Card) -> "StepParameters":
+        """Return the parameters for a card; a CPU launches nothing, and nothing was fitted on it."""
+        if card.architecture != "cpu":
+            return self
+        ones = dict.fromkeys((name for name in vars(self) if name.endswith("_stretch")), 1.0)
+        none = dict.fromkeys((name for name in vars(self) if name.endswith("_seconds")), 0.0)
+        return self.model_copy(update=ones | none)
+
 
 @cache
 def step_parameters() -> StepParameters:
@@ -71,8 +79,6 @@ def step_parameters() -> StepParameters:
 
 def training_card(card: Card, parameters: StepParameters) -> Card:
     """Return the card as its kernels run inside a step."""
-    if card.architecture == "cpu":
-        return card
     kernels = card.kernels
     own = kernels.training_stretch
     bf16 = parameters.bf16_stretch * own.get("bf16", 1.0)

@@ -1,4 +1,4 @@
-"""Published training steps from a CSV (columns of `benchmarks/published/training_speed.csv`).
+"""Published training steps from a CSV (columns of `benchmarks/published/training_steps.csv`).
 
 An empty cell is unknown. Columns that are not named here are passed on and decide nothing.
 """
