@@ -13,7 +13,6 @@ from parallel.planner.validation.published import published_tflops
 from parallel.planner.validation.rows import PublishedRow
 from parallel.planner.validation.uncertainty import likely_seconds, spread_of
 
-
 UNEXPLAINED = {
     "EFA": "on EFA steps take two to four times what the row's conditions explain: predicted, not"
     " scored"
