@@ -189,3 +189,20 @@ def test_energy_of_the_measured_pretraining_run() -> None:
     assert published is not None
     assert abs(math.log(energy.value / published)) < 0.1
     assert energy.low < published < energy.high
+
+
+def test_the_page_on_accuracy_says_what_is_computed_here() -> None:
+    page = Path(__file__).parents[3] / "docs" / "explanation" / "planner_accuracy.md"
+    lines = [line.split("|")[1:-1] for line in page.read_text().splitlines() if line[:2] == "| "]
+    told = {cells[0].strip(): [cell.strip(" %") for cell in cells[1:]] for cells in lines}
+    for kind, name in (("dense", "dense"), ("moe", "sparse")):
+        for group, each in {
+            "layouts that no fit saw": summary(results(), kind, held_out=True),
+            "all": summary(results(), kind),
+            "its family of models left out": summary(cross_validated("family"), kind),
+            "its card left out": summary(cross_validated("card"), kind),
+        }.items():
+            computed = [each.layouts, each.rows, *(100 * s for s in
+                        (each.median, each.p90, each.covered))]  # fmt: skip
+            printed = [float(cell) for cell in told[f"{name}, {group}"]]
+            assert printed == pytest.approx(computed, abs=0.6), f"{name}, {group}"
