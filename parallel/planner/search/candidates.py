@@ -12,7 +12,6 @@ from parallel.layout.layout import Layout
 from parallel.layout.model_shape import ModelShape
 
 MICRO_BATCHES = (1, 2, 4, 8)
-"""Sequences of a micro-batch that are tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +25,10 @@ class Bounds:
     largest_tp: int
     """Tensor parallelism stays inside an NVLink domain."""
     largest_cp: int = 64
+    micro_batches: tuple[int, ...] = MICRO_BATCHES
+    """Sequences of a micro-batch that are tried."""
+    exchange_libraries: tuple[str, ...] = ("alltoall",)
+    """What may exchange tokens between experts' ranks."""
     fewest_tokens: int = 512
     """Tokens of a rank's share of a sequence below which no layout is worth a try."""
 
@@ -132,7 +135,7 @@ def _dealt(layers: int, stages: int) -> tuple[int, ...]:
 
 def _micro_batches(bounds: Bounds, dp: int, pp: int, vpp: int) -> list[int]:
     sizes = []
-    for size in MICRO_BATCHES:
+    for size in bounds.micro_batches:
         count, rest = divmod(bounds.global_batch_size, size * dp)
         if not rest and count and (vpp == 1 or count % pp == 0):
             sizes.append(size)

@@ -23,6 +23,8 @@ from parallel.planner.workload import Workload
 TimeLayers = Callable[[Workload], float]
 """Seconds of all layers of one micro-batch, forward and backward, had one stage them all."""
 Predict = Callable[[Workload], LayoutPrediction]
+Keep = Callable[[Candidate, Choice], bool]
+"""Whether a candidate, run in a way, is looked at."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Found:
     """Of them, those whose bound left them worth a whole prediction."""
     too_large: int
     """Of those, the ones that do not fit."""
+    fitting: tuple[LayoutPrediction, ...]
+    """Of those, the ones that fit, in no promised order."""
 
 
 def search(
@@ -47,6 +51,7 @@ def search(
     layers: TimeLayers,
     memory_bytes: float,
     count: int,
+    keep: Keep | None = None,
 ) -> Found:
     """Return the `count` fastest layouts that fit.
 
@@ -57,9 +62,11 @@ def search(
         layers: Seconds of layers, which jobs share.
         memory_bytes: Of a card.
         count: Layouts to return.
+        keep: Which candidates; default: all.
     """
-    queue = sorted(_bounded(work, bounds, layers, memory_bytes), key=lambda item: item[:2])
+    queue = sorted(_bounded(work, bounds, layers, memory_bytes, keep), key=lambda item: item[:2])
     best: list[tuple[float, int, LayoutPrediction]] = []
+    fitting: list[LayoutPrediction] = []
     predicted = too_large = 0
     for seconds, number, candidate, choice in queue:
         if len(best) == count and seconds > -best[0][0]:
@@ -69,15 +76,20 @@ def search(
         if not prediction.fits:
             too_large += 1
             continue
+        fitting.append(prediction)
         heapq.heappush(best, (-prediction.step_seconds, -number, prediction))
         if len(best) > count:
             heapq.heappop(best)
     ordered = tuple(prediction for _, _, prediction in sorted(best, key=lambda item: -item[0]))
-    return Found(ordered, len(queue), predicted, too_large)
+    return Found(ordered, len(queue), predicted, too_large, tuple(fitting))
 
 
 def _bounded(
-    work: Workload, bounds: Bounds, layers: TimeLayers, memory_bytes: float
+    work: Workload,
+    bounds: Bounds,
+    layers: TimeLayers,
+    memory_bytes: float,
+    keep: Keep | None,
 ) -> Iterator[tuple[float, int, Candidate, Choice]]:
     """Yield every candidate with a lower bound of its seconds."""
     known: dict[tuple[object, ...], tuple[float, Choice]] = {}
@@ -96,20 +108,30 @@ def _bounded(
                 candidate.micro_batch_size, overlaps, index,
             )  # fmt: skip
             if key not in known:
-                known[key] = _fastest_exchange(work, candidate, recomputation, layers)
+                known[key] = _fastest_exchange(
+                    work, bounds, candidate, recomputation, layers
+                )
             seconds, choice = known[key]
+            if keep is not None and not keep(candidate, choice):
+                continue
             number += 1
             yield seconds * rounds, number, candidate, choice
 
 
 def _fastest_exchange(
-    work: Workload, candidate: Candidate, recomputation: Choice, layers: TimeLayers
+    work: Workload,
+    bounds: Bounds,
+    candidate: Candidate,
+    recomputation: Choice,
+    layers: TimeLayers,
 ) -> tuple[float, Choice]:
     """Return the seconds of all layers on one stage with the fastest way to exchange tokens."""
     one_stage = replace(candidate, pp=1, vpp=1, ends_count_as_layers=False, stage_layers=None)
     ranks = lcm(candidate.tp * candidate.cp, candidate.ep * candidate.etp)
     best: tuple[float, Choice] = (float("inf"), {})
-    for exchange in exchanges(work.shape, work.layout, candidate, recomputation):
+    for exchange in exchanges(
+        work.shape, bounds.exchange_libraries, candidate, recomputation
+    ):
         choice = recomputation | exchange
         seconds = layers(_job(work, one_stage, choice, ranks))
         if seconds < best[0]:

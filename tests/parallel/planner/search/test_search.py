@@ -78,7 +78,7 @@ def predict(work: Workload) -> LayoutPrediction:
     memory = device_memory(work, peak_memory(work))
     return LayoutPrediction(
         work=work, memory=memory, fits=layout.ep * layout.pp >= 2, step_seconds=step,
-        interval=(step, step), terms={}, flops_per_token=1, joules_per_token=None, limits=(),
+        interval=(step, step), terms={}, flops_per_token=1, limits=(),
     )  # fmt: skip
 
 

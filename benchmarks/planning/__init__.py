@@ -1,0 +1,1 @@
+"""The planner joined with models, prices and laws."""

@@ -1,0 +1,206 @@
+"""One job's layouts, predicted: memory, seconds, joules, limits, and the search over all of them.
+
+Assembled from `parallel/planner`, with what the job's card and site add.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import inf
+
+from benchmarks.planning.interval import error_band
+from benchmarks.planning.job import PlanJob
+from benchmarks.planning.layout_text import LayoutRequest
+from benchmarks.planning.limits import limits
+from moe.config.kernels import kernel_fault
+from parallel.errors import ParallelError
+from parallel.hardware.power import Phase
+from parallel.layout.placement import Placement, place
+from parallel.layout.validation import checked_placement
+from parallel.planner.device_memory import DeviceMemory, device_memory
+from parallel.planner.energy import StepEnergy, step_energy
+from parallel.planner.flops import training_flops_per_token
+from parallel.planner.memory import peak_memory
+from parallel.planner.prediction import LayoutPrediction
+from parallel.planner.search.candidates import MICRO_BATCHES, Bounds
+from parallel.planner.search.search import Found, Keep, checked, search
+from parallel.planner.step.clock import Clock
+from parallel.planner.step.step_time import StepTimes
+from parallel.planner.workload import Workload
+
+PHASES: dict[str, Phase] = {
+    "matmul": "matrix_product",
+    "expert_matmul": "matrix_product",
+    "recomputation": "matrix_product",
+    "attention": "attention",
+    "memory_bound": "memory_bound",
+    "fp8_cast": "memory_bound",
+    "optimizer": "memory_bound",
+    "tensor_parallel": "communication",
+    "context_parallel": "communication",
+    "expert_exchange": "communication",
+    "host": "waiting",
+    "waiting": "waiting",
+}
+"""What a board does during each term of a step."""
+
+
+class Planner:
+    """Predicts layouts of one job; what layouts share is timed once."""
+
+    def __init__(self, job: PlanJob, times: StepTimes | None = None) -> None:
+        """Take a job; `times` of the same model, sequence length, precision and card are shared."""
+        self.job = job
+        self.times = times or StepTimes(Clock(job.card, job.precision))
+        self._flops = training_flops_per_token(job.shape, job.batch.seq_len)
+        self._band = error_band(job.shape)
+
+    def for_batch(self, num_gpus: int, global_batch_size: int) -> "Planner":
+        """Return a planner of the same model on other cards with another batch."""
+        batch = replace(self.job.batch, global_batch_size=global_batch_size)
+        return Planner(replace(self.job, num_gpus=num_gpus, batch=batch), self.times)
+
+    def workload(self, request: LayoutRequest) -> Workload:
+        """Return the job in the layout that a text names.
+
+        Raises:
+            ParallelError: It is not legal; the first fault.
+            InputError: Its values contradict each other, or the kernel set lacks it.
+        """
+        job, layout = self.job, request.layout(self.job.layout)
+        size = request.micro_batch_size or job.batch.micro_batch_size
+        batch = replace(job.batch, micro_batch_size=size)
+        placement = checked_placement(layout, job.shape, batch, job.num_gpus)
+        if request.dp not in (None, placement.dp):
+            raise ParallelError(
+                f"layout {request.text}: dp={request.dp}, but {job.num_gpus} cards over"
+                f" tp*cp*pp leave dp={placement.dp}: leave dp out"
+            )
+        if fault := kernel_fault(job.model, layout, job.precision):
+            raise ParallelError(fault)
+        return self._workload(placement, size)
+
+    def own(self) -> Workload:
+        """Return the job in the experiment's own layout.
+
+        Raises:
+            ParallelError: It is not legal on so many cards.
+        """
+        job = self.job
+        placement = checked_placement(job.layout, job.shape, job.batch, job.num_gpus)
+        return self._workload(placement, job.batch.micro_batch_size)
+
+    def predict(self, work: Workload) -> LayoutPrediction:
+        """Predict one layout in full, whether it fits or not."""
+        return self._completed(self._timed(work, self._memory(work)))
+
+    def search(self, count: int) -> Found:
+        """Return the `count` fastest layouts that fit.
+
+        Raises:
+            ParallelError: None is legal, or none fits.
+        """
+        return checked(self.try_search(count), self.job.num_gpus)
+
+    def try_search(self, count: int, keep: Keep | None = None) -> Found:
+        """Return what a search finds, be it nothing; `keep` as in `search`."""
+        job = self.job
+        nothing = LayoutRequest(text="", fields={}, micro_batch_size=None, dp=None)
+        found = search(
+            self._workload(place(nothing.layout(job.layout), 1), 1),
+            self.bounds(),
+            predict=self._predict_if_fits,
+            layers=self.times.layers_seconds,
+            memory_bytes=job.card.memory_bytes,
+            count=count,
+            keep=keep,
+        )
+        whole = {id(one): self._completed(one) for one in found.fitting}
+        best = tuple(whole[id(one)] for one in found.best)
+        return replace(found, best=best, fitting=tuple(whole.values()))
+
+    def bounds(self) -> Bounds:
+        """Return what a search of the job may try."""
+        job, links = self.job, self.job.card.links
+        sizes = (job.batch.micro_batch_size,) if job.fixed_micro_batch else MICRO_BATCHES
+        ring = job.layout.model_copy(update={"cp": 2, "context_exchange": None})
+        has_ring = kernel_fault(job.model, ring, job.precision) is None
+        return Bounds(
+            ranks=job.num_gpus,
+            seq_len=job.batch.seq_len,
+            global_batch_size=job.batch.global_batch_size,
+            largest_tp=1 if links is None else links.domain_size,
+            largest_cp=64 if has_ring else 1,
+            micro_batches=sizes,
+            exchange_libraries=self._exchange_libraries(),
+        )
+
+    def _exchange_libraries(self) -> tuple[str, ...]:
+        """Return the experiment's library, all-to-all, and DeepEP where it runs and is modelled."""
+        links, names = self.job.card.links, {self.job.layout.exchange_library, "alltoall"}
+        if self.job.precision.kernels == "te" and links is not None and links.exchanges is not None:
+            names.add("deepep")
+        return tuple(sorted(names))
+
+    def _workload(self, placement: Placement, micro_batch_size: int) -> Workload:
+        job = self.job
+        return Workload(
+            shape=job.shape,
+            placement=placement,
+            batch=replace(job.batch, micro_batch_size=micro_batch_size),
+            precision=job.precision,
+            execution=job.execution,
+            expert_imbalance=job.expert_imbalance,
+        )
+
+    def _memory(self, work: Workload) -> DeviceMemory:
+        return device_memory(work, peak_memory(work))
+
+    def _predict_if_fits(self, work: Workload) -> LayoutPrediction:
+        """Predict what a search ranks by; what does not fit is not timed."""
+        memory = self._memory(work)
+        if memory.total_bytes <= self.job.card.memory_bytes:
+            return self._timed(work, memory)
+        return self._prediction(work, memory, inf, {})
+
+    def _timed(self, work: Workload, memory: DeviceMemory) -> LayoutPrediction:
+        step = self.times.step(work)
+        return self._prediction(work, memory, step.seconds, step.terms)
+
+    def _prediction(
+        self, work: Workload, memory: DeviceMemory, seconds: float, terms: dict[str, float]
+    ) -> LayoutPrediction:
+        return LayoutPrediction(
+            work=work,
+            memory=memory,
+            fits=memory.total_bytes <= self.job.card.memory_bytes,
+            step_seconds=seconds,
+            interval=self._band.around(seconds),
+            terms=terms,
+            flops_per_token=self._flops,
+        )
+
+    def _completed(self, prediction: LayoutPrediction) -> LayoutPrediction:
+        """Add joules and limits."""
+        work, job = prediction.work, self.job
+        tokens = work.batch.global_batch_size * work.batch.seq_len
+        flops = self._flops * tokens / job.num_gpus
+        return replace(
+            prediction,
+            energy=self._energy(prediction.terms, tokens),
+            limits=limits(work, job.card, prediction.memory, prediction.terms, flops),
+        )
+
+    def _energy(self, terms: Mapping[str, float], tokens: int) -> StepEnergy | None:
+        """Return the joules of a step; None where the card's power is unknown.
+
+        Every card is taken to do what those of the busiest stage do.
+        """
+        power = self.job.card.power
+        if power is None or power.limit_watts is None or power.phases is None:
+            return None
+        seconds: dict[Phase, float] = {}
+        for term, value in terms.items():
+            phase = PHASES[term]
+            seconds[phase] = seconds.get(phase, 0.0) + max(0.0, value)
+        site = replace(self.job.site, has_network=self.job.num_gpus > power.gpus_per_node)
+        return step_energy(power, seconds, num_gpus=self.job.num_gpus, tokens=tokens, site=site)
