@@ -77,7 +77,9 @@ def plan(  # noqa: PLR0913, PLR0917 - a command's options
     ] = None,
     pue: Annotated[
         float | None,
-        typer.Option(help="Facility over IT energy.  [default: experiment's, or 1.2]", min=1, max=100),
+        typer.Option(
+            help="Facility over IT energy.  [default: experiment's, or 1.2]", min=1, max=100
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -91,6 +91,4 @@ def answer(planner: Planner, layout: str | None, top: int) -> PlanAnswer:
         )
     is_own = layout == OWN_LAYOUT
     one = planner.predict(planner.own() if is_own else planner.workload(parse_layout(layout)))
-    return PlanAnswer(
-        job=planner.job, layouts=(one,), found=None, front=(one,) if one.fits else ()
-    )
+    return PlanAnswer(job=planner.job, layouts=(one,), found=None, front=(one,) if one.fits else ())

@@ -114,7 +114,7 @@ def _recompute(value: str) -> dict[str, Any]:
 
 
 def _whole(text: str, key: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and 0 < int(value[:12]) and len(value) < 10):
+    if not (value.isascii() and value.isdigit() and int(value[:12]) > 0 and len(value) < 10):
         raise BenchmarkError(f"layout {text!r}: {key}={value}: give a whole number above 0")
     return int(value)
 

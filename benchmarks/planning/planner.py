@@ -4,7 +4,7 @@ Assembled from `parallel/planner`, with what the job's card and site add.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
 
 from benchmarks.planning.interval import error_band
@@ -23,7 +23,7 @@ from parallel.planner.memory import peak_memory
 from parallel.planner.prediction import LayoutPrediction
 from parallel.planner.search.candidates import MICRO_BATCHES, Bounds
 from parallel.planner.search.search import Found, Keep, checked, search
-from parallel.planner.step.clock import Clock
+from parallel.planner.search.shared_times import ModelTimes, SharedClock, SharedLayerTimes
 from parallel.planner.step.step_time import StepTimes
 from parallel.planner.workload import Workload
 
@@ -44,20 +44,35 @@ PHASES: dict[str, Phase] = {
 """What a board does during each term of a step."""
 
 
+@dataclass(frozen=True)
+class Times:
+    """Seconds of a model on one kind of card, shared by all its layouts."""
+
+    step: StepTimes
+    model: ModelTimes
+
+    @classmethod
+    def of(cls, job: PlanJob) -> "Times":
+        """Return those of a job."""
+        clock = SharedClock(job.card, job.precision)
+        layers = SharedLayerTimes(clock)
+        return cls(StepTimes(clock, layers), ModelTimes(clock, layers))
+
+
 class Planner:
     """Predicts layouts of one job; what layouts share is timed once."""
 
-    def __init__(self, job: PlanJob, times: StepTimes | None = None) -> None:
+    def __init__(self, job: PlanJob, times: Times | None = None) -> None:
         """Take a job; `times` of the same model, sequence length, precision and card are shared."""
         self.job = job
-        self.times = times or StepTimes(Clock(job.card, job.precision))
+        self._times = times or Times.of(job)
         self._flops = training_flops_per_token(job.shape, job.batch.seq_len)
         self._band = error_band(job.shape)
 
     def for_batch(self, num_gpus: int, global_batch_size: int) -> "Planner":
         """Return a planner of the same model on other cards with another batch."""
         batch = replace(self.job.batch, global_batch_size=global_batch_size)
-        return Planner(replace(self.job, num_gpus=num_gpus, batch=batch), self.times)
+        return Planner(replace(self.job, num_gpus=num_gpus, batch=batch), self._times)
 
     def workload(self, request: LayoutRequest) -> Workload:
         """Return the job in the layout that a text names.
@@ -104,12 +119,11 @@ class Planner:
     def try_search(self, count: int, keep: Keep | None = None) -> Found:
         """Return what a search finds, be it nothing; `keep` as in `search`."""
         job = self.job
-        nothing = LayoutRequest(text="", fields={}, micro_batch_size=None, dp=None)
         found = search(
-            self._workload(place(nothing.layout(job.layout), 1), 1),
+            self.template(),
             self.bounds(),
             predict=self._predict_if_fits,
-            layers=self.times.layers_seconds,
+            model=self._times.model,
             memory_bytes=job.card.memory_bytes,
             count=count,
             keep=keep,
@@ -117,6 +131,11 @@ class Planner:
         whole = {id(one): self._completed(one) for one in found.fitting}
         best = tuple(whole[id(one)] for one in found.best)
         return replace(found, best=best, fitting=tuple(whole.values()))
+
+    def template(self) -> Workload:
+        """Return the job on one card; what a search decides is left at 1."""
+        nothing = LayoutRequest(text="", fields={}, micro_batch_size=None, dp=None)
+        return self._workload(place(nothing.layout(self.job.layout), 1), 1)
 
     def bounds(self) -> Bounds:
         """Return what a search of the job may try."""
@@ -163,7 +182,7 @@ class Planner:
         return self._prediction(work, memory, inf, {})
 
     def _timed(self, work: Workload, memory: DeviceMemory) -> LayoutPrediction:
-        step = self.times.step(work)
+        step = self._times.step.step(work)
         return self._prediction(work, memory, step.seconds, step.terms)
 
     def _prediction(

@@ -12,7 +12,7 @@ from parallel.measurement.number_text import readable
 from parallel.planner.prediction import LayoutPrediction
 from parallel.planner.search.candidates import Candidate, candidates
 from parallel.planner.search.choices import Choice
-from parallel.planner.search.state import least_state_bytes
+from parallel.planner.search.least_memory import LeastMemory
 
 OF_CANDIDATE = ("tp", "cp", "pp", "vpp", "ep", "etp", "ends_count_as_layers", "stage_layers")
 SEARCHED = {
@@ -82,17 +82,17 @@ def _matches(request: LayoutRequest, candidate: Candidate, choice: Choice) -> bo
 def _smallest(planner: Planner, request: LayoutRequest) -> LayoutPrediction | None:
     """Return the legal layout that a text allows with the least states, all recomputed."""
     shape = planner.job.shape
-    state_bytes = least_state_bytes(shape)
+    least = LeastMemory(planner.template())
     way = {name: value for name, value in request.fields.items() if name not in OF_CANDIDATE}
     legal = [one for one in candidates(shape, planner.bounds()) if _matches(request, one, way)]
     if not legal:
         return None
-    least = min(legal, key=lambda one: (state_bytes(one), one.micro_batch_size, one.vpp))
-    fields = {name: getattr(least, name) for name in OF_CANDIDATE}
+    smallest = min(legal, key=lambda one: (least.state_bytes(one), one.micro_batch_size, one.vpp))
+    fields = {name: getattr(smallest, name) for name in OF_CANDIDATE}
     exact = replace(
         request,
         fields=fields | {"recompute": "full"} | way,
-        micro_batch_size=least.micro_batch_size,
+        micro_batch_size=smallest.micro_batch_size,
         dp=None,
     )
     return planner.predict(planner.workload(exact))

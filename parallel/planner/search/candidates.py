@@ -6,6 +6,8 @@ a candidate is worth a `Layout`: there are tens of thousands.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 from typing import Any
 
 from parallel.layout.layout import Layout
@@ -47,6 +49,17 @@ class Candidate:
     dp: int
     ends_count_as_layers: bool
     stage_layers: tuple[int, ...] | None
+
+    def chunk_bounds(self, num_layers: int) -> list[int]:
+        """Return the first layer of each chunk in the model's order, then the number of layers.
+
+        As `Layout.chunk_layers` deals them.
+        """
+        if self.stage_layers is not None:
+            return list(accumulate(self.stage_layers, initial=0))
+        chunks, offset = self.pp * self.vpp, 1 if self.ends_count_as_layers else 0
+        each = (num_layers + 2 * offset) // chunks
+        return [max(0, min(i * each - offset, num_layers)) for i in range(chunks + 1)]
 
     def layout(self, base: Layout, choice: Mapping[str, Any]) -> Layout:
         """Return it as a `[parallel]` section.
@@ -154,5 +167,6 @@ def _expert_sizes(shape: ModelShape, ranks: int) -> list[tuple[int, int]]:
     ]
 
 
+@cache
 def _divisors(number: int, largest: int) -> list[int]:
     return [n for n in range(1, min(number, largest) + 1) if number % n == 0]

@@ -29,9 +29,9 @@ class StepBreakdown:
 class StepTimes:
     """Seconds of steps on one kind of card; what jobs share is timed once."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, layers: LayerTimes | None = None) -> None:
         self._clock = clock
-        self._layers = LayerTimes(clock)
+        self._layers = layers or LayerTimes(clock)
 
     def layers_seconds(self, work: Workload) -> float:
         """Return the seconds of all layers of one micro-batch, had one stage them all."""
