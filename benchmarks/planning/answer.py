@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.planning.budget import RunPlan
 from benchmarks.planning.front import pareto_front
 from benchmarks.planning.interval import error_band
 from benchmarks.planning.job import PlanJob
 from benchmarks.planning.layout_text import layout_text, parse_layout
 from benchmarks.planning.planner import Planner
+from benchmarks.planning.scaling import ScalingCurve
 from parallel.planner.prediction import LayoutPrediction
 from parallel.planner.search.search import Found
 
@@ -27,6 +29,10 @@ class PlanAnswer:
     """What the search looked at; None where one layout was asked for."""
     front: tuple[LayoutPrediction, ...]
     """Of those that were predicted and fit, fastest first."""
+    run: RunPlan | None = None
+    """What the best would need for a target, or reach within a budget."""
+    scaling: tuple[ScalingCurve, ...] = ()
+    """Strong and weak, where asked for."""
 
     @property
     def best(self) -> LayoutPrediction:
@@ -55,6 +61,8 @@ class PlanAnswer:
                 "error": error_band(job.shape).as_json(),
             },
             "search": None,
+            "run": None if self.run is None else self.run.as_json(),
+            "scaling": [curve.as_json() for curve in self.scaling],
         }
         if self.found is not None:
             document["search"] = {

@@ -1,7 +1,7 @@
 """What `moe plan` is asked: a model, its batch and precision, and the cards."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +47,8 @@ class JobOptions:
     precision: str | None = None
     routing: Routing = "forced"
     imbalance: float = 1.0
-    pue: float | None = None
+    assumptions: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of `[energy]`: grid, PUE, prices, currency; None leaves the experiment's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ def read_job(target: str, options: JobOptions) -> PlanJob:
     experiment = _experiment(target, options)
     model = load_model(target) if experiment is None else experiment.model
     precision = _precision(options.precision, card, model, experiment)
-    energy = EnergyConfig() if experiment is None else experiment.energy
+    energy = _energy(options.assumptions, experiment)
     return PlanJob(
         name=target if experiment is None else experiment.name,
         path=None if experiment is None else Path(target),
@@ -100,7 +101,7 @@ def read_job(target: str, options: JobOptions) -> PlanJob:
         execution=Execution(routing=options.routing),
         expert_imbalance=options.imbalance,
         energy=energy,
-        site=_site(options.pue, energy),
+        site=_site(energy),
         card=card,
         num_gpus=options.gpus,
     )
@@ -137,10 +138,20 @@ def _batch(options: JobOptions, model: ModelConfig, experiment: Experiment | Non
     return batch
 
 
-def _site(pue: float | None, energy: EnergyConfig) -> Site:
+def _energy(changes: Mapping[str, Any], experiment: Experiment | None) -> EnergyConfig:
+    """Return the experiment's assumptions with those that are stated; a grid is stated one way."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    own = {} if experiment is None else experiment.energy.model_dump(exclude_unset=True)
+    if {"region", "carbon_intensity"} & set(given):
+        own = {key: own[key] for key in own if key not in ("region", "carbon_intensity")}
+    return validated(EnergyConfig, own | given, "assumptions", ("energy",))
+
+
+def _site(energy: EnergyConfig) -> Site:
     """Return the site with the PUE that is stated, or the planner's default with its interval."""
-    stated = pue or (energy.pue if "pue" in energy.model_fields_set else None)
-    return Site() if stated is None else Site(pue=Estimate(value=stated, low=stated, high=stated))
+    if "pue" not in energy.model_fields_set:
+        return Site()
+    return Site(pue=Estimate(value=energy.pue, low=energy.pue, high=energy.pue))
 
 
 def _default_layout() -> Layout:

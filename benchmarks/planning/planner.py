@@ -14,6 +14,7 @@ from benchmarks.planning.limits import limits
 from moe.config.kernels import kernel_fault
 from parallel.errors import ParallelError
 from parallel.hardware.power import Phase
+from parallel.layout.layout import Layout
 from parallel.layout.placement import Placement, place
 from parallel.layout.validation import checked_placement
 from parallel.planner.device_memory import DeviceMemory, device_memory
@@ -21,6 +22,7 @@ from parallel.planner.energy import StepEnergy, step_energy
 from parallel.planner.flops import training_flops_per_token
 from parallel.planner.memory import peak_memory
 from parallel.planner.prediction import LayoutPrediction
+from parallel.planner.schedule.timeline import StepTime
 from parallel.planner.search.candidates import MICRO_BATCHES, Bounds
 from parallel.planner.search.search import Found, Keep, checked, search
 from parallel.planner.search.shared_times import ModelTimes, SharedClock, SharedLayerTimes
@@ -108,6 +110,10 @@ class Planner:
         """Predict one layout in full, whether it fits or not."""
         return self._completed(self._timed(work, self._memory(work)))
 
+    def timeline(self, work: Workload, micro_batches: int | None = None) -> StepTime:
+        """Simulate one step pass by pass; of `micro_batches`, by default all."""
+        return self._times.step.timeline(work, micro_batches)
+
     def search(self, count: int) -> Found:
         """Return the `count` fastest layouts that fit.
 
@@ -134,8 +140,9 @@ class Planner:
 
     def template(self) -> Workload:
         """Return the job on one card; what a search decides is left at 1."""
-        nothing = LayoutRequest(text="", fields={}, micro_batch_size=None, dp=None)
-        return self._workload(place(nothing.layout(self.job.layout), 1), 1)
+        own = self.job.layout
+        nothing = LayoutRequest(text="", fields=_overlap(own), micro_batch_size=None, dp=None)
+        return self._workload(place(nothing.layout(own), 1), 1)
 
     def bounds(self) -> Bounds:
         """Return what a search of the job may try."""
@@ -223,3 +230,14 @@ class Planner:
             seconds[phase] = seconds.get(phase, 0.0) + max(0.0, value)
         site = replace(self.job.site, has_network=self.job.num_gpus > power.gpus_per_node)
         return step_energy(power, seconds, num_gpus=self.job.num_gpus, tokens=tokens, site=site)
+
+
+def _overlap(layout: Layout) -> dict[str, bool]:
+    """Return the overlap of gradients and weights that a search turns on: what is not stated."""
+    stated = layout.model_fields_set
+    reduces = "overlap_grad_reduce" not in stated or layout.overlap_grad_reduce
+    gathers = "overlap_param_gather" not in stated or layout.overlap_param_gather
+    return {
+        "overlap_grad_reduce": reduces,
+        "overlap_param_gather": reduces and gathers and layout.distributed_optimizer,
+    }

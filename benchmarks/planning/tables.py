@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.planning.answer import PlanAnswer
+from benchmarks.planning.budget import SECONDS_PER_DAY, RunPlan
 from benchmarks.planning.job import PlanJob
 from benchmarks.planning.layout_text import layout_text
 from benchmarks.planning.limits import gibibytes, memory_terms
+from benchmarks.planning.scaling import ScalingCurve
 from benchmarks.text_table import TextTable
 from parallel.measurement.number_text import readable, significant
+from parallel.measurement.units import SECONDS_PER_HOUR
 from parallel.planner.prediction import LayoutPrediction
 
 FRONT_MARK = "◆"
@@ -83,4 +86,77 @@ def detail_table(one: LayoutPrediction) -> TextTable:
             name,
             gibibytes(size) if name else "",
         )
+    return table
+
+
+_RUN_UNITS = {
+    "tokens": "tokens", "joules": "J", "gco2": "gCO2e",
+}  # fmt: skip
+_RUN_NAMES = {
+    "tokens": "tokens", "seconds": "wall time", "gpu_hours": "GPU-hours",
+    "joules": "energy of the facility", "money": "money", "gco2": "emissions",
+}  # fmt: skip
+
+
+def run_table(run: RunPlan) -> TextTable:
+    """Return what a run needs or reaches, with intervals; what ends it is exact."""
+    table = TextTable("", ("run of the best layout", "", "80% interval"))
+    for name, each in run.quantities.items():
+        if each is None:
+            continue
+        interval = f"{_run_text(run, name, each.low)} to {_run_text(run, name, each.high)}"
+        exact = "as asked" if name == run.bound_by else interval
+        table.add_row(_RUN_NAMES[name], _run_text(run, name, each.value), exact)
+    return table
+
+
+def run_lines(run: RunPlan) -> list[str]:
+    """Return when a run ends, and what it was assumed to lose to failures."""
+    failures = run.reliability
+    ends = "beyond a century" if run.ends is None else f"{run.ends:%Y-%m-%d %H:%M %Z}"
+    lines = [
+        f"starts {run.started:%Y-%m-%d %H:%M %Z}, ends {ends}",
+        f"failures: one in {failures['gpu_mtbf_hours']:,g} GPU-hours (every"
+        f" {readable(failures['job_mtbf_hours'] * SECONDS_PER_HOUR, 's')} of the job), a checkpoint"
+        f" of {failures['checkpoint_seconds']:g} s every"
+        f" {readable(failures['checkpoint_interval_s'], 's')}, restarts of"
+        f" {failures['restart_seconds']:g} s: wall time"
+        f" {failures['wall_over_productive_time'] - 1:.1%} over training"
+        f" ({failures['source']})",
+    ]
+    return lines if run.grid is None else [*lines, f"grid: {run.grid}"]
+
+
+def _run_text(run: RunPlan, name: str, value: float) -> str:
+    if name == "seconds":
+        days = value / SECONDS_PER_DAY
+        return f"{significant(days)} days" if days >= 1 else readable(value, "s")
+    if name == "money":
+        return f"{value:,.2f} {run.currency}"
+    if name == "gpu_hours":
+        return f"{value:,.0f}"
+    return readable(value, _RUN_UNITS[name])
+
+
+def scaling_table(curve: ScalingCurve) -> TextTable:
+    """Return one curve; the last count of cards that pays is marked."""
+    what = "same batch" if curve.kind == "strong" else "batch grows with the cards"
+    table = TextTable(
+        f"{curve.kind} scaling ({what})",
+        ("cards", "sequences a step", "step", "tokens/s", "tokens/s/GPU", "efficiency", "layout"),
+    )
+    table.columns[6].justify = "left"
+    for point in curve.points:
+        mark = " ◀ pays up to here" if point.gpus == curve.pays_up_to else ""
+        best, efficiency = point.best, curve.efficiency(point)
+        cells = ["–", "–", "–", "–", point.reason or ""]
+        if best is not None:
+            cells = [
+                readable(best.step_seconds, "s"),
+                readable(point.tokens_per_second, "tokens/s"),
+                f"{best.tokens_per_second:,.0f}",
+                "–" if efficiency is None else f"{efficiency:.1%}",
+                layout_text(best.work).replace(",", " ") + mark,
+            ]
+        table.add_row(f"{point.gpus:,}", f"{point.global_batch_size:,}", *cells)
     return table
