@@ -14,6 +14,8 @@ from benchmarks.planning.scaling import ScalingCurve
 from parallel.planner.prediction import LayoutPrediction
 from parallel.planner.search.search import Found
 
+FRONT_HORIZON = 1.1
+"""Over the fastest layout's seconds: up to there, layouts that need less memory are looked for."""
 OWN_LAYOUT = "own"
 """`--layout` of an experiment's own `[parallel]` section."""
 
@@ -89,7 +91,7 @@ def answer(planner: Planner, layout: str | None, top: int) -> PlanAnswer:
         InputError: The layout's text is wrong.
     """
     if layout is None:
-        found = planner.search(top)
+        found = planner.search(top, FRONT_HORIZON)
         fitting = tuple(pareto_front(found.fitting))
         return PlanAnswer(job=planner.job, layouts=found.best, found=found, front=fitting)
     if layout == OWN_LAYOUT and planner.job.path is None:

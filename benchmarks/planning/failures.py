@@ -44,7 +44,7 @@ class Reliability:
         return sqrt(2 * saving * mtbf) * (1 + sqrt(ratio) / 3 + ratio / 9) - saving
 
     def overhead(self, num_gpus: int) -> float:
-        """Return expected wall time over the time of training without failures (Daly's complete form).
+        """Return expected wall time over that of training without failures (Daly's whole form).
 
         Raises:
             BenchmarkError: Failures come faster than checkpoints: the run makes no progress.

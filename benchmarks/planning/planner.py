@@ -114,15 +114,15 @@ class Planner:
         """Simulate one step pass by pass; of `micro_batches`, by default all."""
         return self._times.step.timeline(work, micro_batches)
 
-    def search(self, count: int) -> Found:
-        """Return the `count` fastest layouts that fit.
+    def search(self, count: int, horizon: float = 1.0) -> Found:
+        """Return the `count` fastest layouts that fit; `horizon` as in `search`.
 
         Raises:
             ParallelError: None is legal, or none fits.
         """
-        return checked(self.try_search(count), self.job.num_gpus)
+        return checked(self.try_search(count, horizon=horizon), self.job.num_gpus)
 
-    def try_search(self, count: int, keep: Keep | None = None) -> Found:
+    def try_search(self, count: int, keep: Keep | None = None, horizon: float = 1.0) -> Found:
         """Return what a search finds, be it nothing; `keep` as in `search`."""
         job = self.job
         found = search(
@@ -133,6 +133,7 @@ class Planner:
             memory_bytes=job.card.memory_bytes,
             count=count,
             keep=keep,
+            horizon=horizon,
         )
         whole = {id(one): self._completed(one) for one in found.fitting}
         best = tuple(whole[id(one)] for one in found.best)

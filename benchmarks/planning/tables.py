@@ -64,8 +64,9 @@ def search_line(answer: PlanAnswer) -> str | None:
         return None
     return (
         f"{found.candidates:,} legal ways looked at, {found.predicted:,} of them predicted in full"
-        f" ({found.too_large:,} do not fit); the bounds of all others are slower than the last one"
-        f" shown. {FRONT_MARK} Pareto front of speed, memory and joules among those that fit."
+        f" and {found.too_large:,} found not to fit; the bounds of all others are slower than the"
+        f" last one shown. {FRONT_MARK} Pareto front of speed, memory and joules"
+        f" ({len(answer.front)} layouts)."
     )
 
 

@@ -1,8 +1,8 @@
 """The least memory of a candidate: a bound, much cheaper than `device_memory`.
 
-Counted are weights, gradients, optimizer states and activations of the first two stages' layers;
-embeddings, logits, buffers and whatever is alive for a moment are left out. What does not fit by
-it never does.
+Counted are weights, gradients, optimizer states and activations of the first two stages' layers,
+and the embedding; logits, buffers and whatever is alive for a moment are left out. What does not
+fit by it never does.
 """
 
 from itertools import accumulate
@@ -31,6 +31,7 @@ class LeastMemory:
         self._shared = OUR_STATE.moments + (OUR_STATE.master if precision.dtype == "bf16" else 0)
         self._dense_layer = shape.attention.sharded + shape.dense_ffn.sharded
         self._sparse_layer = shape.attention.sharded + shape.router_and_shared.sharded
+        self._table = shape.vocab_size * shape.hidden_size
         self._experts = shape.num_experts * shape.expert.sharded
         self._sparse_before = list(accumulate(map(int, shape.sparse_layers), initial=0))
         self._saved: dict[tuple[object, ...], tuple[int, int]] = {}
@@ -86,11 +87,13 @@ class LeastMemory:
             plain = last - first - routed
             dense, sparse = dense + plain, sparse + routed
             activations += held * (plain * saved[0] + routed * saved[1])
-        return self._states(candidate, dense, sparse) + activations
+        table = 0 if stage else self._table
+        return self._states(candidate, dense, sparse, table) + activations
 
-    def _states(self, candidate: Candidate, dense: float, sparse: float) -> float:
-        """Return the bytes of so many dense and sparse layers on one rank."""
-        weights = (dense * self._dense_layer + sparse * self._sparse_layer) / candidate.tp
+    def _states(self, candidate: Candidate, dense: float, sparse: float, table: int = 0) -> float:
+        """Return the bytes of so many dense and sparse layers, and of a table, on one rank."""
+        weights = dense * self._dense_layer + sparse * self._sparse_layer + table
+        weights /= candidate.tp
         experts = sparse * self._experts / (candidate.ep * candidate.etp)
         ranks = candidate.tp * candidate.cp * candidate.dp
         shards = ranks / (candidate.ep * candidate.etp)

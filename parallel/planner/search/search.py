@@ -8,9 +8,10 @@ the whole prediction, of those that a bound of memory leaves.
 """
 
 import heapq
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import lcm
+from math import inf, lcm
 from typing import NamedTuple
 
 from parallel.errors import ParallelError
@@ -28,6 +29,8 @@ TimeModel = Callable[[Workload], ModelSeconds]
 Predict = Callable[[Workload], LayoutPrediction]
 Keep = Callable[[Candidate, Choice], bool]
 """Whether a candidate, run in a way, is looked at."""
+MEMORY_STEP = 0.05
+"""Share by which a slower layout's memory must be smaller to be worth a look."""
 WITHOUT = 0
 """Of `recomputations`, the one that recomputes nothing."""
 
@@ -66,6 +69,8 @@ class _Turn(NamedTuple):
     """Of the candidate times the ways to recompute, and of the way; it breaks ties."""
     refined: bool
     candidate: Candidate
+    least_bytes: float
+    """A bound of its memory."""
 
 
 def search(
@@ -77,8 +82,9 @@ def search(
     memory_bytes: float,
     count: int,
     keep: Keep | None = None,
+    horizon: float = 1.0,
 ) -> Found:
-    """Return the `count` fastest layouts that fit.
+    """Return the `count` fastest layouts that fit, and slower ones that need less memory.
 
     Args:
         work: The job; its layout says what a search leaves as it is.
@@ -88,8 +94,39 @@ def search(
         memory_bytes: Of a card.
         count: Layouts to return.
         keep: Which candidates; default: all.
+        horizon: Over the fastest's seconds: up to there, what needs less memory than all that is
+            faster, by `MEMORY_STEP`, is looked for too.
     """
-    return _Search(work, bounds, predict, model, memory_bytes, keep).run(count)
+    return _Search(work, bounds, predict, model, memory_bytes, keep).run(count, horizon)
+
+
+class _Front:
+    """Seconds and memory of the layouts that were found and that no other beats in both."""
+
+    def __init__(self) -> None:
+        self._seconds: list[float] = []
+        self._bytes: list[int] = []
+
+    @property
+    def fastest(self) -> float:
+        """Seconds of the fastest; infinite while there is none."""
+        return self._seconds[0] if self._seconds else inf
+
+    def least_memory(self, seconds: float) -> float:
+        """Return the least bytes of those that take at most `seconds`; infinite without one."""
+        number = bisect_right(self._seconds, seconds)
+        return self._bytes[number - 1] if number else inf
+
+    def add(self, prediction: LayoutPrediction) -> None:
+        """Add a layout, and drop those that it beats."""
+        seconds, needed = prediction.step_seconds, prediction.memory.total_bytes
+        if self.least_memory(seconds) <= needed:
+            return
+        number = last = bisect_left(self._seconds, seconds)
+        while last < len(self._seconds) and self._bytes[last] >= needed:
+            last += 1
+        self._seconds[number:last] = [seconds]
+        self._bytes[number:last] = [needed]
 
 
 class _Search:
@@ -111,15 +148,19 @@ class _Search:
         self._ways: dict[tuple[object, ...], _Way] = {}
         self._candidates = self._predicted = self._too_large = 0
 
-    def run(self, count: int) -> Found:
+    def run(self, count: int, horizon: float) -> Found:
         """Look at layouts until no other can be among the best."""
         queue = self._queue()
         best: list[tuple[float, int, LayoutPrediction]] = []
         fitting: list[LayoutPrediction] = []
+        front = _Front()
         while queue:
             turn = heapq.heappop(queue)
             if len(best) == count and turn.seconds > -best[0][0]:
-                break
+                if turn.seconds > horizon * front.fastest:
+                    break
+                if front.least_memory(turn.seconds) * (1 - MEMORY_STEP) <= turn.least_bytes:
+                    continue
             if not turn.refined:
                 self._refine(turn, queue)
                 continue
@@ -127,6 +168,7 @@ class _Search:
             if prediction is None:
                 continue
             fitting.append(prediction)
+            front.add(prediction)
             heapq.heappush(best, (-prediction.step_seconds, -turn.number, prediction))
             if len(best) > count:
                 heapq.heappop(best)
@@ -144,12 +186,13 @@ class _Search:
         ways, queue = len(self._recomputations), []
         for order, candidate in enumerate(candidates(self._work.shape, self._bounds)):
             self._candidates += ways
-            if self._least.state_bytes(candidate) > self._memory_bytes:
+            least = self._least.state_bytes(candidate)
+            if least > self._memory_bytes:
                 self._too_large += ways
                 continue
             bound = self._way(candidate, WITHOUT).bound
             seconds = bound.of_mean_stage(candidate, self._micro_batches(candidate))
-            queue.append(_Turn(seconds, ways * order, False, candidate))
+            queue.append(_Turn(seconds, ways * order, False, candidate, least))
         heapq.heapify(queue)
         return queue
 
@@ -160,11 +203,13 @@ class _Search:
             way = self._way(candidate, index)
             if self._keep is not None and not self._keep(candidate, way.choice):
                 continue
-            if self._least.total_bytes(candidate, way.work, count) > self._memory_bytes:
+            least = self._least.total_bytes(candidate, way.work, count)
+            if least > self._memory_bytes:
                 self._too_large += 1
                 continue
             seconds = way.bound.of_all_stages(candidate, count)
-            heapq.heappush(queue, _Turn(seconds, turn.number + index, True, candidate))
+            number = turn.number + index
+            heapq.heappush(queue, _Turn(seconds, number, True, candidate, least))
 
     def _micro_batches(self, candidate: Candidate) -> int:
         return self._bounds.global_batch_size // (candidate.micro_batch_size * candidate.dp)
