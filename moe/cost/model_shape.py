@@ -33,6 +33,8 @@ def shape_of(model: ModelConfig) -> ModelShape:
     if moe is not None:
         sizes["num_experts"] = moe.num_experts
         sizes["top_k"] = moe.top_k
+        sizes["expert_groups"] = moe.num_groups or 1
+        sizes["groups_per_token"] = moe.group_top_k or 1
         sizes["expert_ffn_hidden_size"] = moe.expert_ffn_hidden_size
         sizes["shared_expert_ffn_hidden_size"] = moe.shared_expert_ffn_hidden_size
     return ModelShape(

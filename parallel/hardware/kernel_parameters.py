@@ -91,6 +91,10 @@ class KernelParameters(FrozenModel):
     """Time measured on the user's own machine over the time that these parameters give, by kind:
     `gemm.<precision>`, `attention.forward`, `attention.backward`; absent: 1."""
 
+    training_stretch: dict[str, Positive] = {}
+    """Time in a training step over the time in these tables, of this card beyond other cards, by
+    precision or `attention`; absent: 1."""
+
     def machine_factor(self, kind: str) -> float:
         """Return the factor of a kind of kernel."""
         return self.machine_factors.get(kind, 1.0)

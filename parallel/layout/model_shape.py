@@ -50,6 +50,9 @@ class ModelShape:
     ffn_hidden_size: int = 0
     num_experts: int = 0
     top_k: int = 0
+    expert_groups: int = 1
+    """Groups of routed experts, of which a token may reach `groups_per_token`."""
+    groups_per_token: int = 1
     expert_ffn_hidden_size: int = 0
     shared_expert_ffn_hidden_size: int = 0
     capacity_factor: float | None = None

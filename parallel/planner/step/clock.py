@@ -4,7 +4,7 @@ Shapes that many layouts share are timed once. All seconds are of one rank and o
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -25,6 +25,7 @@ from parallel.planner.compute_time.attention import AttentionShape, attention_se
 from parallel.planner.compute_time.casts import operand_cast_seconds
 from parallel.planner.compute_time.gemm import MAIN_GRADIENT_BYTES, gemm_seconds
 from parallel.planner.compute_time.memory_bound import stream_seconds
+from parallel.planner.step.parameters import StepParameters, step_parameters, training_card
 from parallel.planner.workload import Workload
 from parallel.precision.recipes import Precision
 
@@ -41,10 +42,23 @@ _RECIPES: dict[str, MatrixPrecision] = {
 class Clock:
     """Times what a layer does on one card in one precision."""
 
-    card: Card
+    cold_card: Card
+    """As its kernels were timed alone."""
     precision: Precision
+    fitted: StepParameters = field(default_factory=step_parameters)
+    """What a step adds on an accelerator."""
     _products: dict[Hashable, Both] = field(default_factory=dict, compare=False)
     """Those that were timed, by shape."""
+
+    @cached_property
+    def parameters(self) -> StepParameters:
+        """What a step adds on this card."""
+        return self.fitted.on(self.cold_card)
+
+    @cached_property
+    def card(self) -> Card:
+        """The card as its kernels run in a step."""
+        return training_card(self.cold_card, self.parameters)
 
     @cached_property
     def links(self) -> Links:
@@ -139,12 +153,20 @@ class Clock:
             hidden=shape.hidden_size,
             top_k=shape.top_k,
             experts=shape.num_experts,
+            groups=shape.expert_groups,
+            groups_per_token=shape.groups_per_token,
             ranks=layout.ep,
             ranks_per_domain=max(1, min(layout.ep, self._in_domain(layout.expert_tp))),
             dispatch_fp8=False,
             imbalance=work.expert_imbalance,
         )
-        return exchange_seconds(self.links, sizes, layout.exchange_library)
+        alone = exchange_seconds(self.links, sizes, layout.exchange_library)
+        stretch = self.parameters.exchange_stretch
+        return replace(
+            alone,
+            dispatch_seconds=stretch * alone.dispatch_seconds,
+            combine_seconds=stretch * alone.combine_seconds,
+        )
 
     def _in_domain(self, stride: int) -> int:
         return max(1, self.links.domain_size // stride)

@@ -20,6 +20,9 @@ from parallel.planner.workload import Workload
 NATURAL = Imbalance(kind="power-law", exponent=1.01)
 """Loads of routers that choose freely."""
 
+CAST_KERNELS = {"none": 0, "delayed": 1, "current": 4, "blockwise": 1, "mxfp8": 1}
+"""Kernels that cast one operand of one expert: current scaling looks for the largest first."""
+
 
 def add_experts(seconds: TermSeconds, clock: Clock, work: Workload) -> None:
     """Add permutations, products and activation of the busiest rank's experts."""
@@ -40,6 +43,11 @@ def add_experts(seconds: TermSeconds, clock: Clock, work: Workload) -> None:
         # Copies of the inputs for the weights' gradients.
         columns = block.rows.total * (block.hidden + block.ffn)
         backward += operand_cast_seconds(clock.card, columns, precision, transposed=True)
+    if block.looped:
+        between = clock.parameters.expert_gap_seconds * (shape.num_experts // layout.ep)
+        casts = CAST_KERNELS[work.precision.fp8]
+        forward += between * (2 + 2 * casts)
+        backward += between * (4 + 2 * casts)
     seconds.add("expert_matmul", forward, backward)
 
 
@@ -85,5 +93,7 @@ def add_exchange(
     )
     compute = seconds.forward_seconds + seconds.backward_seconds
     sharing = Sharing(sms_taken=exchange.sms, sms=clock.card.rates.sms)
-    exposed = combined_pass_seconds(layer, sharing) - compute
+    exchanged = 2 * (there + back)
+    hidden = compute + exchanged - combined_pass_seconds(layer, sharing)
+    exposed = exchanged - clock.parameters.hidden_share * hidden
     seconds.add("expert_exchange", exposed / 2, exposed / 2)

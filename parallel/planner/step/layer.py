@@ -34,7 +34,7 @@ class LayerTimes:
         if sparse:
             add_exchange(total, self._clock, work, attention.total())
         total.add("recomputation", 0.0, _recomputed(work, attention, network, sparse=sparse))
-        forward, backward = host_floor(work, sparse=sparse)
+        forward, backward = host_floor(work, self._clock.parameters.launch_seconds, sparse=sparse)
         total.add(
             "host",
             max(0.0, forward - total.forward_seconds),

@@ -67,8 +67,9 @@ def _add_collectives(
     # Copy engines move the chunks; the wire's rate is the collective's.
     sharing = Sharing(sms_taken=0, sms=clock.card.rates.sms)
     transfer = alone / (tp - 1)
+    stretch = clock.parameters.chunk_stretch
     exposed = [
-        chunked_seconds(compute / tp, transfer, tp, sharing) - compute
+        chunked_seconds(stretch * compute / tp, transfer, tp, sharing) - compute
         for compute in (product[0], product[1] / 2)
     ]
     seconds.add("tensor_parallel", *exposed)

@@ -1,6 +1,6 @@
 """Seconds of one optimizer step of a job: layers, ends, schedule, data parallelism."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from parallel.layout.validation import num_micro_batches
@@ -53,16 +53,20 @@ class StepTimes:
         micro_batches = num_micro_batches(work.placement, work.batch)
         schedule = schedule_of(layout, micro_batches)
         ends = chunk_ends(self._clock, work)
-        seconds = estimated_seconds(schedule, self._schedule_passes(work, passes), ends)
+        own_layers = max(sum(map(len, chunks)) for chunks in layers)
+        parameters = self._clock.parameters
+        fixed = parameters.step_seconds + parameters.layer_step_seconds * own_layers
+        seconds = fixed + estimated_seconds(schedule, self._schedule_passes(work, passes), ends)
         busy = [sum(_sum(chunk) for chunk in stage) for stage in passes]
         busiest = max(range(layout.pp), key=lambda stage: busy[stage])
         total = TermSeconds()
         for chunk in passes[busiest]:
             total.add_all(chunk, micro_batches)
-        terms: dict[str, float] = {str(term): value for term, value in total.by_term().items()}
+        terms = defaultdict[str, float](float, {str(term): value for term, value in total.by_term().items()})
         terms["optimizer"] = ends.optimizer[busiest]
+        terms["host"] += fixed
         terms["waiting"] = seconds - sum(terms.values())
-        return StepBreakdown(seconds, terms, busiest)
+        return StepBreakdown(seconds, dict(terms), busiest)
 
     def timeline(self, work: Workload, micro_batches: int | None = None) -> StepTime:
         """Simulate a step pass by pass; of `micro_batches`, by default all."""

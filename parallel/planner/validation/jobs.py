@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from parallel.errors import ParallelError
+from parallel.hardware.links import FABRICS
 from parallel.layout.layout import Layout, RecomputeModule
 from parallel.layout.model_shape import BatchSize, ModelShape
 from parallel.layout.validation import checked_placement
@@ -18,6 +19,8 @@ from parallel.precision.recipes import Precision
 
 Resolver = Callable[[PublishedRow], ModelShape]
 """Finds a row's model; raises ParallelError where there is none."""
+Fits = Callable[["Job"], bool]
+"""Whether a job fits in its card's memory, as the memory model says."""
 
 DISPATCHERS: dict[str, dict[str, str]] = {
     "allgather": {"dispatcher": "allgather"},
@@ -30,6 +33,8 @@ DISPATCHERS: dict[str, dict[str, str]] = {
 }
 UNMODELLED = {"sharding": ("fsdp",), "task": ("lora",)}
 """What changes a step's work or communication and is not in the planner."""
+_CHEAP_TO_REPEAT = ("layernorm", "moe_act", "mla_up_proj", "mlp")
+"""Parts that recipes of sparse models recompute first."""
 _NUMBERS = ("tp", "pp", "vpp", "cp", "ep", "etp", "mbs")
 RECIPES = {
     "bf16": "none", "fp8": "current", "fp8-delayed": "delayed", "fp8-current": "current",
@@ -37,11 +42,17 @@ RECIPES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """One reading of a row."""
 
     work: Workload
+    gpu: str
+    """Name of its card."""
+    fabric: str | None
+    """Network between nodes, a key of `FABRICS`; None where the row does not say."""
+    framework: str
+    """The program that ran, as the row names it."""
     assumed: tuple[str, ...]
     """What the row does not say, and was assumed: `column=value`."""
 
@@ -50,8 +61,11 @@ class UnusableRowError(ParallelError):
     """A row that cannot be predicted, and why."""
 
 
-def jobs_of(row: PublishedRow, shape: ModelShape) -> list[Job]:
-    """Return the jobs that a row may have been.
+def jobs_of(row: PublishedRow, shape: ModelShape, fits: Fits) -> list[Job]:
+    """Return the jobs that a row may have been: of those that are legal, those that fit.
+
+    What ran has fitted, so readings that do not are left out, unless none does. Recomputation that
+    is not stated is the least that fits.
 
     Raises:
         UnusableRowError: It does not say enough, or its layout is not legal.
@@ -62,17 +76,40 @@ def jobs_of(row: PublishedRow, shape: ModelShape) -> list[Job]:
     for column, names in UNMODELLED.items():
         if (text := row.text(column)) in names:
             raise UnusableRowError(f"{column} {text!r} is not modelled")
-    gpus = _needed(row, "gpus")
-    batch_sizes = {"seq_len": _needed(row, "seq_len"), "global_batch_size": _needed(row, "gbs")}
-    jobs, fault = [], None
+    stated = row.text("recompute")
+    recomputations = [(stated, False)] if stated else [
+        (name, True) for name in _recomputations(shape)
+    ]
+    fitting, others, fault = list[Job](), list[Job](), None
     for choice in _choices(row, shape):
-        try:
-            jobs.append(_job(choice, shape, gpus, batch_sizes))
-        except (ParallelError, ValidationError) as error:
-            fault = error
-    if not jobs:
+        tried = list[Job]()
+        for recomputation in recomputations:
+            try:
+                job = _job(row, choice | {"recompute": recomputation}, shape)
+            except (ParallelError, ValidationError) as error:
+                fault = error
+                continue
+            tried.append(job)
+            if fits(job):
+                fitting.append(job)
+                break
+        else:
+            others += tried[:1]
+    if not fitting and not others:
         raise UnusableRowError(f"no legal layout: {_first_line(fault)}")
-    return jobs
+    return fitting or others
+
+
+def _recomputations(shape: ModelShape) -> list[str]:
+    """Return what a row that does not say may have recomputed, cheapest first."""
+    if not any(shape.sparse_layers):
+        return ["none", "core_attn"]
+    absent = {
+        "mla_up_proj": not shape.kv_lora_rank,
+        "mlp": all(shape.sparse_layers),
+    }
+    parts = [name for name in _CHEAP_TO_REPEAT if not absent.get(name, False)]
+    return ["none", ",".join(parts[:2]), ",".join(parts), "full"]
 
 
 def _choices(row: PublishedRow, shape: ModelShape) -> Iterator[dict[str, tuple[Any, bool]]]:
@@ -91,12 +128,11 @@ def _choices(row: PublishedRow, shape: ModelShape) -> Iterator[dict[str, tuple[A
         "cp": [1],
         # Without folding, experts use attention's tensor-parallel ranks.
         "etp": [1, tp] if sparse and tp > 1 else [1],
-        "mbs": [1],
+        "mbs": [1, 2, 4],
         "precision": ["bf16"],
         "dispatcher": ["alltoall", "deepep"] if ep > 1 else ["alltoall"],
         "ep_overlap": ["off", "on"] if ep > 1 else ["off"],
         "tp_overlap": ["on", "off"] if tp > 1 and not sparse else ["off"],
-        "recompute": ["none", "core_attn"],
         "cuda_graphs": ["none"],
         "routing": ["forced"],
     }
@@ -119,11 +155,14 @@ def _usual_chunks(shape: ModelShape, stages: int) -> int:
     return next((layers // size for size in (2, 1, 3) if layers % size == 0), 1)
 
 
-def _job(
-    choice: dict[str, tuple[Any, bool]], shape: ModelShape, gpus: int, batch_sizes: dict[str, int]
-) -> Job:
+def _job(row: PublishedRow, choice: dict[str, tuple[Any, bool]], shape: ModelShape) -> Job:
     values = {name: value for name, (value, _) in choice.items()}
-    batch = BatchSize(micro_batch_size=values["mbs"], **batch_sizes)
+    gpus = _needed(row, "gpus")
+    batch = BatchSize(
+        seq_len=_needed(row, "seq_len"),
+        micro_batch_size=values["mbs"],
+        global_batch_size=_needed(row, "gbs"),
+    )
     layout = _layout(values, shape)
     work = Workload(
         shape=shape,
@@ -137,7 +176,14 @@ def _job(
         ),
     )
     assumed = tuple(f"{name}={value}" for name, (value, is_assumed) in choice.items() if is_assumed)
-    return Job(work, assumed)
+    fabric = (row.text("fabric") or "").split(" ")[0].lower()
+    return Job(
+        work=work,
+        gpu=row.text("gpu") or "",
+        fabric=fabric if fabric in FABRICS else None,
+        framework=row.text("framework") or "",
+        assumed=assumed,
+    )
 
 
 def _layout(values: dict[str, Any], shape: ModelShape) -> Layout:

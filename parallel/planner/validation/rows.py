@@ -1,4 +1,4 @@
-"""Published training steps from a CSV (columns of `benchmarks/published/training_speed.csv`).
+"""Published training steps from a CSV (columns of `benchmarks/published/training_steps.csv`).
 
 An empty cell is unknown. Columns that are not named here are passed on and decide nothing.
 """
@@ -19,7 +19,7 @@ NEEDED = (
 OPTIONAL = (
     "num_layers", "first_dense_layers", "mtp_layers", "peak_memory_gib", "memory_kind", "routing",
     "dispatcher", "ep_overlap", "tp_overlap", "recompute", "cuda_graphs", "sharding", "task",
-    "doubtful", "layout_id", "flags_known", "kind",
+    "doubtful", "layout_id", "flags_known", "kind", "fabric", "framework",
 )  # fmt: skip
 """Columns that are used where they are there."""
 MAY_BE_ZERO = ("mtp_layers", "first_dense_layers")

@@ -2,31 +2,36 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import exp, log
-from typing import Any
+from typing import Any, Protocol
 
 from parallel.planner.flops import TERA, training_flops_per_token
-from parallel.planner.validation.jobs import Resolver, UnusableRowError, jobs_of
+from parallel.planner.step.parameters import step_parameters
+from parallel.planner.validation.jobs import Job, Resolver, UnusableRowError, jobs_of
 from parallel.planner.validation.published import published_tflops
 from parallel.planner.validation.rows import PublishedRow
-from parallel.planner.workload import Workload
+from parallel.planner.validation.uncertainty import likely_seconds, spread_of
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What the planner says of one job."""
-
-    step_seconds: float
-    low: float
-    """Seconds of the fast end of an 80% interval."""
-    high: float
-    memory_bytes: int
+UNEXPLAINED = {
+    "EFA": "on EFA steps take two to four times what the row's conditions explain: predicted, not"
+    " scored"
+}
+"""Networks whose rows no stated condition explains (docs/explanation/planner_accuracy.md)."""
 
 
-Predict = Callable[[Workload, str], Prediction]
-"""Predicts a job on a card by its name; never told what was published."""
+class Predictor(Protocol):
+    """Predicts jobs; never told what was published."""
+
+    def memory_bytes(self, job: Job) -> int:
+        """Return the peak of what tensors take on a rank."""
+
+    def fits(self, job: Job) -> bool:
+        """Return whether a job fits in its card's memory."""
+
+    def step_seconds(self, job: Job) -> float:
+        """Return the seconds of one step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,8 @@ class RowResult:
     """TFLOP/s a card."""
     assumed: tuple[str, ...] = ()
     """What the row does not say: the values that were tried."""
+    jobs: tuple[Job, ...] = ()
+    """Its readings."""
 
     @property
     def error(self) -> float | None:
@@ -72,7 +79,7 @@ class RowResult:
         }
 
 
-def score_row(row: PublishedRow, resolve: Resolver, predict: Predict) -> RowResult:
+def score_row(row: PublishedRow, resolve: Resolver, predictor: Predictor) -> RowResult:
     """Predict one row, if it says enough.
 
     Raises:
@@ -81,10 +88,13 @@ def score_row(row: PublishedRow, resolve: Resolver, predict: Predict) -> RowResu
     try:
         shape = resolve(row)
         published = published_tflops(row, shape, row.whole("seq_len"))
-        jobs = jobs_of(row, shape)
-        predictions = [predict(job.work, row.cells["gpu"]) for job in jobs]
+        jobs = jobs_of(row, shape, predictor.fits)
     except UnusableRowError as error:
         return RowResult(row=row, reason=str(error))
+    likely = likely_seconds(
+        [predictor.step_seconds(job) for job in jobs],
+        spread_of(row, jobs[0], step_parameters().spread),
+    )
     batch = jobs[0].work.batch
     flops = training_flops_per_token(shape, batch.seq_len)
     tokens = batch.global_batch_size * batch.seq_len / jobs[0].work.placement.num_ranks
@@ -92,22 +102,21 @@ def score_row(row: PublishedRow, resolve: Resolver, predict: Predict) -> RowResu
     return RowResult(
         row=row,
         reason=_why_not_scored(row, published),
-        predicted=speed / exp(statistics.fmean(log(p.step_seconds) for p in predictions)),
-        interval=(
-            speed / max(p.high for p in predictions),
-            speed / min(p.low for p in predictions),
-        ),
-        memory_bytes=max(p.memory_bytes for p in predictions),
+        predicted=speed / likely.seconds,
+        interval=(speed / likely.high, speed / likely.low),
+        memory_bytes=max(predictor.memory_bytes(job) for job in jobs),
         published=published,
         assumed=tuple(sorted({text for job in jobs for text in job.assumed})),
+        jobs=tuple(jobs),
     )
 
 
 def _why_not_scored(row: PublishedRow, published: float | None) -> str | None:
     if published is None:
         return "states no speed"
-    doubt = row.text("doubtful")
-    return None if doubt is None else f"doubtful: {doubt}"
+    if doubt := row.text("doubtful"):
+        return f"doubtful: {doubt}"
+    return UNEXPLAINED.get(row.text("fabric") or "")
 
 
 @dataclass(frozen=True)
@@ -156,11 +165,11 @@ def _p90(values: Sequence[float]) -> float:
 
 
 def all_scored(
-    rows: Iterable[PublishedRow], resolve: Resolver, predict: Predict
+    rows: Iterable[PublishedRow], resolve: Resolver, predictor: Predictor
 ) -> list[RowResult]:
     """Predict every row, in the file's order.
 
     Raises:
         ParallelError: A cell is wrong; names its line.
     """
-    return [score_row(row, resolve, predict) for row in rows]
+    return [score_row(row, resolve, predictor) for row in rows]

@@ -1,5 +1,6 @@
 """Published rows: what is read of them, what is assumed, and how errors are told."""
 
+from math import log
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,12 @@ import pytest
 from parallel.errors import ParallelError
 from parallel.layout.model_shape import ModelShape
 from parallel.planner.flops import attention_flops_per_token, training_flops_per_token
-from parallel.planner.validation.jobs import UnusableRowError, jobs_of
+from parallel.planner.step.parameters import step_parameters
+from parallel.planner.validation.jobs import Job, UnusableRowError, jobs_of
 from parallel.planner.validation.published import published_tflops
 from parallel.planner.validation.rows import NEEDED, OPTIONAL, PublishedRow, read_rows
-from parallel.planner.validation.score import Prediction, all_scored, summaries, summarize
-from parallel.planner.workload import Workload
+from parallel.planner.validation.score import all_scored, summaries, summarize
+from parallel.planner.validation.uncertainty import likely_seconds, unknown_flags
 from tests.support.model_shapes import SPARSE
 
 CELLS = {
@@ -40,14 +42,31 @@ def shape(_: PublishedRow) -> ModelShape:
     return SPARSE
 
 
-def predict(work: Workload, gpu: str) -> Prediction:
-    assert gpu == "H100"
-    seconds = 1.0 + work.layout.overlap_experts
-    return Prediction(step_seconds=seconds, low=0.8 * seconds, high=1.25 * seconds, memory_bytes=9)
+class Known:
+    """Predicts by hand: overlapped experts take twice as long; micro-batches of 4 do not fit."""
+
+    def memory_bytes(self, job: Job) -> int:
+        return 9 * job.work.batch.micro_batch_size
+
+    def fits(self, job: Job) -> bool:
+        return self.memory_bytes(job) < 36 or job.work.layout.recompute == "full"
+
+    def step_seconds(self, job: Job) -> float:
+        assert job.gpu == "H100"
+        return 1.0 + job.work.layout.overlap_experts
+
+
+predict = Known()
+
+
+def jobs(published: PublishedRow) -> list[Job]:
+    return jobs_of(published, SPARSE, predict.fits)
 
 
 def test_a_row_that_says_all_is_one_job() -> None:
-    [job] = jobs_of(row(), SPARSE)
+    [job] = jobs(row(fabric="EFA", framework="Megatron-LM"))
+    assert (job.gpu, job.fabric, job.framework) == ("H100", "efa", "Megatron-LM")
+    assert jobs(row(fabric="RDMA 400 Gb/s a GPU"))[0].fabric is None
     assert job.assumed == ()
     layout = job.work.layout
     assert (layout.tp, layout.pp, layout.ep, layout.recompute) == (2, 2, 2, "none")
@@ -57,9 +76,40 @@ def test_a_row_that_says_all_is_one_job() -> None:
 def test_what_a_row_does_not_say_is_tried_and_told(tmp_path: Path) -> None:
     [result] = all_scored(read_rows(write(tmp_path, row(ep_overlap="", vpp="2"))), shape, predict)
     assert result.assumed == ("ep_overlap=off", "ep_overlap=on")
+    likely = likely_seconds([1.0, 2.0], step_parameters().spread.sparse_unknown)
     low, high = result.interval or (0, 0)
-    assert high / low == pytest.approx(2 * 1.25 / 0.8), "from one reading's low to the other's high"
-    assert result.predicted == pytest.approx((low * 1.25 * 2 * high * 0.8) ** 0.5 / 2**0.5 / 1.0)
+    [known] = all_scored([row(vpp="2", ep_overlap="off")], shape, predict)
+    assert result.predicted == pytest.approx((known.predicted or 0) / likely.seconds)
+    assert high / low == pytest.approx(likely.high / likely.low)
+    known_low, known_high = known.interval or (0, 0)
+    assert high / low > known_high / known_low, "what is not known widens the interval"
+
+
+def test_readings_that_do_not_fit_are_left_out() -> None:
+    sizes = {job.work.batch.micro_batch_size for job in jobs(row(mbs=""))}
+    assert sizes == {1, 2}
+    [whole] = jobs(row(mbs="4", recompute=""))
+    assert whole.work.layout.recompute == "full"
+    assert "recompute=full" in whole.assumed
+    [stated] = jobs(row(mbs="4"))
+    assert stated.work.layout.recompute == "none", "a stated layout is taken, fits or not"
+
+
+def test_readings_are_weighed_by_their_speed() -> None:
+    likely = likely_seconds([1.0, 2.0], 0.1)
+    weights = 1.0, 2.0**-4
+    mean = log(2) * weights[1] / sum(weights)
+    variance = (weights[0] * mean**2 + weights[1] * (log(2) - mean) ** 2) / sum(weights)
+    half = 1.2816 * (0.1**2 + variance) ** 0.5
+    assert log(likely.seconds) == pytest.approx(mean)
+    assert log(likely.high / likely.seconds) == pytest.approx(half)
+    assert log(likely.seconds / likely.low) == pytest.approx(half)
+
+
+def test_what_decides_the_speed_and_is_not_stated_is_named() -> None:
+    [job] = jobs(row())
+    assert unknown_flags(row(), job) == ()
+    assert unknown_flags(row(dispatcher="", mbs=""), job) == ("mbs", "dispatcher")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +122,7 @@ def test_what_a_row_does_not_say_is_tried_and_told(tmp_path: Path) -> None:
         ({"sharding": "fsdp"}, "sharding 'fsdp' is not modelled"),
         ({"task": "lora"}, "task 'lora' is not modelled"),
         ({"doubtful": "a smoke run"}, "doubtful: a smoke run"),
+        ({"fabric": "EFA"}, "on EFA"),
         ({"tokens_per_s_per_gpu": ""}, "states no speed"),
         ({"mtp_layers": "1"}, "mtp_layers=1"),
     ],
@@ -133,8 +184,8 @@ def test_a_layout_counts_once_however_often_it_was_published() -> None:
     speed = training_flops_per_token(SPARSE, 32) * 16 * 32 / 8 / 1e12
     per_token = 16 * 32 / 8
     results = all_scored(
-        [row(**fast, tokens_per_s_per_gpu=str(per_token / factor)) for factor in (1.1, 1.2, 1.3)]
-        + [row(**slow, tokens_per_s_per_gpu=str(per_token / 1.5))],
+        [row(**fast, tokens_per_s_per_gpu=str(per_token / factor)) for factor in (1, 5, 6)]
+        + [row(**slow, tokens_per_s_per_gpu=str(per_token))],
         shape,
         predict,
     )
@@ -142,7 +193,7 @@ def test_a_layout_counts_once_however_often_it_was_published() -> None:
     summary = summarize(results)
     assert summary is not None
     assert (summary.layouts, summary.rows) == (2, 4)
-    assert summary.median == pytest.approx((0.2 + 0.5) / 2)
+    assert summary.median == pytest.approx((4 + 0) / 2)
     assert summary.covered == 0.5
     assert set(summaries(results, "kind")) == {"moe", "not stated"}
     assert summarize([]) is None
@@ -150,4 +201,4 @@ def test_a_layout_counts_once_however_often_it_was_published() -> None:
 
 def test_a_layout_without_any_reading_is_unusable() -> None:
     with pytest.raises(UnusableRowError, match="no legal layout: .*seq_len"):
-        jobs_of(row(cp="8", gpus="64", seq_len="24"), SPARSE)
+        jobs(row(cp="8", gpus="64", seq_len="24"))

@@ -1,0 +1,138 @@
+"""Refits the step's parameters: `python -m benchmarks.planning.calibrate_steps FILE`.
+
+Prints `parallel/planner/step/step.toml`, fitted on half of the layouts; with `--left-out`, the
+parameters of cross-validation instead: one table for each family of models and each card, fitted on
+all layouts of the others.
+"""
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import log, sqrt
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from benchmarks.planning.published_shapes import shape_of_row
+from benchmarks.planning.validate import StepPredictor
+from parallel.planner.calibration.fit_steps import StepSample, fit_steps, is_fitted_on
+from parallel.planner.flops import TERA, training_flops_per_token
+from parallel.planner.step.parameters import StepParameters, step_parameters
+from parallel.planner.validation.jobs import Job
+from parallel.planner.validation.rows import PublishedRow, read_rows
+from parallel.planner.validation.score import RowResult, score_row
+from parallel.planner.validation.uncertainty import WITHIN_80
+
+CONTRADICTORY = "natural routing, capacity factor"
+"""Notes of rows that are scored, but not fitted on: with tokens dropped at a capacity of 1, steps
+are slower than with all of them, which no condition that the rows state explains."""
+
+
+@dataclass(frozen=True)
+class PublishedStep:
+    """A row that a fit may use."""
+
+    row: PublishedRow
+    jobs: Sequence[Job]
+    seconds: float
+
+
+def published_steps(rows: Iterable[PublishedRow]) -> list[PublishedStep]:
+    """Return the steps of rows that are scored and whose conditions do not contradict speed."""
+    predictor = StepPredictor()
+    steps = []
+    for row in rows:
+        result = score_row(row, shape_of_row, predictor)
+        if not result.is_used or CONTRADICTORY in (row.text("notes") or ""):
+            continue
+        assert result.published is not None
+        work = result.jobs[0].work
+        batch = work.batch
+        tokens = batch.global_batch_size * batch.seq_len / work.placement.num_ranks
+        flops = training_flops_per_token(work.shape, batch.seq_len)
+        steps.append(PublishedStep(row, result.jobs, tokens * flops / TERA / result.published))
+    return steps
+
+
+def family_of(row: PublishedRow) -> str:
+    """Return the family of a row's model: its name without generation and size."""
+    match = re.match(r"gpt-oss|[a-z]+", row.cells["model"].lower())
+    return match[0] if match else ""
+
+
+def card_of_row(row: PublishedRow) -> str:
+    """Return the card that a row names."""
+    return row.cells["gpu"]
+
+
+def fitted(steps: Sequence[PublishedStep], start: StepParameters, iterations: int) -> StepParameters:
+    """Return the parameters fitted on some steps."""
+    rows = Counter(step.row.text("layout_id") for step in steps)
+    samples = [
+        StepSample(
+            jobs=step.jobs,
+            measured_seconds=step.seconds,
+            weight=1 / sqrt(rows[step.row.text("layout_id")]),
+        )
+        for step in steps
+    ]
+    return fit_steps(start, samples, StepPredictor, most_iterations=iterations)
+
+
+def left_out(
+    steps: Sequence[PublishedStep], start: StepParameters, iterations: int
+) -> dict[str, dict[str, Any]]:
+    """Return the parameters fitted without each family and without each card, as TOML."""
+    found: dict[str, dict[str, Any]] = {}
+    groupings: dict[str, Callable[[PublishedRow], str]] = {
+        "family": family_of,
+        "card": card_of_row,
+    }
+    for grouping, group_of in groupings.items():
+        found[grouping] = {}
+        for name in sorted({group_of(step.row) for step in steps}):
+            rest = [step for step in steps if group_of(step.row) != name]
+            found[grouping][name] = as_toml(fitted(rest, start, iterations))
+    return found
+
+
+def as_toml(parameters: StepParameters) -> dict[str, Any]:
+    """Return parameters with four digits."""
+    values = parameters.model_dump()
+    spread = values.pop("spread")
+    return {name: float(f"{value:.4g}") for name, value in values.items()} | {"spread": spread}
+
+
+def spread_for(results: Sequence[RowResult], spread: float) -> float:
+    """Return the spread with which 80 % of results would lie inside, from one they were given."""
+    needed = []
+    for result in results:
+        assert result.interval is not None and result.predicted and result.published
+        half = log(result.interval[1] / result.predicted)
+        variance = (half / WITHIN_80) ** 2 - spread**2
+        error = abs(log(result.published / result.predicted)) / WITHIN_80
+        needed.append(sqrt(max(0.0, error**2 - variance)))
+    return sorted(needed)[int(0.8 * len(needed))]
+
+
+def main() -> None:
+    """Fit and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--left-out", action="store_true")
+    parser.add_argument("--iterations", type=int, default=6)
+    options = parser.parse_args()
+    steps = published_steps(read_rows(options.file))
+    start = step_parameters()
+    if options.left_out:
+        print(tomli_w.dumps(left_out(steps, start, options.iterations)))
+        return
+    half = [step for step in steps if is_fitted_on(step.row.text("layout_id") or "")]
+    print(tomli_w.dumps(as_toml(fitted(half, start, options.iterations))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""The planner against published steps: the contract, honesty, and errors of what no fit saw."""
+
+import csv
+import math
+import tomllib
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.planning.calibrate_steps import card_of_row, family_of
+from benchmarks.planning.published_shapes import shape_of_row
+from benchmarks.planning.validate import StepPredictor, memory_summary, validate
+from parallel.errors import ParallelError
+from parallel.planner.calibration.fit_steps import is_fitted_on
+from parallel.planner.step.parameters import StepParameters, step_parameters
+from parallel.planner.validation.rows import PublishedRow, read_rows
+from parallel.planner.validation.score import ErrorSummary, RowResult, all_scored, summarize
+
+STEPS = Path(str(resources.files("benchmarks") / "published" / "training_steps.csv"))
+LEFT_OUT = Path(__file__).with_name("left_out.toml")
+"""Parameters fitted without one family of models, or without one card (`calibrate_steps
+--left-out`)."""
+PUBLISHED = ("tokens_per_s_per_gpu", "step_s", "tflops_per_gpu", "mfu_pct", "peak_memory_gib",
+             "node_joule_per_token")  # fmt: skip
+GROUPS: dict[str, Callable[[PublishedRow], str]] = {"family": family_of, "card": card_of_row}
+
+
+@cache
+def answer() -> dict[str, Any]:
+    return validate(STEPS)
+
+
+@cache
+def rows() -> tuple[PublishedRow, ...]:
+    return tuple(read_rows(STEPS))
+
+
+@cache
+def results() -> tuple[RowResult, ...]:
+    return tuple(all_scored(rows(), shape_of_row, StepPredictor()))
+
+
+@cache
+def cross_validated(grouping: str) -> tuple[RowResult, ...]:
+    """Return all rows, each predicted with parameters of a fit that saw none of its group."""
+    tables = tomllib.loads(LEFT_OUT.read_text())[grouping]
+    group_of, found = GROUPS[grouping], []
+    for name, values in tables.items():
+        spread = step_parameters().spread.model_dump()
+        predictor = StepPredictor(StepParameters.model_validate(values | {"spread": spread}))
+        group = [row for row in rows() if group_of(row) == name]
+        found += all_scored(group, shape_of_row, predictor)
+    return tuple(found)
+
+
+def summary(found: tuple[RowResult, ...], kind: str, *, held_out: bool = False) -> ErrorSummary:
+    summarized = summarize(
+        result
+        for result in found
+        if result.row.text("kind") == kind
+        and not (held_out and is_fitted_on(result.row.text("layout_id") or ""))
+    )
+    assert summarized is not None
+    return summarized
+
+
+def test_the_answer_has_a_row_for_each_of_the_file_in_its_order() -> None:
+    with STEPS.open(encoding="utf-8", newline="") as file:
+        published = list(csv.DictReader(file))
+    told = answer()["rows"]
+    assert [{name: row[name] for name in published[0]} for row in told] == published
+    for row in told:
+        assert row["used"] is (row["reason"] is None)
+        if row["used"]:
+            low, high = row["predicted_interval"]
+            assert low < row["predicted_tflops_per_gpu"] < high
+            assert row["predicted_memory_bytes"] > 0
+            ratio = row["predicted_tflops_per_gpu"] / row["published_tflops_per_gpu"]
+            assert row["error"] == pytest.approx(ratio - 1)
+    assert 0 < answer()["median_abs_error"] < answer()["p90_abs_error"]
+    assert {"dense", "moe"} == set(answer()["groups"]["kind"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("sharding", "fsdp", "sharding 'fsdp' is not modelled"),
+        ("task", "lora", "task 'lora' is not modelled"),
+        ("precision", "nvfp4", "precision 'nvfp4' is not modelled"),
+        ("fabric", "EFA", "on EFA"),
+    ],
+)
+def test_what_is_not_modelled_is_not_scored(column: str, value: str, reason: str) -> None:
+    found = [row for row in answer()["rows"] if row[column] == value]
+    assert found
+    assert all(not row["used"] and row["reason"] for row in found)
+    assert any(reason in row["reason"] for row in found)
+
+
+def test_no_prediction_looks_at_what_was_published(tmp_path: Path) -> None:
+    kept = [row for row in rows() if row.line % 7 == 0]
+    other = tmp_path / "other.csv"
+    with other.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(kept[0].cells))
+        writer.writeheader()
+        for row in kept:
+            wrong = {name: "7" if row.cells[name] else "" for name in PUBLISHED}
+            writer.writerow({**row.cells, **wrong})
+    predicted = ("predicted_tflops_per_gpu", "predicted_interval", "predicted_memory_bytes")
+    by_line = {row.line: told for row, told in zip(rows(), answer()["rows"], strict=True)}
+    for row, told in zip(kept, validate(other)["rows"], strict=True):
+        assert [told[name] for name in predicted] == [by_line[row.line][name] for name in predicted]
+
+
+def test_a_missing_column_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("model,gpu\nllama3-8b,H100\n")
+    with pytest.raises(ParallelError, match="no column gpus, tp") as caught:
+        validate(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_any_usable_row_has_no_errors_to_tell(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(",".join(rows()[0].cells) + "\n")
+    told = validate(file)
+    assert told["rows"] == []
+    assert told["median_abs_error"] is told["p90_abs_error"] is told["coverage"] is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "median", "p90"), [("dense", 0.05, 0.15), ("moe", 0.10, 0.25)], ids=["dense", "moe"]
+)
+def test_layouts_that_no_fit_saw(kind: str, median: float, p90: float) -> None:
+    """The shipped parameters were fitted on half of the layouts; these are the other half."""
+    told = summary(results(), kind, held_out=True)
+    assert told.layouts >= 15
+    assert told.median <= median
+    assert told.p90 <= p90
+
+
+@pytest.mark.parametrize("grouping", list(GROUPS))
+@pytest.mark.parametrize(
+    ("kind", "median", "p90"), [("dense", 0.06, 0.15), ("moe", 0.11, 0.30)], ids=["dense", "moe"]
+)
+def test_whole_families_and_whole_cards_that_no_fit_saw(
+    grouping: str, kind: str, median: float, p90: float
+) -> None:
+    told = summary(cross_validated(grouping), kind)
+    assert told.layouts == summary(results(), kind).layouts
+    assert told.median <= median
+    assert told.p90 <= p90
+
+
+@pytest.mark.parametrize("grouping", list(GROUPS))
+def test_intervals_hold_what_they_say(grouping: str) -> None:
+    told = summarize(cross_validated(grouping))
+    assert told is not None
+    assert 0.7 <= told.covered <= 0.9
+
+
+def test_published_peaks_of_memory_are_near() -> None:
+    whole = memory_summary(results())
+    assert whole["layouts"] >= 14
+    assert whole["median_abs_error"] < 0.01
+    nvidias = [r for r in results() if "NVIDIA" in (r.row.text("source") or "")]
+    assert memory_summary(nvidias)["median_abs_error"] < 0.2
+    assert memory_summary([])["median_abs_error"] is None
+
+
+def test_energy_of_the_measured_pretraining_run() -> None:
+    """GPT-3 175B on 512 H100: AC at the nodes, MLPerf v4.0 (SMC), with the calibrated step."""
+    told = [r for r in results() if r.row.text("node_joule_per_token")]
+    assert len(told) == 1
+    energy = StepPredictor().node_joules_per_token(told[0].jobs[0], cooling="liquid")
+    published = told[0].row.number("node_joule_per_token")
+    assert published is not None
+    assert abs(math.log(energy.value / published)) < 0.1
+    assert energy.low < published < energy.high
