@@ -18,6 +18,7 @@ from data.options import JsonOption
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from pathlib import Path
 
     from benchmarks.planning.answer import PlanAnswer
     from benchmarks.planning.job import JobOptions
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def plan(  # noqa: PLR0913, PLR0914 - a command's options
-    target: opt.TargetArgument,
+    target: opt.TargetArgument = None,
     *,
-    gpus: opt.GpusOption,
-    gpu: opt.GpuOption,
+    gpus: opt.GpusOption = None,
+    gpu: opt.GpuOption = None,
     layout: opt.LayoutOption = None,
     why: opt.WhyOption = None,
     top: opt.TopOption = 10,
@@ -59,11 +60,13 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     export: opt.ExportOption = None,
     html: opt.HtmlOption = None,
     trace: opt.TraceOption = None,
+    validate: opt.ValidateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the layout: speed, memory and joules of every legal one, modelled, with intervals."""
     from dataclasses import replace
 
+    from benchmarks.errors import BenchmarkError
     from benchmarks.planning.answer import answer
     from benchmarks.planning.budget import RunRequest, run_plan
     from benchmarks.planning.failures import Reliability
@@ -73,6 +76,11 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     from benchmarks.planning.scaling import parse_sweep, scaling_curves
     from benchmarks.planning.why import why as reason
 
+    if validate is not None:
+        _validate(validate, as_json=as_json)
+        return
+    if target is None or gpus is None or gpu is None:
+        raise BenchmarkError("name a model or an experiment, --gpus and --gpu; or --validate FILE")
     options = JobOptions(
         gpus=gpus,
         gpu=gpu,
@@ -134,6 +142,20 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
         typer.echo(_exported(found, export))
     else:
         _print(found, verdict)
+
+
+def _validate(file: "Path", *, as_json: bool) -> None:
+    """Compare predictions with the published steps of a file."""
+    from rich.console import Console
+
+    from benchmarks.planning.tables import validation_table
+    from benchmarks.planning.validate import validate
+
+    result = validate(file)
+    if as_json:
+        typer.echo(json.dumps(result, allow_nan=False))
+        return
+    Console().print(validation_table(result))
 
 
 def _time(text: str | None) -> "datetime | None":

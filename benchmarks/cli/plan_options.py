@@ -36,13 +36,13 @@ class RoutingName(StrEnum):
 
 # What is planned.
 TargetArgument = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="EXPERIMENT|MODEL", help="Experiment, TOML file with [model], or preset."
     ),
 ]
-GpusOption = Annotated[int, typer.Option(help="Cards.", min=1, max=2**20)]
-GpuOption = Annotated[str, typer.Option(help="Card: a shipped name, or a TOML file.")]
+GpusOption = Annotated[int | None, typer.Option(help="Cards.", min=1, max=2**20)]
+GpuOption = Annotated[str | None, typer.Option(help="Card: a shipped name, or a TOML file.")]
 SeqLenOption = Annotated[
     int | None, typer.Option(help="Tokens a sequence.  [default: experiment's, or 4096]", min=1)
 ]
@@ -83,6 +83,12 @@ WhyOption = Annotated[
     str | None, typer.Option(metavar="LAYOUT", help="Say why this one lost: tp=4,pp=2.")
 ]
 TopOption = Annotated[int, typer.Option(help="Layouts to show.", min=1, max=1000)]
+ValidateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--validate", metavar="FILE", help="Compare predictions with published steps (CSV)."
+    ),
+]
 SweepOption = Annotated[
     str | None,
     typer.Option(metavar="FEWEST:MOST", help="Strong and weak scaling, for example 64:16384."),

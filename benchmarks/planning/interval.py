@@ -1,22 +1,31 @@
-"""How far a step's seconds may be off: the 80% interval of a prediction."""
+"""How far a step's seconds may be off: the 80% interval where all flags are known."""
 
 from dataclasses import dataclass
+from math import exp
 from typing import Any
 
 from parallel.layout.model_shape import ModelShape
+from parallel.planner.step.parameters import step_parameters
+from parallel.planner.validation.uncertainty import WITHIN_80
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorBand:
-    """Measured over predicted seconds of a group of published layouts."""
+    """The spread of measured over predicted seconds in a group of published layouts."""
 
     group: str
-    low: float
-    """10th percentile, at most 1."""
-    high: float
-    """90th percentile, at least 1."""
-    layouts: int
-    """Published layouts behind it."""
+    spread: float
+    """Standard deviation of ln(measured / predicted)."""
+
+    @property
+    def low(self) -> float:
+        """Measured over predicted seconds that 10% undercut."""
+        return exp(-WITHIN_80 * self.spread)
+
+    @property
+    def high(self) -> float:
+        """Measured over predicted seconds that 10% exceed."""
+        return exp(WITHIN_80 * self.spread)
 
     def around(self, seconds: float) -> tuple[float, float]:
         """Return the 80% interval of predicted seconds."""
@@ -26,16 +35,15 @@ class ErrorBand:
         """Return it beside its source."""
         return {
             "group": self.group,
+            "spread": self.spread,
             "interval": [self.low, self.high],
-            "layouts": self.layouts,
-            "source": "published steps that no constant was fitted to (docs/guides/plan.md)",
+            "source": "published steps whose flags are known (parallel/planner/step/step.toml)",
         }
-
-
-DENSE = ErrorBand(group="dense", low=1.0, high=1.26, layouts=12)
-SPARSE = ErrorBand(group="sparse", low=0.84, high=4.9, layouts=38)
 
 
 def error_band(shape: ModelShape) -> ErrorBand:
     """Return the band of the group that a model belongs to."""
-    return SPARSE if any(shape.sparse_layers) else DENSE
+    spread = step_parameters().spread
+    if any(shape.sparse_layers):
+        return ErrorBand(group="sparse", spread=spread.sparse)
+    return ErrorBand(group="dense", spread=spread.dense)

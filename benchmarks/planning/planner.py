@@ -13,7 +13,6 @@ from benchmarks.planning.layout_text import LayoutRequest
 from benchmarks.planning.limits import limits
 from moe.config.kernels import kernel_fault
 from parallel.errors import ParallelError
-from parallel.hardware.power import Phase
 from parallel.layout.layout import Layout
 from parallel.layout.placement import Placement, place
 from parallel.layout.validation import checked_placement
@@ -26,24 +25,9 @@ from parallel.planner.schedule.timeline import StepTime
 from parallel.planner.search.candidates import MICRO_BATCHES, Bounds
 from parallel.planner.search.search import Found, Keep, checked, search
 from parallel.planner.search.shared_times import ModelTimes, SharedClock, SharedLayerTimes
+from parallel.planner.step.phases import phase_seconds
 from parallel.planner.step.step_time import StepTimes
 from parallel.planner.workload import Workload
-
-PHASES: dict[str, Phase] = {
-    "matmul": "matrix_product",
-    "expert_matmul": "matrix_product",
-    "recomputation": "matrix_product",
-    "attention": "attention",
-    "memory_bound": "memory_bound",
-    "fp8_cast": "memory_bound",
-    "optimizer": "memory_bound",
-    "tensor_parallel": "communication",
-    "context_parallel": "communication",
-    "expert_exchange": "communication",
-    "host": "waiting",
-    "waiting": "waiting",
-}
-"""What a board does during each term of a step."""
 
 
 @dataclass(frozen=True)
@@ -225,10 +209,7 @@ class Planner:
         power = self.job.card.power
         if power is None or power.limit_watts is None or power.phases is None:
             return None
-        seconds: dict[Phase, float] = {}
-        for term, value in terms.items():
-            phase = PHASES[term]
-            seconds[phase] = seconds.get(phase, 0.0) + max(0.0, value)
+        seconds = phase_seconds(terms)
         site = replace(self.job.site, has_network=self.job.num_gpus > power.gpus_per_node)
         return step_energy(power, seconds, num_gpus=self.job.num_gpus, tokens=tokens, site=site)
 

@@ -1,6 +1,6 @@
 """Tables and lines of `moe plan`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.planning.answer import PlanAnswer
@@ -161,3 +161,31 @@ def scaling_table(curve: ScalingCurve) -> TextTable:
             ]
         table.add_row(f"{point.gpus:,}", f"{point.global_batch_size:,}", *cells)
     return table
+
+
+def validation_table(result: Mapping[str, Any]) -> TextTable:
+    """Return errors of predictions by group, each layout counted once."""
+    table = TextTable(
+        "",
+        ("published layouts", "layouts", "rows", "median error", "90th percentile", "in interval"),
+    )
+    used = sum(row["used"] for row in result["rows"])
+    table.add_row(
+        "all",
+        str(result["layouts"]),
+        str(used),
+        *(_share(result[key]) for key in ("median_abs_error", "p90_abs_error", "coverage")),
+    )
+    for column, groups in result["groups"].items():
+        for name, group in groups.items():
+            errors = (group["median"], group["p90"], group["covered"])
+            cells = [str(group["layouts"]), str(group["rows"]), *map(_share, errors)]
+            table.add_row(f"{column} {name}", *cells)
+    memory = result["memory"]
+    error = _share(memory["median_abs_error"])
+    table.add_row("peak memory", str(memory["layouts"]), "", error, "", "")
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"

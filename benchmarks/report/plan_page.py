@@ -56,9 +56,9 @@ def _content(answer: PlanAnswer) -> dict[str, Any]:
         notes += tables.run_lines(answer.run)
     shown += [tables.scaling_table(curve) for curve in answer.scaling]
     notes.append(
-        f"Every number is modelled. Intervals hold 80%: of {band.layouts} published {band.group}"
-        f" layouts, measured seconds were {significant(band.low)} to {significant(band.high)} times"
-        " the predicted ones."
+        f"Every number is modelled. Intervals hold 80%: of published {band.group} layouts whose"
+        f" flags are known, measured seconds are {significant(band.low)} to"
+        f" {significant(band.high)} times the predicted ones."
     )
     if best.energy is not None:
         notes += best.energy.assumptions

@@ -9,7 +9,7 @@ the whole prediction, of those that a bound of memory leaves.
 
 import heapq
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from math import inf, lcm
 from typing import NamedTuple
@@ -145,7 +145,8 @@ class _Search:
         self._predict, self._model, self._memory_bytes = predict, model, memory_bytes
         self._recomputations = recomputations(work.shape)
         self._least = LeastMemory(work)
-        self._ways: dict[tuple[object, ...], _Way] = {}
+        self._ways: dict[Hashable, _Way] = {}
+        self._exchanges: dict[Hashable, _Way] = {}
         self._candidates = self._predicted = self._too_large = 0
 
     def run(self, count: int, horizon: float) -> Found:
@@ -215,24 +216,36 @@ class _Search:
         return self._bounds.global_batch_size // (candidate.micro_batch_size * candidate.dp)
 
     def _way(self, candidate: Candidate, index: int) -> _Way:
-        key = (
+        sizes = (
             candidate.tp, candidate.cp, candidate.ep, candidate.etp, candidate.micro_batch_size,
-            candidate.pp == 1 or candidate.vpp > 1, index,
+            index,
         )  # fmt: skip
+        key = (sizes, candidate.pp == 1 or candidate.vpp > 1)
         if key not in self._ways:
-            self._ways[key] = self._fastest_exchange(candidate, self._recomputations[index])
+            libraries = self._bounds.exchange_libraries
+            recomputation = self._recomputations[index]
+            self._ways[key] = min(
+                (
+                    self._timed(sizes, candidate, recomputation | exchange)
+                    for exchange in exchanges(self._work.shape, libraries, candidate, recomputation)
+                ),
+                key=lambda way: way.bound.total,
+            )
         return self._ways[key]
 
-    def _fastest_exchange(self, candidate: Candidate, recomputation: Choice) -> _Way:
-        one_stage = replace(candidate, pp=1, vpp=1, ends_count_as_layers=False, stage_layers=None)
-        ranks = lcm(candidate.tp * candidate.cp, candidate.ep * candidate.etp)
-        libraries = self._bounds.exchange_libraries
-        ways = []
-        for exchange in exchanges(self._work.shape, libraries, candidate, recomputation):
-            choice = recomputation | exchange
+    def _timed(self, sizes: Hashable, candidate: Candidate, choice: Choice) -> _Way:
+        """Return a way to exchange tokens with its seconds on one stage."""
+        key = (
+            sizes, choice["dispatcher"], choice.get("flex_backend"), choice["overlap_experts"]
+        )  # fmt: skip
+        if key not in self._exchanges:
+            one_stage = replace(
+                candidate, pp=1, vpp=1, ends_count_as_layers=False, stage_layers=None
+            )
+            ranks = lcm(candidate.tp * candidate.cp, candidate.ep * candidate.etp)
             job = _job(self._work, one_stage, choice, ranks)
-            ways.append(_Way(StageBound(self._model(job)), choice, job))
-        return min(ways, key=lambda way: way.bound.total)
+            self._exchanges[key] = _Way(StageBound(self._model(job)), choice, job)
+        return self._exchanges[key]
 
     def _prediction(self, turn: _Turn) -> LayoutPrediction | None:
         """Return the whole prediction; None where it does not fit."""

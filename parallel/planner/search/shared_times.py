@@ -66,6 +66,10 @@ class ModelSeconds:
     embedding: float
     head: float
     """Final norm, LM head, loss, and multi-token prediction."""
+    step: float = 0.0
+    """Seconds of a whole step that no layer explains."""
+    layer_step: float = 0.0
+    """Seconds that each layer of a rank adds to a step."""
 
     @property
     def layers(self) -> list[float]:
@@ -93,6 +97,8 @@ class ModelTimes:
             by_kind=by_kind,
             embedding=_both(embedding(self._clock, work)),
             head=(1 + shape.mtp_layers) * _both(head(self._clock, work)) + prediction,
+            step=self._clock.parameters.step_seconds,
+            layer_step=self._clock.parameters.layer_step_seconds,
         )
 
 

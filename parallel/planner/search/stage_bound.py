@@ -29,16 +29,21 @@ class StageBound:
 
     def of_mean_stage(self, candidate: Candidate, micro_batches: int) -> float:
         """Return the passes of a mean stage."""
-        return self.total * micro_batches / candidate.pp
+        seconds = self._seconds
+        layers = len(seconds.kinds) / candidate.pp
+        fixed = seconds.step + seconds.layer_step * layers
+        return fixed + self.total * micro_batches / candidate.pp
 
     def of_all_stages(self, candidate: Candidate, micro_batches: int) -> float:
         """Return the largest bound of any stage."""
         pp, last = candidate.pp, candidate.pp * candidate.vpp - 1
-        bounds = candidate.chunk_bounds(len(self._before) - 1)
+        bounds = candidate.chunk_bounds(len(self._seconds.kinds))
         most = waited = 0.0
+        own = 0
         for stage in range(pp):
             first = 0.0
             passes = 0.0
+            layers = 0
             for number in range(stage, last + 1, pp):
                 chunk = self._before[bounds[number + 1]] - self._before[bounds[number]]
                 if number == 0:
@@ -48,6 +53,8 @@ class StageBound:
                 if number == stage:
                     first = chunk
                 passes += chunk
+                layers += bounds[number + 1] - bounds[number]
             most = max(most, waited + micro_batches * passes)
             waited += first
-        return most
+            own = max(own, layers)
+        return self._seconds.step + self._seconds.layer_step * own + most

@@ -62,7 +62,9 @@ class StepTimes:
         total = TermSeconds()
         for chunk in passes[busiest]:
             total.add_all(chunk, micro_batches)
-        terms = defaultdict[str, float](float, {str(term): value for term, value in total.by_term().items()})
+        terms = defaultdict[str, float](
+            float, {str(term): value for term, value in total.by_term().items()}
+        )
         terms["optimizer"] = ends.optimizer[busiest]
         terms["host"] += fixed
         terms["waiting"] = seconds - sum(terms.values())
