@@ -42,18 +42,19 @@ class Verdict:
 def why(planner: Planner, request: LayoutRequest, best: LayoutPrediction) -> Verdict:
     """Say why the best layout of those that a text leaves open lost against `best`.
 
-    Where none of them is a candidate of the search, the layout whose other sizes are 1 is judged
-    alone.
+    Where none of them is run in a way that the search tries, the layout whose other sizes are 1 is
+    judged alone, or the one with the least memory where that is illegal or does not fit.
 
     Raises:
         InputError: The text contradicts itself.
     """
+    smallest = None
     if set(request.fields) <= SEARCHED:
         found = planner.try_search(1, keep=lambda *one: _matches(request, *one))
         if found.best:
             return _slower(found.best[0], best, found.candidates)
         smallest = _smallest(planner, request)
-        if smallest is not None:
+        if smallest is not None and not smallest.fits:
             return _too_large(planner, smallest)
     job, layout = planner.job, request.layout(planner.job.layout)
     size = request.micro_batch_size or job.batch.micro_batch_size
@@ -61,12 +62,14 @@ def why(planner: Planner, request: LayoutRequest, best: LayoutPrediction) -> Ver
     faults = layout_faults(layout, job.shape, batch, job.num_gpus)
     if fault := kernel_fault(job.model, layout, job.precision):
         faults.append(fault)
-    if faults:
-        return Verdict(reason="illegal", sentences=tuple(faults), prediction=None)
-    prediction = planner.predict(planner.workload(request))
-    if not prediction.fits:
-        return _too_large(planner, prediction)
-    return _slower(prediction, best, 1)
+    if not faults:
+        exact = planner.predict(planner.workload(request))
+        if exact.fits:
+            return _slower(exact, best, 1)
+        return _too_large(planner, exact) if smallest is None else _slower(smallest, best, 1)
+    if smallest is not None:
+        return _slower(smallest, best, 1)
+    return Verdict(reason="illegal", sentences=tuple(faults), prediction=None)
 
 
 def _matches(request: LayoutRequest, candidate: Candidate, choice: Choice) -> bool:
