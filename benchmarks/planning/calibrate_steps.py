@@ -68,9 +68,7 @@ def card_of_row(row: PublishedRow) -> str:
     return row.cells["gpu"]
 
 
-def fitted(
-    steps: Sequence[PublishedStep], start: StepParameters, iterations: int
-) -> StepParameters:
+def fitted(steps: Sequence[PublishedStep], start: StepParameters, iterations: int) -> StepParameters:
     """Return the parameters fitted on some steps."""
     rows = Counter(step.row.text("layout_id") for step in steps)
     samples = [
