@@ -18,7 +18,7 @@ import tomli_w
 
 from benchmarks.planning.published_shapes import shape_of_row
 from benchmarks.planning.validate import StepPredictor
-from parallel.planner.calibration.fit_steps import StepSample, fit_steps, is_fitted_on
+from parallel.planner.calibration.fit_steps import StepFit, StepSample, is_fitted_on
 from parallel.planner.flops import TERA, training_flops_per_token
 from parallel.planner.step.parameters import StepParameters, step_parameters
 from parallel.planner.validation.jobs import Job
@@ -68,8 +68,15 @@ def card_of_row(row: PublishedRow) -> str:
     return row.cells["gpu"]
 
 
-def fitted(steps: Sequence[PublishedStep], start: StepParameters, iterations: int) -> StepParameters:
-    """Return the parameters fitted on some steps."""
+GROUPINGS: dict[str, Callable[[PublishedRow], str]] = {
+    "family": family_of,
+    "card": card_of_row,
+}
+"""What cross-validation leaves out whole."""
+
+
+def step_fit(steps: Sequence[PublishedStep], start: StepParameters) -> StepFit:
+    """Return the fit of some steps."""
     rows = Counter(step.row.text("layout_id") for step in steps)
     samples = [
         StepSample(
@@ -79,23 +86,27 @@ def fitted(steps: Sequence[PublishedStep], start: StepParameters, iterations: in
         )
         for step in steps
     ]
-    return fit_steps(start, samples, StepPredictor, most_iterations=iterations)
+    return StepFit(start, samples, StepPredictor)
 
 
 def left_out(
-    steps: Sequence[PublishedStep], start: StepParameters, iterations: int
-) -> dict[str, dict[str, Any]]:
+    steps: Sequence[PublishedStep], start: StepParameters
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the parameters fitted without each family and without each card, as TOML."""
-    found: dict[str, dict[str, Any]] = {}
-    groupings: dict[str, Callable[[PublishedRow], str]] = {
-        "family": family_of,
-        "card": card_of_row,
-    }
-    for grouping, group_of in groupings.items():
-        found[grouping] = {}
-        for name in sorted({group_of(step.row) for step in steps}):
-            rest = [step for step in steps if group_of(step.row) != name]
-            found[grouping][name] = as_toml(fitted(rest, start, iterations))
+    groups = [
+        (grouping, name)
+        for grouping, group_of in GROUPINGS.items()
+        for name in sorted({group_of(step.row) for step in steps})
+    ]
+    members = [
+        [index for index, step in enumerate(steps) if GROUPINGS[grouping](step.row) == name]
+        for grouping, name in groups
+    ]
+    found: dict[str, dict[str, dict[str, Any]]] = {grouping: {} for grouping in GROUPINGS}
+    without = step_fit(steps, start).fitted_without(members)
+    for (grouping, name), parameters in zip(groups, without, strict=True):
+        found[grouping][name] = as_toml(parameters)
+        del found[grouping][name]["spread"]
     return found
 
 
@@ -128,10 +139,11 @@ def main() -> None:
     steps = published_steps(read_rows(options.file))
     start = step_parameters()
     if options.left_out:
-        print(tomli_w.dumps(left_out(steps, start, options.iterations)))
+        print(tomli_w.dumps(left_out(steps, start)))
         return
     half = [step for step in steps if is_fitted_on(step.row.text("layout_id") or "")]
-    print(tomli_w.dumps(as_toml(fitted(half, start, options.iterations))))
+    fitted = step_fit(half, start).fitted(most_iterations=options.iterations)
+    print(tomli_w.dumps(as_toml(fitted)))
 
 
 if __name__ == "__main__":

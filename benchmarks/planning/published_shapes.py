@@ -57,7 +57,7 @@ def _changes(row: PublishedRow) -> dict[str, Any]:
 def _preset_shape(name: str, changes: tuple[tuple[str, Any], ...]) -> ModelShape:
     model = load_model(name)
     values = dict(changes)
-    experts = {
+    experts: dict[str, Any] = {
         key: values.pop(key) for key in ("first_dense_layers", "capacity_factor") if key in values
     }
     if model.moe is not None and experts:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import exp, log
 
 import numpy as np
+from numpy.typing import NDArray
 
 from parallel.planner.calibration.least_squares import Vector, fit_least_squares
 from parallel.planner.step.parameters import StepParameters
@@ -66,36 +67,78 @@ def is_fitted_on(layout: str) -> bool:
     return hashlib.sha256(layout.encode()).digest()[0] % 2 == 0
 
 
-def fit_steps(
-    start: StepParameters,
-    samples: Sequence[StepSample],
-    predictor_of: Callable[[StepParameters], Predictor],
-    *,
-    most_iterations: int = 6,
-) -> StepParameters:
-    """Return the parameters for which predicted steps are nearest to measured ones, as ratios."""
-    names = list(PULLS)
-    centre = np.array([_to_free(name, START[name]) for name in names])
-    first = np.array([_to_free(name, getattr(start, name)) for name in names])
-    pulls = np.array([PULLS[name] for name in names])
-    measured = np.log([sample.measured_seconds for sample in samples])
-    weights = np.array([sample.weight for sample in samples])
+class StepFit:
+    """Residuals of samples at given parameters, and what is least from a start."""
 
-    def residuals(free: Vector) -> Vector:
-        predictor = predictor_of(_with(start, names, free))
-        predicted = [
-            log(likely_seconds([predictor.step_seconds(job) for job in sample.jobs], 0.0).seconds)
-            for sample in samples
-        ]
-        return np.concatenate([weights * (predicted - measured), pulls * (free - centre)])
+    def __init__(
+        self,
+        start: StepParameters,
+        samples: Sequence[StepSample],
+        predictor_of: Callable[[StepParameters], Predictor],
+    ) -> None:
+        """Take samples and where to start; fits are pulled towards `START`."""
+        self._start, self._samples, self._predictor_of = start, samples, predictor_of
+        self._first = np.array([_to_free(name, getattr(start, name)) for name in PULLS])
+        self._centre = np.array([_to_free(name, START[name]) for name in PULLS])
 
-    fit = fit_least_squares(residuals, first, most_iterations=most_iterations, tolerance=1e-3)
-    return _with(start, names, fit.parameters)
+    def fitted(self, *, most_iterations: int = 6) -> StepParameters:
+        """Return the parameters for which predicted steps are nearest to measured, as ratios."""
+        fit = fit_least_squares(
+            lambda free: np.concatenate([self._errors(free), self._pulls(free)]),
+            self._first,
+            most_iterations=most_iterations,
+            tolerance=1e-3,
+        )
+        return self._parameters(fit.parameters)
+
+    def fitted_without(self, left_out: Sequence[Sequence[int]]) -> list[StepParameters]:
+        """Return the parameters fitted on all samples but those of each list of indices.
+
+        Errors are taken as linear in ln(parameter) around the start, which has to be near: so many
+        fits take no more predictions than one step of one fit.
+        """
+        errors, step = self._errors(self._first), 1e-3
+        slopes = np.stack(
+            [
+                (self._errors(self._first + step * unit) - errors) / step
+                for unit in np.eye(len(PULLS))
+            ],
+            axis=1,
+        )
+        return [self._linear_fit(errors, slopes, set(indices)) for indices in left_out]
+
+    def _linear_fit(
+        self, errors: Vector, slopes: NDArray[np.float64], left_out: set[int]
+    ) -> StepParameters:
+        kept = [index for index in range(len(errors)) if index not in left_out]
+
+        def residuals(free: Vector) -> Vector:
+            near = errors[kept] + slopes[kept] @ (free - self._first)
+            return np.concatenate([near, self._pulls(free)])
+
+        return self._parameters(fit_least_squares(residuals, self._first).parameters)
+
+    def _errors(self, free: Vector) -> Vector:
+        predictor = self._predictor_of(self._parameters(free))
+        return np.array(
+            [
+                sample.weight * log(_likely(predictor, sample) / sample.measured_seconds)
+                for sample in self._samples
+            ]
+        )
+
+    def _pulls(self, free: Vector) -> Vector:
+        pulls: Vector = np.array(list(PULLS.values())) * (free - self._centre)
+        return pulls
+
+    def _parameters(self, free: Vector) -> StepParameters:
+        values = {name: _from_free(name, float(x)) for name, x in zip(PULLS, free, strict=True)}
+        return self._start.model_copy(update=values)
 
 
-def _with(start: StepParameters, names: Sequence[str], free: Vector) -> StepParameters:
-    values = {name: _from_free(name, float(x)) for name, x in zip(names, free, strict=True)}
-    return start.model_copy(update=values)
+def _likely(predictor: Predictor, sample: StepSample) -> float:
+    readings = [predictor.step_seconds(job) for job in sample.jobs]
+    return likely_seconds(readings, 0.0).seconds
 
 
 def _to_free(name: str, value: float) -> float:

@@ -62,7 +62,7 @@ class StepParameters(FrozenModel):
     spread: Spread
 
     def on(self, card: Card) -> "StepParameters":
-        """Return the parameters for a card; a CPU launches nothing, and nothing was fitted on it."""
+        """Return the parameters for a card; none were fitted on CPUs, which launch nothing."""
         if card.architecture != "cpu":
             return self
         ones = dict.fromkeys((name for name in vars(self) if name.endswith("_stretch")), 1.0)
@@ -87,9 +87,7 @@ def training_card(card: Card, parameters: StepParameters) -> Card:
     stretches = {f"gemm.{name}": fp8 for name in (*kernels.matrix, "mxfp8")}
     stretches |= {"gemm.bf16": bf16, "gemm.fp32": bf16}
     stretches |= {"attention.forward": attention, "attention.backward": attention}
-    factors = {
-        kind: kernels.machine_factor(kind) * stretch for kind, stretch in stretches.items()
-    }
+    factors = {kind: kernels.machine_factor(kind) * stretch for kind, stretch in stretches.items()}
     changed = kernels.model_copy(
         update={
             "machine_factors": factors,

@@ -77,9 +77,9 @@ def jobs_of(row: PublishedRow, shape: ModelShape, fits: Fits) -> list[Job]:
         if (text := row.text(column)) in names:
             raise UnusableRowError(f"{column} {text!r} is not modelled")
     stated = row.text("recompute")
-    recomputations = [(stated, False)] if stated else [
-        (name, True) for name in _recomputations(shape)
-    ]
+    recomputations = (
+        [(stated, False)] if stated else [(name, True) for name in _recomputations(shape)]
+    )
     fitting, others, fault = list[Job](), list[Job](), None
     for choice in _choices(row, shape):
         tried = list[Job]()

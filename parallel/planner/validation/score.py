@@ -13,9 +13,8 @@ from parallel.planner.validation.published import published_tflops
 from parallel.planner.validation.rows import PublishedRow
 from parallel.planner.validation.uncertainty import likely_seconds, spread_of
 
-
 UNEXPLAINED = {
-    "EFA": "on EFA steps take two to four times what the row's conditions explain: predicted, not"
+    "EFA": "on EFA neither hosts nor transports are those that the model knows: predicted, not"
     " scored"
 }
 """Networks whose rows no stated condition explains (docs/explanation/planner_accuracy.md)."""

@@ -3,7 +3,6 @@
 import csv
 import math
 import tomllib
-from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.planning.calibrate_steps import card_of_row, family_of
+from benchmarks.planning.calibrate_steps import GROUPINGS
 from benchmarks.planning.published_shapes import shape_of_row
 from benchmarks.planning.validate import StepPredictor, memory_summary, validate
 from parallel.errors import ParallelError
@@ -26,7 +25,6 @@ LEFT_OUT = Path(__file__).with_name("left_out.toml")
 --left-out`)."""
 PUBLISHED = ("tokens_per_s_per_gpu", "step_s", "tflops_per_gpu", "mfu_pct", "peak_memory_gib",
              "node_joule_per_token")  # fmt: skip
-GROUPS: dict[str, Callable[[PublishedRow], str]] = {"family": family_of, "card": card_of_row}
 
 
 @cache
@@ -48,7 +46,7 @@ def results() -> tuple[RowResult, ...]:
 def cross_validated(grouping: str) -> tuple[RowResult, ...]:
     """Return all rows, each predicted with parameters of a fit that saw none of its group."""
     tables = tomllib.loads(LEFT_OUT.read_text())[grouping]
-    group_of, found = GROUPS[grouping], []
+    group_of, found = GROUPINGS[grouping], []
     for name, values in tables.items():
         spread = step_parameters().spread.model_dump()
         predictor = StepPredictor(StepParameters.model_validate(values | {"spread": spread}))
@@ -143,9 +141,14 @@ def test_layouts_that_no_fit_saw(kind: str, median: float, p90: float) -> None:
     assert told.p90 <= p90
 
 
-@pytest.mark.parametrize("grouping", list(GROUPS))
 @pytest.mark.parametrize(
-    ("kind", "median", "p90"), [("dense", 0.06, 0.15), ("moe", 0.11, 0.30)], ids=["dense", "moe"]
+    ("grouping", "kind", "median", "p90"),
+    [
+        ("family", "dense", 0.065, 0.15),
+        ("family", "moe", 0.09, 0.30),
+        ("card", "dense", 0.065, 0.16),
+        ("card", "moe", 0.12, 0.45),
+    ],
 )
 def test_whole_families_and_whole_cards_that_no_fit_saw(
     grouping: str, kind: str, median: float, p90: float
@@ -156,11 +159,16 @@ def test_whole_families_and_whole_cards_that_no_fit_saw(
     assert told.p90 <= p90
 
 
-@pytest.mark.parametrize("grouping", list(GROUPS))
+@pytest.mark.parametrize("grouping", list(GROUPINGS))
 def test_intervals_hold_what_they_say(grouping: str) -> None:
     told = summarize(cross_validated(grouping))
     assert told is not None
     assert 0.7 <= told.covered <= 0.9
+
+
+def test_intervals_of_layouts_that_no_fit_saw_hold_what_they_say() -> None:
+    for kind in ("dense", "moe"):
+        assert 0.7 <= summary(results(), kind, held_out=True).covered <= 0.9
 
 
 def test_published_peaks_of_memory_are_near() -> None:
@@ -181,3 +189,20 @@ def test_energy_of_the_measured_pretraining_run() -> None:
     assert published is not None
     assert abs(math.log(energy.value / published)) < 0.1
     assert energy.low < published < energy.high
+
+
+def test_the_page_on_accuracy_says_what_is_computed_here() -> None:
+    page = Path(__file__).parents[3] / "docs" / "explanation" / "planner_accuracy.md"
+    lines = [line.split("|")[1:-1] for line in page.read_text().splitlines() if line[:2] == "| "]
+    told = {cells[0].strip(): [cell.strip(" %") for cell in cells[1:]] for cells in lines}
+    for kind, name in (("dense", "dense"), ("moe", "sparse")):
+        for group, each in {
+            "layouts that no fit saw": summary(results(), kind, held_out=True),
+            "all": summary(results(), kind),
+            "its family of models left out": summary(cross_validated("family"), kind),
+            "its card left out": summary(cross_validated("card"), kind),
+        }.items():
+            computed = [each.layouts, each.rows, *(100 * s for s in
+                        (each.median, each.p90, each.covered))]  # fmt: skip
+            printed = [float(cell) for cell in told[f"{name}, {group}"]]
+            assert printed == pytest.approx(computed, abs=0.6), f"{name}, {group}"

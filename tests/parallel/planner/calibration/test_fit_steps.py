@@ -1,5 +1,6 @@
 """Parameters of steps are found again where steps were made from them."""
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -7,8 +8,8 @@ import pytest
 from parallel.planner.calibration.fit_steps import (
     PULLS,
     START,
+    StepFit,
     StepSample,
-    fit_steps,
     is_fitted_on,
 )
 from parallel.planner.step.parameters import StepParameters, step_parameters
@@ -53,15 +54,28 @@ def samples(parameters: StepParameters) -> list[StepSample]:
 def test_what_made_the_steps_is_found_again() -> None:
     start = step_parameters()
     made = start.model_copy(update=TRUE)
-    found = fit_steps(start, samples(made), Linear, most_iterations=20)
+    found = StepFit(start, samples(made), Linear).fitted(most_iterations=20)
     for name, value in TRUE.items():
         assert getattr(found, name) == pytest.approx(value, rel=0.05), name
 
 
 def test_what_no_step_depends_on_stays_where_fits_start() -> None:
     far = step_parameters().model_copy(update={"chunk_stretch": 2.0})
-    found = fit_steps(far, samples(far), Linear, most_iterations=20)
+    found = StepFit(far, samples(far), Linear).fitted(most_iterations=20)
     assert found.chunk_stretch == pytest.approx(START["chunk_stretch"], rel=0.01)
+
+
+def test_a_fit_without_some_samples_never_sees_them() -> None:
+    """Near the truth, one linear fit without spoilt samples stays there; with them it is pulled."""
+    made = step_parameters().model_copy(update=TRUE)
+    near = made.model_copy(update={"bf16_stretch": 1.25})
+    spoilt = [
+        replace(each, measured_seconds=2 * each.measured_seconds) if index < 20 else each
+        for index, each in enumerate(samples(made))
+    ]
+    without, with_them = StepFit(near, spoilt, Linear).fitted_without([range(20), []])
+    assert without.bf16_stretch == pytest.approx(TRUE["bf16_stretch"], rel=0.02)
+    assert with_them.bf16_stretch != pytest.approx(TRUE["bf16_stretch"], rel=0.02)
 
 
 def test_every_parameter_is_fitted_and_half_of_the_layouts_are() -> None:
