@@ -17,20 +17,14 @@ from parallel.layout.layout import Layout
 from parallel.layout.model_shape import BatchSize, ModelShape
 from parallel.planner.energy import Estimate, Site
 from parallel.planner.execution import Execution
+from parallel.planner.validation.jobs import RECIPES
 from parallel.precision.recipes import Precision
 
 MAX_GPUS = 2**20
 DEFAULT_SEQ_LEN = 4096
 DEFAULT_GLOBAL_BATCH = 1024
 """Sequences a step where only a model is named: 4 million tokens of 4,096 each, as large runs."""
-PRECISIONS: dict[str, dict[str, str]] = {
-    "fp32": {"dtype": "fp32"},
-    "bf16": {"dtype": "bf16"},
-    "fp8": {"dtype": "bf16", "fp8": "current"},
-    "fp8-delayed": {"dtype": "bf16", "fp8": "delayed"},
-    "fp8-blockwise": {"dtype": "bf16", "fp8": "blockwise"},
-    "mxfp8": {"dtype": "bf16", "fp8": "mxfp8"},
-}
+BF16 = {"dtype": "bf16"}
 Routing = Literal["forced", "natural", "capacity"]
 
 
@@ -166,7 +160,8 @@ def _precision(
         precision = experiment.precision
     else:
         on_cpu = card.architecture == "cpu"
-        usual = PRECISIONS[name or ("fp32" if on_cpu else "bf16")]
+        chosen = name or ("fp32" if on_cpu else "bf16")
+        usual = {"dtype": "fp32"} if chosen == "fp32" else BF16 | {"fp8": RECIPES[chosen]}
         precision = _validated({"kernels": "torch" if on_cpu else "te"} | usual)
         if fault := build_fault(model, precision):
             if precision.is_native_fp8:

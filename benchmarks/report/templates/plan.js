@@ -1,15 +1,3 @@
-"use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-// Plotly's library comes as gzip in base64, which browsers since 2023 unpack.
-async function unpackPlotly() {
-  const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
-  const script = document.createElement("script");
-  script.textContent = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-  document.head.append(script);
-}
-// Distinguishable with color-vision deficiencies, on light and on dark backgrounds; as the report's.
-const PALETTE = ["#4477aa", "#e0742c", "#2a9d77", "#b5569b", "#b79a1b", "#5ab4d6", "#cc4a5b",
-  "#7d70d8", "#7a9a3b", "#9a6b4c"];
 const ROLES = { front: "#e0742c", best: "#2a9d77", forward: "#4477aa", backward: "#5ab4d6", strong: "#4477aa", weak: "#e0742c" };
 const CONFIG = { responsive: true, displayModeBar: false };
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -27,7 +15,7 @@ function styled(trace) {
     ...(trace.error_y ? { error_y: { ...trace.error_y, ...bars, color } } : {}) };
   if (trace.type === "bar") {
     const passes = role === "forward" || role === "backward";
-    return { ...trace, ...errors, textposition: passes ? "none" : trace.error_x ? "inside" : "auto", insidetextanchor: "start",
+    return { ...trace, ...errors, textposition: passes ? "none" : trace.error_x ? "inside" : "auto", insidetextanchor: "start", textangle: 0,
       marker: { color, line: { color: css("--panel"), width: passes ? 0.5 : 0 } } };
   }
   const sizes = { best: 13, front: 8, other: 5 };
@@ -40,7 +28,7 @@ function draw(figure) {
   const look = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true,
     font: { family: getComputedStyle(document.body).fontFamily, color: css("--ink"), size: 13 },
     margin: { l: 12, r: 16, t: 8, b: 8 }, showlegend: names.size > 1, hovermode: "closest",
-    legend: { orientation: "h", y: -0.22, font: { size: 12 }, traceorder: "normal" },
+    legend: { orientation: "h", y: figure.stacked ? -0.3 : -0.22, font: { size: 12 }, traceorder: "normal" },
     hoverlabel: { bgcolor: css("--panel"), bordercolor: css("--line"), font: { color: css("--ink") }, align: "left" },
     barmode: figure.stacked ? "stack" : "overlay", bargap: 0.25,
     xaxis: { ...axis(figure.x), ...(figure.logx ? { type: "log", dtick: Math.log10(4) } : {}) , ...(figure.stacked ? { type: "category" } : {}) },

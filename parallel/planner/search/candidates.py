@@ -57,9 +57,7 @@ class Candidate:
         """
         if self.stage_layers is not None:
             return list(accumulate(self.stage_layers, initial=0))
-        chunks, offset = self.pp * self.vpp, 1 if self.ends_count_as_layers else 0
-        each = (num_layers + 2 * offset) // chunks
-        return [max(0, min(i * each - offset, num_layers)) for i in range(chunks + 1)]
+        return _even_bounds(num_layers, self.pp * self.vpp, self.ends_count_as_layers)
 
     def layout(self, base: Layout, choice: Mapping[str, Any]) -> Layout:
         """Return it as a `[parallel]` section.
@@ -165,6 +163,13 @@ def _expert_sizes(shape: ModelShape, ranks: int) -> list[tuple[int, int]]:
         for etp in _divisors(shape.expert_ffn_hidden_size, 8)
         if ranks % (ep * etp) == 0 and etp & (etp - 1) == 0
     ]
+
+
+@cache
+def _even_bounds(num_layers: int, chunks: int, ends_count_as_layers: bool) -> list[int]:
+    offset = 1 if ends_count_as_layers else 0
+    each = (num_layers + 2 * offset) // chunks
+    return [max(0, min(i * each - offset, num_layers)) for i in range(chunks + 1)]
 
 
 @cache
