@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import log, sqrt
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ from parallel.planner.flops import TERA, training_flops_per_token
 from parallel.planner.step.parameters import StepParameters, step_parameters
 from parallel.planner.validation.jobs import Job
 from parallel.planner.validation.rows import PublishedRow, read_rows
-from parallel.planner.validation.score import RowResult, score_row
-from parallel.planner.validation.uncertainty import WITHIN_80
+from parallel.planner.validation.score import score_row
 
 CONTRADICTORY = "natural routing, capacity factor"
 """Notes of rows that are scored, but not fitted on: with tokens dropped at a capacity of 1, steps
@@ -115,18 +114,6 @@ def as_toml(parameters: StepParameters) -> dict[str, Any]:
     values = parameters.model_dump()
     spread = values.pop("spread")
     return {name: float(f"{value:.4g}") for name, value in values.items()} | {"spread": spread}
-
-
-def spread_for(results: Sequence[RowResult], spread: float) -> float:
-    """Return the spread with which 80 % of results would lie inside, from one they were given."""
-    needed = []
-    for result in results:
-        assert result.interval is not None and result.predicted and result.published
-        half = log(result.interval[1] / result.predicted)
-        variance = (half / WITHIN_80) ** 2 - spread**2
-        error = abs(log(result.published / result.predicted)) / WITHIN_80
-        needed.append(sqrt(max(0.0, error**2 - variance)))
-    return sorted(needed)[int(0.8 * len(needed))]
 
 
 def main() -> None:

@@ -8,39 +8,33 @@ and a host that has to keep up. Each number here is shared by all models and lay
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Annotated
-
-from pydantic import Field
 
 from parallel.frozen_model import FrozenModel
 from parallel.hardware.card import Card
-
-NotNegative = Annotated[float, Field(ge=0)]
-Stretch = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from parallel.hardware.kernel_parameters import NotNegative, Positive, Share
 
 
 class Spread(FrozenModel):
     """Standard deviations of ln(measured / predicted) seconds of a step, on rows not fitted on."""
 
-    dense: Stretch
+    dense: Positive
     """Dense layouts of which all deciding flags are known."""
-    dense_unknown: Stretch
+    dense_unknown: Positive
     """Dense layouts with any of them unknown, beyond what the readings differ by."""
-    sparse: Stretch
-    sparse_unknown: Stretch
+    sparse: Positive
+    sparse_unknown: Positive
 
 
 class StepParameters(FrozenModel):
     """Fitted by `parallel.planner.calibration.fit_steps`."""
 
-    bf16_stretch: Stretch
+    bf16_stretch: Positive
     """Time of matrix products in BF16 in a step over their time back to back."""
-    fp8_stretch: Stretch
+    fp8_stretch: Positive
     """The same in FP8, of whatever recipe."""
-    attention_stretch: Stretch
+    attention_stretch: Positive
     """The same of fused attention."""
-    stream_stretch: Stretch
+    stream_stretch: Positive
     """The same of kernels that memory bandwidth limits."""
     gap_seconds: NotNegative
     """Seconds between two kernels beyond those in a CUDA graph."""
@@ -48,11 +42,11 @@ class StepParameters(FrozenModel):
     """Seconds lost between two kernels of a loop over experts."""
     launch_seconds: NotNegative
     """Seconds of the host for one kernel: Python, autograd and launch."""
-    exchange_stretch: Stretch
+    exchange_stretch: Positive
     """Time of expert exchanges in a step over their time alone."""
     hidden_share: Share
     """Share of what the windows of overlapped exchanges could hide that they do hide."""
-    chunk_stretch: Stretch
+    chunk_stretch: Positive
     """Time of a product in chunks, beside its tensor-parallel collective, over its time whole."""
     layer_step_seconds: NotNegative
     """Seconds that each layer of a rank adds to a step: norms of its gradients, its tensors'

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from parallel.errors import ParallelError
+from parallel.hardware.card import find_card
 from parallel.hardware.links import FABRICS
 from parallel.layout.layout import Layout, RecomputeModule
 from parallel.layout.model_shape import BatchSize, ModelShape
@@ -76,6 +77,10 @@ def jobs_of(row: PublishedRow, shape: ModelShape, fits: Fits) -> list[Job]:
     for column, names in UNMODELLED.items():
         if (text := row.text(column)) in names:
             raise UnusableRowError(f"{column} {text!r} is not modelled")
+    gpu = row.text("gpu") or ""
+    if find_card(gpu) is None:
+        raise UnusableRowError(f"gpu {gpu!r}: no such card")
+    sizes = {name: _needed(row, name) for name in ("gpus", "seq_len", "gbs")}
     stated = row.text("recompute")
     recomputations = (
         [(stated, False)] if stated else [(name, True) for name in _recomputations(shape)]
@@ -85,7 +90,7 @@ def jobs_of(row: PublishedRow, shape: ModelShape, fits: Fits) -> list[Job]:
         tried = list[Job]()
         for recomputation in recomputations:
             try:
-                job = _job(row, choice | {"recompute": recomputation}, shape)
+                job = _job(row, sizes, choice | {"recompute": recomputation}, shape)
             except (ParallelError, ValidationError) as error:
                 fault = error
                 continue
@@ -155,18 +160,22 @@ def _usual_chunks(shape: ModelShape, stages: int) -> int:
     return next((layers // size for size in (2, 1, 3) if layers % size == 0), 1)
 
 
-def _job(row: PublishedRow, choice: dict[str, tuple[Any, bool]], shape: ModelShape) -> Job:
+def _job(
+    row: PublishedRow,
+    sizes: dict[str, int],
+    choice: dict[str, tuple[Any, bool]],
+    shape: ModelShape,
+) -> Job:
     values = {name: value for name, (value, _) in choice.items()}
-    gpus = _needed(row, "gpus")
     batch = BatchSize(
-        seq_len=_needed(row, "seq_len"),
+        seq_len=sizes["seq_len"],
         micro_batch_size=values["mbs"],
-        global_batch_size=_needed(row, "gbs"),
+        global_batch_size=sizes["gbs"],
     )
     layout = _layout(values, shape)
     work = Workload(
         shape=shape,
-        placement=checked_placement(layout, shape, batch, gpus),
+        placement=checked_placement(layout, shape, batch, sizes["gpus"]),
         batch=batch,
         precision=_precision(values["precision"]),
         execution=Execution(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from parallel.errors import ParallelError
 from parallel.planner.flops import TERA, training_flops_per_token
 from parallel.planner.step.parameters import step_parameters
 from parallel.planner.validation.jobs import Job, Resolver, UnusableRowError, jobs_of
@@ -88,12 +89,10 @@ def score_row(row: PublishedRow, resolve: Resolver, predictor: Predictor) -> Row
         shape = resolve(row)
         published = published_tflops(row, shape, row.whole("seq_len"))
         jobs = jobs_of(row, shape, predictor.fits)
+        jobs, readings = _timed(jobs, predictor)
     except UnusableRowError as error:
         return RowResult(row=row, reason=str(error))
-    likely = likely_seconds(
-        [predictor.step_seconds(job) for job in jobs],
-        spread_of(row, jobs[0], step_parameters().spread),
-    )
+    likely = likely_seconds(readings, spread_of(row, jobs[0], step_parameters().spread))
     batch = jobs[0].work.batch
     flops = training_flops_per_token(shape, batch.seq_len)
     tokens = batch.global_batch_size * batch.seq_len / jobs[0].work.placement.num_ranks
@@ -108,6 +107,25 @@ def score_row(row: PublishedRow, resolve: Resolver, predictor: Predictor) -> Row
         assumed=tuple(sorted({text for job in jobs for text in job.assumed})),
         jobs=tuple(jobs),
     )
+
+
+def _timed(jobs: Sequence[Job], predictor: Predictor) -> tuple[list[Job], list[float]]:
+    """Return the jobs that the card's file knows enough for, and their seconds.
+
+    Raises:
+        UnusableRowError: It does for none.
+    """
+    timed, readings, fault = list[Job](), list[float](), None
+    for job in jobs:
+        try:
+            readings.append(predictor.step_seconds(job))
+        except ParallelError as error:
+            fault = error
+            continue
+        timed.append(job)
+    if not timed:
+        raise UnusableRowError(str(fault))
+    return timed, readings
 
 
 def _why_not_scored(row: PublishedRow, published: float | None) -> str | None:

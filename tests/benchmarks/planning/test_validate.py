@@ -114,6 +114,18 @@ def test_no_prediction_looks_at_what_was_published(tmp_path: Path) -> None:
         assert [told[name] for name in predicted] == [by_line[row.line][name] for name in predicted]
 
 
+def test_what_a_card_cannot_do_is_that_row_s_reason(tmp_path: Path) -> None:
+    of_fp8 = next(row for row in rows() if row.line == 53)
+    file = tmp_path / "rows.csv"
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        writer = csv.DictWriter(opened, list(of_fp8.cells))
+        writer.writeheader()
+        writer.writerow({**of_fp8.cells, "gpu": "A100"})
+    [told] = validate(file)["rows"]
+    assert not told["used"]
+    assert "A100 has no matrix products in it" in told["reason"]
+
+
 def test_a_missing_column_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("model,gpu\nllama3-8b,H100\n")

@@ -123,6 +123,8 @@ def test_what_decides_the_speed_and_is_not_stated_is_named() -> None:
         ({"task": "lora"}, "task 'lora' is not modelled"),
         ({"doubtful": "a smoke run"}, "doubtful: a smoke run"),
         ({"fabric": "EFA"}, "on EFA"),
+        ({"gpu": "abacus"}, "gpu 'abacus': no such card"),
+        ({"seq_len": ""}, "seq_len is not stated"),
         ({"tokens_per_s_per_gpu": ""}, "states no speed"),
         ({"mtp_layers": "1"}, "mtp_layers=1"),
     ],
