@@ -57,6 +57,9 @@ class PlanJob:
     batch: BatchSize
     fixed_micro_batch: bool
     """Whether a search keeps `batch.micro_batch_size`."""
+    packs_documents: bool
+    """Whether attention stays inside documents (`data.document_mask`): with kernel set `te` that
+    needs micro-batches of one sequence, and no context parallelism."""
     layout: Layout
     """The experiment's own; of a model alone, defaults that overlap what they can."""
     precision: Precision
@@ -90,6 +93,7 @@ def read_job(target: str, options: JobOptions) -> PlanJob:
         shape=shape_of(model),
         batch=_batch(options, model, experiment),
         fixed_micro_batch=options.micro_batch_size is not None,
+        packs_documents=experiment is not None and experiment.data.document_mask,
         layout=_default_layout() if experiment is None else experiment.parallel,
         precision=precision,
         execution=Execution(routing=options.routing),
@@ -104,7 +108,10 @@ def read_job(target: str, options: JobOptions) -> PlanJob:
 def _experiment(target: str, options: JobOptions) -> Experiment | None:
     is_file = target.endswith(".toml") or "/" in target
     if is_file and "train" in read_toml(Path(target)):
-        return load_experiment(Path(target), options.overrides)
+        experiment = load_experiment(Path(target), options.overrides)
+        if experiment.train.mode == "dpo":
+            raise BenchmarkError(f'{target}: train.mode = "dpo" is not modelled: plan "sft"')
+        return experiment
     if options.overrides:
         raise BenchmarkError(f"--set changes an experiment, and {target} has no [train]: remove it")
     return None
@@ -167,6 +174,10 @@ def _precision(
             if precision.is_native_fp8:
                 raise BenchmarkError(f"--precision {name}: {fault}")
             precision = _validated({"kernels": "torch"} | usual)
+    if precision.fp8 == "emulated":
+        raise BenchmarkError(
+            'precision.fp8 = "emulated" studies losses and is slow by intent: give --precision'
+        )
     if precision.is_native_fp8 and card.rates.fp8 is None:
         raise BenchmarkError(f"precision {precision.fp8}: {card.name} has no FP8: choose bf16")
     return precision

@@ -29,6 +29,9 @@ from parallel.planner.step.phases import phase_seconds
 from parallel.planner.step.step_time import StepTimes
 from parallel.planner.workload import Workload
 
+EXPERT_SHARDS = (1, 2, 4, 8)
+"""Tensor-parallel ranks inside an expert that a search tries."""
+
 
 @dataclass(frozen=True)
 class Times:
@@ -116,12 +119,24 @@ class Planner:
             model=self._times.model,
             memory_bytes=job.card.memory_bytes,
             count=count,
-            keep=keep,
+            keep=self._kept(keep),
             horizon=horizon,
         )
         whole = {id(one): self._completed(one) for one in found.fitting}
         best = tuple(whole[id(one)] for one in found.best)
         return replace(found, best=best, fitting=tuple(whole.values()))
+
+    def _kept(self, keep: Keep | None) -> Keep:
+        """Return what a search looks at: what is asked for and the kernel set can shard."""
+        job = self.job
+        able = {
+            etp
+            for etp in EXPERT_SHARDS
+            if kernel_fault(job.model, Layout(etp=etp), job.precision) is None
+        }
+        return lambda candidate, choice: (
+            candidate.etp in able and (keep is None or keep(candidate, choice))
+        )
 
     def template(self) -> Workload:
         """Return the job on one card; what a search decides is left at 1."""
@@ -132,9 +147,12 @@ class Planner:
     def bounds(self) -> Bounds:
         """Return what a search of the job may try."""
         job, links = self.job, self.job.card.links
+        is_packed = job.packs_documents and job.precision.kernels == "te"
         sizes = (job.batch.micro_batch_size,) if job.fixed_micro_batch else MICRO_BATCHES
+        if is_packed and not job.fixed_micro_batch:
+            sizes = (1,)
         ring = job.layout.model_copy(update={"cp": 2, "context_exchange": None})
-        has_ring = kernel_fault(job.model, ring, job.precision) is None
+        has_ring = kernel_fault(job.model, ring, job.precision) is None and not is_packed
         return Bounds(
             ranks=job.num_gpus,
             seq_len=job.batch.seq_len,

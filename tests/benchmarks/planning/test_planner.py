@@ -1,5 +1,8 @@
 """Plans of presets: the best first, a front, limits, joules, and why another lost."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from benchmarks.errors import BenchmarkError
@@ -127,3 +130,45 @@ def test_a_fixed_micro_batch_stays_and_context_needs_a_kernel() -> None:
     assert {one.work.batch.micro_batch_size for one in fixed.layouts} == {2}
     # Attention sinks have no ring in Transformer Engine.
     assert planner("gpt-oss-20b", 64).bounds().largest_cp == 1
+
+
+EXPERIMENT = """
+[model]
+preset = "llama3-8b"
+[train]
+steps = 1
+seq_len = 4096
+global_batch_size = 64
+[precision]
+kernels = "te"
+dtype = "bf16"
+"""
+
+
+def of_file(path: Path, more: str, **options: Any) -> Planner:
+    path.write_text(EXPERIMENT + more)
+    return Planner(read_job(str(path), JobOptions(gpus=16, gpu="h100", **options)))
+
+
+def test_a_search_keeps_to_what_the_experiment_can_run(tmp_path: Path) -> None:
+    packed = of_file(tmp_path / "a.toml", '[data]\ndocument_mask = true\npacking = "best_fit"\n')
+    assert packed.bounds().micro_batches == (1,)
+    assert packed.bounds().largest_cp == 1
+    stated = of_file(tmp_path / "a.toml", "[parallel]\noverlap_grad_reduce = false\n")
+    assert not stated.template().layout.overlap_grad_reduce
+    assert not stated.template().layout.overlap_param_gather
+    assert of_file(tmp_path / "a.toml", "").template().layout.overlap_param_gather
+
+
+def test_what_is_not_modelled_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    emulated = EXPERIMENT.replace('"te"', '"torch"') + 'fp8 = "emulated"\n'
+    path.write_text(emulated)
+    with pytest.raises(BenchmarkError, match='"emulated" studies losses'):
+        read_job(str(path), JobOptions(gpus=16, gpu="h100"))
+    assert read_job(str(path), JobOptions(gpus=16, gpu="h100", precision="bf16"))
+    path.write_text(
+        EXPERIMENT.replace("steps = 1", 'steps = 1\nmode = "dpo"\ninit = "x"\nmicro_batch_size = 2')
+    )
+    with pytest.raises(BenchmarkError, match='"dpo" is not modelled'):
+        read_job(str(path), JobOptions(gpus=16, gpu="h100"))
