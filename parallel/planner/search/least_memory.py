@@ -55,11 +55,11 @@ class LeastMemory:
             layout.recompute, layout.recompute_modules,
         )  # fmt: skip
         if key not in self._saved:
-            # FP8 inputs take fewer bytes than BF16 ones.
-            in_fp8 = work.precision.is_native_fp8
+            # Layers may be in FP8 or kept out of it: whichever saves less.
+            formats = {False, work.precision.is_native_fp8}
             self._saved[key] = (
-                layer_bytes(work, sparse=False, in_fp8=in_fp8),
-                layer_bytes(work, sparse=True, in_fp8=in_fp8),
+                min(layer_bytes(work, sparse=False, in_fp8=one) for one in formats),
+                min(layer_bytes(work, sparse=True, in_fp8=one) for one in formats),
             )
         schedule = Schedule(
             pp=candidate.pp,
