@@ -18,7 +18,12 @@ import tomli_w
 
 from benchmarks.planning.published_shapes import shape_of_row
 from benchmarks.planning.validate import StepPredictor
-from parallel.planner.calibration.fit_steps import StepFit, StepSample, is_fitted_on
+from parallel.planner.calibration.fit_steps import (
+    START,
+    StepFit,
+    StepSample,
+    is_fitted_on,
+)
 from parallel.planner.flops import TERA, training_flops_per_token
 from parallel.planner.step.parameters import StepParameters, step_parameters
 from parallel.planner.validation.jobs import Job
@@ -121,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--left-out", action="store_true")
-    parser.add_argument("--iterations", type=int, default=6)
+    parser.add_argument("--iterations", type=int, default=12)
     options = parser.parse_args()
     steps = published_steps(read_rows(options.file))
     start = step_parameters()
@@ -129,7 +134,9 @@ def main() -> None:
         print(tomli_w.dumps(left_out(steps, start)))
         return
     half = [step for step in steps if is_fitted_on(step.row.text("layout_id") or "")]
-    fitted = step_fit(half, start).fitted(most_iterations=options.iterations)
+    fitted = step_fit(half, start.model_copy(update=START)).fitted(
+        most_iterations=options.iterations
+    )
     print(tomli_w.dumps(as_toml(fitted)))
 
 
