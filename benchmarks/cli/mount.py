@@ -5,6 +5,7 @@ import typer
 from benchmarks.cli import bench
 from benchmarks.cli.demo import demo
 from benchmarks.cli.energy import energy
+from benchmarks.cli.plan import plan
 from benchmarks.cli.report import carbon, report
 from benchmarks.cli.train import train
 
@@ -13,6 +14,7 @@ def mount(app: typer.Typer) -> None:
     """Add this room's commands to the front door."""
     app.command()(demo)
     app.command()(train)
+    app.command()(plan)
     app.command()(energy)
     app.command()(report)
     app.command()(carbon)

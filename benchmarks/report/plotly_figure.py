@@ -55,7 +55,7 @@ def figure(
         x: The horizontal axis.
         y: The vertical axis.
         log_buttons: Axes ("x", "y") that the reader may switch to a logarithmic scale.
-        flags: `bars` (horizontal), `stacked` (bars), `loglog` (both axes, always).
+        flags: `bars` (horizontal), `stacked` (bars), `loglog` (both axes, always), `log_x`.
     """
     return {
         "id": name.replace("_", "-"),
@@ -68,6 +68,7 @@ def figure(
         "bars": flags.get("bars", False),
         "stacked": flags.get("stacked", False),
         "loglog": flags.get("loglog", False),
+        "logx": flags.get("log_x", False),
     }
 
 

@@ -1,9 +1,10 @@
 """One job on one kind of card: memory, seconds, energy, and what limits it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from parallel.planner.device_memory import DeviceMemory
+from parallel.planner.energy import StepEnergy
 from parallel.planner.flops import TERA
 from parallel.planner.workload import Workload
 
@@ -21,9 +22,10 @@ class LayoutPrediction:
     terms: dict[str, float]
     """Seconds of the busiest stage by term; they add up to `step_seconds`."""
     flops_per_token: int
-    joules_per_token: float | None
-    limits: tuple[str, ...]
-    """What takes most time beside matrix products, largest first."""
+    energy: StepEnergy | None = None
+    """None where the card's power is unknown, or not asked for."""
+    limits: tuple[str, ...] = ()
+    """What takes most time, and a full memory, largest first."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -31,6 +33,11 @@ class LayoutPrediction:
         batch = self.work.batch
         tokens = batch.global_batch_size * batch.seq_len
         return tokens / (self.step_seconds * self.work.placement.num_ranks)
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """Joules of a token at the nodes, AC: boards, hosts, fans and power supplies."""
+        return None if self.energy is None else self.energy.per_token()["nodes"].value
 
     @property
     def tflops(self) -> float:
@@ -64,7 +71,19 @@ class LayoutPrediction:
             "tokens_per_s_per_gpu": self.tokens_per_second,
             "tflops_per_gpu": self.tflops,
             "energy_joules_per_token": self.joules_per_token,
+            "energy": self._energy_json(),
             "limits": list(self.limits),
             "terms": self.terms,
             "kind": "modelled",
+        }
+
+    def _energy_json(self) -> dict[str, Any] | None:
+        """Return joules a token by boundary with their 80% intervals."""
+        if self.energy is None:
+            return None
+        estimates = self.energy.per_token()
+        return {
+            "joules_per_token": {name: asdict(each) for name, each in estimates.items()},
+            "at_power_limit": self.energy.limit_joules / self.energy.tokens,
+            "assumptions": list(self.energy.assumptions),
         }

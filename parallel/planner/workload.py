@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from parallel.layout.layout import Layout
@@ -21,6 +21,7 @@ class LayerKind(NamedTuple):
     """Whether its matrix products run in FP8, where any do."""
 
 
+@lru_cache(maxsize=16)
 def layer_kinds(
     shape: ModelShape, layout: Layout, precision: Precision
 ) -> tuple[tuple[Counter[LayerKind], ...], ...]:

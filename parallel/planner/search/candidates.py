@@ -6,13 +6,14 @@ a candidate is worth a `Layout`: there are tens of thousands.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 from typing import Any
 
 from parallel.layout.layout import Layout
 from parallel.layout.model_shape import ModelShape
 
 MICRO_BATCHES = (1, 2, 4, 8)
-"""Sequences of a micro-batch that are tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,10 @@ class Bounds:
     largest_tp: int
     """Tensor parallelism stays inside an NVLink domain."""
     largest_cp: int = 64
+    micro_batches: tuple[int, ...] = MICRO_BATCHES
+    """Sequences of a micro-batch that are tried."""
+    exchange_libraries: tuple[str, ...] = ("alltoall",)
+    """What may exchange tokens between experts' ranks."""
     fewest_tokens: int = 512
     """Tokens of a rank's share of a sequence below which no layout is worth a try."""
 
@@ -44,6 +49,15 @@ class Candidate:
     dp: int
     ends_count_as_layers: bool
     stage_layers: tuple[int, ...] | None
+
+    def chunk_bounds(self, num_layers: int) -> list[int]:
+        """Return the first layer of each chunk in the model's order, then the number of layers.
+
+        As `Layout.chunk_layers` deals them.
+        """
+        if self.stage_layers is not None:
+            return list(accumulate(self.stage_layers, initial=0))
+        return _even_bounds(num_layers, self.pp * self.vpp, self.ends_count_as_layers)
 
     def layout(self, base: Layout, choice: Mapping[str, Any]) -> Layout:
         """Return it as a `[parallel]` section.
@@ -132,7 +146,7 @@ def _dealt(layers: int, stages: int) -> tuple[int, ...]:
 
 def _micro_batches(bounds: Bounds, dp: int, pp: int, vpp: int) -> list[int]:
     sizes = []
-    for size in MICRO_BATCHES:
+    for size in bounds.micro_batches:
         count, rest = divmod(bounds.global_batch_size, size * dp)
         if not rest and count and (vpp == 1 or count % pp == 0):
             sizes.append(size)
@@ -151,5 +165,13 @@ def _expert_sizes(shape: ModelShape, ranks: int) -> list[tuple[int, int]]:
     ]
 
 
+@cache
+def _even_bounds(num_layers: int, chunks: int, ends_count_as_layers: bool) -> list[int]:
+    offset = 1 if ends_count_as_layers else 0
+    each = (num_layers + 2 * offset) // chunks
+    return [max(0, min(i * each - offset, num_layers)) for i in range(chunks + 1)]
+
+
+@cache
 def _divisors(number: int, largest: int) -> list[int]:
     return [n for n in range(1, min(number, largest) + 1) if number % n == 0]

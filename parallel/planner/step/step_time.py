@@ -7,6 +7,8 @@ from parallel.layout.validation import num_micro_batches
 from parallel.planner.schedule.estimate import estimated_seconds
 from parallel.planner.schedule.order import schedule_of
 from parallel.planner.schedule.seconds import PassSeconds
+from parallel.planner.schedule.simulation import simulate
+from parallel.planner.schedule.timeline import StepTime
 from parallel.planner.step.clock import Clock
 from parallel.planner.step.data_parallel import chunk_ends
 from parallel.planner.step.ends import embedding, head
@@ -29,9 +31,9 @@ class StepBreakdown:
 class StepTimes:
     """Seconds of steps on one kind of card; what jobs share is timed once."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, layers: LayerTimes | None = None) -> None:
         self._clock = clock
-        self._layers = LayerTimes(clock)
+        self._layers = layers or LayerTimes(clock)
 
     def layers_seconds(self, work: Workload) -> float:
         """Return the seconds of all layers of one micro-batch, had one stage them all."""
@@ -67,6 +69,17 @@ class StepTimes:
         terms["host"] += fixed
         terms["waiting"] = seconds - sum(terms.values())
         return StepBreakdown(seconds, dict(terms), busiest)
+
+    def timeline(self, work: Workload, micro_batches: int | None = None) -> StepTime:
+        """Simulate a step pass by pass; of `micro_batches`, by default all."""
+        layers = work.layout.chunk_layers(work.shape.num_layers)
+        passes = [
+            [self._chunk(work, stage, chunk, numbers) for chunk, numbers in enumerate(chunks)]
+            for stage, chunks in enumerate(layers)
+        ]
+        count = micro_batches or num_micro_batches(work.placement, work.batch)
+        ends = chunk_ends(self._clock, work)
+        return simulate(schedule_of(work.layout, count), self._schedule_passes(work, passes), ends)
 
     def _chunk(self, work: Workload, stage: int, chunk: int, layers: range) -> TermSeconds:
         """Return the seconds of one micro-batch in one chunk, with the ends where it has them."""

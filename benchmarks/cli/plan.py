@@ -1,0 +1,225 @@
+"""`moe plan`: which layout fits, how fast, how much memory, how many joules, and how sure."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from benchmarks.cli import plan_options as opt
+from benchmarks.cli.report import (
+    CurrencyOption,
+    IntensityOption,
+    PowerPriceOption,
+    PriceOption,
+    PueOption,
+)
+from data.options import JsonOption
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from benchmarks.planning.answer import PlanAnswer
+    from benchmarks.planning.job import JobOptions
+    from benchmarks.planning.why import Verdict
+
+
+def plan(  # noqa: PLR0913, PLR0914 - a command's options
+    target: opt.TargetArgument = None,
+    *,
+    gpus: opt.GpusOption = None,
+    gpu: opt.GpuOption = None,
+    layout: opt.LayoutOption = None,
+    why: opt.WhyOption = None,
+    top: opt.TopOption = 10,
+    seq_len: opt.SeqLenOption = None,
+    global_batch_size: opt.GlobalBatchOption = None,
+    micro_batch_size: opt.MicroBatchOption = None,
+    precision: opt.PrecisionOption = None,
+    routing: opt.RoutingOption = opt.RoutingName.FORCED,
+    imbalance: opt.ImbalanceOption = 1.0,
+    overrides: opt.OverridesOption = None,
+    sweep_gpus: opt.SweepOption = None,
+    target_tokens: opt.TokensOption = None,
+    budget_gpu_hours: opt.GpuHoursOption = None,
+    budget_joules: opt.JoulesOption = None,
+    budget_money: opt.MoneyOption = None,
+    budget_gco2: opt.Gco2Option = None,
+    price: PriceOption = None,
+    power_price: PowerPriceOption = None,
+    currency: CurrencyOption = None,
+    region: opt.RegionOption = None,
+    intensity: IntensityOption = None,
+    pue: PueOption = None,
+    gpu_mtbf_hours: opt.MtbfOption = 50_000.0,
+    checkpoint_seconds: opt.CheckpointOption = 60.0,
+    restart_seconds: opt.RestartOption = 600.0,
+    start: opt.StartOption = None,
+    write: opt.WriteOption = False,
+    export: opt.ExportOption = None,
+    html: opt.HtmlOption = None,
+    trace: opt.TraceOption = None,
+    validate: opt.ValidateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the layout: speed, memory and joules of every legal one, modelled, with intervals."""
+    from dataclasses import replace
+
+    from benchmarks.errors import BenchmarkError
+    from benchmarks.planning.answer import answer
+    from benchmarks.planning.budget import RunRequest, run_plan
+    from benchmarks.planning.failures import Reliability
+    from benchmarks.planning.job import JobOptions, read_job
+    from benchmarks.planning.layout_text import parse_layout
+    from benchmarks.planning.planner import Planner
+    from benchmarks.planning.scaling import parse_sweep, scaling_curves
+    from benchmarks.planning.why import why as reason
+
+    if validate is not None:
+        _validate(validate, as_json=as_json)
+        return
+    if target is None or gpus is None or gpu is None:
+        raise BenchmarkError("name a model or an experiment, --gpus and --gpu; or --validate FILE")
+    options = JobOptions(
+        gpus=gpus,
+        gpu=gpu,
+        overrides=overrides or (),
+        seq_len=seq_len,
+        global_batch_size=global_batch_size,
+        micro_batch_size=micro_batch_size,
+        precision=precision,
+        routing=routing.value,
+        imbalance=imbalance,
+        assumptions={
+            "region": region,
+            "carbon_intensity": intensity,
+            "pue": pue,
+            "price_per_device_hour": price,
+            "price_per_kwh": power_price,
+            "currency": currency,
+        },
+    )
+    request = RunRequest(
+        target_tokens=target_tokens,
+        gpu_hours=budget_gpu_hours,
+        joules=budget_joules,
+        money=budget_money,
+        gco2=budget_gco2,
+        reliability=Reliability(
+            gpu_mtbf_hours=gpu_mtbf_hours,
+            checkpoint_seconds=checkpoint_seconds,
+            restart_seconds=restart_seconds,
+        ),
+    )
+    asked = None if why is None else parse_layout(why)
+    counts = None if sweep_gpus is None else parse_sweep(sweep_gpus)
+    started = _time(start)
+    planner = Planner(read_job(target, options))
+    found = answer(planner, layout, top)
+    if request.is_asked:
+        run = run_plan(request, found.best, planner.job.energy, started)
+        found = replace(found, run=run)
+    if counts is not None:
+        found = replace(found, scaling=scaling_curves(planner, counts))
+    verdict = None if asked is None else reason(planner, asked, found.best)
+    if write:
+        _write(found, options)
+    if trace is not None:
+        from benchmarks.planning.trace_file import write_trace
+
+        write_trace(trace, planner, found.best.work)
+    if html is not None:
+        from benchmarks.report.plan_page import write_plan_page
+
+        write_plan_page(html, planner, found)
+    if as_json:
+        more: dict[str, Any] = {} if export is None else {"export": _exported(found, export)}
+        if verdict is not None:
+            more["why"] = verdict.as_json()
+        typer.echo(json.dumps(found.as_json() | more, allow_nan=False))
+    elif export is not None:
+        typer.echo(_exported(found, export))
+    else:
+        _print(found, verdict)
+
+
+def _validate(file: "Path", *, as_json: bool) -> None:
+    """Compare predictions with the published steps of a file."""
+    from rich.console import Console
+
+    from benchmarks.planning.tables import validation_table
+    from benchmarks.planning.validate import validate
+
+    result = validate(file)
+    if as_json:
+        typer.echo(json.dumps(result, allow_nan=False))
+        return
+    Console().print(validation_table(result))
+
+
+def _time(text: str | None) -> "datetime | None":
+    from datetime import UTC, datetime
+
+    from benchmarks.errors import BenchmarkError
+
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise BenchmarkError(f"--start {text[:40]!r}: give a date such as 2026-12-01") from None
+    return time.replace(tzinfo=time.tzinfo or UTC)
+
+
+def _write(found: "PlanAnswer", options: "JobOptions") -> None:
+    """Write the best layout into the experiment that it was planned for."""
+    from benchmarks.errors import BenchmarkError
+    from benchmarks.planning.write_layout import write_layout
+
+    path = found.job.path
+    if path is None:
+        raise BenchmarkError(f"--write: {found.job.name} is no experiment: name its TOML file")
+    changed = ("overrides", "seq_len", "global_batch_size", "precision")
+    if given := [name for name in changed if getattr(options, name)]:
+        option = "--set" if given[0] == "overrides" else f"--{given[0].replace('_', '-')}"
+        raise BenchmarkError(f"--write with {option}: the file says otherwise: change it there")
+    if not found.best.fits:
+        raise BenchmarkError("--write: this layout does not fit in memory: choose one that does")
+    write_layout(path, found.best.work)
+    typer.echo(f"moe: {path}: [parallel] is written", err=True)
+
+
+def _exported(found: "PlanAnswer", name: opt.ExportName) -> str:
+    from benchmarks.planning import export
+
+    is_megatron = name is opt.ExportName.MEGATRON
+    as_text = export.megatron_arguments if is_megatron else export.bridge_settings
+    return as_text(found.best.work)
+
+
+def _print(found: "PlanAnswer", verdict: "Verdict | None") -> None:
+    from rich.console import Console
+
+    from benchmarks.planning import tables
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+
+    def say(line: str | None) -> None:
+        if line is not None:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    say(tables.job_line(found.job))
+    say(tables.search_line(found))
+    if verdict is not None:
+        for sentence in verdict.sentences:
+            say(sentence)
+        return
+    console.print(tables.layout_table(found))
+    console.print(tables.detail_table(found.best))
+    if found.run is not None:
+        console.print(tables.run_table(found.run))
+        for line in tables.run_lines(found.run):
+            say(line)
+    for curve in found.scaling:
+        console.print(tables.scaling_table(curve))

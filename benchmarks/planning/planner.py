@@ -1,0 +1,243 @@
+"""One job's layouts, predicted: memory, seconds, joules, limits, and the search over all of them.
+
+Assembled from `parallel/planner`, with what the job's card and site add.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import inf
+
+from benchmarks.planning.interval import error_band
+from benchmarks.planning.job import PlanJob
+from benchmarks.planning.layout_text import LayoutRequest
+from benchmarks.planning.limits import limits
+from moe.config.kernels import kernel_fault
+from parallel.errors import ParallelError
+from parallel.layout.layout import Layout
+from parallel.layout.placement import Placement, place
+from parallel.layout.validation import checked_placement
+from parallel.planner.device_memory import DeviceMemory, device_memory
+from parallel.planner.energy import StepEnergy, step_energy
+from parallel.planner.flops import training_flops_per_token
+from parallel.planner.memory import peak_memory
+from parallel.planner.prediction import LayoutPrediction
+from parallel.planner.schedule.timeline import StepTime
+from parallel.planner.search.candidates import MICRO_BATCHES, Bounds
+from parallel.planner.search.search import Found, Keep, checked, search
+from parallel.planner.search.shared_times import ModelTimes, SharedClock, SharedLayerTimes
+from parallel.planner.step.phases import phase_seconds
+from parallel.planner.step.step_time import StepTimes
+from parallel.planner.workload import Workload
+
+EXPERT_SHARDS = (1, 2, 4, 8)
+"""Tensor-parallel ranks inside an expert that a search tries."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of a model on one kind of card, shared by all its layouts."""
+
+    step: StepTimes
+    model: ModelTimes
+
+    @classmethod
+    def of(cls, job: PlanJob) -> "Times":
+        """Return those of a job."""
+        clock = SharedClock(job.card, job.precision)
+        layers = SharedLayerTimes(clock)
+        return cls(StepTimes(clock, layers), ModelTimes(clock, layers))
+
+
+class Planner:
+    """Predicts layouts of one job; what layouts share is timed once."""
+
+    def __init__(self, job: PlanJob, times: Times | None = None) -> None:
+        """Take a job; `times` of the same model, sequence length, precision and card are shared."""
+        self.job = job
+        self._times = times or Times.of(job)
+        self._flops = training_flops_per_token(job.shape, job.batch.seq_len)
+        self._band = error_band(job.shape)
+
+    def for_batch(self, num_gpus: int, global_batch_size: int) -> "Planner":
+        """Return a planner of the same model on other cards with another batch."""
+        batch = replace(self.job.batch, global_batch_size=global_batch_size)
+        return Planner(replace(self.job, num_gpus=num_gpus, batch=batch), self._times)
+
+    def workload(self, request: LayoutRequest) -> Workload:
+        """Return the job in the layout that a text names.
+
+        Raises:
+            ParallelError: It is not legal; the first fault.
+            InputError: Its values contradict each other, or the kernel set lacks it.
+        """
+        job, layout = self.job, request.layout(self.job.layout)
+        size = request.micro_batch_size or job.batch.micro_batch_size
+        batch = replace(job.batch, micro_batch_size=size)
+        placement = checked_placement(layout, job.shape, batch, job.num_gpus)
+        if request.dp not in (None, placement.dp):
+            raise ParallelError(
+                f"layout {request.text}: dp={request.dp}, but {job.num_gpus} cards over"
+                f" tp*cp*pp leave dp={placement.dp}: leave dp out"
+            )
+        if fault := kernel_fault(job.model, layout, job.precision):
+            raise ParallelError(fault)
+        return self._workload(placement, size)
+
+    def own(self) -> Workload:
+        """Return the job in the experiment's own layout.
+
+        Raises:
+            ParallelError: It is not legal on so many cards.
+        """
+        job = self.job
+        placement = checked_placement(job.layout, job.shape, job.batch, job.num_gpus)
+        return self._workload(placement, job.batch.micro_batch_size)
+
+    def predict(self, work: Workload) -> LayoutPrediction:
+        """Predict one layout in full, whether it fits or not."""
+        return self._completed(self._timed(work, self._memory(work)))
+
+    def timeline(self, work: Workload, micro_batches: int | None = None) -> StepTime:
+        """Simulate one step pass by pass; of `micro_batches`, by default all."""
+        return self._times.step.timeline(work, micro_batches)
+
+    def search(self, count: int, horizon: float = 1.0) -> Found:
+        """Return the `count` fastest layouts that fit; `horizon` as in `search`.
+
+        Raises:
+            ParallelError: None is legal, or none fits.
+        """
+        return checked(self.try_search(count, horizon=horizon), self.job.num_gpus)
+
+    def try_search(self, count: int, keep: Keep | None = None, horizon: float = 1.0) -> Found:
+        """Return what a search finds, be it nothing; `keep` as in `search`."""
+        job = self.job
+        found = search(
+            self.template(),
+            self.bounds(),
+            predict=self._predict_if_fits,
+            model=self._times.model,
+            memory_bytes=job.card.memory_bytes,
+            count=count,
+            keep=self._kept(keep),
+            horizon=horizon,
+        )
+        whole = {id(one): self._completed(one) for one in found.fitting}
+        best = tuple(whole[id(one)] for one in found.best)
+        return replace(found, best=best, fitting=tuple(whole.values()))
+
+    def _kept(self, keep: Keep | None) -> Keep:
+        """Return what a search looks at: what is asked for and the kernel set can shard."""
+        job = self.job
+        able = {
+            etp
+            for etp in EXPERT_SHARDS
+            if kernel_fault(job.model, Layout(etp=etp), job.precision) is None
+        }
+        return lambda candidate, choice: (
+            candidate.etp in able and (keep is None or keep(candidate, choice))
+        )
+
+    def template(self) -> Workload:
+        """Return the job on one card; what a search decides is left at 1."""
+        own = self.job.layout
+        nothing = LayoutRequest(text="", fields=_overlap(own), micro_batch_size=None, dp=None)
+        return self._workload(place(nothing.layout(own), 1), 1)
+
+    def bounds(self) -> Bounds:
+        """Return what a search of the job may try."""
+        job, links = self.job, self.job.card.links
+        is_packed = job.packs_documents and job.precision.kernels == "te"
+        sizes = (job.batch.micro_batch_size,) if job.fixed_micro_batch else MICRO_BATCHES
+        if is_packed and not job.fixed_micro_batch:
+            sizes = (1,)
+        ring = job.layout.model_copy(update={"cp": 2, "context_exchange": None})
+        has_ring = kernel_fault(job.model, ring, job.precision) is None and not is_packed
+        return Bounds(
+            ranks=job.num_gpus,
+            seq_len=job.batch.seq_len,
+            global_batch_size=job.batch.global_batch_size,
+            largest_tp=1 if links is None else links.domain_size,
+            largest_cp=64 if has_ring else 1,
+            micro_batches=sizes,
+            exchange_libraries=self._exchange_libraries(),
+        )
+
+    def _exchange_libraries(self) -> tuple[str, ...]:
+        """Return the experiment's library, all-to-all, and DeepEP where it runs and is modelled."""
+        links, names = self.job.card.links, {self.job.layout.exchange_library, "alltoall"}
+        if self.job.precision.kernels == "te" and links is not None and links.exchanges is not None:
+            names.add("deepep")
+        return tuple(sorted(names))
+
+    def _workload(self, placement: Placement, micro_batch_size: int) -> Workload:
+        job = self.job
+        return Workload(
+            shape=job.shape,
+            placement=placement,
+            batch=replace(job.batch, micro_batch_size=micro_batch_size),
+            precision=job.precision,
+            execution=job.execution,
+            expert_imbalance=job.expert_imbalance,
+        )
+
+    def _memory(self, work: Workload) -> DeviceMemory:
+        return device_memory(work, peak_memory(work))
+
+    def _predict_if_fits(self, work: Workload) -> LayoutPrediction:
+        """Predict what a search ranks by; what does not fit is not timed."""
+        memory = self._memory(work)
+        if memory.total_bytes <= self.job.card.memory_bytes:
+            return self._timed(work, memory)
+        return self._prediction(work, memory, inf, {})
+
+    def _timed(self, work: Workload, memory: DeviceMemory) -> LayoutPrediction:
+        step = self._times.step.step(work)
+        return self._prediction(work, memory, step.seconds, step.terms)
+
+    def _prediction(
+        self, work: Workload, memory: DeviceMemory, seconds: float, terms: dict[str, float]
+    ) -> LayoutPrediction:
+        return LayoutPrediction(
+            work=work,
+            memory=memory,
+            fits=memory.total_bytes <= self.job.card.memory_bytes,
+            step_seconds=seconds,
+            interval=self._band.around(seconds),
+            terms=terms,
+            flops_per_token=self._flops,
+        )
+
+    def _completed(self, prediction: LayoutPrediction) -> LayoutPrediction:
+        """Add joules and limits."""
+        work, job = prediction.work, self.job
+        tokens = work.batch.global_batch_size * work.batch.seq_len
+        flops = self._flops * tokens / job.num_gpus
+        return replace(
+            prediction,
+            energy=self._energy(prediction.terms, tokens),
+            limits=limits(work, job.card, prediction.memory, prediction.terms, flops),
+        )
+
+    def _energy(self, terms: Mapping[str, float], tokens: int) -> StepEnergy | None:
+        """Return the joules of a step; None where the card's power is unknown.
+
+        Every card is taken to do what those of the busiest stage do.
+        """
+        power = self.job.card.power
+        if power is None or power.limit_watts is None or power.phases is None:
+            return None
+        seconds = phase_seconds(terms)
+        site = replace(self.job.site, has_network=self.job.num_gpus > power.gpus_per_node)
+        return step_energy(power, seconds, num_gpus=self.job.num_gpus, tokens=tokens, site=site)
+
+
+def _overlap(layout: Layout) -> dict[str, bool]:
+    """Return the overlap of gradients and weights that a search turns on: what is not stated."""
+    stated = layout.model_fields_set
+    reduces = "overlap_grad_reduce" not in stated or layout.overlap_grad_reduce
+    gathers = "overlap_param_gather" not in stated or layout.overlap_param_gather
+    return {
+        "overlap_grad_reduce": reduces,
+        "overlap_param_gather": reduces and gathers and layout.distributed_optimizer,
+    }

@@ -1,0 +1,139 @@
+"""Why a layout lost against the best: a rule that it breaks, a memory term, or its time by term."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from benchmarks.planning.layout_text import LayoutRequest, layout_text
+from benchmarks.planning.limits import gibibytes, memory_terms
+from benchmarks.planning.planner import Planner
+from moe.config.kernels import kernel_fault
+from parallel.layout.validation import layout_faults
+from parallel.measurement.number_text import readable
+from parallel.planner.prediction import LayoutPrediction
+from parallel.planner.search.candidates import Candidate, candidates
+from parallel.planner.search.choices import Choice
+from parallel.planner.search.least_memory import LeastMemory
+
+OF_CANDIDATE = ("tp", "cp", "pp", "vpp", "ep", "etp", "ends_count_as_layers", "stage_layers")
+SEARCHED = {
+    *OF_CANDIDATE, "recompute", "recompute_modules", "dispatcher", "flex_backend",
+    "overlap_experts",
+}  # fmt: skip
+"""Fields of `Layout` that the search chooses."""
+LEAST_DIFFERENCE = 0.01
+"""Of the best step's seconds: a term that differs by less is not told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Why a layout is not the one to take."""
+
+    reason: Literal["illegal", "memory", "time", "best"]
+    sentences: tuple[str, ...]
+    prediction: LayoutPrediction | None
+    """The best of the layouts that were asked about; None where none is legal."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        entry = None if self.prediction is None else self.prediction.as_json()
+        return {"reason": self.reason, "sentences": list(self.sentences), "layout": entry}
+
+
+def why(planner: Planner, request: LayoutRequest, best: LayoutPrediction) -> Verdict:
+    """Say why the best layout of those that a text leaves open lost against `best`.
+
+    Where none of them is run in a way that the search tries, the layout whose other sizes are 1 is
+    judged alone, or the one with the least memory where that is illegal or does not fit.
+
+    Raises:
+        InputError: The text contradicts itself.
+    """
+    smallest = None
+    if set(request.fields) <= SEARCHED:
+        found = planner.try_search(1, keep=lambda *one: _matches(request, *one))
+        if found.best:
+            return _slower(found.best[0], best, found.candidates)
+        smallest = _smallest(planner, request)
+        if smallest is not None and not smallest.fits:
+            return _too_large(planner, smallest)
+    job, layout = planner.job, request.layout(planner.job.layout)
+    size = request.micro_batch_size or job.batch.micro_batch_size
+    batch = replace(job.batch, micro_batch_size=size)
+    faults = layout_faults(layout, job.shape, batch, job.num_gpus)
+    if fault := kernel_fault(job.model, layout, job.precision):
+        faults.append(fault)
+    if not faults:
+        exact = planner.predict(planner.workload(request))
+        if exact.fits:
+            return _slower(exact, best, 1)
+        return _too_large(planner, exact) if smallest is None else _slower(smallest, best, 1)
+    if smallest is not None:
+        return _slower(smallest, best, 1)
+    return Verdict(reason="illegal", sentences=tuple(faults), prediction=None)
+
+
+def _matches(request: LayoutRequest, candidate: Candidate, choice: Choice) -> bool:
+    """Whether a text does not exclude a candidate that is run in a way."""
+    if request.micro_batch_size not in (None, candidate.micro_batch_size):
+        return False
+    if request.dp not in (None, candidate.dp):
+        return False
+    has = {name: getattr(candidate, name) for name in OF_CANDIDATE} | choice
+    return all(has.get(name) == value for name, value in request.fields.items())
+
+
+def _smallest(planner: Planner, request: LayoutRequest) -> LayoutPrediction | None:
+    """Return the legal layout that a text allows with the least states, all recomputed."""
+    shape = planner.job.shape
+    least = LeastMemory(planner.template())
+    way = {name: value for name, value in request.fields.items() if name not in OF_CANDIDATE}
+    legal = [one for one in candidates(shape, planner.bounds()) if _matches(request, one, way)]
+    if not legal:
+        return None
+    smallest = min(legal, key=lambda one: (least.state_bytes(one), one.micro_batch_size, one.vpp))
+    fields = {name: getattr(smallest, name) for name in OF_CANDIDATE}
+    exact = replace(
+        request,
+        fields=fields | {"recompute": "full"} | way,
+        micro_batch_size=smallest.micro_batch_size,
+        dp=None,
+    )
+    return planner.predict(planner.workload(exact))
+
+
+def _too_large(planner: Planner, prediction: LayoutPrediction) -> Verdict:
+    memory, room = prediction.memory, planner.job.card.memory_bytes
+    terms = sorted(memory_terms(memory).items(), key=lambda item: -item[1])
+    parts = ", ".join(f"{name} {gibibytes(size)}" for name, size in terms if size > room / 100)
+    over = memory.total_bytes - room
+    sentences = [
+        f"needs {gibibytes(memory.total_bytes)} on stage {memory.allocated.stage}, and"
+        f" {planner.job.card.name} has {gibibytes(room)}: {gibibytes(over)} too much even as"
+        f" {layout_text(prediction.work)}",
+        f"its largest term is {terms[0][0]}; by term: {parts}",
+    ]
+    return Verdict(reason="memory", sentences=tuple(sentences), prediction=prediction)
+
+
+def _slower(one: LayoutPrediction, best: LayoutPrediction, looked_at: int) -> Verdict:
+    of_how_many = f", the fastest of {looked_at:,}," if looked_at > 1 else ""
+    head = f"{layout_text(one.work)}{of_how_many} takes {readable(one.step_seconds, 's')} a step"
+    if one.step_seconds <= best.step_seconds:
+        return Verdict(reason="best", sentences=(f"{head}: nothing is faster",), prediction=one)
+    slower = one.step_seconds / best.step_seconds - 1
+    sentences = [f"{head}, {slower:.1%} more than the best, {layout_text(best.work)}"]
+    differences = sorted(
+        (
+            (one.terms.get(term, 0.0) - best.terms.get(term, 0.0), term)
+            for term in {*one.terms, *best.terms}
+        ),
+        key=lambda item: -abs(item[0]),
+    )
+    sentences += [
+        f"{term.replace('_', ' ')}: {readable(one.terms.get(term, 0.0), 's')} against"
+        f" {readable(best.terms.get(term, 0.0), 's')} ({difference / best.step_seconds:+.1%} of"
+        " the best step)"
+        for difference, term in differences
+        if abs(difference) >= LEAST_DIFFERENCE * best.step_seconds
+    ]
+    return Verdict(reason="time", sentences=tuple(sentences), prediction=one)

@@ -1,0 +1,54 @@
+const ROLES = { front: "#e0742c", best: "#2a9d77", forward: "#4477aa", backward: "#5ab4d6", strong: "#4477aa", weak: "#e0742c" };
+const CONFIG = { responsive: true, displayModeBar: false };
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+function axis(spec) {
+  return { title: { text: spec.title, font: { size: 13 } }, gridcolor: css("--line"), linecolor: css("--line"),
+    zerolinecolor: css("--line"), tickfont: { size: 12 }, automargin: true, ...(spec.si ? { tickformat: "~s" } : {}) };
+}
+function styled(trace) {
+  const role = trace.meta.role;
+  const color = role === "part" ? PALETTE[trace.meta.part % PALETTE.length]
+    : role === "other" || role === "limit" ? css("--soft") : ROLES[role];
+  const bars = { color: css("--ink"), thickness: 1.2 };
+  const errors = { ...(trace.error_x ? { error_x: { ...trace.error_x, ...bars } } : {}),
+    ...(trace.error_y ? { error_y: { ...trace.error_y, ...bars, color } } : {}) };
+  if (trace.type === "bar") {
+    const passes = role === "forward" || role === "backward";
+    return { ...trace, ...errors, textposition: passes ? "none" : trace.error_x ? "inside" : "auto", insidetextanchor: "start", textangle: 0,
+      marker: { color, line: { color: css("--panel"), width: passes ? 0.5 : 0 } } };
+  }
+  const sizes = { best: 13, front: 8, other: 5 };
+  return { ...trace, ...errors, line: { color, width: 2, dash: role === "limit" ? "dash" : "solid", ...(role === "front" ? { width: 1, dash: "dot" } : {}) },
+    marker: { color, size: sizes[role] ?? 8, opacity: role === "other" ? 0.5 : 1, symbol: role === "best" ? "star" : "circle" } };
+}
+function draw(figure) {
+  const horizontal = figure.bars;
+  const names = new Set(figure.traces.map((t) => t.name).filter(Boolean));
+  const look = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true,
+    font: { family: getComputedStyle(document.body).fontFamily, color: css("--ink"), size: 13 },
+    margin: { l: 12, r: 16, t: 8, b: 8 }, showlegend: names.size > 1, hovermode: "closest",
+    legend: { orientation: "h", y: figure.stacked ? -0.3 : -0.22, font: { size: 12 }, traceorder: "normal" },
+    hoverlabel: { bgcolor: css("--panel"), bordercolor: css("--line"), font: { color: css("--ink") }, align: "left" },
+    barmode: figure.stacked ? "stack" : "overlay", bargap: 0.25,
+    xaxis: { ...axis(figure.x), ...(figure.logx ? { type: "log", dtick: Math.log10(4) } : {}) , ...(figure.stacked ? { type: "category" } : {}) },
+    yaxis: { ...axis(figure.y), ...(horizontal ? { autorange: "reversed", type: "category", showgrid: false } : { rangemode: "tozero" }) } };
+  return Plotly.react(document.getElementById(`plot-${figure.id}`), figure.traces.map(styled), look, CONFIG);
+}
+const drawAll = () => Promise.all(data.figures.map(draw));
+function setTheme(name) {
+  document.documentElement.dataset.theme = name;
+  document.getElementById("theme").textContent = name === "dark" ? "Light" : "Dark";
+}
+const preferred = matchMedia("(prefers-color-scheme: dark)");
+setTheme(preferred.matches ? "dark" : "light");
+const ready = unpackPlotly().then(drawAll);
+preferred.addEventListener("change", () => { setTheme(preferred.matches ? "dark" : "light"); drawAll(); });
+document.getElementById("theme").addEventListener("click", () => {
+  setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  drawAll();
+});
+for (const button of document.querySelectorAll("button[data-save]")) {
+  button.addEventListener("click", () => Plotly.downloadImage(
+    document.getElementById(`plot-${button.dataset.save}`), { format: "svg", filename: button.dataset.save }));
+}
