@@ -92,7 +92,7 @@ class Law:
     @property
     def coefficients(self) -> tuple[str, ...]:
         """Names, the linear ones first."""
-        return tuple(c.name for c in (*self.linear, *self.nonlinear))
+        return (*(c.name for c in self.linear), *(c.name for c in self.nonlinear))
 
     def predict(self, columns: Columns, values: Values) -> Any:
         """Return the target of points, [points], or [fits, points] for coefficients [fits, 1]."""

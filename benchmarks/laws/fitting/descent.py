@@ -27,11 +27,12 @@ class Data:
     weights: FloatArray
     """[n] or [B, n]; a bootstrap counts points several times or not at all."""
     fixed: NDArray[np.bool_] | None = None
-    """[P]: coefficients that stay."""
+    """[B, P]: coefficients that stay."""
 
     def rows(self, index: NDArray[np.intp]) -> "Data":
         """Return what some of the fits see."""
-        return Data(_rows(self.target_log, index), _rows(self.weights, index), self.fixed)
+        fixed = None if self.fixed is None else self.fixed[index]
+        return Data(_rows(self.target_log, index), _rows(self.weights, index), fixed)
 
 
 def _rows(array: FloatArray, index: NDArray[np.intp]) -> FloatArray:
@@ -92,7 +93,7 @@ def _step(
 ) -> FloatArray:
     """Return where one damped step leads from vectors [B, P]."""
     with np.errstate(all="ignore"):
-        logs, slopes = problem.with_slopes(vectors)
+        logs, slopes = problem.with_slopes(vectors, exact=False)
         residuals = logs - data.target_log
         weighted = slopes * (penalty.weight(residuals) * data.weights)[..., None]
         gradient = np.einsum("bnp,bn->bp", weighted, residuals)

@@ -4,7 +4,6 @@ Residuals are ln(predicted) - ln(observed), as in Hoffmann et al. 2022.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,10 @@ from benchmarks.laws.law import FloatArray
 
 HUBER_DELTA = 1e-3
 _LAD_DELTA = 1e-6
-"""Descent on |r| takes Huber's function of this delta; `lad.py` then goes to the kink."""
+"""Descent on |r| takes Huber's function of this delta; `polish.py` then goes to the kink."""
+SMOOTH_LAD_DELTA = 1e-4
+LEAST_WITHIN = 0.1
+"""Share of residuals within Huber's delta that is enough to count them."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Penalty:
     def smoothed(self, delta: float) -> "Penalty":
         """Return the same with a wider smooth part."""
         return Penalty(self.name, max(delta, self.delta))
+
+    def for_many(self) -> "Penalty":
+        """Return what all fits but the best descend on: |r| smoothed below its spread."""
+        return self.smoothed(SMOOTH_LAD_DELTA) if self.absolute else self
 
     def cost(self, residuals: FloatArray) -> FloatArray:
         """Return what each residual costs in descent; |r| itself within delta for `lad`."""
@@ -74,23 +80,33 @@ def find_penalty(name: str) -> Penalty:
     return PENALTIES[name]
 
 
-def robust_scale(penalty: Penalty, residuals: FloatArray, coefficients: int) -> float:
-    """Return mean(psi^2) / mean(psi') with psi the penalty's slope: what one point is worth.
+@dataclass(frozen=True)
+class Spread:
+    """What the residuals say about the certainty of coefficients (psi: the penalty's slope)."""
 
-    An M-estimator's covariance is this times the inverse of J'J, and 2 (Q1 - Q0) over it is
-    distributed as chi squared (Huber & Ronchetti, Robust Statistics). For |r| the mean slope's
-    derivative is twice the residuals' density at 0, counted in a window about it.
+    variance: float
+    """mean(psi^2) / mean(psi')^2: an M-estimator's covariance is this times the inverse of J'J."""
+    rise: float
+    """mean(psi^2) / mean(psi'): twice the loss's rise over it is distributed as chi squared."""
+
+
+def spread(penalty: Penalty, residuals: FloatArray, coefficients: int) -> Spread:
+    """Return the spread of a fit's residuals (Huber & Ronchetti, Robust Statistics, chapters 3, 7).
+
+    For |r| the mean of psi' is twice the residuals' density at 0, counted in a window about it;
+    so is Huber's where too few residuals are within its delta.
     """
-    size: Any = np.abs(residuals)
-    freedom = max(1, residuals.size - coefficients)
+    size = np.abs(residuals)
+    freedom = max(1, residuals.size - coefficients) / residuals.size
     if np.isinf(penalty.delta):
-        return float((size**2).sum() / freedom)
-    window = max(penalty.delta, float(np.quantile(size, 0.4)) if size.size else 0.0)
+        square = float(np.mean(size**2)) / freedom
+        return Spread(square, square)
+    window = max(penalty.delta, float(np.quantile(size, 0.4)))
+    density = float((size <= window).mean()) / window
     if penalty.absolute:
-        density = float((size <= window).mean()) / max(window, 1e-300)
-        return residuals.size / freedom / max(density, 1e-300)
+        return Spread(1 / density**2 / freedom, 1 / density / freedom)
     within = float((size <= penalty.delta).mean())
-    if within < 0.1:  # too few to count: the density about 0 times the width of the smooth part
-        within = float((size <= window).mean()) * penalty.delta / max(window, 1e-300)
-    mean_square = float(np.minimum(size, penalty.delta).__pow__(2).mean())
-    return mean_square / within * residuals.size / freedom
+    if within < LEAST_WITHIN:
+        within = density * penalty.delta
+    square = float(np.mean(np.minimum(size, penalty.delta) ** 2)) / freedom
+    return Spread(square / within**2, square / within)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from scipy.optimize import linprog, minimize
 
 from benchmarks.laws.fitting.descent import plain_data
@@ -11,10 +12,14 @@ from benchmarks.laws.fitting.problem import Problem
 from benchmarks.laws.law import FloatArray
 
 LINEAR_PROGRAMS = 40
+MAX_LP_POINTS = 2000
+"""Of more points the smoothed |r| of the descent stays: a linear program would take minutes."""
 
 
 def polish(problem: Problem, penalty: Penalty, vector: FloatArray) -> FloatArray:
     """Return a vector [P] of no greater loss than the one given."""
+    if penalty.absolute and problem.target.size > MAX_LP_POINTS:
+        return vector
     polished = (_absolute if penalty.absolute else _smooth)(problem, penalty, vector)
     before, after = (_objective(problem, penalty, v) for v in (vector, polished))
     return polished if after < before else vector
@@ -58,7 +63,7 @@ def _smooth(problem: Problem, penalty: Penalty, vector: FloatArray) -> FloatArra
         bounds=bounds,
         options={"maxiter": 600, "maxcor": 30, "ftol": 1e-15, "gtol": 1e-10},
     )
-    return np.clip(vector + found.x * unit, problem.low, problem.high)
+    return np.asarray(np.clip(vector + found.x * unit, problem.low, problem.high))
 
 
 def _absolute(problem: Problem, penalty: Penalty, vector: FloatArray) -> FloatArray:
@@ -94,11 +99,11 @@ def _least_absolute(
 ) -> FloatArray | None:
     """Return the move [P] within a box that makes sum |residuals + slopes move| least."""
     points, size = slopes.shape
-    eye = np.eye(points)
+    eye = sparse.identity(points, format="csc")
     # move, then the positive and negative part of every residual
     found: Any = linprog(
         np.concatenate([np.zeros(size), np.ones(2 * points)]),
-        A_eq=np.concatenate([slopes, -eye, eye], axis=1),
+        A_eq=sparse.hstack([slopes, -eye, eye], format="csc"),
         b_eq=-residuals,
         bounds=[*zip(low, high, strict=True), *[(0, None)] * (2 * points)],
         method="highs",

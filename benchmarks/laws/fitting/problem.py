@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.laws.law import Columns, FloatArray, Law
 
 _STEP = 1e-30
-"""Step of the complex derivative: it has no cancellation, so it may be this small."""
+_REAL_STEP = 1e-7
 
 
 class Problem:
@@ -69,8 +69,16 @@ class Problem:
             return total
         return np.log(np.where(total.real > 0, total, np.nan))
 
-    def with_slopes(self, vector: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return ln of the predicted target [B, n] and its derivatives [B, n, P]."""
+    def with_slopes(
+        self, vector: FloatArray, *, exact: bool = True
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return ln of the predicted target [B, n] and its derivatives [B, n, P].
+
+        Args:
+            vector: [B, P].
+            exact: Whether searched coefficients are moved along the imaginary axis, which has no
+                cancellation, or by a small real step, which takes a fourth of the time.
+        """
         linear, theta = vector[:, : self.num_linear], vector[:, self.num_linear :]
         terms, _, offset = self.basis(theta)
         logs = self._log_sum(linear, terms, offset)
@@ -80,15 +88,13 @@ class Problem:
             by_linear if self.law.logarithmic else by_linear / np.exp(logs)[..., None]
         )
         for number in range(self.num_nonlinear):
-            shifted = theta.astype(complex)
-            shifted[:, number] += 1j * _STEP
-            moved = self._log_sum(linear, *self._without_scale(shifted))
-            slopes[..., self.num_linear + number] = moved.imag / _STEP
+            shifted = theta.astype(complex if exact else float)
+            shifted[:, number] += 1j * _STEP if exact else _REAL_STEP
+            moved_terms, _, moved_offset = self.basis(shifted)
+            moved = self._log_sum(linear, moved_terms, moved_offset)
+            slope = moved.imag / _STEP if exact else (moved - logs) / _REAL_STEP
+            slopes[..., self.num_linear + number] = slope
         return logs, slopes
-
-    def _without_scale(self, theta: Any) -> tuple[Any, Any]:
-        terms, _, offset = self.basis(theta)
-        return terms, offset
 
     def coefficients(self, vector: FloatArray) -> FloatArray:
         """Return the law's own coefficients [B, P] of vectors [B, P]."""

@@ -1,0 +1,153 @@
+"""A fit as a JSON document: what `moe fit` prints and `moe predict` reads."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.laws.fitting.bootstrap import LEVEL, Resamples
+from benchmarks.laws.fitting.extrapolation import (
+    LeftOut,
+    leave_one_scale_out,
+    leave_one_sparsity_out,
+)
+from benchmarks.laws.fitting.fit import Fit
+from benchmarks.laws.fitting.identifiability import Identifiability, identifiability
+from benchmarks.laws.fitting.information import aicc
+from benchmarks.laws.fitting.profile import profile_intervals
+from benchmarks.laws.law import Columns, FloatArray, Law
+from benchmarks.laws.registry import find_law
+
+FORMAT = "moescale law 1"
+MAX_BYTES = 2**26
+MAX_CANDIDATES = 32
+DIGITS = 9
+
+
+def fit_document(
+    fit: Fit, resamples: Resamples, source: str, warnings: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return everything that is known of a fit."""
+    found = identifiability(fit, resamples)
+    law, columns = fit.law, fit.problem.columns
+    worst = int(np.argmax(np.abs(fit.residuals)))
+    return {
+        "format": FORMAT,
+        "law": law.name,
+        "title": law.title,
+        "formula": law.formula,
+        "target": law.target,
+        "loss": fit.penalty.name,
+        "objective": fit.objective,
+        "points": fit.problem.target.size,
+        "source": source,
+        "coefficients": fit.values,
+        "intervals": _intervals(law, resamples, found),
+        "profile_intervals": {n: list(side) for n, side in profile_intervals(fit).items()},
+        "interval_level": LEVEL,
+        "unidentified": list(found.unidentified),
+        "identifiability": _identifiability(found),
+        "residuals": {
+            "rms_log": float(np.sqrt(np.mean(fit.residuals**2))),
+            "max_abs_log": float(abs(fit.residuals[worst])),
+            "worst_point": worst + 1,
+        },
+        "aicc": aicc(fit),
+        "extrapolation": {
+            "scale": _left_out(leave_one_scale_out(fit)),
+            "sparsity": _left_out(leave_one_sparsity_out(fit)),
+        },
+        "conventions": law.conventions.as_json(),
+        "notes": list(law.notes),
+        "warnings": list(warnings),
+        "ranges": {n: [float(c.min()), float(c.max())] for n, c in columns.items()},
+        "candidates": _candidates(columns),
+        "resamples": [[float(f"{x:.{DIGITS}g}") for x in row] for row in resamples.coefficients],
+    }
+
+
+def _intervals(
+    law: Law, resamples: Resamples, found: Identifiability
+) -> dict[str, list[float] | None]:
+    """Return bootstrap intervals; none for a coefficient that the points do not see at all."""
+    blind = {n for d in found.directions if d.half_width is None for n in d.weights}
+    return {
+        name: None if name in blind else [float(low), float(high)]
+        for name, (low, high) in zip(law.coefficients, resamples.intervals(), strict=True)
+    }
+
+
+def _identifiability(found: Identifiability) -> dict[str, Any]:
+    return {
+        "condition_number": found.condition_number,
+        "scaled_condition_number": found.scaled_condition_number,
+        "directions": [asdict(direction) for direction in found.directions],
+    }
+
+
+def _left_out(found: LeftOut | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "column": found.column,
+        "groups": [asdict(group) for group in found.groups],
+        "outermost": asdict(found.outermost),
+    }
+
+
+def _candidates(columns: Columns) -> dict[str, list[float]]:
+    """Return the values of columns that have few: what `moe predict` may choose."""
+    distinct = {name: np.unique(column) for name, column in columns.items()}
+    return {n: [float(v) for v in vs] for n, vs in distinct.items() if vs.size <= MAX_CANDIDATES}
+
+
+@dataclass(frozen=True)
+class FittedLaw:
+    """A law with coefficients, read from a file or published."""
+
+    law: Law
+    values: dict[str, float]
+    origin: str
+    resamples: FloatArray | None = None
+    """[B, P]."""
+    ranges: Mapping[str, tuple[float, float]] | None = None
+    candidates: Mapping[str, tuple[float, ...]] | None = None
+
+
+def read_fit(path: Path) -> FittedLaw:
+    """Read what `moe fit --json` printed.
+
+    Raises:
+        BenchmarkError: It is no such document; names what is wrong.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise BenchmarkError(f"{path}: larger than 64 MiB: no output of moe fit")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        raise BenchmarkError(f"{path}: not JSON: give the output of moe fit --json") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        several = isinstance(document, dict) and "comparison" in document
+        hint = "it compares laws: fit one" if several else "give the output of moe fit --json"
+        raise BenchmarkError(f"{path}: not a fitted law ({FORMAT!r}): {hint}")
+    try:
+        return _read(document, str(path))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, BenchmarkError):
+            raise BenchmarkError(f"{path}: {error}") from None
+        raise BenchmarkError(f"{path}: damaged ({error}): fit again") from None
+
+
+def _read(document: Mapping[str, Any], origin: str) -> FittedLaw:
+    law = find_law(document["law"])
+    values = {name: float(document["coefficients"][name]) for name in law.coefficients}
+    resamples = np.array(document["resamples"], dtype=float).reshape(-1, len(values))
+    if not np.isfinite([*values.values()]).all() or not np.isfinite(resamples).all():
+        raise ValueError("a coefficient is not finite")
+    ranges = {n: (float(low), float(high)) for n, (low, high) in document["ranges"].items()}
+    candidates = {n: tuple(map(float, vs)) for n, vs in document["candidates"].items()}
+    return FittedLaw(law, values, origin, resamples, ranges, candidates)
