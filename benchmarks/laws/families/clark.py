@@ -65,7 +65,7 @@ CLARK = Law(
     published=(
         Published(
             name="s-base-2022",
-            source="arXiv 2202.01169, table 3, S-BASE; refit of the released runs: see the guide",
+            source="arXiv 2202.01169, table 3, S-BASE",
             values={
                 "a": -0.082,
                 "b": -0.108,
