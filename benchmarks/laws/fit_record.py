@@ -1,6 +1,7 @@
 """A fit as a JSON document: what `moe fit` prints and `moe predict` reads."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from benchmarks.laws.fitting.extrapolation import (
 from benchmarks.laws.fitting.fit import Fit
 from benchmarks.laws.fitting.identifiability import Identifiability, identifiability
 from benchmarks.laws.fitting.information import aicc
+from benchmarks.laws.fitting.penalty import find_penalty
+from benchmarks.laws.fitting.problem import Problem
 from benchmarks.laws.fitting.profile import profile_intervals
 from benchmarks.laws.law import Columns, FloatArray, Law
 from benchmarks.laws.registry import find_law
@@ -26,6 +29,7 @@ FORMAT = "moescale law 1"
 MAX_BYTES = 2**26
 MAX_CANDIDATES = 32
 DIGITS = 9
+MAX_KEPT_POINTS = 2000
 
 
 def fit_document(
@@ -35,7 +39,7 @@ def fit_document(
     found = identifiability(fit, resamples)
     law, columns = fit.law, fit.problem.columns
     worst = int(np.argmax(np.abs(fit.residuals)))
-    return {
+    document = {
         "format": FORMAT,
         "law": law.name,
         "title": law.title,
@@ -66,8 +70,32 @@ def fit_document(
         "warnings": list(warnings),
         "ranges": {n: [float(c.min()), float(c.max())] for n, c in columns.items()},
         "candidates": _candidates(columns),
-        "resamples": [[float(f"{x:.{DIGITS}g}") for x in row] for row in resamples.coefficients],
+        "resamples": [
+            [float(f"{x:.{DIGITS}g}") for x in row]
+            for row in resamples.coefficients
+            if np.isfinite(row).all()
+        ],
+        "data": _data(fit),
     }
+    finite: dict[str, Any] = _finite(document)
+    return finite
+
+
+def _finite(value: Any) -> Any:
+    """Return a value in which numbers that are none are null."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _data(fit: Fit) -> dict[str, list[float]] | None:
+    """Return the points, from which `moe predict` takes profile intervals."""
+    if fit.problem.target.size > MAX_KEPT_POINTS:
+        return None
+    columns = {**fit.problem.columns, fit.law.target: fit.problem.target}
+    return {name: [float(x) for x in column] for name, column in columns.items()}
 
 
 def _intervals(
@@ -116,6 +144,8 @@ class FittedLaw:
     """[B, P]."""
     ranges: Mapping[str, tuple[float, float]] | None = None
     candidates: Mapping[str, tuple[float, ...]] | None = None
+    fit: Fit | None = None
+    """With its points; `None` if they were too many to keep, or are not published."""
 
 
 def read_fit(path: Path) -> FittedLaw:
@@ -150,4 +180,20 @@ def _read(document: Mapping[str, Any], origin: str) -> FittedLaw:
         raise ValueError("a coefficient is not finite")
     ranges = {n: (float(low), float(high)) for n, (low, high) in document["ranges"].items()}
     candidates = {n: tuple(map(float, vs)) for n, vs in document["candidates"].items()}
-    return FittedLaw(law, values, origin, resamples, ranges, candidates)
+    return FittedLaw(
+        law, values, origin, resamples, ranges, candidates, _fit(law, values, document)
+    )
+
+
+def _fit(law: Law, values: Mapping[str, float], document: Mapping[str, Any]) -> Fit | None:
+    """Return the fit with its points, where the document keeps them."""
+    data = document["data"]
+    if data is None:
+        return None
+    columns = {name: np.array(data[name], dtype=float) for name in law.columns}
+    target = np.array(data[law.target], dtype=float)
+    if {column.shape for column in columns.values()} != {target.shape} or target.ndim != 1:
+        raise ValueError("columns of points differ in length")
+    problem = Problem(law, columns, target)
+    vector = problem.vector(np.array([[values[name] for name in law.coefficients]]))[0]
+    return Fit(law, problem, find_penalty(document["loss"]), vector)

@@ -1,13 +1,7 @@
-"""The best sizes under a limit of FLOPs, by a law: 6 x active parameters x tokens.
-
-For each combination of the other dials the law becomes a function of one number, the size, as
-tokens follow from the FLOPs; its least loss is found on a fine grid and then between its points.
-"""
+"""`moe predict`: the best sizes under a limit of FLOPs, with intervals."""
 
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +10,16 @@ import numpy as np
 from benchmarks.errors import BenchmarkError
 from benchmarks.laws.fit_record import FittedLaw, read_fit
 from benchmarks.laws.fitting.bootstrap import LEVEL
-from benchmarks.laws.law import FloatArray, Space
+from benchmarks.laws.fitting.profile_prediction import prediction_interval
+from benchmarks.laws.law import Space
+from benchmarks.laws.optimum import Dials, Optimum, find_optimum
 from benchmarks.laws.registry import LAWS, find_published
 
-FLOPS_PER_PARAMETER_TOKEN = 6
 MIN_FLOPS, MAX_FLOPS = 1e9, 1e40
-SIZES = np.geomspace(1e3, 1e18, 601)
-REFINEMENTS = 3
 MAX_COMBINATIONS = 4096
+MAX_RESAMPLED = 64
+"""Of more combinations of dials, resamples choose sizes at the best one only."""
 AT_EDGE = "no best size within 1e3 to 1e18 parameters"
-
-
-@dataclass(frozen=True)
-class _Best:
-    sizes: dict[str, float]
-    target: float
-    at_edge: bool
 
 
 def find_fitted(name: str) -> FittedLaw:
@@ -69,8 +57,11 @@ def predict(fitted: FittedLaw, flops: float) -> dict[str, Any]:
             f" {', '.join(law.columns)}"
         )
     candidates = _combinations(fitted, space)
-    best = _best(fitted, space, fitted.values, candidates, flops)
-    drawn = _resampled(fitted, space, candidates, flops)
+    best = find_optimum(law, space, fitted.values, candidates, flops)
+    if not math.isfinite(best.loss):
+        raise BenchmarkError(f"law {law.name!r} has no positive value at --flops {flops:g}")
+    open_dials = candidates if len(candidates) <= MAX_RESAMPLED else [best.dials]
+    drawn = _resampled(fitted, space, open_dials, flops)
     beyond = _beyond(fitted, best)
     warnings = [f"{name} is beyond the fitted points" for name in beyond]
     if best.at_edge:
@@ -80,9 +71,10 @@ def predict(fitted: FittedLaw, flops: float) -> dict[str, Any]:
         "origin": fitted.origin,
         "coefficients": fitted.values,
         "best": best.sizes,
-        "loss": best.target,
-        "interval": _interval([b.target for b in drawn]),
+        "loss": best.loss,
+        "interval": _interval([b.loss for b in drawn]),
         "best_intervals": {name: _interval([b.sizes[name] for b in drawn]) for name in best.sizes},
+        "profile_interval": _profile(fitted, best),
         "interval_level": LEVEL,
         "cost": {
             "training_flops": flops,
@@ -96,7 +88,7 @@ def predict(fitted: FittedLaw, flops: float) -> dict[str, Any]:
     }
 
 
-def _combinations(fitted: FittedLaw, space: Space) -> list[dict[str, float]]:
+def _combinations(fitted: FittedLaw, space: Space) -> list[Dials]:
     """Return the dials' values: those of the fitted points, or the law's own candidates."""
     choices = []
     for name, own in space.dials.items():
@@ -113,85 +105,23 @@ def _combinations(fitted: FittedLaw, space: Space) -> list[dict[str, float]]:
     return [dict(combination) for combination in itertools.product(*choices)]
 
 
-def _best(
-    fitted: FittedLaw,
-    space: Space,
-    values: Mapping[str, float],
-    candidates: list[dict[str, float]],
-    flops: float,
-) -> _Best:
-    found = [_best_size(fitted, space, values, dials, flops) for dials in candidates]
-    return min(found, key=lambda one: one.target if math.isfinite(one.target) else math.inf)
-
-
-def _best_size(
-    fitted: FittedLaw,
-    space: Space,
-    values: Mapping[str, float],
-    dials: Mapping[str, float],
-    flops: float,
-) -> _Best:
-    """Return the size of least loss at given dials; tokens take the rest of the FLOPs."""
-    if space.fixed_tokens is not None:
-        unit = _active(space, np.ones(1), dials)[0]
-        sizes = np.array([flops / (FLOPS_PER_PARAMETER_TOKEN * space.fixed_tokens * unit)])
-        columns = _columns(space, sizes, dials, flops)
-        return _at(columns, _target(fitted, columns, values), 0, edge=False)
-    sizes, edge = SIZES, False
-    for refinement in range(REFINEMENTS + 1):
-        columns = _columns(space, sizes, dials, flops)
-        target = _target(fitted, columns, values)
-        index = int(np.argmin(target))
-        if refinement == 0:
-            edge = index in (0, sizes.size - 1)
-        around = sizes[max(0, index - 1)], sizes[min(sizes.size - 1, index + 1)]
-        if refinement < REFINEMENTS:
-            sizes = np.geomspace(*around, 65)
-    return _at(columns, target, index, edge=edge)
-
-
-def _active(space: Space, sizes: FloatArray, dials: Mapping[str, float]) -> FloatArray:
-    columns = {space.size: sizes, **{n: np.full(sizes.size, v) for n, v in dials.items()}}
-    return np.asarray(space.active(columns), dtype=float)
-
-
-def _columns(
-    space: Space, sizes: FloatArray, dials: Mapping[str, float], flops: float
-) -> dict[str, FloatArray]:
-    active = _active(space, sizes, dials)
-    return {
-        space.size: sizes,
-        **({} if space.size == "active_parameters" else {"active_parameters": active}),
-        "tokens": flops / (FLOPS_PER_PARAMETER_TOKEN * active),
-        **{name: np.full(sizes.size, value) for name, value in dials.items()},
-    }
-
-
-def _target(
-    fitted: FittedLaw, columns: Mapping[str, FloatArray], values: Mapping[str, float]
-) -> FloatArray:
-    with np.errstate(all="ignore"):
-        target = np.asarray(fitted.law.predict(columns, values), dtype=float)
-    return np.where(np.isfinite(target) & (target > 0), target, np.inf)
-
-
-def _at(columns: Mapping[str, FloatArray], target: FloatArray, index: int, *, edge: bool) -> _Best:
-    sizes = {name: float(column[index]) for name, column in columns.items()}
-    return _Best(sizes, float(target[index]), edge)
-
-
 def _resampled(
-    fitted: FittedLaw, space: Space, candidates: list[dict[str, float]], flops: float
-) -> list[_Best]:
+    fitted: FittedLaw, space: Space, candidates: list[Dials], flops: float
+) -> list[Optimum]:
     """Return the best sizes by each resample's coefficients."""
     if fitted.resamples is None:
         return []
-    names = fitted.law.coefficients
-    found = [
-        _best(fitted, space, dict(zip(names, row, strict=True)), candidates, flops)
-        for row in fitted.resamples
-    ]
-    return [one for one in found if math.isfinite(one.target)]
+    law = fitted.law
+    drawn = [dict(zip(law.coefficients, row, strict=True)) for row in fitted.resamples]
+    found = [find_optimum(law, space, values, candidates, flops) for values in drawn]
+    return [one for one in found if math.isfinite(one.loss)]
+
+
+def _profile(fitted: FittedLaw, best: Optimum) -> list[float | None] | None:
+    """Return the profile interval of the loss at the best sizes; `None` without points."""
+    if fitted.fit is None:
+        return None
+    return list(prediction_interval(fitted.fit, best.sizes))
 
 
 def _interval(values: list[float]) -> list[float] | None:
@@ -201,7 +131,7 @@ def _interval(values: list[float]) -> list[float] | None:
     return [float(low), float(high)]
 
 
-def _beyond(fitted: FittedLaw, best: _Best) -> list[str]:
+def _beyond(fitted: FittedLaw, best: Optimum) -> list[str]:
     """Return the sizes outside the range of the fitted points."""
     ranges = fitted.ranges or {}
     return [

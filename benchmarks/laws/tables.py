@@ -64,10 +64,11 @@ def prediction_table(found: Mapping[str, Any]) -> TextTable:
         f"{found['law']} ({found['origin']})\n{cost['training_flops']:g} training FLOPs,"
         f" modelled: {cost['convention']}"
     )
-    table = TextTable(title, ["best", "value", "95% interval"])
+    table = TextTable(title, ["best", "value", "95% bootstrap", "95% profile"])
     for name, value in found["best"].items():
         table.add_row(name, _number(value), _interval(found["best_intervals"][name]))
-    table.add_row("loss, nats per token", _number(found["loss"]), _interval(found["interval"]))
+    intervals = _interval(found["interval"]), _interval(found["profile_interval"])
+    table.add_row("loss, nats per token", _number(found["loss"]), *intervals)
     return table
 
 

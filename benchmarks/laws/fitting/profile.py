@@ -9,12 +9,14 @@ import numpy as np
 
 from benchmarks.laws.fitting.descent import Data, descend
 from benchmarks.laws.fitting.fit import Fit
+from benchmarks.laws.fitting.problem import Problem
 from benchmarks.laws.law import FloatArray
 
 CHI_SQUARED_95 = 3.8414588
 """95% quantile of chi squared with one degree of freedom."""
 STEPS = np.array([1.0, 1.6, 2.2, 3.0, 4.5, 8.0])
 """Distances from the fit that are looked at, in standard errors."""
+SIGNED_STEPS = np.concatenate([-STEPS[::-1], STEPS])
 ITERATIONS = 30
 
 Interval = tuple[float | None, float | None]
@@ -26,18 +28,17 @@ def profile_intervals(fit: Fit) -> dict[str, Interval]:
     Those are the searched ones, and those of terms without a searched coefficient. A side is
     `None` where the loss does not rise enough within the bounds or eight standard errors.
     """
-    covariance = _covariance(fit)
+    covariance = covariance_of(fit.problem, fit.vector, fit.spread.variance)
     places = [*_fixed_scale(fit), *range(fit.problem.num_linear, fit.problem.num_coefficients)]
     errors = np.sqrt(np.maximum(np.diag(covariance), 0))
     places = [p for p in places if np.isfinite(errors[p]) and errors[p] > 0]
     if not places or fit.spread.rise <= 0:
         return {}
-    signed = np.concatenate([-STEPS[::-1], STEPS])
     starts, fixed = [], []
     for place in places:
         follow = covariance[place] / covariance[place, place]
-        starts.append(fit.vector + signed[:, None] * errors[place] * follow)
-        fixed.append(np.tile(np.arange(fit.vector.size) == place, (signed.size, 1)))
+        starts.append(fit.vector + SIGNED_STEPS[:, None] * errors[place] * follow)
+        fixed.append(np.tile(np.arange(fit.vector.size) == place, (SIGNED_STEPS.size, 1)))
     starts.append(fit.vector[None])
     fixed.append(np.zeros((1, fit.vector.size), dtype=bool))
     stacked = np.clip(np.concatenate(starts), fit.problem.low, fit.problem.high)
@@ -47,23 +48,19 @@ def profile_intervals(fit: Fit) -> dict[str, Interval]:
     threshold = CHI_SQUARED_95 / 2 * fit.spread.rise
     intervals = {}
     for number, place in enumerate(places):
-        rows = slice(number * signed.size, (number + 1) * signed.size)
+        rows = slice(number * SIGNED_STEPS.size, (number + 1) * SIGNED_STEPS.size)
         rise = np.maximum(losses[rows] - losses[-1], 0) / threshold
-        sides = _sides(vectors[rows, place], rise, float(fit.vector[place]))
+        sides = sides_of(vectors[rows, place], rise, float(fit.vector[place]))
         intervals[fit.law.coefficients[place]] = _natural(fit, place, sides)
     return intervals
 
 
-def _covariance(fit: Fit) -> FloatArray:
-    """Return the covariance [P, P] of the vector."""
-    _, slopes = fit.problem.with_slopes(fit.vector[None])
+def covariance_of(problem: Problem, vector: FloatArray, variance: float) -> FloatArray:
+    """Return the covariance [P, P] of a vector [P], with what one residual's variance is worth."""
+    _, slopes = problem.with_slopes(vector[None])
     gram = slopes[0].T @ slopes[0]
-    unit = 1 / np.sqrt(np.maximum(np.diag(gram), 1e-300))
-    return np.asarray(
-        fit.spread.variance
-        * np.linalg.pinv(gram * np.outer(unit, unit), rcond=1e-13)
-        * np.outer(unit, unit)
-    )
+    unit = np.outer(*2 * [1 / np.sqrt(np.maximum(np.diag(gram), 1e-300))])
+    return np.asarray(variance * np.linalg.pinv(gram * unit, rcond=1e-13) * unit)
 
 
 def _fixed_scale(fit: Fit) -> list[int]:
@@ -79,7 +76,7 @@ def _fixed_scale(fit: Fit) -> list[int]:
     return [int(i) for i in np.flatnonzero(here[0] == there[0])]
 
 
-def _sides(places: FloatArray, rise: FloatArray, centre: float) -> Interval:
+def sides_of(places: FloatArray, rise: FloatArray, centre: float) -> Interval:
     """Return where the square root of the rise, linear for a parabola, crosses 1 on each side."""
     half = places.size // 2
     left = _crossing(places[:half][::-1], rise[:half][::-1], centre)

@@ -8,8 +8,11 @@ import pytest
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.laws.compare import compare_laws, fit_points
+from benchmarks.laws.fitting.problem import Problem
+from benchmarks.laws.fitting.profile_prediction import prediction_interval
 from benchmarks.laws.predict import find_fitted, predict
 from benchmarks.laws.registry import LAWS
+from tests.benchmarks.laws.test_fit import fitted
 from tests.support.law_points import made_points
 
 
@@ -39,7 +42,7 @@ def test_chinchilla_s_optimum_is_the_closed_form() -> None:
 def test_intervals_hold_the_truth_about_as_often_as_they_say(tmp_path: Path) -> None:
     """10 draws, 95% intervals of the loss and of the best size: fewer than 14 of 20 are not due."""
     truth = predict(find_fitted("besiroglu-2024"), 1e20)
-    held = 0
+    held = profile_held = 0
     for seed in range(10):
         found = predict(find_fitted(str(fitted_file(tmp_path, "chinchilla", seed=seed))), 1e20)
         low, high = found["interval"]
@@ -47,13 +50,35 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(tmp_path: Path) -> 
         held += low < truth["loss"] < high
         low, high = found["best_intervals"]["parameters"]
         held += low < truth["best"]["parameters"] < high
+        low, high = found["profile_interval"]
+        assert low < found["loss"] < high
+        profile_held += low < truth["loss"] < high
     assert held >= 14
+    assert profile_held >= 7
+
+
+@pytest.mark.parametrize("loss", ["squared", "huber", "lad"])
+def test_profile_of_a_prediction_is_the_linear_one_s_for_little_noise(loss: str) -> None:
+    fit = fitted(made_points("chinchilla", 2e-4), "chinchilla", loss)
+    at = {"parameters": 1e10, "tokens": 2e11}
+    columns = {n: np.append(c, at[n]) for n, c in fit.problem.columns.items()}
+    problem = Problem(fit.law, columns, np.append(fit.problem.target, 2.0))
+    vector = problem.vector(np.array([list(fit.values.values())]))
+    logs, slopes = problem.with_slopes(vector)
+    covariance = fit.spread.variance * np.linalg.inv(slopes[0, :-1].T @ slopes[0, :-1])
+    error = (slopes[0, -1] @ covariance @ slopes[0, -1]) ** 0.5
+    low, high = prediction_interval(fit, at)
+    assert low is not None
+    assert high is not None
+    assert low < np.exp(logs[0, -1]) < high
+    tolerance = 0.03 if loss == "squared" else 0.5  # the density at 0 is but counted
+    assert np.log(high / low) / 2 == pytest.approx(1.96 * error, rel=tolerance)
 
 
 def test_sizes_beyond_the_points_are_named(tmp_path: Path) -> None:
-    fitted = find_fitted(str(fitted_file(tmp_path, "chinchilla")))
-    assert predict(fitted, 2e19)["extrapolated"] == []
-    assert predict(fitted, 1e25)["extrapolated"] == ["parameters", "tokens"]
+    law = find_fitted(str(fitted_file(tmp_path, "chinchilla")))
+    assert predict(law, 2e19)["extrapolated"] == []
+    assert predict(law, 1e25)["extrapolated"] == ["parameters", "tokens"]
 
 
 def test_experts_are_chosen_among_the_fitted_ones(tmp_path: Path) -> None:
@@ -66,15 +91,15 @@ def test_experts_are_chosen_among_the_fitted_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["clark", "krajewski", "abnar", "ludziejewski"])
 def test_no_other_size_is_better(name: str) -> None:
     flops = 1e22
-    fitted = find_fitted(name)
-    found = predict(fitted, flops)
-    space = fitted.law.space
+    law = find_fitted(name)
+    found = predict(law, flops)
+    space = law.law.space
     assert space is not None
     best = {n: np.array([v]) for n, v in found["best"].items()}
     for factor in (0.9, 0.99, 1.01, 1.1):
         moved = best | {space.size: best[space.size] * factor, "tokens": best["tokens"] / factor}
         if space.fixed_tokens is None:
-            assert fitted.law.predict(moved, fitted.values)[0] >= found["loss"] * (1 - 1e-12)
+            assert law.law.predict(moved, law.values)[0] >= found["loss"] * (1 - 1e-12)
     active = space.active(best)[0]
     tokens = space.fixed_tokens or best["tokens"][0]
     assert 6 * active * tokens == pytest.approx(flops)
@@ -114,7 +139,13 @@ def test_files_that_hold_no_law_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="it compares laws"):
         find_fitted(str(path))
     document = two["fits"][0]
-    for change in ({"coefficients": {}}, {"law": "nothing"}, {"resamples": [[1]]}, {"ranges": 3}):
+    for change in (
+        {"coefficients": {}},
+        {"law": "nothing"},
+        {"resamples": [[1]]},
+        {"ranges": 3},
+        {"data": {"loss": [1.0], "parameters": [1.0], "tokens": []}},
+    ):
         path.write_text(json.dumps(document | change))
         with pytest.raises(BenchmarkError, match=r"damaged|no law has that name"):
             find_fitted(str(path))
