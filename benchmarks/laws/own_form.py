@@ -59,6 +59,8 @@ def own_law(text: str) -> Law:
             f"expression {text[:80]!r}: it has no {lacking}; columns are {', '.join(QUANTITIES)},"
             " every other name is a coefficient"
         )
+    if "loss" in columns:
+        raise BenchmarkError(f"expression {text[:80]!r}: loss is what it gives, and not a column")
     inner, logarithmic = tree, False
     if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "exp":
         inner, logarithmic = tree.args[0], True

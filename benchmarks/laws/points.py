@@ -18,6 +18,8 @@ CONVENTIONS: Mapping[str, tuple[str, ...]] = {
 }
 """Columns of words that say how the file counts; the same in every row."""
 MAX_BYTES = 2**30
+LEAST, MOST = 1e-60, 1e60
+"""Powers of numbers beyond these overflow; no quantity is so small or large."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,9 @@ def _numbers(path: Path, name: str, cells: Sequence[str], rows: Sequence[int]) -
         if value < 0 or (value == 0 and name not in NON_NEGATIVE):
             bound = "at least" if name in NON_NEGATIVE else "greater than"
             raise _bad_cell(path, row, name, cell, f"{QUANTITIES[name]} is {bound} 0")
-        bound_above = UPPER_BOUNDS.get(name, np.inf)
-        if value > bound_above or (value == 1 and name == "sparsity"):
+        if 0 < value < LEAST:
+            raise _bad_cell(path, row, name, cell, f"{QUANTITIES[name]} is not so small")
+        if value > UPPER_BOUNDS.get(name, MOST) or (value == 1 and name == "sparsity"):
             raise _bad_cell(path, row, name, cell, f"{QUANTITIES[name]} is not so large")
         values[index] = value
     return values

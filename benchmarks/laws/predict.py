@@ -121,7 +121,8 @@ def _profile(fitted: FittedLaw, best: Optimum) -> list[float | None] | None:
     """Return the profile interval of the loss at the best sizes; `None` without points."""
     if fitted.fit is None:
         return None
-    return list(prediction_interval(fitted.fit, best.sizes))
+    with np.errstate(all="ignore"):
+        return list(prediction_interval(fitted.fit, best.sizes))
 
 
 def _interval(values: list[float]) -> list[float] | None:

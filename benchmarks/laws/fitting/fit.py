@@ -72,7 +72,8 @@ def fit_law(law: Law, points: LawPoints, penalty: Penalty) -> Fit:
     order = np.argsort(losses, kind="stable")
     if not np.isfinite(losses[order[0]]):
         raise BenchmarkError(
-            f"law {law.name!r} has no positive value at these points: see its form"
+            f"law {law.name!r} has no finite positive value at these points from any start: see its"
+            " form, and divide large columns (parameters / 1e9)"
         )
     best = found[order[:POLISHED]]
     if first is not problem:

@@ -86,11 +86,12 @@ def _relative_slopes(fit: Fit) -> FloatArray:
         size = max(abs(value), SMALL_EXPONENT) if number >= len(fit.law.linear) else abs(value)
         moved = fit.law.predict(columns, {**values, name: value + 1j * _STEP})
         slopes[:, number] = np.imag(moved) / _STEP / np.real(moved) * size
-    return slopes
+    return np.nan_to_num(slopes, posinf=0, neginf=0)
 
 
 def _scaled_singular(fit: Fit) -> FloatArray:
     _, slopes = fit.problem.with_slopes(fit.vector[None])
+    slopes = np.nan_to_num(slopes, posinf=0, neginf=0)
     norms = np.maximum(np.sqrt((slopes[0] ** 2).sum(axis=0)), 1e-300)
     found: FloatArray = np.linalg.svd(slopes[0] / norms, compute_uv=False)
     return found

@@ -58,7 +58,7 @@ def profile_intervals(fit: Fit) -> dict[str, Interval]:
 def covariance_of(problem: Problem, vector: FloatArray, variance: float) -> FloatArray:
     """Return the covariance [P, P] of a vector [P], with what one residual's variance is worth."""
     _, slopes = problem.with_slopes(vector[None])
-    gram = slopes[0].T @ slopes[0]
+    gram = np.nan_to_num(slopes[0].T @ slopes[0], posinf=0, neginf=0)
     unit = np.outer(*2 * [1 / np.sqrt(np.maximum(np.diag(gram), 1e-300))])
     return np.asarray(variance * np.linalg.pinv(gram * unit, rcond=1e-13) * unit)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.laws.compare import fit_points
 from benchmarks.laws.expression import MAX_LENGTH, evaluate, parse
 from benchmarks.laws.own_form import own_law
 from benchmarks.laws.registry import LAWS, find_law
@@ -99,6 +100,16 @@ def test_a_form_without_linear_coefficient_is_fitted() -> None:
     fit = fitted(points, "(E + parameters**alpha) / E / E")
     assert fit.law.linear == ()
     assert np.isfinite(fit.objective)
+
+
+def test_a_form_that_overflows_everywhere_is_refused() -> None:
+    with pytest.raises(BenchmarkError, match=r"divide large columns \(parameters / 1e9\)"):
+        fit_points(made_points("chinchilla"), "E + A * exp(b * parameters)", resamples=20)
+
+
+def test_the_loss_is_no_column_of_its_own_law() -> None:
+    with pytest.raises(BenchmarkError, match="loss is what it gives"):
+        own_law("a + b * loss")
 
 
 @pytest.mark.parametrize("text", ["1 + 2 * 3", "tokens * 2", "a + b"])

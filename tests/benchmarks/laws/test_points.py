@@ -56,6 +56,8 @@ def test_bits_become_nats(tmp_path: Path) -> None:
         (f"{HEADING}\n3.5,1e8,2e9\n0,1e8,2e9\n", r"row 3, column 'loss': '0'.*greater than 0"),
         (f"{HEADING}\nnan,1e8,2e9\n", r"row 2, column 'loss': 'nan'.*finite"),
         (f"{HEADING}\n3.5,inf,2e9\n", r"row 2, column 'parameters': 'inf'.*finite"),
+        (f"{HEADING}\n3.5,1e99,2e9\n", r"row 2, column 'parameters': '1e99'.*not so large"),
+        (f"{HEADING}\n3.5,1e-99,2e9\n", r"row 2, column 'parameters': '1e-99'.*not so small"),
         (f"{HEADING}\n3.5,1e999,2e9\n", r"row 2, column 'parameters': '1e999'.*finite"),
         (f"{HEADING}\n3.5,abc,2e9\n", r"row 2, column 'parameters': 'abc'"),
         (f"{HEADING}\n3.5,1e8\n", r"line 2: 2 cells under 3 columns"),
