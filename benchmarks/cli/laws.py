@@ -16,7 +16,10 @@ DEFAULT_LAW = "chinchilla"
 
 def fit(  # noqa: PLR0913 - a command's options
     points: Annotated[
-        Path, typer.Argument(metavar="POINTS", help="CSV or Parquet, one run a row.")
+        list[Path],
+        typer.Argument(
+            metavar="POINTS", help="CSV or Parquet, one run a row; or run directories."
+        ),
     ],
     *,
     law: Annotated[
@@ -44,10 +47,10 @@ def fit(  # noqa: PLR0913 - a command's options
 ) -> None:  # fmt: skip
     """Fit a scaling law to runs: coefficients, intervals, what they leave open, extrapolation."""
     from benchmarks.laws.compare import compare_laws, fit_points
-    from benchmarks.laws.points import read_points
+    from benchmarks.laws.run_points import points_from
     from data.storage.atomic import write_text
 
-    read, names = read_points(points), law or [DEFAULT_LAW]
+    read, names = points_from(points), law or [DEFAULT_LAW]
     if len(names) == 1:
         found = fit_points(read, names[0], loss, seed=seed, resamples=resamples)
     else:

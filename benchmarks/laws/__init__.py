@@ -8,6 +8,7 @@ expression.py    a user's own form, parsed without being executed
 own_form.py      a law of such a form
 quantities.py    the quantities of points, and how one follows from others
 points.py        points from CSV and Parquet
+run_points.py    points from run directories
 law_columns.py   points in a law's conventions, or refused
 clark_runs.py    the runs of Clark et al. 2022, shipped
 fitting/         seeds, descent, intervals, identifiability, extrapolation
