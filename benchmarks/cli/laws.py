@@ -36,7 +36,7 @@ def fit(  # noqa: PLR0913 - a command's options
     ] = "huber",
     resamples: Annotated[
         int | None,
-        typer.Option(help="Bootstrap resamples.  [default: 200, fewer beyond 2,000 points]",
+        typer.Option(help="Bootstrap resamples.  [default: 200, fewer beyond 1,000 points]",
                      min=20, max=10_000),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.", min=0)] = 0,
@@ -81,7 +81,7 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Find the best sizes under a limit of training FLOPs, by a fitted or a published law."""
-    from benchmarks.laws.predict import find_fitted
+    from benchmarks.laws.fitted_law import find_fitted
     from benchmarks.laws.predict import predict as predict_sizes
 
     found = predict_sizes(find_fitted(law), flops)

@@ -13,7 +13,9 @@ law_columns.py   points in a law's conventions, or refused
 clark_runs.py    the runs of Clark et al. 2022, shipped
 fitting/         seeds, descent, intervals, identifiability, extrapolation
 compare.py       one law or several on the same points
-fit_record.py    a fit as JSON, written and read
-predict.py       the best sizes under a limit of FLOPs
+fit_document.py  a fit as JSON
+fitted_law.py    a law with coefficients: such JSON read, or published ones
+optimum.py       the sizes of least loss
+predict.py       the best sizes under a limit of FLOPs, with intervals
 tables.py        all that for a terminal
 """

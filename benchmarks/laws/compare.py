@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.laws.fit_record import fit_document
+from benchmarks.laws.fit_document import fit_document
 from benchmarks.laws.fitting.bootstrap import bootstrap
 from benchmarks.laws.fitting.fit import fit_law
 from benchmarks.laws.fitting.penalty import find_penalty

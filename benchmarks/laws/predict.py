@@ -2,44 +2,22 @@
 
 import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.laws.fit_record import FittedLaw, read_fit
+from benchmarks.laws.fitted_law import FittedLaw
 from benchmarks.laws.fitting.bootstrap import LEVEL
 from benchmarks.laws.fitting.profile_prediction import prediction_interval
 from benchmarks.laws.law import Space
 from benchmarks.laws.optimum import Dials, Optimum, find_optimum
-from benchmarks.laws.registry import LAWS, find_published
 
 MIN_FLOPS, MAX_FLOPS = 1e9, 1e40
 MAX_COMBINATIONS = 4096
 MAX_RESAMPLED = 64
 """Of more combinations of dials, resamples choose sizes at the best one only."""
 AT_EDGE = "no best size within 1e3 to 1e18 parameters"
-
-
-def find_fitted(name: str) -> FittedLaw:
-    """Return the law of a file that `moe fit --json` printed, or of published coefficients.
-
-    Raises:
-        BenchmarkError: There is neither.
-    """
-    path = Path(name)
-    if path.is_file():
-        return read_fit(path)
-    published = find_published(name)
-    if published is None:
-        names = [p.name for law in LAWS.values() for p in law.published]
-        raise BenchmarkError(
-            f"{name}: no such file, nor published coefficients; there are {', '.join(names)}"
-        )
-    law, coefficients = published
-    origin = f"published: {coefficients.source}"
-    return FittedLaw(law, dict(coefficients.values), origin)
 
 
 def predict(fitted: FittedLaw, flops: float) -> dict[str, Any]:

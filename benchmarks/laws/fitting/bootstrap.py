@@ -10,7 +10,7 @@ from benchmarks.laws.law import FloatArray
 
 RESAMPLES = 200
 LEAST_RESAMPLES = 40
-WORK = 400_000
+WORK = 200_000
 """Resamples x points: of many points fewer resamples are drawn."""
 ITERATIONS = 40
 LEVEL = 0.95
@@ -37,7 +37,7 @@ def bootstrap(fit: Fit, seed: int = 0, resamples: int | None = None) -> Resample
     Args:
         fit: The fit to all points, where each refit starts.
         seed: Of the drawing.
-        resamples: How many; `None`: 200, fewer beyond 2,000 points.
+        resamples: How many; `None`: 200, fewer beyond 1,000 points.
     """
     points = fit.problem.target.size
     count = resamples or int(np.clip(WORK // points, LEAST_RESAMPLES, RESAMPLES))

@@ -8,9 +8,10 @@ import pytest
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.laws.compare import compare_laws, fit_points
+from benchmarks.laws.fitted_law import find_fitted
 from benchmarks.laws.fitting.problem import Problem
 from benchmarks.laws.fitting.profile_prediction import prediction_interval
-from benchmarks.laws.predict import find_fitted, predict
+from benchmarks.laws.predict import predict
 from benchmarks.laws.registry import LAWS
 from tests.benchmarks.laws.test_fit import fitted
 from tests.support.law_points import made_points

@@ -1,15 +1,11 @@
-"""A fit as a JSON document: what `moe fit` prints and `moe predict` reads."""
+"""A fit as a JSON document: what `moe fit` prints."""
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from benchmarks.errors import BenchmarkError
 from benchmarks.laws.fitting.bootstrap import LEVEL, Resamples
 from benchmarks.laws.fitting.extrapolation import (
     LeftOut,
@@ -19,14 +15,10 @@ from benchmarks.laws.fitting.extrapolation import (
 from benchmarks.laws.fitting.fit import Fit
 from benchmarks.laws.fitting.identifiability import Identifiability, identifiability
 from benchmarks.laws.fitting.information import aicc
-from benchmarks.laws.fitting.penalty import find_penalty
-from benchmarks.laws.fitting.problem import Problem
 from benchmarks.laws.fitting.profile import profile_intervals
-from benchmarks.laws.law import Columns, FloatArray, Law
-from benchmarks.laws.registry import find_law
+from benchmarks.laws.law import Columns, Law
 
 FORMAT = "moescale law 1"
-MAX_BYTES = 2**26
 MAX_CANDIDATES = 32
 DIGITS = 9
 MAX_KEPT_POINTS = 2000
@@ -131,69 +123,3 @@ def _candidates(columns: Columns) -> dict[str, list[float]]:
     """Return the values of columns that have few: what `moe predict` may choose."""
     distinct = {name: np.unique(column) for name, column in columns.items()}
     return {n: [float(v) for v in vs] for n, vs in distinct.items() if vs.size <= MAX_CANDIDATES}
-
-
-@dataclass(frozen=True)
-class FittedLaw:
-    """A law with coefficients, read from a file or published."""
-
-    law: Law
-    values: dict[str, float]
-    origin: str
-    resamples: FloatArray | None = None
-    """[B, P]."""
-    ranges: Mapping[str, tuple[float, float]] | None = None
-    candidates: Mapping[str, tuple[float, ...]] | None = None
-    fit: Fit | None = None
-    """With its points; `None` if they were too many to keep, or are not published."""
-
-
-def read_fit(path: Path) -> FittedLaw:
-    """Read what `moe fit --json` printed.
-
-    Raises:
-        BenchmarkError: It is no such document; names what is wrong.
-    """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BenchmarkError(f"{path}: larger than 64 MiB: no output of moe fit")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        raise BenchmarkError(f"{path}: not JSON: give the output of moe fit --json") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        several = isinstance(document, dict) and "comparison" in document
-        hint = "it compares laws: fit one" if several else "give the output of moe fit --json"
-        raise BenchmarkError(f"{path}: not a fitted law ({FORMAT!r}): {hint}")
-    try:
-        return _read(document, str(path))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, BenchmarkError):
-            raise BenchmarkError(f"{path}: {error}") from None
-        raise BenchmarkError(f"{path}: damaged ({error}): fit again") from None
-
-
-def _read(document: Mapping[str, Any], origin: str) -> FittedLaw:
-    law = find_law(document["law"])
-    values = {name: float(document["coefficients"][name]) for name in law.coefficients}
-    resamples = np.array(document["resamples"], dtype=float).reshape(-1, len(values))
-    if not np.isfinite([*values.values()]).all() or not np.isfinite(resamples).all():
-        raise ValueError("a coefficient is not finite")
-    ranges = {n: (float(low), float(high)) for n, (low, high) in document["ranges"].items()}
-    candidates = {n: tuple(map(float, vs)) for n, vs in document["candidates"].items()}
-    return FittedLaw(
-        law, values, origin, resamples, ranges, candidates, _fit(law, values, document)
-    )
-
-
-def _fit(law: Law, values: Mapping[str, float], document: Mapping[str, Any]) -> Fit | None:
-    """Return the fit with its points, where the document keeps them."""
-    data = document["data"]
-    if data is None:
-        return None
-    columns = {name: np.array(data[name], dtype=float) for name in law.columns}
-    target = np.array(data[law.target], dtype=float)
-    if {column.shape for column in columns.values()} != {target.shape} or target.ndim != 1:
-        raise ValueError("columns of points differ in length")
-    problem = Problem(law, columns, target)
-    vector = problem.vector(np.array([[values[name] for name in law.coefficients]]))[0]
-    return Fit(law, problem, find_penalty(document["loss"]), vector)
