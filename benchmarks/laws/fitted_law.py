@@ -1,6 +1,5 @@
 """A law with coefficients: read from what `moe fit` printed, or published."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,7 @@ from benchmarks.laws.fitting.penalty import find_penalty
 from benchmarks.laws.fitting.problem import Problem
 from benchmarks.laws.law import FloatArray, Law
 from benchmarks.laws.registry import LAWS, find_law, find_published
-
-MAX_BYTES = 2**26
+from data.storage.bounded_json import read_json
 
 
 @dataclass(frozen=True)
@@ -60,12 +58,7 @@ def read_fit(path: Path) -> FittedLaw:
     Raises:
         BenchmarkError: It is no such document; names what is wrong.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BenchmarkError(f"{path}: larger than 64 MiB: no output of moe fit")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        raise BenchmarkError(f"{path}: not JSON: give the output of moe fit --json") from None
+    document = read_json(path, BenchmarkError)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         several = isinstance(document, dict) and "comparison" in document
         hint = "it compares laws: fit one" if several else "give the output of moe fit --json"

@@ -130,7 +130,7 @@ def test_a_law_without_sizes_is_refused() -> None:
 def test_files_that_hold_no_law_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "law.json"
     path.write_text("not json")
-    with pytest.raises(BenchmarkError, match="not JSON"):
+    with pytest.raises(BenchmarkError, match="law.json"):
         find_fitted(str(path))
     path.write_text(json.dumps([1]))
     with pytest.raises(BenchmarkError, match="not a fitted law"):
