@@ -16,6 +16,7 @@ from benchmarks.laws.law_columns import LawPoints
 
 STARTS = 12
 POLISHED = 2
+"""Of squares and Huber's loss; for |r| the best alone, as linear programs take most of the time."""
 ITERATIONS = 60
 FIRST_POINTS = 1000
 """Points that the first descents see; of more, evenly many by loss are taken."""
@@ -66,7 +67,7 @@ def fit_law(law: Law, points: LawPoints, penalty: Penalty) -> Fit:
             f"law {law.name!r} has {problem.num_coefficients} coefficients and there are"
             f" {points.target.size} points: at least {needed} are needed"
         )
-    first = _thinned(problem)
+    first = problem.thinned(FIRST_POINTS)
     starts = seed_vectors(first, penalty, STARTS)
     found, losses = descend(first, penalty, plain_data(first), starts, ITERATIONS)
     order = np.argsort(losses, kind="stable")
@@ -75,20 +76,12 @@ def fit_law(law: Law, points: LawPoints, penalty: Penalty) -> Fit:
             f"law {law.name!r} has no finite positive value at these points from any start: see its"
             " form, and divide large columns (parameters / 1e9)"
         )
-    best = found[order[:POLISHED]]
+    best = found[order[: 1 if penalty.absolute else POLISHED]]
     if first is not problem:
         best = problem.vector(first.coefficients(best))
         best, _ = descend(problem, penalty, plain_data(problem), best, ITERATIONS)
     fits = [Fit(law, problem, penalty, polish(problem, penalty, one)) for one in _distinct(best)]
     return min(fits, key=lambda fit: fit.objective)
-
-
-def _thinned(problem: Problem) -> Problem:
-    points = problem.target.size
-    if points <= FIRST_POINTS:
-        return problem
-    order = np.argsort(problem.target, kind="stable")
-    return problem.subset(order[np.linspace(0, points - 1, FIRST_POINTS).astype(np.intp)])
 
 
 def _distinct(vectors: FloatArray) -> list[FloatArray]:

@@ -10,7 +10,6 @@ and alpha, for which five-dimensional fits of Chinchilla's law are known to be i
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.laws.law import Columns, FloatArray, Law
 
@@ -35,8 +34,13 @@ class Problem:
         """P."""
         return self.num_linear + self.num_nonlinear
 
-    def subset(self, index: NDArray[np.intp]) -> "Problem":
-        """Return the problem at some of the points."""
+    def thinned(self, count: int) -> "Problem":
+        """Return the problem at no more than `count` points, evenly many over the targets."""
+        points = self.target.size
+        if points <= count:
+            return self
+        order = np.argsort(self.target, kind="stable")
+        index = order[np.linspace(0, points - 1, count).astype(np.intp)]
         columns = {name: column[index] for name, column in self.columns.items()}
         return Problem(self.law, columns, self.target[index])
 

@@ -20,11 +20,7 @@ SWEEPS = 60
 
 def seed_vectors(problem: Problem, penalty: Penalty, keep: int) -> FloatArray:
     """Return the `keep` best vectors [keep, P] of the grid, best first."""
-    points = problem.target.size
-    seen = problem
-    if points > MAX_POINTS:
-        order = np.argsort(problem.target, kind="stable")
-        seen = problem.subset(order[np.linspace(0, points - 1, MAX_POINTS).astype(np.intp)])
+    seen = problem.thinned(MAX_POINTS)
     thetas = _grid(problem)
     wide = penalty.smoothed(0.01)  # far from the optimum the shape of the loss near 0 is noise
     step = max(1, CHUNK // seen.target.size)
