@@ -1,1 +1,1 @@
-"""Commands of this room: train, bench, energy, carbon, report, demo."""
+"""Commands of this room: train, bench, energy, carbon, report, demo, fit, predict."""

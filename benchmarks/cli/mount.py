@@ -5,6 +5,7 @@ import typer
 from benchmarks.cli import bench
 from benchmarks.cli.demo import demo
 from benchmarks.cli.energy import energy
+from benchmarks.cli.laws import fit, predict
 from benchmarks.cli.plan import plan
 from benchmarks.cli.report import carbon, report
 from benchmarks.cli.train import train
@@ -18,4 +19,6 @@ def mount(app: typer.Typer) -> None:
     app.command()(energy)
     app.command()(report)
     app.command()(carbon)
+    app.command()(fit)
+    app.command()(predict)
     app.add_typer(bench.app, name="bench")

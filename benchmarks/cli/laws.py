@@ -1,0 +1,103 @@
+"""`moe fit` and `moe predict`: scaling laws from points, and what they advise."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from data.options import JsonOption
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DEFAULT_LAW = "chinchilla"
+
+
+def fit(  # noqa: PLR0913 - a command's options
+    points: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="POINTS", help="CSV or Parquet, one run a row; or run directories."
+        ),
+    ],
+    *,
+    law: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--law",
+            metavar="NAME",
+            help="A law's name or an expression of your own; several are compared."
+            "  [default: chinchilla]",
+        ),
+    ] = None,
+    loss: Annotated[
+        str, typer.Option(metavar="LOSS", help="Of ln L: huber (delta 1e-3), lad or squared.")
+    ] = "huber",
+    resamples: Annotated[
+        int | None,
+        typer.Option(help="Bootstrap resamples.  [default: 200, fewer beyond 1,000 points]",
+                     min=20, max=10_000),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.", min=0)] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the JSON here too.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Fit a scaling law to runs: coefficients, intervals, what they leave open, extrapolation."""
+    from benchmarks.laws.compare import compare_laws, fit_points
+    from benchmarks.laws.run_points import points_from
+    from data.storage.atomic import write_text
+
+    read, names = points_from(points), law or [DEFAULT_LAW]
+    if len(names) == 1:
+        found = fit_points(read, names[0], loss, seed=seed, resamples=resamples)
+    else:
+        found = compare_laws(read, names, loss, seed=seed, resamples=resamples)
+    for one in found.get("fits", [found]):
+        for warning in one["warnings"]:
+            typer.echo(f"warning: {warning}", err=True)
+    text = json.dumps(found, allow_nan=False)
+    if out is not None:
+        write_text(out, text + "\n")
+    if as_json:
+        typer.echo(text)
+        return
+    from rich.console import Console
+
+    from benchmarks.laws.tables import comparison_table, fit_tables
+
+    tables = [comparison_table(found)] if "fits" in found else fit_tables(found)
+    _print(tables, Console())
+
+
+def predict(
+    law: Annotated[
+        str, typer.Argument(metavar="LAW", help="Output of moe fit --json, or published name.")
+    ],
+    *,
+    flops: Annotated[float, typer.Option(help="Training FLOPs.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Find the best sizes under a limit of training FLOPs, by a fitted or a published law."""
+    from benchmarks.laws.fitted_law import find_fitted
+    from benchmarks.laws.predict import predict as predict_sizes
+
+    found = predict_sizes(find_fitted(law), flops)
+    for warning in found["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    if as_json:
+        typer.echo(json.dumps(found, allow_nan=False))
+        return
+    from rich.console import Console
+
+    from benchmarks.laws.tables import prediction_table
+
+    _print([prediction_table(found)], Console())
+
+
+def _print(tables: list[Any], console: "Console") -> None:
+    for table in tables:
+        console.print(table)
+        console.print()

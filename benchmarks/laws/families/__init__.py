@@ -1,0 +1,1 @@
+"""One file for each published family of laws: form, conventions, coefficients, source."""

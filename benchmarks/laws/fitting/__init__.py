@@ -1,0 +1,1 @@
+"""From points to coefficients: seeds, descent, intervals, what cannot be told, extrapolation."""

@@ -1,0 +1,71 @@
+"""Run directories as points: what `moe train` recorded, in the cost ledger's conventions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.laws.points import Points, read_points
+from moe.runs.reader import read_runs
+from moe.runs.run import Run
+
+
+def points_from(paths: Sequence[Path]) -> Points:
+    """Read one file of points, or run directories.
+
+    Raises:
+        BenchmarkError: Several paths that are not all run directories; as `read_points`.
+        ConfigError: A run directory cannot be read.
+    """
+    if len(paths) == 1 and not paths[0].is_dir():
+        return read_points(paths[0])
+    for path in paths:
+        if not path.is_dir():
+            raise BenchmarkError(f"{path}: no run directory: give one file, or run directories")
+    return run_points(read_runs(paths))
+
+
+def run_points(runs: Sequence[Run]) -> Points:
+    """Return finished runs as points, one a run; sizes count embeddings.
+
+    Raises:
+        BenchmarkError: A run has no final held-out loss.
+    """
+    rows = [_row(run) for run in runs]
+    columns = {
+        name: np.array([row.get(name, np.nan) for row in rows], dtype=float)
+        for name in dict.fromkeys(name for row in rows for name in row)
+    }
+    numbers = tuple(range(1, len(rows) + 1))
+    return Points("run directories", columns, {"embeddings": "in"}, numbers)
+
+
+def _row(run: Run) -> dict[str, float]:
+    """Return a run's quantities; those that its model does not have are left out."""
+    loss = run.record.get("final_loss")
+    if loss is None or not loss > 0 or not run.tokens:
+        raise BenchmarkError(
+            f"{run.path}: no final held-out loss: not finished, or without evaluation"
+        )
+    model = run.experiment.get("model", {})
+    moe = model.get("moe") or {}
+    known = {
+        "loss": loss,
+        "tokens": run.tokens,
+        "flops": run.training_flops(run.counts),
+        "parameters": run.total_parameters,
+        "active_parameters": run.active_parameters,
+        "embedding_parameters": run.ledger.get("embedding_parameters"),
+        "hidden_size": model.get("hidden_size"),
+        "ffn_hidden_size": model.get("ffn_hidden_size"),
+        "expert_ffn_hidden_size": moe.get("expert_ffn_hidden_size"),
+        "experts": moe.get("num_experts", 1) if model else None,
+        "top_k": moe.get("top_k", 1) if model else None,
+    }
+    shared, expert = moe.get("shared_expert_ffn_hidden_size", 0), moe.get("expert_ffn_hidden_size")
+    if not shared:
+        known["shared_experts"] = 0 if model else None
+    elif expert:
+        known["shared_experts"] = shared / expert
+    return {name: float(value) for name, value in known.items() if value is not None}

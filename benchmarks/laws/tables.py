@@ -1,0 +1,85 @@
+"""Fits, comparisons and predictions as tables for a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.text_table import TextTable
+
+UNKNOWN = "-"
+
+
+def fit_tables(found: Mapping[str, Any]) -> list[TextTable]:
+    """Return a fit's coefficients, and its errors where it was not fitted."""
+    title = (
+        f"{found['title']}: {found['formula']}\n{found['points']} points, loss {found['loss']},"
+        f" objective {found['objective']:.6g}, rms of ln L {found['residuals']['rms_log']:.3g}"
+    )
+    table = TextTable(title, ["coefficient", "value", "95% bootstrap", "95% profile", ""])
+    for name, value in found["coefficients"].items():
+        mark = "not identified" if name in found["unidentified"] else ""
+        profile = found["profile_intervals"].get(name)
+        intervals = _interval(found["intervals"][name]), _interval(profile)
+        table.add_row(name, _number(value), *intervals, mark)
+    return [table, _left_out_table(found)]
+
+
+def _left_out_table(found: Mapping[str, Any]) -> TextTable:
+    columns = ["left out", "range", "points", "rms of ln L", "mean", "R2"]
+    table = TextTable("Predicted from all other points", columns)
+    for kind in ("scale", "sparsity"):
+        left_out = found["extrapolation"][kind]
+        if left_out is None:
+            table.add_row(f"one {kind}", "too few groups or points")
+            continue
+        for group in left_out["groups"]:
+            low, high = _number(group["low"]), _number(group["high"])
+            table.add_row(
+                left_out["column"],
+                low if low == high else f"{low} to {high}",
+                group["points"],
+                _number(group["rms_log_error"]),
+                _number(group["mean_log_error"]),
+                _number(group["r_squared"]),
+            )
+    return table
+
+
+def comparison_table(found: Mapping[str, Any]) -> TextTable:
+    """Return laws on the same points, the best by AICc first."""
+    columns = ["law", "coefficients", "rms of ln L", "AICc - best", "largest scale left out",
+               "sparsest left out", "not identified"]  # fmt: skip
+    table = TextTable(f"{found['points']} points, loss {found['loss']}", columns)
+    for row in found["comparison"]:
+        numbers = ("rms_log", "delta_aicc", "largest_scale_rms_log", "sparsest_rms_log")
+        cells = [_number(row[name]) for name in numbers]
+        open_ones = ", ".join(row["unidentified"]) or UNKNOWN
+        table.add_row(row["law"], row["coefficients"], *cells, open_ones)
+    return table
+
+
+def prediction_table(found: Mapping[str, Any]) -> TextTable:
+    """Return the best sizes with their intervals."""
+    cost = found["cost"]
+    title = (
+        f"{found['law']} ({found['origin']})\n{cost['training_flops']:g} training FLOPs,"
+        f" modelled: {cost['convention']}"
+    )
+    table = TextTable(title, ["best", "value", "95% bootstrap", "95% profile"])
+    for name, value in found["best"].items():
+        table.add_row(name, _number(value), _interval(found["best_intervals"][name]))
+    intervals = _interval(found["interval"]), _interval(found["profile_interval"])
+    table.add_row("loss, nats per token", _number(found["loss"]), *intervals)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.4g}"
+
+
+def _interval(sides: list[float | None] | None) -> str:
+    if sides is None:
+        return UNKNOWN
+    low, high = sides
+    return (
+        f"{'open' if low is None else _number(low)} to {'open' if high is None else _number(high)}"
+    )
