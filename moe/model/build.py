@@ -2,6 +2,7 @@
 
 import torch
 from megatron.core import parallel_state
+from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from moe.config.kernels import build_fault
@@ -71,10 +72,17 @@ def _mark_experts(chunk: LanguageModel) -> None:
 
     megatron-core's own modules count them as dense where ranks share no experts. 0.16 then loses
     what the tensor-parallel ranks contribute, and a checkpoint would name other optimizers.
+
+    Each tensor-parallel rank's shard counts in the gradient norm, which Transformer Engine's
+    modules do not say; down-projections' biases are whole on each rank.
     """
     for name, weight in chunk.named_parameters():
-        if ".experts." in name:
-            weight.allreduce = False
+        if ".experts." not in name:
+            continue
+        weight.allreduce = False
+        for sharded, dim in {".linear_fc1.": 0, ".linear_fc2.weight": 1}.items():
+            if sharded in name and not hasattr(weight, "tensor_model_parallel"):
+                set_tensor_model_parallel_attributes(weight, is_parallel=True, dim=dim, stride=1)
 
 
 def _share_sink_gradients(chunk: LanguageModel, cp: int) -> None:

@@ -19,11 +19,9 @@ def correct_optimizers(optimizers: Sequence[Any], *, is_distributed: bool) -> No
 def _count_experts_once(optimizer: Any) -> None:
     """Let the gradient norm tell copies of experts' weights by experts' own tensor parallelism.
 
-    Until 0.18 megatron-core asked the dense layers': with tp > etp their norm lacked Transformer
-    Engine's experts on all ranks but the first, each of which clipped by a norm of its own.
+    megatron-core asks the dense layers' (0.19: where the distributed optimizer is used).
     """
-    parameters = optimizer.get_parameters()
-    if parameters and not any(getattr(x, "allreduce", True) for x in parameters):
+    if any(group["is_expert_parallel"] for group in optimizer.param_groups):
         optimizer.tp_group = parallel_state.get_expert_tensor_parallel_group()
 
 

@@ -32,8 +32,10 @@ WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     "interleaved": (2, {"pp": 2, "vpp": 2}),
     "whole experts": (2, {"tp": 2, "etp": 1}),
     "whole experts, spread": (2, {"tp": 2, "ep": 2, "etp": 1}),
+    "whole experts, whole optimizers": (2, {"tp": 2, "etp": 1, "distributed_optimizer": False}),
     "sharded experts": (2, {"tp": 2, "etp": 2}),
     "only experts sharded": (2, {"tp": 1, "etp": 2}),
+    "only experts, whole optimizers": (2, {"tp": 1, "etp": 2, "distributed_optimizer": False}),
     "overlap": (2, {"overlap_grad_reduce": True, "overlap_param_gather": True}),
     "allgather": (2, {"ep": 2, "dispatcher": "allgather"}),
     "overlapped experts": (2, {"ep": 2, "overlap_experts": True}),
@@ -164,4 +166,4 @@ def test_ways_to_compute_train_the_same(name: str, store: Path, plain: Run) -> N
     num_ranks, layout = WAYS[name]
     found = run_small(store, num_ranks, train, layout, kernels="te")
     assert found.losses == pytest.approx(plain.losses, rel=1e-5)
-    assert found.grad_norms == pytest.approx(plain.grad_norms, rel=1e-3)
+    assert found.grad_norms == pytest.approx(plain.grad_norms, rel=1e-5)
