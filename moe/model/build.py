@@ -74,7 +74,7 @@ def _mark_experts(chunk: LanguageModel) -> None:
     what the tensor-parallel ranks contribute, and a checkpoint would name other optimizers.
 
     Each tensor-parallel rank's shard counts in the gradient norm, which Transformer Engine's
-    modules do not say; down-projections' biases are whole on each rank.
+    modules do not say to megatron-core until 0.18; down-projections' biases are whole on each rank.
     """
     for name, weight in chunk.named_parameters():
         if ".experts." not in name:

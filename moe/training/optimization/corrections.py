@@ -19,7 +19,7 @@ def correct_optimizers(optimizers: Sequence[Any], *, is_distributed: bool) -> No
 def _count_experts_once(optimizer: Any) -> None:
     """Let the gradient norm tell copies of experts' weights by experts' own tensor parallelism.
 
-    megatron-core asks the dense layers' (0.19: where the distributed optimizer is used).
+    Until 0.18 megatron-core asks the dense layers'.
     """
     if any(group["is_expert_parallel"] for group in optimizer.param_groups):
         optimizer.tp_group = parallel_state.get_expert_tensor_parallel_group()
