@@ -71,7 +71,10 @@ def from_megatron(
         ours, notes = load_model(model), list[str]()
     else:
         settings = read_settings(source) if isinstance(source, DistDirectory) else source.settings()
-        ours, notes = model_of(settings, _vocabulary_rows(source)), only_in_training(settings)
+        rows = _vocabulary_rows(source)
+        ours, notes = model_of(settings, rows), only_in_training(settings)
+        if isinstance(source, LegacyDirectory):
+            source.check_one_model(ours, rows)
     left = Counter(filter(None, map(left_behind, [*source.tensors, *source.objects])))
     mapping = _checked_map(source, ours)
     tokenizer = source.directory / TOKENIZER
