@@ -74,7 +74,7 @@ def _belongs(grid: Grid, place: Rank, number: int, arguments: dict[str, Any]) ->
     """Whether a global rank has this place: megatron-core's `initialize_model_parallel`.
 
     Its order is tp-cp-ep-dp-pp, or tp-cp-ep-pp-dp with `use_tp_pp_dp_mapping`; experts have no cp
-    axis, but had one where they were ranks of data parallelism (before megatron-core 0.9).
+    axis, but had one where they were ranks of data parallelism (before megatron-core 0.10).
     """
     sizes = ("context_parallel_size", "gtp_weight_remat_size")
     context, weights = (_count(arguments, key) or 1 for key in sizes)
