@@ -17,6 +17,7 @@ from moe.convert.megatron.dist_directory import (
     TOKENIZER,
     DistDirectory,
     checkpoint_folder,
+    refuse_link,
 )
 from moe.convert.megatron.legacy.directory import LegacyDirectory
 from moe.convert.megatron.model_settings import model_of, only_in_training
@@ -78,7 +79,8 @@ def from_megatron(
     left = Counter(filter(None, map(left_behind, [*source.tensors, *source.objects])))
     mapping = _checked_map(source, ours)
     tokenizer = source.directory / TOKENIZER
-    has_tokenizer = tokenizer.is_dir() and not tokenizer.is_symlink()
+    refuse_link(tokenizer)
+    has_tokenizer = tokenizer.is_dir()
     if has_tokenizer:
         check_small_files(tokenizer)
     with disk_errors(out), new_directory(out) as partial:

@@ -304,6 +304,9 @@ SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an iteration that is a link": (
         lambda s: linked(s / "iter_0000007"), "iter_0000007: a symbolic link",
     ),
+    "a tokenizer that is a link": (
+        lambda s: (s / "iter_0000007/tokenizer").symlink_to("/etc"), "tokenizer: a symbolic link",
+    ),
     "a pipe for the tracker": (pipe_for_the_tracker, "latest_checkpointed_iteration.txt: not"),
     "another layout": (argument("pipeline_model_parallel_size", 4, SECOND), "another layout than"),
     "no layout": (argument("tensor_model_parallel_size", "2"), "tensor_model_parallel_size = '2'"),
