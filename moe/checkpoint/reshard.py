@@ -28,7 +28,7 @@ from moe.checkpoint.index import (
     write_tensors,
 )
 from moe.checkpoint.index_format import TensorShard
-from moe.config.experiment import load_experiment, load_model
+from moe.config.experiment import Experiment, load_experiment, load_model, make_experiment
 from moe.config.locating import EXPERIMENT_FILE, HUB_DIRECTORY, MODEL_FILE, model_file
 from moe.config.model import ModelConfig
 from moe.config.tensor_names import FP8_STATE
@@ -93,6 +93,7 @@ def _resharded(  # noqa: PLR0913, PLR0917
     num_ranks: int,
     progress: ReshardProgress | None,
 ) -> Resharded:
+    moved = _experiment_of(source, layout)
     verify_files(checkpoint)
     model = _model_of(source, checkpoint)
     # Batches do not matter here: one that divides everything.
@@ -101,14 +102,11 @@ def _resharded(  # noqa: PLR0913, PLR0917
         seq_len=2 * layout.cp * layout.tp, micro_batch_size=1, global_batch_size=ranks
     )
     checked_placement(layout, shape_of(model), batch, num_ranks)
-    experiment, step = source / EXPERIMENT_FILE, int(read_state(checkpoint)["step"])
+    step = int(read_state(checkpoint)["step"])
     with disk_errors(out), new_directory(out) as made:
         target = made
-        if experiment.is_file():
-            moved = load_experiment(experiment, follow_link=False).model_copy(
-                update={"parallel": layout}
-            )
-            write_text(made / experiment.name, moved.to_toml())
+        if moved is not None:
+            write_text(made / EXPERIMENT_FILE, moved.to_toml())
             if (source / HUB_DIRECTORY).is_dir():
                 (made / HUB_DIRECTORY).mkdir()
                 copy_hub_files(source / HUB_DIRECTORY, made / HUB_DIRECTORY, ("*",))
@@ -116,6 +114,20 @@ def _resharded(  # noqa: PLR0913, PLR0917
             target.mkdir(parents=True)
         done = _write(checkpoint, target, model, layout, num_ranks, progress)
     return Resharded(out, step, num_ranks, done)
+
+
+def _experiment_of(source: Path, layout: Layout) -> Experiment | None:
+    """Return a run's experiment in the new layout, by the rules that opening it has; None: no run.
+
+    Raises:
+        ConfigError: The experiment is damaged, or breaks a rule in that layout.
+    """
+    file = source / EXPERIMENT_FILE
+    if not file.is_file():
+        return None
+    values = load_experiment(file, follow_link=False).model_dump(mode="json", exclude_none=True)
+    parallel = layout.model_dump(mode="json", exclude_none=True)
+    return make_experiment(values | {"parallel": parallel}, origin=str(file))
 
 
 def _model_of(source: Path, checkpoint: Path) -> ModelConfig:

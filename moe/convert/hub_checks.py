@@ -8,6 +8,7 @@ import torch
 
 from moe.config.model import ModelConfig
 from moe.convert.hub_directory import HubDirectory
+from moe.convert.listed_names import listed
 from moe.convert.tensor_map import TensorMap
 from moe.errors import ConfigError
 from moe.storage.safetensors_io import DTYPES
@@ -19,7 +20,7 @@ QUANTIZED = (
 """Endings of tensors that belong to quantized weights."""
 IGNORED = (".rotary_emb.inv_freq",)
 """Endings of tensors that old files keep and that follow from the configuration."""
-_LAYER = re.compile(r"model\.layers\.(\d+)\.")
+_LAYER = re.compile(r"model\.layers\.([0-9]{1,9})\.")
 
 
 def prediction_layers(source: HubDirectory) -> int:
@@ -91,7 +92,7 @@ def _check_number_formats(source: HubDirectory, known: Iterable[str]) -> None:
     ]
     if quantized:
         raise ConfigError(
-            f"{source.directory}: the weights are quantized ({', '.join(quantized[:2])}, ...):"
+            f"{source.directory}: the weights are quantized ({listed(quantized, 2)}):"
             " de-quantize them first (GPT-OSS: transformers' Mxfp4Config(dequantize=True), then"
             " save_pretrained; DeepSeek-V3: fp8_cast_bf16.py of its repository)"
         )
@@ -106,7 +107,6 @@ def raise_tensor_faults(origin: Path, faults: Mapping[str, list[str]]) -> None:
     lines = []
     for kind, names in faults.items():
         if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            lines.append(f"{kind}: {', '.join(names[:3])}{more}")
+            lines.append(f"{kind}: {listed(names)}")
     if lines:
         raise ConfigError(f"{origin}: tensors {'; '.join(lines)}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from moe.convert.hub_config import HubConfig
 from moe.convert.hub_files import INDEX, named_file, read_json_table
+from moe.convert.listed_names import listed
 from moe.errors import ConfigError
 
 WEIGHTS = "model.safetensors"
@@ -34,8 +35,8 @@ class WeightFiles:
         """What to say of the others, a line; none where there are none."""
         if not self.unread:
             return ()
-        read = _listed([path.name for path in self.paths])
-        return (f"the weights are those in {read}; not read: {_listed(self.unread)}",)
+        read = listed([path.name for path in self.paths])
+        return (f"the weights are those in {read}; not read: {listed(self.unread)}",)
 
 
 def weight_files(directory: Path, config: HubConfig) -> WeightFiles:
@@ -90,7 +91,7 @@ def _shards(directory: Path, found: set[str]) -> list[str]:
     number, total = shards[0].groups()
     numbers = sorted(int(shard[1]) for shard in shards)
     if {shard[2] for shard in shards} != {total}:
-        fault = f"shards of several sets, such as {_listed([shards[0][0], shards[-1][0]])}"
+        fault = f"shards of several sets, such as {listed([shards[0][0], shards[-1][0]])}"
     elif missing := next((n for n in range(1, int(total) + 1) if n not in numbers), None):
         fault = f"model-{missing:0{len(number)}d}-of-{total}{_ENDING} is missing"
     elif len(numbers) > int(total):
@@ -103,15 +104,9 @@ def _shards(directory: Path, found: set[str]) -> list[str]:
 def _why_no_weights(directory: Path, found: set[str]) -> str:
     if found:
         return (
-            f"no {WEIGHTS}, no {INDEX} and no shards: {_listed(sorted(found))} is not read as the"
+            f"no {WEIGHTS}, no {INDEX} and no shards: {listed(sorted(found))} is not read as the"
             f" model: if it is, rename it to {WEIGHTS}"
         )
     pickled = any(directory.glob("*.bin"))
     reason = "only pickled weights, which are never read here" if pickled else "no weights"
     return f"{reason}: give a directory with {WEIGHTS}, or shards and their index"
-
-
-def _listed(names: list[str]) -> str:
-    """Return the first of some names that strangers chose."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(name if name.isprintable() else repr(name) for name in names[:3]) + more

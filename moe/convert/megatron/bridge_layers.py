@@ -4,12 +4,12 @@ Both are only names here, so a model is taken where they are known to add nothin
 other keys say. `AutoBridge` sets them by family (`megatron/bridge/models/*/*_bridge.py`).
 """
 
+import re
 from typing import Any, Literal
 
 from moe.convert.megatron.settings import MegatronSettings
 from moe.errors import ConfigError
 
-_PACKAGE = "megatron."
 _BRIDGE = "megatron.bridge.models."
 _CORE = "megatron.core.models.gpt.gpt_layer_specs."
 _MODULES = (
@@ -17,6 +17,16 @@ _MODULES = (
     f"{_BRIDGE}gpt.gpt_builder.",
     "megatron.training.models.gpt.",
 )
+_GPT = re.compile(
+    r"megatron\.bridge\.models\.(gpt_provider\.GPTModelProvider|mla_provider\.MLAModelProvider"
+    r"|gpt\.gpt_builder\.GPTModelConfig|gpt\.model_config\.BridgeGPTModelConfig"
+    r"|(deepseek\.deepseek|glm\.glm45|gpt_oss\.gpt_oss|kimi\.kimi|llama\.llama|mistral\.mistral"
+    r"|olmoe\.olmoe|qwen\.qwen)_provider\.(?!Llama4|Qwen3Next)\w*Provider\w*)"
+    r"|megatron\.training\.models\.gpt\.GPTModelConfig",
+    re.ASCII,
+)
+"""Classes that build a GPT model of the other keys; those of families are defaults of such keys,
+which versions before 0.4 named (others, as Gemma's, compute more)."""
 _BY_THE_OTHER_KEYS = {
     *(
         f"{module}{function}"
@@ -42,10 +52,11 @@ def refuse_unknown_classes(settings: MegatronSettings) -> None:
         ConfigError: Names key and value.
     """
     owner = settings.values.get("_target_")
-    if owner is not None and not str(owner).startswith(_PACKAGE):
+    if owner is not None and not (isinstance(owner, str) and _GPT.fullmatch(owner)):
         raise _only_named(settings, "_target_", owner)
     layers = settings.values.get("transformer_layer_spec")
-    if layers is not None and layers not in _BY_THE_OTHER_KEYS | _FULL_QK_NORM:
+    known = isinstance(layers, str) and layers in _BY_THE_OTHER_KEYS | _FULL_QK_NORM
+    if layers is not None and not known:
         raise _only_named(settings, "transformer_layer_spec", layers)
 
 

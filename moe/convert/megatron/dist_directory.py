@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data.plain_text import printable
 from data.storage.bounded_json import read_json
 from data.storage.regular_file import open_regular, read_regular
 from moe.checkpoint.regions import Region, common_regions, regions_meet
@@ -41,8 +42,11 @@ def checkpoint_folder(directory: Path) -> Path:
         return directory
     named = [path for path in directory.glob("iter_*") if _ITERATION.fullmatch(path.name)]
     newest = max(named, key=lambda path: int(path.name[5:]), default=None)
-    if (directory / TRACKER).is_file():
-        newest = directory / _tracked(directory / TRACKER)
+    tracker = directory / TRACKER
+    if tracker.exists() or tracker.is_symlink():
+        newest = directory / _tracked(tracker)
+    if newest is not None:
+        refuse_link(newest)
     if newest is not None and (newest / CONFIG).is_file():
         return newest
     if any((newest or directory).glob(LEGACY_FOLDERS)):
@@ -51,6 +55,19 @@ def checkpoint_folder(directory: Path) -> Path:
         f"{newest or directory}: no {CONFIG} of a torch_dist checkpoint: give the folder that"
         " Megatron saved into, or one iteration's folder in it"
     )
+
+
+def refuse_link(folder: Path) -> None:
+    """Refuse a folder in somebody else's checkpoint that leads elsewhere.
+
+    Raises:
+        ConfigError: It is a symbolic link.
+    """
+    if folder.is_symlink():
+        raise ConfigError(
+            f"{printable(folder)}: a symbolic link, which is not followed here: put the folder"
+            " itself in its place"
+        )
 
 
 def _tracked(path: Path) -> str:

@@ -78,6 +78,11 @@ def read_dist_index(directory: Path) -> DistIndex:
         raise ConfigError(f"{path}: missing or damaged: {str(error)[:200]}") from None
 
 
+def is_tensor_name(key: Any) -> bool:
+    """Whether a key can be the name of a tensor, and be shown."""
+    return isinstance(key, str) and key.isprintable() and len(key) <= MAX_KEY_LENGTH
+
+
 def _index(metadata: Record) -> DistIndex:
     fields = _record(metadata, f"{_DCP}metadata.Metadata")
     places = {}
@@ -87,7 +92,7 @@ def _index(metadata: Record) -> DistIndex:
         places[_text(at["fqn"]), offset] = _record(info, f"{_DCP}filesystem._StorageInfo")
     tensors, objects = {}, {}
     for key, value in fields["state_dict_metadata"].items():
-        if not isinstance(key, str) or not key.isprintable() or len(key) > MAX_KEY_LENGTH:
+        if not is_tensor_name(key):
             raise TypeError("a key that is no name of a tensor")
         if value.kind == f"{_DCP}metadata.BytesStorageMetadata":
             objects[key] = _part((), (), places[key, None])

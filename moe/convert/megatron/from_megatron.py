@@ -17,6 +17,7 @@ from moe.convert.megatron.dist_directory import (
     TOKENIZER,
     DistDirectory,
     checkpoint_folder,
+    refuse_link,
 )
 from moe.convert.megatron.legacy.directory import LegacyDirectory
 from moe.convert.megatron.model_settings import model_of, only_in_training
@@ -71,11 +72,15 @@ def from_megatron(
         ours, notes = load_model(model), list[str]()
     else:
         settings = read_settings(source) if isinstance(source, DistDirectory) else source.settings()
-        ours, notes = model_of(settings, _vocabulary_rows(source)), only_in_training(settings)
+        rows = _vocabulary_rows(source)
+        ours, notes = model_of(settings, rows), only_in_training(settings)
+        if isinstance(source, LegacyDirectory):
+            source.check_one_model(ours, rows)
     left = Counter(filter(None, map(left_behind, [*source.tensors, *source.objects])))
     mapping = _checked_map(source, ours)
     tokenizer = source.directory / TOKENIZER
-    has_tokenizer = tokenizer.is_dir() and not tokenizer.is_symlink()
+    refuse_link(tokenizer)
+    has_tokenizer = tokenizer.is_dir()
     if has_tokenizer:
         check_small_files(tokenizer)
     with disk_errors(out), new_directory(out) as partial:

@@ -31,6 +31,7 @@ _ARGUMENTS = {
     "yarn_mscale_all_dim": "mscale_all_dim",
 }
 """Names in megatron-core's configuration, and those of Megatron-LM's arguments where unlike."""
+_ACTIVATIONS = {"swiglu": "silu", "quick_geglu": "quick_gelu", "squared_relu": "squared_relu"}
 _OLD_ARGUMENTS = {
     "layernorm_epsilon": "norm_epsilon",
     "layernorm_zero_centered_gamma": "apply_layernorm_1p",
@@ -55,7 +56,11 @@ _BEFORE = {
     "vocab_size": None, "beta_fast": 32.0, "beta_slow": 1.0,
 }  # fmt: skip
 """What versions computed that had no such option yet."""
-
+_NEUTRAL: dict[Any, tuple[Any, ...]] = {
+    "_args_": ([],), "_call_": (False,), "_partial_": (True,),
+    "use_transformer_engine": (True, False),
+}  # fmt: skip
+"""What may stand beside a name in YAML: a function itself, or of one kernel set's layers."""
 
 STATE_NAMES = AllowedNames(
     TENSOR_NAMES
@@ -127,15 +132,16 @@ def of_arguments(origin: str, arguments: dict[str, Any]) -> MegatronSettings:
     old = {ours: given[theirs] for ours, theirs in _OLD_ARGUMENTS.items() if theirs in given}
     values = old | given
     values |= {ours: given[theirs] for ours, theirs in _ARGUMENTS.items() if theirs in given}
+    flags = MegatronSettings(origin, given, dict.fromkeys(_ACTIVATIONS, False))
     if "untie_embeddings_and_output_weights" in given:
-        untied = given["untie_embeddings_and_output_weights"]
+        untied = flags.flag("untie_embeddings_and_output_weights")
         values["share_embeddings_and_output_weights"] = not untied
     if given.get("group_query_attention") is False:
         values["num_query_groups"] = None
     if "swiglu" in given:
-        kinds = {"swiglu": "silu", "quick_geglu": "quick_gelu", "squared_relu": "squared_relu"}
-        values["activation_func"] = next((v for k, v in kinds.items() if given.get(k)), "gelu")
-        values["gated_linear_unit"] = bool(given["swiglu"] or given.get("quick_geglu"))
+        kinds = [kind for key, kind in _ACTIVATIONS.items() if flags.flag(key)]
+        values["activation_func"] = next(iter(kinds), "gelu")
+        values["gated_linear_unit"] = flags.flag("swiglu") or flags.flag("quick_geglu")
     if given.get("use_rope_scaling"):
         values.setdefault("rope_scaling_factor", LLAMA3_FACTOR)
     if given.get("position_embedding_type") == "yarn":
@@ -177,7 +183,9 @@ def of_run_config(path: Path) -> MegatronSettings:
         model = inner | model
     plain = {key: _plain(value) for key, value in model.items() if isinstance(key, str)}
     if isinstance(plain.get("activation_func"), str):
-        plain["activation_func"] = plain["activation_func"].rpartition(".")[2]
+        module, _, function = plain["activation_func"].rpartition(".")
+        if module in {"", "torch.nn.functional"} or module.startswith("megatron.core."):
+            plain["activation_func"] = function
     scales = ("yarn_mscale", "yarn_mscale_all_dim")
     if any(plain.get(key, 0) is None for key in scales):
         plain |= {key: _YARN[key] for key in scales}
@@ -197,5 +205,21 @@ def _plain_item(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict) and isinstance(value.get("_target_"), str):
-        return value["_target_"]
+        return _named(value)
     return value.kind if isinstance(value, (Name, Record)) else f"<{type(value).__name__}>"
+
+
+def _named(table: dict[str, Any]) -> str:
+    """Return what a table of Megatron-Bridge names, with the arguments that change it."""
+    others = [
+        str(_plain_item(key))
+        for key, value in table.items()
+        if key != "_target_" and value not in _NEUTRAL.get(key, ())
+    ]
+    name: str = table["_target_"]
+    return f"{name}({', '.join(others)})" if others else name
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message, short."""
+    return str(_plain(value))[:40]

@@ -15,15 +15,15 @@ from moe.convert.tensor_map import Names, TensorMap, tensor_map
 from moe.storage.safetensors_io import TensorShape
 
 LEFT_BEHIND = {
-    "optimizer": re.compile(r"(chained_\d+\.)?optimizer\.|optimizer_|opt_param_scheduler"),
+    "optimizer": re.compile(r"(chained_[0-9]+\.)?optimizer\.|optimizer_|opt_param_scheduler"),
     "extra state": re.compile(r".*\._extra_state(/|$)"),
     "random state": re.compile(r"\w*rng_state(/|$)"),
     "training state": re.compile(r"rerun_state_machine_state|common_state/|content_metadata"),
 }
 """What of a checkpoint is no weight, by the name it is counted under."""
 VOCABULARY = ("embedding.word_embeddings.weight", "output_layer.weight")
-_LAYER = re.compile(r"(decoder\.layers\.)(\d+)\.(.*)")
-_PREDICTION = re.compile(r"(mtp\.layers\.\d+)\.transformer_layer\.(.*)")
+_LAYER = re.compile(r"(decoder\.layers\.)([0-9]{1,9})\.(.*)")
+_PREDICTION = re.compile(r"(mtp\.layers\.[0-9]{1,9})\.transformer_layer\.(.*)")
 _FUSED_INPUT_NORM = "self_attention.linear_qkv.layer_norm_"
 _NORMS_OF_LATENT = re.compile(r"self_attention\.linear_(q|kv)_up_proj\.layer_norm_(.*)")
 

@@ -26,7 +26,7 @@ from moe.storage.safetensors_io import DTYPES, TensorShape, tensor_bytes
 
 CONTENT = {"singleton_local_shards": False, "chained_optim_avoid_prefix": True}
 """How tensors are named and cut, in the words of megatron-core's `content_metadata`."""
-_LAYER = re.compile(r"(decoder\.layers\.)(\d+)\.(.*)")
+_LAYER = re.compile(r"(decoder\.layers\.)([0-9]{1,9})\.(.*)")
 _STATEFUL = re.compile(r".*\.(linear_\w+|eh_proj|enorm|hnorm|\w+_layernorm)\.weight")
 """Modules that have an extra state, linear layers in every spec, norms in Transformer Engine's;
 without FP8 it holds nothing. A loader that wants none passes over it."""

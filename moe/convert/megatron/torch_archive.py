@@ -126,6 +126,12 @@ class TorchArchive:
         self._members = members
         self._folder = pickles[0].removesuffix("data.pkl")
 
+    @property
+    def checksums(self) -> tuple[tuple[str, int], ...] | None:
+        """Names of its members, and their CRC-32; None where `torch.save` was to leave that out."""
+        sums = tuple((name, member.CRC) for name, member in self._members.items())
+        return sums if any(crc for _, crc in sums) else None
+
     def value(self, allowed: AllowedNames) -> Any:
         """Return the saved value as data (`PickleData`); tensors in it are records."""
         content = self._member("data.pkl")

@@ -1,10 +1,13 @@
 """`moe convert reshard`: files cut for another layout hold the same state, and are resumed."""
 
 import json
+import shutil
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 
 from moe.convert.hugging_face import from_hub
 from tests.support.checkpoint_content import checkpoint_content
@@ -76,3 +79,20 @@ def test_bad_layouts_are_refused_and_nothing_is_written(source: Path, tmp_path: 
     code, _, said = command("convert", "reshard", str(source), "-o", str(source))
     assert code == 2
     assert "exists: choose another --out" in said
+
+
+def test_layouts_that_the_experiment_forbids_are_refused_and_nothing_is_written(
+    source: Path, tmp_path: Path
+) -> None:
+    run_dir, out = Path(shutil.copytree(source, tmp_path / "run")), tmp_path / "out"
+    file = run_dir / "experiment.toml"
+    values = tomllib.loads(file.read_text())
+    values["precision"] |= {"kernels": "te", "dtype": "bf16", "fp8": "current"}
+    values["precision"] |= {"fp8_parameters": True}
+    values["model"]["qk_norm"] = "head"
+    file.write_text(tomli_w.dumps(values))
+    code, _, said = command("convert", "reshard", str(run_dir), "-o", str(out),
+                            "--set", "parallel.distributed_optimizer=false")  # fmt: skip
+    assert code == 2
+    assert f"{file}: experiment: precision.fp8_parameters = true needs parallel.dist" in said
+    assert not out.exists()

@@ -8,6 +8,12 @@ from typing import Any
 import torch
 
 from moe.checkpoint.regions import common_regions
+from moe.config.model import LARGEST_SIZE, ModelConfig
+from moe.convert.megatron.legacy.agreement import (
+    check_one_iteration,
+    check_one_model,
+    check_places,
+)
 from moe.convert.megatron.legacy.cuts import Piece, share_of
 from moe.convert.megatron.legacy.rank_files import (
     Rank,
@@ -16,7 +22,7 @@ from moe.convert.megatron.legacy.rank_files import (
     read_rank_files,
 )
 from moe.convert.megatron.legacy.whole_names import is_routed_expert, local_layer, whole_name
-from moe.convert.megatron.settings import MegatronSettings, of_arguments
+from moe.convert.megatron.settings import MegatronSettings, of_arguments, shown
 from moe.convert.megatron.tensor_names import VOCABULARY
 from moe.convert.megatron.torch_archive import ArchivedTensor
 from moe.errors import ConfigError
@@ -59,6 +65,8 @@ class LegacyDirectory:
         """
         self.directory = directory
         self._grid, self._files = read_rank_files(directory)
+        check_places(self._grid, self._files)
+        check_one_iteration(self._files)
         self._first = next(iter(self._files.values()))
         self._arguments = self._first.arguments
         self.tensors: dict[str, JoinedTensor] = {}
@@ -72,6 +80,14 @@ class LegacyDirectory:
             ConfigError: What it says is not what every version of Megatron-LM would do.
         """
         return of_arguments(str(self._first.path), self._arguments)
+
+    def check_one_model(self, model: ModelConfig, rows: int) -> None:
+        """Refuse ranks whose arguments are of another model than the first one's.
+
+        Raises:
+            ConfigError: Names the file and what differs.
+        """
+        check_one_model(self._files, model, rows)
 
     def read(self, key: str, where: Where) -> torch.Tensor:
         """Return a block of a tensor; only that is read. Trailing axes without a slice are whole.
@@ -154,12 +170,13 @@ class LegacyDirectory:
 
     def _experts_per_rank(self, file: RankFile) -> int:
         experts = self._arguments.get("num_experts")
-        if type(experts) is not int or experts <= 0 or experts % self._grid.expert:
+        ranks = self._grid.expert
+        if type(experts) is not int or not 0 < experts <= LARGEST_SIZE or experts % ranks:
             raise ConfigError(
-                f"{file.path}: num_experts = {str(experts)[:40]!r} does not divide among"
-                f" {self._grid.expert} expert-parallel ranks"
+                f"{file.path}: num_experts = {shown(experts)!r} does not divide among"
+                f" {ranks} expert-parallel ranks"
             )
-        return experts // self._grid.expert
+        return experts // ranks
 
 
 _OTHERS = {

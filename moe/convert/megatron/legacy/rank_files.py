@@ -8,9 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from moe.convert.megatron.dist_directory import LEGACY_FOLDERS, mapped_file
+from data.plain_text import printable
+from moe.convert.megatron.dist_directory import LEGACY_FOLDERS, mapped_file, refuse_link
+from moe.convert.megatron.dist_index import is_tensor_name
 from moe.convert.megatron.pickle_data import Record
-from moe.convert.megatron.settings import STATE_NAMES, arguments_in
+from moe.convert.megatron.settings import STATE_NAMES, arguments_in, shown
 from moe.convert.megatron.torch_archive import TorchArchive
 from moe.errors import ConfigError
 
@@ -45,6 +47,14 @@ class Grid:
         expert = f"_{rank.expert:03d}" if self.expert > 1 else ""
         return f"mp_rank_{rank.tensor:02d}{pipeline}{expert}"
 
+    @property
+    def text(self) -> str:
+        """What it is under the names of arguments."""
+        return (
+            f"tensor_model_parallel_size = {self.tensor}, pipeline_model_parallel_size ="
+            f" {self.pipeline}, expert_model_parallel_size = {self.expert}"
+        )
+
     def folders(self) -> dict[str, Rank]:
         """Return all folders that there can be."""
         sizes = (self.pipeline, self.tensor, self.expert)
@@ -63,6 +73,8 @@ class RankFile:
     """The model's tensors by name; several with an interleaved pipeline."""
     others: tuple[str, ...]
     """What else it holds."""
+    iteration: Any
+    """At which it was saved."""
 
 
 def read_rank_files(directory: Path) -> tuple[Grid, dict[Rank, RankFile]]:
@@ -72,6 +84,8 @@ def read_rank_files(directory: Path) -> tuple[Grid, dict[Rank, RankFile]]:
         ConfigError: One is missing, damaged or too many, would execute something, or they disagree.
     """
     folders = sorted(directory.glob(LEGACY_FOLDERS))
+    for folder in folders:
+        refuse_link(folder)
     first = _read(folders[0] / FILE)
     grid = _grid(first)
     known = grid.folders()
@@ -79,7 +93,8 @@ def read_rank_files(directory: Path) -> tuple[Grid, dict[Rank, RankFile]]:
     for folder in folders:
         if folder.name not in known:
             raise ConfigError(
-                f"{folder}: the arguments in {first.path} say {grid}, which has no such rank"
+                f"{printable(folder)}: the arguments in {first.path} say {grid.text}, which has no"
+                " such rank"
             )
         file = first if folder == folders[0] else _read(folder / FILE)
         if _grid(file) != grid or len(file.chunks) != len(first.chunks):
@@ -116,7 +131,7 @@ def _grid(file: RankFile) -> Grid:
         key = f"{axis}_parallel_size"
         number = file.arguments.get(key)
         if type(number) is not int or not 0 < number <= MAX_RANKS:
-            raise ConfigError(f"{file.path}: {key} = {str(number)[:40]!r} in its arguments")
+            raise ConfigError(f"{file.path}: {key} = {shown(number)!r} in its arguments")
         return number
 
     tensor, pipeline = size("tensor_model"), size("pipeline_model")
@@ -139,7 +154,7 @@ def _read(path: Path) -> RankFile:
     version = state.get("checkpoint_version")
     if version != VERSION or isinstance(version, bool):
         raise ConfigError(
-            f"{path}: checkpoint_version = {str(version)[:40]}, and only {VERSION} is read: save it"
+            f"{path}: checkpoint_version = {shown(version)}, and only {VERSION} is read: save it"
             " with a Megatron-LM of megatron-core"
         )
     keys = [key for key in state if isinstance(key, str)]
@@ -151,6 +166,9 @@ def _read(path: Path) -> RankFile:
     for chunk in chunks:
         if not isinstance(chunk, dict) or not all(isinstance(name, str) for name in chunk):
             raise ConfigError(f"{path}: `model` holds no tensors by name")
+        wrong = next((name for name in chunk if not is_tensor_name(name)), None)
+        if wrong is not None:
+            raise ConfigError(f"{path}: {wrong[:60]!r} is no name of a tensor")
         nested = next((name for name, value in chunk.items() if isinstance(value, dict)), None)
         if nested is not None:
             raise ConfigError(
@@ -158,7 +176,7 @@ def _read(path: Path) -> RankFile:
                 " megatron-core did: convert it with its tools/checkpoint/convert.py"
             )
     others = tuple(key for key in keys if key not in names)
-    return RankFile(path, archive, arguments, chunks, others)
+    return RankFile(path, archive, arguments, chunks, others, state.get("iteration"))
 
 
 def is_tensor(value: Any) -> bool:

@@ -2,9 +2,10 @@
 
 import re
 
-_LAYER = re.compile(r"decoder\.layers\.(\d+)\.(.*)")
-_GROUPED = re.compile(r"(.*\.experts\.)(linear_fc[12]\.(?:weight|bias))(\d+)")
-_SEQUENTIAL = re.compile(r"(.*\.experts\.)local_experts\.(\d+)\.(.*)")
+_NUMBER = "([0-9]{1,9})"
+_LAYER = re.compile(rf"decoder\.layers\.{_NUMBER}\.(.*)")
+_GROUPED = re.compile(rf"(.*\.experts\.)(linear_fc[12]\.(?:weight|bias)){_NUMBER}")
+_SEQUENTIAL = re.compile(rf"(.*\.experts\.)local_experts\.{_NUMBER}\.(.*)")
 
 
 def local_layer(name: str) -> int | None:

@@ -19,6 +19,12 @@ WRITTEN = Path(__file__).parents[1] / "fixtures/megatron_bridge_0_6_0"
 RUN_CONFIGS = WRITTEN / "run_configs"
 
 
+LAYERS = """transformer_layer_spec:
+    _call_: false
+    _target_: megatron.bridge.models.gpt_provider.default_layer_spec"""
+BLOCK = "megatron.core.models.gpt.gpt_layer_specs.get_gpt_decoder_block_spec"
+
+
 def _model(family: str) -> ModelConfig:
     return model_of(of_run_config(RUN_CONFIGS / f"{family}.yaml"), 120)
 
@@ -80,6 +86,22 @@ def test_biases_that_stood_still_are_said_to_move_here() -> None:
          "transformer_layer_spec = "),
         ("megatron.bridge.models.gpt_provider.GPTModelProvider", "mine.Provider",
          "_target_ = 'mine.Provider' cannot be converted: it is code that the checkpoint only"),
+        ("megatron.bridge.models.gpt_provider.GPTModelProvider",
+         "megatron.bridge.models.mamba.MambaProvider", "_target_ = 'megatron.bridge.models.mamba"),
+        ("megatron.bridge.models.gpt_provider.GPTModelProvider",
+         "megatron.bridge.models.gemma.gemma_provider.GemmaModelProvider", "_target_ = 'megatron"),
+        ("megatron.bridge.models.gpt_provider.GPTModelProvider",
+         "megatron.bridge.models.qwen.qwen_provider.Qwen3NextModelProvider", "_target_ = 'mega"),
+        ("megatron.bridge.models.gpt_provider.GPTModelProvider", "[a]", "_target_ = "),
+        (LAYERS, "transformer_layer_spec: [a]", "transformer_layer_spec = \"['a']\" cannot be"),
+        (LAYERS, "transformer_layer_spec: {a: 1}", "transformer_layer_spec = '<dict>' cannot be"),
+        (LAYERS, f"transformer_layer_spec: {{_target_: {BLOCK}, _partial_: true, qk_l2_norm: 1}}",
+         f"transformer_layer_spec = '{BLOCK}(qk_l2_norm)' cannot be converted"),
+        (LAYERS, f"transformer_layer_spec: {{_target_: {BLOCK}, _call_: true, _args_: [1]}}",
+         f"transformer_layer_spec = '{BLOCK}(_call_, _args_)' cannot be converted"),
+        ("torch.nn.functional.silu", "mine.silu", "activation_func = 'mine.silu' cannot be"),
+        ("_target_: torch.nn.functional.silu", "_target_: torch.nn.functional.silu\n    inplace: 1",
+         "activation_func = 'silu(inplace)' cannot be"),
         ("rope_scaling: false", "old_context_len: 8192", "old_context_len = 8192 cannot be"),
     ],
 )  # fmt: skip
@@ -93,6 +115,21 @@ def test_code_that_is_only_named_is_refused(
     with pytest.raises(ConfigError) as caught:
         model_of(of_run_config(path), 120)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "owner",
+    ["mla_provider.MLAModelProvider", "gpt.gpt_builder.GPTModelConfig",
+     "gpt.model_config.BridgeGPTModelConfig", "qwen.qwen_provider.Qwen3MoEModelProvider30B_A3B",
+     "llama.llama_provider.Llama32ModelProvider1B", "gpt_oss.gpt_oss_provider.GPTOSSProvider20B"],
+)  # fmt: skip
+def test_classes_of_the_other_keys_are_read(owner: str, tmp_path: Path) -> None:
+    text = (WRITTEN / "iter_0000000/run_config.yaml").read_text()
+    path = tmp_path / "run_config.yaml"
+    path.write_text(text.replace("models.gpt_provider.GPTModelProvider", f"models.{owner}"))
+    assert owner in path.read_text()
+    wanted = of_run_config(WRITTEN / "iter_0000000/run_config.yaml")
+    assert model_of(of_run_config(path), 120) == model_of(wanted, 120)
 
 
 def test_only_weights_of_adapters_are_no_model(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Format `torch`, one pickle a rank: ranks joined, and what is damaged, strange or hostile."""
 
+import dataclasses
 import os
 import pickle
 import shutil
@@ -15,7 +16,9 @@ import torch
 
 from data.errors import InputError
 from moe.convert.megatron.from_megatron import from_megatron
+from moe.convert.megatron.legacy.agreement import check_places
 from moe.convert.megatron.legacy.cuts import share_of
+from moe.convert.megatron.legacy.rank_files import Grid, Rank, RankFile
 from moe.convert.megatron.legacy.whole_names import whole_name
 from moe.storage.safetensors_io import TensorShape
 from tests.support.distributed import run_ranks
@@ -26,6 +29,7 @@ WRITTEN = Path(__file__).parents[1] / "fixtures/megatron_lm_0_19_0_torch"
 GROUPED = WRITTEN.with_name(f"{WRITTEN.name}_grouped")
 FIRST, SECOND = "mp_rank_00_000_000", "mp_rank_01_000_001"
 NAME = "model_optim_rng.pt"
+NO_ARCHIVE: Any = SimpleNamespace(checksums=())
 
 
 @pytest.mark.engine
@@ -194,6 +198,59 @@ def without_layers(state: Any) -> None:
         del state["model"][key]
 
 
+def swapped(one: str, other: str) -> Callable[[Path], None]:
+    def spoil(source: Path) -> None:
+        first, second = file_of(source, one), file_of(source, other)
+        content = first.read_bytes()
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(content)
+
+    return spoil
+
+
+FOLDERS = (FIRST, "mp_rank_00_001_000", SECOND, "mp_rank_01_001_001")
+
+
+def saved_by_one_process(source: Path) -> None:
+    """Change all files to what `tools/checkpoint/convert.py` writes."""
+    for folder in FOLDERS:
+        argument("rank", 0, folder)(source)
+
+
+def copied(source: Path) -> None:
+    shutil.copyfile(file_of(source), file_of(source, SECOND))
+
+
+def one_process_copied(source: Path) -> None:
+    saved_by_one_process(source)
+    copied(source)
+
+
+def in_all(key: str, value: Any) -> Callable[[Path], None]:
+    def spoil(source: Path) -> None:
+        for folder in FOLDERS:
+            argument(key, value, folder)(source)
+
+    return spoil
+
+
+def linked(path: Path) -> None:
+    path.rename(path.parent / "elsewhere")
+    path.symlink_to(path.parent / "elsewhere")
+
+
+def pipe_for_the_tracker(source: Path) -> None:
+    tracker = source / "latest_checkpointed_iteration.txt"
+    tracker.unlink()
+    os.mkfifo(tracker)
+
+
+def renamed_weight(old: str, new: str) -> Callable[[Path], None]:
+    return change(lambda state: state["model"].update({new: state["model"].pop(old)}), SECOND)
+
+
+NINES = "9" * 5000
+ARABIC_ZERO = "\N{ARABIC-INDIC DIGIT ZERO}"
 SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "code for arguments": (code_for_arguments, f"{NAME}: holds the class posix.system"),
     "code for a weight": (code_for_a_weight, f"{NAME}: holds the class posix.system"),
@@ -206,8 +263,51 @@ SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda s: file_of(s).write_bytes(file_of(s).read_bytes()[:5000]), "no archive of",
     ),
     "a folder of no rank": (
-        lambda s: file_of(s).parent.with_name("mp_rank_02_000_000").mkdir(), "has no such rank",
+        lambda s: file_of(s).parent.with_name("mp_rank_02_000_000").mkdir(),
+        "say tensor_model_parallel_size = 2, pipeline_model_parallel_size = 2, expert_model_",
     ),
+    "swapped stages": (swapped(FIRST, "mp_rank_00_001_000"), "rank 2 saved it, whose folder is"),
+    "swapped ranks": (swapped(FIRST, "mp_rank_01_000_001"), f"folder is not {FIRST}: files were"),
+    "a file twice": (copied, f"{SECOND}/{NAME}: rank 0 saved it, whose folder is not {SECOND}"),
+    "a file of one process twice": (one_process_copied, f"{SECOND}/{NAME}: the same as "),
+    "another iteration": (
+        change(lambda state: state.update(iteration=3), SECOND), "iteration = 3, and 7 in",
+    ),
+    "another model": (
+        argument("rotary_base", 123456, SECOND),
+        f"{SECOND}/{NAME}: its arguments say rope.theta = 123456.0, and those in",
+    ),
+    "no flag": (
+        in_all("untie_embeddings_and_output_weights", "no"),
+        "untie_embeddings_and_output_weights = 'no': wanted true or false",
+    ),
+    "a layer of many digits": (
+        weight(ROUTER.replace("0", NINES), lambda _: torch.ones(2)), "is no name of a tensor",
+    ),
+    "an expert of many digits": (
+        weight(FC1.replace("ts.0", f"ts.{NINES[:900]}"), lambda _: torch.ones(2)),
+        "unknown: decoder.layers.0.mlp.experts.local_experts.999999999",
+    ),
+    "digits of another script": (
+        renamed_weight(FC1, FC1.replace("experts.0", f"experts.{ARABIC_ZERO}")),
+        f"local_experts.{ARABIC_ZERO}.linear_fc1.weight",
+    ),
+    "a name that steers a terminal": (
+        weight("decoder.\nx\x1b[31m", lambda _: torch.ones(2)),
+        r"'decoder.\nx\x1b[31m' is no name of a tensor",
+    ),
+    "a long name": (weight("x" * 2_000_000, lambda _: torch.ones(2)), "xxx' is no name of a"),
+    "a number of many digits": (argument("num_experts", 10**5000), "<a number of 16610 bits>"),
+    "a folder that is a link": (
+        lambda s: linked(file_of(s, SECOND).parent), f"{SECOND}: a symbolic link",
+    ),
+    "an iteration that is a link": (
+        lambda s: linked(s / "iter_0000007"), "iter_0000007: a symbolic link",
+    ),
+    "a tokenizer that is a link": (
+        lambda s: (s / "iter_0000007/tokenizer").symlink_to("/etc"), "tokenizer: a symbolic link",
+    ),
+    "a pipe for the tracker": (pipe_for_the_tracker, "latest_checkpointed_iteration.txt: not"),
     "another layout": (argument("pipeline_model_parallel_size", 4, SECOND), "another layout than"),
     "no layout": (argument("tensor_model_parallel_size", "2"), "tensor_model_parallel_size = '2'"),
     "a huge layout": (argument("pipeline_model_parallel_size", 1 << 60), "_parallel_size = '115"),
@@ -255,3 +355,51 @@ def test_a_spoiled_checkpoint_is_one_line(kind: str, source: Path) -> None:
     spoil(source)
     assert message in refused(source)
     assert not (source / "touched").exists()
+
+
+@pytest.mark.parametrize("has_checksums", [True, False])
+def test_files_that_one_process_saved_are_joined(
+    has_checksums: bool, source: Path, tmp_path: Path
+) -> None:
+    torch.serialization.set_crc32_options(has_checksums)
+    try:
+        saved_by_one_process(source)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert from_megatron(source, tmp_path / "ours").parameters
+
+
+@pytest.mark.parametrize("mapping", [False, True])
+@pytest.mark.parametrize(
+    ("tensor", "context", "pipeline", "data", "expert", "expert_tensor"),
+    [(2, 1, 2, 2, 2, 2), (2, 2, 2, 1, 2, 1), (4, 1, 2, 2, 4, 2), (1, 2, 3, 4, 8, 1)],
+)
+def test_ranks_in_the_order_of_megatron_core_are_in_their_places(  # noqa: PLR0913, PLR0917
+    tensor: int,
+    context: int,
+    pipeline: int,
+    data: int,
+    expert: int,
+    expert_tensor: int,
+    mapping: bool,
+) -> None:
+    world = tensor * context * pipeline * data
+    shape = (data, pipeline) if mapping else (pipeline, data)
+    ranks = np.arange(world).reshape(*shape, context * tensor)
+    by_stage = (ranks.swapaxes(0, 1) if mapping else ranks).reshape(pipeline, -1)
+    sizes = {
+        "context_parallel_size": context, "world_size": world, "use_tp_pp_dp_mapping": mapping,
+    }  # fmt: skip
+    grid, files = Grid(tensor, pipeline, expert, expert_tensor), dict[Rank, RankFile]()
+    for stage, inside in enumerate(by_stage):
+        for number in map(int, inside):
+            place = Rank(stage, number % tensor, number // expert_tensor % expert)
+            arguments = sizes | {"rank": number}
+            files[place] = RankFile(Path("f"), NO_ARCHIVE, arguments, [], (), 0)
+    check_places(grid, files)
+    first, *_, last = files
+    for other in (dataclasses.replace(last, pipeline=first.pipeline),
+                  dataclasses.replace(last, tensor=(last.tensor + 1) % tensor)):  # fmt: skip
+        if other != last:
+            with pytest.raises(InputError, match="files were swapped or folders renamed"):
+                check_places(grid, {first: files[first], other: files[last]})

@@ -136,7 +136,7 @@ def bridge(given: dict[str, Any], **changes: Any) -> dict[str, Any]:
     clamped = keys["activation_func"] == "quick_gelu"
     function = "megatron.core.fusions.fused_bias_geglu.quick_gelu"
     return copy.deepcopy(keys | {
-        "_target_": "megatron.bridge.models.deepseek.DeepSeekV3ModelProvider",
+        "_target_": "megatron.bridge.models.deepseek.deepseek_provider.DeepSeekV3ModelProvider",
         "activation_func": {
             "_target_": function if clamped else "torch.nn.functional.silu", "_call_": False,
         },
