@@ -5,13 +5,14 @@ Assembled from `parallel/planner`, with what the job's card and site add.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from math import inf
 
 from benchmarks.planning.interval import error_band
 from benchmarks.planning.job import PlanJob
 from benchmarks.planning.layout_text import LayoutRequest
 from benchmarks.planning.limits import limits
-from moe.config.kernels import kernel_fault
+from moe.config.kernels import kernel_fault, packed_fault
 from parallel.errors import ParallelError
 from parallel.layout.layout import Layout
 from parallel.layout.placement import Placement, place
@@ -28,9 +29,7 @@ from parallel.planner.search.shared_times import ModelTimes, SharedClock, Shared
 from parallel.planner.step.phases import phase_seconds
 from parallel.planner.step.step_time import StepTimes
 from parallel.planner.workload import Workload
-
-EXPERT_SHARDS = (1, 2, 4, 8)
-"""Tensor-parallel ranks inside an expert that a search tries."""
+from parallel.precision.fp8_support import fp8_faults
 
 
 @dataclass(frozen=True)
@@ -68,19 +67,16 @@ class Planner:
 
         Raises:
             ParallelError: It is not legal; the first fault.
-            InputError: Its values contradict each other, or the kernel set lacks it.
+            InputError: Its values contradict each other.
         """
         job, layout = self.job, request.layout(self.job.layout)
         size = request.micro_batch_size or job.batch.micro_batch_size
-        batch = replace(job.batch, micro_batch_size=size)
-        placement = checked_placement(layout, job.shape, batch, job.num_gpus)
+        placement = self._placed(layout, size)
         if request.dp not in (None, placement.dp):
             raise ParallelError(
                 f"layout {request.text}: dp={request.dp}, but {job.num_gpus} cards over"
                 f" tp*cp*pp leave dp={placement.dp}: leave dp out"
             )
-        if fault := kernel_fault(job.model, layout, job.precision):
-            raise ParallelError(fault)
         return self._workload(placement, size)
 
     def own(self) -> Workload:
@@ -89,9 +85,31 @@ class Planner:
         Raises:
             ParallelError: It is not legal on so many cards.
         """
+        size = self.job.batch.micro_batch_size
+        return self._workload(self._placed(self.job.layout, size), size)
+
+    def train_faults(self, layout: Layout, micro_batch_size: int) -> list[str]:
+        """Return what `moe train` refuses of kernels and number format, wherever layers lie."""
         job = self.job
-        placement = checked_placement(job.layout, job.shape, job.batch, job.num_gpus)
-        return self._workload(placement, job.batch.micro_batch_size)
+        batch = replace(job.batch, micro_batch_size=micro_batch_size)
+        faults = [kernel_fault(job.model, layout, job.precision)]
+        if job.packs_documents:
+            faults.append(packed_fault(layout, job.precision, micro_batch_size))
+        found = [fault for fault in faults if fault]
+        return found + fp8_faults(job.precision, layout, job.shape, batch)
+
+    def _placed(self, layout: Layout, micro_batch_size: int) -> Placement:
+        """Place a layout that `moe train` takes.
+
+        Raises:
+            ParallelError: It does not take it; the first fault.
+        """
+        job = self.job
+        batch = replace(job.batch, micro_batch_size=micro_batch_size)
+        placement = checked_placement(layout, job.shape, batch, job.num_gpus)
+        if faults := self.train_faults(layout, micro_batch_size):
+            raise ParallelError(faults[0])
+        return placement
 
     def predict(self, work: Workload) -> LayoutPrediction:
         """Predict one layout in full, whether it fits or not."""
@@ -127,22 +145,27 @@ class Planner:
         return replace(found, best=best, fitting=tuple(whole.values()))
 
     def _kept(self, keep: Keep | None) -> Keep:
-        """Return what a search looks at: what is asked for and the kernel set can shard."""
-        job = self.job
-        able = {
-            etp
-            for etp in EXPERT_SHARDS
-            if kernel_fault(job.model, Layout(etp=etp), job.precision) is None
-        }
+        """Return what a search looks at: what is asked for, and `moe train` takes."""
+        base = self.template().layout
+
+        @cache
+        def is_able(tp: int, cp: int, etp: int, micro_batch_size: int) -> bool:
+            sizes = base.model_copy(update={"tp": tp, "cp": cp, "etp": etp})
+            return not self.train_faults(sizes, micro_batch_size)
+
         return lambda candidate, choice: (
-            candidate.etp in able and (keep is None or keep(candidate, choice))
+            is_able(candidate.tp, candidate.cp, candidate.etp, candidate.micro_batch_size)
+            and (keep is None or keep(candidate, choice))
         )
 
     def template(self) -> Workload:
         """Return the job on one card; what a search decides is left at 1."""
         own = self.job.layout
         nothing = LayoutRequest(text="", fields=_overlap(own), micro_batch_size=None, dp=None)
-        return self._workload(place(nothing.layout(own), 1), 1)
+        layout = nothing.layout(own)
+        if kernel_fault(self.job.model, layout, self.job.precision):
+            layout = layout.model_copy(update={"overlap_param_gather": own.overlap_param_gather})
+        return self._workload(place(layout, 1), 1)
 
     def bounds(self) -> Bounds:
         """Return what a search of the job may try."""

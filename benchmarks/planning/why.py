@@ -6,7 +6,7 @@ from typing import Any, Literal
 from benchmarks.planning.layout_text import LayoutRequest, layout_text
 from benchmarks.planning.limits import gibibytes, memory_terms
 from benchmarks.planning.planner import Planner
-from moe.config.kernels import kernel_fault
+from parallel.errors import ParallelError
 from parallel.layout.validation import layout_faults
 from parallel.measurement.number_text import readable
 from parallel.planner.prediction import LayoutPrediction
@@ -60,8 +60,7 @@ def why(planner: Planner, request: LayoutRequest, best: LayoutPrediction) -> Ver
     size = request.micro_batch_size or job.batch.micro_batch_size
     batch = replace(job.batch, micro_batch_size=size)
     faults = layout_faults(layout, job.shape, batch, job.num_gpus)
-    if fault := kernel_fault(job.model, layout, job.precision):
-        faults.append(fault)
+    faults += planner.train_faults(layout, size)
     if not faults:
         exact = planner.predict(planner.workload(request))
         if exact.fits:
@@ -98,7 +97,10 @@ def _smallest(planner: Planner, request: LayoutRequest) -> LayoutPrediction | No
         micro_batch_size=smallest.micro_batch_size,
         dp=None,
     )
-    return planner.predict(planner.workload(exact))
+    try:
+        return planner.predict(planner.workload(exact))
+    except ParallelError:  # kernels or number format cannot run it: judged alone
+        return None
 
 
 def _too_large(planner: Planner, prediction: LayoutPrediction) -> Verdict:

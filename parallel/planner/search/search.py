@@ -143,7 +143,7 @@ class _Search:
     ) -> None:
         self._work, self._bounds, self._keep = work, bounds, keep
         self._predict, self._model, self._memory_bytes = predict, model, memory_bytes
-        self._recomputations = recomputations(work.shape)
+        self._recomputations = recomputations(work.shape, has_te=work.precision.kernels == "te")
         self._least = LeastMemory(work)
         self._ways: dict[Hashable, _Way] = {}
         self._exchanges: dict[Hashable, _Way] = {}
