@@ -46,7 +46,7 @@ def test_tables_say_what_was_looked_at_and_why_one_lost() -> None:
     code, out, _ = command(*MIXTRAL, "--why", "tp=4,pp=2")
     assert code == 0
     assert "more than the best" in out
-    code, out, _ = command(*MIXTRAL, "--layout", "tp=4,pp=2,ep=8", "--why", "tp=3", "--json")
+    code, out, _ = command(*MIXTRAL, "--why", "tp=3", "--json")
     assert json.loads(out)["why"]["reason"] == "illegal"
 
 
@@ -63,13 +63,27 @@ def test_tables_say_what_was_looked_at_and_why_one_lost() -> None:
         ((*MIXTRAL, "--seq-len", "99999999"), "longer than the model's max_seq_len"),
         ((*MIXTRAL, "--set", "train.steps=1"), "mixtral-8x7b has no [train]"),
         ((*MIXTRAL, "--sweep-gpus", "8"), "give FEWEST:MOST"),
-        ((*MIXTRAL, "--start", "soon"), "give a date"),
+        ((*MIXTRAL, "--target-tokens", "1e12", "--start", "soon"), "give a date"),
         ((*MIXTRAL, "--layout", "tp=2,pp=2,ep=8", "--write"), "is no experiment"),
         ((*MIXTRAL, "--layout", "tp=2,pp=2,ep=8", "--budget-money", "1"), "no price is known"),
         ((*MIXTRAL, "--layout", "tp=2,pp=2,ep=8", "--trace", "/nowhere/t.json"), "No such file"),
         ((*MIXTRAL, "--layout", "tp=2,pp=2,ep=8", "--html", "/nowhere/p.html"), "No such file"),
         ((*MIXTRAL, "--pue", "0.5", "--layout", "pp=2,ep=8"), "energy.pue = 0.5"),
         (("plan", "--validate", "/nowhere.csv"), "/nowhere.csv: No such file"),
+        ((*MIXTRAL, "--layout", "ep=8", "--why", "tp=2"), "--why with --layout: a layout is"),
+        ((*MIXTRAL, "--why", "tp=2", "--as", "bridge"), "--why with --as"),
+        (
+            ("plan", "tiny", "--validate", "f.csv"),
+            "reads its file alone, and a model or experiment is",
+        ),
+        (("plan", "--validate", "f.csv", "--top", "2"), "and --top is given: remove it"),
+        ((*MIXTRAL, "--price", "2"), "--price is of a run: say --target-tokens or a --budget-"),
+        ((*MIXTRAL, "--start", "2027-01-01"), "--start is of a run"),
+        ((*MIXTRAL, "--gpu-mtbf-hours", "9"), "--gpu-mtbf-hours is of a run"),
+        ((*MIXTRAL, "--html", "a/../x", "--trace", "./x"), "--trace x: --html is the same file"),
+        (("plan", "./a.toml", *MIXTRAL[2:], "--trace", "a.toml"), "--trace a.toml: a model or ex"),
+        ((*MIXTRAL, "--layout", "ep=8,mbs=4", "--micro-batch-size", "2"), "mbs=4, but --micro-b"),
+        ((*MIXTRAL, "--layout", "tp=1", "--as", "megatron"), "--as: this layout does not fit"),
     ],
 )
 def test_a_mistake_is_one_line_with_exit_code_2(arguments: tuple[str, ...], message: str) -> None:
