@@ -24,7 +24,7 @@ from parallel.planner.memory import peak_memory
 from parallel.planner.prediction import LayoutPrediction
 from parallel.planner.schedule.timeline import StepTime
 from parallel.planner.search.candidates import MICRO_BATCHES, Bounds
-from parallel.planner.search.search import Found, Keep, checked, search
+from parallel.planner.search.search import Among, Found, Keep, checked, search
 from parallel.planner.search.shared_times import ModelTimes, SharedClock, SharedLayerTimes
 from parallel.planner.step.phases import phase_seconds
 from parallel.planner.step.step_time import StepTimes
@@ -71,6 +71,11 @@ class Planner:
         """
         job, layout = self.job, request.layout(self.job.layout)
         size = request.micro_batch_size or job.batch.micro_batch_size
+        if job.fixed_micro_batch and size != job.batch.micro_batch_size:
+            raise ParallelError(
+                f"layout {request.text}: mbs={size}, but --micro-batch-size"
+                f" {job.batch.micro_batch_size}: leave one out"
+            )
         placement = self._placed(layout, size)
         if request.dp not in (None, placement.dp):
             raise ParallelError(
@@ -125,10 +130,22 @@ class Planner:
         Raises:
             ParallelError: None is legal, or none fits.
         """
-        return checked(self.try_search(count, horizon=horizon), self.job.num_gpus)
+        found = self.try_search(count, horizon=horizon)
+        template = self.template()
+        faults = self.train_faults(template.layout, template.batch.micro_batch_size)
+        if faults and not found.candidates:
+            raise ParallelError(faults[0])
+        return checked(found, self.job.num_gpus)
 
-    def try_search(self, count: int, keep: Keep | None = None, horizon: float = 1.0) -> Found:
-        """Return what a search finds, be it nothing; `keep` as in `search`."""
+    def try_search(
+        self,
+        count: int,
+        *,
+        among: Among | None = None,
+        keep: Keep | None = None,
+        horizon: float = 1.0,
+    ) -> Found:
+        """Return what a search finds, be it nothing; arguments as of `search`."""
         job = self.job
         found = search(
             self.template(),
@@ -137,14 +154,15 @@ class Planner:
             model=self._times.model,
             memory_bytes=job.card.memory_bytes,
             count=count,
-            keep=self._kept(keep),
+            among=self._able(among),
+            keep=keep,
             horizon=horizon,
         )
         whole = {id(one): self._completed(one) for one in found.fitting}
         best = tuple(whole[id(one)] for one in found.best)
         return replace(found, best=best, fitting=tuple(whole.values()))
 
-    def _kept(self, keep: Keep | None) -> Keep:
+    def _able(self, among: Among | None) -> Among:
         """Return what a search looks at: what is asked for, and `moe train` takes."""
         base = self.template().layout
 
@@ -153,9 +171,8 @@ class Planner:
             sizes = base.model_copy(update={"tp": tp, "cp": cp, "etp": etp})
             return not self.train_faults(sizes, micro_batch_size)
 
-        return lambda candidate, choice: (
-            is_able(candidate.tp, candidate.cp, candidate.etp, candidate.micro_batch_size)
-            and (keep is None or keep(candidate, choice))
+        return lambda one: (
+            (among is None or among(one)) and is_able(one.tp, one.cp, one.etp, one.micro_batch_size)
         )
 
     def template(self) -> Workload:
