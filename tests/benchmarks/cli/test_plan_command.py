@@ -27,7 +27,9 @@ def test_json_has_the_keys_of_the_contract() -> None:
     for entry in document["layouts"]:
         assert set(entry) >= ENTRY
         assert entry["fits"] is True
-        assert entry["memory"]["total_bytes"] == entry["memory_bytes"]
+        assert sum(entry["memory"].values()) == entry["memory_bytes"]
+        assert 0 < entry["memory_allocated_bytes"] < entry["memory_bytes"]
+        assert 0 <= entry["memory_stage"] < entry["layout"]["pp"]
         assert sum(entry["terms"].values()) == pytest.approx(entry["step_time_s"])
     seconds = [entry["step_time_s"] for entry in document["layouts"]]
     assert seconds == sorted(seconds)
