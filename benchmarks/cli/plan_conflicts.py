@@ -37,13 +37,13 @@ def refuse_conflicts(context: typer.Context) -> None:
         for name, value in context.params.items()
         if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
     }
-    names = {one.name: (one.opts or [one.name])[0] for one in context.command.params}
+    names = {str(one.name): (one.opts or [one.name])[0] for one in context.command.params}
     names["target"] = "a model or experiment"
     if fault := _fault(values, names):
         raise BenchmarkError(fault)
 
 
-def _fault(values: Mapping[str, Any], names: Mapping[str | None, str]) -> str | None:
+def _fault(values: Mapping[str, Any], names: Mapping[str, str]) -> str | None:
     if "validate" in values:
         for name in values:
             if name not in WITH_VALIDATE:
@@ -59,7 +59,7 @@ def _fault(values: Mapping[str, Any], names: Mapping[str | None, str]) -> str | 
     return _same_file(values, names)
 
 
-def _same_file(values: Mapping[str, Any], names: Mapping[str | None, str]) -> str | None:
+def _same_file(values: Mapping[str, Any], names: Mapping[str, str]) -> str | None:
     """Return which two options would write one file, or write over what is planned."""
     seen: dict[Path, str] = {}
     for name in ("target", "html", "trace"):

@@ -16,7 +16,7 @@ from moe.config.kernels import kernel_fault, packed_fault
 from parallel.errors import ParallelError
 from parallel.layout.layout import Layout
 from parallel.layout.placement import Placement, place
-from parallel.layout.validation import checked_placement
+from parallel.layout.validation import layout_faults
 from parallel.planner.device_memory import DeviceMemory, device_memory
 from parallel.planner.energy import StepEnergy, step_energy
 from parallel.planner.flops import training_flops_per_token
@@ -93,6 +93,13 @@ class Planner:
         size = self.job.batch.micro_batch_size
         return self._workload(self._placed(self.job.layout, size), size)
 
+    def faults(self, layout: Layout, micro_batch_size: int) -> list[str]:
+        """Return why `moe train` cannot run a layout of the job; empty where it can."""
+        job = self.job
+        batch = replace(job.batch, micro_batch_size=micro_batch_size)
+        faults = layout_faults(layout, job.shape, batch, job.num_gpus)
+        return faults + self.train_faults(layout, micro_batch_size)
+
     def train_faults(self, layout: Layout, micro_batch_size: int) -> list[str]:
         """Return what `moe train` refuses of kernels and number format, wherever layers lie."""
         job = self.job
@@ -109,12 +116,10 @@ class Planner:
         Raises:
             ParallelError: It does not take it; the first fault.
         """
-        job = self.job
-        batch = replace(job.batch, micro_batch_size=micro_batch_size)
-        placement = checked_placement(layout, job.shape, batch, job.num_gpus)
-        if faults := self.train_faults(layout, micro_batch_size):
-            raise ParallelError(faults[0])
-        return placement
+        if faults := self.faults(layout, micro_batch_size):
+            more = f" (and {len(faults) - 1} more: --why names all)" if len(faults) > 1 else ""
+            raise ParallelError(faults[0] + more)
+        return place(layout, self.job.num_gpus)
 
     def predict(self, work: Workload) -> LayoutPrediction:
         """Predict one layout in full, whether it fits or not."""
@@ -135,7 +140,7 @@ class Planner:
         faults = self.train_faults(template.layout, template.batch.micro_batch_size)
         if faults and not found.candidates:
             raise ParallelError(faults[0])
-        return checked(found, self.job.num_gpus)
+        return checked(found, self.job.num_gpus, self.job.card.name)
 
     def try_search(
         self,

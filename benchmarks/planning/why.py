@@ -8,7 +8,6 @@ from benchmarks.planning.layout_text import LayoutRequest, layout_text
 from benchmarks.planning.limits import gibibytes, memory_terms
 from benchmarks.planning.planner import Planner
 from parallel.errors import ParallelError
-from parallel.layout.validation import layout_faults
 from parallel.measurement.number_text import readable
 from parallel.planner.prediction import LayoutPrediction
 from parallel.planner.search.candidates import Candidate, candidates
@@ -64,9 +63,7 @@ def why(planner: Planner, request: LayoutRequest, best: LayoutPrediction) -> Ver
             return _too_large(planner, smallest)
     job, layout = planner.job, request.layout(planner.job.layout)
     size = request.micro_batch_size or job.batch.micro_batch_size
-    batch = replace(job.batch, micro_batch_size=size)
-    faults = layout_faults(layout, job.shape, batch, job.num_gpus)
-    faults += planner.train_faults(layout, size)
+    faults = planner.faults(layout, size)
     if not faults:
         exact = planner.predict(planner.workload(request))
         if exact.fits:

@@ -275,8 +275,8 @@ def _job(work: Workload, candidate: Candidate, choice: Choice, ranks: int) -> Wo
     )
 
 
-def checked(found: Found, ranks: int) -> Found:
-    """Return what was found.
+def checked(found: Found, ranks: int, card: str) -> Found:
+    """Return what was found on so many of a card.
 
     Raises:
         ParallelError: Nothing fits, or nothing is legal.
@@ -289,6 +289,6 @@ def checked(found: Found, ranks: int) -> Found:
             " train.global_batch_size"
         )
     raise ParallelError(
-        f"gpus={ranks}: none of {found.candidates:,} layouts fits in memory: take more cards, or"
-        " larger ones"
+        f"gpus={ranks}: none of {found.candidates:,} layouts fits in memory of {card}: take more"
+        " cards, or larger ones"
     )

@@ -60,6 +60,12 @@ def test_tables_say_what_was_looked_at_and_why_one_lost() -> None:
         (("plan", "mixtrl", *MIXTRAL[2:]), "did you mean mixtral"),
         (("plan", "missing.toml", *MIXTRAL[2:]), "missing.toml: No such file"),
         ((*MIXTRAL, "--layout", "tp=3"), "tp*cp*pp = 3*1*1 = 3 does not divide 64 ranks"),
+        ((*MIXTRAL, "--layout", "tp=3"), "more: --why names all)"),
+        (
+            ("plan", "qwen3-30b-a3b", "--gpus", "8", "--gpu", "cpu"),
+            "CPU's file has no [links.collectives], so",
+        ),
+        (("plan", "qwen3-30b-a3b", "--gpus", "1", "--gpu", "h100"), "fits in memory of H100: take"),
         ((*MIXTRAL, "--layout", "own"), "is no experiment"),
         ((*MIXTRAL, "--why", "tp"), "'tp' is none of"),
         ((*MIXTRAL, "--seq-len", "99999999"), "longer than the model's max_seq_len"),
