@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,17 @@ def test_a_mistake_is_one_line_with_exit_code_2(arguments: tuple[str, ...], mess
     (line,) = err.strip().splitlines()
     assert line.startswith("moe: ")
     assert message in line
+
+
+def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    of_tiny = ("plan", "tiny", "--gpus", "1", "--gpu", "h100", "--seq-len", "128")
+    for option in ("--trace", "--html"):
+        code, out, err = command(*of_tiny, "--global-batch-size", "8", option, pipe)
+        assert (code, out) == (2, "")
+        assert err == f"moe: {option} {pipe}: not a regular file\n"
+        assert pipe.is_fifo()
 
 
 def test_a_plan_is_written_traced_and_exported(tmp_path: Path) -> None:
