@@ -219,9 +219,9 @@ def _print(found: "PlanAnswer", verdict: "Verdict | None") -> None:
     if verdict is not None:
         for sentence in verdict.sentences:
             say(sentence)
-        return
-    console.print(tables.layout_table(found))
-    console.print(tables.detail_table(found.best))
+    else:
+        console.print(tables.layout_table(found))
+        console.print(tables.detail_table(found.best))
     if found.run is not None:
         console.print(tables.run_table(found.run))
         for line in tables.run_lines(found.run):
