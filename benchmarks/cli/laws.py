@@ -46,6 +46,7 @@ def fit(  # noqa: PLR0913 - a command's options
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Fit a scaling law to runs: coefficients, intervals, what they leave open, extrapolation."""
+    from benchmarks.errors import BenchmarkError
     from benchmarks.laws.compare import compare_laws, fit_points
     from benchmarks.laws.run_points import points_from
     from data.storage.atomic import write_text
@@ -60,7 +61,10 @@ def fit(  # noqa: PLR0913 - a command's options
             typer.echo(f"warning: {warning}", err=True)
     text = json.dumps(found, allow_nan=False)
     if out is not None:
-        write_text(out, text + "\n")
+        try:
+            write_text(out, text + "\n")
+        except OSError as error:
+            raise BenchmarkError(f"--out {out}: {error.strerror or error}") from None
     if as_json:
         typer.echo(text)
         return

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 def plan(  # noqa: PLR0913, PLR0914 - a command's options
+    context: typer.Context,
     target: opt.TargetArgument = None,
     *,
     gpus: opt.GpusOption = None,
@@ -66,6 +67,7 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     """Find the layout: speed, memory and joules of every legal one, modelled, with intervals."""
     from dataclasses import replace
 
+    from benchmarks.cli.plan_conflicts import refuse_conflicts
     from benchmarks.errors import BenchmarkError
     from benchmarks.planning.answer import answer
     from benchmarks.planning.budget import RunRequest, run_plan
@@ -76,6 +78,7 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     from benchmarks.planning.scaling import parse_sweep, scaling_curves
     from benchmarks.planning.why import why as reason
 
+    refuse_conflicts(context)
     if validate is not None:
         _validate(validate, as_json=as_json)
         return
@@ -123,6 +126,8 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     if counts is not None:
         found = replace(found, scaling=scaling_curves(planner, counts))
     verdict = None if asked is None else reason(planner, asked, found.best)
+    if export is not None and not found.best.fits:
+        raise BenchmarkError("--as: this layout does not fit in memory: choose one that does")
     if write:
         _write(found, options)
     if trace is not None:
@@ -214,9 +219,9 @@ def _print(found: "PlanAnswer", verdict: "Verdict | None") -> None:
     if verdict is not None:
         for sentence in verdict.sentences:
             say(sentence)
-        return
-    console.print(tables.layout_table(found))
-    console.print(tables.detail_table(found.best))
+    else:
+        console.print(tables.layout_table(found))
+        console.print(tables.detail_table(found.best))
     if found.run is not None:
         console.print(tables.run_table(found.run))
         for line in tables.run_lines(found.run):

@@ -82,6 +82,11 @@ def read_job(target: str, options: JobOptions) -> PlanJob:
     if not 1 <= options.gpus <= MAX_GPUS:
         raise BenchmarkError(f"--gpus {options.gpus}: choose 1 to {MAX_GPUS:,}")
     card = load_card(options.gpu)
+    if options.gpus > 1 and (card.links is None or card.links.collectives is None):
+        raise BenchmarkError(
+            f"--gpu {options.gpu}: {card.name}'s file has no [links.collectives], so no layout on"
+            " several of them can be timed: plan for --gpus 1 or another card, or add the section"
+        )
     experiment = _experiment(target, options)
     model = load_model(target) if experiment is None else experiment.model
     precision = _precision(options.precision, card, model, experiment)

@@ -55,12 +55,9 @@ def limits(
 
 def memory_terms(memory: DeviceMemory) -> dict[str, int]:
     """Return the bytes by what uses them; they add up to the total."""
-    values = memory.as_json()
-    skipped = {"allocated_bytes", "total_bytes", "stage", "kind"}
     return {
         name.removesuffix("_bytes").replace("_", " "): value
-        for name, value in values.items()
-        if name not in skipped
+        for name, value in memory.as_json().items()
     }
 
 

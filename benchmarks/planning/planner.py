@@ -5,17 +5,18 @@ Assembled from `parallel/planner`, with what the job's card and site add.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from math import inf
 
 from benchmarks.planning.interval import error_band
 from benchmarks.planning.job import PlanJob
 from benchmarks.planning.layout_text import LayoutRequest
 from benchmarks.planning.limits import limits
-from moe.config.kernels import kernel_fault
+from moe.config.kernels import kernel_fault, packed_fault
 from parallel.errors import ParallelError
 from parallel.layout.layout import Layout
 from parallel.layout.placement import Placement, place
-from parallel.layout.validation import checked_placement
+from parallel.layout.validation import layout_faults
 from parallel.planner.device_memory import DeviceMemory, device_memory
 from parallel.planner.energy import StepEnergy, step_energy
 from parallel.planner.flops import training_flops_per_token
@@ -23,14 +24,12 @@ from parallel.planner.memory import peak_memory
 from parallel.planner.prediction import LayoutPrediction
 from parallel.planner.schedule.timeline import StepTime
 from parallel.planner.search.candidates import MICRO_BATCHES, Bounds
-from parallel.planner.search.search import Found, Keep, checked, search
+from parallel.planner.search.search import Among, Found, Keep, checked, search
 from parallel.planner.search.shared_times import ModelTimes, SharedClock, SharedLayerTimes
 from parallel.planner.step.phases import phase_seconds
 from parallel.planner.step.step_time import StepTimes
 from parallel.planner.workload import Workload
-
-EXPERT_SHARDS = (1, 2, 4, 8)
-"""Tensor-parallel ranks inside an expert that a search tries."""
+from parallel.precision.fp8_support import fp8_faults
 
 
 @dataclass(frozen=True)
@@ -68,19 +67,21 @@ class Planner:
 
         Raises:
             ParallelError: It is not legal; the first fault.
-            InputError: Its values contradict each other, or the kernel set lacks it.
+            InputError: Its values contradict each other.
         """
         job, layout = self.job, request.layout(self.job.layout)
         size = request.micro_batch_size or job.batch.micro_batch_size
-        batch = replace(job.batch, micro_batch_size=size)
-        placement = checked_placement(layout, job.shape, batch, job.num_gpus)
+        if job.fixed_micro_batch and size != job.batch.micro_batch_size:
+            raise ParallelError(
+                f"layout {request.text}: mbs={size}, but --micro-batch-size"
+                f" {job.batch.micro_batch_size}: leave one out"
+            )
+        placement = self._placed(layout, size)
         if request.dp not in (None, placement.dp):
             raise ParallelError(
                 f"layout {request.text}: dp={request.dp}, but {job.num_gpus} cards over"
                 f" tp*cp*pp leave dp={placement.dp}: leave dp out"
             )
-        if fault := kernel_fault(job.model, layout, job.precision):
-            raise ParallelError(fault)
         return self._workload(placement, size)
 
     def own(self) -> Workload:
@@ -89,9 +90,36 @@ class Planner:
         Raises:
             ParallelError: It is not legal on so many cards.
         """
+        size = self.job.batch.micro_batch_size
+        return self._workload(self._placed(self.job.layout, size), size)
+
+    def faults(self, layout: Layout, micro_batch_size: int) -> list[str]:
+        """Return why `moe train` cannot run a layout of the job; empty where it can."""
         job = self.job
-        placement = checked_placement(job.layout, job.shape, job.batch, job.num_gpus)
-        return self._workload(placement, job.batch.micro_batch_size)
+        batch = replace(job.batch, micro_batch_size=micro_batch_size)
+        faults = layout_faults(layout, job.shape, batch, job.num_gpus)
+        return faults + self.train_faults(layout, micro_batch_size)
+
+    def train_faults(self, layout: Layout, micro_batch_size: int) -> list[str]:
+        """Return what `moe train` refuses of kernels and number format, wherever layers lie."""
+        job = self.job
+        batch = replace(job.batch, micro_batch_size=micro_batch_size)
+        faults = [kernel_fault(job.model, layout, job.precision)]
+        if job.packs_documents:
+            faults.append(packed_fault(layout, job.precision, micro_batch_size))
+        found = [fault for fault in faults if fault]
+        return found + fp8_faults(job.precision, layout, job.shape, batch)
+
+    def _placed(self, layout: Layout, micro_batch_size: int) -> Placement:
+        """Place a layout that `moe train` takes.
+
+        Raises:
+            ParallelError: It does not take it; the first fault.
+        """
+        if faults := self.faults(layout, micro_batch_size):
+            more = f" (and {len(faults) - 1} more: --why names all)" if len(faults) > 1 else ""
+            raise ParallelError(faults[0] + more)
+        return place(layout, self.job.num_gpus)
 
     def predict(self, work: Workload) -> LayoutPrediction:
         """Predict one layout in full, whether it fits or not."""
@@ -107,10 +135,22 @@ class Planner:
         Raises:
             ParallelError: None is legal, or none fits.
         """
-        return checked(self.try_search(count, horizon=horizon), self.job.num_gpus)
+        found = self.try_search(count, horizon=horizon)
+        template = self.template()
+        faults = self.train_faults(template.layout, template.batch.micro_batch_size)
+        if faults and not found.candidates:
+            raise ParallelError(faults[0])
+        return checked(found, self.job.num_gpus, self.job.card.name)
 
-    def try_search(self, count: int, keep: Keep | None = None, horizon: float = 1.0) -> Found:
-        """Return what a search finds, be it nothing; `keep` as in `search`."""
+    def try_search(
+        self,
+        count: int,
+        *,
+        among: Among | None = None,
+        keep: Keep | None = None,
+        horizon: float = 1.0,
+    ) -> Found:
+        """Return what a search finds, be it nothing; arguments as of `search`."""
         job = self.job
         found = search(
             self.template(),
@@ -119,30 +159,35 @@ class Planner:
             model=self._times.model,
             memory_bytes=job.card.memory_bytes,
             count=count,
-            keep=self._kept(keep),
+            among=self._able(among),
+            keep=keep,
             horizon=horizon,
         )
         whole = {id(one): self._completed(one) for one in found.fitting}
         best = tuple(whole[id(one)] for one in found.best)
         return replace(found, best=best, fitting=tuple(whole.values()))
 
-    def _kept(self, keep: Keep | None) -> Keep:
-        """Return what a search looks at: what is asked for and the kernel set can shard."""
-        job = self.job
-        able = {
-            etp
-            for etp in EXPERT_SHARDS
-            if kernel_fault(job.model, Layout(etp=etp), job.precision) is None
-        }
-        return lambda candidate, choice: (
-            candidate.etp in able and (keep is None or keep(candidate, choice))
+    def _able(self, among: Among | None) -> Among:
+        """Return what a search looks at: what is asked for, and `moe train` takes."""
+        base = self.template().layout
+
+        @cache
+        def is_able(tp: int, cp: int, etp: int, micro_batch_size: int) -> bool:
+            sizes = base.model_copy(update={"tp": tp, "cp": cp, "etp": etp})
+            return not self.train_faults(sizes, micro_batch_size)
+
+        return lambda one: (
+            (among is None or among(one)) and is_able(one.tp, one.cp, one.etp, one.micro_batch_size)
         )
 
     def template(self) -> Workload:
         """Return the job on one card; what a search decides is left at 1."""
         own = self.job.layout
         nothing = LayoutRequest(text="", fields=_overlap(own), micro_batch_size=None, dp=None)
-        return self._workload(place(nothing.layout(own), 1), 1)
+        layout = nothing.layout(own)
+        if kernel_fault(self.job.model, layout, self.job.precision):
+            layout = layout.model_copy(update={"overlap_param_gather": own.overlap_param_gather})
+        return self._workload(place(layout, 1), 1)
 
     def bounds(self) -> Bounds:
         """Return what a search of the job may try."""

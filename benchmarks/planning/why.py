@@ -1,23 +1,23 @@
 """Why a layout lost against the best: a rule that it breaks, a memory term, or its time by term."""
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Literal
 
 from benchmarks.planning.layout_text import LayoutRequest, layout_text
 from benchmarks.planning.limits import gibibytes, memory_terms
 from benchmarks.planning.planner import Planner
-from moe.config.kernels import kernel_fault
-from parallel.layout.validation import layout_faults
+from parallel.errors import ParallelError
 from parallel.measurement.number_text import readable
 from parallel.planner.prediction import LayoutPrediction
 from parallel.planner.search.candidates import Candidate, candidates
-from parallel.planner.search.choices import Choice
+from parallel.planner.search.choices import Choice, recomputations
 from parallel.planner.search.least_memory import LeastMemory
 
 OF_CANDIDATE = ("tp", "cp", "pp", "vpp", "ep", "etp", "ends_count_as_layers", "stage_layers")
+OF_RECOMPUTATION = ("recompute", "recompute_modules")
 SEARCHED = {
-    *OF_CANDIDATE, "recompute", "recompute_modules", "dispatcher", "flex_backend",
-    "overlap_experts",
+    *OF_CANDIDATE, *OF_RECOMPUTATION, "dispatcher", "flex_backend", "overlap_experts",
 }  # fmt: skip
 """Fields of `Layout` that the search chooses."""
 LEAST_DIFFERENCE = 0.01
@@ -50,18 +50,20 @@ def why(planner: Planner, request: LayoutRequest, best: LayoutPrediction) -> Ver
     """
     smallest = None
     if set(request.fields) <= SEARCHED:
-        found = planner.try_search(1, keep=lambda *one: _matches(request, *one))
+        found = planner.try_search(
+            1,
+            among=lambda one: _has_sizes(request, one),
+            keep=lambda _, choice: _has_choice(request, choice),
+        )
         if found.best:
-            return _slower(found.best[0], best, found.candidates)
+            looked_at = int(found.candidates * _share_of_ways(planner, request))
+            return _slower(found.best[0], best, looked_at)
         smallest = _smallest(planner, request)
         if smallest is not None and not smallest.fits:
             return _too_large(planner, smallest)
     job, layout = planner.job, request.layout(planner.job.layout)
     size = request.micro_batch_size or job.batch.micro_batch_size
-    batch = replace(job.batch, micro_batch_size=size)
-    faults = layout_faults(layout, job.shape, batch, job.num_gpus)
-    if fault := kernel_fault(job.model, layout, job.precision):
-        faults.append(fault)
+    faults = planner.faults(layout, size)
     if not faults:
         exact = planner.predict(planner.workload(request))
         if exact.fits:
@@ -72,14 +74,32 @@ def why(planner: Planner, request: LayoutRequest, best: LayoutPrediction) -> Ver
     return Verdict(reason="illegal", sentences=tuple(faults), prediction=None)
 
 
-def _matches(request: LayoutRequest, candidate: Candidate, choice: Choice) -> bool:
-    """Whether a text does not exclude a candidate that is run in a way."""
+def _has_sizes(request: LayoutRequest, candidate: Candidate) -> bool:
+    """Whether a text does not exclude a candidate."""
     if request.micro_batch_size not in (None, candidate.micro_batch_size):
         return False
     if request.dp not in (None, candidate.dp):
         return False
-    has = {name: getattr(candidate, name) for name in OF_CANDIDATE} | choice
-    return all(has.get(name) == value for name, value in request.fields.items())
+    fields = request.fields
+    return all(getattr(candidate, name) == fields[name] for name in OF_CANDIDATE if name in fields)
+
+
+def _has_choice(request: LayoutRequest, choice: Choice) -> bool:
+    """Whether a text does not exclude a way to run a candidate."""
+    return all(
+        choice.get(name) == value
+        for name, value in request.fields.items()
+        if name not in OF_CANDIDATE
+    )
+
+
+def _share_of_ways(planner: Planner, request: LayoutRequest) -> Fraction:
+    """Return the share of all ways to recompute that a text does not exclude."""
+    recompute = {name: value for name, value in request.fields.items() if name in OF_RECOMPUTATION}
+    has_te = planner.job.precision.kernels == "te"
+    ways = recomputations(planner.job.shape, has_te=has_te)
+    able = [way for way in ways if recompute.items() <= way.items()]
+    return Fraction(len(able), len(ways))
 
 
 def _smallest(planner: Planner, request: LayoutRequest) -> LayoutPrediction | None:
@@ -87,7 +107,7 @@ def _smallest(planner: Planner, request: LayoutRequest) -> LayoutPrediction | No
     shape = planner.job.shape
     least = LeastMemory(planner.template())
     way = {name: value for name, value in request.fields.items() if name not in OF_CANDIDATE}
-    legal = [one for one in candidates(shape, planner.bounds()) if _matches(request, one, way)]
+    legal = [one for one in candidates(shape, planner.bounds()) if _has_sizes(request, one)]
     if not legal:
         return None
     smallest = min(legal, key=lambda one: (least.state_bytes(one), one.micro_batch_size, one.vpp))
@@ -98,7 +118,10 @@ def _smallest(planner: Planner, request: LayoutRequest) -> LayoutPrediction | No
         micro_batch_size=smallest.micro_batch_size,
         dp=None,
     )
-    return planner.predict(planner.workload(exact))
+    try:
+        return planner.predict(planner.workload(exact))
+    except ParallelError:  # kernels or number format cannot run it: judged alone
+        return None
 
 
 def _too_large(planner: Planner, prediction: LayoutPrediction) -> Verdict:
@@ -116,7 +139,7 @@ def _too_large(planner: Planner, prediction: LayoutPrediction) -> Verdict:
 
 
 def _slower(one: LayoutPrediction, best: LayoutPrediction, looked_at: int) -> Verdict:
-    of_how_many = f", the fastest of {looked_at:,}," if looked_at > 1 else ""
+    of_how_many = f", the fastest of {looked_at:,} such," if looked_at > 1 else ""
     head = f"{layout_text(one.work)}{of_how_many} takes {readable(one.step_seconds, 's')} a step"
     if one.step_seconds <= best.step_seconds:
         return Verdict(reason="best", sentences=(f"{head}: nothing is faster",), prediction=one)

@@ -18,7 +18,11 @@ def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
     The temporary file lies in the same directory; it is removed where writing fails. Without
     `sync`, no disk is waited for: readers and a killed process see the old content or the new, a
     machine that crashes may lose both.
+
+    Raises:
+        OSError: `path` is there and no regular file: a device would be replaced for all programs.
     """
+    _check_replaceable(path)
     # Random, as process ids repeat on other nodes and in containers.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
@@ -52,9 +56,17 @@ def write_json(path: Path, value: Any) -> None:
 
 def check_writable(path: Path) -> None:
     """Check early that `path` can be written; raise the OSError that writing it would raise."""
+    _check_replaceable(path)
+    tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def _check_replaceable(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    tempfile.TemporaryFile(dir=path.parent).close()
+    # /dev/stdout is such a link: what it leads to may be a regular file, the link is everybody's.
+    is_of_process = path.is_symlink() and path.readlink().is_relative_to("/proc")
+    if is_of_process or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def fsync(path: Path) -> None:

@@ -14,7 +14,7 @@ from data.dotted_keys import apply_override
 from data.frozen_model import FrozenModel
 from moe.config.energy import EnergyConfig
 from moe.config.explain import explain
-from moe.config.kernels import kernel_fault
+from moe.config.kernels import kernel_fault, packed_fault
 from moe.config.locating import model_file
 from moe.config.model import ModelConfig
 from moe.config.presets.catalog import preset_model
@@ -85,12 +85,9 @@ class Experiment(FrozenModel):
             )
         if fault := kernel_fault(self.model, self.parallel, self.precision):
             raise ValueError(fault)
-        packed = self.data.document_mask and self.precision.kernels == "te"
-        if packed and (self.train.micro_batch_size > 1 or self.parallel.cp > 1):
-            raise ValueError(
-                'data.document_mask with precision.kernels = "te" needs train.micro_batch_size = 1'
-                " and parallel.cp = 1 (Transformer Engine's packed sequences)"
-            )
+        size = self.train.micro_batch_size
+        if self.data.document_mask and (fault := packed_fault(self.parallel, self.precision, size)):
+            raise ValueError(fault)
         return self
 
     @property

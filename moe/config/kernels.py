@@ -1,7 +1,7 @@
 """What a kernel set cannot do of a model, said before anything is built."""
 
 from moe.config.model import ModelConfig
-from parallel.layout.layout import Layout
+from parallel.layout.layout import TE_RECOMPUTE_MODULES, Layout
 from parallel.precision.recipes import Precision
 
 GROUPED_ROW_BYTES = 16
@@ -19,7 +19,18 @@ def kernel_fault(model: ModelConfig, layout: Layout, precision: Precision) -> st
         build_fault(model, precision)
         or _overlap_fault(model, layout)
         or _te_fault(model, layout, precision)
+        or _recompute_fault(layout, precision)
         or _grouped_fault(model, layout, precision)
+    )
+
+
+def packed_fault(layout: Layout, precision: Precision, micro_batch_size: int) -> str | None:
+    """Return what attention inside documents (`data.document_mask`) cannot run with."""
+    if precision.kernels != "te" or (micro_batch_size == 1 and layout.cp == 1):
+        return None
+    return (
+        'data.document_mask with precision.kernels = "te" needs train.micro_batch_size = 1'
+        " and parallel.cp = 1 (Transformer Engine's packed sequences)"
     )
 
 
@@ -99,6 +110,19 @@ def _context_fault(model: ModelConfig, layout: Layout, precision: Precision) -> 
             return (
                 f'{setting} is not in precision.kernels = "te" with parallel.context_exchange ='
                 f' "{exchange}": set it to {choices}, or precision.kernels = "torch"'
+            )
+    return None
+
+
+def _recompute_fault(layout: Layout, precision: Precision) -> str | None:
+    """Return which module the kernel set cannot recompute alone."""
+    if layout.recompute != "selective" or precision.kernels == "te":
+        return None
+    for name in layout.recompute_modules:
+        if name in TE_RECOMPUTE_MODULES:
+            return (
+                f'parallel.recompute_modules: "{name}" needs precision.kernels = "te": recompute'
+                ' "moe" instead'
             )
     return None
 

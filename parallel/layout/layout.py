@@ -10,7 +10,8 @@ from parallel.frozen_model import FrozenModel
 RecomputeModule = Literal[
     "core_attn", "layernorm", "mlp", "moe", "moe_act", "mla_up_proj", "shared_experts"
 ]
-
+TE_RECOMPUTE_MODULES: tuple[RecomputeModule, ...] = ("moe_act",)
+"""What only the experts of Transformer Engine can recompute alone."""
 
 STORAGE_TIMEOUT_S = 7200.0
 """Seconds that a checkpoint may take: 7 TB at 1 GB/s."""

@@ -6,7 +6,6 @@ on. They decide whether a layout fits; a prediction of *allocated* memory leaves
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from parallel.planner.dispatch_buffers import dispatch_buffer_bytes
 from parallel.planner.memory import RankMemory
@@ -46,18 +45,10 @@ class DeviceMemory:
         """What PyTorch reports as reserved."""
         return self.allocated.total_bytes + self.fragmentation_bytes
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the terms and their sum; `allocated_bytes` by term as in `RankMemory`."""
-        allocated = self.allocated.as_json()
-        del allocated["excluded"], allocated["total_bytes"]
-        return allocated | {
-            "allocated_bytes": self.allocated.total_bytes,
-            "fragmentation_bytes": self.fragmentation_bytes,
-            "communicator_bytes": self.communicator_bytes,
-            "dispatch_buffer_bytes": self.dispatch_buffer_bytes,
-            "context_bytes": self.context_bytes,
-            "total_bytes": self.total_bytes,
-        }
+    def as_json(self) -> dict[str, int]:
+        """Return the terms, those of `RankMemory` first; they add up to `total_bytes`."""
+        terms: dict[str, int] = {**vars(self.allocated), **vars(self)}
+        return {name: size for name, size in terms.items() if name not in ("stage", "allocated")}
 
 
 def device_memory(work: Workload, allocated: RankMemory) -> DeviceMemory:

@@ -66,6 +66,8 @@ class LayoutPrediction:
             "fits": self.fits,
             "memory_bytes": self.memory.total_bytes,
             "memory": self.memory.as_json(),
+            "memory_allocated_bytes": self.memory.allocated.total_bytes,
+            "memory_stage": self.memory.allocated.stage,
             "step_time_s": self.step_seconds,
             "step_time_interval_s": list(self.interval),
             "tokens_per_s_per_gpu": self.tokens_per_second,

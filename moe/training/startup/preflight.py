@@ -104,12 +104,6 @@ def _check_dispatcher(experiment: Experiment) -> None:
     from parallel.engine.start import choose_device
 
     layout = experiment.parallel
-    if layout.recompute == "selective" and experiment.precision.kernels == "torch":
-        for name in {"moe_act"}.intersection(layout.recompute_modules):
-            raise ConfigError(
-                f'parallel.recompute_modules: "{name}" needs precision.kernels = "te": recompute'
-                ' "moe" instead'
-            )
     if layout.dispatcher != "flex" or experiment.model.moe is None:
         return
     if choose_device(layout.device) == "cpu":

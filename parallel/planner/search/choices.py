@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from parallel.layout.layout import TE_RECOMPUTE_MODULES
 from parallel.layout.model_shape import ModelShape
 from parallel.planner.search.candidates import Candidate
 
@@ -17,11 +18,11 @@ DISPATCHERS: dict[str, Choice] = {
 """By what exchanges tokens (`Layout.exchange_library`)."""
 
 
-def recomputations(shape: ModelShape) -> list[Choice]:
-    """Return ways to recompute, from none to all."""
+def recomputations(shape: ModelShape, *, has_te: bool) -> list[Choice]:
+    """Return ways to recompute, from none to all; `has_te` of the kernel set."""
     sparse = any(shape.sparse_layers)
     latent = ["mla_up_proj"] if shape.kv_lora_rank else []
-    light = ("layernorm", *(["moe_act"] if sparse else []), *latent)
+    light = ("layernorm", *(TE_RECOMPUTE_MODULES if sparse and has_te else ()), *latent)
     # The whole network holds its activation.
     heavy = ("layernorm", *latent, "moe" if sparse else "mlp")
     return [

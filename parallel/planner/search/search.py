@@ -27,6 +27,8 @@ from parallel.planner.workload import Workload
 TimeModel = Callable[[Workload], ModelSeconds]
 """Seconds of a model's parts; more where something is recomputed."""
 Predict = Callable[[Workload], LayoutPrediction]
+Among = Callable[[Candidate], bool]
+"""Whether a candidate is one of those that are asked about."""
 Keep = Callable[[Candidate, Choice], bool]
 """Whether a candidate, run in a way, is looked at."""
 MEMORY_STEP = 0.05
@@ -44,7 +46,7 @@ class Found:
     fitting: tuple[LayoutPrediction, ...]
     """All that were predicted and fit, in no promised order."""
     candidates: int
-    """Layouts and micro-batches that are legal, each with every recomputation."""
+    """Layouts and micro-batches that are legal and asked about, each with every recomputation."""
     predicted: int
     """Of them, those whose bounds left them worth a whole prediction."""
     too_large: int
@@ -73,7 +75,7 @@ class _Turn(NamedTuple):
     """A bound of its memory."""
 
 
-def search(
+def search(  # noqa: PLR0913 - what a search depends on
     work: Workload,
     bounds: Bounds,
     *,
@@ -81,6 +83,7 @@ def search(
     model: TimeModel,
     memory_bytes: float,
     count: int,
+    among: Among | None = None,
     keep: Keep | None = None,
     horizon: float = 1.0,
 ) -> Found:
@@ -93,11 +96,12 @@ def search(
         model: Seconds of a model's parts, which jobs share.
         memory_bytes: Of a card.
         count: Layouts to return.
-        keep: Which candidates; default: all.
+        among: Which candidates; default: all.
+        keep: Which of their ways; default: all.
         horizon: Over the fastest's seconds: up to there, what needs less memory than all that is
             faster, by `MEMORY_STEP`, is looked for too.
     """
-    return _Search(work, bounds, predict, model, memory_bytes, keep).run(count, horizon)
+    return _Search(work, bounds, predict, model, memory_bytes, among, keep).run(count, horizon)
 
 
 class _Front:
@@ -139,11 +143,12 @@ class _Search:
         predict: Predict,
         model: TimeModel,
         memory_bytes: float,
+        among: Among | None,
         keep: Keep | None,
     ) -> None:
-        self._work, self._bounds, self._keep = work, bounds, keep
+        self._work, self._bounds, self._among, self._keep = work, bounds, among, keep
         self._predict, self._model, self._memory_bytes = predict, model, memory_bytes
-        self._recomputations = recomputations(work.shape)
+        self._recomputations = recomputations(work.shape, has_te=work.precision.kernels == "te")
         self._least = LeastMemory(work)
         self._ways: dict[Hashable, _Way] = {}
         self._exchanges: dict[Hashable, _Way] = {}
@@ -186,6 +191,8 @@ class _Search:
         """Return every candidate whose states can fit, bounded by a mean stage."""
         ways, queue = len(self._recomputations), []
         for order, candidate in enumerate(candidates(self._work.shape, self._bounds)):
+            if self._among is not None and not self._among(candidate):
+                continue
             self._candidates += ways
             least = self._least.state_bytes(candidate)
             if least > self._memory_bytes:
@@ -268,8 +275,8 @@ def _job(work: Workload, candidate: Candidate, choice: Choice, ranks: int) -> Wo
     )
 
 
-def checked(found: Found, ranks: int) -> Found:
-    """Return what was found.
+def checked(found: Found, ranks: int, card: str) -> Found:
+    """Return what was found on so many of a card.
 
     Raises:
         ParallelError: Nothing fits, or nothing is legal.
@@ -282,6 +289,6 @@ def checked(found: Found, ranks: int) -> Found:
             " train.global_batch_size"
         )
     raise ParallelError(
-        f"gpus={ranks}: none of {found.candidates:,} layouts fits in memory: take more cards, or"
-        " larger ones"
+        f"gpus={ranks}: none of {found.candidates:,} layouts fits in memory of {card}: take more"
+        " cards, or larger ones"
     )

@@ -200,15 +200,18 @@ def _layout(values: dict[str, Any], shape: ModelShape) -> Layout:
     if values["dispatcher"] not in DISPATCHERS:
         raise UnusableRowError(f"dispatcher {values['dispatcher']!r} is not modelled")
     recompute = values["recompute"]
-    modules = [name for name in recompute.split(",") if name in get_args(RecomputeModule)]
     kind = recompute if recompute in ("none", "full") else "selective"
+    # Without a list of parts, `selective` means Megatron-LM's default.
+    modules = ["core_attn"] if recompute == kind else recompute.split(",")
+    if unknown := set(modules) - set(get_args(RecomputeModule)):
+        raise UnusableRowError(f"recompute {min(unknown)!r} is not modelled")
     return Layout.model_validate(
         sizes
         | DISPATCHERS[values["dispatcher"]]
         | _depth(shape, sizes["pp"] * sizes["vpp"], sizes["pp"])
         | {
             "recompute": kind,
-            "recompute_modules": modules or ["core_attn"],
+            "recompute_modules": modules,
             "overlap_experts": _switch(values, "ep_overlap"),
             "overlap_grad_reduce": True,
             "overlap_param_gather": True,

@@ -9,7 +9,7 @@ from parallel.planner.validation.rows import PublishedRow
 
 BF16_PEAK_TFLOPS = 989.5
 """What an H100's MFU is a share of where a row does not say."""
-_GFLOP_PER_TOKEN = re.compile(r"([0-9.]+) GFLOP/token")
+_GFLOP_PER_TOKEN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) GFLOP/token")
 
 
 def published_tflops(row: PublishedRow, shape: ModelShape, seq_len: int | None) -> float | None:
@@ -53,8 +53,9 @@ def _convention_factor(row: PublishedRow, shape: ModelShape, seq_len: int | None
     ours = training_flops_per_token(shape, seq_len)
     if convention == "full-attention":
         return ours / (ours + attention_flops_per_token(shape, seq_len))
-    if match := _GFLOP_PER_TOKEN.fullmatch(convention):
-        return ours / (1e9 * float(match[1]))
+    match = _GFLOP_PER_TOKEN.fullmatch(convention)
+    if match and (gflops := float(match[1])):
+        return ours / (1e9 * gflops)
     raise ParallelError(
         f"line {row.line}: flop_convention {convention[:40]!r}: not causal-half, full-attention,"
         " unstated or a number of GFLOP/token"

@@ -1,28 +1,32 @@
 """Published training steps from a CSV (columns of `benchmarks/published/training_steps.csv`).
 
-An empty cell is unknown. Columns that are not named here are passed on and decide nothing.
+An empty cell is unknown, and so are the cells of a column that is not there. Columns that nothing
+reads are passed on and decide nothing.
 """
 
 import csv
-import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from parallel.errors import ParallelError
 
-NEEDED = (
-    "model", "gpu", "gpus", "tp", "pp", "vpp", "cp", "ep", "etp", "dp", "seq_len", "gbs", "mbs",
-    "precision", "tokens_per_s_per_gpu", "step_s", "tflops_per_gpu", "mfu_pct",
-    "peak_tflops_for_mfu", "flop_convention",
+NEEDED = ("model", "gpu", "gpus", "seq_len", "gbs")
+"""Columns without which no row can be predicted."""
+SPEEDS = ("tokens_per_s_per_gpu", "step_s", "tflops_per_gpu", "mfu_pct")
+"""Columns of which one has to be there, to be compared with."""
+WHOLE = (
+    "num_layers", "first_dense_layers", "mtp_layers", "gpus", "tp", "pp", "vpp", "cp", "ep", "etp",
+    "dp", "seq_len", "gbs", "mbs",
 )  # fmt: skip
-"""Columns without which a row cannot be predicted or scored."""
-OPTIONAL = (
-    "num_layers", "first_dense_layers", "mtp_layers", "peak_memory_gib", "memory_kind", "routing",
-    "dispatcher", "ep_overlap", "tp_overlap", "recompute", "cuda_graphs", "sharding", "task",
-    "doubtful", "layout_id", "flags_known", "kind", "fabric", "framework",
-)  # fmt: skip
-"""Columns that are used where they are there."""
+"""Columns of whole numbers."""
+NUMBERS = (*WHOLE, *SPEEDS, "peak_tflops_for_mfu", "peak_memory_gib", "node_joule_per_token")
 MAY_BE_ZERO = ("mtp_layers", "first_dense_layers")
+LEAST_NUMBER: Final = 1e-9
+MOST_NUMBER: Final = 1e9
+"""Nothing that is published lies outside, but for 0; within, no quotient overflows."""
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class PublishedRow:
         return None if value is None else int(value)
 
     def number(self, column: str, *, least: float = 0.0) -> float | None:
-        """Return a cell as a finite number of at least `least`, and above 0 unless that is 0.
+        """Return a cell as a number of at least `least`; what is not 0 is of a plausible size.
 
         Raises:
             ParallelError: It is something else.
@@ -57,13 +61,30 @@ class PublishedRow:
         text = self.text(column)
         if text is None:
             return None
-        try:
-            value = float(text)
-        except ValueError:
-            raise self._fault(column, "a number") from None
-        if not math.isfinite(value) or value < least:
+        if not _NUMBER.fullmatch(text):
+            raise self._fault(column, "a number")
+        value = float(text)
+        if value < least:
             raise self._fault(column, f"a number of at least {least:g}")
+        if value and not LEAST_NUMBER <= value <= MOST_NUMBER:
+            raise self._fault(column, f"a number from {LEAST_NUMBER:g} to {MOST_NUMBER:g}")
         return value
+
+    def values(self) -> dict[str, str | int | float | None]:
+        """Return the cells, those of `NUMBERS` as numbers; None where such a one is unknown."""
+        return {
+            column: self._value(column) if column in NUMBERS else text
+            for column, text in self.cells.items()
+        }
+
+    def _value(self, column: str) -> str | int | float | None:
+        try:
+            value = self.number(column)
+        except ParallelError:  # in a row that nothing was asked of
+            return self.text(column)
+        if value is None or column not in WHOLE or value != int(value):
+            return value
+        return int(value)
 
     def _fault(self, column: str, meaning: str) -> ParallelError:
         return ParallelError(
@@ -96,9 +117,9 @@ def read_rows(path: Path) -> list[PublishedRow]:
 
 def _check_heading(path: Path, heading: list[str]) -> None:
     if missing := [name for name in NEEDED if name not in heading]:
-        raise ParallelError(
-            f"{path}: no column {', '.join(missing)}: add it (its cells may be empty)"
-        )
+        raise ParallelError(f"{path}: no column {', '.join(missing)}: add it")
+    if not set(SPEEDS) & set(heading):
+        raise ParallelError(f"{path}: no column of speeds: add one of {', '.join(SPEEDS)}")
     if twice := [name for name in heading if heading.count(name) > 1]:
         raise ParallelError(f"{path}: two columns {twice[0]!r}: leave one")
 

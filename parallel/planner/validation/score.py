@@ -67,7 +67,7 @@ class RowResult:
     def as_json(self) -> dict[str, Any]:
         """Return the row's cells and the results (contract of `moe plan --validate`)."""
         return {
-            **self.row.cells,
+            **self.row.values(),
             "used": self.is_used,
             "reason": self.reason,
             "assumed": list(self.assumed),
@@ -131,6 +131,8 @@ def _timed(jobs: Sequence[Job], predictor: Predictor) -> tuple[list[Job], list[f
 def _why_not_scored(row: PublishedRow, published: float | None) -> str | None:
     if published is None:
         return "states no speed"
+    if published == 0:
+        return "states a speed of 0"
     if doubt := row.text("doubtful"):
         return f"doubtful: {doubt}"
     return UNEXPLAINED.get(row.text("fabric") or "")

@@ -1,6 +1,7 @@
 """`moe fit` and `moe predict` as a user runs them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,15 @@ def test_fit_then_predict(points: Path, tmp_path: Path) -> None:
     assert {"best", "loss", "interval", "law", "cost"} <= set(best)
     assert best["interval"][0] < best["loss"] < best["interval"][1]
     assert "beyond the fitted points" in err
+
+
+def test_a_pipe_stays_a_pipe(points: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code, out, err = command("fit", points, "--resamples", "20", "-o", pipe)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == f"moe: --out {pipe}: not a regular file"
+    assert pipe.is_fifo()
 
 
 def test_fits_are_shown_as_tables(points: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,9 @@ def test_json_has_the_keys_of_the_contract() -> None:
     for entry in document["layouts"]:
         assert set(entry) >= ENTRY
         assert entry["fits"] is True
-        assert entry["memory"]["total_bytes"] == entry["memory_bytes"]
+        assert sum(entry["memory"].values()) == entry["memory_bytes"]
+        assert 0 < entry["memory_allocated_bytes"] < entry["memory_bytes"]
+        assert 0 <= entry["memory_stage"] < entry["layout"]["pp"]
         assert sum(entry["terms"].values()) == pytest.approx(entry["step_time_s"])
     seconds = [entry["step_time_s"] for entry in document["layouts"]]
     assert seconds == sorted(seconds)
@@ -43,10 +46,11 @@ def test_tables_say_what_was_looked_at_and_why_one_lost() -> None:
     assert code == 0
     for text in ("legal ways looked at", "1 ◆", "expert matmul", "wall time", "EUR", "failures:"):
         assert text in out
-    code, out, _ = command(*MIXTRAL, "--why", "tp=4,pp=2")
+    code, out, _ = command(*MIXTRAL, "--why", "tp=4,pp=2", "--target-tokens", "1e12")
     assert code == 0
     assert "more than the best" in out
-    code, out, _ = command(*MIXTRAL, "--layout", "tp=4,pp=2,ep=8", "--why", "tp=3", "--json")
+    assert "wall time" in out
+    code, out, _ = command(*MIXTRAL, "--why", "tp=3", "--json")
     assert json.loads(out)["why"]["reason"] == "illegal"
 
 
@@ -58,18 +62,38 @@ def test_tables_say_what_was_looked_at_and_why_one_lost() -> None:
         (("plan", "mixtrl", *MIXTRAL[2:]), "did you mean mixtral"),
         (("plan", "missing.toml", *MIXTRAL[2:]), "missing.toml: No such file"),
         ((*MIXTRAL, "--layout", "tp=3"), "tp*cp*pp = 3*1*1 = 3 does not divide 64 ranks"),
+        ((*MIXTRAL, "--layout", "tp=3"), "more: --why names all)"),
+        (
+            ("plan", "qwen3-30b-a3b", "--gpus", "8", "--gpu", "cpu"),
+            "CPU's file has no [links.collectives], so",
+        ),
+        (("plan", "qwen3-30b-a3b", "--gpus", "1", "--gpu", "h100"), "fits in memory of H100: take"),
         ((*MIXTRAL, "--layout", "own"), "is no experiment"),
         ((*MIXTRAL, "--why", "tp"), "'tp' is none of"),
         ((*MIXTRAL, "--seq-len", "99999999"), "longer than the model's max_seq_len"),
         ((*MIXTRAL, "--set", "train.steps=1"), "mixtral-8x7b has no [train]"),
         ((*MIXTRAL, "--sweep-gpus", "8"), "give FEWEST:MOST"),
-        ((*MIXTRAL, "--start", "soon"), "give a date"),
+        ((*MIXTRAL, "--target-tokens", "1e12", "--start", "soon"), "give a date"),
         ((*MIXTRAL, "--layout", "tp=2,pp=2,ep=8", "--write"), "is no experiment"),
         ((*MIXTRAL, "--layout", "tp=2,pp=2,ep=8", "--budget-money", "1"), "no price is known"),
         ((*MIXTRAL, "--layout", "tp=2,pp=2,ep=8", "--trace", "/nowhere/t.json"), "No such file"),
         ((*MIXTRAL, "--layout", "tp=2,pp=2,ep=8", "--html", "/nowhere/p.html"), "No such file"),
         ((*MIXTRAL, "--pue", "0.5", "--layout", "pp=2,ep=8"), "energy.pue = 0.5"),
         (("plan", "--validate", "/nowhere.csv"), "/nowhere.csv: No such file"),
+        ((*MIXTRAL, "--layout", "ep=8", "--why", "tp=2"), "--why with --layout: a layout is"),
+        ((*MIXTRAL, "--why", "tp=2", "--as", "bridge"), "--why with --as"),
+        (
+            ("plan", "tiny", "--validate", "f.csv"),
+            "reads its file alone, and a model or experiment is",
+        ),
+        (("plan", "--validate", "f.csv", "--top", "2"), "and --top is given: remove it"),
+        ((*MIXTRAL, "--price", "2"), "--price is of a run: say --target-tokens or a --budget-"),
+        ((*MIXTRAL, "--start", "2027-01-01"), "--start is of a run"),
+        ((*MIXTRAL, "--gpu-mtbf-hours", "9"), "--gpu-mtbf-hours is of a run"),
+        ((*MIXTRAL, "--html", "a/../x", "--trace", "./x"), "--trace x: --html is the same file"),
+        (("plan", "./a.toml", *MIXTRAL[2:], "--trace", "a.toml"), "--trace a.toml: a model or ex"),
+        ((*MIXTRAL, "--layout", "ep=8,mbs=4", "--micro-batch-size", "2"), "mbs=4, but --micro-b"),
+        ((*MIXTRAL, "--layout", "tp=1", "--as", "megatron"), "--as: this layout does not fit"),
     ],
 )
 def test_a_mistake_is_one_line_with_exit_code_2(arguments: tuple[str, ...], message: str) -> None:
@@ -78,6 +102,17 @@ def test_a_mistake_is_one_line_with_exit_code_2(arguments: tuple[str, ...], mess
     (line,) = err.strip().splitlines()
     assert line.startswith("moe: ")
     assert message in line
+
+
+def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    of_tiny = ("plan", "tiny", "--gpus", "1", "--gpu", "h100", "--seq-len", "128")
+    for option in ("--trace", "--html"):
+        code, out, err = command(*of_tiny, "--global-batch-size", "8", option, pipe)
+        assert (code, out) == (2, "")
+        assert err == f"moe: {option} {pipe}: not a regular file\n"
+        assert pipe.is_fifo()
 
 
 def test_a_plan_is_written_traced_and_exported(tmp_path: Path) -> None:

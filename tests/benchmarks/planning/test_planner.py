@@ -1,5 +1,6 @@
 """Plans of presets: the best first, a front, limits, joules, and why another lost."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from benchmarks.planning.planner import Planner
 from benchmarks.planning.why import why
 from parallel.errors import ParallelError
 from parallel.hardware.card import load_card
+from parallel.planner.search.candidates import candidates
+from parallel.planner.search.choices import recomputations
 from parallel.planner.step.phases import PHASE_OF_TERM
 from tests.benchmarks.planning.jobs import planner
 
@@ -101,6 +104,23 @@ def test_why_names_the_rule_the_memory_term_or_the_time(
     assert slow.prediction.step_seconds > best.step_seconds
     own = why(mixtral, parse_layout(layout_text(best.work)), best)
     assert own.reason == "best"
+
+
+def test_why_counts_the_layouts_that_it_is_asked_about(
+    mixtral: Planner, planned: PlanAnswer
+) -> None:
+    for text, recompute in (("tp=4,pp=2", ""), ("tp=4,pp=2,recompute=full", "full")):
+        verdict = why(mixtral, parse_layout(text), planned.best)
+        found = re.search(r"the fastest of ([0-9,]+) such", verdict.sentences[0])
+        assert found is not None
+        legal = [
+            one
+            for one in candidates(mixtral.job.shape, mixtral.bounds())
+            if (one.tp, one.pp) == (4, 2)
+        ]
+        ways = recomputations(mixtral.job.shape, has_te=True)
+        allowed = [way for way in ways if recompute in ("", way["recompute"])]
+        assert int(found[1].replace(",", "")) == len(legal) * len(allowed)
 
 
 def test_a_layout_that_no_search_tries_is_judged_alone(

@@ -39,6 +39,29 @@ def test_written_file_has_the_permissions_of_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 
 
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    """A device's or a pipe's name belongs to all programs; a temporary file must not take it."""
+    pipe, link, of_process = tmp_path / "pipe", tmp_path / "link", tmp_path / "of_process"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    of_process.symlink_to("/proc/self/fd/1")
+    for path in (pipe, link, of_process):
+        for write in (check_writable, lambda path: write_text(path, "text")):
+            with pytest.raises(OSError, match="not a regular file"):
+                write(path)
+    with pytest.raises(IsADirectoryError):
+        write_text(tmp_path, "text")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert link.is_symlink()
+    assert of_process.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 3
+    file = tmp_path / "file"
+    file.touch()
+    (tmp_path / "usual").symlink_to(file)
+    write_text(tmp_path / "usual", "text")
+    assert (tmp_path / "usual").read_text() == "text"
+
+
 def test_path_that_cannot_be_written_is_found_early(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         check_writable(tmp_path)

@@ -142,11 +142,11 @@ def test_nothing_that_fits_and_nothing_legal_are_told_apart() -> None:
     assert small.predicted == 0
     assert small.too_large == small.candidates > 0
     with pytest.raises(ParallelError, match=r"^gpus=8: none of [\d,]+ layouts fits in memory"):
-        checked(small, RANKS)
+        checked(small, RANKS, "H100")
     odd = replace(BOUNDS, global_batch_size=1, ranks=7)
     none = search(WORK, odd, predict=predict, model=model, memory_bytes=1e12, count=3)
     with pytest.raises(ParallelError, match=r"^gpus=7: no layout"):
-        checked(none, 7)
+        checked(none, 7, "H100")
 
 
 MEDIUM_BOUNDS = replace(

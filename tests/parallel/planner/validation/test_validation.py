@@ -11,7 +11,7 @@ from parallel.planner.flops import attention_flops_per_token, training_flops_per
 from parallel.planner.step.parameters import step_parameters
 from parallel.planner.validation.jobs import Job, UnusableRowError, jobs_of
 from parallel.planner.validation.published import published_tflops
-from parallel.planner.validation.rows import NEEDED, OPTIONAL, PublishedRow, read_rows
+from parallel.planner.validation.rows import NEEDED, NUMBERS, PublishedRow, read_rows
 from parallel.planner.validation.score import all_scored, summaries, summarize
 from parallel.planner.validation.uncertainty import likely_seconds, unknown_flags
 from tests.support.model_shapes import SPARSE
@@ -24,9 +24,12 @@ CELLS = {
     "sharding": "distributed-optimizer", "task": "pretrain", "tp_overlap": "off",
 }  # fmt: skip
 
+TEXTS = ("flop_convention", "memory_kind", "doubtful", "layout_id", "flags_known", "kind", "fabric",
+         "framework")  # fmt: skip
+
 
 def row(**changes: str) -> PublishedRow:
-    empty = dict.fromkeys((*NEEDED, *OPTIONAL), "")
+    empty = dict.fromkeys((*NEEDED, *NUMBERS, *TEXTS), "")
     return PublishedRow(2, empty | CELLS | changes)
 
 
@@ -127,6 +130,10 @@ def test_what_decides_the_speed_and_is_not_stated_is_named() -> None:
         ({"seq_len": ""}, "seq_len is not stated"),
         ({"tokens_per_s_per_gpu": ""}, "states no speed"),
         ({"mtp_layers": "1"}, "mtp_layers=1"),
+        ({"recompute": "xx"}, "recompute 'xx' is not modelled"),
+        ({"recompute": "layernorm,none"}, "recompute 'none' is not modelled"),
+        ({"tokens_per_s_per_gpu": "0"}, "states a speed of 0"),
+        ({"tokens_per_s_per_gpu": "", "tflops_per_gpu": "0.0"}, "states a speed of 0"),
     ],
 )
 def test_unusable_rows_say_why(changes: dict[str, str], reason: str) -> None:
@@ -141,7 +148,15 @@ def test_unusable_rows_say_why(changes: dict[str, str], reason: str) -> None:
     [
         ({"gpus": "many"}, "line 2, gpus = 'many': not a number"),
         ({"mbs": "1.5"}, "line 2, mbs = '1.5': not a whole number"),
-        ({"tokens_per_s_per_gpu": "inf"}, "line 2, tokens_per_s_per_gpu = 'inf'"),
+        ({"tokens_per_s_per_gpu": "inf"}, "line 2, tokens_per_s_per_gpu = 'inf': not a number"),
+        ({"tokens_per_s_per_gpu": "1e-320"}, "not a number from 1e-09 to 1e\\+09"),
+        ({"tflops_per_gpu": "1e300", "tokens_per_s_per_gpu": ""}, "not a number from 1e-09"),
+        ({"gpus": "８"}, "line 2, gpus = '８': not a number"),
+        ({"gpus": "1_6"}, "line 2, gpus = '1_6': not a number"),
+        ({"gpus": "-8"}, "not a number of at least 1"),
+        ({"seq_len": "1e12"}, "line 2, seq_len = '1e12': not a number from"),
+        ({"tokens_per_s_per_gpu": "", "tflops_per_gpu": "9", "flop_convention": "0 GFLOP/token"},
+         "flop_convention '0 GFLOP/token'"),
         ({"tokens_per_s_per_gpu": "", "tflops_per_gpu": "9", "flop_convention": "ours"},
          "flop_convention 'ours'"),
     ],
@@ -171,7 +186,10 @@ def test_files_that_are_no_such_table(tmp_path: Path) -> None:
         read_rows(tmp_path / "none.csv")
     file = tmp_path / "rows.csv"
     file.write_text("model,gpu\nm,H100\n")
-    with pytest.raises(ParallelError, match="no column gpus, tp"):
+    with pytest.raises(ParallelError, match="no column gpus, seq_len, gbs: add it"):
+        read_rows(file)
+    file.write_text("model,gpu,gpus,seq_len,gbs\n")
+    with pytest.raises(ParallelError, match="no column of speeds: add one of tokens_per_s"):
         read_rows(file)
     file.write_text(write(tmp_path, row()).read_text() + "one,two\n")
     with pytest.raises(ParallelError, match="line 3: 2 cells under"):
@@ -179,6 +197,25 @@ def test_files_that_are_no_such_table(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ParallelError, match="not CSV in UTF-8"):
         read_rows(file)
+
+
+def test_a_column_that_is_not_there_is_unknown() -> None:
+    full = row(vpp="", cp="", mbs="", recompute="", routing="", cuda_graphs="")
+    short = PublishedRow(2, {name: cell for name, cell in full.cells.items() if cell})
+    assert set(short.cells) < set(full.cells)
+    results = all_scored([short, full], shape, predict)
+    assert results[0].is_used
+    assert results[0].predicted == results[1].predicted
+    assert "mbs=2" in results[0].assumed
+
+
+def test_numbers_are_told_as_numbers() -> None:
+    whole = row(tokens_per_s_per_gpu="99.5", gbs="16.0", notes="7", mfu_pct="4e1")
+    told = all_scored([whole], shape, predict)[0].as_json()
+    assert told["tokens_per_s_per_gpu"] == 99.5
+    assert (told["gbs"], told["mfu_pct"], told["step_s"]) == (16, 40.0, None)
+    assert isinstance(told["gbs"], int)
+    assert (told["notes"], told["model"], told["fabric"]) == ("7", "m", "")
 
 
 def test_a_layout_counts_once_however_often_it_was_published() -> None:
