@@ -13,6 +13,7 @@ from benchmarks.cli.report import (
     PowerPriceOption,
     PriceOption,
     PueOption,
+    assumption_changes,
 )
 from data.options import JsonOption
 
@@ -94,14 +95,7 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
         precision=precision,
         routing=routing.value,
         imbalance=imbalance,
-        assumptions={
-            "region": region,
-            "carbon_intensity": intensity,
-            "pue": pue,
-            "price_per_device_hour": price,
-            "price_per_kwh": power_price,
-            "currency": currency,
-        },
+        assumptions=assumption_changes(region, intensity, pue, price, power_price, currency),
     )
     request = RunRequest(
         target_tokens=target_tokens,

@@ -46,7 +46,7 @@ def report(  # noqa: PLR0913 - a command's options
     """Compare runs: an offline page with plots, a Markdown twin, and all figures as data."""
     from benchmarks.report.write import write_report
 
-    changes = _changes(region, intensity, pue, price, power_price, currency)
+    changes = assumption_changes(region, intensity, pue, price, power_price, currency)
     paths = write_report(runs, out, changes, bench or ())
     content = json.loads(paths.json.read_text(encoding="utf-8"))
     for run in content["unreadable"]:
@@ -94,7 +94,7 @@ def carbon(  # noqa: PLR0913 - a command's options
     elif not runs:
         raise BenchmarkError("name one or more run directories, or ask for --zones")
     else:
-        changes = _changes(region, intensity, pue)
+        changes = assumption_changes(region, intensity, pue)
         found, unreadable = tables.run_rows(runs, changes, hourly, within)
         rows = printable_values(found)
         for run in unreadable:
@@ -110,7 +110,7 @@ def carbon(  # noqa: PLR0913 - a command's options
         typer.echo(note)
 
 
-def _changes(  # noqa: PLR0913 - the options that state assumptions
+def assumption_changes(  # noqa: PLR0913 - the options that state assumptions
     region: str | None,
     intensity: float | None,
     pue: float | None,
@@ -118,6 +118,7 @@ def _changes(  # noqa: PLR0913 - the options that state assumptions
     power_price: float | None = None,
     currency: str | None = None,
 ) -> dict[str, Any]:
+    """Return what the options change of a footprint's assumptions, by key."""
     return {
         "region": region,
         "carbon_intensity": intensity,

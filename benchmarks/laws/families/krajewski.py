@@ -84,7 +84,3 @@ KRAJEWSKI = Law(
         "Active parameters are N / 43, as for the paper's expansion rate of 64.",
     ),
 )
-
-
-KRAJEWSKI_DENSE = {"c": 0.47, "a": 16.3, "b": 26.7, "alpha": 0.126, "beta": 0.127}
-"""The paper's dense law, L = c + a / N^alpha + b / D^beta."""
