@@ -12,10 +12,6 @@ from parallel.layout.model_shape import ModelShape
 from parallel.planner.workload import Workload
 from parallel.precision.recipes import Precision
 
-_RECIPES = {
-    "delayed": "delayed", "current": "tensorwise", "blockwise": "blockwise", "mxfp8": "mxfp8",
-}  # fmt: skip
-"""Scaling recipes by megatron-core's names (`fp8_recipe`)."""
 _MIXED_PRECISIONS = {
     "none": "bf16_mixed",
     "delayed": "bf16_with_fp8_delayed_scaling_mixed",
@@ -44,7 +40,7 @@ def megatron_arguments(work: Workload) -> str:
     }
     if work.precision.is_native_fp8:
         words["fp8_format"] = work.precision.formats
-        words["fp8_recipe"] = _RECIPES[work.precision.fp8]
+        words["fp8_recipe"] = work.precision.megatron_recipe
         words |= _kept_in_bf16(work.precision)
     return " \\\n".join(_argument(name, value) for name, value in words.items() if value)
 

@@ -126,17 +126,12 @@ def _fp8_values(precision: Precision) -> dict[str, Any]:
     keeps_layers = precision.fp8_keep_first + precision.fp8_keep_last > 0
     return {
         "fp8": precision.formats,
-        "fp8_recipe": mcore_recipe(precision),
+        "fp8_recipe": precision.megatron_recipe,
         "fp8_param": precision.fp8_parameters,
         "first_last_layers_bf16": keeps_layers,
         "num_layers_at_start_in_bf16": precision.fp8_keep_first,
         "num_layers_at_end_in_bf16": precision.fp8_keep_last,
     }
-
-
-def mcore_recipe(precision: Precision) -> str:
-    """Return megatron-core's name of a native FP8 recipe."""
-    return "tensorwise" if precision.fp8 == "current" else precision.fp8
 
 
 def _activation_values(model: ModelConfig, precision: Precision) -> dict[str, Any]:

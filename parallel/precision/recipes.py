@@ -86,6 +86,11 @@ class Precision(FrozenModel):
         return self.fp8_format or default
 
     @property
+    def megatron_recipe(self) -> str:
+        """megatron-core's name of a native FP8 recipe (`fp8_recipe`)."""
+        return "tensorwise" if self.fp8 == "current" else self.fp8
+
+    @property
     def element_bytes(self) -> int:
         """Bytes of a parameter and of an activation (FP8 recipes keep both in `dtype`)."""
         return 2 if self.dtype == "bf16" else 4

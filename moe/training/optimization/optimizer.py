@@ -20,7 +20,6 @@ from megatron.core.optimizer.optimizer import MixedPrecisionOptimizer
 
 from moe.config.train import TrainConfig
 from moe.model.fp8.primary_weights import forget_initial_values
-from moe.model.mcore_config import mcore_recipe
 from moe.training.optimization.adamw import GroupStepAdamW
 from moe.training.optimization.corrections import correct_optimizers
 from parallel.layout.layout import Layout
@@ -150,7 +149,7 @@ def build_optimizer(
         bf16=precision.dtype == "bf16",
         params_dtype=torch.bfloat16 if precision.dtype == "bf16" else torch.float32,
         use_distributed_optimizer=layout.distributed_optimizer,
-        fp8_recipe=mcore_recipe(precision) if precision.fp8_parameters else None,
+        fp8_recipe=precision.megatron_recipe if precision.fp8_parameters else None,
         reuse_grad_buf_for_mxfp8_param_ag=gathers_masters(precision),
     )
     with _group_step_adamw() if is_ours else nullcontext():
