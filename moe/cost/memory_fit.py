@@ -36,9 +36,9 @@ def warning(need: MemoryNeed, place: str, total_bytes: int, free_bytes: int) -> 
         held = f", {_gb(free_bytes)} of it free"
     return (
         f"{place} has {_gb(total_bytes)} of memory{held}, and this run needs about"
-        f" {_gb(need.modelled_bytes)} at its peak (modelled): it may run out of memory; less need"
-        " a smaller train.micro_batch_size, parallel.recompute, or more ranks by parallel.tp, pp"
-        f" or ep ({_search(place)})"
+        f" {_gb(need.modelled_bytes)} at its peak (modelled): it may run out of memory; to need"
+        " less, lower train.micro_batch_size, set parallel.recompute, or raise parallel.tp, pp or"
+        f" ep with more ranks ({_search(place)})"
     )
 
 
