@@ -52,8 +52,8 @@ class Job:
     """Name of its card."""
     fabric: str | None
     """Network between nodes, a key of `FABRICS`; None where the row does not say."""
-    framework: str
-    """The program that ran, as the row names it."""
+    row: PublishedRow
+    """What it is a reading of."""
     assumed: tuple[str, ...]
     """What the row does not say, and was assumed: `column=value`."""
 
@@ -190,7 +190,7 @@ def _job(
         work=work,
         gpu=row.text("gpu") or "",
         fabric=fabric if fabric in FABRICS else None,
-        framework=row.text("framework") or "",
+        row=row,
         assumed=assumed,
     )
 
