@@ -1,7 +1,6 @@
 """What programs of published steps keep in memory where their public recipes say so.
 
-Rows print layouts, not optimizers. Paths are of NVIDIA-NeMo/Megatron-Bridge@067f987d, in
-`src/megatron/bridge/`; other programs' recipes are not public, and are taken to keep what
+Rows print layouts, not optimizers. Programs that are not named here are taken to keep what
 `moe train` does.
 """
 
@@ -12,8 +11,15 @@ from parallel.planner.validation.rows import PublishedRow
 from parallel.planner.workload import Workload
 
 BRIDGE = "Megatron-Bridge"
+"""Paths below are of NVIDIA-NeMo/Megatron-Bridge@067f987d, in `src/megatron/bridge/`."""
+MLPERF = "NeMo (MLPerf v"
+"""mlcommons/training_results_v4.0 and v5.0, NVIDIA/benchmarks/: gpt3/ has `grad_sync_dtype: bf16`
+in conf/optim/distributed_fused_adam.yaml, the dtype of apex's gradient buffers, llama31_405b/
+`grad_reduce_in_fp32=False` in pretrain.py; both `FP8_PARAMS=True` in config_common.sh."""
+NEMO_2024 = "NeMo 24.07"
+"""`grad_sync_dtype=bf16` in NVIDIA/NeMo-Framework-Launcher, examples/training/gpt/h100/."""
 BF16_GRADIENTS = StateBytes(gradient=2)
-"""`_benchmark_common` in perf_recipes/_common.py."""
+"""Of Megatron-Bridge: `_benchmark_common` in perf_recipes/_common.py."""
 PRECISION_AWARE = StateBytes(gradient=2, master=2, moments=4)
 """BF16 gradients and moments; of masters the 16 bits that BF16 lacks, megatron-core's default."""
 PRECISION_AWARE_MODELS = ("deepseek-v3", "moonlight-16b-a3b")
@@ -47,7 +53,11 @@ class Recipe:
 
 def recipe_of(row: PublishedRow) -> Recipe:
     """Return what the program of a row keeps; of the row, only what names the program is read."""
-    if not (row.text("framework") or "").startswith(BRIDGE):
+    framework = row.text("framework") or ""
+    if framework.startswith((MLPERF, NEMO_2024)):
+        is_mlperf = framework.startswith(MLPERF)
+        return Recipe(state=BF16_GRADIENTS, keeps_fp8_parameters=is_mlperf)
+    if not framework.startswith(BRIDGE):
         return Recipe()
     model = row.text("model")
     untransposed = row.text("task") in UNTRANSPOSED_TASKS

@@ -85,9 +85,10 @@ def layer_gradient_bytes(work: Workload) -> int:
     tensor-parallel ranks; of experts also what their dispatcher holds to send or receive.
     """
     shape, layout = work.shape, work.layout
-    dense = work.tokens * (3 * shape.ffn_hidden_size // layout.tp + shape.hidden_size)
+    inners = 2 + shape.is_gated
+    dense = work.tokens * (inners * shape.ffn_hidden_size // layout.tp + shape.hidden_size)
     inner = shape.expert_ffn_hidden_size // layout.expert_tp
-    sparse = received_tokens(work) * (3 * inner + 2 * shape.hidden_size)
+    sparse = received_tokens(work) * (inners * inner + 2 * shape.hidden_size)
     if layout.dispatcher == "allgather":
         # All ranks' tokens instead of what is routed here.
         gathered = work.residual_tokens * layout.ep * layout.expert_tp
@@ -163,9 +164,9 @@ def _dense(work: Workload, input_width: float) -> dict[str, int]:
 
 
 def _network(work: Workload, inner: int, input_width: float, *, routed: bool) -> int:
-    """Return what a gated network of `inner` elements saves; its last product is an input."""
+    """Return what a network of `inner` elements saves; its last product is an input."""
     width, after = work.precision.element_bytes, _AFTER_PROJECTION[work.precision.kernels][routed]
-    return round(inner * (2 * width + (after - 1) * width + input_width))
+    return round(inner * ((work.shape.is_gated + after) * width + input_width))
 
 
 def _experts(work: Workload, width: int, input_width: float) -> dict[str, int]:
@@ -173,7 +174,7 @@ def _experts(work: Workload, width: int, input_width: float) -> dict[str, int]:
     shared = work.tokens * (shape.shared_expert_ffn_hidden_size // layout.tp)
     inner = received_tokens(work) * (shape.expert_ffn_hidden_size // layout.expert_tp)
     whole = _network(work, inner, input_width, routed=True)
-    projected = 2 * width * inner
+    projected = (1 + shape.is_gated) * width * inner
     inputs = round(received_tokens(work) * shape.hidden_size * input_width)
     return {
         "router": ROUTER_BYTES_PER_EXPERT * work.residual_tokens * shape.num_experts,
