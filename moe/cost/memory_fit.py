@@ -24,9 +24,12 @@ def refusal(need: MemoryNeed, place: str, total_bytes: int) -> str | None:
 
 
 def warning(need: MemoryNeed, place: str, total_bytes: int, free_bytes: int) -> str | None:
-    """Return that a run may not fit, by the memory model; arguments as of `refusal`.
+    """Return that a run may not fit, by the memory model.
 
     Args:
+        need: Of the ranks that share the memory.
+        place: What has it.
+        total_bytes: What it has, used or not.
         free_bytes: What no program uses now.
     """
     if need.modelled_bytes is None or need.modelled_bytes <= free_bytes:

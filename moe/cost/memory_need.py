@@ -71,9 +71,7 @@ def reference_bytes(experiment: Experiment, work: Workload, stage: int) -> int:
     layout = work.layout.model_copy(
         update={"distributed_optimizer": False, "overlap_param_gather": False}
     )
-    alone = replace(
-        work, precision=precision, placement=replace(work.placement, layout=layout)
-    )
+    alone = replace(work, precision=precision, placement=replace(work.placement, layout=layout))
     return rank_state(alone, stage, OUR_STATE, OURS).parameter_bytes
 
 

@@ -1,4 +1,4 @@
-"""What a job's GPUs cannot hold, said when it is submitted: the ranks would refuse it much later."""
+"""What a job's GPUs may not hold, said when it is submitted: ranks would refuse it much later."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from parallel.layout.placement import place
 
 
 def memory_warnings(experiments: Sequence[Experiment], config: SlurmConfig) -> Iterator[str]:
-    """Yield a line for each experiment that may not fit in `slurm.gpu_type`, if that is a card we know.
+    """Yield a line for each experiment that may not fit in `slurm.gpu_type`, if that is known.
 
     Their layouts fit the job's ranks (`possible_node_counts`).
     """

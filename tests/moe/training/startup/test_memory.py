@@ -70,9 +70,7 @@ def test_all_ranks_of_a_launcher_share_the_machine(monkeypatch: pytest.MonkeyPat
         check_memory(one, place(one.parallel, 4), "launcher")
 
 
-@pytest.mark.parametrize(
-    ("local_size", "stages"), [("2", (1, 1)), ("3", (0, 1, 1)), (None, (1,))]
-)
+@pytest.mark.parametrize(("local_size", "stages"), [("2", (1, 1)), ("3", (0, 1, 1)), (None, (1,))])
 def test_a_rank_counts_the_ranks_beside_it(
     monkeypatch: pytest.MonkeyPatch, local_size: str | None, stages: tuple[int, ...]
 ) -> None:
