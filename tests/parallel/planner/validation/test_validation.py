@@ -67,8 +67,9 @@ def jobs(published: PublishedRow) -> list[Job]:
 
 
 def test_a_row_that_says_all_is_one_job() -> None:
-    [job] = jobs(row(fabric="EFA", framework="Megatron-LM"))
-    assert (job.gpu, job.fabric, job.framework) == ("H100", "efa", "Megatron-LM")
+    stated = row(fabric="EFA", framework="Megatron-LM")
+    [job] = jobs(stated)
+    assert (job.gpu, job.fabric, job.row) == ("H100", "efa", stated)
     assert jobs(row(fabric="RDMA 400 Gb/s a GPU"))[0].fabric is None
     assert job.assumed == ()
     layout = job.work.layout
