@@ -13,9 +13,9 @@ from parallel.planner.workload import Workload
 BRIDGE = "Megatron-Bridge"
 """Paths below are of NVIDIA-NeMo/Megatron-Bridge@067f987d, in `src/megatron/bridge/`."""
 MLPERF = "NeMo (MLPerf v"
-"""mlcommons/training_results_v4.0 and v5.0, NVIDIA/benchmarks/: gpt3/ has `grad_sync_dtype: bf16`
-in conf/optim/distributed_fused_adam.yaml, the dtype of apex's gradient buffers, llama31_405b/
-`grad_reduce_in_fp32=False` in pretrain.py; both `FP8_PARAMS=True` in config_common.sh."""
+"""MLCommons' training_results, NVIDIA/benchmarks/: gpt3/ (v4.0) has `grad_sync_dtype: bf16` in
+conf/optim/distributed_fused_adam.yaml, the dtype of apex's gradient buffers; llama31_405b/ (v5.0)
+`grad_reduce_in_fp32=False` in pretrain.py; config_common.sh (v4.1, v5.0) `FP8_PARAMS=True`."""
 NEMO_2024 = "NeMo 24.07"
 """`grad_sync_dtype=bf16` in NVIDIA/NeMo-Framework-Launcher, examples/training/gpt/h100/."""
 BF16_GRADIENTS = StateBytes(gradient=2)
@@ -27,7 +27,7 @@ PRECISION_AWARE_MODELS = ("deepseek-v3", "moonlight-16b-a3b")
 FP8_PARAMETER_RECIPES = ("delayed", "current", "mxfp8")
 """`fp8_param_gather` in training/mixed_precision.py; not with blockwise scaling."""
 FREE_ROUTING_MODELS = ("moonlight-16b-a3b",)
-"""Its recipe does not set `moe_router_force_load_balancing`; those of perf_recipes/ do."""
+"""Its recipe has `moe_router_force_load_balancing = False`; those of perf_recipes/ force it."""
 UNTRANSPOSED_TASKS = ("sft", "lora")
 """`disable_parameter_transpose_cache` in perf_recipes/llama/h100/llama3.py."""
 
