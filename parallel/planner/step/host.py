@@ -1,8 +1,10 @@
-"""Seconds in which the host launches a layer's kernels: a floor under the card's own time.
+"""What a layer's many kernels cost: the host that launches them, the card that starts and drains.
 
 Python, autograd and the launch itself cost some microseconds a kernel; where a layer's kernels are
 shorter, the card waits. What a CUDA graph replays costs nothing here.
 """
+
+from dataclasses import dataclass
 
 from parallel.planner.workload import Workload
 
@@ -28,21 +30,32 @@ BACKWARD_SHARE = 1.4
 """Backward launches over forward ones: twice the kernels, but autograd's C++ starts them."""
 
 
-def host_floor(work: Workload, launch_seconds: float, *, sparse: bool) -> tuple[float, float]:
-    """Return the host's seconds of one layer's forward and backward pass."""
+@dataclass(frozen=True)
+class Kernels:
+    """Kernels of one layer's forward pass."""
+
+    all: int
+    launched: int
+    """Those that the host launches one by one, not from a CUDA graph."""
+
+
+def forward_kernels(work: Workload, *, sparse: bool) -> Kernels:
+    """Return how many kernels a layer's forward pass has."""
     graphs, layout, shape = work.execution.cuda_graphs, work.layout, work.shape
     gathered = COLLECTIVE_LAUNCHES * (layout.tp > 1)
-    launches = 0
-    if "attn" not in graphs:
-        launches += ATTENTION_LAUNCHES + LATENT_LAUNCHES * (shape.kv_lora_rank > 0) + gathered
+    attention = ATTENTION_LAUNCHES + LATENT_LAUNCHES * (shape.kv_lora_rank > 0) + gathered
+    parts = {"attn": attention}
     if sparse:
-        launches += 0 if "moe_router" in graphs else ROUTER_LAUNCHES
-        launches += EXCHANGE_LAUNCHES[layout.exchange_library]
-        launches += PER_EXPERT_LAUNCHES * shape.num_experts // layout.ep
-        if shape.shared_expert_ffn_hidden_size and "moe_router" not in graphs:
-            launches += NETWORK_LAUNCHES + gathered
-    elif "mlp" not in graphs:
-        launches += NETWORK_LAUNCHES + gathered
-    forward = launches * launch_seconds
-    again = forward if layout.recompute == "full" else 0.0
-    return forward, BACKWARD_SHARE * forward + again
+        shared = (NETWORK_LAUNCHES + gathered) * bool(shape.shared_expert_ffn_hidden_size)
+        parts["moe_router"] = ROUTER_LAUNCHES + shared
+        experts = PER_EXPERT_LAUNCHES * shape.num_experts // layout.ep
+        parts["experts"] = EXCHANGE_LAUNCHES[layout.exchange_library] + experts
+    else:
+        parts["mlp"] = NETWORK_LAUNCHES + gathered
+    launched = sum(count for name, count in parts.items() if name not in graphs)
+    return Kernels(sum(parts.values()), launched)
+
+
+def both_passes(forward: float, *, recomputed: bool) -> tuple[float, float]:
+    """Return a forward pass's seconds of kernels beside the backward pass's."""
+    return forward, BACKWARD_SHARE * forward + (forward if recomputed else 0.0)

@@ -85,7 +85,6 @@ def training_card(card: Card, parameters: StepParameters) -> Card:
     changed = kernels.model_copy(
         update={
             "machine_factors": factors,
-            "launch_seconds": kernels.launch_seconds + parameters.gap_seconds,
             "stream_efficiency": kernels.stream_efficiency / parameters.stream_stretch,
             "gather_efficiency": kernels.gather_efficiency / parameters.stream_stretch,
         }

@@ -21,7 +21,7 @@ _AHEAD_MONTHS = 3
 _OLDER = {"Pai-Megatron-Patch": 13}
 """Programs by name, with the version 0.N that they built on in their published runs (Pai's
 `Megatron-LM-250624`)."""
-_CHOSEN = {"Pai-Megatron-Patch": {"dispatcher": "alltoall"}}
+_CHOSEN: dict[str, dict[str, str | int]] = {"Pai-Megatron-Patch": {"dispatcher": "alltoall", "vpp": 1}}
 """What programs set where a run does not say (Pai's `run_mcore_qwen3.sh`)."""
 
 

@@ -162,7 +162,9 @@ def _choices(row: PublishedRow, shape: ModelShape) -> Iterator[dict[str, tuple[A
 
 def _usual_chunks(shape: ModelShape, stages: int) -> int:
     """Return the chunks a stage where one layer or two make a chunk."""
-    layers = shape.num_layers // stages
+    # Depths that do not divide are dealt with embedding and loss as layers, as `_depth` does.
+    ends = 2 * (shape.num_layers % stages != 0 and (shape.num_layers + 2) % stages == 0)
+    layers = (shape.num_layers + ends) // stages
     return next((layers // size for size in (2, 1, 3) if layers % size == 0), 1)
 
 
