@@ -1,10 +1,10 @@
 """Seconds in which tokens reach the ranks of their experts (dispatch) and return (combine).
 
 With top_k copies of each token (`alltoall`) or all tokens to all ranks (`allgather`) NCCL's
-collectives do it; where ranks share an expert, each of them gathers what the others received
-(megatron-core's `token_dispatcher.py`). DeepEP and HybridEP send a token once to each domain over the network and once to
-each rank inside it; the slowest of three decides: the SMs that copy, the domain's links, the
-network. Sizes are those of one rank and one micro-batch.
+collectives do it; where ranks share an expert, each of them then gathers what the others received
+(megatron-core's `token_dispatcher.py`). DeepEP and HybridEP send a token once to each domain over
+the network and once to each rank inside it; the slowest of three decides: the SMs that copy, the
+domain's links, the network. Sizes are those of one rank and one micro-batch.
 """
 
 from dataclasses import dataclass, replace

@@ -17,10 +17,10 @@ NETWORK_LAUNCHES = 10
 """Of a dense network, and of shared experts."""
 ROUTER_LAUNCHES = 30
 """Linear layer, scores, top-k, maps, losses, each element-wise step a kernel (`moe_utils.py`)."""
-EXCHANGE_LAUNCHES = {"allgather": 30, "alltoall": 40, "deepep": 25, "hybridep": 15}
-"""Permutations, exchanges of counts and of tokens, activation (`token_dispatcher.py`): an
-all-to-all counts, sorts and copies in kernels of their own, DeepEP permutes in one more, HybridEP
-in its exchange."""
+EXCHANGE_LAUNCHES = {"allgather": 30, "alltoall": 40, "deepep": 40, "hybridep": 15}
+"""Permutations, exchanges of counts and of tokens, activation (`token_dispatcher.py`). With
+all-to-all and DeepEP, which waits for the counts of tokens, counting and sorting are kernels of
+their own; HybridEP permutes in its exchange."""
 PER_EXPERT_LAUNCHES = 1
 """Both products of one local expert, started by one loop in C++."""
 COLLECTIVE_LAUNCHES = 16

@@ -36,7 +36,8 @@ class LayerTimes:
         total.add("recomputation", 0.0, _recomputed(work, attention, network, sparse=sparse))
         kernels = forward_kernels(work, sparse=sparse)
         parameters, full = self._clock.parameters, work.layout.recompute == "full"
-        total.add("memory_bound", *both_passes(parameters.gap_seconds * kernels.all, recomputed=full))
+        gaps = parameters.gap_seconds * kernels.all
+        total.add("memory_bound", *both_passes(gaps, recomputed=full))
         launching = parameters.launch_seconds * kernels.launched
         forward, backward = both_passes(launching, recomputed=full)
         total.add(

@@ -1,4 +1,4 @@
-"""What the program of a published row could do at its time: it settles flags that the row leaves out.
+"""What a published row's program could do when it ran settles flags that the row leaves out.
 
 Dates are those of megatron-core's releases on PyPI, contents those of its CHANGELOG.md and sources.
 """
@@ -21,7 +21,9 @@ _AHEAD_MONTHS = 3
 _OLDER = {"Pai-Megatron-Patch": 13}
 """Programs by name, with the version 0.N that they built on in their published runs (Pai's
 `Megatron-LM-250624`)."""
-_CHOSEN: dict[str, dict[str, str | int]] = {"Pai-Megatron-Patch": {"dispatcher": "alltoall", "vpp": 1}}
+_CHOSEN: dict[str, dict[str, str | int]] = {
+    "Pai-Megatron-Patch": {"dispatcher": "alltoall", "vpp": 1}
+}
 """What programs set where a run does not say (Pai's `run_mcore_qwen3.sh`)."""
 
 
@@ -61,4 +63,6 @@ def _version(framework: str) -> int | None:
         months = 12 * (2000 + int(match[1])) + int(match[2]) + _AHEAD_MONTHS
     else:
         return None
-    return max((v for v, (year, month) in _RELEASED.items() if 12 * year + month <= months), default=0)
+    return max(
+        (v for v, (year, month) in _RELEASED.items() if 12 * year + month <= months), default=0
+    )
