@@ -31,8 +31,11 @@ PULLS: Mapping[str, float] = {
     "layer_step_seconds": 0.2,
     "step_seconds": 0.2,
 }
-"""Parameters, each with the weight of its distance (ln, or logit of a share) from its start: more
-where few rows tell it from another."""
+"""Parameters, each with the weight of its distance (ln, or logit of a share) from its start.
+
+As much as an error of 10 % in one layout weigh 7 % of a product's time, 10 % of what memory
+bandwidth limits, 12 % of an exchange's, and a factor of 1.6 in microseconds. With a tenth of it,
+what few rows tell goes where one odd row pulls it, and cards left out are predicted far off."""
 _SHARES = ("hidden_share",)
 START: Mapping[str, float] = {
     "bf16_stretch": 1.13,

@@ -57,7 +57,7 @@ class StepParameters(FrozenModel):
     step_seconds: NotNegative
     """Seconds of a step that no layer explains: data, logging, norms, launch of the optimizer."""
     measured_cards: tuple[str, ...]
-    """Cards of which steps were measured and fitted on."""
+    """Cards with published steps, by which the spreads were told."""
     spread: Spread
 
     def spread_on(self, spread: float, card: Card) -> float:
