@@ -4,7 +4,7 @@ Python, autograd and the launch itself cost some microseconds a kernel; where a 
 shorter, the card waits. What a CUDA graph replays costs nothing here.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from parallel.planner.workload import Workload
 
@@ -30,8 +30,7 @@ BACKWARD_SHARE = 1.4
 """Backward launches over forward ones: twice the kernels, but autograd's C++ starts them."""
 
 
-@dataclass(frozen=True)
-class Kernels:
+class Kernels(NamedTuple):
     """Kernels of one layer's forward pass."""
 
     all: int
@@ -42,18 +41,21 @@ class Kernels:
 def forward_kernels(work: Workload, *, sparse: bool) -> Kernels:
     """Return how many kernels a layer's forward pass has."""
     graphs, layout, shape = work.execution.cuda_graphs, work.layout, work.shape
-    gathered = COLLECTIVE_LAUNCHES * (layout.tp > 1)
-    attention = ATTENTION_LAUNCHES + LATENT_LAUNCHES * (shape.kv_lora_rank > 0) + gathered
-    parts = {"attn": attention}
+    gathered = COLLECTIVE_LAUNCHES if layout.tp > 1 else 0
+    network, experts = NETWORK_LAUNCHES + gathered, 0
     if sparse:
-        shared = (NETWORK_LAUNCHES + gathered) * bool(shape.shared_expert_ffn_hidden_size)
-        parts["moe_router"] = ROUTER_LAUNCHES + shared
+        network = ROUTER_LAUNCHES + (network if shape.shared_expert_ffn_hidden_size else 0)
         experts = PER_EXPERT_LAUNCHES * shape.num_experts // layout.ep
-        parts["experts"] = EXCHANGE_LAUNCHES[layout.exchange_library] + experts
-    else:
-        parts["mlp"] = NETWORK_LAUNCHES + gathered
-    launched = sum(count for name, count in parts.items() if name not in graphs)
-    return Kernels(sum(parts.values()), launched)
+        experts += EXCHANGE_LAUNCHES[layout.exchange_library]
+    attention = ATTENTION_LAUNCHES + gathered
+    if shape.kv_lora_rank:
+        attention += LATENT_LAUNCHES
+    total = attention + network + experts
+    if not graphs:
+        return Kernels(total, total)
+    replayed = attention if "attn" in graphs else 0
+    replayed += network if ("moe_router" if sparse else "mlp") in graphs else 0
+    return Kernels(total, total - replayed)
 
 
 def both_passes(forward: float, *, recomputed: bool) -> tuple[float, float]:
