@@ -74,7 +74,7 @@ class StepPredictor:
 
     def __init__(self, parameters: StepParameters | None = None) -> None:
         """Take other parameters than those that are shipped, to fit them."""
-        self._parameters = parameters or step_parameters()
+        self.parameters = parameters or step_parameters()
         self._times: dict[Hashable, StepTimes] = {}
         self._memory: dict[int, tuple[Job, RankMemory]] = {}
 
@@ -114,7 +114,7 @@ class StepPredictor:
         work = job.work
         key = (job.gpu, job.fabric, work.shape, work.batch.seq_len, work.precision, work.execution)
         if key not in self._times:
-            clock = Clock(card_of(job), work.precision, self._parameters)
+            clock = Clock(card_of(job), work.precision, self.parameters)
             self._times[key] = StepTimes(clock)
         return self._times[key].step(work)
 

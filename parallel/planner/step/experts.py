@@ -74,7 +74,7 @@ def add_exchange(
         attention: Of the layer's attention alone.
     """
     layout = work.layout
-    if layout.ep == 1:
+    if layout.ep * layout.expert_tp == 1:
         return
     exchange = clock.exchange(work)
     there, back = exchange.dispatch_seconds, exchange.combine_seconds
