@@ -18,9 +18,8 @@ values, `moe_act` what follows an expert's first projection, `shared_experts`, `
 inner results; `core_attn` only a log-sum-exp. Full recomputation saves each layer's input.
 """
 
-from parallel.planner.compute_time.imbalance import busiest_rank_share
+from parallel.planner.compute_time.imbalance import NATURAL, busiest_rank_share
 from parallel.planner.state import FP8_SCALES
-from parallel.planner.step.experts import NATURAL
 from parallel.planner.workload import Workload
 
 LOG_SUM_EXP_BYTES = 4

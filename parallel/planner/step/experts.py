@@ -12,13 +12,10 @@ from parallel.planner.compute_time.expert_block import (
     expert_forward_seconds,
 )
 from parallel.planner.compute_time.grouped_gemm import ExpertRows
-from parallel.planner.compute_time.imbalance import Imbalance, busiest_rank_rows
+from parallel.planner.compute_time.imbalance import NATURAL, busiest_rank_rows
 from parallel.planner.step.clock import Clock
 from parallel.planner.step.seconds import TermSeconds
 from parallel.planner.workload import Workload
-
-NATURAL = Imbalance(kind="power-law", exponent=1.01)
-"""Loads of routers that choose freely."""
 
 CAST_KERNELS = {"none": 0, "delayed": 1, "current": 4, "blockwise": 1, "mxfp8": 1}
 """Kernels that cast one operand of one expert: current scaling looks for the largest first."""
