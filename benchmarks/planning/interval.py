@@ -1,12 +1,16 @@
 """How far a step's seconds may be off: the 80% interval where all flags are known."""
 
 from dataclasses import dataclass
-from math import exp
+from math import exp, sqrt
 from typing import Any
 
+from benchmarks.planning.calibrate import Calibrated
 from parallel.layout.model_shape import ModelShape
 from parallel.planner.step.parameters import step_parameters
 from parallel.planner.validation.uncertainty import WITHIN_80
+
+TABLES_SPREAD = 0.09
+"""Of the cards' kernel tables: a median error of 6% (docs/explanation/kernel_times.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +20,8 @@ class ErrorBand:
     group: str
     spread: float
     """Standard deviation of ln(measured / predicted)."""
+    calibration: str | None = None
+    """What a calibration did to it."""
 
     @property
     def low(self) -> float:
@@ -38,12 +44,27 @@ class ErrorBand:
             "spread": self.spread,
             "interval": [self.low, self.high],
             "source": "published steps whose flags are known (parallel/planner/step/step.toml)",
+            "calibration": self.calibration,
         }
 
 
-def error_band(shape: ModelShape) -> ErrorBand:
-    """Return the band of the group that a model belongs to."""
-    spread = step_parameters().spread
-    if any(shape.sparse_layers):
-        return ErrorBand(group="sparse", spread=spread.sparse)
-    return ErrorBand(group="dense", spread=spread.dense)
+def error_band(shape: ModelShape, calibrated: Calibrated | None = None) -> ErrorBand:
+    """Return the band of the group that a model belongs to.
+
+    A calibration never narrows it: no published step has records of its own machine's kernels. It
+    widens by what the records scatter around the calibrated card more than the tables did.
+    """
+    group = "sparse" if any(shape.sparse_layers) else "dense"
+    spread: float = getattr(step_parameters().spread, group)
+    if calibrated is None:
+        return ErrorBand(group=group, spread=spread)
+    scatter = calibrated.found.spread
+    excess = scatter**2 - TABLES_SPREAD**2
+    if excess <= 0:
+        kept = "not narrowed: no published step has records of its own machine's kernels"
+        return ErrorBand(group=group, spread=spread, calibration=kept)
+    return ErrorBand(
+        group=group,
+        spread=sqrt(spread**2 + excess),
+        calibration=f"widened: records scatter by {scatter:.0%} around the calibrated card",
+    )

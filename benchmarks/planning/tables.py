@@ -1,10 +1,12 @@
 """Tables and lines of `moe plan`."""
 
 from collections.abc import Mapping, Sequence
+from math import expm1
 from typing import Any
 
 from benchmarks.planning.answer import PlanAnswer
 from benchmarks.planning.budget import SECONDS_PER_DAY, RunPlan
+from benchmarks.planning.calibrate import Calibrated
 from benchmarks.planning.job import PlanJob
 from benchmarks.planning.layout_text import layout_text
 from benchmarks.planning.limits import gibibytes, memory_terms
@@ -68,6 +70,24 @@ def search_line(answer: PlanAnswer) -> str | None:
         f" last one shown. {FRONT_MARK} Pareto front of speed, memory and joules"
         f" ({len(answer.front)} layouts)."
     )
+
+
+def calibration_table(calibrated: Calibrated) -> TextTable:
+    """Return what the user's own records made of each kind of kernel and link."""
+    table = TextTable(
+        f"calibrated on {calibrated.records} records of {calibrated.found.device}",
+        ("kind", "points", "measured/modelled", "waits", "bytes", "error before", "after"),
+    )
+    for kind, one in calibrated.found.kinds.items():
+        factors = (one.factor, one.latency_factor, one.transfer_factor)
+        table.add_row(
+            kind,
+            str(one.points),
+            *("–" if factor is None else f"× {significant(factor)}" for factor in factors),
+            f"{expm1(one.error_before):.1%}",
+            f"{expm1(one.error_after):.1%}",
+        )
+    return table
 
 
 def detail_table(one: LayoutPrediction) -> TextTable:

@@ -40,7 +40,8 @@ def write_plan_page(path: Path, planner: Planner, answer: PlanAnswer) -> None:
 
 
 def _content(answer: PlanAnswer) -> dict[str, Any]:
-    job, best, band = answer.job, answer.best, error_band(answer.job.shape)
+    job, best = answer.job, answer.best
+    band = error_band(job.shape, job.calibrated)
     joules = best.joules_per_token
     finding = (
         f"{layout_text(best.work).replace(',', ' ')}: {readable(best.step_seconds, 's')} a step,"
@@ -51,6 +52,9 @@ def _content(answer: PlanAnswer) -> dict[str, Any]:
     )
     shown = [tables.layout_table(answer), tables.detail_table(best)]
     notes = [tables.search_line(answer)]
+    if job.calibrated is not None:
+        shown.append(tables.calibration_table(job.calibrated))
+        notes += job.calibrated.lines
     if answer.run is not None:
         shown.append(tables.run_table(answer.run))
         notes += tables.run_lines(answer.run)
