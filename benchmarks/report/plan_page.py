@@ -69,6 +69,7 @@ def _content(answer: PlanAnswer) -> dict[str, Any]:
     return {
         "title": f"{job.name} on {job.num_gpus:,} {job.card.name}",
         "job": tables.job_line(job),
+        "measured": "No step" if job.calibrated is not None else "Nothing",
         "finding": finding,
         "tables": [table.as_json() for table in shown],
         "notes": [note for note in notes if note],

@@ -28,7 +28,7 @@ from parallel.planner.communication_time import collectives
 
 NETWORK = "network"
 """The kind of points over several domains."""
-_SECONDS = {
+SECONDS = {
     "all_gather": collectives.all_gather_seconds,
     "reduce_scatter": collectives.reduce_scatter_seconds,
     "all_reduce": collectives.all_reduce_seconds,
@@ -73,7 +73,7 @@ def link_point(card: Card, record: BenchRecord) -> LinkPoint:
     return LinkPoint(
         kind=NETWORK if several else _section(links, case),
         seconds=result.time_s.median,
-        predict=lambda tried: _SECONDS[case.operation](
+        predict=lambda tried: SECONDS[case.operation](
             tried, float(case.bytes), case.ranks, inside
         ),
     )
