@@ -102,3 +102,19 @@ def write_records(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
     """Write records as `moe bench --out` does; returns the file."""
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return path
+
+
+def published_products(rows: Iterable[dict[str, str]]) -> list[dict[str, Any]]:
+    """Return forward products of SimuMax's B200 (gemm_train_b200_te.csv) as records."""
+    hardware = {"device": "cuda", "name": "NVIDIA B200"}
+    found = []
+    for row in rows:
+        seconds = float(row["us"]) * 1e-6
+        case = {"m": int(row["m"]), "n": int(row["n"]), "k": int(row["k"])}
+        burst = {"burst_s": time(seconds), "sustained_s": seconds}
+        found.append(
+            record(
+                "gemm", case | {"groups": 1, "dtype": "bf16"}, {"implementations": [burst]}, hardware
+            )
+        )
+    return found
