@@ -16,6 +16,9 @@ from parallel.planner.compute_time.expert_block import (
 )
 from parallel.planner.compute_time.gemm import gemm_seconds
 from parallel.planner.compute_time.grouped_gemm import ExpertRows
+from parallel.planner.compute_time.memory_bound import stream_seconds
+from parallel.planner.step.data_parallel import UPDATE_BYTES
+from parallel.planner.step.parameters import step_parameters, training_card
 
 GPU = {"device": "cuda", "name": "NVIDIA H100 80GB HBM3", "memory_bytes": 85_000_000_000}
 REPEATS = {"low": 1e-9, "high": 1.0, "repeats": 11, "confidence": 0.95}
@@ -79,6 +82,18 @@ def layer_record(card: Card, tokens: int, *, router_seconds: float = 0.0) -> dic
     }
     slow = {"routing": "natural", **dict.fromkeys(times, time(1.0))}
     return record("layer", case, {"routing": [slow, {"routing": "forced", **times}]})
+
+
+def step_record(card: Card, total_parameters: int) -> dict[str, Any]:
+    """Return a step of one layer in BF16, of which only the optimizer's part is known."""
+    parameters = step_parameters().on(card)
+    moving = stream_seconds(training_card(card, parameters), UPDATE_BYTES * total_parameters)
+    host = parameters.step_seconds + parameters.layer_step_seconds
+    result = {
+        "parameters": {"total_parameters": total_parameters},
+        "split_s": {"optimizer": host + moving},
+    }
+    return record("step", {"model": "m", "layers": 1, "precision": {"dtype": "bf16"}}, result)
 
 
 def collective_record(

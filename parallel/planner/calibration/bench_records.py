@@ -116,6 +116,26 @@ class LayerResult(_Part):
     routing: list[LayerRow]
 
 
+class StepCase(_Part):
+    """A training step."""
+
+    layers: Count
+    precision: Precision = Precision()
+
+
+class _Parameters(_Part):
+    total_parameters: Count
+
+
+class _Split(_Part):
+    optimizer: Seconds
+
+
+class StepResult(_Part):
+    parameters: _Parameters
+    split_s: _Split
+
+
 class CollectiveCase(_Part):
     """One operation; `bytes` as nccl-tests counts."""
 

@@ -6,7 +6,7 @@ from parallel.errors import ParallelError
 from parallel.hardware.card import Card, find_card, is_named
 from parallel.planner.calibration.bench_records import BenchRecord, Hardware
 
-KERNELS = ("gemm", "attention", "layer")
+KERNELS = ("gemm", "attention", "step", "layer")
 """Benchmarks of one process's own work."""
 
 

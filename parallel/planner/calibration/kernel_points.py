@@ -1,4 +1,4 @@
-"""Measured over modelled seconds of records of `moe bench gemm`, `attention` and `layer`."""
+"""Measured over modelled seconds of records of `moe bench gemm` and `attention`; all benchmarks."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,6 +12,7 @@ from parallel.planner.calibration.bench_records import (
     GemmResult,
 )
 from parallel.planner.calibration.layer_points import layer_ratios
+from parallel.planner.calibration.step_points import step_ratios
 from parallel.planner.calibration.unused import UnusedError
 from parallel.planner.compute_time.attention import (
     AttentionShape,
@@ -85,6 +86,7 @@ def check_precision(card: Card, precision: str) -> None:
 RATIOS: Mapping[str, Callable[[Card, BenchRecord], Ratios]] = {
     "gemm": gemm_ratios,
     "attention": attention_ratios,
+    "step": step_ratios,
     "layer": layer_ratios,
 }
-"""By benchmark, in the order in which they are calibrated: experts stand on their products."""
+"""By benchmark, in the order of calibration: experts stand on their products and bytes."""

@@ -1,4 +1,4 @@
-"""Calibrates a card on what `moe bench gemm|attention|layer|collectives` measured on a machine.
+"""Calibrates a card on what `moe bench gemm|attention|layer|step|collectives` measured.
 
 A dozen points give one factor for each kind of kernel, the median of measured over modelled time,
 and two for each kind of collective; shapes and sizes keep the model's form. Machines of one card
@@ -22,6 +22,8 @@ from parallel.planner.calibration.unused import UnusedError
 COLLECTIVES = "collectives"
 BENCHES = (*RATIOS, COLLECTIVES)
 """Benchmarks whose records calibrate."""
+GROUPS = ("gemm", "attention", "experts", "stream", COLLECTIVES)
+"""First words of kinds."""
 _STRETCH_OF = {"bf16": "gemm.bf16", "fp8": "gemm.fp8", "attention": "attention.forward"}
 """What a card's `training_stretch` stands for: one machine's kernels, which these replace."""
 _DEVIATION = 1.4826
@@ -134,11 +136,8 @@ def _with_factors(card: Card, found: Mapping[str, KindCalibration]) -> Card:
 def _notes(card: Card, kinds: Mapping[str, KindCalibration]) -> tuple[str, ...]:
     """Return what stays as the card's file says, of what a plan may need."""
     notes = []
-    missing = [
-        name for name in ("gemm", "attention", "experts", COLLECTIVES)
-        if not any(kind.startswith(f"{name}.") for kind in kinds)
-    ]  # fmt: skip
-    if missing:
+    groups = {kind.partition(".")[0] for kind in kinds}
+    if missing := [name for name in GROUPS if name not in groups]:
         notes.append(f"not measured, and as the card's file says: {', '.join(missing)}")
     if NETWORK not in kinds and card.links is not None and card.links.network_bytes_per_s:
         notes.append("measured on one node: the network between nodes is as the card's file says")

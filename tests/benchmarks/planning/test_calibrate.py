@@ -69,7 +69,7 @@ def test_tables_pages_searches_and_sweeps_take_it(kernels: Path, tmp_path: Path)
     assert "calibrated on 4 records of NVIDIA H100 80GB HBM3" in out
     assert "gemm.bf16" in out and "× 1.25" in out
     assert "1 records unused: moe bench loader (1)" in out
-    assert "not measured, and as the card's file says: experts, collectives" in out
+    assert "not measured, and as the card's file says: experts, stream, collectives" in out
     text = page.read_text(encoding="utf-8")
     assert "calibrated on 4 records" in text
     assert "No step here was measured" in text

@@ -16,6 +16,7 @@ from tests.support.bench_points import (
     collective_record,
     gemm_record,
     layer_record,
+    step_record,
 )
 from tests.support.hostile_json import mutations
 
@@ -24,6 +25,7 @@ GOOD = {
     "gemm": gemm_record(H100, 4096),
     "attention": attention_record(H100, 4096),
     "layer": layer_record(H100, 16_384),
+    "step": step_record(H100, 10**9),
     "collectives": collective_record(H100, "all_gather", 2**20),
 }
 FIRST = gemm_record(H100, 512)
@@ -31,12 +33,14 @@ TIMES = {
     "gemm": ("result", "implementations", 1, "sustained_s"),
     "attention": ("result", "backends", 1, "forward_s", "median"),
     "layer": ("result", "routing", 1, "backward_s", "median"),
+    "step": ("result", "split_s", "optimizer"),
     "collectives": ("result", "time_s", "median"),
 }
 SIZES = {
     "gemm": ("case", "m"),
     "attention": ("case", "seq_len"),
     "layer": ("case", "tokens"),
+    "step": ("result", "parameters", "total_parameters"),
     "collectives": ("case", "bytes"),
 }
 

@@ -19,12 +19,13 @@ from tests.support.bench_points import (
     gemm_record,
     layer_record,
     record,
+    step_record,
 )
 
 H100, B200 = load_card("h100"), load_card("b200")
 FACTORS = {
     "gemm.bf16": 1 / 0.8, "attention.forward": 1 / 1.3, "attention.backward": 1 / 1.3,
-    "experts.forward.bf16": 1.2, "experts.backward.bf16": 1.2,
+    "experts.forward.bf16": 1.2, "experts.backward.bf16": 1.2, "stream": 1.4,
 }  # fmt: skip
 """Of the machine that the tests make up: products at 0.8 of the rate, attention at 1.3."""
 
@@ -50,6 +51,7 @@ def points(card: Card) -> list[dict[str, Any]]:
     """Return what that machine would measure: a dozen kernels, two dozen collectives."""
     kernels = [gemm_record(card, m) for m in (512, 1024, 4096, 8192)]
     kernels += [attention_record(card, seq_len) for seq_len in (1024, 4096, 8192)]
+    kernels += [step_record(card, count) for count in (2 * 10**9, 5 * 10**9)]
     kernels += [layer_record(card, tokens) for tokens in (16_384, 32_768)]
     return kernels + [
         collective_record(card, operation, size, ranks, nodes)
@@ -137,7 +139,7 @@ def test_other_precisions_stay_and_one_node_says_nothing_of_the_network() -> Non
     assert found.card.links is not None and H100.links is not None
     assert found.card.links.network_bytes_per_s == H100.links.network_bytes_per_s
     assert found.notes == (
-        "not measured, and as the card's file says: attention, experts",
+        "not measured, and as the card's file says: attention, experts, stream",
         "measured on one node: the network between nodes is as the card's file says",
     )
 
@@ -159,6 +161,7 @@ def test_records_that_calibrate_nothing_are_counted_with_the_reason() -> None:
     natural["result"]["routing"].pop()
     unequal = collective_record(H100, "all_gather", 2**20)
     unequal["case"]["nodes"] = 3
+    two_ranks = {"hardware": gemm_record(H100, 512)["conditions"]["hardware"] | {"ranks": 2}}
     found = calibrated(
         gemm_record(H100, 4096),
         gemm_record(H100, 4096, groups=8),
@@ -167,9 +170,10 @@ def test_records_that_calibrate_nothing_are_counted_with_the_reason() -> None:
         several,
         natural,
         layer_record(H100, 1),
+        step_record(H100, 10**6),
+        step_record(H100, 10**9) | {"conditions": two_ranks},
         unequal,
         record("loader", {}, {}),
-        record("step", {"model": "tiny"}, {}),
     )
     assert found.unused == {
         "products of several groups: moe bench layer measures experts": 2,
@@ -179,7 +183,8 @@ def test_records_that_calibrate_nothing_are_counted_with_the_reason() -> None:
         "layers so small that launching them takes as long": 1,
         "collectives of nodes with unequal numbers of ranks": 1,
         "moe bench loader": 1,
-        "moe bench step": 1,
+        "steps over several ranks": 1,
+        "steps so small that the host decides the optimizer's time": 1,
     }
 
 
