@@ -61,8 +61,13 @@ def run(sizes: Sequence[int], options: BenchOptions) -> list[dict[str, Any]]:
         nodes = len(set(all_gather_objects(boot_id(socket.gethostname()))))
         cases = [
             Case(
-                {"operation": name, "bytes": size, "ranks": ranks, "nodes": nodes,
-                 "repeats": options.repeats},
+                {
+                    "operation": name,
+                    "bytes": size,
+                    "ranks": ranks,
+                    "nodes": nodes,
+                    "repeats": options.repeats,
+                },
                 partial(measure, name, size, session),
             )  # fmt: skip
             for name in OPERATIONS

@@ -90,8 +90,8 @@ class KernelParameters(FrozenModel):
     machine_factors: dict[str, Positive] = {}
     """Time measured on the user's own machine over the time that these parameters give, by kind:
     `gemm.<precision>`, `attention.forward`, `attention.backward` (of FP32 with `.fp32` behind),
-    `stream` (what only moves bytes), `experts.forward.<precision>` and `experts.backward.<precision>`
-    (on top of those of their products and bytes); absent: 1."""
+    `stream` (what only moves bytes), `experts.forward.<precision>` and
+    `experts.backward.<precision>` (on top of those of their products and bytes); absent: 1."""
 
     training_stretch: dict[str, Positive] = {}
     """Time in a training step over the time in these tables, of this card beyond other cards, by

@@ -1,4 +1,4 @@
-"""Records of `moe bench` as a machine would leave them whose kernels and links are a given card's."""
+"""Records of `moe bench` as a machine would leave them that runs as a given card does."""
 
 import json
 from collections.abc import Iterable
@@ -129,7 +129,10 @@ def published_products(rows: Iterable[dict[str, str]]) -> list[dict[str, Any]]:
         burst = {"burst_s": time(seconds), "sustained_s": seconds}
         found.append(
             record(
-                "gemm", case | {"groups": 1, "dtype": "bf16"}, {"implementations": [burst]}, hardware
+                "gemm",
+                case | {"groups": 1, "dtype": "bf16"},
+                {"implementations": [burst]},
+                hardware,
             )
         )
     return found

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 
 from parallel.errors import ParallelError
 from parallel.hardware.card import Card
-from parallel.planner.calibration.bench_records import (
+from parallel.planner.calibration.bench_records import BenchRecord
+from parallel.planner.calibration.bench_schema import (
     AttentionCase,
     AttentionResult,
-    BenchRecord,
     GemmCase,
     GemmResult,
 )

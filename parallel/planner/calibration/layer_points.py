@@ -11,8 +11,9 @@ from parallel.hardware.card import Card
 from parallel.layout.layout import Layout
 from parallel.layout.model_shape import BatchSize, ModelShape, Weights
 from parallel.layout.placement import place
-from parallel.planner.calibration.bench_records import BenchRecord, LayerCase, LayerResult
-from parallel.planner.calibration.unused import UnusedError
+from parallel.planner.calibration.bench_records import BenchRecord
+from parallel.planner.calibration.bench_schema import LayerCase, LayerResult
+from parallel.planner.calibration.unused import MOST_HOST, UnusedError
 from parallel.planner.compute_time.expert_block import expert_kind
 from parallel.planner.execution import Execution
 from parallel.planner.step.clock import Clock
@@ -23,8 +24,6 @@ from parallel.planner.step.seconds import TermSeconds
 from parallel.planner.workload import Workload
 
 SIZES = ("tp", "cp", "pp", "ep", "etp")
-MOST_HOST = 0.8
-"""Share of a pass that launches may take before it says nothing of kernels."""
 _ALONE = Execution(cuda_graphs=("attn",))
 """A layer without attention has no launches of attention."""
 

@@ -15,11 +15,8 @@ import numpy as np
 
 from parallel.hardware.card import Card
 from parallel.hardware.links import Links
-from parallel.planner.calibration.bench_records import (
-    BenchRecord,
-    CollectiveCase,
-    CollectiveResult,
-)
+from parallel.planner.calibration.bench_records import BenchRecord
+from parallel.planner.calibration.bench_schema import CollectiveCase, CollectiveResult
 from parallel.planner.calibration.kinds import KindCalibration, median_error
 from parallel.planner.calibration.least_squares import Vector, fit_least_squares
 from parallel.planner.calibration.links import with_section
@@ -73,9 +70,7 @@ def link_point(card: Card, record: BenchRecord) -> LinkPoint:
     return LinkPoint(
         kind=NETWORK if several else _section(links, case),
         seconds=result.time_s.median,
-        predict=lambda tried: SECONDS[case.operation](
-            tried, float(case.bytes), case.ranks, inside
-        ),
+        predict=lambda tried: SECONDS[case.operation](tried, float(case.bytes), case.ranks, inside),
     )
 
 

@@ -62,7 +62,9 @@ def calibrate_card(card: Card, records: Sequence[BenchRecord]) -> Calibration:
         found = {kind: kernel_kind(values) for kind, values in sorted(ratios.items())}
         calibrated = _with_factors(calibrated, found)
         kinds |= found
-        errors += [log(one / found[kind].factor) for kind, values in ratios.items() for one in values]
+        errors += [
+            log(one / found[kind].factor) for kind, values in ratios.items() for one in values
+        ]
     points = []
     for record in records:
         if record.bench == COLLECTIVES:

@@ -83,9 +83,7 @@ def test_the_interval_never_narrows_and_widens_where_points_scatter(tmp_path: Pa
     )
     shape = planner().job.shape
     shipped = error_band(shape)
-    quiet, loud = (
-        planner(calibrate=(path,)).job.calibrated for path in (even, wild)
-    )
+    quiet, loud = (planner(calibrate=(path,)).job.calibrated for path in (even, wild))
     assert quiet is not None and loud is not None
     assert shipped.calibration is None
     kept = error_band(shape, quiet)

@@ -119,7 +119,10 @@ def test_any_damage_is_one_line_or_no_damage(row: Any) -> None:
         ({"name": None}, "measured on None, not H100"),
         ({"device": "cpu", "name": "EPYC"}, "on a cpu device, 'EPYC', which calibrates no H100"),
         ({"device": "tpu"}, "conditions.hardware.device ('tpu')"),
-        ({"name": "h100-sxm"}, "'h100-sxm', and f: line 1 on 'NVIDIA H100 80GB HBM3': give records"),
+        (
+            {"name": "h100-sxm"},
+            "'h100-sxm', and f: line 1 on 'NVIDIA H100 80GB HBM3': give records",
+        ),
     ],
 )
 def test_records_of_another_device_are_refused(hardware: dict[str, Any], named: str) -> None:
@@ -139,7 +142,9 @@ def test_a_cpu_calibrates_a_cpu_with_the_threads_of_one_process() -> None:
         return one
 
     assert calibrate_card(card, bench_records([row(512, 2), row(1024, 2)])).device == "Xeon"
-    with pytest.raises(ParallelError, match="line 2: measured with 1 threads, and f: line 1 with 2"):
+    with pytest.raises(
+        ParallelError, match="line 2: measured with 1 threads, and f: line 1 with 2"
+    ):
         calibrate_card(card, bench_records([row(512, 2), row(1024, 1)]))
     with pytest.raises(ParallelError, match="which calibrates no CPU"):
         calibrate_card(card, bench_records([FIRST]))

@@ -131,7 +131,9 @@ def test_one_absurd_point_of_a_kind_does_not_count() -> None:
 
 def test_other_precisions_stay_and_one_node_says_nothing_of_the_network() -> None:
     slow = [gemm_record(H100, m, factor=1.15 * noise) for m, noise in ((512, 0.97), (8192, 1.0))]
-    found = calibrated(*slow, gemm_record(H100, 4096, factor=1.3), collective_record(H100, "all_gather", 2**20))
+    found = calibrated(
+        *slow, gemm_record(H100, 4096, factor=1.3), collective_record(H100, "all_gather", 2**20)
+    )
     assert found.kinds["gemm.bf16"].factor == pytest.approx(1.15)
     for precision, factor in (("bf16", 1.15), ("fp8", 1.0)):
         before, after = (gemm_seconds(one, 999, 777, 555, precision) for one in (H100, found.card))
@@ -166,7 +168,8 @@ def test_records_that_calibrate_nothing_are_counted_with_the_reason() -> None:
         gemm_record(H100, 4096),
         gemm_record(H100, 4096, groups=8),
         gemm_record(H100, 4096, groups=4),
-        gemm_record(H100, 512, "fp32") | {"case": gemm_record(H100, 512)["case"] | {"dtype": "fp64"}},
+        gemm_record(H100, 512, "fp32")
+        | {"case": gemm_record(H100, 512)["case"] | {"dtype": "fp64"}},
         several,
         natural,
         layer_record(H100, 1),
