@@ -214,8 +214,8 @@ def _print(found: "PlanAnswer", verdict: "Verdict | None") -> None:
     say(tables.search_line(found))
     if found.job.calibrated is not None:
         console.print(tables.calibration_table(found.job.calibrated))
-        for line in found.job.calibrated.lines:
-            say(line)
+    for line in tables.calibration_lines(found.job):
+        say(line)
     if verdict is not None:
         for sentence in verdict.sentences:
             say(sentence)

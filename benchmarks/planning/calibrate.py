@@ -20,14 +20,6 @@ class Calibrated:
     records: int
     found: Calibration
 
-    @property
-    def lines(self) -> list[str]:
-        """What the table of kinds does not say, in words."""
-        unused = sum(self.found.unused.values())
-        why = "; ".join(f"{reason} ({n})" for reason, n in self.found.unused.items())
-        left_out = [f"{unused} records unused: {why}"] if unused else []
-        return [*left_out, *self.found.notes]
-
     def as_json(self) -> dict[str, Any]:
         """Return the part of `moe plan --json`."""
         found = self.found

@@ -51,17 +51,20 @@ class ErrorBand:
 def error_band(shape: ModelShape, calibrated: Calibrated | None = None) -> ErrorBand:
     """Return the band of the group that a model belongs to.
 
-    A calibration never narrows it: no published step has records of its own machine's kernels. It
-    widens by what the records scatter around the calibrated card more than the tables did.
+    A calibration never narrows it (docs/explanation/planner_accuracy.md). It widens by what the
+    records scatter around the calibrated card more than the tables did around theirs.
     """
     group = "sparse" if any(shape.sparse_layers) else "dense"
     spread: float = getattr(step_parameters().spread, group)
     if calibrated is None:
         return ErrorBand(group=group, spread=spread)
     scatter = calibrated.found.spread
+    if scatter is None:
+        kept = "as without records: too few of one kind to say how they scatter"
+        return ErrorBand(group=group, spread=spread, calibration=kept)
     excess = scatter**2 - TABLES_SPREAD**2
     if excess <= 0:
-        kept = "not narrowed: no published step has records of its own machine's kernels"
+        kept = "not narrowed: no steps are published that were predicted from records alone"
         return ErrorBand(group=group, spread=spread, calibration=kept)
     return ErrorBand(
         group=group,

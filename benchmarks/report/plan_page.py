@@ -54,7 +54,7 @@ def _content(answer: PlanAnswer) -> dict[str, Any]:
     notes = [tables.search_line(answer)]
     if job.calibrated is not None:
         shown.append(tables.calibration_table(job.calibrated))
-        notes += job.calibrated.lines
+        notes += tables.calibration_lines(job)
     if answer.run is not None:
         shown.append(tables.run_table(answer.run))
         notes += tables.run_lines(answer.run)

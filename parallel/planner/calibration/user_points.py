@@ -8,15 +8,14 @@ differ by 10 to 15 percent.
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log
 
 from parallel.errors import ParallelError
 from parallel.hardware.card import Card
 from parallel.planner.calibration.bench_records import BenchRecord
 from parallel.planner.calibration.device_match import check_devices
 from parallel.planner.calibration.kernel_points import RATIOS
-from parallel.planner.calibration.kinds import KindCalibration, kernel_kind, median_error
-from parallel.planner.calibration.link_points import NETWORK, calibrate_links, link_point
+from parallel.planner.calibration.kinds import KindCalibration, kernel_kind
+from parallel.planner.calibration.link_points import NETWORK, LinkPoint, calibrate_links, link_point
 from parallel.planner.calibration.unused import UnusedError
 
 COLLECTIVES = "collectives"
@@ -26,6 +25,8 @@ GROUPS = ("gemm", "attention", "experts", "stream", COLLECTIVES)
 """First words of kinds."""
 _STRETCH_OF = {"bf16": "gemm.bf16", "fp8": "gemm.fp8", "attention": "attention.forward"}
 """What a card's `training_stretch` stands for: one machine's kernels, which these replace."""
+FEWEST = 3
+"""Points of a kind that say how it scatters."""
 _DEVIATION = 1.4826
 """A normal distribution's standard deviation over its median absolute value."""
 
@@ -42,8 +43,9 @@ class Calibration:
     """Records that calibrate nothing, counted by the reason."""
     notes: tuple[str, ...]
     """What the records do not reach."""
-    spread: float
-    """Standard deviation of ln(measured / modelled) of all points, after it; robust."""
+    spread: float | None
+    """Standard deviation of ln(measured / modelled) after it, by the mean of the kinds' medians;
+    only of kinds with `FEWEST` points or more. None: there is no such kind."""
 
 
 def calibrate_card(card: Card, records: Sequence[BenchRecord]) -> Calibration:
@@ -54,28 +56,17 @@ def calibrate_card(card: Card, records: Sequence[BenchRecord]) -> Calibration:
     """
     _refuse_repeated(records)
     device = check_devices(card, [one for one in records if one.bench in BENCHES])
-    unused = Counter(f"moe bench {one.bench}" for one in records if one.bench not in BENCHES)
+    unused = Counter("other benchmarks" for one in records if one.bench not in BENCHES)
     kinds: dict[str, KindCalibration] = {}
-    calibrated, errors = card, list[float]()
+    calibrated = card
     for bench in RATIOS:
         ratios = _ratios(calibrated, [one for one in records if one.bench == bench], unused)
         found = {kind: kernel_kind(values) for kind, values in sorted(ratios.items())}
-        calibrated = _with_factors(calibrated, found)
-        kinds |= found
-        errors += [
-            log(one / found[kind].factor) for kind, values in ratios.items() for one in values
-        ]
-    points = []
-    for record in records:
-        if record.bench == COLLECTIVES:
-            try:
-                points.append(link_point(card, record))
-            except UnusedError as reason:
-                unused[str(reason)] += 1
-    if points and calibrated.links is not None:
-        links, found = calibrate_links(calibrated.links, points)
+        calibrated, kinds = _with_factors(calibrated, found), kinds | found
+    points = _link_points(card, records, unused)
+    if points and card.links is not None:
+        links, found = calibrate_links(card.links, points)
         calibrated, kinds = calibrated.model_copy(update={"links": links}), kinds | found
-        errors += [log(one.seconds / one.predict(links)) for one in points]
     if not kinds:
         reasons = "; ".join(sorted(unused)) or "the file has no record"
         raise ParallelError(
@@ -88,7 +79,7 @@ def calibrate_card(card: Card, records: Sequence[BenchRecord]) -> Calibration:
         kinds=kinds,
         unused=dict(sorted(unused.items())),
         notes=_notes(card, kinds),
-        spread=_DEVIATION * median_error(errors),
+        spread=_spread(kinds),
     )
 
 
@@ -118,6 +109,27 @@ def _ratios(
         except UnusedError as reason:
             unused[str(reason)] += 1
     return ratios
+
+
+def _link_points(
+    card: Card, records: Sequence[BenchRecord], unused: Counter[str]
+) -> list[LinkPoint]:
+    points = []
+    for record in records:
+        if record.bench == COLLECTIVES:
+            try:
+                points.append(link_point(card, record))
+            except UnusedError as reason:
+                unused[str(reason)] += 1
+    return points
+
+
+def _spread(kinds: Mapping[str, KindCalibration]) -> float | None:
+    counted = [one for one in kinds.values() if one.points >= FEWEST]
+    points = sum(one.points for one in counted)
+    if not points:
+        return None
+    return _DEVIATION * sum(one.points * one.error_after for one in counted) / points
 
 
 def _with_factors(card: Card, found: Mapping[str, KindCalibration]) -> Card:

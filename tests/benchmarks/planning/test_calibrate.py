@@ -49,7 +49,7 @@ def test_the_answer_says_what_was_found_and_plans_with_it(kernels: Path, links: 
     assert (gemm["points"], gemm["factor"]) == (2, pytest.approx(1.25))
     assert gemm["error_after"] < 0.01 < gemm["error_before"]
     assert found["kinds"]["collectives.gather"]["transfer_factor"] == pytest.approx(1, rel=1e-3)
-    assert found["unused"] == {"moe bench loader": 1}
+    assert found["unused"] == {"other benchmarks": 1}
     assert len(found["notes"]) == 2
     assert isinstance(document["model"]["calibration"], dict)
     _, out, _ = command(*PLAN, *LAYOUT, "--json")
@@ -66,9 +66,11 @@ def test_tables_pages_searches_and_sweeps_take_it(kernels: Path, tmp_path: Path)
         *PLAN, "--top", "2", "--sweep-gpus", "16:32", "--html", page, "--calibrate", kernels
     )
     assert code == 0, err
-    assert "calibrated on 4 records of NVIDIA H100 80GB HBM3" in out
+    assert "calibrated on 4 records" in out
+    assert "measured on NVIDIA H100 80GB HBM3" in out
+    assert "80% interval as without records: too few of one kind" in out
     assert "gemm.bf16" in out and "× 1.25" in out
-    assert "1 records unused: moe bench loader (1)" in out
+    assert "1 records unused: other benchmarks (1)" in out
     assert "not measured, and as the card's file says: experts, stream, collectives" in out
     text = page.read_text(encoding="utf-8")
     assert "calibrated on 4 records" in text

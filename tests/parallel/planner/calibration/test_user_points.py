@@ -185,7 +185,7 @@ def test_records_that_calibrate_nothing_are_counted_with_the_reason() -> None:
         "layers without --routing forced": 1,
         "layers so small that launching them takes as long": 1,
         "collectives of nodes with unequal numbers of ranks": 1,
-        "moe bench loader": 1,
+        "other benchmarks": 1,
         "steps over several ranks": 1,
         "steps so small that the host decides the optimizer's time": 1,
     }
