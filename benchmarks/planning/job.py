@@ -73,9 +73,9 @@ class PlanJob:
     site: Site
     """Where the cards stand."""
     card: Card
-    calibrated: Calibrated | None
-    """What the user's own records made of the card; None: it is as its file says."""
     num_gpus: int
+    calibrated: Calibrated | None = None
+    """What the user's own records made of the card; None: it is as its file says."""
 
 
 def read_job(target: str, options: JobOptions) -> PlanJob:
@@ -113,8 +113,8 @@ def read_job(target: str, options: JobOptions) -> PlanJob:
         energy=energy,
         site=_site(energy),
         card=card,
-        calibrated=calibrated,
         num_gpus=options.gpus,
+        calibrated=calibrated,
     )
 
 

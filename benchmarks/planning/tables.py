@@ -99,8 +99,9 @@ def calibration_lines(job: PlanJob) -> list[str]:
     found = job.calibrated.found
     lines = [f"measured on {found.device}"]
     if found.unused:
-        why = "; ".join(f"{reason} ({count})" for reason, count in found.unused.items())
-        lines.append(f"{sum(found.unused.values())} records unused: {why}")
+        why = "; ".join(f"{reason} ({number})" for reason, number in found.unused.items())
+        count = sum(found.unused.values())
+        lines.append(f"{count} of {job.calibrated.records} records unused: {why}")
     interval = f"80% interval {error_band(job.shape, job.calibrated).calibration}"
     return [printable(line) for line in (*lines, *found.notes, interval)]
 

@@ -70,7 +70,7 @@ def test_tables_pages_searches_and_sweeps_take_it(kernels: Path, tmp_path: Path)
     assert "measured on NVIDIA H100 80GB HBM3" in out
     assert "80% interval as without records: too few of one kind" in out
     assert "gemm.bf16" in out and "× 1.25" in out
-    assert "1 records unused: other benchmarks (1)" in out
+    assert "1 of 4 records unused: other benchmarks (1)" in out
     assert "not measured, and as the card's file says: experts, stream, collectives" in out
     text = page.read_text(encoding="utf-8")
     assert "calibrated on 4 records" in text
