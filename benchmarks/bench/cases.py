@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench.results import (
-    FORMAT,
     append_result,
     check_results_writable,
     read_results,
     result_identity,
 )
+from parallel.planner.calibration.bench_records import FORMAT
 
 StatusCallback = Callable[[str], None]
 """Receives a line on what is being measured."""

@@ -1,5 +1,6 @@
 """`moe bench collectives`: what ranks exchange in a second, by operation and size."""
 
+import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,7 +12,9 @@ import torch.distributed as dist
 from benchmarks.bench.cases import BenchOptions, Case
 from benchmarks.bench.instruments import synchronize
 from benchmarks.bench.session import BenchSession, bench_session
+from benchmarks.energy.source import boot_id
 from benchmarks.errors import BenchmarkError
+from parallel.engine.collectives import all_gather_objects
 from parallel.measurement.intervals import median_interval
 
 Collective = Callable[[torch.Tensor, torch.Tensor], Any]
@@ -55,11 +58,18 @@ def run(sizes: Sequence[int], options: BenchOptions) -> list[dict[str, Any]]:
             raise BenchmarkError(
                 "collectives need two or more ranks: add --nproc 2, or start under torchrun or srun"
             )
+        nodes = len(set(all_gather_objects(boot_id(socket.gethostname()))))
         cases = [
             Case(
-                {"operation": name, "bytes": size, "ranks": ranks, "repeats": options.repeats},
+                {
+                    "operation": name,
+                    "bytes": size,
+                    "ranks": ranks,
+                    "nodes": nodes,
+                    "repeats": options.repeats,
+                },
                 partial(measure, name, size, session),
-            )
+            )  # fmt: skip
             for name in OPERATIONS
             for size in sizes
         ]

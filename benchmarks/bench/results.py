@@ -11,7 +11,6 @@ from data.storage.lock import FileLock
 from moe.errors import ConfigError, StorageError
 from moe.runs.json_lines import read_rows
 
-FORMAT = 1
 # Conditions that must be equal for an earlier result to replace a measurement.
 SAME_CONDITIONS = ("hardware", "packages", "python", "commit")
 

@@ -41,6 +41,7 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     precision: opt.PrecisionOption = None,
     routing: opt.RoutingOption = opt.RoutingName.FORCED,
     imbalance: opt.ImbalanceOption = 1.0,
+    calibrate: opt.CalibrateOption = None,
     overrides: opt.OverridesOption = None,
     sweep_gpus: opt.SweepOption = None,
     target_tokens: opt.TokensOption = None,
@@ -95,6 +96,7 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
         precision=precision,
         routing=routing.value,
         imbalance=imbalance,
+        calibrate=calibrate or (),
         assumptions=assumption_changes(region, intensity, pue, price, power_price, currency),
     )
     request = RunRequest(
@@ -210,6 +212,10 @@ def _print(found: "PlanAnswer", verdict: "Verdict | None") -> None:
 
     say(tables.job_line(found.job))
     say(tables.search_line(found))
+    if found.job.calibrated is not None:
+        console.print(tables.calibration_table(found.job.calibrated))
+    for line in tables.calibration_lines(found.job):
+        say(line)
     if verdict is not None:
         for sentence in verdict.sentences:
             say(sentence)

@@ -62,10 +62,11 @@ def _fault(values: Mapping[str, Any], names: Mapping[str, str]) -> str | None:
 def _same_file(values: Mapping[str, Any], names: Mapping[str, str]) -> str | None:
     """Return which two options would write one file, or write over what is planned."""
     seen: dict[Path, str] = {}
-    for name in ("target", "html", "trace"):
-        if name in values:
-            path = Path(values[name]).resolve()
-            if path in seen:
-                return f"{names[name]} {values[name]}: {seen[path]} is the same file: name another"
-            seen[path] = names[name]
+    files = [("calibrate", file) for file in values.get("calibrate") or ()]
+    files += [(name, values[name]) for name in ("target", "html", "trace") if name in values]
+    for name, file in files:
+        path = Path(file).resolve()
+        if path in seen:
+            return f"{names[name]} {file}: {seen[path]} is the same file: name another"
+        seen[path] = names[name]
     return None

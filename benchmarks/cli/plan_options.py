@@ -69,6 +69,10 @@ ImbalanceOption = Annotated[
     float,
     typer.Option(help="Tokens of the busiest rank's experts over the mean.", min=1, max=1e6),
 ]
+CalibrateOption = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="Your cards' records of moe bench ... --out; several."),
+]
 OverridesOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the experiment."),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.planning.calibrate import Calibrated, calibrate
 from moe.config.energy import EnergyConfig
 from moe.config.experiment import Experiment, load_experiment, load_model, validated
 from moe.config.kernels import build_fault
@@ -41,6 +42,8 @@ class JobOptions:
     precision: str | None = None
     routing: Routing = "forced"
     imbalance: float = 1.0
+    calibrate: Sequence[Path] = ()
+    """Files of `moe bench`'s records, of the cards that are planned for."""
     assumptions: Mapping[str, Any] = field(default_factory=dict)
     """Keys of `[energy]`: grid, PUE, prices, currency; None leaves the experiment's."""
 
@@ -71,6 +74,8 @@ class PlanJob:
     """Where the cards stand."""
     card: Card
     num_gpus: int
+    calibrated: Calibrated | None = None
+    """What the user's own records made of the card; None: it is as its file says."""
 
 
 def read_job(target: str, options: JobOptions) -> PlanJob:
@@ -82,6 +87,8 @@ def read_job(target: str, options: JobOptions) -> PlanJob:
     if not 1 <= options.gpus <= MAX_GPUS:
         raise BenchmarkError(f"--gpus {options.gpus}: choose 1 to {MAX_GPUS:,}")
     card = load_card(options.gpu)
+    calibrated = calibrate(card, options.calibrate) if options.calibrate else None
+    card = card if calibrated is None else calibrated.found.card
     if options.gpus > 1 and (card.links is None or card.links.collectives is None):
         raise BenchmarkError(
             f"--gpu {options.gpu}: {card.name}'s file has no [links.collectives], so no layout on"
@@ -107,6 +114,7 @@ def read_job(target: str, options: JobOptions) -> PlanJob:
         site=_site(energy),
         card=card,
         num_gpus=options.gpus,
+        calibrated=calibrated,
     )
 
 

@@ -24,10 +24,18 @@ TERM_NAMES = {
 }
 
 
-def limits(
-    work: Workload, card: Card, memory: DeviceMemory, terms: Mapping[str, float], flops: float
+def limits(  # noqa: PLR0913 - a job, and what is known of its step
+    work: Workload,
+    card: Card,
+    memory: DeviceMemory,
+    terms: Mapping[str, float],
+    flops: float,
+    even: Mapping[str, float] | None = None,
 ) -> tuple[str, ...]:
     """Return what costs a step at least `LEAST_SHARE`, with its share, and a full memory.
+
+    What an even load of experts would save is a cost of its own; the others are those that it would
+    leave.
 
     Args:
         work: The job.
@@ -35,14 +43,18 @@ def limits(
         memory: What it needs.
         terms: Seconds of the busiest stage by term.
         flops: Of one step on one card, by the ledger's convention.
+        even: `terms` had all experts the same load; None: they have.
     """
     step = sum(terms.values())
+    saved = 0.0 if even is None else step - sum(even.values())
+    terms = terms if even is None else even
     costs = {name: terms.get(term, 0.0) for term, name in TERM_NAMES.items()}
     costs[f"waiting ({_what_for(work, terms)})"] = terms.get("waiting", 0.0)
     rate = card.rates.fp8 if work.precision.is_native_fp8 else card.rates.bf16
     if work.precision.dtype == "fp32":
         rate = card.rates.fp32
     products = terms.get("matmul", 0.0) + terms.get("expert_matmul", 0.0)
+    costs["uneven load of experts"] = saved
     costs["matrix products below the card's rate"] = products - flops / (rate or card.rates.bf16)
     ordered = sorted(costs.items(), key=lambda item: -item[1])
     found = [f"{name} {cost / step:.0%}" for name, cost in ordered if cost >= LEAST_SHARE * step]

@@ -5,7 +5,7 @@ Assembled from `parallel/planner`, with what the job's card and site add.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from math import inf
 
 from benchmarks.planning.interval import error_band
@@ -55,7 +55,7 @@ class Planner:
         self.job = job
         self._times = times or Times.of(job)
         self._flops = training_flops_per_token(job.shape, job.batch.seq_len)
-        self._band = error_band(job.shape, job.card)
+        self._band = error_band(job.shape, job.card, job.calibrated)
 
     def for_batch(self, num_gpus: int, global_batch_size: int) -> "Planner":
         """Return a planner of the same model on other cards with another batch."""
@@ -257,12 +257,26 @@ class Planner:
         """Add joules and limits."""
         work, job = prediction.work, self.job
         tokens = work.batch.global_batch_size * work.batch.seq_len
-        flops = self._flops * tokens / job.num_gpus
+        flops, terms = self._flops * tokens / job.num_gpus, prediction.terms
         return replace(
             prediction,
-            energy=self._energy(prediction.terms, tokens),
-            limits=limits(work, job.card, prediction.memory, prediction.terms, flops),
+            energy=self._energy(terms, tokens),
+            limits=limits(work, job.card, prediction.memory, terms, flops, self._even_terms(work)),
         )
+
+    def _even_terms(self, work: Workload) -> dict[str, float] | None:
+        """Return the seconds of a step by term, had all experts the same load; None: they have."""
+        execution = replace(work.execution, routing="forced")
+        even = replace(work, execution=execution, expert_imbalance=1.0)
+        is_uneven = work.execution.routing == "natural" or work.expert_imbalance > 1
+        if not is_uneven or not any(work.shape.sparse_layers):
+            return None
+        return self._even_times.step.step(even).terms
+
+    @cached_property
+    def _even_times(self) -> Times:
+        """Seconds of the job with even loads: layers that are timed once have one load."""
+        return Times.of(self.job)
 
     def _energy(self, terms: Mapping[str, float], tokens: int) -> StepEnergy | None:
         """Return the joules of a step; None where the card's power is unknown.

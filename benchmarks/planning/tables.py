@@ -1,15 +1,19 @@
 """Tables and lines of `moe plan`."""
 
 from collections.abc import Mapping, Sequence
+from math import expm1
 from typing import Any
 
 from benchmarks.planning.answer import PlanAnswer
 from benchmarks.planning.budget import SECONDS_PER_DAY, RunPlan
+from benchmarks.planning.calibrate import Calibrated
+from benchmarks.planning.interval import error_band
 from benchmarks.planning.job import PlanJob
 from benchmarks.planning.layout_text import layout_text
 from benchmarks.planning.limits import gibibytes, memory_terms
 from benchmarks.planning.scaling import ScalingCurve
 from benchmarks.text_table import TextTable
+from data.plain_text import printable
 from parallel.measurement.number_text import readable, significant
 from parallel.measurement.units import SECONDS_PER_HOUR
 from parallel.planner.prediction import LayoutPrediction
@@ -68,6 +72,38 @@ def search_line(answer: PlanAnswer) -> str | None:
         f" last one shown. {FRONT_MARK} Pareto front of speed, memory and joules"
         f" ({len(answer.front)} layouts)."
     )
+
+
+def calibration_table(calibrated: Calibrated) -> TextTable:
+    """Return what the user's own records made of each kind of kernel and link."""
+    table = TextTable(
+        f"calibrated on {calibrated.records} records",
+        ("kind", "points", "measured/modelled", "waits", "bytes", "error before", "after"),
+    )
+    for kind, one in calibrated.found.kinds.items():
+        factors = (one.factor, one.latency_factor, one.transfer_factor)
+        table.add_row(
+            kind,
+            str(one.points),
+            *("–" if factor is None else f"× {significant(factor)}" for factor in factors),
+            f"{expm1(one.error_before):.1%}",
+            f"{expm1(one.error_after):.1%}",
+        )
+    return table
+
+
+def calibration_lines(job: PlanJob) -> list[str]:
+    """Return where a calibration's records are from, what they leave open, and the interval."""
+    if job.calibrated is None:
+        return []
+    found = job.calibrated.found
+    lines = [f"measured on {found.device}"]
+    if found.unused:
+        why = "; ".join(f"{reason} ({number})" for reason, number in found.unused.items())
+        count = sum(found.unused.values())
+        lines.append(f"{count} of {job.calibrated.records} records unused: {why}")
+    interval = f"80% interval {error_band(job.shape, job.card, job.calibrated).calibration}"
+    return [printable(line) for line in (*lines, *found.notes, interval)]
 
 
 def detail_table(one: LayoutPrediction) -> TextTable:

@@ -40,7 +40,8 @@ def write_plan_page(path: Path, planner: Planner, answer: PlanAnswer) -> None:
 
 
 def _content(answer: PlanAnswer) -> dict[str, Any]:
-    job, best, band = answer.job, answer.best, error_band(answer.job.shape, answer.job.card)
+    job, best = answer.job, answer.best
+    band = error_band(job.shape, job.card, job.calibrated)
     joules = best.joules_per_token
     finding = (
         f"{layout_text(best.work).replace(',', ' ')}: {readable(best.step_seconds, 's')} a step,"
@@ -51,6 +52,9 @@ def _content(answer: PlanAnswer) -> dict[str, Any]:
     )
     shown = [tables.layout_table(answer), tables.detail_table(best)]
     notes = [tables.search_line(answer)]
+    if job.calibrated is not None:
+        shown.append(tables.calibration_table(job.calibrated))
+        notes += tables.calibration_lines(job)
     if answer.run is not None:
         shown.append(tables.run_table(answer.run))
         notes += tables.run_lines(answer.run)
@@ -66,6 +70,7 @@ def _content(answer: PlanAnswer) -> dict[str, Any]:
     return {
         "title": f"{job.name} on {job.num_gpus:,} {job.card.name}",
         "job": tables.job_line(job),
+        "measured": "No step" if job.calibrated is not None else "Nothing",
         "finding": finding,
         "tables": [table.as_json() for table in shown],
         "notes": [note for note in notes if note],

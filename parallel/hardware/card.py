@@ -82,6 +82,11 @@ def find_card(name: str) -> Card | None:
     return _shipped().get(_normal(name))
 
 
+def is_named(card: Card, name: str) -> bool:
+    """Return whether a card is called so: its name, or an alias."""
+    return _normal(name) in {_normal(one) for one in (card.name, *card.aliases)}
+
+
 def load_card(name: str) -> Card:
     """Return the card of a name, an alias, a device's name, or a path to a TOML file."""
     if name.endswith(".toml"):

@@ -89,7 +89,9 @@ class KernelParameters(FrozenModel):
     """Fused attention, backward."""
     machine_factors: dict[str, Positive] = {}
     """Time measured on the user's own machine over the time that these parameters give, by kind:
-    `gemm.<precision>`, `attention.forward`, `attention.backward`; absent: 1."""
+    `gemm.<precision>`, `attention.forward`, `attention.backward` (of FP32 with `.fp32` behind),
+    `stream` (what only moves bytes), `experts.forward.<precision>` and
+    `experts.backward.<precision>` (on top of those of their products and bytes); absent: 1."""
 
     training_stretch: dict[str, Positive] = {}
     """Time in a training step over the time in these tables, of this card beyond other cards, by

@@ -135,6 +135,8 @@ class Links(FrozenModel):
     """Network adapters of a node, each on a switch of its own."""
     fabric: str
     """Network between domains: a key of `FABRICS`."""
+    hop_seconds: NotNegative | None = None
+    """Seconds of one hop between domains, as measured; absent: the fabric's."""
     collective_sms: Count
     """SMs (compute units, cores) that a collective holds while it runs."""
     collectives: Collectives | None = None
@@ -160,7 +162,10 @@ class Links(FrozenModel):
     @property
     def network(self) -> Fabric:
         """What the network reaches."""
-        return FABRICS[self.fabric]
+        fabric = FABRICS[self.fabric]
+        if self.hop_seconds is None:
+            return fabric
+        return fabric.model_copy(update={"latency_seconds": self.hop_seconds})
 
     def with_network(
         self, *, fabric: str | None = None, network_bytes_per_s: float | None = None
@@ -177,7 +182,7 @@ class Links(FrozenModel):
             )
         changes: dict[str, object] = {}
         if fabric is not None:
-            changes["fabric"] = fabric
+            changes |= {"fabric": fabric, "hop_seconds": None}
         if network_bytes_per_s is not None:
             changes["network_bytes_per_s"] = network_bytes_per_s
         return self.model_copy(update=changes)

@@ -1,149 +1,158 @@
-"""Calibrates a card on what `moe bench gemm|attention --out FILE` measured on the user's machine.
+"""Calibrates a card on what `moe bench gemm|attention|layer|step|collectives` measured.
 
-A dozen points give one factor for each kind of kernel, the median of measured over modelled time;
-shapes keep the model's form. Machines of one card differ by 10 to 15 percent.
+A dozen points give one factor for each kind of kernel, the median of measured over modelled time,
+and two for each kind of collective; shapes and sizes keep the model's form. Machines of one card
+differ by 10 to 15 percent.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, isfinite, log
-from pathlib import Path
-from statistics import median
-from typing import Any
 
 from parallel.errors import ParallelError
 from parallel.hardware.card import Card
-from parallel.planner.compute_time.attention import AttentionShape, attention_seconds
-from parallel.planner.compute_time.gemm import OPERAND_BYTES, gemm_seconds
+from parallel.planner.calibration.bench_records import BenchRecord
+from parallel.planner.calibration.device_match import check_devices
+from parallel.planner.calibration.kernel_points import RATIOS
+from parallel.planner.calibration.kinds import KindCalibration, kernel_kind
+from parallel.planner.calibration.link_points import NETWORK, LinkPoint, calibrate_links, link_point
+from parallel.planner.calibration.unused import UnusedError
 
-_CHOICE = "torch's choice"
-"""The attention backend that a model gets."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KindCalibration:
-    """What a file's points of one kind of kernel say."""
-
-    points: int
-    factor: float
-    """Median of measured over modelled time, which the card now has."""
-    error_before: float
-    """Median of |ln(modelled / measured)| without the factor."""
-    error_after: float
+COLLECTIVES = "collectives"
+BENCHES = (*RATIOS, COLLECTIVES)
+"""Benchmarks whose records calibrate."""
+GROUPS = ("gemm", "attention", "experts", "stream", COLLECTIVES)
+"""First words of kinds."""
+_STRETCH_OF = {"bf16": "gemm.bf16", "fp8": "gemm.fp8", "attention": "attention.forward"}
+"""What a card's `training_stretch` stands for: one machine's kernels, which these replace."""
+FEWEST = 3
+"""Points of a kind that say how it scatters."""
+_DEVIATION = 1.4826
+"""A normal distribution's standard deviation over its median absolute value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A card with factors of one machine."""
+    """A card with the factors of one machine."""
 
     card: Card
+    device: str
+    """What the records say they were measured on."""
     kinds: Mapping[str, KindCalibration]
-    unused: int
-    """Records of the file that are of no kernel or precision that is modelled here."""
+    unused: Mapping[str, int]
+    """Records that calibrate nothing, counted by the reason."""
+    notes: tuple[str, ...]
+    """What the records do not reach."""
+    spread: float | None
+    """Standard deviation of ln(measured / modelled) after it, by the mean of the kinds' medians;
+    only of kinds with `FEWEST` points or more. None: there is no such kind."""
 
 
-def calibrate_card(card: Card, path: Path) -> Calibration:
-    """Return the card with the factors that a file's records give.
+def calibrate_card(card: Card, records: Sequence[BenchRecord]) -> Calibration:
+    """Return the card with the factors that records give.
 
     Raises:
-        ParallelError: The file cannot be read, or has no record that calibrates a kernel.
+        ParallelError: A record is wrong, of another device, or there twice; none calibrates.
     """
-    ratios: dict[str, list[float]] = {}
-    unused = 0
-    for number, record in enumerate(_records(path), 1):
-        try:
-            pairs = list(_measured_over_modelled(card, record))
-        except ParallelError:
-            raise
-        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-            raise ParallelError(
-                f"calibration {str(path)!r}, line {number}: not a record of moe bench: {error!r}"
-            ) from error
-        unused += not pairs
-        for kind, ratio in pairs:
-            if not (isfinite(ratio) and ratio > 0):
-                raise ParallelError(
-                    f"calibration {str(path)!r}, line {number}: {kind} took {ratio:g} times the "
-                    "modelled time: times and sizes have to be positive numbers"
-                )
-            ratios.setdefault(kind, []).append(ratio)
-    if not ratios:
+    _refuse_repeated(records)
+    device = check_devices(card, [one for one in records if one.bench in BENCHES])
+    unused = Counter("other benchmarks" for one in records if one.bench not in BENCHES)
+    kinds: dict[str, KindCalibration] = {}
+    calibrated = card
+    for bench in RATIOS:
+        ratios = _ratios(calibrated, [one for one in records if one.bench == bench], unused)
+        found = {kind: kernel_kind(values) for kind, values in sorted(ratios.items())}
+        calibrated, kinds = _with_factors(calibrated, found), kinds | found
+    points = _link_points(card, records, unused)
+    if points and card.links is not None:
+        links, found = calibrate_links(card.links, points)
+        calibrated, kinds = calibrated.model_copy(update={"links": links}), kinds | found
+    if not kinds:
+        reasons = "; ".join(sorted(unused)) or "the file has no record"
         raise ParallelError(
-            f"calibration {str(path)!r}: no record calibrates a kernel; "
-            "measure some with moe bench gemm --out or moe bench attention --out"
+            f"--calibrate: no record calibrates anything ({reasons}): measure some with moe bench"
+            " gemm, attention, layer or collectives, each with --out FILE"
         )
-    kinds = {kind: _calibrated(values) for kind, values in sorted(ratios.items())}
-    factors = {
-        **card.kernels.machine_factors,
-        **{kind: card.kernels.machine_factor(kind) * found.factor for kind, found in kinds.items()},
-    }
-    kernels = card.kernels.model_copy(update={"machine_factors": factors})
     return Calibration(
-        card=card.model_copy(update={"kernels": kernels}), kinds=kinds, unused=unused
+        card=calibrated,
+        device=device,
+        kinds=kinds,
+        unused=dict(sorted(unused.items())),
+        notes=_notes(card, kinds),
+        spread=_spread(kinds),
     )
 
 
-def _records(path: Path) -> list[Any]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.strip()]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ParallelError(
-            f"calibration {str(path)!r}: cannot be read as JSON lines: {error}"
-        ) from error
+def _refuse_repeated(records: Sequence[BenchRecord]) -> None:
+    """Refuse a point that counts twice: a file given twice, or lines copied."""
+    seen: dict[str, str] = {}
+    for record in records:
+        try:
+            text = repr(sorted(record.values.items()))
+        except RecursionError:
+            raise ParallelError(f"{record.origin}: nested too deeply: remove the line") from None
+        if text in seen:
+            raise ParallelError(
+                f"{record.origin}: the same record as {seen[text]}: give each point once"
+            )
+        seen[text] = record.origin
 
 
-def _measured_over_modelled(card: Card, record: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
-    """Yield kind and measured over modelled time of a record; nothing where none is modelled."""
-    case, result = record["case"], record["result"]
-    if record["bench"] == "gemm":
-        yield from _gemm_ratio(card, case, result)
-    elif record["bench"] == "attention" and case["dtype"] == "bf16":
-        yield from _attention_ratios(card, case, result)
+def _ratios(
+    card: Card, records: Sequence[BenchRecord], unused: Counter[str]
+) -> dict[str, list[float]]:
+    ratios = defaultdict[str, list[float]](list)
+    for record in records:
+        try:
+            for kind, ratio in RATIOS[record.bench](card, record).items():
+                ratios[kind].append(ratio)
+        except UnusedError as reason:
+            unused[str(reason)] += 1
+    return ratios
 
 
-def _gemm_ratio(
-    card: Card, case: Mapping[str, Any], result: Mapping[str, Any]
-) -> Iterable[tuple[str, float]]:
-    """Yield the ratio of one product: the fastest implementation, sustained where measured."""
-    precision = str(case["dtype"])
-    if precision not in OPERAND_BYTES or int(case["groups"]) != 1:
-        return
-    rows = result["implementations"]
-    held = [row["sustained_s"] for row in rows if row["sustained_s"]]
-    measured = min(held or [row["burst_s"]["median"] for row in rows])
-    # Each call of a short run waits for the one before: the power limit has no time to act.
-    modelled = gemm_seconds(
-        card, case["m"], case["n"], case["k"], precision, repetitions=None if held else 1
-    )
-    yield f"gemm.{precision}", float(measured) / modelled
+def _link_points(
+    card: Card, records: Sequence[BenchRecord], unused: Counter[str]
+) -> list[LinkPoint]:
+    points = []
+    for record in records:
+        if record.bench == COLLECTIVES:
+            try:
+                points.append(link_point(card, record))
+            except UnusedError as reason:
+                unused[str(reason)] += 1
+    return points
 
 
-def _attention_ratios(
-    card: Card, case: Mapping[str, Any], result: Mapping[str, Any]
-) -> Iterable[tuple[str, float]]:
-    shape = AttentionShape(
-        batch=case["batch_size"],
-        seq=case["seq_len"],
-        heads=case["num_heads"],
-        kv_heads=case["num_kv_heads"],
-        qk_dim=case["qk_head_dim"],
-        v_dim=case["v_head_dim"],
-    )
-    for row in result["backends"]:
-        if row["backend"] != _CHOICE:
-            continue
-        for kind in ("forward", "backward"):
-            modelled = attention_seconds(card, shape, backward=kind == "backward", repetitions=1)
-            yield f"attention.{kind}", float(row[f"{kind}_s"]["median"]) / modelled
+def _spread(kinds: Mapping[str, KindCalibration]) -> float | None:
+    counted = [one for one in kinds.values() if one.points >= FEWEST]
+    points = sum(one.points for one in counted)
+    if not points:
+        return None
+    return _DEVIATION * sum(one.points * one.error_after for one in counted) / points
 
 
-def _calibrated(ratios: list[float]) -> KindCalibration:
-    factor = exp(median(log(ratio) for ratio in ratios))
-    return KindCalibration(
-        points=len(ratios),
-        factor=factor,
-        error_before=median(abs(log(ratio)) for ratio in ratios),
-        error_after=median(abs(log(ratio / factor)) for ratio in ratios),
-    )
+def _with_factors(card: Card, found: Mapping[str, KindCalibration]) -> Card:
+    kernels = card.kernels
+    factors = {kind: kernels.machine_factor(kind) * one.factor for kind, one in found.items()}
+    stretch = {
+        name: value
+        for name, value in kernels.training_stretch.items()
+        if _STRETCH_OF.get(name) not in found
+    }
+    changes = {
+        "machine_factors": {**kernels.machine_factors, **factors},
+        "training_stretch": stretch,
+    }
+    return card.model_copy(update={"kernels": kernels.model_copy(update=changes)})
+
+
+def _notes(card: Card, kinds: Mapping[str, KindCalibration]) -> tuple[str, ...]:
+    """Return what stays as the card's file says, of what a plan may need."""
+    notes = []
+    groups = {kind.partition(".")[0] for kind in kinds}
+    if missing := [name for name in GROUPS if name not in groups]:
+        notes.append(f"not measured, and as the card's file says: {', '.join(missing)}")
+    if NETWORK not in kinds and card.links is not None and card.links.network_bytes_per_s:
+        notes.append("measured on one node: the network between nodes is as the card's file says")
+    return tuple(notes)

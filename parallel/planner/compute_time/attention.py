@@ -90,8 +90,14 @@ def attention_seconds(
     joules = pairs * flops_of_pair * parameters.joules_per_flop
     joules += moved * card.kernels.joules_per_byte
     seconds *= power_stretch(card, seconds, joules, repetitions)
-    factor = card.kernels.machine_factor("attention.backward" if backward else "attention.forward")
+    factor = card.kernels.machine_factor(attention_kind(shape.precision, backward=backward))
     return factor * (parameters.fixed_seconds + seconds)
+
+
+def attention_kind(precision: str, *, backward: bool) -> str:
+    """Return the kind of kernel that a machine's factor is kept for: 16 bits are not named."""
+    kind = "attention.backward" if backward else "attention.forward"
+    return kind if precision == "bf16" else f"{kind}.{precision}"
 
 
 def _busiest_sm_seconds(

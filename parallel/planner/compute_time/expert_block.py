@@ -51,7 +51,13 @@ def expert_forward_seconds(
         for columns, depth in ((fc1, block.hidden), (block.hidden, fc2))
     )
     casts = operand_cast_seconds(card, rows.total * (block.hidden + fc2), precision)
-    return products + casts + _moving_seconds(card, block)
+    factor = card.kernels.machine_factor(expert_kind(precision, backward=False))
+    return factor * (products + casts + _moving_seconds(card, block))
+
+
+def expert_kind(precision: str, *, backward: bool) -> str:
+    """Return the kind of kernel that a machine's factor is kept for."""
+    return f"experts.{'backward' if backward else 'forward'}.{precision}"
 
 
 def _moving_seconds(card: Card, block: ExpertBlock) -> float:
@@ -75,4 +81,5 @@ def expert_backward_seconds(card: Card, block: ExpertBlock, precision: str) -> f
         seconds += operand_cast_seconds(card, rows.total * columns, precision, transposed=True)
     activation = activation_seconds(card, rows.total, fc2, gated=block.gated, backward=True)
     gathers = 2 * gather_seconds(card, _BF16 * 2 * rows.total * hidden)
-    return seconds + activation + gathers
+    factor = card.kernels.machine_factor(expert_kind(precision, backward=True))
+    return factor * (seconds + activation + gathers)

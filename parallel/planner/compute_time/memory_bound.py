@@ -9,6 +9,8 @@ read again goes faster than this says.
 from parallel.hardware.card import Card
 
 _BF16 = 2.0
+STREAM = "stream"
+"""The kind of kernel that a machine's factor is kept for."""
 
 
 def stream_seconds(card: Card, moved_bytes: float) -> float:
@@ -45,4 +47,5 @@ def activation_seconds(
 def _seconds(card: Card, moved_bytes: float, share: float) -> float:
     if moved_bytes <= 0:
         return 0.0
-    return card.kernels.launch_seconds + moved_bytes / (card.rates.memory_bytes_per_s * share)
+    moving_s = moved_bytes / (card.rates.memory_bytes_per_s * share)
+    return card.kernels.machine_factor(STREAM) * (card.kernels.launch_seconds + moving_s)

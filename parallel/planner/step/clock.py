@@ -122,6 +122,7 @@ class Clock:
             qk_dim=shape.qk_head_dim,
             v_dim=shape.v_head_dim,
             window=window,
+            precision="fp32" if self.matrix == "fp32" else "bf16",
             shards=layout.cp,
         )
         return (

@@ -1,7 +1,7 @@
 """Seconds of what stands before the first layer and behind the last: embedding, head, loss."""
 
 from parallel.planner.step.attention_block import NORM_BYTES
-from parallel.planner.step.clock import Clock
+from parallel.planner.step.clock import Clock, MatrixPrecision
 from parallel.planner.step.linear import add_column_parallel
 from parallel.planner.step.seconds import TermSeconds
 from parallel.planner.workload import Workload
@@ -30,6 +30,7 @@ def head(clock: Clock, work: Workload) -> TermSeconds:
     hidden = work.residual_tokens * shape.hidden_size
     seconds.add("memory_bound", *clock.traffic(hidden, NORM_BYTES))
     logits = shape.vocab_size // work.layout.tp
-    add_column_parallel(seconds, clock, work, logits, shape.hidden_size, "bf16")
+    precision: MatrixPrecision = "fp32" if clock.matrix == "fp32" else "bf16"
+    add_column_parallel(seconds, clock, work, logits, shape.hidden_size, precision)
     seconds.add("memory_bound", *clock.traffic(work.tokens * logits, LOSS_BYTES))
     return seconds

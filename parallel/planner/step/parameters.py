@@ -91,10 +91,10 @@ def training_card(card: Card, parameters: StepParameters) -> Card:
     stretches = {f"gemm.{name}": fp8 for name in (*kernels.matrix, "mxfp8")}
     stretches |= {"gemm.bf16": bf16, "gemm.fp32": bf16}
     stretches |= {"attention.forward": attention, "attention.backward": attention}
-    factors = {kind: kernels.machine_factor(kind) * stretch for kind, stretch in stretches.items()}
+    stretched = {kind: kernels.machine_factor(kind) * value for kind, value in stretches.items()}
     changed = kernels.model_copy(
         update={
-            "machine_factors": factors,
+            "machine_factors": {**kernels.machine_factors, **stretched},
             "stream_efficiency": kernels.stream_efficiency / parameters.stream_stretch,
             "gather_efficiency": kernels.gather_efficiency / parameters.stream_stretch,
         }

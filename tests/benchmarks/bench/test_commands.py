@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from parallel.hardware.card import load_card
+from parallel.planner.calibration.user_points import calibrate_card
 from tests.support.bench_commands import run_all
+from tests.support.bench_points import bench_records
 from tests.support.distributed import Ranks, run_ranks
 from tests.support.fault_injection import wait_until
 from tests.support.trained_runs import command, command_of_ranks, run_command
@@ -156,6 +159,12 @@ def test_table_for_people(results: dict[str, Any]) -> None:
         assert word in out
 
 
+def test_a_plan_is_calibrated_on_layers_and_steps(results: dict[str, Any]) -> None:
+    measured = [*json.loads(results["layer"]["out"]), record(results, "step")]
+    found = calibrate_card(load_card("cpu"), bench_records(measured))
+    assert {"experts.forward.fp32", "experts.backward.fp32", "stream"} == set(found.kinds)
+
+
 def test_mistakes_are_one_line(results: dict[str, Any]) -> None:
     assert results["alone"]["code"] == 2
     assert "--nproc 2" in results["alone"]["error"]
@@ -177,6 +186,10 @@ def test_collectives_between_two_processes_are_kept(tmp_path: Path) -> None:
     gathered = found["all_gather"]["result"]
     assert gathered["bus_bytes_per_s"] == pytest.approx(gathered["algorithm_bytes_per_s"] / 2)
     assert reduced["algorithm_bytes_per_s"] == pytest.approx(4096 / reduced["time_s"]["median"])
+    kinds = calibrate_card(load_card("cpu"), bench_records(records)).kinds
+    assert {name: kind.points for name, kind in kinds.items()} == {
+        "collectives.all_reduce": 1, "collectives.all_to_all": 1, "collectives.gather": 2,
+    }  # fmt: skip
     _, out, err = command_of_ranks(2, *words)
     assert err.count("kept from an earlier run") == 4
     assert json.loads(out) == records

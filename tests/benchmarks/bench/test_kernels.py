@@ -17,7 +17,10 @@ from benchmarks.errors import BenchmarkError
 from moe.config.experiment import load_model
 from moe.config.presets.catalog import preset_names
 from moe.cost.ledger import ledger
+from parallel.hardware.card import load_card
+from parallel.planner.calibration.user_points import calibrate_card
 from tests.support.bench_commands import KERNELS, run_commands
+from tests.support.bench_points import bench_records
 from tests.support.distributed import run_ranks
 
 CPU = torch.device("cpu")
@@ -160,6 +163,15 @@ def test_attention_puts_backends_beside_each_other(results: dict[str, Any]) -> N
             assert math.isclose(
                 row["backward_flops_per_s"], 2.5 * flops / row["backward_s"]["median"]
             )
+
+
+def test_a_plan_is_calibrated_on_what_was_measured(results: dict[str, Any]) -> None:
+    measured = records(results, "gemm") + records(results, "attention")
+    found = calibrate_card(load_card("cpu"), bench_records(measured))
+    assert set(found.kinds) == {"gemm.fp32", "gemm.bf16", "attention.forward", "attention.backward"}
+    assert sum(found.unused.values()) == sum(
+        record["case"].get("groups", 1) > 1 for record in measured
+    )
 
 
 def test_tables_and_mistakes(results: dict[str, Any]) -> None:

@@ -63,10 +63,6 @@ def test_tables_say_what_was_looked_at_and_why_one_lost() -> None:
         (("plan", "missing.toml", *MIXTRAL[2:]), "missing.toml: No such file"),
         ((*MIXTRAL, "--layout", "tp=3"), "tp*cp*pp = 3*1*1 = 3 does not divide 64 ranks"),
         ((*MIXTRAL, "--layout", "tp=3"), "more: --why names all)"),
-        (
-            ("plan", "qwen3-30b-a3b", "--gpus", "8", "--gpu", "cpu"),
-            "CPU's file has no [links.collectives], so",
-        ),
         (("plan", "qwen3-30b-a3b", "--gpus", "1", "--gpu", "h100"), "fits in memory of H100: take"),
         ((*MIXTRAL, "--layout", "own"), "is no experiment"),
         ((*MIXTRAL, "--why", "tp"), "'tp' is none of"),
@@ -102,6 +98,17 @@ def test_a_mistake_is_one_line_with_exit_code_2(arguments: tuple[str, ...], mess
     (line,) = err.strip().splitlines()
     assert line.startswith("moe: ")
     assert message in line
+
+
+def test_a_card_without_collectives_is_planned_for_alone(tmp_path: Path) -> None:
+    shipped = (ROOT / "parallel" / "hardware" / "cards" / "cpu.toml").read_text(encoding="utf-8")
+    before, rest = shipped.split("[links.collectives.gather]")
+    card = tmp_path / "mine.toml"
+    kept = before.replace("\ncollectives =", "\n# collectives =")
+    card.write_text(f"{kept}[power]{rest.split('[power]', 1)[1]}", encoding="utf-8")
+    code, out, err = command("plan", "qwen3-30b-a3b", "--gpus", "8", "--gpu", card)
+    assert (code, out) == (2, "")
+    assert "CPU's file has no [links.collectives], so" in err and err.count("\n") == 1
 
 
 def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:

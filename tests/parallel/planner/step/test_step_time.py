@@ -94,3 +94,14 @@ def test_what_should_help_helps() -> None:
 def test_uneven_routing_waits_for_the_busiest_rank() -> None:
     natural = replace(job(ep=8), execution=Execution(routing="natural"))
     assert seconds(natural) > 1.02 * seconds(job(ep=8))
+
+
+def test_a_step_in_fp32_runs_at_fp32s_rate() -> None:
+    card, precision = load_card("H100"), Precision()
+    rates = card.rates.model_copy(update={"bf16": 2 * card.rates.bf16})
+    faster = card.model_copy(update={"rates": rates})
+    work = job(precision=precision, ep=8)
+    both = [StepTimes(Clock(one, precision)).step(work).terms for one in (card, faster)]
+    assert both[0] == both[1]
+    in_bf16 = [StepTimes(Clock(one, BF16)).step(job(ep=8)).seconds for one in (card, faster)]
+    assert in_bf16[1] < in_bf16[0]
