@@ -1,6 +1,7 @@
 """A fit as a JSON document: what `moe fit` prints."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +18,7 @@ from benchmarks.laws.fitting.identifiability import Identifiability, identifiabi
 from benchmarks.laws.fitting.information import aicc
 from benchmarks.laws.fitting.profile import profile_intervals
 from benchmarks.laws.law import Columns, Law
+from benchmarks.laws.residual_trends import Trend
 
 FORMAT = "moescale law 1"
 MAX_CANDIDATES = 32
@@ -25,7 +27,11 @@ MAX_KEPT_POINTS = 2000
 
 
 def fit_document(
-    fit: Fit, resamples: Resamples, source: str, warnings: tuple[str, ...]
+    fit: Fit,
+    resamples: Resamples,
+    trends: Sequence[Trend],
+    source: str,
+    warnings: tuple[str, ...],
 ) -> dict[str, Any]:
     """Return everything that is known of a fit."""
     found = identifiability(fit, resamples)
@@ -51,6 +57,8 @@ def fit_document(
             "rms_log": float(np.sqrt(np.mean(fit.residuals**2))),
             "max_abs_log": float(abs(fit.residuals[worst])),
             "worst_point": worst + 1,
+            "trends": [asdict(trend) for trend in trends],
+            "structure": [trend.words for trend in trends if trend.found],
         },
         "aicc": aicc(fit),
         "extrapolation": {

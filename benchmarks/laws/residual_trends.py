@@ -15,6 +15,8 @@ GROUPS = 8
 LEAST_GROUP = 3
 CHANCE = 1e-3
 """A trend is less likely than this by chance, shared among the columns that are looked at."""
+LEAST_MEDIAN = 1e-6
+"""A trend moves some group's median by more: below it residuals are those of rounding."""
 SHARE = 0.05
 """A trend explains at least this part of the variance of the residuals' ranks."""
 
@@ -94,18 +96,20 @@ def _trend(
     alike = all(np.ptp(sample) == 0 for sample in samples) and np.ptp(np.concatenate(samples)) == 0
     statistic, p_value = (0.0, 1.0) if alike else map(float, kruskal(*samples))
     share = max(0.0, (statistic - len(samples) + 1) / max(1, points - len(samples)))
+    found = tuple(
+        Group(
+            float(column[index].min()),
+            float(column[index].max()),
+            int(index.size),
+            float(np.median(residuals[index])),
+        )
+        for index in groups
+    )
+    visible = any(abs(group.median_log) > LEAST_MEDIAN for group in found)
     return Trend(
         column=name,
-        groups=tuple(
-            Group(
-                float(column[index].min()),
-                float(column[index].max()),
-                int(index.size),
-                float(np.median(residuals[index])),
-            )
-            for index in groups
-        ),
+        groups=found,
         p_value=p_value,
         share=share,
-        found=p_value < CHANCE / tests and share > SHARE,
+        found=visible and p_value < CHANCE / tests and share > SHARE,
     )
