@@ -20,7 +20,7 @@ from benchmarks.laws.registry import find_law
 from benchmarks.laws.residual_trends import Trend, residual_trends
 
 SPARSE_COLUMNS = ("experts", "sparsity", "granularity")
-"""Residuals are looked at along these too, whether or not the law has them."""
+"""Residuals and left-out groups are looked at along these too."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,9 @@ def fit_law_to(
     with np.errstate(all="ignore"):  # starts may overflow: their loss is infinite then
         fit = fit_law(law, brought, penalty)
         found = bootstrap(fit, seed, resamples)
-        trends = residual_trends(_trend_columns(fit, points), fit.residuals)
-        document = fit_document(fit, found, trends, points.source, brought.warnings)
+        others = _sparse_columns(points)
+        trends = residual_trends({**fit.problem.columns, **others}, fit.residuals)
+        document = fit_document(fit, found, trends, others, points.source, brought.warnings)
     return LawFit(fit, found, trends, document)
 
 
@@ -71,11 +72,10 @@ def fit_points(
     return fit_law_to(points, law_name, loss, seed=seed, resamples=resamples).document
 
 
-def _trend_columns(fit: Fit, points: Points) -> dict[str, FloatArray]:
-    """Return the law's columns, and what else says how sparse the points are."""
-    others = {name: derived(name, points.columns) for name in SPARSE_COLUMNS}
-    known = {name: c for name, c in others.items() if c is not None and np.isfinite(c).all()}
-    return {**fit.problem.columns, **known}
+def _sparse_columns(points: Points) -> dict[str, FloatArray]:
+    """Return what says how sparse the points are, whether or not a law has it."""
+    found = {name: derived(name, points.columns) for name in SPARSE_COLUMNS}
+    return {name: c for name, c in found.items() if c is not None and np.isfinite(c).all()}
 
 
 def fit_laws(

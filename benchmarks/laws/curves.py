@@ -49,9 +49,7 @@ def dial_values(fitted: FittedLaw) -> dict[str, tuple[float, ...]]:
 
 def combinations(values: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
     """Return at most `MAX_COMBINATIONS` combinations of dials, evenly many of more."""
-    found = [
-        dict(zip(values, row, strict=True)) for row in itertools.product(*values.values())
-    ]
+    found = [dict(zip(values, row, strict=True)) for row in itertools.product(*values.values())]
     if len(found) <= MAX_COMBINATIONS:
         return found
     return [found[i] for i in np.linspace(0, len(found) - 1, MAX_COMBINATIONS).astype(int)]
@@ -65,9 +63,7 @@ def coefficient_rows(fitted: FittedLaw) -> dict[str, FloatArray]:
     return {name: rows[:, i, None] for i, name in enumerate(fitted.law.coefficients)}
 
 
-def best_curve(
-    fitted: FittedLaw, space: Space, dials: Sequence[Dials], flops: FloatArray
-) -> Curve:
+def best_curve(fitted: FittedLaw, space: Space, dials: Sequence[Dials], flops: FloatArray) -> Curve:
     """Return the best over combinations of dials; tokens follow from 6 x active x tokens."""
     values = coefficient_rows(fitted)
     count = len(next(iter(values.values())))

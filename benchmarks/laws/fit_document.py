@@ -26,14 +26,24 @@ DIGITS = 9
 MAX_KEPT_POINTS = 2000
 
 
-def fit_document(
+def fit_document(  # noqa: PLR0913 - what a document is made of
     fit: Fit,
     resamples: Resamples,
     trends: Sequence[Trend],
+    sparse_columns: Columns,
     source: str,
     warnings: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Return everything that is known of a fit."""
+    """Return everything that is known of a fit.
+
+    Args:
+        fit: The fit.
+        resamples: Its bootstrap.
+        trends: What its residuals show.
+        sparse_columns: Of the points, by which the sparsest are left out.
+        source: Where the points are from.
+        warnings: Of conventions.
+    """
     found = identifiability(fit, resamples)
     law, columns = fit.law, fit.problem.columns
     worst = int(np.argmax(np.abs(fit.residuals)))
@@ -63,7 +73,7 @@ def fit_document(
         "aicc": aicc(fit),
         "extrapolation": {
             "scale": _left_out(leave_one_scale_out(fit)),
-            "sparsity": _left_out(leave_one_sparsity_out(fit)),
+            "sparsity": _left_out(leave_one_sparsity_out(fit, sparse_columns)),
         },
         "conventions": law.conventions.as_json(),
         "notes": list(law.notes),

@@ -69,8 +69,7 @@ def residual_trends(columns: Columns, residuals: FloatArray) -> tuple[Trend, ...
     split = {name: _groups(column) for name, column in columns.items()}
     split = {name: groups for name, groups in split.items() if len(groups) > 1}
     return tuple(
-        _trend(name, columns[name], residuals, groups, len(split))
-        for name, groups in split.items()
+        _trend(name, columns[name], residuals, groups, len(split)) for name, groups in split.items()
     )
 
 

@@ -129,7 +129,9 @@ def leverage_figure(fitted: FittedLaw, flops: FloatArray | None) -> Figure | str
         return _ling(fitted)
     dial = leverage_dial(fitted)
     if dial is None:
-        return "leverage against sparsity: no column of the law tells a dense model from a sparse one"
+        return (
+            "leverage against sparsity: no column of the law tells a dense model from a sparse one"
+        )
     low, high = (1e20, 1e24) if flops is None else (flops.min(), flops.max())
     budgets = np.unique(np.geomspace(low, high, 3))
     curves = [leverage_curve(fitted, dial, float(budget)) for budget in budgets]

@@ -61,7 +61,9 @@ def iso_flop_figure(one: LawFit) -> Figure | str:
         traces += _parabola(one, space, dials, index, float(np.exp(np.log(flops[index]).mean())))
         for trace in traces[-3:]:
             trace["meta"] |= meta
-    said = "".join(f" Runs of {column_name(n).lower()} {short(v)}." for n, v in dials.items())
+    said = "".join(
+        f" Runs of {column_name(n).split(' (')[0].lower()} {short(v)}." for n, v in dials.items()
+    )
     return figure(
         "isoflop",
         "Iso-FLOP parabolas",

@@ -26,7 +26,10 @@ def predicted_figure(one: LawFit) -> Figure:
     measured = fit.problem.target
     predicted = measured * np.exp(fit.residuals)
     groups = point_groups(fit.problem.columns, drawn_points(measured))
-    ends = [float(min(measured.min(), predicted.min())), float(max(measured.max(), predicted.max()))]
+    ends = [
+        float(min(measured.min(), predicted.min())),
+        float(max(measured.max(), predicted.max())),
+    ]
     traces: list[Trace] = [
         {"type": "scatter", "mode": "lines", "name": "equal", "x": ends, "y": ends,
          "hoverinfo": "skip", "meta": {"role": "limit"}},
@@ -99,8 +102,7 @@ def _residuals(one: LawFit, trend: Trend) -> Figure:
     return figure(
         f"residuals-{trend.column}",
         f"Residuals along {column_name(trend.column).split(' (')[0].lower()}",
-        f"{words[0].upper()}{words[1:]}. Above 0: predicted too high."
-        f"{drawn_words(column.size)}",
+        f"{words[0].upper()}{words[1:]}. Above 0: predicted too high.{drawn_words(column.size)}",
         traces,
         x=column_axis(trend.column),
         y=Axis(title="predicted / measured - 1, %"),

@@ -31,17 +31,18 @@ function styled(trace, crowded) {
     ...(trace.error_y ? { error_y: { ...trace.error_y, color, thickness: 1.2, width: 3 } } : {}) };
 }
 // Few ticks at powers of ten, or at 1, 2 and 5 where there are few powers.
-function logTicks(values, si) {
+function logTicks(values, spec) {
   const known = values.filter((v) => v > 0);
   const low = Math.min(...known), high = Math.max(...known);
   const decades = Math.log10(high / low), room = innerWidth < 480 ? 4 : 7;
   const inside = (v) => v >= low / 1.1 && v <= high * 1.1;
   const steps = decades > 3 ? [1] : decades > 1.2 ? [1, 3] : [1, 2, 3, 5];
   let found = [];
-  for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) for (const s of steps) found.push(Number(`${s}e${p}`));
+  if (spec.title === "Experts") for (let v = 1; v <= high * 1.1; v *= 2) found.push(v);
+  else for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) for (const s of steps) found.push(Number(`${s}e${p}`));
   found = found.filter(inside);
   while (found.length > room) found = found.filter((_, i) => i % 2 === 0);
-  return found.length < 2 ? {} : { tickvals: found, ticktext: found.map((v) => tickText(v, si)) };
+  return found.length < 2 ? {} : { tickvals: found, ticktext: found.map((v) => tickText(v, spec.si)) };
 }
 function tickText(value, si) {
   const power = Math.floor(Math.log10(value) + 1e-9);
@@ -56,7 +57,7 @@ function tickText(value, si) {
 function axis(spec, log, values) {
   return { title: { text: spec.title, font: { size: 13 } }, gridcolor: css("--line"), linecolor: css("--line"), zeroline: false,
     tickfont: { size: 12 }, tickangle: 0, automargin: true, nticks: innerWidth < 480 ? 5 : 7,
-    ...(log ? { type: "log", ...logTicks(values, spec.si) } : {}) };
+    ...(log ? { type: "log", ...logTicks(values, spec) } : {}) };
 }
 function draw(figure) {
   const points = figure.traces.reduce((n, t) => n + (t.mode === "markers" ? t.x.length : 0), 0);
