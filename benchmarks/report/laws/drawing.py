@@ -11,7 +11,7 @@ from benchmarks.laws.law import Columns, FloatArray
 from benchmarks.report.plotly_figure import Axis, Trace
 from parallel.measurement.number_text import readable
 
-MAX_DRAWN = 2000
+MAX_DRAWN = 1000
 """Points of one figure: of more, evenly many over the measured values are drawn."""
 MAX_GROUPS = 8
 DIGITS = 6
