@@ -1,19 +1,15 @@
-"""What follows from a law for a number of FLOPs: the frontier, best sizes, leverage of sparsity."""
+"""What follows from a law for a number of FLOPs: the frontier and the best sizes."""
 
 import numpy as np
 
 from benchmarks.laws.curves import Curve, best_curve, combinations, dial_values
 from benchmarks.laws.fitted_law import FittedLaw
 from benchmarks.laws.law import FloatArray
-from benchmarks.laws.leverage_curve import LeverageCurve, leverage_curve, leverage_dial
 from benchmarks.report.laws.drawing import (
     band,
-    column_axis,
     column_name,
     drawn_points,
-    is_log,
     numbers,
-    ramp,
 )
 from benchmarks.report.plotly_figure import LOSS_AXIS, Axis, Figure, Trace, figure
 
@@ -23,7 +19,6 @@ BEYOND = 100.0
 PUBLISHED_FLOPS = (1e18, 1e25)
 """Of a law without points."""
 FLOPS_AXIS = Axis(title="Training FLOPs, 6 x active parameters x tokens")
-RATIO_BUDGETS = (1e20, 1e21, 1e22)
 
 
 def frontier_curve(fitted: FittedLaw, flops: FloatArray | None) -> Curve | str:
@@ -76,7 +71,7 @@ def frontier_figure(
     return figure(
         "frontier",
         "Loss against compute",
-        f"The least loss for a number of FLOPs ({_kind(fitted)})"
+        f"The least loss for a number of FLOPs ({kind(fitted)})"
         + (", with the band of 95% of resampled fits" if has_band else "")
         + (f"; dots: {count:,} measured runs" if count else "")
         + ".",
@@ -113,9 +108,9 @@ def sizes_figure(fitted: FittedLaw, curve: Curve) -> Figure | str:
     return figure(
         "sizes",
         "Best sizes",
-        f"Size and tokens of least loss ({_kind(fitted)}), with bands of 95% of resampled fits."
+        f"Size and tokens of least loss ({kind(fitted)}), with bands of 95% of resampled fits."
         if any(t["meta"]["role"] == "band" for t in traces)
-        else f"Size and tokens of least loss ({_kind(fitted)}).",
+        else f"Size and tokens of least loss ({kind(fitted)}).",
         traces,
         x=FLOPS_AXIS,
         y=Axis(title="parameters or tokens", si=True),
@@ -123,97 +118,6 @@ def sizes_figure(fitted: FittedLaw, curve: Curve) -> Figure | str:
     )
 
 
-def leverage_figure(fitted: FittedLaw, flops: FloatArray | None) -> Figure | str:
-    """Return how many times the FLOPs a dense model of equal loss takes, by sparsity."""
-    if fitted.law.target == "leverage":
-        return _ling(fitted)
-    dial = leverage_dial(fitted)
-    if dial is None:
-        return (
-            "leverage against sparsity: no column of the law tells a dense model from a sparse one"
-        )
-    low, high = (1e20, 1e24) if flops is None else (flops.min(), flops.max())
-    budgets = np.unique(np.geomspace(low, high, 3))
-    curves = [leverage_curve(fitted, dial, float(budget)) for budget in budgets]
-    traces: list[Trace] = []
-    for number, curve in enumerate(curves):
-        traces += _leverage_traces(curve, number, len(curves))
-    if not traces:
-        return "leverage against sparsity: no dense model within reach has the sparse ones' loss"
-    axis = column_axis(dial)
-    if dial == "sparsity":
-        axis = Axis(title="Total over active parameters, 1 / (1 - sparsity)")
-    return figure(
-        "leverage",
-        "Leverage of sparsity",
-        f"FLOPs of the dense model of equal loss over those of the sparse one, both at their best"
-        f" sizes ({_kind(fitted)})"
-        + ("; bars: 95% of resampled fits" if fitted.resamples is not None else "")
-        + ". Above 1 the sparse model wins.",
-        traces,
-        x=axis,
-        y=Axis(title="times the FLOPs"),
-        loglog=True,
-    )
-
-
-def _leverage_traces(curve: LeverageCurve, number: int, count: int) -> list[Trace]:
-    known = np.isfinite(curve.leverage[:, 0])
-    if known.sum() < 2:
-        return []
-    values, rows = curve.values[known], curve.leverage[known]
-    x = 1 / (1 - values) if curve.column == "sparsity" else values
-    trace: Trace = {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": f"{curve.flops:.1e} FLOPs",
-        "x": numbers(x),
-        "y": numbers(rows[:, 0]),
-        "hovertemplate": "%{x:.3g}: %{y:.3g} times (modelled)<extra></extra>",
-        "meta": {"role": "leverage", **ramp(number, count)},
-    }
-    if rows.shape[1] > 2:
-        low, high = np.nanpercentile(rows, [2.5, 97.5], axis=1)
-        trace["error_y"] = {
-            "type": "data", "symmetric": False, "array": numbers(np.maximum(high - rows[:, 0], 0)),
-            "arrayminus": numbers(np.maximum(rows[:, 0] - low, 0)),
-        }  # fmt: skip
-    return [trace]
-
-
-def _ling(fitted: FittedLaw) -> Figure:
-    ratios = np.geomspace(*(fitted.ranges or {}).get("activation_ratio", (1 / 128, 1.0)), STEPS)
-    cut = float(np.median([*(fitted.candidates or {}).get("hidden_granularity", (12.0,))]))
-    low, high = (fitted.ranges or {}).get("flops", (RATIO_BUDGETS[0], RATIO_BUDGETS[-1]))
-    traces: list[Trace] = []
-    for number, budget in enumerate(np.geomspace(low, high, 3)):
-        columns = {
-            "activation_ratio": ratios,
-            "hidden_granularity": np.full(STEPS, cut),
-            "flops": np.full(STEPS, budget),
-        }
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": f"{budget:.1e} FLOPs",
-                "x": numbers(1 / ratios),
-                "y": numbers(fitted.law.predict(columns, fitted.values)),
-                "hovertemplate": "%{x:.3g}: %{y:.3g} times (modelled)<extra></extra>",
-                "meta": {"role": "line", **ramp(number, 3)},
-            }
-        )
-    return figure(
-        "leverage",
-        "Leverage of sparsity",
-        f"FLOPs of the dense model of equal loss over those of the sparse one ({_kind(fitted)}), at"
-        f" a granularity 2 d_model / d_expert of {cut:g}.",
-        traces,
-        x=Axis(title="Experts over active experts, 1 / activation ratio"),
-        y=Axis(title="times the FLOPs"),
-        log_x=is_log("activation_ratio"),
-    )
-
-
-def _kind(fitted: FittedLaw) -> str:
+def kind(fitted: FittedLaw) -> str:
+    """Return of which kind a law's curves are, in words."""
     return "modelled by published coefficients" if fitted.fit is None else "modelled by the fit"

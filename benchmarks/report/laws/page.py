@@ -14,10 +14,11 @@ from benchmarks.laws.tables import comparison_table, fit_tables
 from benchmarks.report.laws.compute_figures import (
     frontier_curve,
     frontier_figure,
-    leverage_figure,
     sizes_figure,
 )
-from benchmarks.report.laws.iso_figures import contour_figure, iso_flop_figure, run_flops
+from benchmarks.report.laws.contour_figures import contour_figure
+from benchmarks.report.laws.iso_flop_figure import iso_flop_figure, run_flops
+from benchmarks.report.laws.leverage_figure import leverage_figure
 from benchmarks.report.laws.point_figures import predicted_figure, residual_figures
 from benchmarks.report.laws.words import finding, fit_words
 from benchmarks.report.plotly_figure import Figure

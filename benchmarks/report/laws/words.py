@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from benchmarks.laws.compare import LawFit
 from benchmarks.laws.curves import Curve
 from benchmarks.laws.fitting.bootstrap import LEVEL
@@ -79,8 +81,6 @@ def _best(curve: Curve, size: str) -> list[str]:
         f" {short(curve.sizes[-1, 0])} {size} and {short(curve.tokens[-1, 0])} tokens"
     )
     if loss.size > 2:
-        import numpy as np
-
         low, high = np.nanpercentile(loss, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
         text += f"; {LEVEL:.0%} of resampled fits give a loss of {low:.3f} to {high:.3f}"
     return [f"{text} (modelled, beyond the runs)."]
