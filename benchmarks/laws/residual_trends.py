@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from benchmarks.laws.law import Columns, FloatArray
 
+Indices = NDArray[np.intp]
 GROUPS = 8
 LEAST_GROUP = 3
 CHANCE = 1e-3
@@ -74,11 +76,11 @@ def residual_trends(columns: Columns, residuals: FloatArray) -> tuple[Trend, ...
     )
 
 
-def _groups(column: FloatArray) -> list[FloatArray]:
+def _groups(column: FloatArray) -> list[Indices]:
     """Return indices of points by value, or of about equally many points in order."""
     values = np.unique(column)
     if values.size <= GROUPS:
-        found: Iterable[FloatArray] = (np.flatnonzero(column == value) for value in values)
+        found: Iterable[Indices] = (np.flatnonzero(column == value) for value in values)
     else:
         edges = np.unique(np.quantile(column, np.linspace(0, 1, GROUPS + 1)[1:-1]))
         number = np.searchsorted(edges, column, side="left")
@@ -87,7 +89,7 @@ def _groups(column: FloatArray) -> list[FloatArray]:
 
 
 def _trend(
-    name: str, column: FloatArray, residuals: FloatArray, groups: list[FloatArray], tests: int
+    name: str, column: FloatArray, residuals: FloatArray, groups: list[Indices], tests: int
 ) -> Trend:
     statistic = _kruskal_wallis([residuals[index] for index in groups])
     points, freedom = sum(index.size for index in groups), len(groups) - 1

@@ -41,8 +41,9 @@ class Problem:
         Powell & Reid 1974). The offset counts as the last term.
         """
         seeds = [_scaled(c.seeds[0], c.log) for c in self.law.nonlinear]
-        here = np.clip(np.array(seeds) * (1 + _PROBE) + _PROBE, *self._searched_bounds)
-        moved = np.clip(here + _PROBE * np.eye(self.num_nonlinear), *self._searched_bounds)
+        bounds = self.low[self.num_linear :], self.high[self.num_linear :]
+        here = np.clip(np.array(seeds) * (1 + _PROBE) + _PROBE, *bounds)
+        moved = here + _PROBE * np.eye(self.num_nonlinear)
         with np.errstate(all="ignore"):
             before, after = (self._with_offset(*self.basis(t)) for t in (here[None], moved))
         changed = ((after != before) | ~np.isfinite(after)).any(axis=-1)
@@ -55,10 +56,6 @@ class Problem:
                 groups.append(group)
             group[number] = np.flatnonzero(terms)
         return groups
-
-    @property
-    def _searched_bounds(self) -> tuple[FloatArray, FloatArray]:
-        return self.low[self.num_linear :], self.high[self.num_linear :]
 
     def _with_offset(self, terms: Any, _: Any, offset: Any) -> Any:
         """Return terms and the offset after them, [B, m + 1, n]."""
@@ -124,7 +121,7 @@ class Problem:
         linear, theta = vector[:, : self.num_linear], vector[:, self.num_linear :]
         terms, _, offset = self.basis(theta)
         logs = self._log_sum(linear, terms, offset)
-        per_loss = 1.0 if self.law.logarithmic else 1 / np.exp(logs)
+        per_loss: Any = 1.0 if self.law.logarithmic else 1 / np.exp(logs)
         slopes = np.empty((len(vector), self.num_coefficients, self.target.size))
         np.multiply(
             terms,

@@ -45,12 +45,12 @@ def profile_intervals(fit: Fit) -> dict[str, Interval]:
     _look(fit, covariance, places, wanted, found)
     half = STEPS.size
     for side in (slice(0, half), slice(half, None)):  # open sides are followed further
-        ended = (found[:, side, 1] >= 1).any(axis=1)
+        ended = np.asarray((found[:, side, 1] >= 1).any(axis=1))
         wanted[:, side] = ~near[side] & ~ended[:, None]
     _look(fit, covariance, places, wanted, found)
     return {
         fit.law.coefficients[place]: _natural(
-            fit, place, sides_of(*found[number].T, float(fit.vector[place]))
+            fit, place, sides_of(found[number, :, 0], found[number, :, 1], float(fit.vector[place]))
         )
         for number, place in enumerate(places)
     }
