@@ -21,6 +21,7 @@ from benchmarks.report.laws.iso_flop_figure import iso_flop_figure, run_flops
 from benchmarks.report.laws.leverage_figure import leverage_figure
 from benchmarks.report.laws.point_figures import predicted_figure, residual_figures
 from benchmarks.report.laws.words import finding, fit_words
+from benchmarks.report.page_template import render_page
 from benchmarks.report.plotly_figure import Figure
 from benchmarks.report.write import packed_plotly
 from data.plain_text import printable_values
@@ -52,7 +53,7 @@ def write_law_page(path: Path, points: Points, fits: Sequence[LawFit]) -> None:
         }
     ) | {"plotly": packed_plotly(), "data": embedded.replace("<", "\\u003c")}
     try:
-        write_text(path, _render(values))
+        write_text(path, render_page("law.html.j2", values))
     except OSError as error:
         raise BenchmarkError(f"--html {path}: {error.strerror or error}") from None
 
@@ -92,16 +93,3 @@ def _drawn(one: LawFit) -> tuple[list[Figure], list[str], list[str]]:
     found.append(leverage_figure(fitted, flops))
     reasons = [reason for reason in found if isinstance(reason, str)]
     return [f for f in found if not isinstance(f, str)], reasons, fit_words(one, curve)
-
-
-def _render(values: dict[str, Any]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("benchmarks.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("law.html.j2").render(values)
