@@ -43,19 +43,20 @@ def fit(  # noqa: PLR0913 - a command's options
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the JSON here too.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write figures and tables as one page.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Fit a scaling law to runs: coefficients, intervals, what they leave open, extrapolation."""
     from benchmarks.errors import BenchmarkError
-    from benchmarks.laws.compare import compare_laws, fit_points
+    from benchmarks.laws.compare import comparison, fit_laws
     from benchmarks.laws.run_points import points_from
     from data.storage.atomic import write_text
 
     read, names = points_from(points), law or [DEFAULT_LAW]
-    if len(names) == 1:
-        found = fit_points(read, names[0], loss, seed=seed, resamples=resamples)
-    else:
-        found = compare_laws(read, names, loss, seed=seed, resamples=resamples)
+    fits = fit_laws(read, names, loss, seed=seed, resamples=resamples)
+    found = fits[0].document if len(fits) == 1 else comparison(fits)
     for one in found.get("fits", [found]):
         for warning in one["warnings"]:
             typer.echo(f"warning: {warning}", err=True)
@@ -65,15 +66,23 @@ def fit(  # noqa: PLR0913 - a command's options
             write_text(out, text + "\n")
         except OSError as error:
             raise BenchmarkError(f"--out {out}: {error.strerror or error}") from None
+    if html is not None:
+        from benchmarks.report.laws.page import write_law_page
+
+        write_law_page(html, read, fits)
     if as_json:
         typer.echo(text)
         return
     from rich.console import Console
 
-    from benchmarks.laws.tables import comparison_table, fit_tables
+    from benchmarks.laws.tables import comparison_table, fit_tables, residual_lines
 
-    tables = [comparison_table(found)] if "fits" in found else fit_tables(found)
+    tables = [comparison_table(found)] if len(fits) > 1 else fit_tables(found)
     _print(tables, Console())
+    for one in fits:
+        named = f"{one.fit.law.name}: " if len(fits) > 1 else ""
+        for line in residual_lines(one.document):
+            typer.echo(f"{named}{line}")
 
 
 def predict(

@@ -1,6 +1,7 @@
 """A fit as a JSON document: what `moe fit` prints."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +18,7 @@ from benchmarks.laws.fitting.identifiability import Identifiability, identifiabi
 from benchmarks.laws.fitting.information import aicc
 from benchmarks.laws.fitting.profile import profile_intervals
 from benchmarks.laws.law import Columns, Law
+from benchmarks.laws.residual_trends import Trend
 
 FORMAT = "moescale law 1"
 MAX_CANDIDATES = 32
@@ -24,10 +26,24 @@ DIGITS = 9
 MAX_KEPT_POINTS = 2000
 
 
-def fit_document(
-    fit: Fit, resamples: Resamples, source: str, warnings: tuple[str, ...]
+def fit_document(  # noqa: PLR0913 - what a document is made of
+    fit: Fit,
+    resamples: Resamples,
+    trends: Sequence[Trend],
+    sparse_columns: Columns,
+    source: str,
+    warnings: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Return everything that is known of a fit."""
+    """Return everything that is known of a fit.
+
+    Args:
+        fit: The fit.
+        resamples: Its bootstrap.
+        trends: What its residuals show.
+        sparse_columns: Of the points, by which the sparsest are left out.
+        source: Where the points are from.
+        warnings: Of conventions.
+    """
     found = identifiability(fit, resamples)
     law, columns = fit.law, fit.problem.columns
     worst = int(np.argmax(np.abs(fit.residuals)))
@@ -51,11 +67,13 @@ def fit_document(
             "rms_log": float(np.sqrt(np.mean(fit.residuals**2))),
             "max_abs_log": float(abs(fit.residuals[worst])),
             "worst_point": worst + 1,
+            "trends": [asdict(trend) for trend in trends],
+            "structure": [trend.words for trend in trends if trend.found],
         },
         "aicc": aicc(fit),
         "extrapolation": {
             "scale": _left_out(leave_one_scale_out(fit)),
-            "sparsity": _left_out(leave_one_sparsity_out(fit)),
+            "sparsity": _left_out(leave_one_sparsity_out(fit, sparse_columns)),
         },
         "conventions": law.conventions.as_json(),
         "notes": list(law.notes),

@@ -23,6 +23,16 @@ def fit_tables(found: Mapping[str, Any]) -> list[TextTable]:
     return [table, _left_out_table(found)]
 
 
+def residual_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return what residuals say about a law's form, in words."""
+    structure = found["residuals"]["structure"]
+    if not structure:
+        columns = [t["column"].replace("_", " ") for t in found["residuals"]["trends"]]
+        seen = f" along {', '.join(columns)}" if columns else ": too few alike points to look"
+        return [f"Residuals show no structure{seen}." if columns else f"Residuals{seen}."]
+    return [f"The law's form misses something: {words}." for words in structure]
+
+
 def _left_out_table(found: Mapping[str, Any]) -> TextTable:
     columns = ["left out", "range", "points", "rms of ln L", "mean", "R2"]
     table = TextTable("Predicted from all other points", columns)

@@ -12,6 +12,7 @@ from benchmarks.planning.answer import PlanAnswer
 from benchmarks.planning.interval import error_band
 from benchmarks.planning.layout_text import layout_text
 from benchmarks.planning.planner import Planner
+from benchmarks.report.page_template import render_page
 from benchmarks.report.plan_figures import plan_figures
 from benchmarks.report.write import packed_plotly
 from data.plain_text import printable_values
@@ -34,7 +35,7 @@ def write_plan_page(path: Path, planner: Planner, answer: PlanAnswer) -> None:
         "data": embedded.replace("<", "\\u003c"),
     }
     try:
-        write_text(path, _render(values))
+        write_text(path, render_page("plan.html.j2", values))
     except OSError as error:
         raise BenchmarkError(f"--html {path}: {error.strerror or error}") from None
 
@@ -77,16 +78,3 @@ def _content(answer: PlanAnswer) -> dict[str, Any]:
         "moescale": metadata.version("moescale"),
         "written_at": f"{datetime.now(UTC):%Y-%m-%d}",
     }
-
-
-def _render(values: dict[str, Any]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("benchmarks.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("plan.html.j2").render(values)

@@ -46,7 +46,8 @@ def bootstrap(fit: Fit, seed: int = 0, resamples: int | None = None) -> Resample
     data = Data(np.log(fit.problem.target), weights)
     penalty = fit.penalty.for_many()
     starts = np.repeat(fit.vector[None], count, axis=0)
-    found, _ = descend(fit.problem, penalty, data, starts, ITERATIONS)
+    tolerance = fit.spread.tolerance
+    found, _ = descend(fit.problem, penalty, data, starts, ITERATIONS, tolerance)
     return Resamples(
         fit.problem.coefficients(found), at_bounds(fit, found).mean(axis=0, dtype=float)
     )

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from benchmarks.laws.fitting.descent import Data, descend
 from benchmarks.laws.fitting.fit import Fit
-from benchmarks.laws.law import FloatArray
+from benchmarks.laws.law import Columns, FloatArray
 
 MAX_GROUPS = 12
 BINS = 6
@@ -54,17 +54,23 @@ class LeftOut:
 
 def leave_one_scale_out(fit: Fit) -> LeftOut | None:
     """Leave out each model size; `None` where fewer than three remain to fit from."""
-    return _leave_out(fit, SCALES)
+    return _leave_out(fit, SCALES, {})
 
 
-def leave_one_sparsity_out(fit: Fit) -> LeftOut | None:
-    """Leave out each sparsity (or number of experts, granularity, bits)."""
-    return _leave_out(fit, SPARSITIES)
+def leave_one_sparsity_out(fit: Fit, others: Columns | None = None) -> LeftOut | None:
+    """Leave out each sparsity (or number of experts, granularity, bits).
+
+    Args:
+        fit: The fit.
+        others: Columns of its points that the law may lack: laws compare by the same groups.
+    """
+    return _leave_out(fit, SPARSITIES, others or {})
 
 
-def _leave_out(fit: Fit, names: tuple[str, ...]) -> LeftOut | None:
+def _leave_out(fit: Fit, names: tuple[str, ...], others: Columns) -> LeftOut | None:
+    columns = {**others, **fit.problem.columns}
     for name in names:
-        column = fit.problem.columns.get(name)
+        column = columns.get(name)
         if column is None:
             continue
         groups = _groups(column)

@@ -89,6 +89,11 @@ class Spread:
     rise: float
     """mean(psi^2) / mean(psi'): twice the loss's rise over it is distributed as chi squared."""
 
+    @property
+    def tolerance(self) -> float:
+        """A difference of loss that moves no coefficient by more than 1% of its standard error."""
+        return 1e-4 / 2 * self.rise
+
 
 def spread(penalty: Penalty, residuals: FloatArray, coefficients: int) -> Spread:
     """Return the spread of a fit's residuals (Huber & Ronchetti, Robust Statistics, chapters 3, 7).

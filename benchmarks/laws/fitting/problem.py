@@ -7,14 +7,18 @@ A / N^alpha becomes u (N / N0)^-alpha in effect. That takes out most of the corr
 and alpha, for which five-dimensional fits of Chinchilla's law are known to be ill-conditioned.
 """
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.laws.law import Columns, FloatArray, Law
 
 _STEP = 1e-30
 _REAL_STEP = 1e-7
+_PROBE = 0.0173
+"""By how much a coefficient is moved to see which terms it changes."""
 
 
 class Problem:
@@ -28,6 +32,36 @@ class Problem:
         self.low = np.array(low + [_scaled(c.low, c.log) for c in law.nonlinear])
         high = [_scaled(c.high, c.log) for c in law.nonlinear]
         self.high = np.array([np.inf] * len(law.linear) + high)
+
+    @cached_property
+    def _moved_together(self) -> list[dict[int, NDArray[np.intp]]]:
+        """Groups of searched coefficients that change no common term, each with its terms.
+
+        One evaluation with a whole group moved gives the slopes of all its coefficients (Curtis,
+        Powell & Reid 1974). The offset counts as the last term.
+        """
+        seeds = [_scaled(c.seeds[0], c.log) for c in self.law.nonlinear]
+        bounds = self.low[self.num_linear :], self.high[self.num_linear :]
+        here = np.clip(np.array(seeds) * (1 + _PROBE) + _PROBE, *bounds)
+        moved = here + _PROBE * np.eye(self.num_nonlinear)
+        with np.errstate(all="ignore"):
+            before, after = (self._with_offset(*self.basis(t)) for t in (here[None], moved))
+        changed = ((after != before) | ~np.isfinite(after)).any(axis=-1)
+        groups: list[dict[int, NDArray[np.intp]]] = []
+        for number, terms in enumerate(changed):
+            free = (g for g in groups if not any(terms[other].any() for other in g.values()))
+            group = next(free, None)
+            if group is None:
+                group = {}
+                groups.append(group)
+            group[number] = np.flatnonzero(terms)
+        return groups
+
+    def _with_offset(self, terms: Any, _: Any, offset: Any) -> Any:
+        """Return terms and the offset after them, [B, m + 1, n]."""
+        shape = (terms.shape[0], 1, self.target.size)
+        last = np.broadcast_to(np.asarray(offset), shape[::2])[:, None]
+        return np.concatenate([terms, last], axis=1)
 
     @property
     def num_coefficients(self) -> int:
@@ -52,11 +86,12 @@ class Problem:
         stacked = np.empty((count, self.num_linear, points), dtype=theta.dtype)
         for number, term in enumerate(terms):
             stacked[:, number, :] = term
-        scale = np.sqrt(np.mean(stacked**2, axis=-1))
+        scale = np.sqrt(np.einsum("bmn,bmn->bm", stacked, stacked) / points)
         offset: Any = 0.0
         if self.law.offset is not None:
             offset = self.law.offset(self.columns, values)
-        return stacked / scale[..., None], scale, offset
+        stacked /= scale[..., None]
+        return stacked, scale, offset
 
     def _searched(self, theta: Any) -> dict[str, Any]:
         natural = np.where(self._log, np.exp(np.where(self._log, theta, 0)), theta)
@@ -86,19 +121,31 @@ class Problem:
         linear, theta = vector[:, : self.num_linear], vector[:, self.num_linear :]
         terms, _, offset = self.basis(theta)
         logs = self._log_sum(linear, terms, offset)
-        slopes = np.empty((*logs.shape, self.num_coefficients))
-        by_linear = np.moveaxis(terms, 1, 2)
-        slopes[..., : self.num_linear] = (
-            by_linear if self.law.logarithmic else by_linear / np.exp(logs)[..., None]
+        per_loss: Any = 1.0 if self.law.logarithmic else 1 / np.exp(logs)
+        slopes = np.empty((len(vector), self.num_coefficients, self.target.size))
+        np.multiply(
+            terms,
+            per_loss if self.law.logarithmic else per_loss[:, None],
+            out=slopes[:, : self.num_linear],
         )
-        for number in range(self.num_nonlinear):
+        step = _STEP if exact else _REAL_STEP
+        for group in self._moved_together:
             shifted = theta.astype(complex if exact else float)
-            shifted[:, number] += 1j * _STEP if exact else _REAL_STEP
-            moved_terms, _, moved_offset = self.basis(shifted)
-            moved = self._log_sum(linear, moved_terms, moved_offset)
-            slope = moved.imag / _STEP if exact else (moved - logs) / _REAL_STEP
-            slopes[..., self.num_linear + number] = slope
-        return logs, slopes
+            shifted[:, list(group)] += 1j * step if exact else step
+            moved, _, moved_offset = self.basis(shifted)
+            for number, own in group.items():
+                slope = slopes[:, self.num_linear + number]
+                slope[:] = 0.0
+                for term in own:
+                    if term == self.num_linear:
+                        change = moved_offset.imag if exact else moved_offset - offset
+                        slope += change
+                    else:
+                        change = moved[:, term].imag if exact else moved[:, term] - terms[:, term]
+                        slope += linear[:, term, None] * change
+                slope *= per_loss / step
+        # [B, P, n] in memory: a coefficient's slopes lie together
+        return logs, np.swapaxes(slopes, 1, 2)
 
     def coefficients(self, vector: FloatArray) -> FloatArray:
         """Return the law's own coefficients [B, P] of vectors [B, P]."""

@@ -5,7 +5,10 @@ such: knees such as E_max often have none. The threshold is that of the robust l
 (penalty.py, `Spread`).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.laws.fitting.descent import Data, descend
 from benchmarks.laws.fitting.fit import Fit
@@ -17,6 +20,8 @@ CHI_SQUARED_95 = 3.8414588
 STEPS = np.array([1.0, 1.6, 2.2, 3.0, 4.5, 8.0])
 """Distances from the fit that are looked at, in standard errors."""
 SIGNED_STEPS = np.concatenate([-STEPS[::-1], STEPS])
+NEAR = 3
+"""Distances on each side that are looked at first: the others only where they tell no end."""
 ITERATIONS = 30
 
 Interval = tuple[float | None, float | None]
@@ -34,25 +39,49 @@ def profile_intervals(fit: Fit) -> dict[str, Interval]:
     places = [p for p in places if np.isfinite(errors[p]) and errors[p] > 0]
     if not places or fit.spread.rise <= 0:
         return {}
-    starts, fixed = [], []
-    for place in places:
+    found = np.full((len(places), SIGNED_STEPS.size, 2), np.nan)
+    near = np.abs(SIGNED_STEPS) <= STEPS[NEAR - 1]
+    wanted = np.tile(near, (len(places), 1))
+    _look(fit, covariance, places, wanted, found)
+    half = STEPS.size
+    for side in (slice(0, half), slice(half, None)):  # open sides are followed further
+        ended = np.asarray((found[:, side, 1] >= 1).any(axis=1))
+        wanted[:, side] = ~near[side] & ~ended[:, None]
+    _look(fit, covariance, places, wanted, found)
+    return {
+        fit.law.coefficients[place]: _natural(
+            fit, place, sides_of(found[number, :, 0], found[number, :, 1], float(fit.vector[place]))
+        )
+        for number, place in enumerate(places)
+    }
+
+
+def _look(
+    fit: Fit,
+    covariance: FloatArray,
+    places: Sequence[int],
+    wanted: NDArray[np.bool_],
+    found: FloatArray,
+) -> None:
+    """Fill in where each place [places, steps, 0] is at the wanted steps, and the loss's rise."""
+    errors = np.sqrt(np.diag(covariance))
+    rows = list(zip(*np.nonzero(wanted), strict=True))
+    if not rows:
+        return
+    starts, fixed = [fit.vector], [np.zeros(fit.vector.size, dtype=bool)]
+    for number, step in rows:
+        place = places[number]
         follow = covariance[place] / covariance[place, place]
-        starts.append(fit.vector + SIGNED_STEPS[:, None] * errors[place] * follow)
-        fixed.append(np.tile(np.arange(fit.vector.size) == place, (SIGNED_STEPS.size, 1)))
-    starts.append(fit.vector[None])
-    fixed.append(np.zeros((1, fit.vector.size), dtype=bool))
-    stacked = np.clip(np.concatenate(starts), fit.problem.low, fit.problem.high)
+        starts.append(fit.vector + SIGNED_STEPS[step] * errors[place] * follow)
+        fixed.append(np.arange(fit.vector.size) == place)
+    stacked = np.clip(np.array(starts), fit.problem.low, fit.problem.high)
     points = np.ones(fit.problem.target.size)
-    data = Data(np.log(fit.problem.target), points, np.concatenate(fixed))
-    vectors, losses = descend(fit.problem, fit.penalty.for_many(), data, stacked, ITERATIONS)
+    data = Data(np.log(fit.problem.target), points, np.array(fixed))
+    penalty, tolerance = fit.penalty.for_many(), fit.spread.tolerance
+    vectors, losses = descend(fit.problem, penalty, data, stacked, ITERATIONS, tolerance)
     threshold = CHI_SQUARED_95 / 2 * fit.spread.rise
-    intervals = {}
-    for number, place in enumerate(places):
-        rows = slice(number * SIGNED_STEPS.size, (number + 1) * SIGNED_STEPS.size)
-        rise = np.maximum(losses[rows] - losses[-1], 0) / threshold
-        sides = sides_of(vectors[rows, place], rise, float(fit.vector[place]))
-        intervals[fit.law.coefficients[place]] = _natural(fit, place, sides)
-    return intervals
+    for vector, loss, (number, step) in zip(vectors[1:], losses[1:], rows, strict=True):
+        found[number, step] = vector[places[number]], max(loss - losses[0], 0) / threshold
 
 
 def covariance_of(problem: Problem, vector: FloatArray, variance: float) -> FloatArray:
@@ -85,7 +114,8 @@ def sides_of(places: FloatArray, rise: FloatArray, centre: float) -> Interval:
 
 def _crossing(places: FloatArray, rise: FloatArray, centre: float) -> float | None:
     before, height = centre, 0.0
-    for place, value in zip(places, np.sqrt(rise), strict=True):
+    seen = ~np.isnan(rise)
+    for place, value in zip(places[seen], np.sqrt(rise[seen]), strict=True):
         if value >= 1 and np.isfinite(value):
             return float(before + (place - before) * (1 - height) / (value - height))
         before, height = float(place), float(value)

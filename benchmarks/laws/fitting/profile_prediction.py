@@ -52,7 +52,8 @@ def prediction_interval(fit: Fit, at: Mapping[str, float]) -> Interval:
     weights = np.append(
         np.ones(logs.size - 1), stiff * penalty.delta if penalty.absolute else stiff
     )
-    found, _ = descend(problem, penalty, Data(targets, weights), starts, ITERATIONS)
+    data = Data(targets, weights)
+    found, _ = descend(problem, penalty, data, starts, ITERATIONS, fit.spread.tolerance)
     others = Data(logs, np.append(np.ones(logs.size - 1), 0.0))
     least = costs(problem, penalty, others, vector[None])[0]
     rise = np.maximum(costs(problem, penalty, others, found) - least, 0)

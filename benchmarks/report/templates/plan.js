@@ -1,6 +1,4 @@
 const ROLES = { front: "#e0742c", best: "#2a9d77", forward: "#4477aa", backward: "#5ab4d6", strong: "#4477aa", weak: "#e0742c" };
-const CONFIG = { responsive: true, displayModeBar: false };
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function axis(spec) {
   return { title: { text: spec.title, font: { size: 13 } }, gridcolor: css("--line"), linecolor: css("--line"),
@@ -34,21 +32,4 @@ function draw(figure) {
     xaxis: { ...axis(figure.x), ...(figure.logx ? { type: "log", dtick: Math.log10(4) } : {}) , ...(figure.stacked ? { type: "category" } : {}) },
     yaxis: { ...axis(figure.y), ...(horizontal ? { autorange: "reversed", type: "category", showgrid: false } : { rangemode: "tozero" }) } };
   return Plotly.react(document.getElementById(`plot-${figure.id}`), figure.traces.map(styled), look, CONFIG);
-}
-const drawAll = () => Promise.all(data.figures.map(draw));
-function setTheme(name) {
-  document.documentElement.dataset.theme = name;
-  document.getElementById("theme").textContent = name === "dark" ? "Light" : "Dark";
-}
-const preferred = matchMedia("(prefers-color-scheme: dark)");
-setTheme(preferred.matches ? "dark" : "light");
-const ready = unpackPlotly().then(drawAll);
-preferred.addEventListener("change", () => { setTheme(preferred.matches ? "dark" : "light"); drawAll(); });
-document.getElementById("theme").addEventListener("click", () => {
-  setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-  drawAll();
-});
-for (const button of document.querySelectorAll("button[data-save]")) {
-  button.addEventListener("click", () => Plotly.downloadImage(
-    document.getElementById(`plot-${button.dataset.save}`), { format: "svg", filename: button.dataset.save }));
 }

@@ -89,6 +89,25 @@ def test_mistakes_are_one_line(
     assert reason in err
 
 
+def test_a_page_is_written_beside_the_answer(points: Path, tmp_path: Path) -> None:
+    page = tmp_path / "law.html"
+    arguments = ("fit", points, "--resamples", "20", "--json", "--html")
+    code, out, err = command(*arguments, page)
+    assert code == 0, err
+    assert json.loads(out)["residuals"]["structure"] == []
+    assert "Iso-FLOP parabolas" in page.read_text()
+    code, out, err = command(*arguments, tmp_path / "no" / "law.html")
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    assert "--html" in err
+
+
+def test_residuals_are_read_in_words(points: Path) -> None:
+    code, out, err = command("fit", points, "--resamples", "20")
+    assert code == 0, err
+    assert "Residuals show no structure along parameters, tokens." in out
+
+
 def test_predict_of_nothing_is_one_line(tmp_path: Path) -> None:
     code, out, err = command("predict", tmp_path / "no.json", "--flops", "1e21")
     assert (code, out) == (2, "")
