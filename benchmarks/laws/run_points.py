@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.laws.model_sizes import counted_sizes
 from benchmarks.laws.points import Points, read_points
 from moe.runs.reader import read_runs
 from moe.runs.run import Run
@@ -48,24 +49,9 @@ def _row(run: Run) -> dict[str, float]:
         raise BenchmarkError(
             f"{run.path}: no final held-out loss: not finished, or without evaluation"
         )
-    model = run.experiment.get("model", {})
-    moe = model.get("moe") or {}
-    known = {
-        "loss": loss,
-        "tokens": run.tokens,
+    return {
+        "loss": float(loss),
+        "tokens": float(run.tokens),
         "flops": run.training_flops(run.counts),
-        "parameters": run.total_parameters,
-        "active_parameters": run.active_parameters,
-        "embedding_parameters": run.ledger.get("embedding_parameters"),
-        "hidden_size": model.get("hidden_size"),
-        "ffn_hidden_size": model.get("ffn_hidden_size"),
-        "expert_ffn_hidden_size": moe.get("expert_ffn_hidden_size"),
-        "experts": moe.get("num_experts", 1) if model else None,
-        "top_k": moe.get("top_k", 1) if model else None,
+        **counted_sizes(run.ledger, run.experiment.get("model", {})),
     }
-    shared, expert = moe.get("shared_expert_ffn_hidden_size", 0), moe.get("expert_ffn_hidden_size")
-    if not shared:
-        known["shared_experts"] = 0 if model else None
-    elif expert:
-        known["shared_experts"] = shared / expert
-    return {name: float(value) for name, value in known.items() if value is not None}
