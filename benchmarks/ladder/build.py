@@ -7,6 +7,12 @@ from benchmarks.ladder.dials import Dials
 from moe.config.experiment import validated
 from moe.config.model import LARGEST_SIZE, ModelConfig
 
+DIAL_KEYS = (
+    "num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim", "ffn_hidden_size",
+    "vocab_size", "max_seq_len", "tie_embeddings", "qk_norm", "moe.num_experts", "moe.top_k",
+    "moe.expert_ffn_hidden_size", "moe.shared_expert_ffn_hidden_size", "moe.first_dense_layers",
+)  # fmt: skip
+"""Keys of `[model]` that dials decide."""
 FFN_MULTIPLE = 16
 """Inner sizes are multiples of this: FP8 products need it, BF16 ones on rows of 16 bytes half."""
 TOP_1 = {"normalize_top_k": False}
@@ -55,6 +61,31 @@ def build_model(
             **(TOP_1 if dials.experts_per_token == 1 else {}),
         }
     return validated(ModelConfig, values, "ladder", ("model",))
+
+
+def dials_of(model: ModelConfig) -> dict[str, Any]:
+    """Return the dials that a model has, without its size and depth."""
+    ffn, moe = model.ffn_hidden_size, model.moe
+    dials: dict[str, Any] = {
+        "head_dim": model.query_head_dim,
+        "heads_per_kv_head": model.num_heads // model.kv_heads,
+        "vocab_size": model.vocab_size,
+        "max_seq_len": model.max_seq_len,
+        "tie_embeddings": model.tie_embeddings,
+        "qk_norm": model.qk_norm,
+    }
+    if ffn is not None:
+        dials["ffn_ratio"] = ffn / model.hidden_size
+    if moe is not None:
+        width = ffn or Dials.model_fields["ffn_ratio"].default * model.hidden_size
+        dials |= {
+            "experts": moe.num_experts,
+            "top_k": moe.top_k,
+            "granularity": width / moe.expert_ffn_hidden_size,
+            "shared_experts": round(moe.shared_expert_ffn_hidden_size / moe.expert_ffn_hidden_size),
+            "first_dense_layers": moe.first_dense_layers,
+        }
+    return dials
 
 
 def ffn_size(asked: float) -> int:
