@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import Any
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.ladder.build import build_model
@@ -32,6 +33,10 @@ class Rung:
     def error(self) -> float:
         """How much larger than asked, as a share; below 0: smaller."""
         return self.real / self.asked - 1
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the size that was asked for and the real one."""
+        return {"dial": self.size, "asked": self.asked, "real": self.real, "error": self.error}
 
 
 def model_of(dials: Dials, base: ModelConfig | None = None) -> ModelConfig:

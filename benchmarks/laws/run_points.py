@@ -11,9 +11,13 @@ from benchmarks.laws.points import Points, read_points
 from moe.runs.reader import read_runs
 from moe.runs.run import Run
 
+SWEEP_RESULTS = "results.parquet"
+"""Table of a sweep's runs in its directory."""
+MOST_RUNS = 100_000
+
 
 def points_from(paths: Sequence[Path]) -> Points:
-    """Read one file of points, or run directories.
+    """Read one file of points, a sweep's directory, or run directories.
 
     Raises:
         BenchmarkError: Several paths that are not all run directories; as `read_points`.
@@ -21,10 +25,12 @@ def points_from(paths: Sequence[Path]) -> Points:
     """
     if len(paths) == 1 and not paths[0].is_dir():
         return read_points(paths[0])
+    if len(paths) == 1 and (paths[0] / SWEEP_RESULTS).exists():
+        return read_points(paths[0] / SWEEP_RESULTS)
     for path in paths:
         if not path.is_dir():
             raise BenchmarkError(f"{path}: no run directory: give one file, or run directories")
-    return run_points(read_runs(paths))
+    return run_points(read_runs(paths, MOST_RUNS))
 
 
 def run_points(runs: Sequence[Run]) -> Points:

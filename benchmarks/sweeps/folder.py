@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.laws.run_points import SWEEP_RESULTS
 from benchmarks.sweeps.design import Design
 from benchmarks.sweeps.point import Point
 from data.storage.atomic import write_json, write_text
@@ -22,7 +23,6 @@ from data.storage.lock import FileLock, LocksUnsupportedError
 
 FORMAT = "moescale sweep 1"
 SWEEP_FILE = "sweep.json"
-RESULTS_FILE = "results.parquet"
 LOCK_FILE = ".lock"
 
 
@@ -47,7 +47,7 @@ class SweepFolder:
     @property
     def results(self) -> Path:
         """The table of all runs."""
-        return self.path / RESULTS_FILE
+        return self.path / SWEEP_RESULTS
 
 
 @contextmanager

@@ -62,9 +62,7 @@ class Point:
         return {
             "run": self.run_name,
             "settings": dict(self.settings),
-            "size": None
-            if rung is None
-            else {"dial": rung.size, "asked": rung.asked, "real": rung.real},
+            "size": None if rung is None else rung.as_json(),
             "held": None if self.held is None else asdict(self.held),
             "num_layers": self.experiment.model.num_layers,
             **sizes,

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +47,28 @@ def row_of(folder: SweepFolder, point: Point, exit_code: int | None = None) -> R
         return row | {"status": STOPPED if record else MISSING, "reason": None}
     if exit_code in {StoppedError.exit_code, -signal.SIGTERM}:
         return row | {"status": STOPPED, "reason": None}
-    said = record.get("failure") or _last_line(folder.log(point))
-    killed = f"killed by {signal.Signals(-exit_code).name}" if (exit_code or 0) < 0 else None
-    return row | {"status": FAILED, "reason": _short(killed or said)}
+    if exit_code is not None and exit_code < 0:
+        reason = f"killed by {signal.Signals(-exit_code).name}"
+    else:
+        reason = str(record.get("failure") or _last_line(folder.log(point)))
+    return row | {"status": FAILED, "reason": _short(reason)}
 
 
-def write_results(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_results(file: Path, rows: Collection[Mapping[str, Any]]) -> None:
     """Replace the table of all runs, atomically; columns without any value are left out."""
     import pyarrow
     import pyarrow.parquet
 
-    kinds = {name: pyarrow.float64() for name in (*MEASURED, *NUMBERS)}
-    kinds |= {name: pyarrow.int64() for name in WHOLE}
-    kinds |= {name: pyarrow.string() for name in TEXTS}
-    cells = {
-        name: [row.get(name) for row in rows] for name in (*TEXTS, *WHOLE, *NUMBERS, *MEASURED)
-    }
-    known = {name: column for name, column in cells.items() if any(x is not None for x in column)}
+    kinds = dict.fromkeys(TEXTS, pyarrow.string())
+    kinds |= dict.fromkeys(WHOLE, pyarrow.int64())
+    kinds |= dict.fromkeys((*NUMBERS, *MEASURED), pyarrow.float64())
+    columns = {name: [row.get(name) for row in rows] for name in kinds}
     table = pyarrow.table(
-        {name: pyarrow.array(column, kinds[name]) for name, column in known.items()}
+        {
+            name: pyarrow.array(column, kinds[name])
+            for name, column in columns.items()
+            if any(value is not None for value in column)
+        }
     )
     with atomic_path(file) as temporary:
         pyarrow.parquet.write_table(table, temporary)

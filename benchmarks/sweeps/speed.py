@@ -35,8 +35,9 @@ class RunCost:
 class Speed(Protocol):
     """Tells what runs take."""
 
-    source: str | None
-    """Where the numbers come from; None: they are unknown."""
+    @property
+    def source(self) -> str | None:
+        """Where the numbers come from; None: they are unknown."""
 
     def cost(self, experiment: Experiment) -> RunCost:
         """Return what an experiment takes for its steps."""
@@ -45,7 +46,7 @@ class Speed(Protocol):
 class UnknownSpeed:
     """Nothing was measured and no card is named."""
 
-    source = None
+    source: str | None = None
 
     def cost(self, experiment: Experiment) -> RunCost:
         """Return nothing but the reason."""
@@ -106,7 +107,7 @@ class PlannedSpeed:
     def __init__(self, gpu: str, gpus: int) -> None:
         """Take a card's name, or its file, and how many of them."""
         self._options = JobOptions(gpu=gpu, gpus=gpus)
-        self.source: str | None = f"planned: fastest layouts on {gpus} x {gpu}, modelled"
+        self.source = f"planned: fastest layouts on {gpus} x {gpu}, modelled"
         self._known: dict[str, RunCost] = {}
 
     def cost(self, experiment: Experiment) -> RunCost:
@@ -139,13 +140,13 @@ class PlannedSpeed:
             plan = run_plan(RunRequest(target_tokens=tokens), best, job.energy, None)
         except (ParallelError, InputError, FailedError) as error:
             return RunCost(reason=str(error))
-        known = {name: each and each.value for name, each in plan.quantities.items()}
-        missing = [name for name in ("joules", "money") if known[name] is None]
+        known = {name: each.value for name, each in plan.quantities.items() if each is not None}
+        missing = [name for name in ("joules", "money") if name not in known]
         reason = f"{' and '.join(missing)} unknown: no power or price is stated"
         return RunCost(
-            seconds=known["seconds"],
-            joules=known["joules"],
-            money=known["money"],
+            seconds=known.get("seconds"),
+            joules=known.get("joules"),
+            money=known.get("money"),
             reason=reason if missing else None,
         )
 

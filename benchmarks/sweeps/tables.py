@@ -14,24 +14,12 @@ UNKNOWN = "not known"
 def point_table(expansion: Expansion) -> TextTable:
     """Return one line a point, at most 40: its settings, sizes, tokens and cost."""
     names = dict.fromkeys(name for one in expansion.points for name in one.point.settings)
-    columns = [
-        "run",
-        *names,
-        "h x L",
-        "total",
-        "active",
-        "tokens",
-        "FLOPs",
-        "lr",
-        "batch",
-        "s",
-        "J",
-    ]
+    sizes = ("h x L", "total", "active", "tokens", "FLOPs", "lr", "batch", "s", "J")
     shown = expansion.points[:MOST_ROWS]
     title = f"Sweep {expansion.design.name}: {len(expansion.points)} runs"
     if len(shown) < len(expansion.points):
         title += f", the first {len(shown)} (--json has all)"
-    table = TextTable(title, columns)
+    table = TextTable(title, ["run", *names, *sizes])
     for one in shown:
         table.add_row(*_cells(one, list(names)))
     return table

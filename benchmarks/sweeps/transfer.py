@@ -11,6 +11,7 @@ Sources:
               this is *not* all of muP.
 """
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -63,17 +64,18 @@ class Transfer(FrozenModel):
         """Return a run's peak learning rate; None where no rule is chosen."""
         anchor = self.anchor
         if self.learning_rate == "step-law":
-            return 1.79 * non_embedding_parameters**-0.713 * tokens**0.307
+            return 1.79 * math.pow(non_embedding_parameters, -0.713) * math.pow(tokens, 0.307)
         if self.learning_rate == "ling":
-            return (anchor.learning_rate or 0) * (flops / (anchor.flops or 1)) ** -0.1529
+            return (anchor.learning_rate or 0) * math.pow(flops / (anchor.flops or 1), -0.1529)
         if self.learning_rate == "width":
             return (anchor.learning_rate or 0) * (anchor.hidden_size or 1) / hidden_size
         return None
 
     def batch_tokens_of(self, *, tokens: float, flops: float) -> float | None:
         """Return the tokens of a run's optimizer step; None where no rule is chosen."""
+        anchor = self.anchor
         if self.batch == "step-law":
-            return 0.58 * tokens**0.571
+            return 0.58 * math.pow(tokens, 0.571)
         if self.batch == "ling":
-            return (self.anchor.batch_tokens or 0) * (flops / (self.anchor.flops or 1)) ** 0.3644
+            return (anchor.batch_tokens or 0) * math.pow(flops / (anchor.flops or 1), 0.3644)
         return None
