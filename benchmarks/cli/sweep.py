@@ -108,8 +108,9 @@ def _write(expansion: "Expansion", path: Path) -> "Outcome":
     with open_folder(path, expansion.design, points) as folder:
         rows = tuple(collect(folder, expansion).values())
     typer.echo(
-        f"moe: {len(points)} experiments: moe slurm submit {path}/experiments --runs-dir"
-        f" {path}/runs; afterwards this command again writes {path}/results.parquet",
+        f"moe: {len(points)} experiments: moe slurm submit {path}/experiments --name"
+        f" {expansion.design.name} --runs-dir {path}/runs; afterwards, this command again writes"
+        f" {path}/results.parquet",
         err=True,
     )
     return Outcome(path, rows, stopped=False)

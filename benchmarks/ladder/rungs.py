@@ -14,7 +14,7 @@ from moe.cost.ledger import ledger
 
 SLACK = 1.25
 """How far width over depth may be from `aspect_ratio`, to come nearer to a number of parameters."""
-FARTHEST = 2.0
+FARTHEST = 1.5
 """A model that is smaller or larger by more than this factor is not what was asked for."""
 
 
@@ -57,7 +57,7 @@ def rung_of(dials: Dials, base: ModelConfig | None = None) -> Rung:
         base: What the dials leave open is as in this model.
 
     Raises:
-        BenchmarkError: No model is within a factor of 2 of that size, or `base` fits no ladder.
+        BenchmarkError: No model is within a factor of 1.5 of that size, or `base` fits no ladder.
     """
     size = next(name for name in SIZE_DIALS if getattr(dials, name) is not None)
     asked = float(getattr(dials, size))

@@ -124,9 +124,7 @@ def _finished(
         return cells, rows
     kept = [index for index, status in enumerate(cells[STATUS]) if status == FINISHED]
     if not kept:
-        raise BenchmarkError(
-            f"{path}: none of its {len(rows)} runs is {FINISHED} (column 'status')"
-        )
+        raise BenchmarkError(f"{path}: column {STATUS!r}: none of {len(rows)} runs is {FINISHED}")
     chosen = {name: [column[index] for index in kept] for name, column in cells.items()}
     return chosen, tuple(rows[index] for index in kept)
 

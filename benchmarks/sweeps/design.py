@@ -105,7 +105,7 @@ def read_design(path: Path) -> Design:
     for name in FOLLOWS.get(file.kind, ()):
         if name in axes:
             raise BenchmarkError(
-                f"{path}: axes.{name}: follows from what {file.kind} holds: remove"
+                f"{path}: axes.{name} follows from what {file.kind} holds: remove it"
             )
     sizes = [name for name in SIZE_DIALS if name in axes]
     if len(sizes) > 1:
@@ -125,7 +125,5 @@ def read_design(path: Path) -> Design:
     design = Design(path=path, name=name, file=file, axes=axes, base=base, base_values=values)
     decided = [f"model.{key}" for key in DIAL_KEYS if f"model.{key}" in axes]
     if design.uses_ladder and decided:
-        raise BenchmarkError(
-            f"{path}: axes.{decided[0]}: dials of the ladder decide it: turn those"
-        )
+        raise BenchmarkError(f"{path}: axes.{decided[0]}: the ladder decides it: turn its dials")
     return design

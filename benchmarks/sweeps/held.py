@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.ladder.rungs import FARTHEST
 from benchmarks.sweeps.axes import Settings
 from benchmarks.sweeps.design import HELD_DIALS, Design
 from benchmarks.sweeps.point import Held, Point, flops_per_token, make_point
@@ -26,7 +27,6 @@ MEANING = {
 NEAREST_STEPS = 24
 """Bisections of the active parameters, on a logarithmic scale, to a number of bytes."""
 SMALLEST, LARGEST = 1e3, 1e14
-FARTHEST = 2.0
 
 
 def held_points(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import tomli_w
+
 from benchmarks.errors import BenchmarkError
 from benchmarks.footprint.footprint import price, with_assumptions
 from benchmarks.planning.budget import RunRequest, run_plan
@@ -119,7 +121,7 @@ class PlannedSpeed:
         train = experiment.train
         tokens = train.steps * train.positions_per_step
         one_step = _of_one_step(experiment)
-        key = one_step.content_hash
+        key = one_step.to_toml()
         if key not in self._known:
             self._known[key] = self._planned(one_step)
         share = tokens / train.positions_per_step
@@ -132,7 +134,9 @@ class PlannedSpeed:
         """Return the costs of one step."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "experiment.toml"
-            write_text(file, experiment.to_toml())
+            # What it leaves open (overlap, for example) a plan may choose: only what is said.
+            said = experiment.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+            write_text(file, tomli_w.dumps(said))
             job = read_job(str(file), self._options)
         try:
             best = Planner(job).search(1).best[0]

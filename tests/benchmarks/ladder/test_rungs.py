@@ -57,7 +57,7 @@ def test_no_legal_model_is_nearer(experts: int, size: str, embeddings: str) -> N
 
 @settings(max_examples=25, deadline=None)
 @given(
-    asked=st.floats(2e5, 1e9), factor=st.floats(1, 3), experts=st.sampled_from([1, 8, 64]),
+    asked=st.floats(3e5, 1e9), factor=st.floats(1, 3), experts=st.sampled_from([1, 8, 64]),
     granularity=st.sampled_from([1, 4, 16]), depth=st.sampled_from([None, 3]),
 )  # fmt: skip
 def test_more_parameters_never_give_fewer(
@@ -71,7 +71,7 @@ def test_more_parameters_never_give_fewer(
         for size in (asked, asked * factor)
     )
     assert few.real <= many.real
-    assert abs(few.error) < 0.6
+    assert abs(few.error) < 0.5
 
 
 def test_experts_are_cut_from_the_dense_network() -> None:
