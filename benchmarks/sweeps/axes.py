@@ -73,7 +73,7 @@ def read_axes(table: Mapping[str, Any], origin: str) -> dict[str, Axis]:
     axes: dict[str, Axis] = {}
     known = {*DIALS, *OWN, *key_names(Experiment)} - {"name"}
     for name, value in _leaves(table):
-        if name not in known and not name.startswith("slurm."):
+        if name not in known and not _is_entry(name, known):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             hint = f": did you mean {near[0]}?" if near else ": name a dial or an experiment's key"
             raise BenchmarkError(f"{origin}: axes.{name}: unknown{hint}")
@@ -122,6 +122,12 @@ def drawn(axes: Mapping[str, Axis], design: RandomDesign) -> Iterator[Settings]:
             yield from (settings | {"seeds": seed} for seed in seeds)
         else:
             yield settings
+
+
+def _is_entry(name: str, known: set[str]) -> bool:
+    """Return whether a name is of an entry in a table of free names, as `data.weights.SOURCE`."""
+    table = name.rpartition(".")[0]
+    return table in known and not any(other.startswith(f"{table}.") for other in known)
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -84,7 +84,7 @@ class Design:
     axes: dict[str, Axis]
     base: Experiment
     base_values: Mapping[str, Any]
-    """The base as it is written, `[model]` with its preset filled in."""
+    """The base as it is written."""
 
     @property
     def uses_ladder(self) -> bool:
@@ -120,7 +120,6 @@ def read_design(path: Path) -> Design:
     base_file = path.parent / file.base
     values = read_toml(base_file)
     base = make_experiment(values, str(base_file))
-    values = values | {"model": base.model.model_dump(mode="json", exclude_unset=True)}
     name = file.name or path.stem
     design = Design(path=path, name=name, file=file, axes=axes, base=base, base_values=values)
     decided = [f"model.{key}" for key in DIAL_KEYS if f"model.{key}" in axes]

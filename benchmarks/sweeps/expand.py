@@ -1,6 +1,5 @@
 """A design to its points: combinations, what is held, duplicates, and the budget."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +53,7 @@ class Expansion:
         """Return what all points take; None where one is not known."""
         values = [one.spent(limit) for one in self.points]
         known = [value for value in values if value is not None]
-        return math.fsum(known) if len(known) == len(values) else None
+        return sum(known) if len(known) == len(values) else None
 
     @property
     def reason(self) -> str | None:
@@ -159,7 +158,9 @@ def _within_budget(
         for one in kept:
             spent = one.spent(limit)
             if spent is None:
-                raise BenchmarkError(f"{design.path}: budget.max_{limit}: {one.cost.reason}")
+                raise BenchmarkError(
+                    f"{design.path}: budget.max_{limit} needs {limit}: {one.cost.reason}"
+                )
             total += spent
             count += total <= most * (1 + 1e-9)
         if count == len(kept):

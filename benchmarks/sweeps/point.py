@@ -1,10 +1,12 @@
 """One combination of a sweep's axes as an experiment, with what was asked and what it became."""
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.ladder.build import dials_of
 from benchmarks.ladder.dials import SIZE_DIALS, Dials
 from benchmarks.ladder.rungs import Rung, rung_of
@@ -123,10 +125,14 @@ def _rung(design: Design, experiment: Experiment, settings: Settings) -> Rung:
 
 
 def _asked_tokens(experiment: Experiment, settings: Settings, tokens_of: TokensOf | None) -> float:
+    train = experiment.train
     if tokens_of is not None:
         return tokens_of(experiment)
-    own = experiment.train.steps * experiment.train.positions_per_step
-    return float(settings.get("tokens", own))
+    asked = settings.get("tokens", train.steps * train.positions_per_step)
+    is_number = isinstance(asked, int | float) and not isinstance(asked, bool)
+    if not is_number or not 0 < asked < math.inf:
+        raise BenchmarkError(f"axes.tokens = {asked!r:.40}: write a number greater than 0")
+    return float(asked)
 
 
 def _set_training(
@@ -147,7 +153,12 @@ def _set_training(
         _set(values, "train.global_batch_size", batch)
     steps = train.steps
     if is_derived or batch_tokens is not None:
-        steps = max(1, round(asked / (batch * train.seq_len)))
+        steps = round(asked / (batch * train.seq_len))
+        if not steps:
+            raise BenchmarkError(
+                f"{asked:.6g} tokens are less than one step of {batch * train.seq_len:,}: take"
+                " more, or a smaller train.global_batch_size"
+            )
         _set(values, "train.steps", steps)
     rate = transfer.learning_rate_of(
         non_embedding_parameters=sizes_of(experiment.model)["non_embedding_parameters"],

@@ -14,10 +14,12 @@ from benchmarks.footprint.footprint import price, with_assumptions
 from benchmarks.planning.budget import RunRequest, run_plan
 from benchmarks.planning.job import JobOptions, read_job
 from benchmarks.planning.planner import Planner
+from benchmarks.sweeps.folder import SWEEP_FILE
 from benchmarks.sweeps.point import flops_per_token
 from data.errors import FailedError, InputError
 from data.storage.atomic import write_text
 from moe.config.experiment import Experiment
+from moe.runs.progress import read_status
 from moe.runs.reader import read_run
 from moe.runs.run import Run
 from parallel.errors import ParallelError
@@ -86,14 +88,21 @@ class MeasuredSpeed:
             seconds=share * seconds,
             joules=None if joules is None else share * joules,
             money=None if money is None else share * money,
-            reason=None if joules is not None else f"{run.path} had no meter",
+            reason=_missing(run, joules, money),
         )
+
+
+def _missing(run: Run, joules: float | None, money: float | None) -> str | None:
+    """Return why joules or money are not known."""
+    if joules is None:
+        return f"joules: {run.path} had no meter"
+    return "money: the base states no energy.price_per_..." if money is None else None
 
 
 def _run_folders(path: Path) -> list[Path]:
     runs = path / "runs"
-    if (path / "sweep.json").is_file() and runs.is_dir():
-        return sorted(one for one in runs.iterdir() if (one / "record.json").is_file())
+    if (path / SWEEP_FILE).is_file() and runs.is_dir():
+        return sorted(one for one in runs.iterdir() if read_status(one) == "finished")
     return [path]
 
 
@@ -145,13 +154,12 @@ class PlannedSpeed:
         except (ParallelError, InputError, FailedError) as error:
             return RunCost(reason=str(error))
         known = {name: each.value for name, each in plan.quantities.items() if each is not None}
-        missing = [name for name in ("joules", "money") if name not in known]
-        reason = f"{' and '.join(missing)} unknown: no power or price is stated"
+        missing = " and ".join(name for name in ("joules", "money") if name not in known)
         return RunCost(
             seconds=known.get("seconds"),
             joules=known.get("joules"),
             money=known.get("money"),
-            reason=reason if missing else None,
+            reason=f"{missing}: no power of the card or no price is stated" if missing else None,
         )
 
 

@@ -42,13 +42,36 @@ def test_a_grid_changes_keys_and_seeds(tmp_path: Path) -> None:
 
 
 def test_tokens_become_whole_steps(tmp_path: Path) -> None:
-    found = points(tmp_path, "warmup_share = 0.25\n[axes]\ntokens = [1000, 1]")
-    first, least = (one.point for one in found.points)
+    found = points(tmp_path, "warmup_share = 0.25\n[axes]\ntokens = 1000")
+    first = found.points[0].point
     assert (first.experiment.train.steps, first.tokens, first.asked_tokens) == (8, 1024, 1000)
     assert first.experiment.train.warmup_steps == 2
-    assert (least.experiment.train.steps, least.tokens) == (1, 128)
     costs = ledger(first.experiment.model, 32)
     assert first.flops == 1024 * costs.training_flops_per_token
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ("nan", "axes.tokens = nan: write a number greater than 0"),
+        ("inf", "axes.tokens = inf"),
+        ("-5", "axes.tokens = -5"),
+        ("true", "axes.tokens = True"),
+        ("'many'", "axes.tokens = 'many'"),
+        ("60", "60 tokens are less than one step of 128"),
+        ("1e300", "train.steps"),
+    ],
+)
+def test_tokens_are_a_number_of_steps(tmp_path: Path, tokens: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        points(tmp_path, f"[axes]\ntokens = {tokens}")
+
+
+def test_presets_and_free_names_are_axes(tmp_path: Path) -> None:
+    text = "[axes]\nmodel.preset = ['tiny', 'small']\ndata.weights.code = [1.0]"
+    tiny, small = (one.point.experiment for one in points(tmp_path, text).points)
+    assert (tiny.model.hidden_size, small.model.hidden_size) == (64, 256)
+    assert tiny.data.weights == {"code": 1.0}
 
 
 def test_dials_that_are_not_turned_are_the_bases(tmp_path: Path) -> None:
@@ -176,7 +199,9 @@ def test_a_budget_refuses_or_cuts(tmp_path: Path, limit: str, spent: float) -> N
 
 def test_a_budget_needs_what_it_limits(tmp_path: Path) -> None:
     design = make_design(tmp_path, "[budget]\nmax_hours = 1")
-    with pytest.raises(BenchmarkError, match="budget.max_hours: no speed: give --measured"):
+    with pytest.raises(
+        BenchmarkError, match="budget.max_hours needs hours: no speed: give --measured"
+    ):
         expand(design, UnknownSpeed())
 
 

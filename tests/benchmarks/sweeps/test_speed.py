@@ -41,8 +41,10 @@ def test_the_nearest_run_speaks(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_meter_leaves_joules_open(tmp_path: Path) -> None:
-    make_run(tmp_path / "run", sparse=True, joules=None)
-    cost = MeasuredSpeed([tmp_path / "run"]).cost(experiment(tmp_path))
+    make_run(tmp_path / "sweep" / "runs" / "run", sparse=True, joules=None)
+    make_run(tmp_path / "sweep" / "runs" / "stopped", sparse=True, changes={"status": "stopped"})
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    cost = MeasuredSpeed([tmp_path / "sweep"]).cost(experiment(tmp_path))
     assert cost.joules is None
     assert cost.reason is not None
     assert "had no meter" in cost.reason
