@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
@@ -14,6 +15,7 @@ from benchmarks.laws.model_sizes import sizes_of
 from benchmarks.sweeps.axes import DIALS, OWN, Settings
 from benchmarks.sweeps.design import Design
 from moe.config.experiment import Experiment, make_experiment, validated
+from moe.config.model import ModelConfig
 from moe.cost.ledger import ledger
 
 TokensOf = Callable[[Experiment], float]
@@ -80,7 +82,12 @@ class Point:
 
 def flops_per_token(experiment: Experiment) -> float:
     """Return training FLOPs of a token by the cost ledger."""
-    return float(ledger(experiment.model, experiment.train.seq_len).training_flops_per_token)
+    return _flops_per_token(experiment.model, experiment.train.seq_len)
+
+
+@lru_cache(maxsize=1024)
+def _flops_per_token(model: ModelConfig, seq_len: int) -> float:
+    return float(ledger(model, seq_len).training_flops_per_token)
 
 
 def make_point(design: Design, settings: Settings, tokens_of: TokensOf | None = None) -> Point:
