@@ -113,7 +113,7 @@ def _write(expansion: "Expansion", path: Path) -> "Outcome":
         f" {path}/results.parquet",
         err=True,
     )
-    return Outcome(path, rows, stopped=False)
+    return Outcome(path, rows)
 
 
 def _show_points(expansion: "Expansion") -> None:

@@ -93,18 +93,19 @@ def training_bytes(experiment: Experiment) -> int:
 
 def _of_memory(design: Design, settings: Settings, asked: float) -> Point:
     """Return the point whose training memory is nearest to some bytes."""
-    best: tuple[float, Point] | None = None
+    best: tuple[float, Point, float] | None = None
     low, high = math.log(SMALLEST), math.log(LARGEST)
     for _ in range(NEAREST_STEPS):
         size = math.exp((low + high) / 2)
         try:
             point = make_point(design, {**settings, "active_parameters": size})
-        except BenchmarkError:  # smaller than every model
-            low = math.log(size)
+        except BenchmarkError:  # no model is so small, or so large
+            is_small = best is None or size < best[2]
+            low, high = (math.log(size), high) if is_small else (low, math.log(size))
             continue
         ratio = training_bytes(point.experiment) / asked
         if best is None or abs(math.log(ratio)) < best[0]:
-            best = abs(math.log(ratio)), point
+            best = abs(math.log(ratio)), point, size
         low, high = (low, math.log(size)) if ratio > 1 else (math.log(size), high)
     if best is None or best[0] > math.log(FARTHEST):
         raise BenchmarkError(f"{design.path}: hold {asked:.6g} bytes: no model is near: change it")

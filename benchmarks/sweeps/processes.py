@@ -28,8 +28,8 @@ def run_tasks(
     jobs: int,
     environment: Mapping[str, str],
     ended: Callable[[Task, int], None],
-) -> bool:
-    """Run programs, at most `jobs` at a time; returns whether a signal stopped them.
+) -> None:
+    """Run programs, at most `jobs` at a time, until all ended or a signal stopped them.
 
     Each is a session of its own: Ctrl-C reaches this process alone, which asks the others to stop
     (SIGTERM), starts no more, and waits for them.
@@ -56,12 +56,11 @@ def run_tasks(
                     if code is not None:
                         del running[name]
                         ended(task, code)
-                time.sleep(POLL_S if running else 0)
+                time.sleep(POLL_S)
         finally:
             _signal_all(process for _, process in running.values())
             for _, process in running.values():
                 process.wait()
-    return stopped
 
 
 def _start(task: Task, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -10,7 +10,7 @@ import benchmarks
 from benchmarks.sweeps.expand import Expansion
 from benchmarks.sweeps.folder import SweepFolder
 from benchmarks.sweeps.processes import Task, run_tasks
-from benchmarks.sweeps.results import FAILED, FINISHED, Row, row_of, write_results
+from benchmarks.sweeps.results import FAILED, FINISHED, MISSING, STOPPED, Row, row_of, write_results
 from data.errors import FailedError, StoppedError
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -21,24 +21,23 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows of all runs, and whether a signal ended the work."""
+    """Rows of all runs."""
 
     folder: Path
     rows: tuple[Row, ...]
-    stopped: bool
 
     def check(self) -> None:
-        """Raise an error where runs failed or were stopped.
+        """Check that all runs finished.
 
         Raises:
-            StoppedError: A signal came; says how many runs are missing.
+            StoppedError: A signal stopped some, or all; says how many finished.
             FailedError: Runs failed; names them and their reasons.
         """
-        done = sum(row["status"] == FINISHED for row in self.rows)
-        if self.stopped:
+        statuses = [row["status"] for row in self.rows]
+        if {STOPPED, MISSING} & set(statuses):
             raise StoppedError(
-                f"stopped by a signal, {done} of {len(self.rows)} runs finished: the same command"
-                " continues"
+                f"stopped by a signal, {statuses.count(FINISHED)} of {len(statuses)} runs finished:"
+                " the same command continues"
             )
         failed = [f"{row['run']}: {row['reason']}" for row in self.rows if row["status"] == FAILED]
         if failed:
@@ -80,8 +79,8 @@ def run_missing(
         done = sum(each["status"] == FINISHED for each in rows.values())
         say(f"{one.name}: {row['status']}: {result} ({done} of {len(rows)} finished)")
 
-    stopped = run_tasks(map(task, missing), jobs, _environment(jobs), ended)
-    return Outcome(folder.path, tuple(rows.values()), stopped)
+    run_tasks(map(task, missing), jobs, _environment(jobs), ended)
+    return Outcome(folder.path, tuple(rows.values()))
 
 
 def _environment(jobs: int) -> dict[str, str]:

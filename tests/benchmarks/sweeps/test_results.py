@@ -105,7 +105,7 @@ def test_the_end_names_what_failed(tmp_path: Path) -> None:
         {"run": "b", "status": "failed", "reason": "no store"},
     ]
     with pytest.raises(FailedError, match=r"1 of 2 runs failed .*: b: no store"):
-        Outcome(tmp_path, tuple(rows), stopped=False).check()
+        Outcome(tmp_path, tuple(rows)).check()
     with pytest.raises(StoppedError, match="1 of 2 runs finished: the same command continues"):
-        Outcome(tmp_path, tuple(rows), stopped=True).check()
-    Outcome(tmp_path, tuple(rows[:1]), stopped=False).check()
+        Outcome(tmp_path, (*rows[:1], {"run": "c", "status": "stopped", "reason": None})).check()
+    Outcome(tmp_path, tuple(rows[:1])).check()
