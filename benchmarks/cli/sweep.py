@@ -10,7 +10,7 @@ import typer
 from data.options import JsonOption
 
 if TYPE_CHECKING:
-    from benchmarks.sweeps.expand import Expansion
+    from benchmarks.sweeps.expansion import Expansion
     from benchmarks.sweeps.running import Outcome
     from benchmarks.sweeps.speed import Speed
 
@@ -76,7 +76,9 @@ def sweep(  # noqa: PLR0913 - a command's options
 
 def _speed(measured: list[Path], gpu: str | None, gpus: int) -> "Speed":
     from benchmarks.errors import BenchmarkError
-    from benchmarks.sweeps.speed import MeasuredSpeed, PlannedSpeed, UnknownSpeed
+    from benchmarks.sweeps.measured_speed import MeasuredSpeed
+    from benchmarks.sweeps.planned_speed import PlannedSpeed
+    from benchmarks.sweeps.speed import UnknownSpeed
 
     if measured and gpu is not None:
         raise BenchmarkError("--measured and --gpu both say the cost: choose one")

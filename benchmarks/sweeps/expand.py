@@ -1,86 +1,17 @@
 """A design to its points: combinations, what is held, duplicates, and the budget."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.sweeps.axes import Settings, drawn, grid
 from benchmarks.sweeps.design import Design
-from benchmarks.sweeps.held import MEANING, JoulesPerToken, held_points
-from benchmarks.sweeps.point import Point, make_point
-from benchmarks.sweeps.speed import RunCost, Speed
+from benchmarks.sweeps.expansion import LIMITS, Expansion, Planned
+from benchmarks.sweeps.held import JoulesPerToken, held_points
+from benchmarks.sweeps.make_point import make_point
+from benchmarks.sweeps.point import Point
+from benchmarks.sweeps.speed import Speed
 from data.errors import InputError
 from moe.config.experiment import Experiment
-
-LIMITS = ("runs", "flops", "hours", "joules", "money")
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A point and what it will take."""
-
-    point: Point
-    cost: RunCost
-
-    def spent(self, limit: str) -> float | None:
-        """Return what it adds to a limit of the budget; None is not known."""
-        if limit == "runs":
-            return 1
-        if limit == "flops":
-            return self.point.flops
-        if limit == "hours":
-            return None if self.cost.seconds is None else self.cost.seconds / 3600
-        value: float | None = getattr(self.cost, limit)
-        return value
-
-
-@dataclass(frozen=True)
-class Expansion:
-    """All points of a design."""
-
-    design: Design
-    points: tuple[Planned, ...]
-    duplicates: int
-    """Combinations that make a run which another makes too: each runs once."""
-    illegal: tuple[str, ...]
-    """Random combinations that make no legal experiment, and why."""
-    cut: str | None
-    """What the budget left out; None: nothing."""
-    speed_source: str | None
-
-    def total(self, limit: str) -> float | None:
-        """Return what all points take; None where one is not known."""
-        values = [one.spent(limit) for one in self.points]
-        known = [value for value in values if value is not None]
-        return sum(known) if len(known) == len(values) else None
-
-    @property
-    def reason(self) -> str | None:
-        """Why some number is not known."""
-        return next((one.cost.reason for one in self.points if one.cost.reason), None)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the document of `moe sweep --json`."""
-        kind = self.design.file.kind
-        return {
-            "name": self.design.name,
-            "kind": kind,
-            "held": MEANING.get(kind),
-            "points": [
-                one.point.as_json()
-                | {"seconds": one.cost.seconds, "joules": one.cost.joules, "money": one.cost.money}
-                for one in self.points
-            ],
-            "totals": {limit: self.total(limit) for limit in LIMITS},
-            "currency": self.design.base.energy.currency,
-            "costs": "modelled" if self.speed_source else None,
-            "speed": self.speed_source,
-            "reason": self.reason,
-            "duplicates": self.duplicates,
-            "illegal": list(self.illegal),
-            "cut": self.cut,
-        }
 
 
 def expand(design: Design, speed: Speed) -> Expansion:
@@ -103,7 +34,7 @@ def expand(design: Design, speed: Speed) -> Expansion:
         for point in found:
             known = points.setdefault(point.run_name, point)
             duplicates += known is not point
-            if not known.experiment.may_continue_as(point.experiment):
+            if not _is_same_run(known.experiment, point.experiment):
                 raise BenchmarkError(
                     f"{design.path}: two runs would be called {point.run_name}: change train.seed"
                 )
@@ -173,6 +104,12 @@ def _within_budget(
         cut = f"{said}: the last {len(points) - count} of {len(points)} are left out"
         kept = kept[:count]
     return kept, cut
+
+
+def _is_same_run(one: Experiment, other: Experiment) -> bool:
+    """Return whether two experiments of one hash train alike, as they should."""
+    sections = ("model", "data", "parallel", "precision", "train")
+    return all(getattr(one, name) == getattr(other, name) for name in sections)
 
 
 def _text(settings: Settings) -> str:

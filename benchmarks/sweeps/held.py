@@ -8,7 +8,8 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.ladder.rungs import FARTHEST
 from benchmarks.sweeps.axes import Settings
 from benchmarks.sweeps.design import HELD_DIALS, Design
-from benchmarks.sweeps.point import Held, Point, flops_per_token, make_point
+from benchmarks.sweeps.make_point import make_point
+from benchmarks.sweeps.point import Held, Point, flops_per_token
 from moe.config.experiment import Experiment
 from moe.cost.model_shape import batch_of, shape_of
 from parallel.layout.placement import place

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import benchmarks
-from benchmarks.sweeps.expand import Expansion
+from benchmarks.sweeps.expansion import Expansion
 from benchmarks.sweeps.folder import SweepFolder
 from benchmarks.sweeps.processes import Task, run_tasks
 from benchmarks.sweeps.results import FAILED, FINISHED, MISSING, STOPPED, Row, row_of, write_results

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.sweeps.expand import LIMITS, Expansion, Planned
+from benchmarks.sweeps.expansion import LIMITS, Expansion, Planned
 from benchmarks.sweeps.held import MEANING
 from benchmarks.sweeps.results import FINISHED, Row
 from benchmarks.text_table import TextTable

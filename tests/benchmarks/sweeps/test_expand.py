@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.sweeps.expand import Expansion, expand
+from benchmarks.sweeps.expand import expand
+from benchmarks.sweeps.expansion import Expansion
 from benchmarks.sweeps.held import training_bytes
 from benchmarks.sweeps.point import flops_per_token
 from benchmarks.sweeps.speed import RunCost, UnknownSpeed

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.sweeps.measured_speed import MeasuredSpeed
+from benchmarks.sweeps.planned_speed import PlannedSpeed
 from benchmarks.sweeps.point import flops_per_token
-from benchmarks.sweeps.speed import MeasuredSpeed, PlannedSpeed
 from moe.config.experiment import Experiment
 from moe.runs.reader import read_run
 from tests.support.sweep_designs import make_design
