@@ -8,6 +8,7 @@ from benchmarks.cli.energy import energy
 from benchmarks.cli.laws import fit, predict
 from benchmarks.cli.plan import plan
 from benchmarks.cli.report import carbon, report
+from benchmarks.cli.sweep import sweep
 from benchmarks.cli.train import train
 
 
@@ -19,6 +20,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(energy)
     app.command()(report)
     app.command()(carbon)
+    app.command()(sweep)
     app.command()(fit)
     app.command()(predict)
     app.add_typer(bench.app, name="bench")

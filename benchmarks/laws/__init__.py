@@ -7,6 +7,7 @@ registry.py      laws by name
 expression.py    a user's own form, parsed without being executed
 own_form.py      a law of such a form
 quantities.py    the quantities of points, and how one follows from others
+model_sizes.py   the quantities that a model determines
 points.py        points from CSV and Parquet
 run_points.py    points from run directories
 law_columns.py   points in a law's conventions, or refused

@@ -34,6 +34,8 @@ def law_points(law: Law, points: Points) -> LawPoints:
         BenchmarkError: A column is missing or has an empty cell, or counts by another convention.
     """
     warnings: list[str] = []
+    if points.left_out:
+        warnings.append(f"{points.left_out} runs did not finish and are left out")
     _check_granularity(law, points)
     columns = {name: _column(law, name, points, warnings) for name in law.columns}
     target = _complete(points, law.target, _required(law, law.target, points))

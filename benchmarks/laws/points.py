@@ -17,6 +17,8 @@ CONVENTIONS: Mapping[str, tuple[str, ...]] = {
     "loss_unit": ("nats", "bits"),
 }
 """Columns of words that say how the file counts; the same in every row."""
+STATUS, FINISHED = "status", "finished"
+"""Column that says how runs ended, and its word for those that are points."""
 MAX_BYTES = 2**30
 LEAST, MOST = 1e-60, 1e60
 """Powers of numbers beyond these overflow; no quantity is so small or large."""
@@ -32,6 +34,8 @@ class Points:
     stated: Mapping[str, str]
     rows: tuple[int, ...]
     """Number of each row in the file, as an editor shows it."""
+    left_out: int = 0
+    """Rows of runs that did not finish (column `status`)."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,6 +48,7 @@ class Points:
             {name: column[index] for name, column in self.columns.items()},
             self.stated,
             tuple(self.rows[i] for i in index),
+            self.left_out,
         )
 
 
@@ -61,6 +66,8 @@ def read_points(path: Path) -> Points:
     cells, rows = _parquet_cells(path) if parquet else _csv_cells(path)
     if not rows:
         raise BenchmarkError(f"{path}: no points: one row a run, under a line of column names")
+    count = len(rows)
+    cells, rows = _finished(path, cells, rows)
     stated = {name: _stated(path, name, cells[name], rows) for name in CONVENTIONS if name in cells}
     columns = {
         name: _numbers(path, name, column, rows)
@@ -69,7 +76,7 @@ def read_points(path: Path) -> Points:
     }
     if stated.get("loss_unit") == "bits" and "loss" in columns:
         columns["loss"] = columns["loss"] * np.log(2)
-    return Points(str(path), columns, stated, rows)
+    return Points(str(path), columns, stated, rows, count - len(rows))
 
 
 def _csv_cells(path: Path) -> tuple[dict[str, list[str]], tuple[int, ...]]:
@@ -96,7 +103,7 @@ def _parquet_cells(path: Path) -> tuple[dict[str, list[str]], tuple[int, ...]]:
     import pyarrow.parquet
 
     try:
-        wanted = [*QUANTITIES, *CONVENTIONS]
+        wanted = [*QUANTITIES, *CONVENTIONS, STATUS]
         names = pyarrow.parquet.read_schema(path).names
         table = pyarrow.parquet.read_table(path, columns=[n for n in wanted if n in names])
     except (pyarrow.ArrowException, OSError) as error:
@@ -107,6 +114,19 @@ def _parquet_cells(path: Path) -> tuple[dict[str, list[str]], tuple[int, ...]]:
         for name in table.column_names
     }
     return cells, tuple(range(1, table.num_rows + 1))
+
+
+def _finished(
+    path: Path, cells: dict[str, list[str]], rows: tuple[int, ...]
+) -> tuple[dict[str, list[str]], tuple[int, ...]]:
+    """Return the rows of finished runs; all where no column says how they ended."""
+    if STATUS not in cells:
+        return cells, rows
+    kept = [index for index, status in enumerate(cells[STATUS]) if status == FINISHED]
+    if not kept:
+        raise BenchmarkError(f"{path}: column {STATUS!r}: none of {len(rows)} runs is {FINISHED}")
+    chosen = {name: [column[index] for index in kept] for name, column in cells.items()}
+    return chosen, tuple(rows[index] for index in kept)
 
 
 def _stated(path: Path, name: str, cells: Sequence[str], rows: Sequence[int]) -> str:

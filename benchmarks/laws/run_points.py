@@ -6,13 +6,18 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.laws.model_sizes import counted_sizes
 from benchmarks.laws.points import Points, read_points
 from moe.runs.reader import read_runs
 from moe.runs.run import Run
 
+SWEEP_RESULTS = "results.parquet"
+"""Table of a sweep's runs in its directory."""
+MOST_RUNS = 100_000
+
 
 def points_from(paths: Sequence[Path]) -> Points:
-    """Read one file of points, or run directories.
+    """Read one file of points, a sweep's directory, or run directories.
 
     Raises:
         BenchmarkError: Several paths that are not all run directories; as `read_points`.
@@ -20,10 +25,12 @@ def points_from(paths: Sequence[Path]) -> Points:
     """
     if len(paths) == 1 and not paths[0].is_dir():
         return read_points(paths[0])
+    if len(paths) == 1 and (paths[0] / SWEEP_RESULTS).exists():
+        return read_points(paths[0] / SWEEP_RESULTS)
     for path in paths:
         if not path.is_dir():
             raise BenchmarkError(f"{path}: no run directory: give one file, or run directories")
-    return run_points(read_runs(paths))
+    return run_points(read_runs(paths, MOST_RUNS))
 
 
 def run_points(runs: Sequence[Run]) -> Points:
@@ -48,24 +55,9 @@ def _row(run: Run) -> dict[str, float]:
         raise BenchmarkError(
             f"{run.path}: no final held-out loss: not finished, or without evaluation"
         )
-    model = run.experiment.get("model", {})
-    moe = model.get("moe") or {}
-    known = {
-        "loss": loss,
-        "tokens": run.tokens,
+    return {
+        "loss": float(loss),
+        "tokens": float(run.tokens),
         "flops": run.training_flops(run.counts),
-        "parameters": run.total_parameters,
-        "active_parameters": run.active_parameters,
-        "embedding_parameters": run.ledger.get("embedding_parameters"),
-        "hidden_size": model.get("hidden_size"),
-        "ffn_hidden_size": model.get("ffn_hidden_size"),
-        "expert_ffn_hidden_size": moe.get("expert_ffn_hidden_size"),
-        "experts": moe.get("num_experts", 1) if model else None,
-        "top_k": moe.get("top_k", 1) if model else None,
+        **counted_sizes(run.ledger, run.experiment.get("model", {})),
     }
-    shared, expert = moe.get("shared_expert_ffn_hidden_size", 0), moe.get("expert_ffn_hidden_size")
-    if not shared:
-        known["shared_experts"] = 0 if model else None
-    elif expert:
-        known["shared_experts"] = shared / expert
-    return {name: float(value) for name, value in known.items() if value is not None}

@@ -56,20 +56,22 @@ class UnreadableRun:
     reason: str
 
 
-def read_runs(run_dirs: Sequence[Path]) -> list[Run]:
-    """Read all run directories.
+def read_runs(run_dirs: Sequence[Path], most: int = MAX_RUNS) -> list[Run]:
+    """Read all run directories, at most `most`.
 
     Raises:
         ConfigError: One cannot be read, one is given twice, none or too many are given.
     """
-    runs, unreadable = read_runs_apart(run_dirs)
+    runs, unreadable = read_runs_apart(run_dirs, most)
     if unreadable:
         raise ConfigError(unreadable[0].reason)
     return runs
 
 
-def read_runs_apart(run_dirs: Sequence[Path]) -> tuple[list[Run], list[UnreadableRun]]:
-    """Read all run directories; those that cannot be read come apart, with the reason.
+def read_runs_apart(
+    run_dirs: Sequence[Path], most: int = MAX_RUNS
+) -> tuple[list[Run], list[UnreadableRun]]:
+    """Read at most `most` run directories; those that cannot be read come apart, with the reason.
 
     One run of many that failed hides no other.
 
@@ -77,8 +79,8 @@ def read_runs_apart(run_dirs: Sequence[Path]) -> tuple[list[Run], list[Unreadabl
         ConfigError: None can be read, one does not exist or is given twice, none or too many are
             given.
     """
-    if not 1 <= len(run_dirs) <= MAX_RUNS:
-        raise ConfigError(f"{len(run_dirs)} runs: a report compares 1 to {MAX_RUNS}")
+    if not 1 <= len(run_dirs) <= most:
+        raise ConfigError(f"{len(run_dirs)} runs: a report compares 1 to {most}")
     seen: set[Path] = set()
     for path in run_dirs:
         if path.resolve() in seen:

@@ -167,3 +167,15 @@ def test_sparse_points_under_a_dense_law_are_warned_of() -> None:
     points = columns_of(loss=[3.0], parameters=[1e9], tokens=[1e10], experts=[8])
     (warning,) = law_points(LAWS["chinchilla"], points).warnings
     assert "no term for experts" in warning
+
+
+def test_runs_that_did_not_finish_are_left_out_and_counted(tmp_path: Path) -> None:
+    file = tmp_path / "points.csv"
+    file.write_text("loss,tokens,status\n3,10,finished\n,10,failed\n2.5,20,finished\n")
+    points = read_points(file)
+    assert points.columns["loss"].tolist() == [3, 2.5]
+    assert points.rows == (2, 4)
+    assert points.left_out == 1
+    file.write_text("loss,status\n3,failed\n")
+    with pytest.raises(BenchmarkError, match="column 'status': none of 1 runs is finished"):
+        read_points(file)

@@ -41,3 +41,12 @@ def test_files_and_runs_do_not_mix(tmp_path: Path) -> None:
     (tmp_path / "points.csv").write_text("loss\n3\n")
     with pytest.raises(BenchmarkError, match="give one file, or run directories"):
         points_from([tmp_path / "run", tmp_path / "points.csv"])
+
+
+def test_more_runs_than_a_report_shows_are_points(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number:03}" for number in range(201)]
+    for number, path in enumerate(paths):
+        make_run(path, sparse=False, steps=1, final_loss=3 + number / 1000)
+    points = points_from(paths)
+    assert len(points) == 201
+    assert points.columns["loss"][200] == 3.2

@@ -1,0 +1,99 @@
+"""A sweep for a terminal: its points before it runs, its results after."""
+
+from collections.abc import Sequence
+
+from benchmarks.sweeps.expansion import LIMITS, Expansion, Planned
+from benchmarks.sweeps.held import MEANING
+from benchmarks.sweeps.results import FINISHED, Row
+from benchmarks.text_table import TextTable
+
+MOST_ROWS = 40
+UNKNOWN = "not known"
+
+
+def point_table(expansion: Expansion) -> TextTable:
+    """Return one line a point, at most 40: its settings, sizes, tokens and cost."""
+    names = dict.fromkeys(name for one in expansion.points for name in one.point.settings)
+    sizes = ("h x L", "total", "active", "tokens", "FLOPs", "lr", "batch", "s", "J")
+    shown = expansion.points[:MOST_ROWS]
+    title = f"Sweep {expansion.design.name}: {len(expansion.points)} runs"
+    if len(shown) < len(expansion.points):
+        title += f", the first {len(shown)} (--json has all)"
+    table = TextTable(title, ["run", *names, *sizes])
+    for one in shown:
+        table.add_row(*_cells(one, list(names)))
+    return table
+
+
+def _cells(one: Planned, names: Sequence[str]) -> list[str]:
+    point, values = one.point, one.point.as_json()
+    return [
+        point.run_name,
+        *(_text(point.settings.get(name)) for name in names),
+        f"{values['hidden_size']:.0f} x {values['num_layers']}",
+        _number(values["parameters"]),
+        _number(values["active_parameters"]),
+        _number(values["tokens"]),
+        _number(values["flops"]),
+        _number(values["learning_rate"]),
+        _number(values["batch_tokens"]),
+        _number(one.cost.seconds),
+        _number(one.cost.joules),
+    ]
+
+
+def summary_lines(expansion: Expansion) -> list[str]:
+    """Return what the points take together, what is held, and what was left out."""
+    design = expansion.design
+    units = {"money": f" {design.base.energy.currency}"}
+    totals = []
+    for limit in LIMITS:
+        total = expansion.total(limit)
+        value = UNKNOWN if total is None else f"{_number(total)}{units.get(limit, '')}"
+        totals.append(f"{limit} {value}")
+    lines = [f"together: {', '.join(totals)}"]
+    if expansion.speed_source:
+        lines.append(f"hours, joules and money modelled: {expansion.speed_source}")
+    if expansion.reason:
+        lines.append(f"not known: {expansion.reason}")
+    if held := MEANING.get(design.file.kind):
+        lines.append(f"{design.file.kind}: {held}{_farthest(expansion)}")
+    if expansion.duplicates:
+        lines.append(f"{expansion.duplicates} combinations make the run of another: each runs once")
+    if expansion.illegal:
+        lines.append(
+            f"{len(expansion.illegal)} drawn combinations make no legal experiment and are left"
+            f" out, for example {expansion.illegal[0]}"
+        )
+    return [*lines, *([expansion.cut] if expansion.cut else [])]
+
+
+def _farthest(expansion: Expansion) -> str:
+    held = [one.point.held for one in expansion.points if one.point.held]
+    worst = max(held, key=lambda one: abs(one.real / one.asked - 1))
+    return f"; real values are within {abs(worst.real / worst.asked - 1):.2%} of those asked for"
+
+
+def result_table(rows: Sequence[Row]) -> TextTable:
+    """Return the finished runs, the least loss first, at most 40."""
+    done = [row for row in rows if row["status"] == FINISHED and row.get("loss") is not None]
+    done.sort(key=lambda row: row["loss"])
+    table = TextTable(
+        f"Results: {len(done)} of {len(rows)} runs",
+        ["run", "settings", "loss (nats)", "tokens", "FLOPs", "s", "J", "J are"],
+    )
+    for row in done[:MOST_ROWS]:
+        table.add_row(
+            row["run"], row["settings"], f"{row['loss']:.4f}", _number(row["tokens"]),
+            _number(row["flops"]), _number(row["wall_seconds"]), _number(row["energy_joules"]),
+            row["energy_kind"] or "",
+        )  # fmt: skip
+    return table
+
+
+def _text(value: object) -> str:
+    return _number(value) if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
