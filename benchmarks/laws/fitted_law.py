@@ -49,7 +49,7 @@ def find_fitted(name: str) -> FittedLaw:
         )
     law, coefficients = published
     origin = f"published: {coefficients.source}"
-    return FittedLaw(law, dict(coefficients.values), origin)
+    return FittedLaw(law, dict(coefficients.values), origin, ranges=coefficients.ranges or None)
 
 
 def read_fit(path: Path) -> FittedLaw:
