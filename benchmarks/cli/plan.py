@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from benchmarks.decisions.target_loss import LossTarget
     from benchmarks.planning.answer import PlanAnswer
     from benchmarks.planning.job import JobOptions
+    from benchmarks.planning.planner import Planner
     from benchmarks.planning.why import Verdict
 
 
@@ -44,6 +46,8 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     overrides: opt.OverridesOption = None,
     sweep_gpus: opt.SweepOption = None,
     target_tokens: opt.TokensOption = None,
+    target_loss: opt.TargetLossOption = None,
+    law: opt.LawOption = None,
     budget_gpu_hours: opt.GpuHoursOption = None,
     budget_joules: opt.JoulesOption = None,
     budget_money: opt.MoneyOption = None,
@@ -113,6 +117,8 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     counts = None if sweep_gpus is None else parse_sweep(sweep_gpus)
     started = _time(start)
     planner = Planner(read_job(target, options))
+    needed = _needed(planner, target_loss, law)
+    request = replace(request, target_tokens=needed.tokens if needed else target_tokens)
     found = answer(planner, layout, top)
     if request.is_asked:
         run = run_plan(request, found.best, planner.job.energy, started)
@@ -133,14 +139,40 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
 
         write_plan_page(html, planner, found)
     if as_json:
-        more: dict[str, Any] = {} if export is None else {"export": _exported(found, export)}
-        if verdict is not None:
-            more["why"] = verdict.as_json()
+        more = _more(found, export, verdict, needed)
         typer.echo(json.dumps(found.as_json() | more, allow_nan=False))
     elif export is not None:
         typer.echo(_exported(found, export))
     else:
-        _print(found, verdict)
+        _print(found, verdict, needed)
+
+
+def _more(
+    found: "PlanAnswer",
+    export: opt.ExportName | None,
+    verdict: "Verdict | None",
+    needed: "LossTarget | None",
+) -> dict[str, Any]:
+    """Return what the document has beside layouts where it was asked for."""
+    more: dict[str, Any] = {} if export is None else {"export": _exported(found, export)}
+    if verdict is not None:
+        more["why"] = verdict.as_json()
+    if needed is not None:
+        more["target_loss"] = needed.as_json()
+    return more
+
+
+def _needed(planner: "Planner", loss: float | None, law: str | None) -> "LossTarget | None":
+    """Return the tokens that a loss needs by a law; its warnings go to stderr."""
+    from benchmarks.decisions.target_loss import loss_target
+    from benchmarks.laws.fitted_law import find_fitted
+
+    if loss is None:
+        return None
+    needed = loss_target(find_fitted(law or ""), loss, planner.job)
+    for warning in needed.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    return needed
 
 
 def _validate(file: "Path", *, as_json: bool) -> None:
@@ -197,7 +229,7 @@ def _exported(found: "PlanAnswer", name: opt.ExportName) -> str:
     return as_text(found.best.work)
 
 
-def _print(found: "PlanAnswer", verdict: "Verdict | None") -> None:
+def _print(found: "PlanAnswer", verdict: "Verdict | None", needed: "LossTarget | None") -> None:
     from rich.console import Console
 
     from benchmarks.planning import tables
@@ -220,5 +252,6 @@ def _print(found: "PlanAnswer", verdict: "Verdict | None") -> None:
         console.print(tables.run_table(found.run))
         for line in tables.run_lines(found.run):
             say(line)
+    say(None if needed is None else needed.text)
     for curve in found.scaling:
         console.print(tables.scaling_table(curve))

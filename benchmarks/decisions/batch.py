@@ -11,7 +11,7 @@ CARDS_A_SEQUENCE = 8
 
 def step_law_tokens(tokens: float) -> float:
     """Return the tokens of a step that a run of so many tokens learns best from."""
-    return min(LARGEST_STEP_TOKENS, FACTOR * max(tokens, 1.0) ** EXPONENT)
+    return min(LARGEST_STEP_TOKENS, float(FACTOR * max(tokens, 1.0) ** EXPONENT))
 
 
 def global_batch_size(tokens: float, num_gpus: int, seq_len: int) -> int:

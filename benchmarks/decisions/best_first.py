@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from math import inf
 
 from benchmarks.decisions.candidates import Candidate, Proportions
-from benchmarks.decisions.pricing import DoesNotFit, Price, Pricer
+from benchmarks.decisions.pricing import Price, Pricer, TooLargeError
 
 MOST_UTILISATION = 0.75
 """Share of a card's data-sheet rate beyond which no layout is looked for: published steps reach at
 most 0.49 in BF16 and 0.43 in FP8 (benchmarks/published/training_steps.csv), predicted ones 0.6."""
 SLACK = 1.15
-"""How much more of the rate than the best of its proportions so far a model may reach."""
+"""How much more of the rate than the best of its proportions so far a model may reach; and than
+the worst of those whose experts are fewer and coarser."""
+FAR_SLACK = 2.0
+"""The same beside the best of all proportions."""
 TOLERANCE = 2e-3
 """Nats by which a model must be able to be better to be priced; laws err by ten times that."""
 MOST_PRICED = 14
@@ -71,8 +74,16 @@ class Utilisation:
 
     def most(self, one: Candidate) -> float:
         """Return what a model may reach at most."""
-        known = self._known.get(one.proportions)
-        return MOST_UTILISATION if known is None else min(MOST_UTILISATION, SLACK * known)
+        if not self._known:
+            return MOST_UTILISATION
+        mine, own = one.proportions, self._known.get(one.proportions)
+        coarser = [
+            reached
+            for other, reached in self._known.items()
+            if other.expansion <= mine.expansion and other.granularity <= mine.granularity
+        ]
+        near = [SLACK * (own or min(coarser))] if coarser else []
+        return min(MOST_UTILISATION, FAR_SLACK * max(self._known.values()), *near)
 
 
 def best_first(
@@ -106,7 +117,7 @@ def best_first(
         outcome.searches += 1
         try:
             price = pricer.price(one)
-        except DoesNotFit:
+        except TooLargeError:
             left = [other for other in left if not _is_larger(other, one)]
             continue
         if price is None:

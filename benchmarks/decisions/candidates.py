@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
 import numpy as np
 
+from benchmarks.decisions.model_columns import model_columns, trained
 from benchmarks.errors import BenchmarkError
 from benchmarks.ladder.dials import Dials
 from benchmarks.ladder.rungs import model_of
 from benchmarks.laws.fitted_law import FittedLaw
-from benchmarks.laws.law import Columns, FloatArray
-from benchmarks.laws.law_columns import law_columns
-from benchmarks.laws.points import Points
+from benchmarks.laws.law import Columns
 from moe.config.model import ModelConfig
 from moe.cost.ledger import Ledger, ledger
 
@@ -79,18 +77,7 @@ class Candidate:
 
     def law_sizes(self, tokens: float) -> dict[str, float]:
         """Return the law's columns for so many training tokens."""
-        return {name: float(column[0]) for name, column in _trained(self.columns, tokens).items()}
-
-    def loss(self, fitted: FittedLaw, tokens: Any) -> FloatArray:
-        """Return the losses by a law after so many tokens; infinite where it has none."""
-        return self.losses(fitted, fitted.values, tokens)
-
-    def losses(self, fitted: FittedLaw, values: Any, tokens: Any) -> FloatArray:
-        """Return the losses by other coefficients of the law."""
-        with np.errstate(all="ignore"):
-            columns = _trained(self.columns, tokens)
-            found = np.asarray(fitted.law.predict(columns, values), dtype=float)
-        return np.where(np.isfinite(found) & (found > 0) & (np.asarray(tokens) > 0), found, np.inf)
+        return {name: float(column[0]) for name, column in trained(self.columns, tokens).items()}
 
 
 def proportions_of(fitted: FittedLaw) -> list[Proportions]:
@@ -132,8 +119,7 @@ def candidate(
 ) -> Candidate | None:
     """Return the model of a width; None where the law was not made for such proportions."""
     model, costs = _model(proportions, width, seq_len)
-    columns = law_columns(fitted.law, Points("ladder", _columns(model, costs, bits),
-                                             {"embeddings": "in"}, (1,)), [])  # fmt: skip
+    columns = model_columns(fitted, "ladder", model, costs, bits)
     bounds = _bounds(fitted)
     for name in set(columns) - FREE:
         low, high = bounds.get(name, (-np.inf, np.inf))
@@ -154,34 +140,3 @@ def _bounds(fitted: FittedLaw) -> dict[str, tuple[float, float]]:
     """Return the least and greatest proportions that a law was made for."""
     dials = {} if fitted.law.space is None else fitted.law.space.dials
     return {n: (min(v), max(v)) for n, v in dials.items() if v} | dict(fitted.ranges or {})
-
-
-def _columns(model: ModelConfig, costs: Ledger, bits: float) -> dict[str, FloatArray]:
-    """Return a model's quantities for one training token, as columns of points."""
-    moe, ffn = model.moe, float(model.ffn_hidden_size or 0)
-    expert = float(moe.expert_ffn_hidden_size) if moe else ffn
-    values = {
-        "tokens": 1.0,
-        "parameters": costs.total_parameters,
-        "active_parameters": costs.active_parameters,
-        "embedding_parameters": costs.embedding_parameters,
-        "hidden_size": model.hidden_size,
-        "ffn_hidden_size": ffn,
-        "expert_ffn_hidden_size": expert,
-        "experts": moe.num_experts if moe else 1,
-        "top_k": moe.top_k if moe else 1,
-        "shared_experts": moe.shared_expert_ffn_hidden_size / expert if moe else 0,
-        "bits": bits,
-    }
-    return {name: np.array([float(value)]) for name, value in values.items()}
-
-
-def _trained(columns: Columns, tokens: Any) -> dict[str, FloatArray]:
-    """Return a model's columns after so many tokens."""
-    count = np.atleast_1d(np.asarray(tokens, dtype=float))
-    return {
-        name: column * count
-        if name in ("tokens", "flops")
-        else np.broadcast_to(column, count.shape)
-        for name, column in columns.items()
-    }

@@ -59,7 +59,7 @@ def _slowness(decision: Decision, found: Leverage) -> float | None:
     Below 1: the dense model wins already.
     """
     one = found.sparse
-    needed = tokens_for_loss(one.candidate, decision.question.fitted, found.dense.loss)
+    needed = tokens_for_loss(decision.question.fitted, found.dense.loss, one.candidate.columns)
     return None if needed is None else 1 / one.price.factor(needed)
 
 
@@ -139,7 +139,7 @@ def _budget(decision: Decision, found: Leverage) -> Threshold:
     name = found.sparse.price.bound_by
     limit = float(getattr(decision.question.limits, name))
     wins = gains < 0
-    low, high = significant(FACTORS[0] * limit), significant(FACTORS[-1] * limit)
+    low, high = f"{FACTORS[0] * limit:.3g}", f"{FACTORS[-1] * limit:.3g}"
     unit = name.replace("_", "-")
     if wins.all() or not wins.any():
         kind = "dense wins" if wins.all() else "sparse wins"
@@ -148,7 +148,7 @@ def _budget(decision: Decision, found: Leverage) -> Threshold:
     nearest = int(min(crossings, key=lambda i: abs(log(FACTORS[i]))))
     value = float(np.sqrt(FACTORS[nearest] * FACTORS[nearest + 1]) * limit)
     side = "below" if wins[nearest] else "above"
-    return Threshold(name, value, f"dense wins {side} about {significant(value)} {unit}")
+    return Threshold(name, value, f"dense wins {side} about {value:.3g} {unit}")
 
 
 def _memory(decision: Decision) -> Threshold | None:

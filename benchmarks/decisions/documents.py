@@ -18,8 +18,8 @@ from benchmarks.planning.layout_text import layout_text
 PLANNER_LEVEL = 0.8
 """Of intervals of what layouts cost."""
 OTHERS_LOSS = (
-    "this law is of other people's data and tokenizer: it predicts their loss, and not that of your"
-    " data; what it says of which model is better carries over as far as their setting resembles yours"
+    "this law is of other people's data and tokenizer: it predicts their loss, not yours; which"
+    " model is better carries over as far as their setting resembles yours"
 )
 
 
@@ -118,7 +118,7 @@ def searched(decision: Decision) -> dict[str, Any]:
         "candidates": sum(part.candidates for part in parts),
         "planned": 0 if decision.question.options is None else sum(p.searches for p in parts),
         "gain_left": max(0.0, decision.best.loss - min(part.best_left for part in parts)),
-        "rule": "models rank by the law at an optimistic cost; those that could still win are priced"
+        "rule": "models rank by the law at an optimistic cost; those that may still win are priced"
         f" (at most {MOST_UTILISATION:.0%} of the cards' rate)",
     }
 

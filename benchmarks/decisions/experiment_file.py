@@ -8,6 +8,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.planning.answer import PlanAnswer
 from data.storage.atomic import write_text
 from moe.config.experiment import Experiment, make_experiment
+from moe.config.train import MOST_STEPS
 
 RATE_RULE = "Step Law (arXiv 2503.04715): 1.79 N^-0.713 D^0.307, N without embeddings"
 WARMUP_SHARE = 0.01
@@ -24,11 +25,17 @@ def experiment_of(one: Priced, plan: PlanAnswer) -> Experiment:
     """Return the experiment that trains a model as it was planned; the token store is to be built.
 
     Raises:
+        BenchmarkError: The run has too many steps.
         ConfigError: A rule is broken; names the key.
     """
     job, work = plan.job, plan.best.work
     batch, tokens = work.batch, one.price.tokens.value
     steps = int(tokens // (batch.global_batch_size * batch.seq_len))
+    if steps > MOST_STEPS:
+        raise BenchmarkError(
+            f"the run of the chosen model has {steps:.3g} steps, and there are at most"
+            f" {MOST_STEPS:.3g}: lower the budget, or say how many --tokens there are"
+        )
     rate = learning_rate(one, tokens)
     values: dict[str, Any] = {
         "name": "chosen",

@@ -3,6 +3,7 @@
 import numpy as np
 
 from benchmarks.decisions.best_first import Priced
+from benchmarks.decisions.model_columns import losses
 from benchmarks.laws.fitted_law import FittedLaw
 from benchmarks.laws.law import FloatArray
 from benchmarks.laws.predict import interval
@@ -10,14 +11,14 @@ from benchmarks.laws.predict import interval
 
 def loss_interval(fitted: FittedLaw, one: Priced) -> list[float] | None:
     """Return the 95% bootstrap interval of a model's loss; None for published coefficients."""
-    losses = _losses(fitted, one)
-    return None if losses is None else interval([float(x) for x in losses if np.isfinite(x)])
+    drawn = _losses(fitted, one)
+    return None if drawn is None else interval([float(x) for x in drawn if np.isfinite(x)])
 
 
 def best_sizes_intervals(fitted: FittedLaw, priced: list[Priced]) -> dict[str, list[float] | None]:
     """Return 95% intervals of the sizes that resamples choose among the models that were priced."""
     names = [*priced[0].candidate.sizes, "tokens"]
-    table = [losses for one in priced if (losses := _losses(fitted, one)) is not None]
+    table = [drawn for one in priced if (drawn := _losses(fitted, one)) is not None]
     if not table:
         return dict.fromkeys(names)
     chosen = [priced[int(number)] for number in np.argmin(np.array(table), axis=0)]
@@ -31,4 +32,4 @@ def _losses(fitted: FittedLaw, one: Priced) -> FloatArray | None:
         return None
     names = fitted.law.coefficients
     values = {name: fitted.resamples[:, [i]] for i, name in enumerate(names)}
-    return one.candidate.losses(fitted, values, one.price.tokens.value).ravel()
+    return losses(fitted, one.candidate.columns, values, one.price.tokens.value).ravel()

@@ -7,7 +7,7 @@ from math import inf
 
 from benchmarks.decisions.candidates import Candidate
 from benchmarks.decisions.limits import Limits
-from benchmarks.decisions.pricing import Active, DoesNotFit, Price, tokens_without_cards
+from benchmarks.decisions.pricing import Active, Price, TooLargeError, tokens_without_cards
 from benchmarks.errors import BenchmarkError
 from benchmarks.laws.optimum import FLOPS_PER_SERVED
 from benchmarks.planning.answer import PlanAnswer
@@ -51,7 +51,7 @@ class LayoutPricer:
         if self.ideal_flops == inf:
             return tokens
         paid = utilisation * (self.ideal_flops - self._serving_flops(one))
-        return min(tokens, paid / one.costs.training_flops_per_token)
+        return self._enough(min(tokens, paid / one.costs.training_flops_per_token))
 
     def price(self, one: Candidate) -> Price | None:
         """Search the best layout, and let it run until a limit is reached."""
@@ -59,7 +59,7 @@ class LayoutPricer:
         found = planner.try_search(1)
         if not found.best:
             if found.candidates:
-                raise DoesNotFit
+                raise TooLargeError
             return None
         layout = found.best[0]
         tokens, bound_by = self._without_cards(one)
@@ -72,7 +72,7 @@ class LayoutPricer:
             utilisation = paid / ideal
             served = utilisation * self._serving_flops(one) / one.costs.training_flops_per_token
             if paid - served < tokens:
-                tokens, bound_by = paid - served, full.bound_by
+                tokens, bound_by = self._enough(paid - served), full.bound_by
                 limit = self.limits.of_cards[bound_by] * tokens / paid
                 request = self._request({bound_by: limit})
         batch = layout.work.batch
@@ -97,6 +97,10 @@ class LayoutPricer:
         """Return one with so many times the limits."""
         limits = self.limits.scaled(factor)
         return replace(self, limits=limits, ideal_flops=self.ideal_flops * factor)
+
+    def _enough(self, tokens: float) -> float:
+        """Return tokens; none where the law knows only more of them."""
+        return 0.0 if tokens < (self.fixed_tokens or 0.0) * (1 - 1e-9) else tokens
 
     def _without_cards(self, one: Candidate) -> tuple[float, str]:
         return tokens_without_cards(self.limits, self.active(one), self.fixed_tokens)

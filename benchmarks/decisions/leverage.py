@@ -62,10 +62,10 @@ def _equal_loss(
 ) -> tuple[float | None, Candidate | None]:
     """Return the least factor on the limit at which a dense model reaches a loss, and the model."""
     fitted = decision.question.fitted
-    needed = partial(tokens_for_loss, fitted=fitted, loss=loss)
+    needed = partial(tokens_for_loss, fitted, loss)
 
     def log_factor(one: Candidate, tokens: float) -> float:
-        wanted = needed(one)
+        wanted = needed(one.columns)
         return inf if wanted is None or not 0 < tokens < inf else log(wanted / tokens)
 
     candidates = [one for one in decision.shortlist if one.proportions.is_dense]
@@ -75,7 +75,7 @@ def _equal_loss(
     factors = [
         (one.price.factor(wanted), one.candidate)
         for one in (*found.priced, dense)
-        if (wanted := needed(one.candidate)) is not None
+        if (wanted := needed(one.candidate.columns)) is not None
         and one.price.bound_by == dense.price.bound_by
     ]
     return min(factors, key=lambda pair: pair[0], default=(None, None))

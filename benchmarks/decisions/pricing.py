@@ -42,7 +42,7 @@ class Price:
         return (tokens + served) / (self.tokens.value + served)
 
 
-class DoesNotFit(Exception):
+class TooLargeError(Exception):
     """A model, and all larger ones of its proportions, does not fit in the cards' memory."""
 
 
@@ -53,13 +53,13 @@ class Pricer(Protocol):
         """Return one with so many times the limits."""
 
     def optimistic_tokens(self, one: Candidate, utilisation: float) -> float:
-        """Return the tokens that a model sees at most, where cards reach that share of their rate."""
+        """Return the tokens that a model sees at most, at that share of the cards' rate."""
 
     def price(self, one: Candidate) -> Price | None:
         """Return what a model comes to; None where it cannot be trained.
 
         Raises:
-            DoesNotFit: It is too large, and so are larger ones.
+            TooLargeError: It is too large, and so are larger ones.
         """
 
 
@@ -112,9 +112,9 @@ def tokens_without_cards(
         found["memory_bytes"] = fixed_tokens or TOKENS_PER_PARAMETER * active
     bound_by = min(found, key=lambda name: found[name], default="")
     tokens = found.get(bound_by, inf)
-    if fixed_tokens is not None:
-        tokens = fixed_tokens if tokens >= fixed_tokens * (1 - 1e-9) else 0.0
-    return tokens, bound_by
+    if fixed_tokens is None:
+        return tokens, bound_by
+    return (fixed_tokens if tokens >= fixed_tokens * (1 - 1e-9) else 0.0), bound_by or "tokens"
 
 
 class RememberingPricer:

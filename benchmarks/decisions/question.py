@@ -11,6 +11,7 @@ from benchmarks.decisions.batch import global_batch_size
 from benchmarks.decisions.candidates import Candidate
 from benchmarks.decisions.layout_pricing import LayoutPricer, ideal_flops
 from benchmarks.decisions.limits import Limits
+from benchmarks.decisions.model_columns import losses
 from benchmarks.decisions.pricing import FlopsPricer, RememberingPricer
 from benchmarks.decisions.shortlist import LEAST_BYTES
 from benchmarks.errors import BenchmarkError
@@ -65,7 +66,7 @@ class Question:
 
     def loss(self, one: Candidate, tokens: float) -> float:
         """Return a model's loss by the law."""
-        return float(one.loss(self.fitted, tokens)[0])
+        return float(losses(self.fitted, one.columns, self.fitted.values, tokens)[0])
 
     def fits(self, one: Candidate) -> bool:
         """Whether a model may fit in memory: that of the cards by a bound, or served."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.decisions.decision import Decision
 from benchmarks.decisions.limits import Limits
-from benchmarks.decisions.pricing import DoesNotFit, FlopsPricer
+from benchmarks.decisions.pricing import FlopsPricer, TooLargeError
 from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN, FLOPS_PER_SERVED
 
 
@@ -34,7 +34,7 @@ def six_n_d(decision: Decision) -> dict[str, Any] | None:
     chosen = decision.shortlist[number]
     try:
         price = decision.pricer.price(chosen)
-    except DoesNotFit:
+    except TooLargeError:
         price = None
     return {
         "flops": flops,

@@ -74,8 +74,8 @@ def decision_lines(found: Mapping[str, Any]) -> list[str]:
     if (other := found["six_n_d"]) is not None:
         lines.append(_six_n_d_line(other, found["loss"]))
     lines.append(
-        f"{searched['candidates']} models looked at, {searched['planned']} of them planned; no other"
-        f" could be better by more than {searched['gain_left']:.3f} nats"
+        f"{searched['candidates']} models looked at, {searched['planned']} of them planned; no"
+        f" other could be better by more than {searched['gain_left']:.3f} nats"
     )
     return lines
 

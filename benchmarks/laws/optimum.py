@@ -1,7 +1,9 @@
 """The sizes of least loss by a law, at given FLOPs: 6 x active parameters x tokens.
 
 Tokens that the trained model will serve take 2 x active parameters each of the same FLOPs (Sardana
-et al. 2024, arXiv 2401.00448): what is left trains a smaller model for longer. For each combination of the other dials the law becomes a function of one number, the size, as
+et al. 2024, arXiv 2401.00448): what is left trains a smaller model for longer.
+
+For each combination of the other dials the law becomes a function of one number, the size, as
 tokens follow from the FLOPs; its least loss is found on a fine grid and then between its points.
 """
 
