@@ -58,7 +58,7 @@ ServingContextOption = Annotated[
 ServingBatchOption = Annotated[
     int, typer.Option(help="Sequences served at once.", min=1, max=2**30)
 ]
-GpusOption = Annotated[int | None, typer.Option(help="Cards.", min=1, max=2**20)]
+GpusOption = Annotated[int | None, typer.Option(help="Cards.", min=1, max=2**15)]
 
 
 def date_of(text: str | None) -> datetime | None:

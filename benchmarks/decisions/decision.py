@@ -62,11 +62,14 @@ def _reason(question: Question, found: list[Candidate], pricer: Pricer) -> str:
     """Return why none of the models that may fit can be trained."""
     smallest = min(found, key=lambda one: one.costs.total_parameters)
     tokens = pricer.optimistic_tokens(smallest, 1.0)
+    size = f"the smallest model, of {smallest.costs.total_parameters:,} parameters,"
+    if tokens < question.seq_len:
+        return f"{size} would see {max(0.0, tokens):.3g} tokens, serving paid for"
     if question.options is None:
-        return f"{tokens:.3g} training tokens are left for the smallest model"
+        return f"the law has no loss for any (for {size} after {tokens:.3g} tokens)"
     return (
-        f"no layout of a model fits and reaches a step (the smallest, of"
-        f" {smallest.costs.total_parameters:,} parameters, would see {tokens:.3g} tokens)"
+        f"no layout fits in the cards' memory, or no step in the budget ({size} would see at most"
+        f" {tokens:.3g} tokens)"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.decisions.best_first import Priced
-from benchmarks.decisions.candidates import Candidate
+from benchmarks.decisions.candidates import WIDTHS, Candidate, Proportions, sizes
 from benchmarks.decisions.decision import Decision
 from benchmarks.decisions.leverage import SCALABLE, Leverage
 from benchmarks.decisions.pricing import Pricer
@@ -132,6 +132,20 @@ def _by_kind(decision: Decision) -> tuple[list[Candidate], list[Candidate]]:
     return dense, [one for one in decision.shortlist if not one.proportions.is_dense]
 
 
+def _smaller_too(decision: Decision) -> list[list[Candidate]]:
+    """Return dense and sparse models down to the smallest, of the shortlist's proportions."""
+    question, kinds = decision.question, ([], [])
+    largest: dict[Proportions, int] = {}
+    for one in decision.shortlist:
+        width = one.model.hidden_size
+        largest[one.proportions] = max(width, largest.get(one.proportions, 0))
+    for proportions, most in largest.items():
+        widths = [width for width in WIDTHS[::2] if width <= most]
+        found = sizes(question.fitted, proportions, widths, question.seq_len, question.bits)
+        kinds[not proportions.is_dense].extend(one for one in found if question.fits(one))
+    return list(kinds)
+
+
 def _budget(decision: Decision, found: Leverage) -> Threshold:
     """Return the budget below which dense wins, or above which."""
     estimate, (dense, sparse) = _Estimate(decision), _by_kind(decision)
@@ -156,7 +170,7 @@ def _memory(decision: Decision) -> Threshold | None:
     serving, estimate = decision.question.limits.serving, _Estimate(decision)
     kinds = [
         sorted((serving.memory_bytes(one.costs), estimate.loss(one)) for one in candidates)
-        for candidates in _by_kind(decision)
+        for candidates in _smaller_too(decision)
     ]
     least = [np.minimum.accumulate([loss for _, loss in kind]) for kind in kinds]
     sizes = [[size for size, _ in kind] for kind in kinds]
@@ -166,8 +180,9 @@ def _memory(decision: Decision) -> Threshold | None:
         return float(least[kind][count - 1]) if count else inf
 
     steps = sorted({*sizes[0], *sizes[1]})
-    won = [memory for memory in steps if best(0, memory) < best(1, memory)]
+    won = [memory for memory in steps if best(0, memory) < best(1, memory) < inf]
     where = (
+        "of the same budget; "
         f"weights of {serving.weight_bits} bits and a KV cache of {serving.batch:,} x"
         f" {serving.context:,} tokens"
     )

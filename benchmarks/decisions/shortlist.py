@@ -36,7 +36,10 @@ def shortlist(
         return [one for one in sizes(fitted, proportions, widths, seq_len, bits) if fits(one)]
 
     def best_width(proportions: Proportions) -> int | None:
-        """Return the best of the coarse widths; looks no further once losses have risen twice."""
+        """Return the best of the coarse widths, the first of equals; None where none fits.
+
+        It looks no further once losses have risen twice.
+        """
         best, at, risen = inf, None, 0
         for number in range(0, len(WIDTHS), COARSE):
             found = look(proportions, WIDTHS[number : number + 1])
@@ -46,7 +49,7 @@ def shortlist(
             risen = risen + 1 if reached >= best < inf else 0
             if risen == 2:
                 break
-            if reached < best:
+            if reached < best or at is None:
                 best, at = reached, number
         return at
 
