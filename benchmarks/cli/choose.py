@@ -77,7 +77,7 @@ def choose(  # noqa: PLR0913, PLR0914 - a command's options
     """Choose model and layout for a budget: tokens, date, loss, joules, money, CO2, how sure."""
     from benchmarks.decisions.choice import DEFAULT_LAW, choice
     from benchmarks.decisions.decision import decide
-    from benchmarks.decisions.experiment_file import write_experiment
+    from benchmarks.decisions.experiment_file import check_destination, write_experiment
     from benchmarks.decisions.limits import Limits, Serving
     from benchmarks.decisions.question import Question
     from benchmarks.decisions.tables import (
@@ -106,6 +106,8 @@ def choose(  # noqa: PLR0913, PLR0914 - a command's options
             batch=serving_batch,
         ),
     )
+    if write is not None:
+        check_destination(write)
     if gpu is None or gpus is None:
         raise BenchmarkError("name the cards: --gpu and --gpus")
     options = opt.cards_of(

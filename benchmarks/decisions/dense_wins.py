@@ -19,7 +19,7 @@ from benchmarks.decisions.target_loss import tokens_for_loss
 from benchmarks.planning.limits import gibibytes
 from parallel.measurement.number_text import significant
 
-FACTORS = np.geomspace(1 / 30, 30, 69)
+FACTORS = np.geomspace(1 / 30, 30, 35)
 """Of the budget that are looked at: over these the shortlist holds the best sizes."""
 
 
@@ -101,6 +101,8 @@ class _Estimate:
 
     def __init__(self, decision: Decision) -> None:
         self._decision = decision
+        self._reached: dict[int, float] = {}
+        """By the identity of candidates, which the shortlist keeps."""
 
     def best(self, candidates: list[Candidate], factor: float = 1.0) -> float:
         """Return the least loss of some models at so many times the budget."""
@@ -112,7 +114,9 @@ class _Estimate:
         return self._loss(self._decision.pricer, one)
 
     def _loss(self, pricer: Pricer, one: Candidate) -> float:
-        tokens = pricer.optimistic_tokens(one, self._utilisation(one))
+        if id(one) not in self._reached:
+            self._reached[id(one)] = self._utilisation(one)
+        tokens = pricer.optimistic_tokens(one, self._reached[id(one)])
         return self._decision.question.loss(one, tokens)
 
     def _utilisation(self, one: Candidate) -> float:
@@ -134,7 +138,8 @@ def _by_kind(decision: Decision) -> tuple[list[Candidate], list[Candidate]]:
 
 def _smaller_too(decision: Decision) -> list[list[Candidate]]:
     """Return dense and sparse models down to the smallest, of the shortlist's proportions."""
-    question, kinds = decision.question, ([], [])
+    question = decision.question
+    kinds: tuple[list[Candidate], list[Candidate]] = [], []
     largest: dict[Proportions, int] = {}
     for one in decision.shortlist:
         width = one.model.hidden_size

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.decisions.best_first import Priced
 from benchmarks.errors import BenchmarkError
 from benchmarks.planning.answer import PlanAnswer
-from data.storage.atomic import write_text
+from data.storage.atomic import check_writable, write_text
 from moe.config.experiment import Experiment, make_experiment
 from moe.config.train import MOST_STEPS
 
@@ -56,6 +56,18 @@ def experiment_of(one: Priced, plan: PlanAnswer) -> Experiment:
         },
     }
     return make_experiment(values, "the chosen experiment")
+
+
+def check_destination(path: Path) -> None:
+    """Refuse early a file that cannot be written.
+
+    Raises:
+        BenchmarkError: Says why.
+    """
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise BenchmarkError(f"--write {path}: {error.strerror or error}") from None
 
 
 def write_experiment(path: Path, experiment: Experiment) -> None:

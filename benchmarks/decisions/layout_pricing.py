@@ -53,6 +53,11 @@ class LayoutPricer:
         paid = utilisation * (self.ideal_flops - self._serving_flops(one))
         return self._enough(min(tokens, paid / one.costs.training_flops_per_token))
 
+    def served_tokens(self, one: Candidate, tokens: float) -> float:
+        """Return training tokens that cost as much as serving, where `tokens` are left beside."""
+        serving = self._serving_flops(one)
+        return tokens * serving / (self.ideal_flops - serving) if self.ideal_flops < inf else 0.0
+
     def price(self, one: Candidate) -> Price | None:
         """Search the best layout, and let it run until a limit is reached."""
         planner = Planner(self._job(one))

@@ -15,6 +15,8 @@ SCALABLE = {"flops", "gpu_hours", "joules", "money", "gco2"}
 TOLERANCE = 0.02
 """Relative; a dense model must be able to be cheaper by so much to be priced."""
 MOST_PRICED = 6
+SERVED_SCALE = 8.0
+"""Times the limits within which dense models are priced where serving takes a part of them."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,22 @@ def _equal_loss(
     fitted = decision.question.fitted
     needed = partial(tokens_for_loss, fitted, loss)
 
+    # Within the limits themselves, serving a larger model may take more than all of them.
+    scale = SERVED_SCALE if decision.question.limits.serving.tokens else 1.0
+    pricer = decision.pricer if scale == 1 else decision.pricer.scaled(scale)
+
     def log_factor(one: Candidate, tokens: float) -> float:
         wanted = needed(one.columns)
-        return inf if wanted is None or not 0 < tokens < inf else log(wanted / tokens)
+        if wanted is None or not 0 < tokens < inf:
+            return inf
+        served = pricer.served_tokens(one, tokens)
+        return log((wanted + served) / (tokens + served))
 
     candidates = [one for one in decision.shortlist if one.proportions.is_dense]
-    found = best_first(
-        candidates, decision.pricer, log_factor, most_priced=MOST_PRICED, tolerance=TOLERANCE
-    )
+    found = best_first(candidates, pricer, log_factor, most_priced=MOST_PRICED, tolerance=TOLERANCE)
     factors = [
-        (one.price.factor(wanted), one.candidate)
-        for one in (*found.priced, dense)
+        (one.price.factor(wanted) * scale, one.candidate)
+        for one in found.priced
         if (wanted := needed(one.candidate.columns)) is not None
         and one.price.bound_by == dense.price.bound_by
     ]

@@ -55,6 +55,9 @@ class Pricer(Protocol):
     def optimistic_tokens(self, one: Candidate, utilisation: float) -> float:
         """Return the tokens that a model sees at most, at that share of the cards' rate."""
 
+    def served_tokens(self, one: Candidate, tokens: float) -> float:
+        """Return training tokens that cost as much as serving, where `tokens` are left beside."""
+
     def price(self, one: Candidate) -> Price | None:
         """Return what a model comes to; None where it cannot be trained.
 
@@ -80,17 +83,20 @@ class FlopsPricer:
         """Return the tokens; FLOPs are taken to be reached."""
         return tokens_without_cards(self.limits, self.active(one), self.fixed_tokens)[0]
 
+    def served_tokens(self, one: Candidate, tokens: float) -> float:
+        """Return training tokens that cost as much as serving, whatever the model."""
+        return self.limits.serving.tokens * FLOPS_PER_SERVED / FLOPS_PER_PARAMETER_TOKEN
+
     def price(self, one: Candidate) -> Price | None:
         """Return what a model comes to."""
         active = self.active(one)
         tokens, bound_by = tokens_without_cards(self.limits, active, self.fixed_tokens)
         if tokens < 1:
             return None
-        served = self.limits.serving.tokens * FLOPS_PER_SERVED / FLOPS_PER_PARAMETER_TOKEN
         return Price(
             tokens=Estimate(value=tokens, low=tokens, high=tokens),
             bound_by=bound_by,
-            served_tokens=served if bound_by == "flops" else 0.0,
+            served_tokens=self.served_tokens(one, tokens) if bound_by == "flops" else 0.0,
         )
 
 
@@ -132,6 +138,10 @@ class RememberingPricer:
     def optimistic_tokens(self, one: Candidate, utilisation: float) -> float:
         """Return the tokens that a model sees at most."""
         return self._pricer.optimistic_tokens(one, utilisation)
+
+    def served_tokens(self, one: Candidate, tokens: float) -> float:
+        """Return training tokens that cost as much as serving."""
+        return self._pricer.served_tokens(one, tokens)
 
     def price(self, one: Candidate) -> Price | None:
         """Return what a model comes to; None where it cannot be trained."""

@@ -1,6 +1,6 @@
 """Decisions for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -24,14 +24,8 @@ def decision_table(found: Mapping[str, Any]) -> TextTable:
     rows = [found, found["runner_up"], found["dense"]]
     table = TextTable(f"{found['law']} ({found['origin']})", columns)
     sizes = [None if row is None else row.get("best") or row["sizes"] for row in rows]
-    for name, text in (
-        ("active_parameters", "active parameters"), ("parameters", "total parameters"),
-        ("experts", "experts"), ("top_k", "top-k"), ("granularity", "granularity"),
-        ("tokens", "tokens"),
-    ):  # fmt: skip
-        table.add_row(
-            text, *(UNKNOWN if size is None else readable(size[name], "") for size in sizes)
-        )
+    for name in ("active_parameters", "parameters", "experts", "top_k", "granularity", "tokens"):
+        table.add_row(name.replace("_", " "), *(_cell(size, _size(name)) for size in sizes))
     costs = [None if row is None else row["cost"] for row in rows]
     table.add_row("loss, nats per token", *(_cell(row, _loss) for row in rows))
     for name in ("seconds", "gpu_hours", "joules", "money", "gco2"):
@@ -54,7 +48,7 @@ def quantity_table(found: Mapping[str, Any]) -> TextTable:
             continue
         texts = [_text(name, each[key], currency) for key in ("value", "low", "high")]
         exact = texts[1] == texts[2]
-        interval = "as asked" if exact else f"{texts[1]} to {texts[2]}"
+        interval = "exact" if exact else f"{texts[1]} to {texts[2]}"
         table.add_row(_NAMES.get(name, name), texts[0], interval, each["kind"])
     return table
 
@@ -88,7 +82,11 @@ def date_line(found: Mapping[str, Any]) -> str:
 
 
 def _leverage_line(gain: Mapping[str, Any]) -> str:
-    text = f"sparse over dense: {gain['loss_difference']:+.3f} nats at the same limits"
+    side = "above" if gain["loss_difference"] >= 0 else "below"
+    text = (
+        f"at the same limits the best dense model's loss is {abs(gain['loss_difference']):.3f} nats"
+        f" {side} the best sparse one's"
+    )
     if gain["budget_factor"] is not None:
         size = readable(gain["dense_at_equal_loss"]["active_parameters"], "")
         text += (
@@ -103,12 +101,17 @@ def _six_n_d_line(other: Mapping[str, Any], loss: float) -> str:
     experts = f"{other['best']['experts']:.0f} experts" if other["best"]["experts"] > 1 else "dense"
     text = f"6 N D would choose {size} active ({experts}) and expect {other['loss']:.3f}"
     if other["real_loss"] is None:
-        return f"{text}; no layout of it fits"
+        return f"{text}; by its layout's cost it cannot be trained within the limits"
     return f"{text}; by its layout's cost it reaches {other['real_loss']:.3f}, the best {loss:.3f}"
 
 
-def _cell(row: Mapping[str, Any] | None, text: Any) -> str:
+def _cell(row: Mapping[str, Any] | None, text: Callable[[Mapping[str, Any]], str]) -> str:
     return UNKNOWN if row is None else text(row)
+
+
+def _size(name: str) -> Callable[[Mapping[str, Any]], str]:
+    is_large = name in ("active_parameters", "parameters", "tokens")
+    return lambda sizes: readable(sizes[name], "") if is_large else f"{sizes[name]:g}"
 
 
 def _loss(row: Mapping[str, Any]) -> str:

@@ -33,6 +33,9 @@ class FakePricer:
     def optimistic_tokens(self, one: Candidate, utilisation: float) -> float:
         return utilisation * self.ideal_flops / (6 * self.active(one))
 
+    def served_tokens(self, one: Candidate, tokens: float) -> float:
+        return 0.0
+
     def price(self, one: Candidate) -> Price | None:
         self.asked.append(one)
         if one.costs.total_parameters > self.largest:

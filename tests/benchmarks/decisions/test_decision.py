@@ -83,13 +83,18 @@ def test_memory_alone_takes_a_rule_for_tokens() -> None:
     assert best.price.tokens.value == 20 * best.candidate.costs.active_parameters
 
 
-def test_leverage_is_what_equal_losses_cost() -> None:
-    found = leverage(decide(question("ludziejewski-2025", flops=1e21)))
+@pytest.mark.parametrize("served", [0.0, 1e12])
+def test_leverage_is_what_equal_losses_cost(served: float) -> None:
+    def by_flops(flops: float) -> Decision:
+        limits = Limits(flops=flops, serving=Serving(tokens=served))
+        return decide(Question(fitted=find_fitted("ludziejewski-2025"), limits=limits))
+
+    found = leverage(by_flops(1e22))
     assert found is not None
     assert found.loss_difference > 0
     assert found.budget_factor is not None
     assert found.budget_factor > 1
-    dense = decide(question("ludziejewski-2025", flops=1e21 * found.budget_factor)).dense.best
+    dense = by_flops(1e22 * found.budget_factor).dense.best
     assert dense is not None
     assert dense.loss == pytest.approx(found.sparse.loss, abs=1e-3)
 
