@@ -18,7 +18,6 @@ from benchmarks.cli.report import (
 from data.options import JsonOption
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
     from benchmarks.decisions.target_loss import LossTarget
@@ -72,6 +71,7 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     """Find the layout: speed, memory and joules of every legal one, modelled, with intervals."""
     from dataclasses import replace
 
+    from benchmarks.cli.decision_options import date_of
     from benchmarks.cli.plan_conflicts import refuse_conflicts
     from benchmarks.errors import BenchmarkError
     from benchmarks.planning.answer import answer
@@ -115,7 +115,7 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     )
     asked = None if why is None else parse_layout(why)
     counts = None if sweep_gpus is None else parse_sweep(sweep_gpus)
-    started = _time(start)
+    started = date_of(start)
     planner = Planner(read_job(target, options))
     needed = _needed(planner, target_loss, law)
     request = replace(request, target_tokens=needed.tokens if needed else target_tokens)
@@ -187,20 +187,6 @@ def _validate(file: "Path", *, as_json: bool) -> None:
         typer.echo(json.dumps(result, allow_nan=False))
         return
     Console().print(validation_table(result))
-
-
-def _time(text: str | None) -> "datetime | None":
-    from datetime import UTC, datetime
-
-    from benchmarks.errors import BenchmarkError
-
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise BenchmarkError(f"--start {text[:40]!r}: give a date such as 2026-12-01") from None
-    return time.replace(tzinfo=time.tzinfo or UTC)
 
 
 def _write(found: "PlanAnswer", options: "JobOptions") -> None:
