@@ -22,8 +22,8 @@ from benchmarks.planning.failures import Reliability
 from benchmarks.planning.job import DEFAULT_SEQ_LEN, JobOptions
 from parallel.hardware.card import load_card
 
-REFERENCE = Dials(hidden_size=512)
-"""A model of 79 million parameters, which fits on every card."""
+REFERENCE_WIDTH = 512
+"""Of a model of 79 million parameters, which fits on every card."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,8 @@ class Question:
         if self.options is None:
             return RememberingPricer(FlopsPricer(limits, self.active, fixed_tokens))
         options = replace(self.options, seq_len=self.seq_len)
-        flops = ideal_flops(limits, options, self.reliability, model_of(REFERENCE))
+        reference = model_of(Dials(hidden_size=REFERENCE_WIDTH, max_seq_len=self.seq_len))
+        flops = ideal_flops(limits, options, self.reliability, reference)
         return RememberingPricer(
             LayoutPricer(
                 limits=limits,

@@ -39,7 +39,8 @@ def predict(fitted: FittedLaw, flops: float, served_tokens: float = 0.0) -> dict
     candidates = _combinations(fitted, space)
     best = find_optimum(law, space, fitted.values, candidates, compute)
     if not math.isfinite(best.loss):
-        raise BenchmarkError(f"law {law.name!r} has no positive value at --flops {flops:g}")
+        served = f", {served_tokens:g} tokens served" if served_tokens else ""
+        raise BenchmarkError(f"law {law.name!r} has no positive value at --flops {flops:g}{served}")
     open_dials = candidates if len(candidates) <= MAX_RESAMPLED else [best.dials]
     drawn = _resampled(fitted, space, open_dials, compute)
     serving_flops = FLOPS_PER_SERVED * served_tokens * float(best.sizes["active_parameters"])
