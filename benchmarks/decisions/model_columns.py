@@ -7,6 +7,7 @@ import numpy as np
 from benchmarks.laws.fitted_law import FittedLaw
 from benchmarks.laws.law import Columns, FloatArray
 from benchmarks.laws.law_columns import law_columns
+from benchmarks.laws.model_sizes import counted_sizes
 from benchmarks.laws.points import Points
 from moe.config.model import ModelConfig
 from moe.cost.ledger import Ledger
@@ -23,22 +24,9 @@ def model_columns(
     Raises:
         BenchmarkError: The law needs a quantity that the model does not have.
     """
-    moe, ffn = model.moe, float(model.ffn_hidden_size or 0)
-    expert = float(moe.expert_ffn_hidden_size) if moe else ffn
-    values = {
-        "tokens": 1.0,
-        "parameters": costs.total_parameters,
-        "active_parameters": costs.active_parameters,
-        "embedding_parameters": costs.embedding_parameters,
-        "hidden_size": model.hidden_size,
-        "expert_ffn_hidden_size": expert,
-        "experts": moe.num_experts if moe else 1,
-        "top_k": moe.top_k if moe else 1,
-        "shared_experts": moe.shared_expert_ffn_hidden_size / expert if moe else 0,
-        "bits": bits,
-        **({"ffn_hidden_size": ffn} if ffn else {}),
-    }
-    columns = {key: np.array([float(value)]) for key, value in values.items()}
+    values = counted_sizes(costs.as_json(), model.model_dump(exclude_none=True))
+    values |= {"tokens": 1.0, "bits": bits}
+    columns = {key: np.array([value]) for key, value in values.items()}
     return law_columns(fitted.law, Points(name, columns, {"embeddings": "in"}, (1,)), [])
 
 
