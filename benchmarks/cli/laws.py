@@ -1,4 +1,4 @@
-"""`moe fit` and `moe predict`: scaling laws from points, and what they advise."""
+"""`moe fit`: scaling laws from points."""
 
 import json
 from pathlib import Path
@@ -83,31 +83,6 @@ def fit(  # noqa: PLR0913 - a command's options
         named = f"{one.fit.law.name}: " if len(fits) > 1 else ""
         for line in residual_lines(one.document):
             typer.echo(f"{named}{line}")
-
-
-def predict(
-    law: Annotated[
-        str, typer.Argument(metavar="LAW", help="Output of moe fit --json, or published name.")
-    ],
-    *,
-    flops: Annotated[float, typer.Option(help="Training FLOPs.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Find the best sizes under a limit of training FLOPs, by a fitted or a published law."""
-    from benchmarks.laws.fitted_law import find_fitted
-    from benchmarks.laws.predict import predict as predict_sizes
-
-    found = predict_sizes(find_fitted(law), flops)
-    for warning in found["warnings"]:
-        typer.echo(f"warning: {warning}", err=True)
-    if as_json:
-        typer.echo(json.dumps(found, allow_nan=False))
-        return
-    from rich.console import Console
-
-    from benchmarks.laws.tables import prediction_table
-
-    _print([prediction_table(found)], Console())
 
 
 def _print(tables: list[Any], console: "Console") -> None:

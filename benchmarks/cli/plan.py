@@ -18,11 +18,12 @@ from benchmarks.cli.report import (
 from data.options import JsonOption
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
+    from benchmarks.decisions.target_loss import LossTarget
     from benchmarks.planning.answer import PlanAnswer
     from benchmarks.planning.job import JobOptions
+    from benchmarks.planning.planner import Planner
     from benchmarks.planning.why import Verdict
 
 
@@ -45,6 +46,8 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     overrides: opt.OverridesOption = None,
     sweep_gpus: opt.SweepOption = None,
     target_tokens: opt.TokensOption = None,
+    target_loss: opt.TargetLossOption = None,
+    law: opt.LawOption = None,
     budget_gpu_hours: opt.GpuHoursOption = None,
     budget_joules: opt.JoulesOption = None,
     budget_money: opt.MoneyOption = None,
@@ -69,6 +72,7 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     """Find the layout: speed, memory and joules of every legal one, modelled, with intervals."""
     from dataclasses import replace
 
+    from benchmarks.cli.decision_options import date_of
     from benchmarks.cli.plan_conflicts import refuse_conflicts
     from benchmarks.errors import BenchmarkError
     from benchmarks.planning.answer import answer
@@ -113,8 +117,10 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     )
     asked = None if why is None else parse_layout(why)
     counts = None if sweep_gpus is None else parse_sweep(sweep_gpus)
-    started = _time(start)
+    started = date_of(start)
     planner = Planner(read_job(target, options))
+    needed = _needed(planner, target_loss, law)
+    request = replace(request, target_tokens=needed.tokens if needed else target_tokens)
     found = answer(planner, layout, top)
     if request.is_asked:
         run = run_plan(request, found.best, planner.job.energy, started)
@@ -135,14 +141,40 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
 
         write_plan_page(html, planner, found)
     if as_json:
-        more: dict[str, Any] = {} if export is None else {"export": _exported(found, export)}
-        if verdict is not None:
-            more["why"] = verdict.as_json()
+        more = _more(found, export, verdict, needed)
         typer.echo(json.dumps(found.as_json() | more, allow_nan=False))
     elif export is not None:
         typer.echo(_exported(found, export))
     else:
-        _print(found, verdict)
+        _print(found, verdict, needed)
+
+
+def _more(
+    found: "PlanAnswer",
+    export: opt.ExportName | None,
+    verdict: "Verdict | None",
+    needed: "LossTarget | None",
+) -> dict[str, Any]:
+    """Return what the document has beside layouts where it was asked for."""
+    more: dict[str, Any] = {} if export is None else {"export": _exported(found, export)}
+    if verdict is not None:
+        more["why"] = verdict.as_json()
+    if needed is not None:
+        more["target_loss"] = needed.as_json()
+    return more
+
+
+def _needed(planner: "Planner", loss: float | None, law: str | None) -> "LossTarget | None":
+    """Return the tokens that a loss needs by a law; its warnings go to stderr."""
+    from benchmarks.decisions.target_loss import loss_target
+    from benchmarks.laws.fitted_law import find_fitted
+
+    if loss is None:
+        return None
+    needed = loss_target(find_fitted(law or ""), loss, planner.job)
+    for warning in needed.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    return needed
 
 
 def _validate(file: "Path", *, as_json: bool) -> None:
@@ -157,20 +189,6 @@ def _validate(file: "Path", *, as_json: bool) -> None:
         typer.echo(json.dumps(result, allow_nan=False))
         return
     Console().print(validation_table(result))
-
-
-def _time(text: str | None) -> "datetime | None":
-    from datetime import UTC, datetime
-
-    from benchmarks.errors import BenchmarkError
-
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise BenchmarkError(f"--start {text[:40]!r}: give a date such as 2026-12-01") from None
-    return time.replace(tzinfo=time.tzinfo or UTC)
 
 
 def _write(found: "PlanAnswer", options: "JobOptions") -> None:
@@ -199,7 +217,7 @@ def _exported(found: "PlanAnswer", name: opt.ExportName) -> str:
     return as_text(found.best.work)
 
 
-def _print(found: "PlanAnswer", verdict: "Verdict | None") -> None:
+def _print(found: "PlanAnswer", verdict: "Verdict | None", needed: "LossTarget | None") -> None:
     from rich.console import Console
 
     from benchmarks.planning import tables
@@ -226,5 +244,6 @@ def _print(found: "PlanAnswer", verdict: "Verdict | None") -> None:
         console.print(tables.run_table(found.run))
         for line in tables.run_lines(found.run):
             say(line)
+    say(None if needed is None else needed.text)
     for curve in found.scaling:
         console.print(tables.scaling_table(curve))

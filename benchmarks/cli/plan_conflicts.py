@@ -12,7 +12,8 @@ OF_A_RUN = (
 )  # fmt: skip
 """Options that only the need of a run depends on."""
 RUNS = (
-    "target_tokens", "budget_gpu_hours", "budget_joules", "budget_money", "budget_gco2",
+    "target_tokens", "target_loss", "budget_gpu_hours", "budget_joules", "budget_money",
+    "budget_gco2",
 )  # fmt: skip
 """Options that ask what a run needs."""
 WITH_VALIDATE = ("validate", "as_json")
@@ -56,6 +57,10 @@ def _fault(values: Mapping[str, Any], names: Mapping[str, str]) -> str | None:
         for name in OF_A_RUN:
             if name in values:
                 return f"{names[name]} is of a run: say --target-tokens or a --budget-..."
+    if ("target_loss" in values) != ("law" in values):
+        return "--target-loss and --law go together: the law tells the tokens that the loss needs"
+    if "target_loss" in values and "target_tokens" in values:
+        return "--target-loss with --target-tokens: both say how long to train: leave one out"
     return _same_file(values, names)
 
 

@@ -102,6 +102,13 @@ SweepOption = Annotated[
 TokensOption = Annotated[
     float | None, typer.Option(help="Tokens to train on, e.g. 15e12.", min=1, max=1e30)
 ]
+TargetLossOption = Annotated[
+    float | None, typer.Option(help="Loss to train to, nats per token; by --law.")
+]
+LawOption = Annotated[
+    str | None,
+    typer.Option(metavar="LAW", help="Output of moe fit --json, or published name."),
+]
 GpuHoursOption = Annotated[float | None, typer.Option(help="Most GPU-hours.", min=1e-9, max=1e30)]
 JoulesOption = Annotated[
     float | None, typer.Option(help="Most joules of the facility.", min=1e-9, max=1e30)

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.laws.fitted_law import FittedLaw
 from benchmarks.laws.law import FloatArray, Law, Space
-from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN
+from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN, Compute, columns_at
 
 SIZES = np.geomspace(1e3, 1e18, 301)
 RESAMPLES = 100
@@ -36,12 +36,9 @@ class Curve:
 
 
 def dial_values(fitted: FittedLaw) -> dict[str, tuple[float, ...]]:
-    """Return the values of a law's dials that curves try: the points' own, or the law's."""
-    found: dict[str, tuple[float, ...]] = {}
-    for name, own in (fitted.law.space.dials if fitted.law.space else {}).items():
-        values = own if fitted.candidates is None else fitted.candidates.get(name, ())
-        if not values and fitted.ranges and name in fitted.ranges:
-            values = tuple(float(v) for v in np.linspace(*fitted.ranges[name], MAX_VALUES))
+    """Return the values of a law's dials that curves try, evenly few of many."""
+    found = {}
+    for name, values in fitted.dial_values().items():
         index = np.unique(np.linspace(0, max(0, len(values) - 1), MAX_VALUES).round().astype(int))
         found[name] = tuple(values[i] for i in index) if values else ()
     return found
@@ -79,17 +76,6 @@ def best_curve(fitted: FittedLaw, space: Space, dials: Sequence[Dials], flops: F
     return Curve(flops, losses, sizes, tokens)
 
 
-def columns_at(
-    space: Space, sizes: FloatArray, dials: Dials, flops: float
-) -> dict[str, FloatArray]:
-    """Return a law's columns at sizes [S], with the tokens that the FLOPs leave."""
-    found = {space.size: sizes, **{n: np.full(sizes.size, v) for n, v in dials.items()}}
-    active = np.asarray(space.active(found), dtype=float)
-    found["active_parameters"] = active
-    found["tokens"] = flops / (FLOPS_PER_PARAMETER_TOKEN * active)
-    return found
-
-
 def predicted(
     law: Law, columns: Mapping[str, FloatArray], values: Mapping[str, FloatArray]
 ) -> FloatArray:
@@ -105,11 +91,11 @@ def _best(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return least losses, their sizes and tokens, [B] each."""
     if space.fixed_tokens is not None:
-        unit = columns_at(space, np.ones(1), dials, flops)["active_parameters"][0]
+        unit = columns_at(space, np.ones(1), dials, Compute(flops))["active_parameters"][0]
         size = np.array([flops / (FLOPS_PER_PARAMETER_TOKEN * space.fixed_tokens * unit)])
-        loss = predicted(law, columns_at(space, size, dials, flops), values)[:, 0]
+        loss = predicted(law, columns_at(space, size, dials, Compute(flops)), values)[:, 0]
         return loss, np.full(loss.shape, size[0]), np.full(loss.shape, space.fixed_tokens)
-    losses = predicted(law, columns_at(space, SIZES, dials, flops), values)
+    losses = predicted(law, columns_at(space, SIZES, dials, Compute(flops)), values)
     rows = np.arange(len(losses))
     index = np.where(np.isnan(losses), np.inf, losses).argmin(axis=1)
     inner = (index > 0) & (index < SIZES.size - 1)
@@ -121,5 +107,5 @@ def _best(
         loss = np.where(inner, middle - bend * move**2 / 2, losses[rows, index])
     step = float(np.log(SIZES[1] / SIZES[0]))
     size = np.where(inner, SIZES[near] * np.exp(move * step), np.nan)
-    unit = columns_at(space, np.ones(1), dials, flops)["active_parameters"][0]
+    unit = columns_at(space, np.ones(1), dials, Compute(flops))["active_parameters"][0]
     return loss, size, flops / (FLOPS_PER_PARAMETER_TOKEN * size * unit)

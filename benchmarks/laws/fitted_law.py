@@ -16,6 +16,8 @@ from benchmarks.laws.law import FloatArray, Law
 from benchmarks.laws.registry import LAWS, find_law, find_published
 from data.storage.bounded_json import read_json
 
+RANGE_VALUES = 9
+
 
 @dataclass(frozen=True)
 class FittedLaw:
@@ -30,6 +32,21 @@ class FittedLaw:
     candidates: Mapping[str, tuple[float, ...]] | None = None
     fit: Fit | None = None
     """With its points; `None` if they were too many to keep, or are not published."""
+
+    def dial_values(self) -> dict[str, tuple[float, ...]]:
+        """Return each dial's values: those of the fitted points, or the law's own candidates.
+
+        Of a dial with many values, `RANGE_VALUES` between its least and its greatest; a dial
+        that has none is empty.
+        """
+        found: dict[str, tuple[float, ...]] = {}
+        for name, own in (self.law.space.dials if self.law.space else {}).items():
+            is_fitted = self.candidates is not None and name in self.law.columns
+            values = self.candidates.get(name, ()) if is_fitted and self.candidates else own
+            if not values and self.ranges and name in self.ranges:
+                values = tuple(float(v) for v in np.linspace(*self.ranges[name], RANGE_VALUES))
+            found[name] = tuple(values)
+        return found
 
 
 def find_fitted(name: str) -> FittedLaw:
@@ -49,7 +66,7 @@ def find_fitted(name: str) -> FittedLaw:
         )
     law, coefficients = published
     origin = f"published: {coefficients.source}"
-    return FittedLaw(law, dict(coefficients.values), origin)
+    return FittedLaw(law, dict(coefficients.values), origin, ranges=coefficients.ranges or None)
 
 
 def read_fit(path: Path) -> FittedLaw:

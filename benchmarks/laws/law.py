@@ -49,6 +49,8 @@ class Published:
     values: Mapping[str, float]
     checked: str
     """Where the numbers were read: "primary" text or data, or "secondary"."""
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Of the columns of the runs that they were fitted to, where the source states them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +63,13 @@ class Space:
     """Active parameters of points, for 6 N D."""
     dials: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Candidates of the other columns; those of the fitted points take their place."""
+    derived: Mapping[str, Callable[[Columns], Any]] = field(default_factory=dict)
+    """Columns that follow from size and dials."""
     fixed_tokens: float | None = None
     """Tokens where the law has none of its own."""
+    expansions: tuple[int, ...] = ()
+    """Width of all experts over that of the active ones in the law's models, where it has no column
+    that tells; empty: its columns tell, or it is of dense models."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,17 +27,26 @@ class LawPoints:
     warnings: tuple[str, ...]
 
 
-def law_points(law: Law, points: Points) -> LawPoints:
-    """Return the columns that a law reads, in its conventions.
+def law_columns(law: Law, points: Points, warnings: list[str]) -> Columns:
+    """Return the columns that a law reads, in its conventions; warnings are added.
 
     Raises:
         BenchmarkError: A column is missing or has an empty cell, or counts by another convention.
     """
+    _check_granularity(law, points)
+    return {name: _column(law, name, points, warnings) for name in law.columns}
+
+
+def law_points(law: Law, points: Points) -> LawPoints:
+    """Return the columns that a law reads, and its target.
+
+    Raises:
+        BenchmarkError: As `law_columns`; the target is missing.
+    """
     warnings: list[str] = []
     if points.left_out:
         warnings.append(f"{points.left_out} runs did not finish and are left out")
-    _check_granularity(law, points)
-    columns = {name: _column(law, name, points, warnings) for name in law.columns}
+    columns = law_columns(law, points, warnings)
     target = _complete(points, law.target, _required(law, law.target, points))
     _check_sizes(law, points)
     if "experts" in points.columns and not _knows_sparsity(law):

@@ -84,6 +84,23 @@ def read_job(target: str, options: JobOptions) -> PlanJob:
     Raises:
         InputError: No such model, file or card, or a value that breaks a rule.
     """
+    card = _card(options)
+    experiment = _experiment(target, options)
+    model = load_model(target) if experiment is None else experiment.model
+    return _job(target, model, experiment, card, options)
+
+
+def model_job(name: str, model: ModelConfig, options: JobOptions) -> PlanJob:
+    """Return the job of a model that no file describes.
+
+    Raises:
+        InputError: No such card, or a value that breaks a rule.
+    """
+    return _job(name, model, None, _card(options), options)
+
+
+def _card(options: JobOptions) -> Card:
+    """Return the card, which can be planned for in that number."""
     if not 1 <= options.gpus <= MAX_GPUS:
         raise BenchmarkError(f"--gpus {options.gpus}: choose 1 to {MAX_GPUS:,}")
     card = load_card(options.gpu)
@@ -94,8 +111,12 @@ def read_job(target: str, options: JobOptions) -> PlanJob:
             f"--gpu {options.gpu}: {card.name}'s file has no [links.collectives], so no layout on"
             " several of them can be timed: plan for --gpus 1 or another card, or add the section"
         )
-    experiment = _experiment(target, options)
-    model = load_model(target) if experiment is None else experiment.model
+    return card
+
+
+def _job(
+    target: str, model: ModelConfig, experiment: Experiment | None, card: Card, options: JobOptions
+) -> PlanJob:
     precision = _precision(options.precision, card, model, experiment)
     energy = _energy(options.assumptions, experiment)
     return PlanJob(

@@ -1,8 +1,7 @@
 """Learning rates and batch sizes of one model from those of others, by published rules.
 
 Sources:
-    step-law  Li et al. 2025 (arXiv:2503.04715): eta = 1.79 N^-0.713 D^0.307 and a batch of
-              0.58 D^0.571 tokens; N are all parameters without embeddings, D training tokens.
+    step-law  Li et al. 2025 (`benchmarks/laws/step_law.py`).
     ling      Ling team 2025 (arXiv:2507.17702): eta ~ C^-0.1529, batch ~ C^0.3644, C training
               FLOPs. Only the exponents are taken: an anchor gives the rest.
     width     Yang et al. 2022 (muP, arXiv:2203.03466, table 8): with Adam, the rate of hidden
@@ -16,6 +15,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from benchmarks.laws.step_law import step_law_batch_tokens, step_law_learning_rate
 from data.frozen_model import FrozenModel
 
 LearningRateRule = Literal["step-law", "ling", "width"]
@@ -64,7 +64,7 @@ class Transfer(FrozenModel):
         """Return a run's peak learning rate; None where no rule is chosen."""
         anchor = self.anchor
         if self.learning_rate == "step-law":
-            return 1.79 * math.pow(non_embedding_parameters, -0.713) * math.pow(tokens, 0.307)
+            return step_law_learning_rate(non_embedding_parameters, tokens)
         if self.learning_rate == "ling":
             return (anchor.learning_rate or 0) * math.pow(flops / (anchor.flops or 1), -0.1529)
         if self.learning_rate == "width":
@@ -75,7 +75,7 @@ class Transfer(FrozenModel):
         """Return the tokens of a run's optimizer step; None where no rule is chosen."""
         anchor = self.anchor
         if self.batch == "step-law":
-            return 0.58 * math.pow(tokens, 0.571)
+            return step_law_batch_tokens(tokens)
         if self.batch == "ling":
             return (anchor.batch_tokens or 0) * math.pow(flops / (anchor.flops or 1), 0.3644)
         return None

@@ -77,6 +77,7 @@ KRAJEWSKI = Law(
             columns["parameters"] / krajewski_total_parameters(1.0, EXPANSION_RATE)
         ),
         dials={"granularity": (1, 2, 4, 8, 16)},
+        expansions=(EXPANSION_RATE,),
     ),
     notes=(
         'N is all parameters without embeddings: 43 times the size in the paper\'s label "64 x".',

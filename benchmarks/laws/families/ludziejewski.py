@@ -81,6 +81,7 @@ LUDZIEJEWSKI = Law(
                 "E_max": 290.4521,
             },
             checked="primary",
+            ranges={"active_parameters": (0.0, 2.7e9), "experts": (1, 32)},
         ),
     ),
     space=Space(

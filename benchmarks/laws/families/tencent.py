@@ -3,7 +3,10 @@
 from typing import Any
 
 from benchmarks.laws.conventions import SIX_N_D, Conventions, Embeddings, Size, Sparsity
-from benchmarks.laws.law import Columns, Law, Linear, Nonlinear, Published, Values, power
+from benchmarks.laws.law import Columns, Law, Linear, Nonlinear, Published, Space, Values, power
+
+EXPANSIONS = (2, 4, 8, 16, 32)
+"""Total over active parameters that are tried: the law is of sparse models."""
 
 
 def _terms(columns: Columns, values: Values) -> tuple[Any, ...]:
@@ -68,5 +71,20 @@ TENCENT = Law(
             checked="secondary",
         ),
     ),
-    notes=("Whether G counts shared experts was not read in the paper itself; here it does.",),
+    space=Space(
+        size="active_parameters",
+        active=lambda columns: columns["active_parameters"],
+        dials={
+            "expansion": EXPANSIONS,
+            "active_experts": (1, 2, 4, 8, 16),
+            "shared_ratio": (0.0, 0.125, 0.25, 0.375, 0.5),
+        },
+        derived={"parameters": lambda found: found["active_parameters"] * found["expansion"]},
+        expansions=EXPANSIONS,
+    ),
+    notes=(
+        "Whether G counts shared experts was not read in the paper itself; here it does.",
+        "The sparsest candidate is chosen: by this law more total parameters never hurt. Candidates"
+        " (total over active parameters of 2 to 32) are moescale's, not the paper's.",
+    ),
 )

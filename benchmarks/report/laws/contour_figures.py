@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.laws.curves import best_curve, columns_at, predicted
+from benchmarks.laws.curves import best_curve, predicted
 from benchmarks.laws.fitted_law import FittedLaw
 from benchmarks.laws.law import FloatArray, Space
 from benchmarks.laws.leverage_curve import DENSE
-from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN
+from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN, Compute, columns_at
 from benchmarks.report.laws.drawing import column_axis, column_name, is_log, numbers
 from benchmarks.report.plotly_figure import Figure, Trace, figure
 
@@ -43,7 +43,7 @@ def contour_figure(
         return _active_and_total(fitted, space, flops, centre)
     sizes, second = np.geomspace(centre / 30, centre * 30, STEPS), _range(fitted, dial, STEPS)
     values = {n: np.array([[v]]) for n, v in fitted.values.items()}
-    at = (columns_at(space, sizes, {dial: float(v)}, flops) for v in second)
+    at = (columns_at(space, sizes, {dial: float(v)}, Compute(flops)) for v in second)
     losses = np.array([predicted(fitted.law, columns, values)[0] for columns in at])
     reason = (
         "The law counts experts and not total parameters, so they are the second axis."

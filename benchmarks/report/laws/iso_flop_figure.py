@@ -3,9 +3,9 @@
 import numpy as np
 
 from benchmarks.laws.compare import LawFit
-from benchmarks.laws.curves import best_curve, columns_at, predicted
+from benchmarks.laws.curves import best_curve, predicted
 from benchmarks.laws.law import FloatArray, Space
-from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN
+from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN, Compute, columns_at
 from benchmarks.report.laws.drawing import (
     Indices,
     column_axis,
@@ -116,7 +116,7 @@ def _parabola(
         low, high = max(min(low, size / 2), low / SPREAD), min(max(high, size * 2), high * SPREAD)
     grid = np.geomspace(low, high, STEPS)
     values = {n: np.array([[v]]) for n, v in fit.values.items()}
-    curve = predicted(fit.law, columns_at(space, grid, dials, flops), values)[0]
+    curve = predicted(fit.law, columns_at(space, grid, dials, Compute(flops)), values)[0]
     name = f"{flops:.1e} FLOPs"
     shown = low <= size <= high
     common = {"type": "scatter", "legendgroup": name}

@@ -1,0 +1,169 @@
+"""What a model's best layout makes of the limits: seconds, joules, money and emissions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from math import inf
+
+from benchmarks.decisions.candidates import Candidate
+from benchmarks.decisions.limits import Limits
+from benchmarks.decisions.pricing import Active, Price, TooLargeError, tokens_without_cards
+from benchmarks.errors import BenchmarkError
+from benchmarks.laws.optimum import FLOPS_PER_SERVED
+from benchmarks.planning.answer import PlanAnswer
+from benchmarks.planning.budget import RunPlan, RunRequest, run_plan
+from benchmarks.planning.failures import Reliability
+from benchmarks.planning.front import pareto_front
+from benchmarks.planning.job import JobOptions, PlanJob, model_job
+from benchmarks.planning.planner import Planner
+from moe.config.model import ModelConfig
+from parallel.hardware.card import Card
+from parallel.measurement.units import SECONDS_PER_HOUR
+from parallel.planner.energy import Estimate
+from parallel.planner.prediction import LayoutPrediction
+from parallel.precision.recipes import Precision
+
+TYPICAL_UTILISATION = 0.4
+"""Share of the cards' rate at which the batch is chosen, before anything is planned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutPricer:
+    """Prices models by their best layouts on some cards."""
+
+    limits: Limits
+    active: Active
+    options: JobOptions
+    """Cards, precision, sequence length, assumptions."""
+    batch: Callable[[float], int]
+    """Sequences of a step for about so many tokens."""
+    reliability: Reliability
+    started: datetime | None
+    fixed_tokens: float | None
+    """Of every run, where the law knows only these."""
+    ideal_flops: float
+    """FLOPs of the cards at their rate, in the GPU-hours that the limits pay for; infinite: nothing
+    of cards is limited."""
+
+    def optimistic_tokens(self, one: Candidate, utilisation: float) -> float:
+        """Return the tokens at a share of the cards' rate."""
+        tokens = self._without_cards(one)[0]
+        if self.ideal_flops == inf:
+            return tokens
+        paid = utilisation * (self.ideal_flops - self._serving_flops(one))
+        return self._enough(min(tokens, paid / one.costs.training_flops_per_token))
+
+    def served_tokens(self, one: Candidate, tokens: float) -> float:
+        """Return training tokens that cost as much as serving, where `tokens` are left beside."""
+        serving = self._serving_flops(one)
+        return tokens * serving / (self.ideal_flops - serving) if self.ideal_flops < inf else 0.0
+
+    def price(self, one: Candidate) -> Price | None:
+        """Search the best layout, and let it run until a limit is reached."""
+        planner = Planner(self._job(one))
+        found = planner.try_search(1)
+        if not found.best:
+            if found.candidates:
+                raise TooLargeError
+            return None
+        layout = found.best[0]
+        tokens, bound_by = self._without_cards(one)
+        served, utilisation = 0.0, None
+        request = RunRequest(target_tokens=tokens, reliability=self.reliability)
+        if self.ideal_flops < inf:
+            full = self._run(self._request(self.limits.of_cards), layout, planner.job)
+            paid = _tokens(full).value
+            ideal = self.ideal_flops / one.costs.training_flops_per_token
+            utilisation = paid / ideal
+            served = utilisation * self._serving_flops(one) / one.costs.training_flops_per_token
+            if paid - served < tokens:
+                tokens, bound_by = self._enough(paid - served), full.bound_by
+                limit = self.limits.of_cards[bound_by] * tokens / paid
+                request = self._request({bound_by: limit})
+        batch = layout.work.batch
+        if not tokens >= batch.global_batch_size * batch.seq_len:
+            return None
+        run = self._run(request, layout, planner.job)
+        return Price(
+            tokens=_tokens(run),
+            bound_by=bound_by,
+            served_tokens=served,
+            utilisation=utilisation,
+            plan=PlanAnswer(
+                job=planner.job,
+                layouts=(layout,),
+                found=found,
+                front=tuple(pareto_front(found.fitting)),
+                run=run,
+            ),
+        )
+
+    def scaled(self, factor: float) -> "LayoutPricer":
+        """Return one with so many times the limits."""
+        limits = self.limits.scaled(factor)
+        return replace(self, limits=limits, ideal_flops=self.ideal_flops * factor)
+
+    def _enough(self, tokens: float) -> float:
+        """Return tokens; none where the law knows only more of them."""
+        return 0.0 if tokens < (self.fixed_tokens or 0.0) * (1 - 1e-9) else tokens
+
+    def _without_cards(self, one: Candidate) -> tuple[float, str]:
+        return tokens_without_cards(self.limits, self.active(one), self.fixed_tokens)
+
+    def _serving_flops(self, one: Candidate) -> float:
+        """Return FLOPs at the cards' rate that take as long as serving does."""
+        serving = self.limits.serving
+        flops = FLOPS_PER_SERVED * one.costs.active_parameters * serving.tokens
+        return flops / serving.utilisation
+
+    def _request(self, limits: dict[str, float]) -> RunRequest:
+        return RunRequest(**limits, reliability=self.reliability)
+
+    def _run(self, request: RunRequest, layout: LayoutPrediction, job: PlanJob) -> RunPlan:
+        return run_plan(request, layout, job.energy, self.started)
+
+    def _job(self, one: Candidate) -> PlanJob:
+        size = self.options.global_batch_size
+        if size is None:
+            size = self.batch(self.optimistic_tokens(one, TYPICAL_UTILISATION))
+        job = model_job("chosen", one.model, replace(self.options, global_batch_size=size))
+        limit = self.limits.memory_bytes
+        if limit is None or self.limits.memory != "training":
+            return job
+        memory = max(1, int(min(job.card.memory_bytes, limit)))
+        return replace(job, card=job.card.model_copy(update={"memory_bytes": memory}))
+
+
+def ideal_flops(
+    limits: Limits, options: JobOptions, reliability: Reliability, reference: ModelConfig
+) -> float:
+    """Return FLOPs of the cards at their data sheet's rate within the limits.
+
+    Joules, money and emissions are taken to buy as many GPU-hours as those of a small reference
+    model do: it is a scale for what models reach, and no result.
+
+    Raises:
+        BenchmarkError: A price, a grid or the card's power is unknown; the cards are too small.
+    """
+    job = model_job("reference", reference, replace(options, global_batch_size=options.gpus))
+    if not limits.of_cards:
+        return inf
+    found = Planner(job).search(1)
+    request = RunRequest(**limits.of_cards, reliability=reliability)
+    hours = run_plan(request, found.best[0], job.energy, None).quantities["gpu_hours"]
+    if hours is None:
+        raise BenchmarkError(f"{job.card.name}: no GPU-hours follow from the limits")
+    return hours.value * SECONDS_PER_HOUR * card_rate(job.card, job.precision)
+
+
+def card_rate(card: Card, precision: Precision) -> float:
+    """Return a card's FLOP/s in a precision, by its data sheet."""
+    if precision.is_native_fp8:
+        return card.rates.fp8 or card.rates.bf16
+    return card.rates.fp32 if precision.dtype == "fp32" else card.rates.bf16
+
+
+def _tokens(run: RunPlan) -> Estimate:
+    tokens = run.quantities["tokens"]
+    assert tokens is not None  # they cost themselves
+    return tokens
