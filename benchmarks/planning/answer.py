@@ -93,7 +93,7 @@ def answer(planner: Planner, layout: str | None, top: int) -> PlanAnswer:
     if layout is None:
         found = planner.search(top, FRONT_HORIZON)
         fitting = tuple(pareto_front(found.fitting))
-        return PlanAnswer(job=planner.job, layouts=found.best, found=found, front=fitting)
+        return PlanAnswer(job=planner.job, layouts=tuple(found.best), found=found, front=fitting)
     if layout == OWN_LAYOUT and planner.job.path is None:
         raise BenchmarkError(
             f"--layout own: {planner.job.name} is no experiment with a [parallel] section: name the"

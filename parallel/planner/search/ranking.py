@@ -1,0 +1,92 @@
+"""The layouts that a search found, as a table shows them: those nearly like a faster one apart."""
+
+from bisect import bisect_left, bisect_right, insort
+from math import inf
+from typing import NamedTuple
+
+from parallel.planner.prediction import LayoutPrediction
+
+MEMORY_STEP = 0.05
+"""Share by which a slower layout's memory must be smaller to be worth a look."""
+
+
+class Row(NamedTuple):
+    """A layout, and those that are nearly like it."""
+
+    one: LayoutPrediction
+    near: list[LayoutPrediction]
+    """Slower ones of the same shape that do not need less memory by `MEMORY_STEP`."""
+
+
+class Ranking:
+    """Layouts that fit, fastest first."""
+
+    def __init__(self, count: int) -> None:
+        """Take how many rows are asked for."""
+        self._count = count
+        self._ordered: list[tuple[float, int, LayoutPrediction]] = []
+        self.slowest_row = inf
+        """Seconds of the last row that is shown; infinite while there are fewer."""
+
+    def add(self, one: LayoutPrediction) -> None:
+        """Add a layout."""
+        insort(self._ordered, (one.step_seconds, len(self._ordered), one))
+        if one.step_seconds < self.slowest_row:
+            rows = self.rows()
+            self.slowest_row = rows[-1].one.step_seconds if len(rows) == self._count else inf
+
+    def rows(self) -> list[Row]:
+        """Return the fastest rows, as many as were asked for, with what is like them.
+
+        A layout is a row if it needs less memory, by `MEMORY_STEP`, than all faster rows of its
+        shape: tensor, pipeline, expert and expert-tensor parallelism, and chunks a stage. Up to the
+        last row's seconds, others are counted with the fastest row that is not larger.
+        """
+        rows: list[Row] = []
+        shapes: dict[tuple[int, ...], list[Row]] = {}
+        for _, _, one in self._ordered:
+            same = shapes.setdefault(_shape(one), [])
+            room = one.memory.total_bytes / (1 - MEMORY_STEP)
+            like = next((row for row in same if row.one.memory.total_bytes <= room), None)
+            if like is not None:
+                like.near.append(one)
+                continue
+            if len(rows) == self._count:
+                break
+            same.append(Row(one, []))
+            rows.append(same[-1])
+        return rows
+
+
+class Front:
+    """Seconds and memory of the layouts that were found and that no other beats in both."""
+
+    def __init__(self) -> None:
+        self._seconds: list[float] = []
+        self._bytes: list[int] = []
+
+    @property
+    def fastest(self) -> float:
+        """Seconds of the fastest; infinite while there is none."""
+        return self._seconds[0] if self._seconds else inf
+
+    def least_memory(self, seconds: float) -> float:
+        """Return the least bytes of those that take at most `seconds`; infinite without one."""
+        number = bisect_right(self._seconds, seconds)
+        return self._bytes[number - 1] if number else inf
+
+    def add(self, prediction: LayoutPrediction) -> None:
+        """Add a layout, and drop those that it beats."""
+        seconds, needed = prediction.step_seconds, prediction.memory.total_bytes
+        if self.least_memory(seconds) <= needed:
+            return
+        number = last = bisect_left(self._seconds, seconds)
+        while last < len(self._seconds) and self._bytes[last] >= needed:
+            last += 1
+        self._seconds[number:last] = [seconds]
+        self._bytes[number:last] = [needed]
+
+
+def _shape(one: LayoutPrediction) -> tuple[int, ...]:
+    layout = one.work.layout
+    return layout.tp, layout.pp, layout.vpp, layout.ep, layout.expert_tp
