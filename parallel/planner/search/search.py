@@ -173,8 +173,8 @@ class _Search:
                 self._too_large += number
                 continue
             pp = deepest.stages.pp
-            way = self._ways.fastest_first(sizes, WITHOUT, paired=True)[0]
-            seconds = way.bound.of_mean_stages(pp, self._micro_batches(deepest) / pp)
+            passes = self._micro_batches(deepest) / pp
+            seconds = self._ways.bound(sizes).of_mean_stages(pp, passes)
             self._push(seconds, states, alike)
 
     def _push(

@@ -38,16 +38,20 @@ class SharedLayerTimes(LayerTimes):
         super().__init__(clock)
         self._whole: dict[Hashable, TermSeconds] = {}
 
-    def seconds(self, work: Workload, *, sparse: bool, window: int | None) -> TermSeconds:
-        """Return the seconds of one layer for one micro-batch on one rank."""
+    def seconds(
+        self, work: Workload, *, sparse: bool, window: int | None, exchanges: bool = True
+    ) -> TermSeconds:
+        """Return the seconds of one layer; arguments as of `LayerTimes`."""
         layout = work.layout
         key = (
             sparse, window, layout.tp, layout.cp, layout.ep, layout.expert_tp,
             work.batch.micro_batch_size, layout.recompute, layout.recompute_modules,
-            layout.overlap_experts, layout.exchange_library,
+            layout.overlap_experts, layout.exchange_library, exchanges,
         )  # fmt: skip
         if key not in self._whole:
-            self._whole[key] = super().seconds(work, sparse=sparse, window=window)
+            self._whole[key] = super().seconds(
+                work, sparse=sparse, window=window, exchanges=exchanges
+            )
         return self._whole[key]
 
 
@@ -77,12 +81,17 @@ class ModelTimes:
         self._clock, self._layers = clock, layers
         self._ends: dict[Hashable, tuple[float, float]] = {}
 
-    def __call__(self, work: Workload) -> ModelSeconds:
-        """Return the seconds of each kind of layer and of both ends of a job."""
+    def __call__(self, work: Workload, *, exchanges: bool = True) -> ModelSeconds:
+        """Return the seconds of each kind of layer and of both ends of a job.
+
+        Without `exchanges`, as if tokens took no time to reach their experts' ranks.
+        """
         shape = work.shape
         kinds = layer_kinds(shape)
         by_kind = {
-            (sparse, window): _both(self._layers.seconds(work, sparse=sparse, window=window))
+            (sparse, window): _both(
+                self._layers.seconds(work, sparse=sparse, window=window, exchanges=exchanges)
+            )
             for sparse, window in dict.fromkeys(kinds)
         }
         first, last = self._both_ends(work)

@@ -1,8 +1,9 @@
 """Ways to run layouts of the same sizes: what is recomputed, and how tokens are exchanged."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
+from typing import Protocol
 
 from parallel.layout.placement import place
 from parallel.planner.search.candidates import Sizes
@@ -13,10 +14,15 @@ from parallel.planner.search.stage_bound import StageBound
 from parallel.planner.search.stage_loads import StageLoads
 from parallel.planner.workload import Workload
 
-TimeModel = Callable[[Workload], ModelSeconds]
-"""Seconds of a model's parts; more where something is recomputed."""
 WITHOUT = 0
 """Of `recomputations`, the one that recomputes nothing."""
+
+
+class TimeModel(Protocol):
+    """Seconds of a model's parts."""
+
+    def __call__(self, work: Workload, *, exchanges: bool = True) -> ModelSeconds:
+        """Return more where something is recomputed, and less without exchanges."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,18 @@ class Ways:
         self.least = LeastMemory(work)
         self._work, self._model, self._libraries = work, model, libraries
         self._loads = StageLoads(layer_kinds(work.shape))
+        self._bounds: dict[Sizes, StageBound] = {}
         self._ways: dict[Hashable, tuple[Way, ...]] = {}
         self._timed: dict[Hashable, Way] = {}
         self._saved: dict[Hashable, Saved] = {}
+
+    def bound(self, sizes: Sizes) -> StageBound:
+        """Return the bound of all ways: nothing is recomputed, and tokens need not travel."""
+        if sizes not in self._bounds:
+            job = self._job(sizes, self.recomputations[WITHOUT])
+            seconds = self._model(job, exchanges=False)
+            self._bounds[sizes] = StageBound(seconds, self._loads)
+        return self._bounds[sizes]
 
     def fastest_first(self, sizes: Sizes, recomputation: int, *, paired: bool) -> tuple[Way, ...]:
         """Return the ways to exchange tokens by the seconds of their layers.

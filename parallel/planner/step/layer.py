@@ -35,13 +35,22 @@ class LayerTimes:
         self._clock = clock
         self._blocks: dict[Hashable, _Block] = {}
 
-    def seconds(self, work: Workload, *, sparse: bool, window: int | None) -> TermSeconds:
-        """Return the seconds of one layer for one micro-batch on one rank."""
+    def seconds(
+        self, work: Workload, *, sparse: bool, window: int | None, exchanges: bool = True
+    ) -> TermSeconds:
+        """Return the seconds of one layer for one micro-batch on one rank.
+
+        Args:
+            work: The job.
+            sparse: Whether the layer has routed experts.
+            window: Tokens that a position sees; None for all before it.
+            exchanges: Whether tokens take time to reach their experts' ranks.
+        """
         attention, network = self._attention(work, window), self._network(work, sparse)
         total = TermSeconds()
         total.add_all(attention.total)
         total.add_all(network.total)
-        if sparse:
+        if sparse and exchanges:
             add_exchange(total, self._clock, work, attention.total)
         total.add("recomputation", 0.0, _recomputed(work, attention.parts, network.parts, sparse=sparse))
         forward, backward = host_floor(work, self._clock.parameters.launch_seconds, sparse=sparse)
