@@ -31,7 +31,7 @@ class Ranking:
     def add(self, one: LayoutPrediction) -> None:
         """Add a layout."""
         insort(self._ordered, (one.step_seconds, len(self._ordered), one))
-        if one.step_seconds < self.slowest_row:
+        if len(self._ordered) >= self._count and one.step_seconds < self.slowest_row:
             rows = self.rows()
             self.slowest_row = rows[-1].one.step_seconds if len(rows) == self._count else inf
 

@@ -116,7 +116,7 @@ def test_why_counts_the_layouts_that_it_is_asked_about(
         legal = [
             one
             for one in candidates(mixtral.job.shape, mixtral.bounds())
-            if (one.tp, one.pp) == (4, 2)
+            if (one.sizes.tp, one.stages.pp) == (4, 2)
         ]
         ways = recomputations(mixtral.job.shape, has_te=True)
         allowed = [way for way in ways if recompute in ("", way["recompute"])]
