@@ -41,6 +41,11 @@ class PlanAnswer:
         """The first."""
         return self.layouts[0]
 
+    @property
+    def near(self) -> list[list[LayoutPrediction]]:
+        """Of each layout, those that are nearly like it (`Row`); none of one that was asked for."""
+        return [[]] if self.found is None else [row.near for row in self.found.rows]
+
     def is_on_front(self, one: LayoutPrediction) -> bool:
         """Whether a layout is on the Pareto front."""
         return any(other is one for other in self.front)
@@ -49,7 +54,10 @@ class PlanAnswer:
         """Return the document of `moe plan --json` (a stable contract)."""
         job, batch = self.job, self.job.batch
         document: dict[str, Any] = {
-            "layouts": [self._entry(one) for one in self.layouts],
+            "layouts": [
+                self._entry(one) | {"near_equal": [_brief(each) for each in near]}
+                for one, near in zip(self.layouts, self.near, strict=True)
+            ],
             "model": {
                 "name": job.name,
                 "gpu": job.card.name,
@@ -81,6 +89,14 @@ class PlanAnswer:
             **one.as_json(),
             "pareto": self.is_on_front(one),
         }
+
+
+def _brief(one: LayoutPrediction) -> dict[str, Any]:
+    return {
+        "text": layout_text(one.work),
+        "step_time_s": one.step_seconds,
+        "memory_bytes": one.memory.total_bytes,
+    }
 
 
 def answer(planner: Planner, layout: str | None, top: int) -> PlanAnswer:

@@ -22,18 +22,19 @@ def layout_table(answer: PlanAnswer) -> TextTable:
     """Return the layouts in their order, those of the Pareto front marked."""
     table = TextTable(
         "",
-        ("", "layout", "step", "80% interval", "tokens/s/GPU", "TFLOP/s", "memory", "J/token",
-         "limits"),
+        ("", "layout", "near", "step", "80% interval", "tokens/s/GPU", "TFLOP/s", "memory",
+         "J/token", "limits"),
     )  # fmt: skip
-    for column in (1, 8):
+    for column in (1, 9):
         table.columns[column].justify = "left"
-    for number, one in enumerate(answer.layouts, 1):
+    for number, (one, near) in enumerate(zip(answer.layouts, answer.near, strict=True), 1):
         mark = f" {FRONT_MARK}" if answer.is_on_front(one) else ""
         memory = gibibytes(one.memory.total_bytes) + ("" if one.fits else " too much")
         low, high = one.interval
         table.add_row(
             f"{number}{mark}",
             layout_text(one.work).replace(",", " "),
+            f"+{len(near)}" if near else "",
             readable(one.step_seconds, "s"),
             f"{readable(low, 's')} to {readable(high, 's')}",
             f"{one.tokens_per_second:,.0f}",

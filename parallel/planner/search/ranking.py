@@ -39,8 +39,8 @@ class Ranking:
         """Return the fastest rows, as many as were asked for, with what is like them.
 
         A layout is a row if it needs less memory, by `MEMORY_STEP`, than all faster rows of its
-        shape: tensor, pipeline, expert and expert-tensor parallelism, and chunks a stage. Up to the
-        last row's seconds, others are counted with the fastest row that is not larger.
+        shape: tensor, pipeline, expert and expert-tensor parallelism. Up to the last row's seconds,
+        others are counted with the fastest row that is not larger.
         """
         rows: list[Row] = []
         shapes: dict[tuple[int, ...], list[Row]] = {}
@@ -89,4 +89,4 @@ class Front:
 
 def _shape(one: LayoutPrediction) -> tuple[int, ...]:
     layout = one.work.layout
-    return layout.tp, layout.pp, layout.vpp, layout.ep, layout.expert_tp
+    return layout.tp, layout.pp, layout.ep, layout.expert_tp
