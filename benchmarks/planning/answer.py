@@ -14,7 +14,7 @@ from benchmarks.planning.scaling import ScalingCurve
 from parallel.planner.prediction import LayoutPrediction
 from parallel.planner.search.search import Found
 
-FRONT_HORIZON = 1.1
+FRONT_HORIZON = 1.5
 """Over the fastest layout's seconds: up to there, layouts that need less memory are looked for."""
 OWN_LAYOUT = "own"
 """`--layout` of an experiment's own `[parallel]` section."""

@@ -18,7 +18,7 @@ from parallel.layout.placement import place
 from parallel.planner.prediction import LayoutPrediction
 from parallel.planner.search.candidates import Bounds, Candidate, Sizes, groups
 from parallel.planner.search.choices import Choice
-from parallel.planner.search.ranking import MEMORY_STEP, Front, Ranking, Row
+from parallel.planner.search.ranking import Front, Ranking, Row
 from parallel.planner.search.ways import WITHOUT, Way, Ways
 from parallel.planner.workload import Workload
 
@@ -74,7 +74,7 @@ def search(  # noqa: PLR0913 - what a search depends on
         among: Which sizes; default: all.
         keep: Which ways to run them; default: all.
         horizon: Over the fastest's seconds: up to there, what needs less memory than all that is
-            faster, by `MEMORY_STEP`, is looked for too.
+            faster, by `MEMORY_STEP` of a card's, is looked for too.
     """
     return _Search(work, bounds, ways, predict, memory_bytes, keep).run(among, count, horizon)
 
@@ -126,7 +126,8 @@ class _Search:
 
     def run(self, among: Among | None, count: int, horizon: float) -> Found:
         """Look at layouts until no other can be among the best."""
-        ranking, front = Ranking(count), Front()
+        room = self._memory_bytes
+        ranking, front = Ranking(count, room), Front(room)
         fitting: list[LayoutPrediction] = []
         passed_over: list[_Turn] = []
         self._fill(among)
@@ -136,7 +137,7 @@ class _Search:
             if turn.seconds > last:
                 if turn.seconds > horizon * front.fastest:
                     break
-                if front.least_memory(turn.seconds) * (1 - MEMORY_STEP) <= turn.least_bytes:
+                if front.is_behind(turn.seconds, turn.least_bytes):
                     passed_over.append(turn)
                     continue
             prediction = self._refined(turn)
