@@ -35,8 +35,10 @@ def stages_of(shape: ModelShape, ranks: int) -> Iterator[Stages]:
     """Yield the ways to deal a model's layers over stages of so many ranks in all.
 
     Chunks are even, or the ends count as layers; where neither divides for a number of stages, they
-    are as even as can be, for 1, 2, 4, ... chunks a stage.
+    are as even as can be, for 1, 2, 4, ... chunks a stage. Of even chunks, those of the last stage
+    may hold one layer fewer, where its head is the work of one.
     """
+    relieves = _has_heavy_head(shape)
     layers = shape.num_layers
     tied = shape.tie_embeddings and shape.mtp_layers > 0
     yield Stages()
@@ -47,6 +49,8 @@ def stages_of(shape: ModelShape, ranks: int) -> Iterator[Stages]:
         for vpp in range(1, layers // pp + 1):
             if layers % (pp * vpp) == 0:
                 yield Stages(pp, vpp)
+                if relieves and layers > pp * vpp:
+                    yield Stages(pp, vpp, stage_layers=_relieved(layers, pp * vpp))
                 divides = True
             elif (layers + 2) % (pp * vpp) == 0 and layers + 2 > pp * vpp:
                 yield Stages(pp, vpp, ends_count_as_layers=True)
@@ -55,6 +59,21 @@ def stages_of(shape: ModelShape, ranks: int) -> Iterator[Stages]:
         while not divides and vpp * pp <= layers:
             yield Stages(pp, vpp, stage_layers=_dealt(layers, pp * vpp))
             vpp *= 2
+
+
+def _relieved(layers: int, chunks: int) -> tuple[int, ...]:
+    """Return layers a chunk, even but for one that the last hands on to the one before it."""
+    each = layers // chunks
+    return (*[each] * (chunks - 2), each + 1, each - 1)
+
+
+def _has_heavy_head(shape: ModelShape) -> bool:
+    """Whether the heads have more parameters than a token sees of a layer."""
+    head = (1 + shape.mtp_layers) * shape.vocab_size * shape.hidden_size
+    network = shape.dense_ffn.sharded
+    if shape.sparse_layers[-1]:
+        network = shape.router_and_shared.sharded + shape.top_k * shape.expert.sharded
+    return head > shape.attention.sharded + network
 
 
 def _dealt(layers: int, chunks: int) -> tuple[int, ...]:
