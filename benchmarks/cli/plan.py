@@ -70,12 +70,11 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
 
     from benchmarks.cli.plan_conflicts import refuse_conflicts
     from benchmarks.errors import BenchmarkError
-    from benchmarks.planning.answer import answer
     from benchmarks.planning.budget import RunRequest, run_plan
     from benchmarks.planning.failures import Reliability
-    from benchmarks.planning.job import JobOptions, read_job
+    from benchmarks.planning.job import JobOptions
     from benchmarks.planning.layout_text import parse_layout
-    from benchmarks.planning.planner import Planner
+    from benchmarks.planning.precisions import answer_in
     from benchmarks.planning.scaling import parse_sweep, scaling_curves
     from benchmarks.planning.why import why as reason
 
@@ -112,8 +111,7 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     asked = None if why is None else parse_layout(why)
     counts = None if sweep_gpus is None else parse_sweep(sweep_gpus)
     started = _time(start)
-    planner = Planner(read_job(target, options))
-    found = answer(planner, layout, top)
+    planner, found = answer_in(target, options, layout, top)
     if request.is_asked:
         run = run_plan(request, found.best, planner.job.energy, started)
         found = replace(found, run=run)
@@ -210,6 +208,8 @@ def _print(found: "PlanAnswer", verdict: "Verdict | None") -> None:
 
     say(tables.job_line(found.job))
     say(tables.search_line(found))
+    for line in tables.format_lines(found):
+        say(line)
     if verdict is not None:
         for sentence in verdict.sentences:
             say(sentence)

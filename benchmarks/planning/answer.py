@@ -1,5 +1,6 @@
 """What `moe plan` answers: layouts, best first, and what the prediction rests on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.planning.budget import RunPlan
 from benchmarks.planning.front import pareto_front
 from benchmarks.planning.interval import error_band
-from benchmarks.planning.job import PlanJob
+from benchmarks.planning.job import PlanJob, precision_name
 from benchmarks.planning.layout_text import layout_text, parse_layout
 from benchmarks.planning.planner import Planner
 from benchmarks.planning.scaling import ScalingCurve
@@ -21,6 +22,21 @@ OWN_LAYOUT = "own"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Formats:
+    """Number formats that were ranked together."""
+
+    best: Mapping[str, LayoutPrediction]
+    """The best layout of each."""
+    left_out: Mapping[str, str]
+    """Why others have none."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        best = {name: _brief(one) for name, one in self.best.items()}
+        return {"best": best, "left_out": dict(self.left_out)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanAnswer:
     """Layouts of one job."""
 
@@ -31,6 +47,8 @@ class PlanAnswer:
     """What the search looked at; None where one layout was asked for."""
     front: tuple[LayoutPrediction, ...]
     """Of those that were predicted and fit, fastest first."""
+    formats: Formats | None = None
+    """Number formats that were searched together; None where one was."""
     run: RunPlan | None = None
     """What the best would need for a target, or reach within a budget."""
     scaling: tuple[ScalingCurve, ...] = ()
@@ -44,7 +62,11 @@ class PlanAnswer:
     @property
     def near(self) -> list[list[LayoutPrediction]]:
         """Of each layout, those that are nearly like it (`Row`); none of one that was asked for."""
-        return [[]] if self.found is None else [row.near for row in self.found.rows]
+        return (
+            [[] for _ in self.layouts]
+            if self.found is None
+            else [row.near for row in self.found.rows]
+        )
 
     def is_on_front(self, one: LayoutPrediction) -> bool:
         """Whether a layout is on the Pareto front."""
@@ -65,6 +87,7 @@ class PlanAnswer:
                 "seq_len": batch.seq_len,
                 "global_batch_size": batch.global_batch_size,
                 "precision": job.precision.model_dump(mode="json", exclude_defaults=True),
+                "precisions": None if self.formats is None else self.formats.as_json(),
                 "routing": job.execution.routing,
                 "kind": "modelled",
                 "calibration": dict(job.card.sources),
@@ -86,6 +109,7 @@ class PlanAnswer:
     def _entry(self, one: LayoutPrediction) -> dict[str, Any]:
         return {
             "text": layout_text(one.work),
+            "precision": precision_name(one.work.precision),
             **one.as_json(),
             "pareto": self.is_on_front(one),
         }

@@ -25,6 +25,8 @@ DEFAULT_SEQ_LEN = 4096
 DEFAULT_GLOBAL_BATCH = 1024
 """Sequences a step where only a model is named: 4 million tokens of 4,096 each, as large runs."""
 BF16 = {"dtype": "bf16"}
+PRECISIONS = ("fp32", "bf16", "fp8", "fp8-delayed", "fp8-blockwise", "mxfp8")
+"""Names of number formats that may be asked for; `fp8` scales by current values."""
 Routing = Literal["forced", "natural", "capacity"]
 
 
@@ -186,6 +188,13 @@ def _precision(
     if precision.is_native_fp8 and card.rates.fp8 is None:
         raise BenchmarkError(f"precision {precision.fp8}: {card.name} has no FP8: choose bf16")
     return precision
+
+
+def precision_name(precision: Precision) -> str:
+    """Return the name of a number format, one of `PRECISIONS`."""
+    if precision.dtype == "fp32":
+        return "fp32"
+    return next(name for name in PRECISIONS if RECIPES.get(name) == precision.fp8)
 
 
 def _validated(values: dict[str, Any]) -> Precision:

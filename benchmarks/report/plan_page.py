@@ -50,7 +50,7 @@ def _content(answer: PlanAnswer) -> dict[str, Any]:
         + "."
     )
     shown = [tables.layout_table(answer), tables.detail_table(best)]
-    notes = [tables.search_line(answer)]
+    notes = [tables.search_line(answer), *tables.format_lines(answer)]
     if answer.run is not None:
         shown.append(tables.run_table(answer.run))
         notes += tables.run_lines(answer.run)

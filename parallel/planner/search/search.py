@@ -243,9 +243,7 @@ class _Search:
             replace(
                 self._work,
                 placement=place(layout, self._bounds.ranks),
-                batch=replace(
-                    self._work.batch, micro_batch_size=candidate.sizes.micro_batch_size
-                ),
+                batch=replace(self._work.batch, micro_batch_size=candidate.sizes.micro_batch_size),
             )
         )
         self._predicted += 1

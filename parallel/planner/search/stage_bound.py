@@ -35,7 +35,9 @@ class StageBound:
     def of_all_stages(self, stages: Stages, micro_batches: int) -> float:
         """Return the largest bound of any stage."""
         loads, layers = self._loads.slowest(stages)
-        most = max(self._seconds(one.waits) + micro_batches * self._seconds(one.runs) for one in loads)
+        most = max(
+            self._seconds(one.waits) + micro_batches * self._seconds(one.runs) for one in loads
+        )
         return self._step + self._layer_step * layers + most
 
     def _seconds(self, counts: Counts) -> float:

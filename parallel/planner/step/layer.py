@@ -52,7 +52,9 @@ class LayerTimes:
         total.add_all(network.total)
         if sparse and exchanges:
             add_exchange(total, self._clock, work, attention.total)
-        total.add("recomputation", 0.0, _recomputed(work, attention.parts, network.parts, sparse=sparse))
+        total.add(
+            "recomputation", 0.0, _recomputed(work, attention.parts, network.parts, sparse=sparse)
+        )
         forward, backward = host_floor(work, self._clock.parameters.launch_seconds, sparse=sparse)
         total.add(
             "host",
