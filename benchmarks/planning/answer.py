@@ -59,14 +59,10 @@ class PlanAnswer:
         """The first."""
         return self.layouts[0]
 
-    @property
-    def near(self) -> list[list[LayoutPrediction]]:
-        """Of each layout, those that are nearly like it (`Row`); none of one that was asked for."""
-        return (
-            [[] for _ in self.layouts]
-            if self.found is None
-            else [row.near for row in self.found.rows]
-        )
+    def near(self, one: LayoutPrediction) -> list[LayoutPrediction]:
+        """Return what was found nearly like a layout (`Row`)."""
+        rows = () if self.found is None else self.found.rows
+        return next((row.near for row in rows if row.one is one), [])
 
     def is_on_front(self, one: LayoutPrediction) -> bool:
         """Whether a layout is on the Pareto front."""
@@ -77,8 +73,8 @@ class PlanAnswer:
         job, batch = self.job, self.job.batch
         document: dict[str, Any] = {
             "layouts": [
-                self._entry(one) | {"near_equal": [_brief(each) for each in near]}
-                for one, near in zip(self.layouts, self.near, strict=True)
+                self._entry(one) | {"near_equal": [_brief(each) for each in self.near(one)]}
+                for one in self.layouts
             ],
             "model": {
                 "name": job.name,

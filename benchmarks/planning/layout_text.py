@@ -21,6 +21,7 @@ KEYS = (
 )  # fmt: skip
 
 MOST_CHUNKS = 10_000
+"""That one word of `stage_layers` may stand for."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ def layout_text(work: Workload) -> str:
     ]
     if layout.stage_layers is not None:
         runs = [(layers, len(list(run))) for layers, run in groupby(layout.stage_layers)]
-        words.append(f"stage_layers={'+'.join(f'{run}x{layers}' for layers, run in runs)}")
+        words.append(
+            "stage_layers=" + "+".join(f"{n}x{of}" if n > 1 else f"{of}" for of, n in runs)
+        )
     return ",".join(words)
 
 

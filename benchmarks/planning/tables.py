@@ -28,7 +28,7 @@ def layout_table(answer: PlanAnswer) -> TextTable:
     )  # fmt: skip
     for column in (table.columns[1], table.columns[-1]):
         column.justify = "left"
-    for number, (one, near) in enumerate(zip(answer.layouts, answer.near, strict=True), 1):
+    for number, one in enumerate(answer.layouts, 1):
         mark = f" {FRONT_MARK}" if answer.is_on_front(one) else ""
         memory = gibibytes(one.memory.total_bytes) + ("" if one.fits else " too much")
         low, high = one.interval
@@ -36,7 +36,7 @@ def layout_table(answer: PlanAnswer) -> TextTable:
             f"{number}{mark}",
             layout_text(one.work).replace(",", " "),
             *(precision_name(one.work.precision) for _ in formats),
-            f"+{len(near)}" if near else "",
+            f"+{near}" if (near := len(answer.near(one))) else "",
             readable(one.step_seconds, "s"),
             f"{readable(low, 's')} to {readable(high, 's')}",
             f"{one.tokens_per_second:,.0f}",

@@ -61,7 +61,7 @@ class Candidate(NamedTuple):
             base: What neither the candidate nor the choice decides.
             choice: Other fields.
         """
-        return Layout.model_validate(base.model_dump(exclude={"sp"}) | self.fields() | choice)
+        return Layout.model_validate(base.model_dump(exclude={"sp"}) | self.fields() | {**choice})
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of `Layout` that it decides."""

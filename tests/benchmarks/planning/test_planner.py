@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.planning import tables
 from benchmarks.planning.answer import PlanAnswer, answer
 from benchmarks.planning.interval import error_band
 from benchmarks.planning.job import JobOptions, read_job
@@ -62,6 +63,19 @@ def test_speed_interval_and_joules_belong_together(planned: PlanAnswer) -> None:
     assert joules["boards"].value < joules["nodes"].value < joules["facility"].value
     # Not above the boards' limit for all of the time.
     assert joules["boards"].value * tokens <= 700 * 64 * best.step_seconds
+
+
+def test_what_is_like_a_faster_row_is_counted_with_it(planned: PlanAnswer) -> None:
+    document = planned.as_json()
+    assert any(entry["near_equal"] for entry in document["layouts"])
+    for entry, one in zip(document["layouts"], planned.layouts, strict=True):
+        near = planned.near(one)
+        assert [each["text"] for each in entry["near_equal"]] == [
+            layout_text(each.work) for each in near
+        ]
+        assert all(each.step_seconds >= one.step_seconds for each in near)
+    cells = [row[2] for row in tables.layout_table(planned).as_json()["rows"]]
+    assert cells == [f"+{len(near)}" if near else "" for near in map(planned.near, planned.layouts)]
 
 
 def test_no_layout_on_the_front_is_beaten(planned: PlanAnswer) -> None:

@@ -90,6 +90,13 @@ def test_candidates_with_uneven_stages_are_legal_too(
         assert layout_faults(candidate.layout(Layout(), {}), shape, batch, RANKS) == []
 
 
+def test_a_heavy_head_takes_a_layer_off_the_last_chunk() -> None:
+    heavy = replace(SPARSE, vocab_size=480)
+    found = {one.stages.stage_layers for one in candidates(heavy, BOUNDS)}
+    assert found >= {(3, 1), None}
+    assert {one.stages.stage_layers for one in candidates(SPARSE, BOUNDS)} == {None}
+
+
 def model(work: Workload, *, exchanges: bool = True) -> ModelSeconds:
     """A made-up time of layers that knows tensor, expert parallelism and recomputation."""
     layout = work.layout
