@@ -222,3 +222,4 @@ def _print(found: "PlanAnswer", verdict: "Verdict | None") -> None:
             say(line)
     for curve in found.scaling:
         console.print(tables.scaling_table(curve))
+        say(curve.verdict)

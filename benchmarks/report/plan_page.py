@@ -55,6 +55,7 @@ def _content(answer: PlanAnswer) -> dict[str, Any]:
         shown.append(tables.run_table(answer.run))
         notes += tables.run_lines(answer.run)
     shown += [tables.scaling_table(curve) for curve in answer.scaling]
+    notes += [curve.verdict for curve in answer.scaling]
     notes.append(
         f"Every number is modelled. Intervals hold 80%: of published {band.group} layouts whose"
         f" flags are known, measured seconds are {significant(band.low)} to"

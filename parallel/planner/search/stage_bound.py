@@ -2,7 +2,7 @@
 
 from operator import mul
 
-from parallel.planner.search.shared_times import ModelSeconds
+from parallel.planner.search.shared_times import Kind, ModelSeconds
 from parallel.planner.search.stage_loads import Counts, StageLoads
 from parallel.planner.search.stages import Stages
 
@@ -15,7 +15,7 @@ class StageBound:
     passes, and its last result goes back to the first.
     """
 
-    def __init__(self, seconds: ModelSeconds, loads: StageLoads) -> None:
+    def __init__(self, seconds: ModelSeconds, loads: StageLoads[Kind]) -> None:
         """Take the seconds of a model's parts, and what its stages hold."""
         self._loads, self._step, self._layer_step = loads, seconds.step, seconds.layer_step
         self._parts = (
@@ -41,4 +41,4 @@ class StageBound:
         return self._step + self._layer_step * layers + most
 
     def _seconds(self, counts: Counts) -> float:
-        return sum(map(mul, counts, self._parts))
+        return sum(map(mul, counts, self._parts), 0.0)
