@@ -260,7 +260,7 @@ def _submit(
             runs_dir=runs_dir.resolve(), work_dir=Path.cwd(), code_tree=snapshot.tree, name=name
         )
         plan = make_plan(paths)
-        for sentence in unused_variables(os.environ):
+        for sentence in (*unused_variables(os.environ), *plan.warnings):
             typer.echo(f"moe: {sentence}", err=True)
         if dry_run:
             script = render(plan.job)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import torch
 
 from benchmarks.bench.session import BenchSession, print_line
@@ -12,6 +11,7 @@ from moe.config.experiment import load_model
 from moe.config.model import ModelConfig
 from parallel.engine.collectives import all_gather_objects
 from parallel.engine.start import Engine
+from parallel.hardware.host_memory import host_memory
 
 # Of free memory; the rest is for libraries, fragmentation and the error of the estimate.
 USABLE_FRACTION = 0.8
@@ -48,7 +48,7 @@ def available_bytes(engine: Engine) -> float:
     if engine.device.type == "cuda":
         own = float(torch.cuda.mem_get_info(engine.device)[0])
     else:
-        own = float(psutil.virtual_memory().available) / engine.world_size
+        own = float(host_memory().free_bytes) / engine.world_size
     return USABLE_FRACTION * float(min(all_gather_objects(own)))
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.bench.instruments import process_bytes
 from benchmarks.bench.trainer import MeasuredTrainer
 from moe.training.logs.aux_losses import pop_mean_aux_losses
+from parallel.hardware.host_memory import process_bytes
 
 
 def memory_breakdown(subject: MeasuredTrainer) -> dict[str, Any]:

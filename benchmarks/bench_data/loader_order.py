@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench.instruments import process_bytes
 from benchmarks.errors import BenchmarkError
 from data.config import DataConfig
 from data.loading.loader import Loader
 from data.loading.order import shuffled
 from moe.runs.source_state import CHECKOUT
+from parallel.hardware.host_memory import process_bytes
 
 FIRST_INDICES = 4096
 FIRST_SEQUENCES = 8

@@ -9,12 +9,11 @@ import typer
 from benchmarks.energy.preflight import check_energy
 from moe.config.experiment import Experiment
 from moe.cost.ledger import ledger
-from moe.cost.model_shape import batch_of, shape_of
+from moe.cost.memory_need import workload_of
 from moe.training.loader import open_loader
 from moe.training.startup.preflight import check_before_start
 from parallel.layout.placement import Placement
 from parallel.planner.memory import peak_memory
-from parallel.planner.workload import Workload
 
 
 def show(experiment: Experiment, num_ranks: int, *, as_json: bool) -> None:
@@ -22,14 +21,7 @@ def show(experiment: Experiment, num_ranks: int, *, as_json: bool) -> None:
     placement = check_before_start(experiment, num_ranks)
     check_energy(experiment.energy)
     costs = ledger(experiment.model, experiment.train.seq_len)
-    memory = peak_memory(
-        Workload(
-            shape=shape_of(experiment.model),
-            placement=placement,
-            batch=batch_of(experiment.train),
-            precision=experiment.precision,
-        )
-    )
+    memory = peak_memory(workload_of(experiment, placement))
     loader = open_loader(experiment, "train", ranks=placement.dp)
     sources = loader.describe(experiment.train.steps)
     loader.close()

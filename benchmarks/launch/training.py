@@ -16,6 +16,7 @@ from benchmarks.launch.progress_bar import TrainingProgress
 from moe.config.experiment import Experiment, load_experiment
 from moe.errors import ConfigError, RankError, TrainingStoppedError
 from moe.runs.record import read_record_if_any
+from moe.training.startup.memory import Starter
 from moe.training.startup.preflight import check_before_start
 from parallel.engine.launch import is_rank_of_a_group, launch_ranks
 from parallel.layout.layout import Layout
@@ -59,7 +60,7 @@ def run_training(  # noqa: PLR0913 - the command's options
         return train_rank(
             experiment, run_dir, resume=resume, from_step=from_step, progress=progress
         )
-    check_before_start(experiment, nproc)
+    check_before_start(experiment, nproc, "launcher")
     check_energy(experiment.energy)
     step = "" if from_step is None else str(from_step)
     paths = [str(file), str(run_dir)]
@@ -89,10 +90,13 @@ def train_rank(
     from parallel.engine.imports import import_engine
     from parallel.engine.start import restart_count, start_engine, stop_engine
 
+    starter: Starter | None = "rank"
     if restart_count():
         resume, from_step = True, None
         _refuse_to_restart_what_was_stopped(run_dir)
-    check_before_start(experiment, int(os.environ.get("WORLD_SIZE", "1")))
+        # It has run, and those that failed may not have freed their memory yet.
+        starter = None
+    check_before_start(experiment, int(os.environ.get("WORLD_SIZE", "1")), starter)
     meter = EnergyCallback(experiment.energy)
     loggers = open_loggers(experiment)
     import_engine()

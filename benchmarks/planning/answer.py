@@ -87,7 +87,7 @@ class PlanAnswer:
                 "routing": job.execution.routing,
                 "kind": "modelled",
                 "calibration": dict(job.card.sources),
-                "error": error_band(job.shape).as_json(),
+                "error": error_band(job.shape, job.card).as_json(),
             },
             "search": None,
             "run": None if self.run is None else self.run.as_json(),

@@ -109,16 +109,19 @@ def left_out(
     found: dict[str, dict[str, dict[str, Any]]] = {grouping: {} for grouping in GROUPINGS}
     without = step_fit(steps, start).fitted_without(members)
     for (grouping, name), parameters in zip(groups, without, strict=True):
-        found[grouping][name] = as_toml(parameters)
+        cards = {card_of_row(step.row) for step in steps}
+        measured = cards - {name} if grouping == "card" else cards
+        found[grouping][name] = as_toml(parameters, measured)
         del found[grouping][name]["spread"]
     return found
 
 
-def as_toml(parameters: StepParameters) -> dict[str, Any]:
-    """Return parameters with four digits."""
-    values = parameters.model_dump()
-    spread = values.pop("spread")
-    return {name: float(f"{value:.4g}") for name, value in values.items()} | {"spread": spread}
+def as_toml(parameters: StepParameters, cards: Iterable[str]) -> dict[str, Any]:
+    """Return parameters with four digits, and the cards whose steps were measured."""
+    return {
+        name: float(f"{value:.4g}") if isinstance(value, float) else value
+        for name, value in parameters.model_dump().items()
+    } | {"measured_cards": sorted(cards)}
 
 
 def main() -> None:
@@ -137,7 +140,7 @@ def main() -> None:
     fitted = step_fit(half, start.model_copy(update=START)).fitted(
         most_iterations=options.iterations
     )
-    print(tomli_w.dumps(as_toml(fitted)))
+    print(tomli_w.dumps(as_toml(fitted, {card_of_row(step.row) for step in steps})))
 
 
 if __name__ == "__main__":

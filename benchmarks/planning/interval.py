@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import Any
 
+from parallel.hardware.card import Card
 from parallel.layout.model_shape import ModelShape
 from parallel.planner.step.parameters import step_parameters
 from parallel.planner.validation.uncertainty import WITHIN_80
@@ -16,6 +17,8 @@ class ErrorBand:
     group: str
     spread: float
     """Standard deviation of ln(measured / predicted)."""
+    card_is_measured: bool = True
+    """Whether steps of the card itself were among them."""
 
     @property
     def low(self) -> float:
@@ -27,6 +30,12 @@ class ErrorBand:
         """Measured over predicted seconds that 10% exceed."""
         return exp(WITHIN_80 * self.spread)
 
+    @property
+    def source(self) -> str:
+        """Whose errors these are."""
+        told = "published steps whose flags are known (parallel/planner/step/step.toml)"
+        return told if self.card_is_measured else f"{told}; wider, as none is of this card"
+
     def around(self, seconds: float) -> tuple[float, float]:
         """Return the 80% interval of predicted seconds."""
         return seconds * self.low, seconds * self.high
@@ -37,13 +46,14 @@ class ErrorBand:
             "group": self.group,
             "spread": self.spread,
             "interval": [self.low, self.high],
-            "source": "published steps whose flags are known (parallel/planner/step/step.toml)",
+            "source": self.source,
         }
 
 
-def error_band(shape: ModelShape) -> ErrorBand:
-    """Return the band of the group that a model belongs to."""
-    spread = step_parameters().spread
-    if any(shape.sparse_layers):
-        return ErrorBand(group="sparse", spread=spread.sparse)
-    return ErrorBand(group="dense", spread=spread.dense)
+def error_band(shape: ModelShape, card: Card) -> ErrorBand:
+    """Return the band of the group that a model belongs to, on a card."""
+    parameters = step_parameters()
+    group = "sparse" if any(shape.sparse_layers) else "dense"
+    of_group = parameters.spread.sparse if group == "sparse" else parameters.spread.dense
+    spread = parameters.spread_on(of_group, card)
+    return ErrorBand(group=group, spread=spread, card_is_measured=spread == of_group)

@@ -58,7 +58,7 @@ class Planner:
         self.job = job
         self._times = times or Times.of(job, self.template(), self._exchange_libraries())
         self._flops = training_flops_per_token(job.shape, job.batch.seq_len)
-        self._band = error_band(job.shape)
+        self._band = error_band(job.shape, job.card)
 
     def for_batch(self, num_gpus: int, global_batch_size: int) -> "Planner":
         """Return a planner of the same model on other cards with another batch."""

@@ -3,17 +3,17 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.planning.published_recipes import recipe_of
 from benchmarks.planning.published_shapes import shape_of_row
 from parallel.errors import ParallelError
 from parallel.hardware.card import Card, load_card
 from parallel.planner.device_memory import device_memory
 from parallel.planner.energy import Estimate, Site, step_energy
 from parallel.planner.memory import RankMemory, peak_memory
-from parallel.planner.software import MEGATRON, OUR_STATE, StateBytes
 from parallel.planner.step.clock import Clock
 from parallel.planner.step.parameters import StepParameters, step_parameters
 from parallel.planner.step.phases import phase_seconds
@@ -22,8 +22,6 @@ from parallel.planner.validation.jobs import Job
 from parallel.planner.validation.rows import read_rows
 from parallel.planner.validation.score import RowResult, all_scored, summaries, summarize
 
-BF16_GRADIENTS = StateBytes(gradient=2)
-"""Megatron-Bridge's benchmark recipes reduce gradients in BF16 (`perf_recipes/`)."""
 MEMORY_ERROR = 1.1
 """How much more than a card has a job may need by the memory model before it is thought not to have
 fitted: that model's own error."""
@@ -76,7 +74,7 @@ class StepPredictor:
 
     def __init__(self, parameters: StepParameters | None = None) -> None:
         """Take other parameters than those that are shipped, to fit them."""
-        self._parameters = parameters or step_parameters()
+        self.parameters = parameters or step_parameters()
         self._times: dict[Hashable, StepTimes] = {}
         self._memory: dict[int, tuple[Job, RankMemory]] = {}
 
@@ -116,20 +114,17 @@ class StepPredictor:
         work = job.work
         key = (job.gpu, job.fabric, work.shape, work.batch.seq_len, work.precision, work.execution)
         if key not in self._times:
-            clock = Clock(card_of(job), work.precision, self._parameters)
+            clock = Clock(card_of(job), work.precision, self.parameters)
             self._times[key] = StepTimes(clock)
         return self._times[key].step(work)
 
     def _allocated(self, job: Job) -> RankMemory:
         key = id(job)
         if key not in self._memory:
-            work, is_bridge = job.work, job.framework.startswith("Megatron-Bridge")
-            if is_bridge and work.precision.fp8 == "current":
-                # Its mixed recipe of current scaling keeps parameters in FP8.
-                precision = work.precision.model_copy(update={"fp8_parameters": True})
-                work = replace(work, precision=precision)
-            state = BF16_GRADIENTS if is_bridge else OUR_STATE
-            self._memory[key] = job, peak_memory(work, state=state, software=MEGATRON)
+            recipe = recipe_of(job.row)
+            work = recipe.applied_to(job.work)
+            peak = peak_memory(work, state=recipe.state, software=recipe.software)
+            self._memory[key] = job, peak
         return self._memory[key][1]
 
 

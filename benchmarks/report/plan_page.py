@@ -40,7 +40,7 @@ def write_plan_page(path: Path, planner: Planner, answer: PlanAnswer) -> None:
 
 
 def _content(answer: PlanAnswer) -> dict[str, Any]:
-    job, best, band = answer.job, answer.best, error_band(answer.job.shape)
+    job, best, band = answer.job, answer.best, error_band(answer.job.shape, answer.job.card)
     joules = best.joules_per_token
     finding = (
         f"{layout_text(best.work).replace(',', ' ')}: {readable(best.step_seconds, 's')} a step,"
@@ -59,7 +59,8 @@ def _content(answer: PlanAnswer) -> dict[str, Any]:
     notes.append(
         f"Every number is modelled. Intervals hold 80%: of published {band.group} layouts whose"
         f" flags are known, measured seconds are {significant(band.low)} to"
-        f" {significant(band.high)} times the predicted ones."
+        f" {significant(band.high)} times the predicted ones"
+        f"{'' if band.card_is_measured else ', with more for a card that none of them ran on'}."
     )
     if best.energy is not None:
         notes += best.energy.assumptions

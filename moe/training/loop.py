@@ -10,6 +10,7 @@ from moe.runs.files import EVALUATIONS
 from moe.runs.record import Record
 from moe.training.held_out import evaluate_held_out
 from moe.training.logs.callback_list import CallbackList
+from moe.training.logs.memory_record import MemoryMeter
 from moe.training.logs.metrics_log import MetricsLog
 from moe.training.logs.progress import TrainProgress
 from moe.training.logs.run_record import record_end
@@ -35,6 +36,7 @@ class TrainingLoop:
     """On rank 0."""
     callbacks: CallbackList
     log: MetricsLog
+    memory: MemoryMeter
     saver: CheckpointSaver
     progress: TrainProgress
     until_step: int | None = None
@@ -131,7 +133,7 @@ class TrainingLoop:
             self.conditions.probe.repeat(totals.train_time_s)
 
     def _finish(self, status: str, totals: RunTotals, final_loss: float | None = None) -> Record:
-        sections = self.callbacks.finish()
+        sections = self.callbacks.finish() | self.memory.section()
         if self.run_directory is None:
             return {}
         record_end(

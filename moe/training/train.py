@@ -14,6 +14,7 @@ from moe.runs.callbacks import Callback, Logger
 from moe.runs.directory import RunDirectory
 from moe.runs.record import Record
 from moe.training.logs.callback_list import CallbackList, rank_context
+from moe.training.logs.memory_record import MemoryMeter
 from moe.training.logs.metrics_log import MetricsLog
 from moe.training.logs.progress import NoProgress, TrainProgress
 from moe.training.logs.run_record import open_start, record_start
@@ -64,6 +65,7 @@ def train(  # noqa: PLR0913 - the one entry point of a run
         GuardError: A step was rejected, and the run is to end.
         StorageError: The disk is full or fails; complete checkpoints are still there.
     """
+    memory = MemoryMeter(experiment, engine)
     with (
         closing(_watchdog(experiment, engine)) as watchdog,
         acquired_run(run_dir, experiment, engine, watchdog, resume, from_step) as (run, checkpoint),
@@ -95,6 +97,7 @@ def train(  # noqa: PLR0913 - the one entry point of a run
                 loggers=[TensorBoardLogger(), *loggers],
                 step=totals.step,
             ),
+            memory=memory,
             saver=saver,
             progress=progress or NoProgress(),
             until_step=until_step,

@@ -71,6 +71,9 @@ class Layout(FrozenModel):
     """Shard optimizer states over data-parallel ranks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where ranks run: `auto` takes CUDA where this machine has it; the run record says which."""
+    memory_check: Literal["refuse", "warn"] = "refuse"
+    """Before the start, where weights, gradients and optimizer states alone exceed the memory of
+    the GPU or machine: refuse the run, or only warn. What is modelled beyond these only warns."""
     timeout_s: float = Field(default=600.0, gt=0)
     """Seconds without progress (a micro-batch, an evaluation) after which a rank reports the
     collective it waits in and exits."""

@@ -18,6 +18,7 @@ values, `moe_act` what follows an expert's first projection, `shared_experts`, `
 inner results; `core_attn` only a log-sum-exp. Full recomputation saves each layer's input.
 """
 
+from parallel.planner.compute_time.imbalance import NATURAL, busiest_rank_share
 from parallel.planner.state import FP8_SCALES
 from parallel.planner.workload import Workload
 
@@ -83,16 +84,37 @@ def layer_gradient_bytes(work: Workload) -> int:
     tensor-parallel ranks; of experts also what their dispatcher holds to send or receive.
     """
     shape, layout = work.shape, work.layout
-    dense = work.tokens * (3 * shape.ffn_hidden_size // layout.tp + shape.hidden_size)
+    inners = 2 + shape.is_gated
+    dense = work.tokens * (inners * shape.ffn_hidden_size // layout.tp + shape.hidden_size)
     inner = shape.expert_ffn_hidden_size // layout.expert_tp
-    sparse = work.routed_tokens * (3 * inner + 2 * shape.hidden_size)
+    sparse = received_tokens(work) * (inners * inner + 2 * shape.hidden_size)
     if layout.dispatcher == "allgather":
         # All ranks' tokens instead of what is routed here.
         gathered = work.residual_tokens * layout.ep * layout.expert_tp
-        sparse += max(0, gathered - work.routed_tokens) * shape.hidden_size
+        sparse += max(0, gathered - received_tokens(work)) * shape.hidden_size
     return work.precision.element_bytes * max(
         sparse if any(shape.sparse_layers) else 0, dense if not all(shape.sparse_layers) else 0
     )
+
+
+def received_tokens(work: Workload) -> int:
+    """Return the token copies that the experts of the busiest rank receive of one micro-batch.
+
+    Where routers choose freely it is taken to be the same rank in every layer: it may be.
+    """
+    shape, layout = work.shape, work.layout
+    if work.execution.routing != "natural" or not work.routed_tokens:
+        return work.routed_tokens
+    share = busiest_rank_share(
+        NATURAL,
+        experts=shape.num_experts,
+        top_k=shape.top_k,
+        ep=layout.ep,
+        tokens=work.residual_tokens * layout.ep * layout.expert_tp,
+    )
+    if shape.capacity_factor is not None:
+        share = min(share, max(1.0, shape.capacity_factor))
+    return round(work.routed_tokens * max(1.0, share / work.expert_imbalance))
 
 
 def hidden_bytes(work: Workload) -> int:
@@ -141,21 +163,21 @@ def _dense(work: Workload, input_width: float) -> dict[str, int]:
 
 
 def _network(work: Workload, inner: int, input_width: float, *, routed: bool) -> int:
-    """Return what a gated network of `inner` elements saves; its last product is an input."""
+    """Return what a network of `inner` elements saves; its last product is an input."""
     width, after = work.precision.element_bytes, _AFTER_PROJECTION[work.precision.kernels][routed]
-    return round(inner * (2 * width + (after - 1) * width + input_width))
+    return round(inner * ((work.shape.is_gated + after) * width + input_width))
 
 
 def _experts(work: Workload, width: int, input_width: float) -> dict[str, int]:
     shape, layout = work.shape, work.layout
     shared = work.tokens * (shape.shared_expert_ffn_hidden_size // layout.tp)
-    inner = work.routed_tokens * (shape.expert_ffn_hidden_size // layout.expert_tp)
+    inner = received_tokens(work) * (shape.expert_ffn_hidden_size // layout.expert_tp)
     whole = _network(work, inner, input_width, routed=True)
-    projected = 2 * width * inner
-    inputs = round(work.routed_tokens * shape.hidden_size * input_width)
+    projected = (1 + shape.is_gated) * width * inner
+    inputs = round(received_tokens(work) * shape.hidden_size * input_width)
     return {
         "router": ROUTER_BYTES_PER_EXPERT * work.residual_tokens * shape.num_experts,
-        "experts": inputs + projected + ROUTED_COPY_BYTES * work.routed_tokens,
+        "experts": inputs + projected + ROUTED_COPY_BYTES * received_tokens(work),
         "moe_act": whole - projected,
         "shared_experts": _network(work, shared, input_width, routed=False),
     }

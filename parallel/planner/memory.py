@@ -2,7 +2,7 @@
 
 Parameters, gradients and optimizer states are counted exactly (`state.py`); what is alive only
 for a moment follows `activations.py` and `transients.py`. Compared with published peaks in
-`tests/moe/cost/test_published_memory.py`; their table is in docs/evidence/memory.md.
+`tests/benchmarks/planning/test_published_memory.py`; their table is in docs/evidence/memory.md.
 """
 
 from collections import Counter

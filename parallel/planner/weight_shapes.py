@@ -1,5 +1,6 @@
 """Shapes of the matrices that a rank multiplies with, for what their gradients take."""
 
+from parallel.layout.model_shape import ModelShape
 from parallel.planner.workload import Workload
 
 Shape = tuple[int, int]
@@ -14,15 +15,15 @@ def layer_matrices(work: Workload, *, sparse: bool) -> set[Shape]:
     tp, hidden = layout.tp, shape.hidden_size
     found = {(hidden, shape.num_heads * shape.v_head_dim // tp)} | _attention_inputs(work)
     if not sparse:
-        return found | _gated(hidden, shape.ffn_hidden_size // tp)
+        return found | _network(shape, shape.ffn_hidden_size // tp)
     if shape.shared_expert_ffn_hidden_size:
-        found |= _gated(hidden, shape.shared_expert_ffn_hidden_size // tp)
+        found |= _network(shape, shape.shared_expert_ffn_hidden_size // tp)
     inner = shape.expert_ffn_hidden_size // layout.expert_tp
     if work.precision.kernels == "te":
-        return found | _gated(hidden, inner)
+        return found | _network(shape, inner)
     # Experts' matrices are stacked into one tensor.
     local = shape.num_experts // layout.ep
-    return found | {(local * 2 * inner, hidden), (local * hidden, inner)}
+    return found | {(local * inner * (1 + shape.is_gated), hidden), (local * hidden, inner)}
 
 
 def stage_matrices(work: Workload, stage: int) -> set[Shape]:
@@ -41,8 +42,9 @@ def elements(matrix: Shape) -> int:
     return matrix[0] * matrix[1]
 
 
-def _gated(hidden: int, inner: int) -> set[Shape]:
-    return {(2 * inner, hidden), (hidden, inner)}
+def _network(shape: ModelShape, inner: int) -> set[Shape]:
+    hidden = shape.hidden_size
+    return {((1 + shape.is_gated) * inner, hidden), (hidden, inner)}
 
 
 def _attention_inputs(work: Workload) -> set[Shape]:

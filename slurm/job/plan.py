@@ -18,6 +18,7 @@ from moe.config.toml_file import read_toml
 from slurm.errors import JobError
 from slurm.job.cluster_profile import ClusterProfile, ProfilesFile, apply_profile
 from slurm.job.job import Job, common_config, possible_node_counts
+from slurm.job.memory_check import memory_warnings
 from slurm.job.mounts import folders_of, names_of
 from slurm.job.task import SUBMISSIONS, Task
 
@@ -31,6 +32,8 @@ class JobPlan:
     experiments: dict[str, str]
     """Texts of the experiments, by file name."""
     content_hash: str
+    warnings: tuple[str, ...] = ()
+    """What its user should know before it waits in a queue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +104,13 @@ def plan_training(
         node_counts=possible_node_counts(config, experiments),
         mounts=_input_folders(experiments, paths.work_dir) if is_contained else (),
     )
-    return JobPlan(job=job, tasks=tasks, experiments=texts, content_hash=content_hash)
+    return JobPlan(
+        job=job,
+        tasks=tasks,
+        experiments=texts,
+        content_hash=content_hash,
+        warnings=tuple(memory_warnings(experiments, config)),
+    )
 
 
 def plan_command(

@@ -7,19 +7,28 @@ from moe.config.experiment import Experiment
 from moe.config.locating import tokenizer_file
 from moe.cost.model_shape import batch_of, shape_of
 from moe.errors import ConfigError
+from moe.training.startup.memory import Starter, check_memory
 from parallel.layout.model_shape import BatchSize, ModelShape
 from parallel.layout.placement import Placement
 from parallel.layout.validation import checked_placement
 from parallel.precision.fp8_support import check_fp8
 
 
-def check_before_start(experiment: Experiment, num_ranks: int) -> Placement:
-    """Check layout, device, precision and data of a run on `num_ranks` ranks.
+def check_before_start(
+    experiment: Experiment, num_ranks: int, starter: Starter | None = None
+) -> Placement:
+    """Check layout, device, precision, memory and data of a run on `num_ranks` ranks.
+
+    Args:
+        experiment: What is to run.
+        num_ranks: On all machines.
+        starter: Who starts it on this machine, whose memory is checked then. None: it may run
+            elsewhere.
 
     Raises:
         ParallelError: The layout does not fit the model, the batch or the ranks; sizes or GPU do
             not support the FP8 recipe; there is no GPU.
-        ConfigError: Kernels or precision that are not to be had here.
+        ConfigError: Kernels or precision that are not to be had here; too little memory.
         DataError: The store is missing or damaged, does not fit the model, or would be read more
             often than the experiment allows.
     """
@@ -28,6 +37,8 @@ def check_before_start(experiment: Experiment, num_ranks: int) -> Placement:
     _check_fp8(experiment, shape, batch)
     check_kernels(experiment)
     _check_dispatcher(experiment)
+    if starter is not None:
+        check_memory(experiment, placement, starter)
     _check_data(experiment, placement.dp)
     if experiment.train.init is not None:
         _check_init(experiment, experiment.train.init)

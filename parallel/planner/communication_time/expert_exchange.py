@@ -1,9 +1,10 @@
 """Seconds in which tokens reach the ranks of their experts (dispatch) and return (combine).
 
 With top_k copies of each token (`alltoall`) or all tokens to all ranks (`allgather`) NCCL's
-collectives do it. DeepEP and HybridEP send a token once to each domain over the network and once to
-each rank inside it; the slowest of three decides: the SMs that copy, the domain's links, the
-network. Sizes are those of one rank and one micro-batch.
+collectives do it; where ranks share an expert, each of them then gathers what the others received
+(megatron-core's `token_dispatcher.py`). DeepEP and HybridEP send a token once to each domain over
+the network and once to each rank inside it; the slowest of three decides: the SMs that copy, the
+domain's links, the network. Sizes are those of one rank and one micro-batch.
 """
 
 from dataclasses import dataclass, replace
@@ -48,6 +49,8 @@ class ExchangeSizes:
     """Ranks among which the experts lie."""
     ranks_per_domain: int
     """Of these, those in one NVLink domain."""
+    expert_tp: int = 1
+    """Ranks that share each expert, side by side in a domain: all of them get its tokens."""
     dispatch_fp8: bool = False
     """Whether tokens leave in FP8; they return in BF16."""
     groups: int = 1
@@ -80,7 +83,7 @@ def exchange_seconds(links: Links, sizes: ExchangeSizes, dispatcher: Dispatcher)
     """Return the seconds of one exchange."""
     if sizes.imbalance < 1:
         raise ParallelError(f"imbalance {sizes.imbalance}: busiest over mean is at least 1")
-    if sizes.ranks == 1:
+    if sizes.ranks * sizes.expert_tp == 1:
         return Exchange(dispatch_seconds=0.0, combine_seconds=0.0, sms=0, limit="collective")
     if dispatcher in ("alltoall", "allgather"):
         return _by_collective(links, sizes, dispatcher == "allgather")
@@ -109,19 +112,22 @@ def _wire_bytes(sizes: ExchangeSizes, fp8: bool) -> float:
 
 
 def _by_collective(links: Links, sizes: ExchangeSizes, gathers: bool) -> Exchange:
-    where = sizes.ranks, sizes.ranks_per_domain
+    where, tp = (sizes.ranks, sizes.ranks_per_domain), sizes.expert_tp
     row = 2.0 * sizes.hidden
     if gathers:
-        num_bytes = row * sizes.tokens * sizes.ranks
-        there = all_gather_seconds(links, num_bytes, *where)
-        back = reduce_scatter_seconds(links, num_bytes, *where)
+        num_bytes = row * sizes.tokens * sizes.ranks * tp
+        everywhere = sizes.ranks * tp, sizes.ranks_per_domain * tp
+        there = all_gather_seconds(links, num_bytes, *everywhere)
+        back = reduce_scatter_seconds(links, num_bytes, *everywhere)
     else:
-        width = 1.0 + SCALE_BYTES if sizes.dispatch_fp8 else 2.0
+        width = sizes.hidden * (1.0 + SCALE_BYTES if sizes.dispatch_fp8 else 2.0)
         copies = sizes.tokens * sizes.top_k * sizes.imbalance
         # Before the tokens, each rank tells how many it sends to each expert.
         counts = all_gather_seconds(links, 8.0 * sizes.experts * sizes.ranks, *where)
-        there = counts + all_to_all_seconds(links, copies * sizes.hidden * width, *where)
-        back = all_to_all_seconds(links, copies * row, *where)
+        there = counts + all_to_all_seconds(links, copies * width, *where)
+        there += all_gather_seconds(links, copies * width * tp, tp, tp)
+        back = reduce_scatter_seconds(links, copies * row * tp, tp, tp)
+        back += all_to_all_seconds(links, copies * row, *where)
     return Exchange(
         dispatch_seconds=there,
         combine_seconds=back,
@@ -136,12 +142,13 @@ def _copies(sizes: ExchangeSizes) -> tuple[float, float, float]:
     Counted at the receiver: each rank of a domain gets what comes from its own and from others.
     """
     route = sizes.experts, sizes.top_k, sizes.groups, sizes.groups_per_token
-    ranks = expected_bins(sizes.ranks, *route) * sizes.imbalance
+    ranks = expected_bins(sizes.ranks, *route) * sizes.imbalance * sizes.expert_tp
     domains = ceil(sizes.ranks / sizes.ranks_per_domain)
+    inside = min(sizes.ranks, sizes.ranks_per_domain) * sizes.expert_tp
+    beside = ranks * (1 - 1 / inside)
     if domains == 1:
-        return ranks, 0.0, ranks * (1 - 1 / sizes.ranks)
-    remote = expected_bins(domains, *route) * sizes.imbalance * (1 - 1 / domains)
-    return ranks, remote, ranks * (1 - 1 / sizes.ranks_per_domain)
+        return ranks, 0.0, beside
+    return ranks, expected_bins(domains, *route) * sizes.imbalance * (1 - 1 / domains), beside
 
 
 def _link_and_network(

@@ -29,6 +29,10 @@ class Imbalance:
     """Load of a hot expert over the mean; the others share the rest evenly."""
 
 
+NATURAL = Imbalance(kind="power-law", exponent=1.01)
+"""Loads of routers that choose freely."""
+
+
 def expert_loads(imbalance: Imbalance, experts: int, top_k: int, tokens: float) -> list[float]:
     """Return the load of each expert over the mean, largest first.
 

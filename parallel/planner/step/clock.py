@@ -164,7 +164,7 @@ class Clock:
         """Return the seconds in which tokens reach their experts' ranks and come back."""
         shape, layout = work.shape, work.layout
         sizes = ExchangeSizes(
-            tokens=work.residual_tokens * layout.expert_tp,
+            tokens=work.residual_tokens,
             hidden=shape.hidden_size,
             top_k=shape.top_k,
             experts=shape.num_experts,
@@ -172,6 +172,7 @@ class Clock:
             groups_per_token=shape.groups_per_token,
             ranks=layout.ep,
             ranks_per_domain=max(1, min(layout.ep, self._in_domain(layout.expert_tp))),
+            expert_tp=layout.expert_tp,
             dispatch_fp8=False,
             imbalance=work.expert_imbalance,
         )

@@ -8,13 +8,10 @@ from parallel.planner.communication_time.overlap import (
 from parallel.planner.compute_time.casts import operand_cast_seconds
 from parallel.planner.compute_time.expert_block import ExpertBlock
 from parallel.planner.compute_time.grouped_gemm import ExpertRows
-from parallel.planner.compute_time.imbalance import Imbalance, busiest_rank_rows
+from parallel.planner.compute_time.imbalance import NATURAL, busiest_rank_rows
 from parallel.planner.step.clock import Clock
 from parallel.planner.step.seconds import TermSeconds
 from parallel.planner.workload import Workload
-
-NATURAL = Imbalance(kind="power-law", exponent=1.01)
-"""Loads of routers that choose freely."""
 
 CAST_KERNELS = {"none": 0, "delayed": 1, "current": 4, "blockwise": 1, "mxfp8": 1}
 """Kernels that cast one operand of one expert: current scaling looks for the largest first."""
@@ -69,7 +66,7 @@ def add_exchange(
         attention: Of the layer's attention alone.
     """
     layout = work.layout
-    if layout.ep == 1:
+    if layout.ep * layout.expert_tp == 1:
         return
     exchange = clock.exchange(work)
     there, back = exchange.dispatch_seconds, exchange.combine_seconds

@@ -7,7 +7,7 @@ from parallel.planner.step.attention_block import attention_block
 from parallel.planner.step.clock import Clock
 from parallel.planner.step.experts import add_exchange
 from parallel.planner.step.feed_forward_block import dense_block, sparse_block
-from parallel.planner.step.host import host_floor
+from parallel.planner.step.host import both_passes, forward_kernels
 from parallel.planner.step.seconds import Parts, TermSeconds
 from parallel.planner.workload import Workload
 
@@ -55,7 +55,12 @@ class LayerTimes:
         total.add(
             "recomputation", 0.0, _recomputed(work, attention.parts, network.parts, sparse=sparse)
         )
-        forward, backward = host_floor(work, self._clock.parameters.launch_seconds, sparse=sparse)
+        kernels = forward_kernels(work, sparse=sparse)
+        parameters, full = self._clock.parameters, work.layout.recompute == "full"
+        gaps = parameters.gap_seconds * kernels.all
+        total.add("memory_bound", *both_passes(gaps, recomputed=full))
+        launching = parameters.launch_seconds * kernels.launched
+        forward, backward = both_passes(launching, recomputed=full)
         total.add(
             "host",
             max(0.0, forward - total.forward_seconds),

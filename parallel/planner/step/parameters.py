@@ -8,6 +8,7 @@ and a host that has to keep up. Each number here is shared by all models and lay
 import tomllib
 from functools import cache
 from importlib.resources import files
+from math import hypot
 
 from parallel.frozen_model import FrozenModel
 from parallel.hardware.card import Card
@@ -23,6 +24,8 @@ class Spread(FrozenModel):
     """Dense layouts with any of them unknown, beyond what the readings differ by."""
     sparse: Positive
     sparse_unknown: Positive
+    card: Positive
+    """What a card adds of which no step was measured: an error of its own, added in squares."""
 
 
 class StepParameters(FrozenModel):
@@ -37,7 +40,7 @@ class StepParameters(FrozenModel):
     stream_stretch: Positive
     """The same of kernels that memory bandwidth limits."""
     gap_seconds: NotNegative
-    """Seconds between two kernels beyond those in a CUDA graph."""
+    """Seconds that the card loses at each kernel, however small: start, drain and the next one."""
     expert_gap_seconds: NotNegative
     """Seconds lost between two kernels of a loop over experts."""
     launch_seconds: NotNegative
@@ -53,7 +56,14 @@ class StepParameters(FrozenModel):
     updates."""
     step_seconds: NotNegative
     """Seconds of a step that no layer explains: data, logging, norms, launch of the optimizer."""
+    measured_cards: tuple[str, ...]
+    """Cards with published steps, by which the spreads were told."""
     spread: Spread
+
+    def spread_on(self, spread: float, card: Card) -> float:
+        """Return a spread of steps on a card: wider where none was measured."""
+        measured = card.name in self.measured_cards
+        return spread if measured else hypot(spread, self.spread.card)
 
     def on(self, card: Card) -> "StepParameters":
         """Return the parameters for a card; none were fitted on CPUs, which launch nothing."""
@@ -85,7 +95,6 @@ def training_card(card: Card, parameters: StepParameters) -> Card:
     changed = kernels.model_copy(
         update={
             "machine_factors": factors,
-            "launch_seconds": kernels.launch_seconds + parameters.gap_seconds,
             "stream_efficiency": kernels.stream_efficiency / parameters.stream_stretch,
             "gather_efficiency": kernels.gather_efficiency / parameters.stream_stretch,
         }

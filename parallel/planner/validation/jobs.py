@@ -14,6 +14,7 @@ from parallel.layout.layout import Layout, RecomputeModule
 from parallel.layout.model_shape import BatchSize, ModelShape
 from parallel.layout.validation import checked_placement
 from parallel.planner.execution import ALL_PARTS, Execution, GraphPart
+from parallel.planner.validation.frameworks import settled
 from parallel.planner.validation.rows import PublishedRow
 from parallel.planner.workload import Workload
 from parallel.precision.recipes import Precision
@@ -52,8 +53,8 @@ class Job:
     """Name of its card."""
     fabric: str | None
     """Network between nodes, a key of `FABRICS`; None where the row does not say."""
-    framework: str
-    """The program that ran, as the row names it."""
+    row: PublishedRow
+    """What it is a reading of."""
     assumed: tuple[str, ...]
     """What the row does not say, and was assumed: `column=value`."""
 
@@ -144,6 +145,11 @@ def _choices(row: PublishedRow, shape: ModelShape) -> Iterator[dict[str, tuple[A
     known: dict[str, Any] = {name: row.whole(name) for name in _NUMBERS}
     known |= {name: row.text(name) for name in options if name not in _NUMBERS}
     known = {name: value for name, value in known.items() if value is not None}
+    options |= {
+        name: [value]
+        for name, value in settled(row.text("framework") or "", tp).items()
+        if len(options[name]) > 1
+    }
     axes = [
         [(known[name], False)]
         if name in known
@@ -156,7 +162,9 @@ def _choices(row: PublishedRow, shape: ModelShape) -> Iterator[dict[str, tuple[A
 
 def _usual_chunks(shape: ModelShape, stages: int) -> int:
     """Return the chunks a stage where one layer or two make a chunk."""
-    layers = shape.num_layers // stages
+    # Depths that do not divide are dealt with embedding and loss as layers, as `_depth` does.
+    ends = 2 * (shape.num_layers % stages != 0 and (shape.num_layers + 2) % stages == 0)
+    layers = (shape.num_layers + ends) // stages
     return next((layers // size for size in (2, 1, 3) if layers % size == 0), 1)
 
 
@@ -190,7 +198,7 @@ def _job(
         work=work,
         gpu=row.text("gpu") or "",
         fabric=fabric if fabric in FABRICS else None,
-        framework=row.text("framework") or "",
+        row=row,
         assumed=assumed,
     )
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from parallel.errors import ParallelError
 from parallel.planner.flops import TERA, training_flops_per_token
-from parallel.planner.step.parameters import step_parameters
+from parallel.planner.step.parameters import StepParameters
 from parallel.planner.validation.jobs import Job, Resolver, UnusableRowError, jobs_of
 from parallel.planner.validation.published import published_tflops
 from parallel.planner.validation.rows import PublishedRow
@@ -23,6 +23,10 @@ UNEXPLAINED = {
 
 class Predictor(Protocol):
     """Predicts jobs; never told what was published."""
+
+    @property
+    def parameters(self) -> StepParameters:
+        """What it knows of steps, and how surely."""
 
     def memory_bytes(self, job: Job) -> int:
         """Return the peak of what tensors take on a rank."""
@@ -92,7 +96,7 @@ def score_row(row: PublishedRow, resolve: Resolver, predictor: Predictor) -> Row
         jobs, readings = _timed(jobs, predictor)
     except UnusableRowError as error:
         return RowResult(row=row, reason=str(error))
-    likely = likely_seconds(readings, spread_of(row, jobs[0], step_parameters().spread))
+    likely = likely_seconds(readings, spread_of(row, jobs[0], predictor.parameters))
     batch = jobs[0].work.batch
     flops = training_flops_per_token(shape, batch.seq_len)
     tokens = batch.global_batch_size * batch.seq_len / jobs[0].work.placement.num_ranks

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from math import exp, log, sqrt
 
-from parallel.planner.step.parameters import Spread
+from parallel.hardware.card import load_card
+from parallel.planner.step.parameters import StepParameters
 from parallel.planner.validation.jobs import Job
 from parallel.planner.validation.rows import PublishedRow
 
@@ -54,9 +55,11 @@ def likely_seconds(readings: list[float], spread: float) -> Likely:
     return Likely(seconds=exp(mean), low=exp(mean - half), high=exp(mean + half))
 
 
-def spread_of(row: PublishedRow, job: Job, spread: Spread) -> float:
-    """Return the spread of rows of this kind: dense or sparse, all flags stated or not."""
-    unknown = bool(unknown_flags(row, job))
+def spread_of(row: PublishedRow, job: Job, parameters: StepParameters) -> float:
+    """Return the spread of rows of this kind: dense or sparse, flags stated, card measured."""
+    unknown, spread = bool(unknown_flags(row, job)), parameters.spread
     if any(job.work.shape.sparse_layers):
-        return spread.sparse_unknown if unknown else spread.sparse
-    return spread.dense_unknown if unknown else spread.dense
+        of_kind = spread.sparse_unknown if unknown else spread.sparse
+    else:
+        of_kind = spread.dense_unknown if unknown else spread.dense
+    return parameters.spread_on(of_kind, load_card(job.gpu))

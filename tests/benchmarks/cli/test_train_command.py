@@ -72,6 +72,10 @@ def test_train_writes_what_it_promises(experiment: Path, tmp_path: Path) -> None
     assert record["tokens_per_s"] > 0
     assert record["energy"]["kind"] == "modelled"
     assert record["execution"]["experts"].endswith(".GroupedExperts")
+    modelled, measured = record["memory"]["modelled"], record["memory"]["measured"]
+    assert measured["boundary"] == "process resident size"
+    state = sum(modelled[f"{name}_bytes"] for name in ("parameter", "gradient", "optimizer"))
+    assert measured["peak_bytes"] - measured["start_bytes"] > state > 0
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 7))
     assert rows[-1]["loss"] < rows[0]["loss"]
@@ -172,6 +176,9 @@ BAD_INPUT = {
     ),
     "ranks that do not match": (["parallel.pp=2"], "tp*cp*pp"),
     "missing store": (["data.store=/nowhere/store"], "/nowhere/store"),
+    "more state than any machine has": (
+        ["model.vocab_size=100000000000"], 'parallel.memory_check = "warn" starts all the same'
+    ),
     "vocabulary too small": (["model.vocab_size=256"], "vocab"),
     "sequence longer than the model's": (
         ["train.seq_len=256"], "longer than the model's max_seq_len=128"

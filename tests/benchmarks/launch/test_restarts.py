@@ -240,3 +240,22 @@ def test_a_start_that_was_stopped_is_not_restarted(
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     with pytest.raises(TrainingStoppedError, match="continue with --resume"):
         train_rank(None, tmp_path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("restarts", "starter"), [("0", "rank"), ("2", None)])
+def test_a_restart_is_not_refused_for_memory_that_its_predecessor_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: str, starter: str | None
+) -> None:
+    from benchmarks.launch import training
+
+    class AskedError(Exception):
+        """What was to be checked."""
+
+    def ask(_experiment: object, _ranks: int, starter: str | None) -> None:
+        raise AskedError(starter)
+
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+    monkeypatch.setattr(training, "check_before_start", ask)
+    with pytest.raises(AskedError) as asked:
+        training.train_rank(None, tmp_path)  # type: ignore[arg-type]
+    assert asked.value.args == (starter,)

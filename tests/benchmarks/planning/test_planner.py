@@ -51,7 +51,7 @@ def test_the_best_come_first_and_one_layout_is_predicted_alike(
 
 
 def test_speed_interval_and_joules_belong_together(planned: PlanAnswer) -> None:
-    best, band = planned.best, error_band(planned.job.shape)
+    best, band = planned.best, error_band(planned.job.shape, planned.job.card)
     low, high = best.interval
     assert low < best.step_seconds < high
     assert low / best.step_seconds == pytest.approx(band.low)

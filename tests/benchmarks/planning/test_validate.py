@@ -156,14 +156,9 @@ def test_layouts_that_no_fit_saw(kind: str, median: float, p90: float) -> None:
     assert told.p90 <= p90
 
 
+@pytest.mark.parametrize("grouping", list(GROUPINGS))
 @pytest.mark.parametrize(
-    ("grouping", "kind", "median", "p90"),
-    [
-        ("family", "dense", 0.065, 0.15),
-        ("family", "moe", 0.09, 0.30),
-        ("card", "dense", 0.065, 0.16),
-        ("card", "moe", 0.12, 0.45),
-    ],
+    ("kind", "median", "p90"), [("dense", 0.05, 0.15), ("moe", 0.10, 0.25)], ids=["dense", "moe"]
 )
 def test_whole_families_and_whole_cards_that_no_fit_saw(
     grouping: str, kind: str, median: float, p90: float
@@ -174,11 +169,10 @@ def test_whole_families_and_whole_cards_that_no_fit_saw(
     assert told.p90 <= p90
 
 
+@pytest.mark.parametrize("kind", ["dense", "moe"])
 @pytest.mark.parametrize("grouping", list(GROUPINGS))
-def test_intervals_hold_what_they_say(grouping: str) -> None:
-    told = summarize(cross_validated(grouping))
-    assert told is not None
-    assert 0.7 <= told.covered <= 0.9
+def test_intervals_hold_what_they_say(grouping: str, kind: str) -> None:
+    assert 0.7 <= summary(cross_validated(grouping), kind).covered <= 0.9
 
 
 def test_intervals_of_layouts_that_no_fit_saw_hold_what_they_say() -> None:

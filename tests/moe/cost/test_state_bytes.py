@@ -28,10 +28,18 @@ ALIGNED: dict[str, Any] = {
             "shared_expert_ffn_hidden_size": 64, "first_dense_layers": 1},
 }  # fmt: skip
 """Every tensor's size is a multiple of 64, as in trained models; buffers still need padding."""
+LATENT: dict[str, Any] = {
+    **{k: v for k, v in ALIGNED.items() if k not in ("num_kv_heads", "head_dim")},
+    "mtp_layers": 1,
+    "mla": {"q_lora_rank": 64, "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 32,
+            "v_head_dim": 32},
+}  # fmt: skip
+"""Latent attention, and a multi-token-prediction layer, which needs the embedding once more."""
 UNALIGNED = ALIGNED | {"qk_norm": "head", "head_dim": 20, "hidden_size": 40}
 MODELS = {
     "sparse": ModelConfig.model_validate(ALIGNED),
     "tied": ModelConfig.model_validate(ALIGNED | {"tie_embeddings": True}),
+    "latent": ModelConfig.model_validate(LATENT),
     "unaligned": ModelConfig.model_validate(UNALIGNED),
 }
 PRECISIONS = {"fp32": Precision(), "bf16": Precision(dtype="bf16")}
@@ -43,6 +51,9 @@ LAYOUTS: list[tuple[int, dict[str, Any]]] = [
     (2, {"ep": 2}),
     (2, {"pp": 2}),
     (2, {"pp": 2, "vpp": 2}),
+    (2, {"pp": 2, "stage_layers": (1, 3)}),
+    (2, {"tp": 2, "etp": 2}),
+    (2, {"cp": 2}),
     (3, {}),
     (2, {"ep": 2, "distributed_optimizer": False}),
     (4, {"tp": 2, "pp": 2, "ep": 2}),

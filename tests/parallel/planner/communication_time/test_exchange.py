@@ -101,6 +101,22 @@ def test_allgather_sends_every_token_everywhere() -> None:
     assert both < exchange_seconds(H100, near, "alltoall").seconds
 
 
+@pytest.mark.parametrize("name", ["alltoall", "deepep", "hybridep"])
+def test_ranks_that_share_an_expert_cross_the_network_once(name: Dispatcher) -> None:
+    """Four ranks an expert: what crosses the network stays, what crosses links is four-fold."""
+    one = replace(SIZES, ranks=16, ranks_per_domain=2, sms=132)
+    shared = exchange_seconds(H100, replace(one, expert_tp=4), name).seconds
+    assert exchange_seconds(H100, one, name).seconds <= shared
+    pooled = exchange_seconds(H100, replace(one, tokens=4 * one.tokens), name).seconds
+    assert shared < 0.6 * pooled
+    near = replace(SIZES, ranks=2, ranks_per_domain=2, sms=132)
+    of_links = exchange_seconds(H100, replace(near, expert_tp=4), name).seconds
+    assert of_links > 2 * exchange_seconds(H100, near, name).seconds
+    alone = replace(SIZES, ranks=1, ranks_per_domain=1)
+    assert exchange_seconds(H100, replace(alone, expert_tp=4), name).seconds > 0
+    assert exchange_seconds(H100, alone, name).seconds == 0
+
+
 def test_what_is_impossible_is_refused_by_name() -> None:
     with pytest.raises(ParallelError, match="dispatcher 'deepep': not measured on this card"):
         exchange_seconds(links_of("a100"), SIZES, "deepep")

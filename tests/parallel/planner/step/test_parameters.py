@@ -9,7 +9,7 @@ from parallel.planner.compute_time.attention import AttentionShape, attention_se
 from parallel.planner.compute_time.gemm import gemm_seconds
 from parallel.planner.execution import ALL_PARTS, Execution
 from parallel.planner.step.clock import Clock
-from parallel.planner.step.host import host_floor
+from parallel.planner.step.host import both_passes, forward_kernels
 from parallel.planner.step.parameters import StepParameters, step_parameters, training_card
 from parallel.planner.step.phases import PHASE_OF_TERM, phase_seconds
 from parallel.planner.step.step_time import StepBreakdown, StepTimes
@@ -35,18 +35,17 @@ def test_the_shipped_numbers_are_plausible() -> None:
     ("precision", "name"), [("bf16", "bf16"), ("fp8", "fp8"), ("fp8-blockwise", "fp8")]
 )
 def test_products_are_stretched_by_their_precision(precision: str, name: str) -> None:
-    gapless = SHIPPED.model_copy(update={"gap_seconds": 0.0})
     size = (4096, 8192, 4096, precision)
     for gpu in ("H100", "B200"):
         card = load_card(gpu)
         own = card.kernels.training_stretch.get(name, 1.0)
         stretch = getattr(SHIPPED, f"{name}_stretch") * own
-        warm = gemm_seconds(training_card(card, gapless), *size)
+        warm = gemm_seconds(training_card(card, SHIPPED), *size)
         assert warm == pytest.approx(stretch * gemm_seconds(card, *size))
     assert load_card("B300").kernels.training_stretch == {}, "B200's slow machine is not B300's"
 
 
-def test_attention_is_stretched_and_gaps_add_up() -> None:
+def test_attention_is_stretched() -> None:
     card = load_card("H100")
     warm = training_card(card, SHIPPED.model_copy(update={"stream_stretch": 1.0}))
     shape = AttentionShape(batch=1, seq=4096, heads=16, kv_heads=16, qk_dim=128, v_dim=128)
@@ -54,7 +53,6 @@ def test_attention_is_stretched_and_gaps_add_up() -> None:
     assert attention_seconds(warm, shape, backward=True) == pytest.approx(
         SHIPPED.attention_stretch * alone
     )
-    assert warm.kernels.launch_seconds == card.kernels.launch_seconds + SHIPPED.gap_seconds
 
 
 def test_a_cpu_has_no_gaps_and_no_launches() -> None:
@@ -65,16 +63,49 @@ def test_a_cpu_has_no_gaps_and_no_launches() -> None:
     assert SHIPPED.on(load_card("H100")) is SHIPPED
 
 
-def test_the_host_launches_more_for_experts_collectives_and_repeated_passes() -> None:
-    def floor(work: Workload) -> float:
-        return sum(host_floor(work, 1.0, sparse=True))
+def test_experts_collectives_and_dispatchers_have_kernels_of_their_own() -> None:
+    def kernels(**layout: object) -> int:
+        return forward_kernels(job(**layout), sparse=True).all
 
-    assert floor(job(ep=8)) - floor(job(ep=16)) == pytest.approx(4 * 2.4), "eight experts, or four"
-    assert floor(job(tp=2, ep=8)) > floor(job(ep=8))
-    once = host_floor(job(ep=8), 1.0, sparse=True)[0]
-    assert floor(job(ep=8, recompute="full")) == pytest.approx(floor(job(ep=8)) + once)
+    assert kernels(ep=8) - kernels(ep=16) == 4, "eight experts, or four"
+    assert kernels(tp=2, ep=8) > kernels(ep=8)
+    fused = {"dispatcher": "flex", "flex_backend": "hybridep"}
+    assert kernels(ep=8, **fused) < kernels(ep=8, dispatcher="alltoall")
+    shared = replace(SHAPE, shared_expert_ffn_hidden_size=1536)
+    one = forward_kernels(replace(job(ep=8), shape=shared), sparse=True)
+    assert one.all > kernels(ep=8)
+
+
+def test_graphs_spare_the_host_and_not_the_card() -> None:
+    plain = forward_kernels(job(ep=8), sparse=True)
     graphed = replace(job(ep=8), execution=Execution(cuda_graphs=ALL_PARTS))
-    assert floor(graphed) < 0.6 * floor(job(ep=8))
+    assert plain.launched == plain.all
+    of_graph = forward_kernels(graphed, sparse=True)
+    assert of_graph.all == plain.all
+    assert of_graph.launched < 0.6 * plain.all
+    forward, backward = both_passes(1.0, recomputed=False)
+    assert both_passes(1.0, recomputed=True) == (forward, backward + forward)
+
+
+def test_every_kernel_costs_the_card_its_gap() -> None:
+    work = job(ep=8)
+    graphed = replace(work, execution=Execution(cuda_graphs=ALL_PARTS))
+    less, more = (step(graphed, launch_seconds=0.0, gap_seconds=gap) for gap in (0.0, 1e-5))
+    counts = [
+        count * sum(both_passes(forward_kernels(work, sparse=sparse).all, recomputed=False))
+        for sparse, count in ((False, 1), (True, SHAPE.num_layers - 1))
+    ]
+    batches = work.batch.global_batch_size / work.placement.dp
+    assert more.terms["memory_bound"] - less.terms["memory_bound"] == pytest.approx(
+        1e-5 * sum(counts) * batches
+    )
+
+
+def test_a_card_without_measured_steps_has_a_wider_spread() -> None:
+    inside = SHIPPED.spread_on(0.06, load_card("H100"))
+    outside = SHIPPED.spread_on(0.06, load_card("A100"))
+    assert inside == 0.06
+    assert outside == pytest.approx((0.06**2 + SHIPPED.spread.card**2) ** 0.5)
 
 
 def test_hidden_share_is_between_no_overlap_and_the_windows() -> None:

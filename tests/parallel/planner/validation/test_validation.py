@@ -48,6 +48,10 @@ def shape(_: PublishedRow) -> ModelShape:
 class Known:
     """Predicts by hand: overlapped experts take twice as long; micro-batches of 4 do not fit."""
 
+    def __init__(self, measured_cards: tuple[str, ...] = ("H100",)) -> None:
+        cards = {"measured_cards": measured_cards}
+        self.parameters = step_parameters().model_copy(update=cards)
+
     def memory_bytes(self, job: Job) -> int:
         return 9 * job.work.batch.micro_batch_size
 
@@ -67,8 +71,9 @@ def jobs(published: PublishedRow) -> list[Job]:
 
 
 def test_a_row_that_says_all_is_one_job() -> None:
-    [job] = jobs(row(fabric="EFA", framework="Megatron-LM"))
-    assert (job.gpu, job.fabric, job.framework) == ("H100", "efa", "Megatron-LM")
+    stated = row(fabric="EFA", framework="Megatron-LM")
+    [job] = jobs(stated)
+    assert (job.gpu, job.fabric, job.row) == ("H100", "efa", stated)
     assert jobs(row(fabric="RDMA 400 Gb/s a GPU"))[0].fabric is None
     assert job.assumed == ()
     layout = job.work.layout
@@ -107,6 +112,26 @@ def test_readings_are_weighed_by_their_speed() -> None:
     assert log(likely.seconds) == pytest.approx(mean)
     assert log(likely.high / likely.seconds) == pytest.approx(half)
     assert log(likely.seconds / likely.low) == pytest.approx(half)
+
+
+def test_a_card_without_measured_steps_widens_the_interval() -> None:
+    [measured] = all_scored([row()], shape, predict)
+    [unmeasured] = all_scored([row()], shape, Known(measured_cards=("B200",)))
+    assert measured.predicted == unmeasured.predicted
+    inner, outer = measured.interval or (0, 0), unmeasured.interval or (0, 0)
+    assert outer[0] < inner[0] < inner[1] < outer[1]
+
+
+def test_a_row_s_program_settles_what_it_leaves_out() -> None:
+    open_row = {"dispatcher": "", "ep_overlap": "", "vpp": "2"}
+    assert len(jobs(row(**open_row))) > 1
+    [only] = jobs(row(**open_row, framework="megatron-core 0.8"))
+    assert (only.work.layout.exchange_library, only.work.layout.overlap_experts) == (
+        "alltoall", False,
+    )  # fmt: skip
+    assert {"dispatcher=alltoall", "ep_overlap=off"} <= set(only.assumed)
+    [stated] = jobs(row(vpp="2", ep_overlap="on", framework="megatron-core 0.8"))
+    assert stated.work.layout.overlap_experts, "what a row says is taken"
 
 
 def test_what_decides_the_speed_and_is_not_stated_is_named() -> None:
