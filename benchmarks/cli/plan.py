@@ -75,12 +75,11 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     from benchmarks.cli.decision_options import date_of
     from benchmarks.cli.plan_conflicts import refuse_conflicts
     from benchmarks.errors import BenchmarkError
-    from benchmarks.planning.answer import answer
     from benchmarks.planning.budget import RunRequest, run_plan
     from benchmarks.planning.failures import Reliability
-    from benchmarks.planning.job import JobOptions, read_job
+    from benchmarks.planning.job import JobOptions
     from benchmarks.planning.layout_text import parse_layout
-    from benchmarks.planning.planner import Planner
+    from benchmarks.planning.precisions import answer_in
     from benchmarks.planning.scaling import parse_sweep, scaling_curves
     from benchmarks.planning.why import why as reason
 
@@ -118,10 +117,9 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     asked = None if why is None else parse_layout(why)
     counts = None if sweep_gpus is None else parse_sweep(sweep_gpus)
     started = date_of(start)
-    planner = Planner(read_job(target, options))
+    planner, found = answer_in(target, options, layout, top)
     needed = _needed(planner, target_loss, law)
     request = replace(request, target_tokens=needed.tokens if needed else target_tokens)
-    found = answer(planner, layout, top)
     if request.is_asked:
         run = run_plan(request, found.best, planner.job.energy, started)
         found = replace(found, run=run)
@@ -230,6 +228,8 @@ def _print(found: "PlanAnswer", verdict: "Verdict | None", needed: "LossTarget |
 
     say(tables.job_line(found.job))
     say(tables.search_line(found))
+    for line in tables.format_lines(found):
+        say(line)
     if found.job.calibrated is not None:
         console.print(tables.calibration_table(found.job.calibrated))
     for line in tables.calibration_lines(found.job):
@@ -247,3 +247,4 @@ def _print(found: "PlanAnswer", verdict: "Verdict | None", needed: "LossTarget |
     say(None if needed is None else needed.text)
     for curve in found.scaling:
         console.print(tables.scaling_table(curve))
+        say(curve.verdict)

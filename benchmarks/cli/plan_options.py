@@ -9,17 +9,6 @@ import typer
 MOST_SEQUENCES = 2**22
 
 
-class PrecisionName(StrEnum):
-    """Number formats that a plan may ask for."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP8 = "fp8"
-    FP8_DELAYED = "fp8-delayed"
-    FP8_BLOCKWISE = "fp8-blockwise"
-    MXFP8 = "mxfp8"
-
-
 class ExportName(StrEnum):
     """Programs in whose words a layout can be printed."""
 
@@ -59,8 +48,12 @@ MicroBatchOption = Annotated[
     ),
 ]
 PrecisionOption = Annotated[
-    PrecisionName | None,
-    typer.Option(help="Of matrix products.  [default: experiment's, or bf16]"),
+    str | None,
+    typer.Option(
+        metavar="NAME,...|any",
+        help="Of matrix products: fp32, bf16, fp8, fp8-delayed, fp8-blockwise, mxfp8; several are"
+        " ranked together.  [default: experiment's, or bf16]",
+    ),
 ]
 RoutingOption = Annotated[
     RoutingName, typer.Option(help="Tokens reach experts evenly by force, or as routers choose.")

@@ -7,6 +7,7 @@ from benchmarks.decisions.decision import Decision
 from benchmarks.decisions.documents import PLANNER_LEVEL, prediction
 from benchmarks.decisions.experiment_file import experiment_of
 from benchmarks.errors import BenchmarkError
+from benchmarks.laws.step_law import BATCH_RULE, RATE_RULE
 from benchmarks.planning.answer import PlanAnswer
 from moe.config.experiment import Experiment
 

@@ -26,6 +26,8 @@ DEFAULT_SEQ_LEN = 4096
 DEFAULT_GLOBAL_BATCH = 1024
 """Sequences a step where only a model is named: 4 million tokens of 4,096 each, as large runs."""
 BF16 = {"dtype": "bf16"}
+PRECISIONS = ("fp32", "bf16", "fp8", "fp8-delayed", "fp8-blockwise", "mxfp8")
+"""Names of number formats that may be asked for; `fp8` scales by current values."""
 Routing = Literal["forced", "natural", "capacity"]
 
 
@@ -84,10 +86,9 @@ def read_job(target: str, options: JobOptions) -> PlanJob:
     Raises:
         InputError: No such model, file or card, or a value that breaks a rule.
     """
-    card = _card(options)
     experiment = _experiment(target, options)
     model = load_model(target) if experiment is None else experiment.model
-    return _job(target, model, experiment, card, options)
+    return _job(target, model, experiment, options)
 
 
 def model_job(name: str, model: ModelConfig, options: JobOptions) -> PlanJob:
@@ -96,11 +97,11 @@ def model_job(name: str, model: ModelConfig, options: JobOptions) -> PlanJob:
     Raises:
         InputError: No such card, or a value that breaks a rule.
     """
-    return _job(name, model, None, _card(options), options)
+    return _job(name, model, None, options)
 
 
-def _card(options: JobOptions) -> Card:
-    """Return the card, which can be planned for in that number."""
+def _card(options: JobOptions) -> tuple[Card, Calibrated | None]:
+    """Return the card, which can be planned for in that number, and what records made of it."""
     if not 1 <= options.gpus <= MAX_GPUS:
         raise BenchmarkError(f"--gpus {options.gpus}: choose 1 to {MAX_GPUS:,}")
     card = load_card(options.gpu)
@@ -111,12 +112,13 @@ def _card(options: JobOptions) -> Card:
             f"--gpu {options.gpu}: {card.name}'s file has no [links.collectives], so no layout on"
             " several of them can be timed: plan for --gpus 1 or another card, or add the section"
         )
-    return card
+    return card, calibrated
 
 
 def _job(
-    target: str, model: ModelConfig, experiment: Experiment | None, card: Card, options: JobOptions
+    target: str, model: ModelConfig, experiment: Experiment | None, options: JobOptions
 ) -> PlanJob:
+    card, calibrated = _card(options)
     precision = _precision(options.precision, card, model, experiment)
     energy = _energy(options.assumptions, experiment)
     return PlanJob(
@@ -215,6 +217,13 @@ def _precision(
     if precision.is_native_fp8 and card.rates.fp8 is None:
         raise BenchmarkError(f"precision {precision.fp8}: {card.name} has no FP8: choose bf16")
     return precision
+
+
+def precision_name(precision: Precision) -> str:
+    """Return the name of a number format, one of `PRECISIONS`."""
+    if precision.dtype == "fp32":
+        return "fp32"
+    return next(name for name in PRECISIONS if RECIPES.get(name) == precision.fp8)
 
 
 def _validated(values: dict[str, Any]) -> Precision:

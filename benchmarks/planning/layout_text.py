@@ -1,6 +1,7 @@
 """A layout as one word of a command line: `tp=2,pp=4,vpp=2,ep=8,mbs=1,recompute=layernorm`."""
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
@@ -18,6 +19,9 @@ KEYS = (
     *SIZES, "dp", "mbs", "recompute", "dispatcher", "stage_layers", "context_exchange",
     *_SWITCHES,
 )  # fmt: skip
+
+MOST_CHUNKS = 10_000
+"""That one word of `stage_layers` may stand for."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def parse_layout(text: str) -> LayoutRequest:
         elif key == "context_exchange":
             fields[key] = value
         elif key == "stage_layers":
-            fields[key] = tuple(_whole(text, key, number) for number in value.split("+"))
+            fields[key] = tuple(_repeated(text, key, value))
     return LayoutRequest(
         text=text,
         fields=fields,
@@ -103,7 +107,10 @@ def layout_text(work: Workload) -> str:
         if getattr(layout, name)
     ]
     if layout.stage_layers is not None:
-        words.append(f"stage_layers={'+'.join(map(str, layout.stage_layers))}")
+        runs = [(layers, len(list(run))) for layers, run in groupby(layout.stage_layers)]
+        words.append(
+            "stage_layers=" + "+".join(f"{n}x{of}" if n > 1 else f"{of}" for of, n in runs)
+        )
     return ",".join(words)
 
 
@@ -111,6 +118,18 @@ def _recompute(value: str) -> dict[str, Any]:
     if value in ("none", "full"):
         return {"recompute": value}
     return {"recompute": "selective", "recompute_modules": tuple(value.split("+"))}
+
+
+def _repeated(text: str, key: str, value: str) -> list[int]:
+    """Read `4x9+8`: four times 9, then 8."""
+    numbers: list[int] = []
+    for word in value.split("+"):
+        times, x, number = word.rpartition("x")
+        count = _whole(text, key, times) if x else 1
+        if count > MOST_CHUNKS:
+            raise BenchmarkError(f"layout {text!r}: {key}={word}: at most {MOST_CHUNKS} at once")
+        numbers += [_whole(text, key, number)] * count
+    return numbers
 
 
 def _whole(text: str, key: str, value: str) -> int:

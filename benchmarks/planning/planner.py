@@ -3,10 +3,11 @@
 Assembled from `parallel/planner`, with what the job's card and site add.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from math import inf
+from typing import Any
 
 from benchmarks.planning.interval import error_band
 from benchmarks.planning.job import PlanJob
@@ -24,8 +25,10 @@ from parallel.planner.memory import peak_memory
 from parallel.planner.prediction import LayoutPrediction
 from parallel.planner.schedule.timeline import StepTime
 from parallel.planner.search.candidates import MICRO_BATCHES, Bounds
+from parallel.planner.search.ranking import Row
 from parallel.planner.search.search import Among, Found, Keep, checked, search
 from parallel.planner.search.shared_times import ModelTimes, SharedClock, SharedLayerTimes
+from parallel.planner.search.ways import Ways
 from parallel.planner.step.phases import phase_seconds
 from parallel.planner.step.step_time import StepTimes
 from parallel.planner.workload import Workload
@@ -37,14 +40,14 @@ class Times:
     """Seconds of a model on one kind of card, shared by all its layouts."""
 
     step: StepTimes
-    model: ModelTimes
+    ways: Ways
 
     @classmethod
-    def of(cls, job: PlanJob) -> "Times":
-        """Return those of a job."""
+    def of(cls, job: PlanJob, work: Workload, libraries: Sequence[str]) -> "Times":
+        """Return those of a job; `work` and `libraries` as of `Ways`."""
         clock = SharedClock(job.card, job.precision)
         layers = SharedLayerTimes(clock)
-        return cls(StepTimes(clock, layers), ModelTimes(clock, layers))
+        return cls(StepTimes(clock, layers), Ways(work, ModelTimes(clock, layers), libraries))
 
 
 class Planner:
@@ -53,7 +56,7 @@ class Planner:
     def __init__(self, job: PlanJob, times: Times | None = None) -> None:
         """Take a job; `times` of the same model, sequence length, precision and card are shared."""
         self.job = job
-        self._times = times or Times.of(job)
+        self._times = times or Times.of(job, self.template(), self._exchange_libraries())
         self._flops = training_flops_per_token(job.shape, job.batch.seq_len)
         self._band = error_band(job.shape, job.card, job.calibrated)
 
@@ -146,29 +149,29 @@ class Planner:
         self,
         count: int,
         *,
-        among: Among | None = None,
+        only: Mapping[str, Any] | None = None,
         keep: Keep | None = None,
         horizon: float = 1.0,
     ) -> Found:
-        """Return what a search finds, be it nothing; arguments as of `search`."""
+        """Return what a search finds, be it nothing; arguments as of `search` and `Bounds`."""
         job = self.job
         found = search(
             self.template(),
-            self.bounds(),
+            replace(self.bounds(), only=only or {}),
+            self._times.ways,
             predict=self._predict_if_fits,
-            model=self._times.model,
             memory_bytes=job.card.memory_bytes,
             count=count,
-            among=self._able(among),
+            among=self._able(),
             keep=keep,
             horizon=horizon,
         )
         whole = {id(one): self._completed(one) for one in found.fitting}
-        best = tuple(whole[id(one)] for one in found.best)
-        return replace(found, best=best, fitting=tuple(whole.values()))
+        rows = (Row(whole[id(one)], [whole[id(each)] for each in near]) for one, near in found.rows)
+        return replace(found, rows=tuple(rows), fitting=tuple(whole.values()))
 
-    def _able(self, among: Among | None) -> Among:
-        """Return what a search looks at: what is asked for, and `moe train` takes."""
+    def _able(self) -> Among:
+        """Return whether `moe train` takes sizes."""
         base = self.template().layout
 
         @cache
@@ -176,9 +179,7 @@ class Planner:
             sizes = base.model_copy(update={"tp": tp, "cp": cp, "etp": etp})
             return not self.train_faults(sizes, micro_batch_size)
 
-        return lambda one: (
-            (among is None or among(one)) and is_able(one.tp, one.cp, one.etp, one.micro_batch_size)
-        )
+        return lambda sizes: is_able(sizes.tp, sizes.cp, sizes.etp, sizes.micro_batch_size)
 
     def template(self) -> Workload:
         """Return the job on one card; what a search decides is left at 1."""
@@ -271,12 +272,13 @@ class Planner:
         is_uneven = work.execution.routing == "natural" or work.expert_imbalance > 1
         if not is_uneven or not any(work.shape.sparse_layers):
             return None
-        return self._even_times.step.step(even).terms
+        return self._even_step.step(even).terms
 
     @cached_property
-    def _even_times(self) -> Times:
+    def _even_step(self) -> StepTimes:
         """Seconds of the job with even loads: layers that are timed once have one load."""
-        return Times.of(self.job)
+        clock = SharedClock(self.job.card, self.job.precision)
+        return StepTimes(clock, SharedLayerTimes(clock))
 
     def _energy(self, terms: Mapping[str, float], tokens: int) -> StepEnergy | None:
         """Return the joules of a step; None where the card's power is unknown.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from benchmarks.errors import BenchmarkError
@@ -50,21 +51,36 @@ class ScalingCurve:
     @property
     def pays_up_to(self) -> int | None:
         """The most cards that pay: each added since the count before brings `PAYS` of its worth."""
-        first = last = None
-        for point in self.points:
-            speed = point.tokens_per_second
-            if speed is None:
-                continue
-            if first is None or last is None:
-                first = last = point
-                continue
-            assert last.tokens_per_second is not None
-            assert first.tokens_per_second is not None
-            added = (speed - last.tokens_per_second) / (point.gpus - last.gpus)
-            if added < PAYS * first.tokens_per_second / first.gpus:
+        last = next((point.gpus for point in self.points if point.best is not None), None)
+        for _, point, worth in self._added():
+            if worth < PAYS:
                 break
-            last = point
-        return None if last is None else last.gpus
+            last = point.gpus
+        return last
+
+    @property
+    def verdict(self) -> str | None:
+        """Up to where more cards pay, and what those beyond bring; None where nothing fits."""
+        if self.pays_up_to is None:
+            return None
+        for before, point, worth in self._added():
+            if worth < PAYS:
+                return (
+                    f"{self.kind} scaling pays up to {before:,} cards: each card added from there"
+                    f" to {point.gpus:,} brings {worth:.0%} of what one brings on the fewest"
+                )
+        return f"{self.kind} scaling pays up to {self.pays_up_to:,} cards, the most that were tried"
+
+    def _added(self) -> Iterator[tuple[int, ScalePoint, float]]:
+        """Yield each point after the first, the cards before it, and what each added card brings.
+
+        That is its tokens a second over those of a card on the fewest cards.
+        """
+        known = [(point, speed) for point in self.points if (speed := point.tokens_per_second)]
+        for (last, before), (point, speed) in pairwise(known):
+            first, first_speed = known[0]
+            worth = (speed - before) / (point.gpus - last.gpus) * first.gpus / first_speed
+            yield last.gpus, point, worth
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON values."""

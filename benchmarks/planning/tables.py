@@ -8,7 +8,7 @@ from benchmarks.planning.answer import PlanAnswer
 from benchmarks.planning.budget import SECONDS_PER_DAY, RunPlan
 from benchmarks.planning.calibrate import Calibrated
 from benchmarks.planning.interval import error_band
-from benchmarks.planning.job import PlanJob
+from benchmarks.planning.job import PlanJob, precision_name
 from benchmarks.planning.layout_text import layout_text
 from benchmarks.planning.limits import gibibytes, memory_terms
 from benchmarks.planning.scaling import ScalingCurve
@@ -24,13 +24,14 @@ SHOWN_LIMITS = 3
 
 def layout_table(answer: PlanAnswer) -> TextTable:
     """Return the layouts in their order, those of the Pareto front marked."""
+    formats = [] if answer.formats is None else ["precision"]
     table = TextTable(
         "",
-        ("", "layout", "step", "80% interval", "tokens/s/GPU", "TFLOP/s", "memory", "J/token",
-         "limits"),
+        ("", "layout", *formats, "near", "step", "80% interval", "tokens/s/GPU", "TFLOP/s",
+         "memory", "J/token", "limits"),
     )  # fmt: skip
-    for column in (1, 8):
-        table.columns[column].justify = "left"
+    for column in (table.columns[1], table.columns[-1]):
+        column.justify = "left"
     for number, one in enumerate(answer.layouts, 1):
         mark = f" {FRONT_MARK}" if answer.is_on_front(one) else ""
         memory = gibibytes(one.memory.total_bytes) + ("" if one.fits else " too much")
@@ -38,6 +39,8 @@ def layout_table(answer: PlanAnswer) -> TextTable:
         table.add_row(
             f"{number}{mark}",
             layout_text(one.work).replace(",", " "),
+            *(precision_name(one.work.precision) for _ in formats),
+            f"+{near}" if (near := len(answer.near(one))) else "",
             readable(one.step_seconds, "s"),
             f"{readable(low, 's')} to {readable(high, 's')}",
             f"{one.tokens_per_second:,.0f}",
@@ -69,7 +72,8 @@ def search_line(answer: PlanAnswer) -> str | None:
     return (
         f"{found.candidates:,} legal ways looked at, {found.predicted:,} of them predicted in full"
         f" and {found.too_large:,} found not to fit; the bounds of all others are slower than the"
-        f" last one shown. {FRONT_MARK} Pareto front of speed, memory and joules"
+        " last one shown. Near: slower layouts of the same tp, pp, ep and etp that leave no more"
+        f" memory free. {FRONT_MARK} Pareto front of speed, memory and joules"
         f" ({len(answer.front)} layouts)."
     )
 
@@ -104,6 +108,16 @@ def calibration_lines(job: PlanJob) -> list[str]:
         lines.append(f"{count} of {job.calibrated.records} records unused: {why}")
     interval = f"80% interval {error_band(job.shape, job.card, job.calibrated).calibration}"
     return [printable(line) for line in (*lines, *found.notes, interval)]
+
+
+def format_lines(answer: PlanAnswer) -> list[str]:
+    """Return the best step of each number format, and which have no layout; of several alone."""
+    formats = answer.formats
+    if formats is None:
+        return []
+    each = (f"{name} {readable(one.step_seconds, 's')}" for name, one in formats.best.items())
+    left_out = [f"left out: {name}: {reason}" for name, reason in formats.left_out.items()]
+    return [f"best step of each precision: {', '.join(each)}", *left_out]
 
 
 def detail_table(one: LayoutPrediction) -> TextTable:

@@ -10,11 +10,12 @@ from benchmarks.planning.planner import Planner
 from parallel.errors import ParallelError
 from parallel.measurement.number_text import readable
 from parallel.planner.prediction import LayoutPrediction
-from parallel.planner.search.candidates import Candidate, candidates
+from parallel.planner.search.candidates import candidates
 from parallel.planner.search.choices import Choice, recomputations
 from parallel.planner.search.least_memory import LeastMemory
+from parallel.planner.search.stages import Stages
 
-OF_CANDIDATE = ("tp", "cp", "pp", "vpp", "ep", "etp", "ends_count_as_layers", "stage_layers")
+OF_CANDIDATE = ("tp", "cp", "ep", "etp", *Stages._fields)
 OF_RECOMPUTATION = ("recompute", "recompute_modules")
 SEARCHED = {
     *OF_CANDIDATE, *OF_RECOMPUTATION, "dispatcher", "flex_backend", "overlap_experts",
@@ -51,9 +52,7 @@ def why(planner: Planner, request: LayoutRequest, best: LayoutPrediction) -> Ver
     smallest = None
     if set(request.fields) <= SEARCHED:
         found = planner.try_search(
-            1,
-            among=lambda one: _has_sizes(request, one),
-            keep=lambda _, choice: _has_choice(request, choice),
+            1, only=_sizes(request), keep=lambda choice: _has_choice(request, choice)
         )
         if found.best:
             looked_at = int(found.candidates * _share_of_ways(planner, request))
@@ -74,14 +73,11 @@ def why(planner: Planner, request: LayoutRequest, best: LayoutPrediction) -> Ver
     return Verdict(reason="illegal", sentences=tuple(faults), prediction=None)
 
 
-def _has_sizes(request: LayoutRequest, candidate: Candidate) -> bool:
-    """Whether a text does not exclude a candidate."""
-    if request.micro_batch_size not in (None, candidate.micro_batch_size):
-        return False
-    if request.dp not in (None, candidate.dp):
-        return False
-    fields = request.fields
-    return all(getattr(candidate, name) == fields[name] for name in OF_CANDIDATE if name in fields)
+def _sizes(request: LayoutRequest) -> dict[str, Any]:
+    """Return what a text says of a candidate, as `Bounds.only`."""
+    stated = {name: value for name, value in request.fields.items() if name in OF_CANDIDATE}
+    named = {"micro_batch_size": request.micro_batch_size, "dp": request.dp}
+    return stated | {name: value for name, value in named.items() if value is not None}
 
 
 def _has_choice(request: LayoutRequest, choice: Choice) -> bool:
@@ -107,15 +103,17 @@ def _smallest(planner: Planner, request: LayoutRequest) -> LayoutPrediction | No
     shape = planner.job.shape
     least = LeastMemory(planner.template())
     way = {name: value for name, value in request.fields.items() if name not in OF_CANDIDATE}
-    legal = [one for one in candidates(shape, planner.bounds()) if _has_sizes(request, one)]
+    legal = list(candidates(shape, replace(planner.bounds(), only=_sizes(request))))
     if not legal:
         return None
-    smallest = min(legal, key=lambda one: (least.state_bytes(one), one.micro_batch_size, one.vpp))
-    fields = {name: getattr(smallest, name) for name in OF_CANDIDATE}
+    smallest = min(
+        legal,
+        key=lambda one: (least.state_bytes(one), one.sizes.micro_batch_size, one.stages.vpp),
+    )
     exact = replace(
         request,
-        fields=fields | {"recompute": "full"} | way,
-        micro_batch_size=smallest.micro_batch_size,
+        fields=smallest.fields() | {"recompute": "full"} | way,
+        micro_batch_size=smallest.sizes.micro_batch_size,
         dp=None,
     )
     try:

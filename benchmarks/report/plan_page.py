@@ -52,7 +52,7 @@ def _content(answer: PlanAnswer) -> dict[str, Any]:
         + "."
     )
     shown = [tables.layout_table(answer), tables.detail_table(best)]
-    notes = [tables.search_line(answer)]
+    notes = [tables.search_line(answer), *tables.format_lines(answer)]
     if job.calibrated is not None:
         shown.append(tables.calibration_table(job.calibrated))
         notes += tables.calibration_lines(job)
@@ -60,6 +60,7 @@ def _content(answer: PlanAnswer) -> dict[str, Any]:
         shown.append(tables.run_table(answer.run))
         notes += tables.run_lines(answer.run)
     shown += [tables.scaling_table(curve) for curve in answer.scaling]
+    notes += [curve.verdict for curve in answer.scaling]
     notes.append(
         f"Every number is modelled. Intervals hold 80%: of published {band.group} layouts whose"
         f" flags are known, measured seconds are {significant(band.low)} to"

@@ -18,7 +18,7 @@ from parallel.planner.compute_time.expert_block import expert_kind
 from parallel.planner.execution import Execution
 from parallel.planner.step.clock import Clock
 from parallel.planner.step.feed_forward_block import sparse_block
-from parallel.planner.step.host import host_floor
+from parallel.planner.step.host import both_passes, forward_kernels
 from parallel.planner.step.parameters import StepParameters, step_parameters
 from parallel.planner.step.seconds import TermSeconds
 from parallel.planner.workload import Workload
@@ -45,7 +45,9 @@ def layer_ratios(card: Card, record: BenchRecord) -> Mapping[str, float]:
     work = _workload(case)
     kernels = _parts(card, work, launches=False)
     gaps = _parts(card, work, launches=True)["experts"]
-    floors = host_floor(work, Clock(card, case.precision).parameters.launch_seconds, sparse=True)
+    launch_seconds = Clock(card, case.precision).parameters.launch_seconds
+    launched = forward_kernels(work, sparse=True).launched
+    floors = both_passes(launched * launch_seconds, recomputed=False)
     ratios = {}
     for index, measured in enumerate((even[0].forward_s.median, even[0].backward_s.median)):
         alone = _pass(kernels["experts"], index)
@@ -73,7 +75,7 @@ def _parts(card: Card, work: Workload, *, launches: bool) -> Mapping[str, TermSe
 def _alone(launches: bool) -> StepParameters:
     fitted = step_parameters()
     ones = dict.fromkeys((name for name in vars(fitted) if name.endswith("_stretch")), 1.0)
-    gaps = {"gap_seconds": 0.0} | ({} if launches else {"expert_gap_seconds": 0.0})
+    gaps = {} if launches else {"expert_gap_seconds": 0.0}
     return fitted.model_copy(update=ones | gaps)
 
 

@@ -1,17 +1,17 @@
 """Every layout that megatron-core can run a model in on a number of ranks, as plain numbers.
 
 The rules are those of `layout_faults`; a test compares both on small cases. Numbers are kept until
-a candidate is worth a `Layout`: there are tens of thousands.
+a candidate is worth a `Layout`: there are tens of thousands. Those that differ only in stages share
+their sizes, and the seconds of their layers.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
-from itertools import accumulate
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from parallel.layout.layout import Layout
 from parallel.layout.model_shape import ModelShape
+from parallel.planner.search.stages import Stages, divisors, stages_of
 
 MICRO_BATCHES = (1, 2, 4, 8)
 
@@ -33,31 +33,26 @@ class Bounds:
     """What may exchange tokens between experts' ranks."""
     fewest_tokens: int = 512
     """Tokens of a rank's share of a sequence below which no layout is worth a try."""
+    only: Mapping[str, Any] = field(default_factory=dict)
+    """Values that a candidate has to have, by the names of `Sizes`, `Stages`, and `dp`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One layout and micro-batch; how it is run is chosen later."""
+class Sizes(NamedTuple):
+    """What the seconds of a layer depend on."""
 
     tp: int
     cp: int
-    pp: int
-    vpp: int
     ep: int
     etp: int
     micro_batch_size: int
+
+
+class Candidate(NamedTuple):
+    """One layout and micro-batch; how it is run is chosen later."""
+
+    sizes: Sizes
+    stages: Stages
     dp: int
-    ends_count_as_layers: bool
-    stage_layers: tuple[int, ...] | None
-
-    def chunk_bounds(self, num_layers: int) -> list[int]:
-        """Return the first layer of each chunk in the model's order, then the number of layers.
-
-        As `Layout.chunk_layers` deals them.
-        """
-        if self.stage_layers is not None:
-            return list(accumulate(self.stage_layers, initial=0))
-        return _even_bounds(num_layers, self.pp * self.vpp, self.ends_count_as_layers)
 
     def layout(self, base: Layout, choice: Mapping[str, Any]) -> Layout:
         """Return it as a `[parallel]` section.
@@ -66,29 +61,44 @@ class Candidate:
             base: What neither the candidate nor the choice decides.
             choice: Other fields.
         """
-        return Layout.model_validate(
-            base.model_dump(exclude={"sp"})
-            | {
-                "tp": self.tp, "cp": self.cp, "pp": self.pp, "vpp": self.vpp,
-                "ep": self.ep, "etp": self.etp,
-                "ends_count_as_layers": self.ends_count_as_layers,
-                "stage_layers": self.stage_layers,
-            }
-            | dict(choice)
-        )  # fmt: skip
+        return Layout.model_validate(base.model_dump(exclude={"sp"}) | self.fields() | {**choice})
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of `Layout` that it decides."""
+        fields = self.sizes._asdict() | self.stages._asdict()
+        del fields["micro_batch_size"]
+        return fields
+
+
+def groups(shape: ModelShape, bounds: Bounds) -> Iterator[tuple[Sizes, list[Candidate]]]:
+    """Yield the legal candidates of all sizes that have any; each once, in no promised order."""
+    ranks = bounds.ranks
+    for tp in _tensor_sizes(shape, bounds):
+        for cp in _context_sizes(shape, bounds, tp):
+            dealt = _dealt(shape, bounds, tp * cp)
+            for size in _asked(bounds, "micro_batch_size", bounds.micro_batches):
+                able = [(stages, dp) for stages, dp in dealt if _divides(bounds, size, stages, dp)]
+                for ep, etp in _expert_sizes(shape, bounds):
+                    sizes = Sizes(tp, cp, ep, etp, size)
+                    found = [
+                        Candidate(sizes, stages, dp)
+                        for stages, dp in able
+                        if ranks % (stages.pp * ep * etp) == 0
+                    ]
+                    if found:
+                        yield sizes, found
 
 
 def candidates(shape: ModelShape, bounds: Bounds) -> Iterator[Candidate]:
     """Yield every legal candidate once, in no promised order."""
-    for tp in _tensor_sizes(shape, bounds):
-        for cp in _context_sizes(shape, bounds, tp):
-            for pp, vpp, ends, stages in _depths(shape, bounds.ranks // (tp * cp)):
-                dp, rest = divmod(bounds.ranks, tp * cp * pp)
-                if rest:
-                    continue
-                for size in _micro_batches(bounds, dp, pp, vpp):
-                    for ep, etp in _expert_sizes(shape, bounds.ranks // pp):
-                        yield Candidate(tp, cp, pp, vpp, ep, etp, size, dp, ends, stages)
+    for _, found in groups(shape, bounds):
+        yield from found
+
+
+def _asked(bounds: Bounds, name: str, values: Iterable[int]) -> list[int]:
+    """Return the values that are asked about."""
+    only = bounds.only.get(name)
+    return [value for value in values if only in (None, value)]
 
 
 def _tensor_sizes(shape: ModelShape, bounds: Bounds) -> list[int]:
@@ -99,7 +109,7 @@ def _tensor_sizes(shape: ModelShape, bounds: Bounds) -> list[int]:
     kv_heads = shape.num_kv_heads
     return [
         tp
-        for tp in _divisors(bounds.ranks, bounds.largest_tp)
+        for tp in _asked(bounds, "tp", divisors(bounds.ranks, bounds.largest_tp))
         if all(size % tp == 0 for size in sharded) and (kv_heads % tp == 0 or tp % kv_heads == 0)
     ]
 
@@ -108,70 +118,38 @@ def _context_sizes(shape: ModelShape, bounds: Bounds, tp: int) -> list[int]:
     length = bounds.seq_len
     return [
         cp
-        for cp in _divisors(bounds.ranks // tp, bounds.largest_cp)
+        for cp in _asked(bounds, "cp", divisors(bounds.ranks // tp, bounds.largest_cp))
         if (cp == 1 or (length % (2 * cp) == 0 and length // cp >= bounds.fewest_tokens))
         and length // cp % tp == 0
     ]
 
 
-def _depths(
-    shape: ModelShape, ranks: int
-) -> Iterator[tuple[int, int, bool, tuple[int, ...] | None]]:
-    """Yield stages, chunks a stage, whether ends count, and uneven stages where nothing divides."""
-    layers = shape.num_layers
-    tied = shape.tie_embeddings and shape.mtp_layers > 0
-    for pp in _divisors(ranks, min(layers, ranks)):
-        if pp == 1:
-            yield 1, 1, False, None
-            continue
-        if tied:
-            continue
-        divides = False
-        for vpp in range(1, layers // pp + 1):
-            if layers % (pp * vpp) == 0:
-                yield pp, vpp, False, None
-                divides = True
-            elif (layers + 2) % (pp * vpp) == 0 and layers + 2 > pp * vpp:
-                yield pp, vpp, True, None
-                divides = True
-        if not divides:
-            yield pp, 1, False, _dealt(layers, pp)
-
-
-def _dealt(layers: int, stages: int) -> tuple[int, ...]:
-    """Return layers a stage, as even as can be; the last stages, which hold the head, get fewer."""
-    each, rest = divmod(layers, stages)
-    return tuple(each + (stage < rest) for stage in range(stages))
-
-
-def _micro_batches(bounds: Bounds, dp: int, pp: int, vpp: int) -> list[int]:
-    sizes = []
-    for size in bounds.micro_batches:
-        count, rest = divmod(bounds.global_batch_size, size * dp)
-        if not rest and count and (vpp == 1 or count % pp == 0):
-            sizes.append(size)
-    return sizes
-
-
-def _expert_sizes(shape: ModelShape, ranks: int) -> list[tuple[int, int]]:
-    """Return `ep` and `etp` on the ranks of one stage."""
-    if not any(shape.sparse_layers):
-        return [(1, 1)]
+def _dealt(shape: ModelShape, bounds: Bounds, width: int) -> list[tuple[Stages, int]]:
+    """Return stages, and replicas of `width` ranks each."""
+    only = bounds.only
+    asked = [(number, only[name]) for number, name in enumerate(Stages._fields) if name in only]
+    each = bounds.ranks // width
     return [
-        (ep, etp)
-        for ep in _divisors(shape.num_experts, ranks)
-        for etp in _divisors(shape.expert_ffn_hidden_size, 8)
-        if ranks % (ep * etp) == 0 and etp & (etp - 1) == 0
+        (stages, each // stages.pp)
+        for stages in stages_of(shape, each)
+        if all(stages[number] == value for number, value in asked)
+        and only.get("dp") in (None, each // stages.pp)
     ]
 
 
-@cache
-def _even_bounds(num_layers: int, chunks: int, ends_count_as_layers: bool) -> list[int]:
-    offset = 1 if ends_count_as_layers else 0
-    each = (num_layers + 2 * offset) // chunks
-    return [max(0, min(i * each - offset, num_layers)) for i in range(chunks + 1)]
+def _divides(bounds: Bounds, micro_batch_size: int, stages: Stages, dp: int) -> bool:
+    """Whether the batch divides into micro-batches, and these into rounds of the stages."""
+    count, rest = divmod(bounds.global_batch_size, micro_batch_size * dp)
+    return not rest and count > 0 and (stages.vpp == 1 or count % stages.pp == 0)
 
 
-@cache
-def _divisors(number: int, largest: int) -> list[int]:
-    return [n for n in range(1, min(number, largest) + 1) if number % n == 0]
+def _expert_sizes(shape: ModelShape, bounds: Bounds) -> list[tuple[int, int]]:
+    """Return `ep` and `etp`."""
+    sparse = any(shape.sparse_layers)
+    experts, inner = (shape.num_experts, shape.expert_ffn_hidden_size) if sparse else (1, 1)
+    return [
+        (ep, etp)
+        for ep in _asked(bounds, "ep", divisors(experts, bounds.ranks))
+        for etp in _asked(bounds, "etp", divisors(inner, 8))
+        if etp & (etp - 1) == 0
+    ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from parallel.layout.layout import TE_RECOMPUTE_MODULES
 from parallel.layout.model_shape import ModelShape
-from parallel.planner.search.candidates import Candidate
+from parallel.planner.search.candidates import Sizes
 
 Choice = dict[str, Any]
 """Fields of `Layout`."""
@@ -34,18 +34,23 @@ def recomputations(shape: ModelShape, *, has_te: bool) -> list[Choice]:
 
 
 def exchanges(
-    shape: ModelShape, libraries: Sequence[str], candidate: Candidate, recomputation: Choice
+    shape: ModelShape,
+    libraries: Sequence[str],
+    sizes: Sizes,
+    recomputation: Choice,
+    *,
+    can_pair: bool,
 ) -> list[Choice]:
     """Return ways to exchange tokens: each library, with and without overlap.
 
-    Overlap needs the interleaved schedule or no pipeline at all, experts that are not recomputed as
-    a whole, and no multi-token prediction (`layout_faults`, `moe/config/kernels.py`).
+    Overlap needs stages that can pair a forward with a backward pass, experts that are not
+    recomputed as a whole, and no multi-token prediction (`layout_faults`, `moe/config/kernels.py`).
     """
-    if candidate.ep * candidate.etp == 1:
+    if sizes.ep * sizes.etp == 1:
         return [{"dispatcher": "alltoall", "overlap_experts": False}]
     can_overlap = (
-        candidate.ep > 1
-        and (candidate.pp == 1 or candidate.vpp > 1)
+        can_pair
+        and sizes.ep > 1
         and recomputation["recompute"] != "full"
         and "moe" not in recomputation.get("recompute_modules", ())
         and not shape.mtp_layers

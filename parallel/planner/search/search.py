@@ -1,48 +1,40 @@
 """The best layouts of a model on a number of cards: branch and bound over all legal ones.
 
-Layouts are looked at in the order of bounds of their seconds; once as many were found that fit as
-were asked for, those whose bound is slower than the slowest of them cannot be among the best. The
-bounds are refined in turn: that of a mean stage without recomputation, which all ways to recompute
-share as none of them is faster; that of a way to recompute, by all stages and with the bubble; and
-the whole prediction, of those that a bound of memory leaves.
+Layouts are looked at in the order of bounds of their seconds; once as many rows were found as were
+asked for, those whose bound is slower than the last of them cannot be among the best. The bounds
+are refined in turn: that of a mean stage without recomputation, which all layouts of the same sizes
+share; that of all stages with the bubble; that of a way to recompute; and the whole prediction, of
+those that a bound of memory leaves. Of each way to recompute, the fastest exchange of tokens that
+fits is taken.
 """
 
 import heapq
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf, lcm
 from typing import NamedTuple
 
 from parallel.errors import ParallelError
 from parallel.layout.placement import place
 from parallel.planner.prediction import LayoutPrediction
-from parallel.planner.search.candidates import Bounds, Candidate, candidates
-from parallel.planner.search.choices import Choice, exchanges, recomputations
-from parallel.planner.search.least_memory import LeastMemory
-from parallel.planner.search.shared_times import ModelSeconds
-from parallel.planner.search.stage_bound import StageBound
+from parallel.planner.search.candidates import Bounds, Candidate, Sizes, groups
+from parallel.planner.search.choices import Choice
+from parallel.planner.search.ranking import Front, Ranking, Row
+from parallel.planner.search.ways import WITHOUT, Way, Ways
 from parallel.planner.workload import Workload
 
-TimeModel = Callable[[Workload], ModelSeconds]
-"""Seconds of a model's parts; more where something is recomputed."""
 Predict = Callable[[Workload], LayoutPrediction]
-Among = Callable[[Candidate], bool]
-"""Whether a candidate is one of those that are asked about."""
-Keep = Callable[[Candidate, Choice], bool]
-"""Whether a candidate, run in a way, is looked at."""
-MEMORY_STEP = 0.05
-"""Share by which a slower layout's memory must be smaller to be worth a look."""
-WITHOUT = 0
-"""Of `recomputations`, the one that recomputes nothing."""
+Among = Callable[[Sizes], bool]
+"""Whether layouts of these sizes are looked at."""
+Keep = Callable[[Choice], bool]
+"""Whether a way to run a layout is looked at."""
 
 
 @dataclass(frozen=True)
 class Found:
     """What a search found."""
 
-    best: tuple[LayoutPrediction, ...]
-    """Those that fit, fastest first."""
+    rows: tuple[Row, ...]
+    """Those that fit, fastest first, with what is nearly like them."""
     fitting: tuple[LayoutPrediction, ...]
     """All that were predicted and fit, in no promised order."""
     candidates: int
@@ -50,37 +42,20 @@ class Found:
     predicted: int
     """Of them, those whose bounds left them worth a whole prediction."""
     too_large: int
-    """Of all, those that were found not to fit, by a bound or a prediction."""
+    """Those that were found not to fit, by a bound or a prediction."""
 
-
-@dataclass(frozen=True)
-class _Way:
-    """The fastest way to exchange tokens for some sizes and a recomputation."""
-
-    bound: StageBound
-    choice: Choice
-    work: Workload
-    """The job as it was timed, on one stage."""
-
-
-class _Turn(NamedTuple):
-    """What stands in the queue: a candidate, and how far its bound is refined."""
-
-    seconds: float
-    number: int
-    """Of the candidate times the ways to recompute, and of the way; it breaks ties."""
-    refined: bool
-    candidate: Candidate
-    least_bytes: float
-    """A bound of its memory."""
+    @property
+    def best(self) -> list[LayoutPrediction]:
+        """The rows themselves."""
+        return [row.one for row in self.rows]
 
 
 def search(  # noqa: PLR0913 - what a search depends on
     work: Workload,
     bounds: Bounds,
+    ways: Ways,
     *,
     predict: Predict,
-    model: TimeModel,
     memory_bytes: float,
     count: int,
     among: Among | None = None,
@@ -92,187 +67,205 @@ def search(  # noqa: PLR0913 - what a search depends on
     Args:
         work: The job; its layout says what a search leaves as it is.
         bounds: What may be tried.
+        ways: The ways to run it.
         predict: Predicts one job in full.
-        model: Seconds of a model's parts, which jobs share.
         memory_bytes: Of a card.
-        count: Layouts to return.
-        among: Which candidates; default: all.
-        keep: Which of their ways; default: all.
+        count: Rows to return.
+        among: Which sizes; default: all.
+        keep: Which ways to run them; default: all.
         horizon: Over the fastest's seconds: up to there, what needs less memory than all that is
-            faster, by `MEMORY_STEP`, is looked for too.
+            faster, by `MEMORY_STEP` of a card's, is looked for too.
     """
-    return _Search(work, bounds, predict, model, memory_bytes, among, keep).run(count, horizon)
+    return _Search(work, bounds, ways, predict, memory_bytes, keep).run(among, count, horizon)
 
 
-class _Front:
-    """Seconds and memory of the layouts that were found and that no other beats in both."""
+class _Recomputed(NamedTuple):
+    """A candidate with a way to recompute, not yet timed."""
 
-    def __init__(self) -> None:
-        self._seconds: list[float] = []
-        self._bytes: list[int] = []
+    candidate: Candidate
+    recomputation: int
 
-    @property
-    def fastest(self) -> float:
-        """Seconds of the fastest; infinite while there is none."""
-        return self._seconds[0] if self._seconds else inf
 
-    def least_memory(self, seconds: float) -> float:
-        """Return the least bytes of those that take at most `seconds`; infinite without one."""
-        number = bisect_right(self._seconds, seconds)
-        return self._bytes[number - 1] if number else inf
+class _Attempt(NamedTuple):
+    """A candidate with ways to run it, to be tried in turn until one fits."""
 
-    def add(self, prediction: LayoutPrediction) -> None:
-        """Add a layout, and drop those that it beats."""
-        seconds, needed = prediction.step_seconds, prediction.memory.total_bytes
-        if self.least_memory(seconds) <= needed:
-            return
-        number = last = bisect_left(self._seconds, seconds)
-        while last < len(self._seconds) and self._bytes[last] >= needed:
-            last += 1
-        self._seconds[number:last] = [seconds]
-        self._bytes[number:last] = [needed]
+    candidate: Candidate
+    ways: tuple[Way, ...]
+
+
+class _Turn(NamedTuple):
+    """What stands in the queue."""
+
+    seconds: float
+    """A bound of its step."""
+    number: int
+    """It breaks ties: who came first."""
+    least_bytes: float
+    """A bound of its memory."""
+    what: list[Candidate] | Candidate | _Recomputed | _Attempt
+    """All candidates of the same sizes, or one of them, ever nearer to a prediction."""
 
 
 class _Search:
-    """One search: its queue, what it has timed, what it has found."""
+    """One search: its queue, and what it has counted."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - of `search` alone
         self,
         work: Workload,
         bounds: Bounds,
+        ways: Ways,
         predict: Predict,
-        model: TimeModel,
         memory_bytes: float,
-        among: Among | None,
         keep: Keep | None,
     ) -> None:
-        self._work, self._bounds, self._among, self._keep = work, bounds, among, keep
-        self._predict, self._model, self._memory_bytes = predict, model, memory_bytes
-        self._recomputations = recomputations(work.shape, has_te=work.precision.kernels == "te")
-        self._least = LeastMemory(work)
-        self._ways: dict[Hashable, _Way] = {}
-        self._exchanges: dict[Hashable, _Way] = {}
-        self._candidates = self._predicted = self._too_large = 0
+        self._work, self._bounds, self._ways, self._keep = work, bounds, ways, keep
+        self._predict, self._memory_bytes = predict, memory_bytes
+        self._recomputations = range(len(ways.recomputations))
+        self._queue: list[_Turn] = []
+        self._pushed = self._candidates = self._predicted = self._too_large = 0
 
-    def run(self, count: int, horizon: float) -> Found:
+    def run(self, among: Among | None, count: int, horizon: float) -> Found:
         """Look at layouts until no other can be among the best."""
-        queue = self._queue()
-        best: list[tuple[float, int, LayoutPrediction]] = []
+        room = self._memory_bytes
+        ranking, front = Ranking(count, room), Front(room)
         fitting: list[LayoutPrediction] = []
-        front = _Front()
-        while queue:
-            turn = heapq.heappop(queue)
-            if len(best) == count and turn.seconds > -best[0][0]:
+        passed_over: list[_Turn] = []
+        self._fill(among)
+        while self._queue:
+            turn = heapq.heappop(self._queue)
+            last = ranking.slowest_row
+            if turn.seconds > last:
                 if turn.seconds > horizon * front.fastest:
                     break
-                if front.least_memory(turn.seconds) * (1 - MEMORY_STEP) <= turn.least_bytes:
+                if front.is_behind(turn.seconds, turn.least_bytes):
+                    passed_over.append(turn)
                     continue
-            if not turn.refined:
-                self._refine(turn, queue)
-                continue
-            prediction = self._prediction(turn)
+            prediction = self._refined(turn)
             if prediction is None:
                 continue
             fitting.append(prediction)
             front.add(prediction)
-            heapq.heappush(best, (-prediction.step_seconds, -turn.number, prediction))
-            if len(best) > count:
-                heapq.heappop(best)
-        ordered = sorted(best, key=lambda item: -item[0])
+            ranking.add(prediction)
+            if ranking.slowest_row > last:
+                # It made a row one that is like it, and another has come up: look again.
+                for each in passed_over:
+                    heapq.heappush(self._queue, each)
+                passed_over = []
         return Found(
-            best=tuple(prediction for _, _, prediction in ordered),
+            rows=tuple(ranking.rows()),
             fitting=tuple(fitting),
             candidates=self._candidates,
             predicted=self._predicted,
             too_large=self._too_large,
         )
 
-    def _queue(self) -> list[_Turn]:
-        """Return every candidate whose states can fit, bounded by a mean stage."""
-        ways, queue = len(self._recomputations), []
-        for order, candidate in enumerate(candidates(self._work.shape, self._bounds)):
-            if self._among is not None and not self._among(candidate):
+    def _fill(self, among: Among | None) -> None:
+        """Queue the candidates whose states can fit, those of the same sizes together."""
+        least = self._ways.least
+        for sizes, alike in groups(self._work.shape, self._bounds):
+            if among is not None and not among(sizes):
                 continue
-            self._candidates += ways
-            least = self._least.state_bytes(candidate)
-            if least > self._memory_bytes:
-                self._too_large += ways
+            number = len(alike) * len(self._recomputations)
+            self._candidates += number
+            # More stages hold less each; as many ranks share each micro-batch on any number.
+            deepest = alike[-1]
+            states = least.state_bytes(deepest)
+            if states > self._memory_bytes:
+                self._too_large += number
                 continue
-            bound = self._way(candidate, WITHOUT).bound
-            seconds = bound.of_mean_stage(candidate, self._micro_batches(candidate))
-            queue.append(_Turn(seconds, ways * order, False, candidate, least))
-        heapq.heapify(queue)
-        return queue
+            pp = deepest.stages.pp
+            passes = self._micro_batches(deepest) / pp
+            seconds = self._ways.bound(sizes).of_mean_stages(pp, passes)
+            self._push(seconds, states, alike)
 
-    def _refine(self, turn: _Turn, queue: list[_Turn]) -> None:
-        """Put a candidate's ways to recompute into the queue that are asked for and can fit."""
-        candidate, count = turn.candidate, self._micro_batches(turn.candidate)
-        for index in range(len(self._recomputations)):
-            way = self._way(candidate, index)
-            if self._keep is not None and not self._keep(candidate, way.choice):
+    def _push(
+        self,
+        seconds: float,
+        least_bytes: float,
+        what: list[Candidate] | Candidate | _Recomputed | _Attempt,
+    ) -> None:
+        self._pushed += 1
+        heapq.heappush(self._queue, _Turn(seconds, self._pushed, least_bytes, what))
+
+    def _refined(self, turn: _Turn) -> LayoutPrediction | None:
+        """Queue what follows from a turn with better bounds; return a prediction that fits."""
+        what = turn.what
+        if isinstance(what, _Attempt):
+            return self._prediction(turn, what)
+        if isinstance(what, _Recomputed):
+            self._time(turn, what)
+        elif isinstance(what, Candidate):
+            self._recompute(turn, what)
+        else:
+            self._part(what)
+        return None
+
+    def _part(self, alike: list[Candidate]) -> None:
+        """Queue each candidate whose states can fit, bounded by all its stages."""
+        for candidate in alike:
+            states = self._ways.least.state_bytes(candidate)
+            if states > self._memory_bytes:
+                self._too_large += len(self._recomputations)
                 continue
-            least = self._least.total_bytes(candidate, way.work, count)
+            paired = candidate.stages.is_interleaved
+            way = self._ways.fastest_first(candidate.sizes, WITHOUT, paired=paired)[0]
+            self._push(self._bound(candidate, way), states, candidate)
+
+    def _recompute(self, turn: _Turn, candidate: Candidate) -> None:
+        """Queue each way to recompute that can fit; none is faster than to recompute nothing."""
+        for number in self._recomputations:
+            least = self._least_bytes(candidate, number)
             if least > self._memory_bytes:
                 self._too_large += 1
                 continue
-            seconds = way.bound.of_all_stages(candidate, count)
-            number = turn.number + index
-            heapq.heappush(queue, _Turn(seconds, number, True, candidate, least))
+            self._push(turn.seconds, least, _Recomputed(candidate, number))
 
-    def _micro_batches(self, candidate: Candidate) -> int:
-        return self._bounds.global_batch_size // (candidate.micro_batch_size * candidate.dp)
+    def _time(self, turn: _Turn, what: _Recomputed) -> None:
+        """Queue the ways to exchange tokens, bounded by the fastest that can fit."""
+        candidate, number = what
+        paired = candidate.stages.is_interleaved
+        ways = tuple(
+            way
+            for way in self._ways.fastest_first(candidate.sizes, number, paired=paired)
+            if self._keep is None or self._keep(way.choice)
+        )
+        if ways:
+            self._attempt(candidate, ways, turn.least_bytes)
 
-    def _way(self, candidate: Candidate, index: int) -> _Way:
-        sizes = (
-            candidate.tp, candidate.cp, candidate.ep, candidate.etp, candidate.micro_batch_size,
-            index,
-        )  # fmt: skip
-        key = (sizes, candidate.pp == 1 or candidate.vpp > 1)
-        if key not in self._ways:
-            libraries = self._bounds.exchange_libraries
-            recomputation = self._recomputations[index]
-            self._ways[key] = min(
-                (
-                    self._timed(sizes, candidate, recomputation | exchange)
-                    for exchange in exchanges(self._work.shape, libraries, candidate, recomputation)
-                ),
-                key=lambda way: way.bound.total,
+    def _attempt(self, candidate: Candidate, ways: tuple[Way, ...], least_bytes: float) -> None:
+        self._push(self._bound(candidate, ways[0]), least_bytes, _Attempt(candidate, ways))
+
+    def _prediction(self, turn: _Turn, what: _Attempt) -> LayoutPrediction | None:
+        """Return the whole prediction; where it does not fit, queue what holds less."""
+        candidate, (way, *others) = what
+        layout = candidate.layout(self._work.layout, way.choice)
+        prediction = self._predict(
+            replace(
+                self._work,
+                placement=place(layout, self._bounds.ranks),
+                batch=replace(self._work.batch, micro_batch_size=candidate.sizes.micro_batch_size),
             )
-        return self._ways[key]
-
-    def _timed(self, sizes: Hashable, candidate: Candidate, choice: Choice) -> _Way:
-        """Return a way to exchange tokens with its seconds on one stage."""
-        key = (
-            sizes, choice["dispatcher"], choice.get("flex_backend"), choice["overlap_experts"]
-        )  # fmt: skip
-        if key not in self._exchanges:
-            one_stage = replace(
-                candidate, pp=1, vpp=1, ends_count_as_layers=False, stage_layers=None
-            )
-            ranks = lcm(candidate.tp * candidate.cp, candidate.ep * candidate.etp)
-            job = _job(self._work, one_stage, choice, ranks)
-            self._exchanges[key] = _Way(StageBound(self._model(job)), choice, job)
-        return self._exchanges[key]
-
-    def _prediction(self, turn: _Turn) -> LayoutPrediction | None:
-        """Return the whole prediction; None where it does not fit."""
-        way = self._way(turn.candidate, turn.number % len(self._recomputations))
-        job = _job(self._work, turn.candidate, way.choice, self._bounds.ranks)
-        prediction = self._predict(job)
+        )
         self._predicted += 1
         if prediction.fits:
             return prediction
-        self._too_large += 1
+        smaller = tuple(other for other in others if other.holds_less(way))
+        if smaller:
+            self._attempt(candidate, smaller, turn.least_bytes)
+        else:
+            self._too_large += 1
         return None
 
+    def _micro_batches(self, candidate: Candidate) -> int:
+        return self._bounds.global_batch_size // (candidate.sizes.micro_batch_size * candidate.dp)
 
-def _job(work: Workload, candidate: Candidate, choice: Choice, ranks: int) -> Workload:
-    layout = candidate.layout(work.layout, choice)
-    return replace(
-        work,
-        placement=place(layout, ranks),
-        batch=replace(work.batch, micro_batch_size=candidate.micro_batch_size),
-    )
+    def _bound(self, candidate: Candidate, way: Way) -> float:
+        return way.bound.of_all_stages(candidate.stages, self._micro_batches(candidate))
+
+    def _least_bytes(self, candidate: Candidate, recomputation: int) -> float:
+        saved = self._ways.saved_bytes(candidate.sizes, recomputation)
+        count = self._micro_batches(candidate)
+        return self._ways.least.total_bytes(candidate, saved, count)
 
 
 def checked(found: Found, ranks: int, card: str) -> Found:
@@ -281,7 +274,7 @@ def checked(found: Found, ranks: int, card: str) -> Found:
     Raises:
         ParallelError: Nothing fits, or nothing is legal.
     """
-    if found.best:
+    if found.rows:
         return found
     if not found.candidates:
         raise ParallelError(

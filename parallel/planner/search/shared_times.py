@@ -1,6 +1,6 @@
 """Seconds that the layouts of a search share: exchanges, whole layers, the ends of a model."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -38,16 +38,20 @@ class SharedLayerTimes(LayerTimes):
         super().__init__(clock)
         self._whole: dict[Hashable, TermSeconds] = {}
 
-    def seconds(self, work: Workload, *, sparse: bool, window: int | None) -> TermSeconds:
-        """Return the seconds of one layer for one micro-batch on one rank."""
+    def seconds(
+        self, work: Workload, *, sparse: bool, window: int | None, exchanges: bool = True
+    ) -> TermSeconds:
+        """Return the seconds of one layer; arguments as of `LayerTimes`."""
         layout = work.layout
         key = (
             sparse, window, layout.tp, layout.cp, layout.ep, layout.expert_tp,
             work.batch.micro_batch_size, layout.recompute, layout.recompute_modules,
-            layout.overlap_experts, layout.exchange_library,
+            layout.overlap_experts, layout.exchange_library, exchanges,
         )  # fmt: skip
         if key not in self._whole:
-            self._whole[key] = super().seconds(work, sparse=sparse, window=window)
+            self._whole[key] = super().seconds(
+                work, sparse=sparse, window=window, exchanges=exchanges
+            )
         return self._whole[key]
 
 
@@ -59,8 +63,6 @@ Kind = tuple[bool, int | None]
 class ModelSeconds:
     """Seconds of one micro-batch, forward and backward, by where they arise."""
 
-    kinds: Sequence[Kind]
-    """Of each layer."""
     by_kind: Mapping[Kind, float]
     """Seconds of one layer."""
     embedding: float
@@ -71,35 +73,43 @@ class ModelSeconds:
     layer_step: float = 0.0
     """Seconds that each layer of a rank adds to a step."""
 
-    @property
-    def layers(self) -> list[float]:
-        """Seconds of each layer."""
-        return [self.by_kind[kind] for kind in self.kinds]
-
 
 class ModelTimes:
     """Times the parts of a model; what layouts share is timed once."""
 
     def __init__(self, clock: Clock, layers: LayerTimes) -> None:
         self._clock, self._layers = clock, layers
+        self._ends: dict[Hashable, tuple[float, float]] = {}
 
-    def __call__(self, work: Workload) -> ModelSeconds:
-        """Return the seconds of each layer and of both ends of a job."""
+    def __call__(self, work: Workload, *, exchanges: bool = True) -> ModelSeconds:
+        """Return the seconds of each kind of layer and of both ends of a job.
+
+        Without `exchanges`, as if tokens took no time to reach their experts' ranks.
+        """
         shape = work.shape
         kinds = layer_kinds(shape)
         by_kind = {
-            (sparse, window): _both(self._layers.seconds(work, sparse=sparse, window=window))
-            for sparse, window in set(kinds)
+            (sparse, window): _both(
+                self._layers.seconds(work, sparse=sparse, window=window, exchanges=exchanges)
+            )
+            for sparse, window in dict.fromkeys(kinds)
         }
-        prediction = shape.mtp_layers * by_kind[kinds[-1]]
+        first, last = self._both_ends(work)
         return ModelSeconds(
-            kinds=kinds,
             by_kind=by_kind,
-            embedding=_both(embedding(self._clock, work)),
-            head=(1 + shape.mtp_layers) * _both(head(self._clock, work)) + prediction,
+            embedding=first,
+            head=(1 + shape.mtp_layers) * last + shape.mtp_layers * by_kind[kinds[-1]],
             step=self._clock.parameters.step_seconds,
             layer_step=self._clock.parameters.layer_step_seconds,
         )
+
+    def _both_ends(self, work: Workload) -> tuple[float, float]:
+        """Return the seconds of the embedding and of the head, which no expert changes."""
+        layout = work.layout
+        key = (layout.tp, layout.cp, work.batch.micro_batch_size)
+        if key not in self._ends:
+            self._ends[key] = _both(embedding(self._clock, work)), _both(head(self._clock, work))
+        return self._ends[key]
 
 
 @lru_cache(maxsize=4)

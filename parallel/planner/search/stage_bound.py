@@ -1,60 +1,44 @@
 """Seconds of a step that no schedule undercuts, from the seconds of a model's parts."""
 
-from collections import Counter
-from functools import cached_property
-from itertools import accumulate
+from operator import mul
 
-from parallel.planner.search.candidates import Candidate
-from parallel.planner.search.shared_times import ModelSeconds
+from parallel.planner.search.shared_times import Kind, ModelSeconds
+from parallel.planner.search.stage_loads import Counts, StageLoads
+from parallel.planner.search.stages import Stages
 
 
 class StageBound:
     """Bounds of candidates that share a model's seconds but not how it is dealt over stages.
 
-    That of a mean stage is the cheaper one; that of all stages is `lower_bound_seconds` of
+    That of mean stages is the cheaper one; that of all stages is `lower_bound_seconds` of
     `schedule/estimate.py` without transfers: each stage waits for its first input, runs all its
     passes, and its last result goes back to the first.
     """
 
-    def __init__(self, seconds: ModelSeconds) -> None:
-        counts, by_kind = Counter(seconds.kinds), seconds.by_kind
-        layers = sum(count * by_kind[kind] for kind, count in counts.items())
-        self._seconds = seconds
-        self.total = layers + seconds.embedding + seconds.head
+    def __init__(self, seconds: ModelSeconds, loads: StageLoads[Kind]) -> None:
+        """Take the seconds of a model's parts, and what its stages hold."""
+        self._loads, self._step, self._layer_step = loads, seconds.step, seconds.layer_step
+        self._parts = (
+            *(seconds.by_kind[kind] for kind in loads.kinds), seconds.embedding, seconds.head
+        )  # fmt: skip
+        self.total = self._seconds(loads.whole)
 
-    @cached_property
-    def _before(self) -> list[float]:
-        """Seconds of all layers before each."""
-        return list(accumulate(self._seconds.layers, initial=0.0))
+    def of_mean_stages(self, pp: int, passes: float) -> float:
+        """Return the passes of a mean stage.
 
-    def of_mean_stage(self, candidate: Candidate, micro_batches: int) -> float:
-        """Return the passes of a mean stage."""
-        seconds = self._seconds
-        layers = len(seconds.kinds) / candidate.pp
-        fixed = seconds.step + seconds.layer_step * layers
-        return fixed + self.total * micro_batches / candidate.pp
+        Args:
+            pp: The most stages.
+            passes: Micro-batches over stages.
+        """
+        return self._step + self._layer_step * self._loads.num_layers / pp + self.total * passes
 
-    def of_all_stages(self, candidate: Candidate, micro_batches: int) -> float:
+    def of_all_stages(self, stages: Stages, micro_batches: int) -> float:
         """Return the largest bound of any stage."""
-        pp, last = candidate.pp, candidate.pp * candidate.vpp - 1
-        bounds = candidate.chunk_bounds(len(self._seconds.kinds))
-        most = waited = 0.0
-        own = 0
-        for stage in range(pp):
-            first = 0.0
-            passes = 0.0
-            layers = 0
-            for number in range(stage, last + 1, pp):
-                chunk = self._before[bounds[number + 1]] - self._before[bounds[number]]
-                if number == 0:
-                    chunk += self._seconds.embedding
-                if number == last:
-                    chunk += self._seconds.head
-                if number == stage:
-                    first = chunk
-                passes += chunk
-                layers += bounds[number + 1] - bounds[number]
-            most = max(most, waited + micro_batches * passes)
-            waited += first
-            own = max(own, layers)
-        return self._seconds.step + self._seconds.layer_step * own + most
+        loads, layers = self._loads.slowest(stages)
+        most = max(
+            self._seconds(one.waits) + micro_batches * self._seconds(one.runs) for one in loads
+        )
+        return self._step + self._layer_step * layers + most
+
+    def _seconds(self, counts: Counts) -> float:
+        return sum(map(mul, counts, self._parts), 0.0)

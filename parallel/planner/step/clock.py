@@ -23,6 +23,11 @@ from parallel.planner.communication_time.expert_exchange import (
 )
 from parallel.planner.compute_time.attention import AttentionShape, attention_seconds
 from parallel.planner.compute_time.casts import operand_cast_seconds
+from parallel.planner.compute_time.expert_block import (
+    ExpertBlock,
+    expert_backward_seconds,
+    expert_forward_seconds,
+)
 from parallel.planner.compute_time.gemm import MAIN_GRADIENT_BYTES, gemm_seconds
 from parallel.planner.compute_time.memory_bound import stream_seconds
 from parallel.planner.step.parameters import StepParameters, step_parameters, training_card
@@ -49,6 +54,7 @@ class Clock:
     """What a step adds on an accelerator."""
     _products: dict[Hashable, Both] = field(default_factory=dict, compare=False)
     """Those that were timed, by shape."""
+    _blocks: dict[ExpertBlock, Both] = field(default_factory=dict, compare=False)
 
     @cached_property
     def parameters(self) -> StepParameters:
@@ -93,6 +99,15 @@ class Clock:
                 + gemm_seconds(self.card, n, k, m, precision, output_bytes=MAIN_GRADIENT_BYTES),
             )
         return self._products[key]
+
+    def experts(self, block: ExpertBlock) -> Both:
+        """Return the seconds of one rank's routed experts."""
+        if block not in self._blocks:
+            self._blocks[block] = (
+                expert_forward_seconds(self.card, block, self.matrix),
+                expert_backward_seconds(self.card, block, self.matrix),
+            )
+        return self._blocks[block]
 
     def casts(self, inputs: float, gradients: float) -> Both:
         """Return the seconds in which a product's operands become FP8 (weights: once a step).

@@ -6,11 +6,7 @@ from parallel.planner.communication_time.overlap import (
     combined_pass_seconds,
 )
 from parallel.planner.compute_time.casts import operand_cast_seconds
-from parallel.planner.compute_time.expert_block import (
-    ExpertBlock,
-    expert_backward_seconds,
-    expert_forward_seconds,
-)
+from parallel.planner.compute_time.expert_block import ExpertBlock
 from parallel.planner.compute_time.grouped_gemm import ExpertRows
 from parallel.planner.compute_time.imbalance import NATURAL, busiest_rank_rows
 from parallel.planner.step.clock import Clock
@@ -34,8 +30,7 @@ def add_experts(seconds: TermSeconds, clock: Clock, work: Workload) -> None:
         looped=work.precision.kernels == "te",
     )
     precision = clock.matrix
-    forward = expert_forward_seconds(clock.card, block, precision)
-    backward = expert_backward_seconds(clock.card, block, precision)
+    forward, backward = clock.experts(block)
     if precision != "bf16":
         # Copies of the inputs for the weights' gradients.
         columns = block.rows.total * (block.hidden + block.ffn)

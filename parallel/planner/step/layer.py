@@ -1,6 +1,7 @@
 """Seconds of one Transformer layer, with what recomputation repeats and what the host adds."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
 from parallel.planner.step.attention_block import attention_block
 from parallel.planner.step.clock import Clock
@@ -15,6 +16,14 @@ RECOMPUTED_NETWORK = ("layernorm", "moe_act", "shared_experts")
 """Parts that megatron-core recomputes by name (`recompute_modules`), beside whole networks."""
 
 
+class _Block(NamedTuple):
+    """Half a layer, timed."""
+
+    parts: Parts
+    total: TermSeconds
+    """Of all parts."""
+
+
 class LayerTimes:
     """Seconds of layers on one kind of card; blocks that jobs share are timed once.
 
@@ -24,16 +33,28 @@ class LayerTimes:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._blocks: dict[Hashable, Parts] = {}
+        self._blocks: dict[Hashable, _Block] = {}
 
-    def seconds(self, work: Workload, *, sparse: bool, window: int | None) -> TermSeconds:
-        """Return the seconds of one layer for one micro-batch on one rank."""
+    def seconds(
+        self, work: Workload, *, sparse: bool, window: int | None, exchanges: bool = True
+    ) -> TermSeconds:
+        """Return the seconds of one layer for one micro-batch on one rank.
+
+        Args:
+            work: The job.
+            sparse: Whether the layer has routed experts.
+            window: Tokens that a position sees; None for all before it.
+            exchanges: Whether tokens take time to reach their experts' ranks.
+        """
         attention, network = self._attention(work, window), self._network(work, sparse)
-        total = attention.total()
-        total.add_all(network.total())
-        if sparse:
-            add_exchange(total, self._clock, work, attention.total())
-        total.add("recomputation", 0.0, _recomputed(work, attention, network, sparse=sparse))
+        total = TermSeconds()
+        total.add_all(attention.total)
+        total.add_all(network.total)
+        if sparse and exchanges:
+            add_exchange(total, self._clock, work, attention.total)
+        total.add(
+            "recomputation", 0.0, _recomputed(work, attention.parts, network.parts, sparse=sparse)
+        )
         kernels = forward_kernels(work, sparse=sparse)
         parameters, full = self._clock.parameters, work.layout.recompute == "full"
         gaps = parameters.gap_seconds * kernels.all
@@ -47,19 +68,21 @@ class LayerTimes:
         )
         return total
 
-    def _attention(self, work: Workload, window: int | None) -> Parts:
+    def _attention(self, work: Workload, window: int | None) -> _Block:
         layout = work.layout
         key = ("attention", window, layout.tp, layout.cp, work.batch.micro_batch_size)
-        if key not in self._blocks:
-            self._blocks[key] = attention_block(self._clock, work, window)
-        return self._blocks[key]
+        return self._block(key, lambda: attention_block(self._clock, work, window))
 
-    def _network(self, work: Workload, sparse: bool) -> Parts:
+    def _network(self, work: Workload, sparse: bool) -> _Block:
         layout, size = work.layout, work.batch.micro_batch_size
         key = (sparse, layout.tp, layout.cp, size, layout.ep, layout.expert_tp)
+        block = sparse_block if sparse else dense_block
+        return self._block(key, lambda: block(self._clock, work))
+
+    def _block(self, key: Hashable, timed: Callable[[], Parts]) -> _Block:
         if key not in self._blocks:
-            block = sparse_block if sparse else dense_block
-            self._blocks[key] = block(self._clock, work)
+            parts = timed()
+            self._blocks[key] = _Block(parts, parts.total())
         return self._blocks[key]
 
 

@@ -16,6 +16,7 @@ from tests.benchmarks.planning.jobs import planner
         "tp=2,cp=2,pp=4,vpp=2,ep=4,mbs=2,recompute=layernorm+moe_act,dispatcher=deepep,"
         "overlap_experts=true",
         "tp=1,pp=2,ep=8,mbs=1,recompute=full,dispatcher=alltoall,stage_layers=17+15",
+        "tp=1,pp=2,vpp=4,ep=8,mbs=1,dispatcher=alltoall,stage_layers=6x4+5+3",
         "tp=1,pp=2,etp=2,mbs=4,dispatcher=allgather",
     ],
 )
@@ -40,6 +41,8 @@ def test_what_is_not_named_comes_from_the_experiment_but_sizes_are_1() -> None:
         ("tp=0", "give a whole number above 0"),
         ("tp=٣", "give a whole number above 0"),
         ("tp=9999999999999", "give a whole number above 0"),
+        ("stage_layers=x4", "stage_layers=: give a whole number above 0"),
+        ("stage_layers=99999999x4", "at most 10000"),
         ("overlap_experts=1", "give true or false"),
         ("dispatcher=fast", "choose allgather, alltoall, deepep, hybridep"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.planning import tables
 from benchmarks.planning.answer import PlanAnswer, answer
 from benchmarks.planning.interval import error_band
 from benchmarks.planning.job import JobOptions, read_job
@@ -64,6 +65,19 @@ def test_speed_interval_and_joules_belong_together(planned: PlanAnswer) -> None:
     assert joules["boards"].value * tokens <= 700 * 64 * best.step_seconds
 
 
+def test_what_is_like_a_faster_row_is_counted_with_it(planned: PlanAnswer) -> None:
+    document = planned.as_json()
+    assert any(entry["near_equal"] for entry in document["layouts"])
+    for entry, one in zip(document["layouts"], planned.layouts, strict=True):
+        near = planned.near(one)
+        assert [each["text"] for each in entry["near_equal"]] == [
+            layout_text(each.work) for each in near
+        ]
+        assert all(each.step_seconds >= one.step_seconds for each in near)
+    cells = [row[2] for row in tables.layout_table(planned).as_json()["rows"]]
+    assert cells == [f"+{len(near)}" if near else "" for near in map(planned.near, planned.layouts)]
+
+
 def test_no_layout_on_the_front_is_beaten(planned: PlanAnswer) -> None:
     assert planned.found is not None
     assert planned.is_on_front(planned.best)
@@ -116,7 +130,7 @@ def test_why_counts_the_layouts_that_it_is_asked_about(
         legal = [
             one
             for one in candidates(mixtral.job.shape, mixtral.bounds())
-            if (one.tp, one.pp) == (4, 2)
+            if (one.sizes.tp, one.stages.pp) == (4, 2)
         ]
         ways = recomputations(mixtral.job.shape, has_te=True)
         allowed = [way for way in ways if recompute in ("", way["recompute"])]

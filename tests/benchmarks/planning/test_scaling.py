@@ -46,7 +46,15 @@ def test_cards_pay_while_the_added_ones_bring_half_of_the_first() -> None:
     assert curve.efficiency(points[2]) == pytest.approx(0.95)
     # 16 more cards than 16 bring 0.9 of eight: 45% of their worth.
     assert curve.pays_up_to == 16
-    assert ScalingCurve(kind="weak", points=points[:1]).pays_up_to is None
+    assert curve.verdict == (
+        "strong scaling pays up to 16 cards: each card added from there to 32 brings 45% of what"
+        " one brings on the fewest"
+    )
+    nothing = ScalingCurve(kind="weak", points=points[:1])
+    assert nothing.pays_up_to is None
+    assert nothing.verdict is None
+    whole = ScalingCurve(kind="weak", points=points[:3])
+    assert whole.verdict == "weak scaling pays up to 16 cards, the most that were tried"
 
 
 def test_strong_keeps_the_batch_and_weak_grows_it() -> None:
