@@ -185,7 +185,7 @@ def test_published_peaks_of_memory_are_near() -> None:
     assert whole["layouts"] >= 14
     assert whole["median_abs_error"] < 0.01
     nvidias = [r for r in results() if "NVIDIA" in (r.row.text("source") or "")]
-    assert memory_summary(nvidias)["median_abs_error"] < 0.2
+    assert memory_summary(nvidias)["median_abs_error"] < 0.1
     assert memory_summary([])["median_abs_error"] is None
 
 
