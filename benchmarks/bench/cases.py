@@ -11,7 +11,7 @@ from benchmarks.bench.results import (
     read_results,
     result_identity,
 )
-from parallel.planner.calibration.bench_records import FORMAT
+from parallel.planner.calibration.records.bench_records import FORMAT
 
 StatusCallback = Callable[[str], None]
 """Receives a line on what is being measured."""

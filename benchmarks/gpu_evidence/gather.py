@@ -22,7 +22,7 @@ from benchmarks.gpu_evidence.tasks import Device, Task
 from moe.runs.environment import environment
 from moe.runs.record import utc_now
 from moe.runs.source_state import CHECKOUT, source_state
-from parallel.planner.calibration.bench_records import FORMAT
+from parallel.planner.calibration.records.bench_records import FORMAT
 from parallel.precision.fp8_support import MIN_CAPABILITY
 
 BENCH = "gpu_evidence"

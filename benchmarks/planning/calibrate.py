@@ -8,8 +8,8 @@ from typing import Any
 from benchmarks.errors import BenchmarkError
 from moe.runs.json_lines import read_rows
 from parallel.hardware.card import Card
-from parallel.planner.calibration.bench_records import BenchRecord
-from parallel.planner.calibration.user_points import Calibration, calibrate_card
+from parallel.planner.calibration.records.bench_records import BenchRecord
+from parallel.planner.calibration.records.user_points import Calibration, calibrate_card
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from parallel.hardware.card import Card
-from parallel.planner.calibration.bench_records import BenchRecord
-from parallel.planner.calibration.link_points import SECONDS
+from parallel.planner.calibration.records.bench_records import BenchRecord
+from parallel.planner.calibration.records.link_points import SECONDS
 from parallel.planner.compute_time.attention import AttentionShape, attention_seconds
 from parallel.planner.compute_time.expert_block import (
     ExpertBlock,

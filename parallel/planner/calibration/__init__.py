@@ -1,1 +1,1 @@
-"""Kernel parameters from measured times: of the tables for cards, of a user's own machine."""
+"""Kernel parameters from measured times: of the tables for cards; of a user's machine, `records/`."""

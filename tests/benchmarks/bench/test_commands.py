@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from parallel.hardware.card import load_card
-from parallel.planner.calibration.user_points import calibrate_card
+from parallel.planner.calibration.records.user_points import calibrate_card
 from tests.support.bench_commands import run_all
 from tests.support.bench_points import bench_records
 from tests.support.distributed import Ranks, run_ranks

@@ -18,7 +18,7 @@ from moe.config.experiment import load_model
 from moe.config.presets.catalog import preset_names
 from moe.cost.ledger import ledger
 from parallel.hardware.card import load_card
-from parallel.planner.calibration.user_points import calibrate_card
+from parallel.planner.calibration.records.user_points import calibrate_card
 from tests.support.bench_commands import KERNELS, run_commands
 from tests.support.bench_points import bench_records
 from tests.support.distributed import run_ranks

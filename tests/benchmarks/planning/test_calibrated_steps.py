@@ -13,7 +13,7 @@ import pytest
 from benchmarks.planning import validate
 from benchmarks.planning.published_shapes import shape_of_row
 from parallel.hardware.card import Card, load_card
-from parallel.planner.calibration.user_points import calibrate_card
+from parallel.planner.calibration.records.user_points import calibrate_card
 from parallel.planner.validation.rows import read_rows
 from parallel.planner.validation.score import all_scored
 from tests.support.bench_points import bench_records, published_products

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from parallel.errors import ParallelError
 from parallel.hardware.card import load_card
-from parallel.planner.calibration.user_points import calibrate_card
+from parallel.planner.calibration.records.user_points import calibrate_card
 from tests.support.bench_points import (
     attention_record,
     bench_records,

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 
 from parallel.errors import ParallelError
 from parallel.hardware.card import Card
-from parallel.planner.calibration.bench_records import BenchRecord
-from parallel.planner.calibration.device_match import check_devices
-from parallel.planner.calibration.kernel_points import RATIOS
-from parallel.planner.calibration.kinds import KindCalibration, kernel_kind
-from parallel.planner.calibration.link_points import NETWORK, LinkPoint, calibrate_links, link_point
-from parallel.planner.calibration.unused import UnusedError
+from parallel.planner.calibration.records.bench_records import BenchRecord
+from parallel.planner.calibration.records.device_match import check_devices
+from parallel.planner.calibration.records.kernel_points import RATIOS
+from parallel.planner.calibration.records.kinds import KindCalibration, kernel_kind
+from parallel.planner.calibration.records.link_points import (
+    NETWORK,
+    LinkPoint,
+    calibrate_links,
+    link_point,
+)
+from parallel.planner.calibration.records.unused import UnusedError
 
 COLLECTIVES = "collectives"
 BENCHES = (*RATIOS, COLLECTIVES)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from parallel.errors import ParallelError
-from parallel.planner.calibration.bench_schema import Conditions, Hardware, Part
+from parallel.planner.calibration.records.bench_schema import Conditions, Hardware, Part
 
 FORMAT = 1
 """Of records; another one was written by another moescale."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from parallel.errors import ParallelError
 from parallel.hardware.card import Card, find_card, is_named
-from parallel.planner.calibration.bench_records import BenchRecord
-from parallel.planner.calibration.bench_schema import Hardware
+from parallel.planner.calibration.records.bench_records import BenchRecord
+from parallel.planner.calibration.records.bench_schema import Hardware
 
 KERNELS = ("gemm", "attention", "step", "layer")
 """Benchmarks of one process's own work."""

@@ -11,9 +11,9 @@ from parallel.hardware.card import Card
 from parallel.layout.layout import Layout
 from parallel.layout.model_shape import BatchSize, ModelShape, Weights
 from parallel.layout.placement import place
-from parallel.planner.calibration.bench_records import BenchRecord
-from parallel.planner.calibration.bench_schema import LayerCase, LayerResult
-from parallel.planner.calibration.unused import MOST_HOST, UnusedError
+from parallel.planner.calibration.records.bench_records import BenchRecord
+from parallel.planner.calibration.records.bench_schema import LayerCase, LayerResult
+from parallel.planner.calibration.records.unused import MOST_HOST, UnusedError
 from parallel.planner.compute_time.expert_block import expert_kind
 from parallel.planner.execution import Execution
 from parallel.planner.step.clock import Clock

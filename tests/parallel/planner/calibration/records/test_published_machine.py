@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from parallel.hardware.card import Card, load_card
-from parallel.planner.calibration.user_points import calibrate_card
+from parallel.planner.calibration.records.user_points import calibrate_card
 from parallel.planner.compute_time.gemm import gemm_seconds
 from tests.support.bench_points import bench_records, published_products
 

@@ -6,7 +6,7 @@ import pytest
 
 from parallel.errors import ParallelError
 from parallel.hardware.card import Card, load_card
-from parallel.planner.calibration.user_points import Calibration, calibrate_card
+from parallel.planner.calibration.records.user_points import Calibration, calibrate_card
 from parallel.planner.compute_time.gemm import gemm_seconds
 from parallel.planner.step.clock import Clock
 from parallel.planner.step.step_time import StepTimes

@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping
 
 from parallel.errors import ParallelError
 from parallel.hardware.card import Card
-from parallel.planner.calibration.bench_records import BenchRecord
-from parallel.planner.calibration.bench_schema import (
+from parallel.planner.calibration.records.bench_records import BenchRecord
+from parallel.planner.calibration.records.bench_schema import (
     AttentionCase,
     AttentionResult,
     GemmCase,
     GemmResult,
 )
-from parallel.planner.calibration.layer_points import layer_ratios
-from parallel.planner.calibration.step_points import step_ratios
-from parallel.planner.calibration.unused import UnusedError
+from parallel.planner.calibration.records.layer_points import layer_ratios
+from parallel.planner.calibration.records.step_points import step_ratios
+from parallel.planner.calibration.records.unused import UnusedError
 from parallel.planner.compute_time.attention import (
     AttentionShape,
     attention_kind,

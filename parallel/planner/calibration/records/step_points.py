@@ -7,9 +7,9 @@ plan predicts; one factor of it would hide which term is wrong, and hold for no 
 from collections.abc import Mapping
 
 from parallel.hardware.card import Card
-from parallel.planner.calibration.bench_records import BenchRecord
-from parallel.planner.calibration.bench_schema import StepCase, StepResult
-from parallel.planner.calibration.unused import MOST_HOST, UnusedError
+from parallel.planner.calibration.records.bench_records import BenchRecord
+from parallel.planner.calibration.records.bench_schema import StepCase, StepResult
+from parallel.planner.calibration.records.unused import MOST_HOST, UnusedError
 from parallel.planner.compute_time.memory_bound import STREAM, stream_seconds
 from parallel.planner.step.data_parallel import UPDATE_BYTES
 from parallel.planner.step.parameters import step_parameters, training_card

@@ -15,12 +15,12 @@ import numpy as np
 
 from parallel.hardware.card import Card
 from parallel.hardware.links import Links
-from parallel.planner.calibration.bench_records import BenchRecord
-from parallel.planner.calibration.bench_schema import CollectiveCase, CollectiveResult
-from parallel.planner.calibration.kinds import KindCalibration, median_error
 from parallel.planner.calibration.least_squares import Vector, fit_least_squares
 from parallel.planner.calibration.links import with_section
-from parallel.planner.calibration.unused import UnusedError
+from parallel.planner.calibration.records.bench_records import BenchRecord
+from parallel.planner.calibration.records.bench_schema import CollectiveCase, CollectiveResult
+from parallel.planner.calibration.records.kinds import KindCalibration, median_error
+from parallel.planner.calibration.records.unused import UnusedError
 from parallel.planner.communication_time import collectives
 
 NETWORK = "network"
