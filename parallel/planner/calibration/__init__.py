@@ -1,1 +1,1 @@
-"""Kernel parameters from measured times: of the tables for cards; of a user's machine, `records/`."""
+"""Kernel parameters from measured times: of tables for cards; of a user's machine, `records/`."""

@@ -10,7 +10,7 @@ from parallel.planner.calibration.records.user_points import calibrate_card
 from parallel.planner.compute_time.gemm import gemm_seconds
 from tests.support.bench_points import bench_records, published_products
 
-TABLE = Path(__file__).parents[1] / "held_out" / "gemm_train_b200_te.csv"
+TABLE = Path(__file__).parents[2] / "held_out" / "gemm_train_b200_te.csv"
 POINTS = 12
 
 
