@@ -154,18 +154,20 @@ def _smaller_too(decision: Decision) -> list[list[Candidate]]:
 def _budget(decision: Decision, found: Leverage) -> Threshold:
     """Return the budget below which dense wins, or above which."""
     estimate, (dense, sparse) = _Estimate(decision), _by_kind(decision)
-    gains = np.array([estimate.best(dense, f) - estimate.best(sparse, f) for f in FACTORS])
+    losses = np.array([[estimate.best(kind, f) for kind in (dense, sparse)] for f in FACTORS])
+    enough = np.isfinite(losses).any(axis=1)  # smaller budgets train nothing
+    factors, losses = FACTORS[enough], losses[enough]
     name = found.sparse.price.bound_by
     limit = float(getattr(decision.question.limits, name))
-    wins = gains < 0
-    low, high = f"{FACTORS[0] * limit:.3g}", f"{FACTORS[-1] * limit:.3g}"
+    wins = losses[:, 0] < losses[:, 1]
+    low, high = f"{factors[0] * limit:.3g}", f"{factors[-1] * limit:.3g}"
     unit = name.replace("_", "-")
     if wins.all() or not wins.any():
         kind = "dense wins" if wins.all() else "sparse wins"
         return Threshold(name, None, f"{kind} at every budget from {low} to {high} {unit}")
     crossings = np.flatnonzero(wins[1:] != wins[:-1])
-    nearest = int(min(crossings, key=lambda i: abs(log(FACTORS[i]))))
-    value = float(np.sqrt(FACTORS[nearest] * FACTORS[nearest + 1]) * limit)
+    nearest = int(min(crossings, key=lambda i: abs(log(factors[i]))))
+    value = float(np.sqrt(factors[nearest] * factors[nearest + 1]) * limit)
     side = "below" if wins[nearest] else "above"
     return Threshold(name, value, f"dense wins {side} about {value:.3g} {unit}")
 
@@ -195,7 +197,9 @@ def _memory(decision: Decision) -> Threshold | None:
         return Threshold("memory_bytes", None, f"sparse wins at every memory ({where})")
     beyond = next((memory for memory in steps if memory > won[-1]), None)
     if beyond is None:
-        return Threshold("memory_bytes", None, f"dense wins at every memory above ({where})")
+        return Threshold(
+            "memory_bytes", None, f"dense wins at every memory that was looked at ({where})"
+        )
     return Threshold(
         "memory_bytes",
         beyond,

@@ -12,6 +12,7 @@ from moe.config.experiment import Experiment, make_experiment
 from moe.config.train import MOST_STEPS
 
 WARMUP_SHARE = 0.01
+"""Of all steps; an assumption."""
 DECAYED_TO = 0.1
 """Of the peak learning rate, at the end (Hoffmann et al. 2022, arXiv 2203.15556)."""
 HEADER = """\

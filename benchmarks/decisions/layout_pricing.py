@@ -24,7 +24,8 @@ from parallel.planner.prediction import LayoutPrediction
 from parallel.precision.recipes import Precision
 
 TYPICAL_UTILISATION = 0.4
-"""Share of the cards' rate at which the batch is chosen, before anything is planned."""
+"""Share of the cards' rate at which the batch is chosen, before anything is planned: about what
+published steps reach (benchmarks/published/training_steps.csv)."""
 
 
 @dataclass(frozen=True, kw_only=True)

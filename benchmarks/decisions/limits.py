@@ -85,7 +85,8 @@ class Limits:
                 )
         if not amounts:
             raise BenchmarkError(
-                "no limit: say at least one of FLOPs, GPU-hours, joules, money, emissions, memory"
+                "no limit: say at least one of FLOPs, GPU-hours, joules, money, emissions,"
+                " tokens, memory"
             )
 
     def scaled(self, factor: float) -> "Limits":

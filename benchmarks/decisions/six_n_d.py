@@ -1,6 +1,5 @@
 """What 6 N D alone would have chosen for as many FLOPs, and what that would really reach."""
 
-from dataclasses import replace
 from typing import Any
 
 from benchmarks.decisions.decision import Decision
@@ -12,7 +11,7 @@ from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN, FLOPS_PER_SERVED
 def six_n_d(decision: Decision) -> dict[str, Any] | None:
     """Return the choice by 6 N D at the FLOPs of the best model's life; None without cards.
 
-    It is of the same models, as if every one of them reached the same share of the cards' rate.
+    It is of the same models and data, as if every model reached the same share of the cards' rate.
     """
     question, best = decision.question, decision.best
     if question.options is None:
@@ -22,7 +21,7 @@ def six_n_d(decision: Decision) -> dict[str, Any] | None:
     flops = life * question.active(best.candidate)
     space = question.fitted.law.space
     fixed = None if space is None else space.fixed_tokens
-    limits = replace(Limits(flops=flops), serving=question.limits.serving)
+    limits = Limits(flops=flops, tokens=question.limits.tokens, serving=question.limits.serving)
     by_flops = FlopsPricer(limits, question.active, fixed)
 
     def tokens_of(number: int) -> float:

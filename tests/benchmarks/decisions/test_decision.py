@@ -129,6 +129,24 @@ def test_dense_wins_above_a_budget_where_memory_binds() -> None:
     assert not below.candidate.proportions.is_dense
 
 
+def test_budgets_that_train_nothing_are_of_no_winner() -> None:
+    limits = Limits(flops=1e19, memory_bytes=1e12, serving=Serving(tokens=1e11))
+    decision = decide(Question(fitted=find_fitted("ludziejewski-2025"), limits=limits))
+    found = leverage(decision)
+    assert found is not None
+    text = next(one.text for one in dense_wins(decision, found) if one.dial == "flops")
+    least = float(text.split("from ")[1].split(" to")[0])
+    assert least > 1e18
+    below = Limits(flops=least / 1.5, memory_bytes=1e12, serving=Serving(tokens=1e11))
+    with pytest.raises(BenchmarkError, match="nothing can be trained"):
+        decide(Question(fitted=find_fitted("ludziejewski-2025"), limits=below))
+
+
+def test_6nd_has_no_more_data() -> None:
+    found = prediction(decide(asked("ludziejewski-2025", gpu_hours=50.0, tokens=1e9)))
+    assert found["six_n_d"]["best"]["tokens"] <= 1e9
+
+
 def test_the_document_says_what_was_planned_and_what_6nd_would_choose(sparse: Decision) -> None:
     found = prediction(sparse)
     assert {"best", "loss", "interval", "law", "cost"} <= set(found)
