@@ -12,7 +12,6 @@ from benchmarks.ladder.dials import SIZE_DIALS, Dials
 from moe.config.model import MOST_LAYERS, ModelConfig
 from moe.cost.ledger import ledger
 
-
 SLACK = 1.25
 """How far width over depth may be from `aspect_ratio`, to come nearer to a number of parameters."""
 MOST_HEADS = 10_000
