@@ -19,8 +19,9 @@ from benchmarks.ladder.dials import Dials
 from benchmarks.ladder.rungs import model_of
 from benchmarks.laws.fitted_law import FittedLaw
 from benchmarks.planning.failures import Reliability
-from benchmarks.planning.job import DEFAULT_SEQ_LEN, JobOptions
+from benchmarks.planning.job import DEFAULT_SEQ_LEN, JobOptions, named_precision
 from parallel.hardware.card import load_card
+from parallel.precision.recipes import Precision
 
 REFERENCE_WIDTH = 512
 """Of a model of 79 million parameters, which fits on every card."""
@@ -53,9 +54,13 @@ class Question:
 
     @property
     def bits(self) -> float:
-        """Of the number format of matrix products, as a law of precision counts them."""
-        name = (self.options and self.options.precision) or "bf16"
-        return {"fp32": 32.0, "bf16": 16.0}.get(name, 8.0)
+        """Of the number format of matrix products, as a law of precision counts them.
+
+        Without cards: of BF16.
+        """
+        if self.options is None:
+            return Precision(dtype="bf16").matmul_bits
+        return named_precision(self.options.precision, load_card(self.options.gpu)).matmul_bits
 
     def active(self, one: Candidate) -> float:
         """Return a model's active parameters as the law counts them in FLOPs."""

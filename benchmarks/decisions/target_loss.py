@@ -96,9 +96,8 @@ def loss_target(fitted: FittedLaw, loss: float, job: PlanJob) -> LossTarget:
             f"--law {law.name}: it does not tell tokens from a loss: it gives {law.target} of"
             f" {', '.join(law.columns)}"
         )
-    bits = {"fp32": 32.0}.get(job.precision.dtype, 8.0 if job.precision.is_native_fp8 else 16.0)
     costs = ledger(job.model, job.batch.seq_len)
-    columns = model_columns(fitted, job.name, job.model, costs, bits)
+    columns = model_columns(fitted, job.name, job.model, costs, job.precision.matmul_bits)
     tokens = tokens_for_loss(fitted, loss, columns)
     if tokens is None:
         floor = float(losses(fitted, columns, fitted.values, TOKENS).min())

@@ -1,20 +1,33 @@
 """From dials, a width and a depth to a model: the proportions of the ladder."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.ladder.dials import Dials
+from benchmarks.ladder.dials import SIZE_DIALS, WIDTH_MULTIPLE, Dials
 from moe.config.experiment import validated
 from moe.config.model import LARGEST_SIZE, ModelConfig
 
-DIAL_KEYS = (
-    "num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim", "ffn_hidden_size",
-    "vocab_size", "max_seq_len", "tie_embeddings", "qk_norm", "moe.num_experts", "moe.top_k",
-    "moe.expert_ffn_hidden_size", "moe.shared_expert_ffn_hidden_size", "moe.first_dense_layers",
-)  # fmt: skip
-"""Keys of `[model]` that dials decide."""
-FFN_MULTIPLE = 16
-"""Inner sizes are multiples of this: FP8 products need it, BF16 ones on rows of 16 bytes half."""
+_ATTENTION = ("head_dim", "heads_per_kv_head", "attention_ratio")
+_EXPERT = ("granularity", "ffn_ratio")
+DIAL_KEYS: Mapping[str, tuple[str, ...]] = {
+    "num_layers": ("num_layers", "aspect_ratio", *SIZE_DIALS),
+    "hidden_size": SIZE_DIALS,
+    "num_heads": (*_ATTENTION, *SIZE_DIALS),
+    "num_kv_heads": (*_ATTENTION, *SIZE_DIALS),
+    "head_dim": ("head_dim",),
+    "ffn_hidden_size": ("ffn_ratio", *SIZE_DIALS),
+    "vocab_size": ("vocab_size",),
+    "max_seq_len": ("max_seq_len",),
+    "tie_embeddings": ("tie_embeddings",),
+    "qk_norm": ("qk_norm",),
+    "moe.num_experts": ("experts",),
+    "moe.top_k": ("top_k",),
+    "moe.expert_ffn_hidden_size": (*_EXPERT, *SIZE_DIALS),
+    "moe.shared_expert_ffn_hidden_size": ("shared_experts", *_EXPERT, *SIZE_DIALS),
+    "moe.first_dense_layers": ("first_dense_layers",),
+}
+"""Keys of `[model]` that dials decide, and which."""
 TOP_1 = {"normalize_top_k": False}
 """One expert's normalized weight is always 1: its router would learn nothing."""
 
@@ -26,7 +39,7 @@ def build_model(
 
     Args:
         dials: Its proportions.
-        hidden_size: A multiple of `dials.width_step`.
+        hidden_size: Width.
         num_layers: Depth.
         base: What the dials leave open (positions, load balancing, ...) is as in this model.
 
@@ -36,7 +49,7 @@ def build_model(
     """
     values: dict[str, Any] = {} if base is None else _open_values(base)
     moe = values.pop("moe", {})
-    heads = hidden_size // dials.head_dim
+    heads = dials.heads(hidden_size)
     ffn = ffn_size(dials.ffn_ratio * hidden_size)
     values |= {
         "num_layers": num_layers,
@@ -52,13 +65,15 @@ def build_model(
     }
     if dials.experts > 1:
         expert = ffn_size(ffn / dials.granularity)
+        shared = ffn_size(dials.shared_experts * expert) if dials.shared_experts else 0
+        was_top_1 = moe.get("top_k") == 1
         values["moe"] = moe | {
             "num_experts": dials.experts,
             "top_k": dials.experts_per_token,
             "expert_ffn_hidden_size": expert,
-            "shared_expert_ffn_hidden_size": dials.shared_experts * expert,
+            "shared_expert_ffn_hidden_size": shared,
             "first_dense_layers": dials.first_dense_layers,
-            **(TOP_1 if dials.experts_per_token == 1 else {}),
+            **(TOP_1 if dials.experts_per_token == 1 and not was_top_1 else {}),
         }
     return validated(ModelConfig, values, "ladder", ("model",))
 
@@ -69,6 +84,7 @@ def dials_of(model: ModelConfig) -> dict[str, Any]:
     dials: dict[str, Any] = {
         "head_dim": model.query_head_dim,
         "heads_per_kv_head": model.num_heads // model.kv_heads,
+        "attention_ratio": model.num_heads * model.query_head_dim / model.hidden_size,
         "vocab_size": model.vocab_size,
         "max_seq_len": model.max_seq_len,
         "tie_embeddings": model.tie_embeddings,
@@ -82,7 +98,7 @@ def dials_of(model: ModelConfig) -> dict[str, Any]:
             "experts": moe.num_experts,
             "top_k": moe.top_k,
             "granularity": width / moe.expert_ffn_hidden_size,
-            "shared_experts": round(moe.shared_expert_ffn_hidden_size / moe.expert_ffn_hidden_size),
+            "shared_experts": moe.shared_expert_ffn_hidden_size / moe.expert_ffn_hidden_size,
             "first_dense_layers": moe.first_dense_layers,
         }
     return dials
@@ -90,7 +106,33 @@ def dials_of(model: ModelConfig) -> dict[str, Any]:
 
 def ffn_size(asked: float) -> int:
     """Return the inner size nearest to the one asked for."""
-    return min(LARGEST_SIZE, max(FFN_MULTIPLE, FFN_MULTIPLE * round(asked / FFN_MULTIPLE)))
+    return min(LARGEST_SIZE, WIDTH_MULTIPLE * max(1, round(asked / WIDTH_MULTIPLE)))
+
+
+def check_unturned(base: ModelConfig, model: ModelConfig, turned: Iterable[str]) -> None:
+    """Check that a model differs from its base in nothing that no dial was turned for.
+
+    Raises:
+        BenchmarkError: It does; names the key and both values.
+    """
+    before, after = (_flat(one) for one in (base, model))
+    for key, dials in DIAL_KEYS.items():
+        old, new = before.get(key), after.get(key)
+        # A key that only one has: the base leaves it open, or one is dense.
+        if None in (old, new) or old == new or set(dials) & set(turned):
+            continue
+        raise BenchmarkError(
+            f"model.{key}: {old} in the base, {new} on the ladder, and the design does not turn"
+            f" {' or '.join(dials)}: give the base {new}, or turn one of them"
+        )
+
+
+def _flat(model: ModelConfig) -> dict[str, Any]:
+    """Return a model's values by dotted key, key-value heads resolved."""
+    values = model.model_dump()
+    moe = values.pop("moe") or {}
+    resolved = {"num_kv_heads": model.kv_heads, "head_dim": model.query_head_dim}
+    return values | resolved | {f"moe.{key}": value for key, value in moe.items()}
 
 
 def _open_values(base: ModelConfig) -> dict[str, Any]:

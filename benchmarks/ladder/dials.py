@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from data.frozen_model import FrozenModel
 from moe.config.model import Count, Size
 
+WIDTH_MULTIPLE = 16
+"""Widths are multiples of this: FP8 products need it, BF16 ones on rows of 16 bytes half."""
+
 Parameters = Annotated[float, Field(ge=1, le=1e15)]
 SIZE_DIALS = ("active_parameters", "parameters", "hidden_size")
 
@@ -34,8 +37,8 @@ class Dials(FrozenModel):
     together as the dense network (Krajewski et al. 2024, arXiv:2402.07871: granularity many)."""
     granularity: float = Field(default=1.0, ge=0.01, le=10_000)
     """Width of the dense feed-forward network over that of one expert."""
-    shared_experts: int = Field(default=0, ge=0, le=1_000)
-    """Experts that every token meets, of the same width."""
+    shared_experts: float = Field(default=0, ge=0, le=1_000)
+    """Experts that every token meets, of the same width; one that is half as wide is 0.5."""
     first_dense_layers: int = Field(default=0, ge=0, le=1_000)
     """Leading layers of a sparse model that stay dense."""
     aspect_ratio: float = Field(default=64.0, ge=1, le=10_000)
@@ -43,9 +46,11 @@ class Dials(FrozenModel):
     num_layers: Count | None = None
     """Depth, whatever the width. Default: by `aspect_ratio`."""
     head_dim: int = Field(default=64, ge=2, le=4096)
-    """Dimension of a head; the width is a multiple of it."""
+    """Dimension of a head."""
     heads_per_kv_head: int = Field(default=1, ge=1, le=1024)
     """Query heads that share a key-value head; 1: multi-head attention."""
+    attention_ratio: float = Field(default=1.0, ge=0.01, le=100)
+    """Width of attention (query heads x `head_dim`) over that of the model."""
     ffn_ratio: float = Field(default=3.0, ge=0.1, le=100)
     """Width of the dense feed-forward network over that of the model."""
     vocab_size: Size = 50_304
@@ -74,13 +79,24 @@ class Dials(FrozenModel):
 
     @property
     def width_step(self) -> int:
-        """Widths are multiples of this, so that heads fill them and share key-value heads."""
-        return self.head_dim * self.heads_per_kv_head
+        """Widths are multiples of this: each holds one more group of heads on a key-value head."""
+        group = self.head_dim * self.heads_per_kv_head
+        if self.attention_ratio == 1:
+            return group
+        return WIDTH_MULTIPLE * max(1, round(group / self.attention_ratio / WIDTH_MULTIPLE))
 
     @property
     def experts_per_token(self) -> int:
         """`top_k`, resolved; 1 for a dense model."""
         if self.experts == 1:
             return 1
-        by_width = max(1, round(self.granularity) - self.shared_experts)
+        by_width = max(1, round(round(self.granularity) - self.shared_experts))
         return self.top_k or min(by_width, self.experts)
+
+    def heads(self, width: int) -> int:
+        """Return the query heads of a width: whole groups, as near to `attention_ratio` as can be.
+
+        Widths that are no multiple of `width_step` have them too: those of a base may be any.
+        """
+        groups = self.attention_ratio * width / (self.head_dim * self.heads_per_kv_head)
+        return self.heads_per_kv_head * max(1, round(groups))

@@ -14,8 +14,14 @@ from moe.cost.ledger import ledger
 
 SLACK = 1.25
 """How far width over depth may be from `aspect_ratio`, to come nearer to a number of parameters."""
+MOST_HEADS = 10_000
+"""Of the widest model that is looked for: `[model]` takes no more."""
 FARTHEST = 1.5
 """A model that is smaller or larger by more than this factor is not what was asked for."""
+
+
+class NothingNearError(BenchmarkError):
+    """No model is near to the size that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +59,19 @@ def rung_of(dials: Dials, base: ModelConfig | None = None) -> Rung:
     wins, the wider of equals. More parameters asked for never give fewer.
 
     Args:
-        dials: What is asked for.
+        dials: What is asked for. The base's own width is taken as it is.
         base: What the dials leave open is as in this model.
 
     Raises:
-        BenchmarkError: No model is within a factor of 1.5 of that size, or `base` fits no ladder.
+        NothingNearError: No model is within a factor of 1.5 of that size.
+        BenchmarkError: `base` fits no ladder.
     """
     size = next(name for name in SIZE_DIALS if getattr(dials, name) is not None)
     asked = float(getattr(dials, size))
     if size == "hidden_size":
         width = dials.width_step * max(1, round(asked / dials.width_step))
+        if base is not None and asked == base.hidden_size:
+            width = base.hidden_size
         model = build_model(dials, width, _depth(dials, width), base)
         rung = Rung(model, size, asked, width)
     else:
@@ -70,7 +79,7 @@ def rung_of(dials: Dials, base: ModelConfig | None = None) -> Rung:
         model = build_model(dials, width, depth, base)
         rung = Rung(model, size, asked, _counted(model, size, dials))
     if not 1 / FARTHEST <= rung.real / asked <= FARTHEST:
-        raise BenchmarkError(
+        raise NothingNearError(
             f"{size}={asked:.6g}: the nearest model has {rung.real:,}: change the size, vocab_size,"
             " head_dim or experts"
         )
@@ -91,7 +100,11 @@ def _search(dials: Dials, size: str, asked: float, base: ModelConfig | None) -> 
         shallow, per_layer = by_depth(width)
         return shallow + (depth - _least_depth(dials)) * per_layer
 
-    step, most_steps = dials.width_step, MOST_LAYERS // dials.heads_per_kv_head
+    step = dials.width_step
+    groups = MOST_HEADS // dials.heads_per_kv_head
+    most_steps = max(
+        1, int(groups * dials.head_dim * dials.heads_per_kv_head / (dials.attention_ratio * step))
+    )
     # Sizes grow with width, at the least and at the most depth alike: only widths between those
     # where these two reach the size asked for can come nearest.
     first = _first(lambda k: parameters(k * step, _depths(dials, k * step)[1]) >= asked, most_steps)

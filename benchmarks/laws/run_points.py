@@ -8,8 +8,10 @@ import numpy as np
 from benchmarks.errors import BenchmarkError
 from benchmarks.laws.model_sizes import counted_sizes
 from benchmarks.laws.points import Points, read_points
+from moe.config.experiment import validated
 from moe.runs.reader import read_runs
 from moe.runs.run import Run
+from parallel.precision.recipes import Precision
 
 SWEEP_RESULTS = "results.parquet"
 """Table of a sweep's runs in its directory."""
@@ -59,5 +61,15 @@ def _row(run: Run) -> dict[str, float]:
         "loss": float(loss),
         "tokens": float(run.tokens),
         "flops": run.training_flops(run.counts),
+        **_bits(run),
         **counted_sizes(run.ledger, run.experiment.get("model", {})),
     }
+
+
+def _bits(run: Run) -> dict[str, float]:
+    """Return the bits of a run's matmuls; nothing where its experiment is not known."""
+    if not run.experiment:
+        return {}
+    values = run.experiment.get("precision", {})
+    precision = validated(Precision, values, str(run.path), ("precision",))
+    return {"bits": float(precision.matmul_bits)}

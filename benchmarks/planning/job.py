@@ -202,14 +202,11 @@ def _precision(
     if name is None and experiment is not None:
         precision = experiment.precision
     else:
-        on_cpu = card.architecture == "cpu"
-        chosen = name or ("fp32" if on_cpu else "bf16")
-        usual = {"dtype": "fp32"} if chosen == "fp32" else BF16 | {"fp8": RECIPES[chosen]}
-        precision = _validated({"kernels": "torch" if on_cpu else "te"} | usual)
+        precision = named_precision(name, card)
         if fault := build_fault(model, precision):
             if precision.is_native_fp8:
                 raise BenchmarkError(f"--precision {name}: {fault}")
-            precision = _validated({"kernels": "torch"} | usual)
+            precision = precision.model_copy(update={"kernels": "torch"})
     if precision.fp8 == "emulated":
         raise BenchmarkError(
             'precision.fp8 = "emulated" studies losses and is slow by intent: give --precision'
@@ -217,6 +214,14 @@ def _precision(
     if precision.is_native_fp8 and card.rates.fp8 is None:
         raise BenchmarkError(f"precision {precision.fp8}: {card.name} has no FP8: choose bf16")
     return precision
+
+
+def named_precision(name: str | None, card: Card) -> Precision:
+    """Return the number format of a name of `PRECISIONS`; of None: the card's usual one."""
+    on_cpu = card.architecture == "cpu"
+    chosen = name or ("fp32" if on_cpu else "bf16")
+    usual = {"dtype": "fp32"} if chosen == "fp32" else BF16 | {"fp8": RECIPES[chosen]}
+    return _validated({"kernels": "torch" if on_cpu else "te"} | usual)
 
 
 def precision_name(precision: Precision) -> str:

@@ -39,6 +39,10 @@ class Range(FrozenModel):
             raise ValueError(f"low={self.low} exceeds high={self.high}: exchange them")
         if self.scale == "log" and self.low <= 0:
             raise ValueError(f'low={self.low}: a scale "log" starts above 0; or take "linear"')
+        bounds = {"low": self.low, "high": self.high}
+        for name, value in bounds.items() if self.integer else ():
+            if not value.is_integer():
+                raise ValueError(f"{name}={value}: integer = true draws whole numbers: give one")
         return self
 
     def draw(self, source: random.Random) -> float | int:

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.sweeps.design import Design
 from benchmarks.sweeps.held import MEANING
 from benchmarks.sweeps.point import Point
-from benchmarks.sweeps.speed import RunCost
+from benchmarks.sweeps.speed import JOULES_BOUNDARY, RunCost
 
 LIMITS = ("runs", "flops", "hours", "joules", "money")
 
@@ -68,6 +68,7 @@ class Expansion:
                 for one in self.points
             ],
             "totals": {limit: self.total(limit) for limit in LIMITS},
+            "joules_boundary": JOULES_BOUNDARY,
             "currency": self.design.base.energy.currency,
             "costs": "modelled" if self.speed_source else None,
             "speed": self.speed_source,

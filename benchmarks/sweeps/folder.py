@@ -20,6 +20,7 @@ from benchmarks.sweeps.point import Point
 from data.storage.atomic import write_json, write_text
 from data.storage.bounded_json import read_json
 from data.storage.lock import FileLock, LocksUnsupportedError
+from moe.runs.files import RECORD
 
 FORMAT = "moescale sweep 1"
 SWEEP_FILE = "sweep.json"
@@ -54,6 +55,8 @@ class SweepFolder:
 def open_folder(path: Path, design: Design, points: Sequence[Point]) -> Iterator[SweepFolder]:
     """Hold a sweep's directory while its experiments are written and run.
 
+    Experiments of runs that have begun stay as they are.
+
     Raises:
         BenchmarkError: Another process holds it, it is no sweep's, or its design lost a run.
     """
@@ -79,7 +82,9 @@ def open_folder(path: Path, design: Design, points: Sequence[Point]) -> Iterator
         runs = {point.run_name: dict(point.settings) for point in points}
         write_json(path / SWEEP_FILE, {"format": FORMAT, "name": design.name, "runs": runs})
         for point in points:
-            if not folder.experiment(point).is_file():
+            has_begun = (folder.run_dir(point) / RECORD).exists()
+            # A run's name tells nothing of prices, job settings and tracking: they may be new.
+            if not (has_begun and folder.experiment(point).is_file()):
                 write_text(folder.experiment(point), point.experiment.to_toml())
         yield folder
 

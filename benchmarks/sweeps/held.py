@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.ladder.rungs import FARTHEST
+from benchmarks.ladder.rungs import FARTHEST, NothingNearError
 from benchmarks.sweeps.axes import Settings
 from benchmarks.sweeps.design import HELD_DIALS, Design
 from benchmarks.sweeps.make_point import make_point
 from benchmarks.sweeps.point import Held, Point, flops_per_token
+from benchmarks.sweeps.speed import JOULES_BOUNDARY
 from moe.config.experiment import Experiment
 from moe.cost.model_shape import batch_of, shape_of
 from parallel.layout.placement import place
@@ -23,7 +24,7 @@ MEANING = {
     "iso-total": "total parameters are held; width and depth follow",
     "iso-memory": "bytes that the busiest rank allocates in training are held, by the planner's"
     " memory model in the experiment's own layout; width and depth follow",
-    "iso-energy": "joules of a run are held; tokens follow",
+    "iso-energy": f"joules of a run ({JOULES_BOUNDARY}) are held; tokens follow",
 }
 NEAREST_STEPS = 24
 """Bisections of the active parameters, on a logarithmic scale, to a number of bytes."""
@@ -100,7 +101,7 @@ def _of_memory(design: Design, settings: Settings, asked: float) -> Point:
         size = math.exp((low + high) / 2)
         try:
             point = make_point(design, {**settings, "active_parameters": size})
-        except BenchmarkError:  # no model is so small, or so large
+        except NothingNearError:  # no model is so small, or so large
             is_small = best is None or size < best[2]
             low, high = (math.log(size), high) if is_small else (low, math.log(size))
             continue

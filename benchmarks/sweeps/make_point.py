@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.ladder.build import dials_of
+from benchmarks.ladder.build import check_unturned, dials_of
 from benchmarks.ladder.dials import SIZE_DIALS, Dials
 from benchmarks.ladder.rungs import Rung, rung_of
 from benchmarks.laws.model_sizes import sizes_of
@@ -55,8 +55,15 @@ def _rung(design: Design, experiment: Experiment, settings: Settings) -> Rung:
     model = experiment.model
     dials = dials_of(model) | {name: settings[name] for name in DIALS if name in settings}
     if not set(SIZE_DIALS) & set(settings):
-        dials = {"hidden_size": model.hidden_size, "num_layers": model.num_layers} | dials
-    return rung_of(validated(Dials, dials, str(design.path), ("axes",)), model)
+        dials = {"hidden_size": model.hidden_size} | dials
+        if "aspect_ratio" not in settings:
+            dials = {"num_layers": model.num_layers} | dials
+    rung = rung_of(validated(Dials, dials, str(design.path), ("axes",)), model)
+    try:
+        check_unturned(model, rung.model, settings)
+    except BenchmarkError as error:
+        raise BenchmarkError(f"{design.path}: {error}") from None
+    return rung
 
 
 def _asked_tokens(experiment: Experiment, settings: Settings, tokens_of: TokensOf | None) -> float:

@@ -31,6 +31,9 @@ class MeasuredSpeed:
             raise BenchmarkError(f"--measured {paths[0]}: no run with a measured speed")
         names = f"{len(self._runs)} runs" if len(self._runs) > 1 else str(self._runs[0].path)
         self.source = f"FLOP/s and joules a FLOP of {names}, the nearest in FLOPs a token"
+        meters = {run.energy("total", "J").boundary for run in self._runs} - {None}
+        if meters:
+            self.source += f"; joules of {' or '.join(sorted(map(str, meters)))}"
 
     def cost(self, experiment: Experiment) -> RunCost:
         """Return what the nearest run says."""

@@ -21,7 +21,9 @@ class PlannedSpeed:
     def __init__(self, gpu: str, gpus: int) -> None:
         """Take a card's name, or its file, and how many of them."""
         self._options = JobOptions(gpu=gpu, gpus=gpus)
-        self.source = f"planned: fastest layouts on {gpus} x {gpu}, modelled"
+        self.source = (
+            f"planned: fastest layouts on {gpus} x {gpu}, modelled; joules of nodes and switches"
+        )
         self._known: dict[str, RunCost] = {}
 
     def cost(self, experiment: Experiment) -> RunCost:
@@ -57,10 +59,11 @@ class PlannedSpeed:
         except (ParallelError, InputError, FailedError) as error:
             return RunCost(reason=str(error))
         known = {name: each.value for name, each in plan.quantities.items() if each is not None}
+        facility = known.get("joules")
         missing = " and ".join(name for name in ("joules", "money") if name not in known)
         return RunCost(
             seconds=known.get("seconds"),
-            joules=known.get("joules"),
+            joules=None if facility is None else facility / job.site.pue.value,
             money=known.get("money"),
             reason=f"{missing}: no power of the card or no price is stated" if missing else None,
         )

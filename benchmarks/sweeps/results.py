@@ -12,7 +12,6 @@ from benchmarks.sweeps.folder import SweepFolder
 from benchmarks.sweeps.point import Point
 from data.errors import InputError, StoppedError
 from data.storage.atomic import atomic_path
-from moe.config.experiment import Experiment
 from moe.runs.record import read_record, read_record_if_any
 from moe.runs.run import Run
 
@@ -22,7 +21,8 @@ MEASURED = tuple(name for name in QUANTITIES if name != "leverage")
 FLOP_CONVENTION = "6 x active matmul parameters + causal attention (moe cost)"
 TEXTS = (
     "run", "status", "reason", "run_dir", "settings", "embeddings", "granularity_definition",
-    "loss_unit", "flop_convention", "energy_kind", "started_at",
+    "loss_unit", "flop_convention", "energy_kind", "energy_boundary",
+    "started_at",
 )  # fmt: skip
 WHOLE = ("seed", "steps", "seq_len", "num_layers")
 NUMBERS = (
@@ -48,7 +48,7 @@ def row_of(folder: SweepFolder, point: Point, exit_code: int | None = None) -> R
     if exit_code in {StoppedError.exit_code, -signal.SIGTERM}:
         return row | {"status": STOPPED, "reason": None}
     if exit_code is not None and exit_code < 0:
-        reason = f"killed by {signal.Signals(-exit_code).name}"
+        reason = f"killed by {_signal_name(-exit_code)}"
     else:
         reason = str(record.get("failure") or _last_line(folder.log(point)))
     return row | {"status": FAILED, "reason": _short(reason)}
@@ -94,7 +94,7 @@ def _planned(point: Point) -> Row:
         "asked_size": None if point.rung is None else point.rung.asked,
         "asked_held": None if point.held is None else point.held.asked,
         "held": None if point.held is None else point.held.real,
-        "bits": _bits(experiment),
+        "bits": experiment.precision.matmul_bits,
         **sizes_of(experiment.model),
     }
 
@@ -111,15 +111,17 @@ def _measured(run: Run) -> Row:
         "tokens_per_s": run.tokens_per_s,
         "energy_joules": energy.value,
         "energy_kind": energy.kind,
+        "energy_boundary": None if energy.value is None else energy.boundary,
         "started_at": run.record.get("started_at"),
     }
 
 
-def _bits(experiment: Experiment) -> int:
-    precision = experiment.precision
-    if precision.fp8 != "none":
-        return 8
-    return 16 if precision.dtype == "bf16" else 32
+def _signal_name(number: int) -> str:
+    """Return a signal's name; most real-time signals have only a number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _short(reason: str) -> str:

@@ -11,6 +11,7 @@ from benchmarks.sweeps.expansion import Expansion
 from benchmarks.sweeps.folder import SweepFolder
 from benchmarks.sweeps.processes import Task, run_tasks
 from benchmarks.sweeps.results import FAILED, FINISHED, MISSING, STOPPED, Row, row_of, write_results
+from data.build.worker_pool import available_cores
 from data.errors import FailedError, StoppedError
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -86,7 +87,7 @@ def run_missing(
 def _environment(jobs: int) -> dict[str, str]:
     """Return what the runs' processes need: this tree's code, and a share of the cores."""
     own = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, available_cores() // jobs)
     tree = str(Path(benchmarks.__file__).resolve().parents[1])
     paths = dict.fromkeys([tree, *own.get("PYTHONPATH", "").split(os.pathsep)])
     python_path = os.pathsep.join(filter(None, paths))

@@ -5,6 +5,10 @@ from typing import Protocol
 
 from moe.config.experiment import Experiment
 
+JOULES_BOUNDARY = "equipment, without PUE"
+"""What joules of a sweep count: measured, planned, held and in its results alike. Which equipment
+a source knows, it says itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost:
@@ -13,6 +17,7 @@ class RunCost:
     seconds: float | None = None
     """Of training; starting a process and evaluating are not counted."""
     joules: float | None = None
+    """Of the equipment, as a meter of the run counts them: `JOULES_BOUNDARY`."""
     money: float | None = None
     reason: str | None = None
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from benchmarks.sweeps.expansion import LIMITS, Expansion, Planned
 from benchmarks.sweeps.held import MEANING
 from benchmarks.sweeps.results import FINISHED, Row
+from benchmarks.sweeps.speed import JOULES_BOUNDARY
 from benchmarks.text_table import TextTable
 
 MOST_ROWS = 40
@@ -53,7 +54,9 @@ def summary_lines(expansion: Expansion) -> list[str]:
         totals.append(f"{limit} {value}")
     lines = [f"together: {', '.join(totals)}"]
     if expansion.speed_source:
-        lines.append(f"hours, joules and money modelled: {expansion.speed_source}")
+        lines.append(
+            f"hours, joules ({JOULES_BOUNDARY}) and money modelled: {expansion.speed_source}"
+        )
     if expansion.reason:
         lines.append(f"not known: {expansion.reason}")
     if held := MEANING.get(design.file.kind):

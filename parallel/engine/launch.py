@@ -35,7 +35,7 @@ def launch_ranks(arguments: Sequence[str], nproc: int, max_restarts: int = 0) ->
         max_restarts=max_restarts,
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",
     )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // nproc)))
     # Ranks report what is wrong, and the caller how it ended: torchrun's own log is noise.
     for name in ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

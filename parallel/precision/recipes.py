@@ -66,6 +66,16 @@ class Precision(FrozenModel):
             )
 
     @property
+    def matmul_bits(self) -> int:
+        """Bits of a number that matmuls take, as laws of precision count them.
+
+        Emulated FP8 counts as FP8: its products are of the same numbers.
+        """
+        if self.fp8 != "none":
+            return 8
+        return 16 if self.dtype == "bf16" else 32
+
+    @property
     def is_native_fp8(self) -> bool:
         """Whether matmuls run on FP8 tensor cores."""
         return self.fp8 not in ("none", "emulated")

@@ -184,3 +184,15 @@ def test_limits_of_cards_need_cards() -> None:
 def test_a_law_of_leverage_chooses_no_model() -> None:
     with pytest.raises(BenchmarkError, match="does not tell which model to train"):
         decide(question("ling-2025", flops=1e21))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "precision", "bits"),
+    [("h100", None, 16), ("h100", "fp8", 8), ("h100", "fp32", 32), ("cpu", None, 32)],
+)
+def test_bits_are_those_of_the_number_format(gpu: str, precision: str | None, bits: int) -> None:
+    options = JobOptions(gpu=gpu, gpus=1, precision=precision)
+    one = Question(
+        fitted=find_fitted("ludziejewski-2025"), limits=Limits(flops=1e20), options=options
+    )
+    assert one.bits == bits

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.ladder.build import check_unturned, dials_of
 from benchmarks.ladder.dials import Dials
 from benchmarks.ladder.rungs import SLACK, model_of, rung_of
 from moe.config.experiment import load_model
@@ -94,6 +95,33 @@ def test_what_dials_leave_open_is_as_in_the_base() -> None:
     assert model.moe.score_function == base.moe.score_function == "sigmoid"
     assert (model.moe.num_experts, model.moe.first_dense_layers) == (16, 0)
     assert model_of(Dials(active_parameters=1e8), base).moe is None
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen3-235b-a22b", "glm-4.5-air", "gpt-oss-120b", "mixtral-8x7b", "llama3-8b", "small"]
+)
+def test_a_published_model_is_its_own_rung(name: str) -> None:
+    base = load_model(name)
+    size = {"hidden_size": base.hidden_size, "num_layers": base.num_layers}
+    model = model_of(Dials.model_validate(dials_of(base) | size), base)
+    check_unturned(base, model, ())
+    kept = base.model_copy(update={"preset": None, "ffn_hidden_size": model.ffn_hidden_size})
+    for key in ("hidden_size", "num_heads", "kv_heads", "query_head_dim", "moe"):
+        assert getattr(model, key) == getattr(kept, key)
+    assert base.ffn_hidden_size in (None, model.ffn_hidden_size)
+
+
+def test_attention_keeps_its_share_of_the_width() -> None:
+    base = load_model("glm-4.5-air")  # 96 heads of 128 on a width of 4096
+    half = model_of(Dials.model_validate(dials_of(base) | {"hidden_size": 2048}), base)
+    assert (half.hidden_size, half.num_heads, half.kv_heads) == (2048, 48, 4)
+
+
+def test_a_shared_expert_may_be_wider_than_the_others() -> None:
+    dials = Dials(hidden_size=256, experts=32, granularity=8, shared_experts=1.5)
+    moe = model_of(dials).moe
+    assert moe is not None
+    assert (moe.expert_ffn_hidden_size, moe.shared_expert_ffn_hidden_size) == (96, 144)
 
 
 @pytest.mark.parametrize(

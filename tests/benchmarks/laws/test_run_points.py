@@ -30,6 +30,14 @@ def test_runs_are_points(tmp_path: Path) -> None:
     assert sparsity.tolist() == [0, (EXPERTS - TOP_K) / EXPERTS]
 
 
+def test_bits_are_those_of_matmuls(tmp_path: Path) -> None:
+    for name, table in {"fp32": "", "fp8": '\n[precision]\nfp8 = "emulated"\n'}.items():
+        file = make_run(tmp_path / name, sparse=False) / "experiment.toml"
+        file.write_text(file.read_text() + table)
+    points = points_from([tmp_path / "fp32", tmp_path / "fp8"])
+    assert points.columns["bits"].tolist() == [32, 8]
+
+
 def test_a_run_without_a_final_loss_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "run", sparse=False, changes={"final_loss": None})
     with pytest.raises(BenchmarkError, match="no final held-out loss"):

@@ -75,6 +75,8 @@ def test_a_linear_range_is_even() -> None:
         ("[axes]\ntokens = {low = 1, high = 2, step = 3}", "unknown key axes.tokens.step"),
         ("[axes]\ntokens = {low = 3, high = 2}", "low=3.0 exceeds high=2.0"),
         ("[axes]\ntokens = {low = 0, high = 2}", "starts above 0"),
+        ("[axes]\nexperts = {low = 1.0, high = 2.6, integer = true}", "high=2.6: integer = true"),
+        ("[axes]\nexperts = {low = 0.5, high = 2, integer = true}", "low=0.5: integer = true"),
         ("[axes]\nhidden_size = 64\nparameters = 1e9", "parameters and hidden_size: turn one size"),
         ("[axes]\ntokens = 1\ntrain.steps = 1", "tokens and train.steps set the same"),
         ("[axes]\nseeds = 1\ntrain.seed = 1", "seeds and train.seed set the same"),

@@ -14,7 +14,7 @@ from benchmarks.sweeps.speed import RunCost, UnknownSpeed
 from data.errors import InputError
 from moe.config.experiment import Experiment, load_experiment
 from moe.cost.ledger import ledger
-from tests.support.sweep_designs import make_design
+from tests.support.sweep_designs import BASE, make_design
 
 
 class PlainSpeed:
@@ -84,6 +84,40 @@ def test_dials_that_are_not_turned_are_the_bases(tmp_path: Path) -> None:
     assert (sparse.moe.num_experts, sparse.moe.top_k) == (16, 2)
     assert sparse.moe.expert_ffn_hidden_size == 64
     assert sparse.moe.z_loss_coefficient == 0.001
+
+
+def test_what_no_axis_turns_is_exactly_the_bases(tmp_path: Path) -> None:
+    """Attention twice as wide as the model, 8 heads on a key-value head."""
+    base = BASE.replace("tiny", "qwen3-30b-a3b")
+    design = make_design(tmp_path, "[axes]\ntop_k = [4]", base=base)
+    (one,) = expand(design, UnknownSpeed()).points
+    before, after = design.base.model, one.point.experiment.model
+    assert (after.num_heads, after.kv_heads, after.head_dim) == (32, 4, 128)
+    assert before.moe is not None
+    expected = before.moe.model_copy(update={"top_k": 4})
+    rest = {"moe": expected, "preset": None, "ffn_hidden_size": after.ffn_hidden_size}
+    assert after.model_dump() == before.model_copy(update=rest).model_dump()
+
+
+def test_a_base_that_the_ladder_would_change_is_refused(tmp_path: Path) -> None:
+    base = BASE.replace('"tiny"', '"tiny"\nffn_hidden_size = 100')
+    with pytest.raises(BenchmarkError, match=r"model\.ffn_hidden_size: 100 in the base, 96 on"):
+        expand(make_design(tmp_path, "[axes]\ntop_k = [1]", base=base), UnknownSpeed())
+    turned = make_design(tmp_path, "[axes]\ntop_k = [1]\nffn_ratio = 2", base=base)
+    assert expand(turned, UnknownSpeed()).points[0].point.experiment.model.ffn_hidden_size == 128
+
+
+def test_depth_follows_an_aspect_ratio_that_is_turned(tmp_path: Path) -> None:
+    found = points(tmp_path, "[axes]\naspect_ratio = [16, 32]")
+    models = [one.point.experiment.model for one in found.points]
+    assert [(one.hidden_size, one.num_layers) for one in models] == [(64, 4), (64, 2)]
+
+
+def test_iso_memory_says_what_is_wrong_with_the_base(tmp_path: Path) -> None:
+    base = BASE.replace("tiny", "deepseek-v2-lite")
+    design = make_design(tmp_path, "kind = 'iso-memory'\nhold = [3e8]", base=base)
+    with pytest.raises(BenchmarkError, match=r"model\.mla: a ladder has no latent attention"):
+        expand(design, UnknownSpeed())
 
 
 def test_iso_flop_holds_flops_by_the_ledger(tmp_path: Path) -> None:

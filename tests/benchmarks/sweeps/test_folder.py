@@ -1,5 +1,6 @@
 """A sweep's directory: one process, one design, which may grow."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,12 @@ from benchmarks.sweeps.expand import expand
 from benchmarks.sweeps.folder import open_folder
 from benchmarks.sweeps.point import Point
 from benchmarks.sweeps.speed import UnknownSpeed
+from moe.config.energy import EnergyConfig
+from moe.config.experiment import load_experiment
 from tests.support.sweep_designs import make_design
+from tests.support.synthetic_runs import make_run
+
+PRICED = EnergyConfig(price_per_kwh=0.5)
 
 
 def points_of(folder: Path, seeds: str) -> tuple[Design, list[Point]]:
@@ -31,6 +37,22 @@ def test_experiments_are_written_and_a_design_may_grow(tmp_path: Path) -> None:
     ):
         pass
     assert len(list((path / "experiments").iterdir())) == 2
+
+
+def test_experiments_follow_the_base_until_their_run_begins(tmp_path: Path) -> None:
+    """Prices are not in a run's name."""
+    design, points = points_of(tmp_path, "[0, 1]")
+    path = tmp_path / "sweep"
+    with open_folder(path, design, points) as folder:
+        make_run(folder.run_dir(points[0]), sparse=False)
+    priced = [
+        replace(one, experiment=one.experiment.model_copy(update={"energy": PRICED}))
+        for one in points
+    ]
+    assert [one.run_name for one in priced] == [one.run_name for one in points]
+    with open_folder(path, design, priced) as folder:
+        begun, new = (load_experiment(folder.experiment(one)).energy for one in priced)
+    assert (begun.price_per_kwh, new.price_per_kwh) == (None, 0.5)
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from benchmarks.sweeps.processes import Task, run_tasks
@@ -52,11 +53,12 @@ def test_a_signal_stops_them_and_starts_no_more(tmp_path: Path) -> None:
     ended: dict[str, int] = {}
 
     def stop_when_ready() -> None:
-        while not (tmp_path / "ready").exists():
-            threading.Event().wait(0.02)
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGINT)
 
-    thread = threading.Thread(target=stop_when_ready)
+    thread = threading.Thread(target=stop_when_ready, daemon=True)
     thread.start()
     run_tasks(
         tasks(tmp_path, STOPS_IN_ORDER, 3),

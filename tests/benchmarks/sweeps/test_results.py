@@ -59,6 +59,7 @@ def test_rows_tell_how_far_each_run_got(tmp_path: Path) -> None:
         assert "loss" not in rows[1]
         assert row_of(folder, running, 75)["status"] == "stopped"
         assert row_of(folder, running, -9)["reason"] == "killed by SIGKILL"
+        assert row_of(folder, running, -40)["reason"] == "killed by signal 40"
         folder.log(nothing).write_text("some words\nmoe: no such store\n\n")
         ended = row_of(folder, nothing, 2)
         assert (ended["status"], ended["reason"]) == ("failed", "no such store")
@@ -86,6 +87,7 @@ def test_the_table_states_conventions_and_is_points(tmp_path: Path) -> None:
     first = table[0]
     assert (first["embeddings"], first["granularity_definition"]) == ("in", "ffn")
     assert (first["loss_unit"], first["energy_joules"]) == ("nats", 900.0)
+    assert first["energy_boundary"] == "CPU cores used by this run"
     assert "causal attention" in first["flop_convention"]
     assert json.loads(first["settings"]) == {"experts": 1, "seeds": 0}
     assert first["parameters"] - first["embedding_parameters"] == first["non_embedding_parameters"]

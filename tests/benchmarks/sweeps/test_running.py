@@ -31,7 +31,7 @@ def test_only_what_is_missing_starts(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ended: Callable[[Task, int], None],
     ) -> None:
         """The first run finishes, the second fails, a signal comes before the third."""
-        assert (jobs, environment["OMP_NUM_THREADS"]) == (8, "1")
+        assert (jobs, environment["OMP_NUM_THREADS"]) == (8, "2")
         assert "RANK" not in environment
         started.extend(tasks)
         record = Path(started[0].command[4], "record.json")
@@ -41,6 +41,7 @@ def test_only_what_is_missing_starts(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ended(started[1], 2)
 
     monkeypatch.setattr(running, "run_tasks", run_tasks)
+    monkeypatch.setattr(running, "available_cores", lambda: 16)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     lines: list[str] = []

@@ -71,6 +71,20 @@ def test_planned_costs_grow_with_steps_and_know_prices(tmp_path: Path) -> None:
     assert speed.cost(experiment(tmp_path)).money is None
 
 
+def test_planned_joules_are_without_pue(tmp_path: Path) -> None:
+    """As a run's meter counts them, whatever the site; the facility's stay in the money."""
+    speed = PlannedSpeed("h100", 1)
+    plain, double = (
+        speed.cost(experiment(tmp_path, pue=pue, price_per_kwh=1.0)) for pue in (1.0, 2.0)
+    )
+    unstated = speed.cost(experiment(tmp_path))
+    assert plain.joules is not None
+    assert double.joules == pytest.approx(plain.joules)
+    assert unstated.joules == pytest.approx(plain.joules)
+    assert plain.money is not None
+    assert double.money == pytest.approx(2 * plain.money)
+
+
 def test_what_cannot_be_planned_has_a_reason(tmp_path: Path) -> None:
     text = "[axes]\nhidden_size = 65536\nnum_layers = 100\nhead_dim = 128"
     from benchmarks.sweeps.expand import expand

@@ -22,3 +22,11 @@ NATIVE = {"kernels": "te", "dtype": "bf16"}
 def test_sections_that_contradict_themselves(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Precision(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "bits"),
+    [({}, 32), ({"dtype": "bf16"}, 16), ({**NATIVE, "fp8": "mxfp8"}, 8), ({"fp8": "emulated"}, 8)],
+)
+def test_matmuls_take_numbers_of_so_many_bits(values: dict[str, Any], bits: int) -> None:
+    assert Precision(**values).matmul_bits == bits
