@@ -105,6 +105,7 @@ def run_demo(
     for name, experiment in experiments.items():
         write_text(out / f"{name}.toml", experiment.to_toml())
         run_dirs[name] = out / "runs" / f"{experiment.name}-{experiment.content_hash}"
+    begun = set[str]()
     for name, until_step in turns(list(experiments), steps):
         if _steps_done(run_dirs[name]) >= until_step:  # by an earlier demo
             continue
@@ -115,7 +116,9 @@ def run_demo(
             resume=True,
             until_step=until_step,
             progress=TrainingProgress(name),
+            memory_is_checked=name in begun,
         )
+        begun.add(name)
     runs = list(run_dirs.values())
     report = write_report(runs, out / "report")
     return DemoResult(finding(read_runs(runs)), report, tuple(runs))

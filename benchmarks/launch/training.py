@@ -80,17 +80,19 @@ def train_rank(
     from_step: int | None = None,
     until_step: int | None = None,
     progress: TrainingProgress | None = None,
+    memory_is_checked: bool = False,
 ) -> dict[str, Any]:
     """Train as one rank of the process group that the environment names (alone without one).
 
     A rank that torchrun started again resumes by itself, from the newest checkpoint. The run is
-    paused after `until_step`, if given, and can be resumed.
+    paused after `until_step`, if given, and can be resumed. `memory_is_checked` says that this
+    process trained an earlier part, and need not warn again.
     Returns the run's record on rank 0, {} elsewhere.
     """
     from parallel.engine.imports import import_engine
     from parallel.engine.start import restart_count, start_engine, stop_engine
 
-    starter: Starter | None = "rank"
+    starter: Starter | None = None if memory_is_checked else "rank"
     if restart_count():
         resume, from_step = True, None
         _refuse_to_restart_what_was_stopped(run_dir)

@@ -30,13 +30,13 @@ def warning(need: MemoryNeed, place: str, total_bytes: int, free_bytes: int) -> 
         need: Of the ranks that share the memory.
         place: What has it.
         total_bytes: What it has, used or not.
-        free_bytes: What no program uses now.
+        free_bytes: What no other program uses now.
     """
     if need.modelled_bytes is None or need.modelled_bytes <= free_bytes:
         return None
     held = ""
     if need.modelled_bytes <= total_bytes:
-        held = f", {_gb(free_bytes)} of it free"
+        held = f", {_gb(free_bytes)} of it free for this run"
     return (
         f"{place} has {_gb(total_bytes)} of memory{held}, and this run needs about"
         f" {_gb(need.modelled_bytes)} at its peak (modelled): it may run out of memory; to need"

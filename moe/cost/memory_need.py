@@ -57,6 +57,16 @@ def summed(needs: Iterable[MemoryNeed]) -> MemoryNeed:
     )
 
 
+def fullest(stages: Iterable[MemoryNeed]) -> MemoryNeed:
+    """Return the most state of any stage and the highest peak of any, which may be two stages."""
+    stages = list(stages)
+    modelled = [need.modelled_bytes for need in stages]
+    return MemoryNeed(
+        sure=max(stages, key=lambda need: need.sure_bytes).sure,
+        modelled_bytes=None if None in modelled else max(each or 0 for each in modelled),
+    )
+
+
 def learns_whole(experiment: Experiment) -> bool:
     """Return whether no parameter is frozen, as far as patterns tell without the model."""
     return "*" in experiment.train.trainable

@@ -8,6 +8,7 @@ import psutil
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
+CLEAR_REFS = Path("/proc/self/clear_refs")
 _FILES = {
     "v2": ("memory.max", "memory.current", "inactive_file"),
     "v1": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -89,4 +90,4 @@ def forget_process_peak() -> None:
     Raises:
         OSError: The kernel does not let us.
     """
-    Path("/proc/self/clear_refs").write_text("5")
+    CLEAR_REFS.write_text("5")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from moe.config.experiment import Experiment
 from moe.config.slurm import SlurmConfig
 from moe.cost.memory_fit import refusal, warning
-from moe.cost.memory_need import stage_needs
+from moe.cost.memory_need import fullest, stage_needs
 from parallel.hardware.card import find_card
 from parallel.layout.placement import place
 
@@ -22,9 +22,8 @@ def memory_warnings(experiments: Sequence[Experiment], config: SlurmConfig) -> I
     for one in experiments:
         if one.parallel.device == "cpu":
             continue
-        needs = stage_needs(one, place(one.parallel, num_ranks), on_gpu=True)
-        fullest = max(needs, key=lambda need: need.modelled_bytes or need.sure_bytes)
+        need = fullest(stage_needs(one, place(one.parallel, num_ranks), on_gpu=True))
         most = card.memory_bytes
-        line = refusal(fullest, card.name, most) or warning(fullest, card.name, most, most)
+        line = refusal(need, card.name, most) or warning(need, card.name, most, most)
         if line:
             yield f"{one.name}: {line}"

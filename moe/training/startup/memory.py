@@ -6,10 +6,11 @@ from typing import Literal
 
 from moe.config.experiment import Experiment
 from moe.cost.memory_fit import refusal, warning
-from moe.cost.memory_need import MemoryNeed, stage_needs, summed
+from moe.cost.memory_need import MemoryNeed, fullest, stage_needs, summed
 from moe.errors import ConfigError
 from parallel.hardware.host_memory import MemoryRoom, host_memory
 from parallel.layout.placement import Placement
+from parallel.planner.device_memory import CUDA_CONTEXT_BYTES
 
 Starter = Literal["launcher", "rank"]
 """Who asks: what starts all ranks of this machine, or one of the ranks."""
@@ -27,17 +28,15 @@ def check_memory(experiment: Experiment, placement: Placement, starter: Starter)
     stages = stage_needs(experiment, placement, on_gpu=on_gpu)
     if on_gpu:
         place, room = _card(experiment, starter)
-        # All ranks decide alike, by the fullest stage.
-        need = max(stages, key=lambda each: each.sure_bytes)
-        peak = max(stages, key=lambda each: each.modelled_bytes or 0)
+        need = fullest(stages)  # all ranks decide alike
     else:
         place, room = "this machine", host_memory()
-        need = peak = summed(_ranks_here(stages, placement, starter))
+        need = summed(_ranks_here(stages, placement, starter))
     fault = refusal(need, place, room.total_bytes)
     if fault and experiment.parallel.memory_check == "refuse":
         raise ConfigError(f'{fault}; parallel.memory_check = "warn" starts all the same')
     if starter == "rank" and os.environ.get("RANK", "0") == "0":
-        doubt = fault or warning(peak, place, room.total_bytes, room.free_bytes)
+        doubt = fault or warning(need, place, room.total_bytes, room.free_bytes)
         if doubt:
             print(f"moe: warning: {doubt}", file=sys.stderr, flush=True)
 
@@ -57,6 +56,8 @@ def _card(experiment: Experiment, starter: Starter) -> tuple[str, MemoryRoom]:
         # Asking takes the card into use, for which the number of queues has to be set.
         set_queues(experiment.parallel)
         free, total = torch.cuda.mem_get_info(card)
+        # This process's context is there by now, and the run's need counts it.
+        free = min(total, free + CUDA_CONTEXT_BYTES)
     return properties.name, MemoryRoom(total_bytes=total, free_bytes=free)
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,10 @@ def test_train_writes_what_it_promises(experiment: Path, tmp_path: Path) -> None
     modelled, measured = record["memory"]["modelled"], record["memory"]["measured"]
     assert measured["boundary"] == "process resident size"
     state = sum(modelled[f"{name}_bytes"] for name in ("parameter", "gradient", "optimizer"))
-    assert measured["peak_bytes"] - measured["start_bytes"] > state > 0
+    if os.access("/proc/self/clear_refs", os.W_OK):
+        assert measured["peak_bytes"] - measured["start_bytes"] > state > 0
+    else:  # the kernel does not let a peak begin anew
+        assert measured["peak_bytes"] is None
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 7))
     assert rows[-1]["loss"] < rows[0]["loss"]

@@ -35,7 +35,9 @@ def test_a_warning_says_what_is_modelled_and_what_others_hold() -> None:
     )
     beside = warning(NEED, "this machine", 120 * GB, 50 * GB)
     assert beside is not None
-    assert beside.startswith("this machine has 120.0 GB of memory, 50.0 GB of it free, and")
+    assert beside.startswith(
+        "this machine has 120.0 GB of memory, 50.0 GB of it free for this run,"
+    )
 
 
 def test_what_is_not_modelled_warns_of_nothing() -> None:

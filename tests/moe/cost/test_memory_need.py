@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from moe.config.experiment import Experiment, make_experiment
-from moe.cost.memory_need import stage_needs, summed, workload_of
+from moe.cost.memory_need import MemoryNeed, fullest, stage_needs, summed, workload_of
 from parallel.layout.placement import place
 from parallel.planner.device_memory import device_memory
 from parallel.planner.memory import stage_memory
@@ -46,6 +46,13 @@ def test_ranks_of_a_machine_need_the_sum() -> None:
     assert both.modelled_bytes == (first.modelled_bytes or 0) + 2 * (last.modelled_bytes or 0)
 
 
+def test_the_stage_of_most_state_need_not_have_the_highest_peak() -> None:
+    first = MemoryNeed(sure={"parameters": 5, "optimizer": 1}, modelled_bytes=30)
+    last = MemoryNeed(sure={"parameters": 4, "optimizer": 8}, modelled_bytes=20)
+    for stages in ([first, last], [last, first]):
+        assert fullest(stages) == MemoryNeed(sure=last.sure, modelled_bytes=30)
+
+
 def test_frozen_parameters_leave_their_weights_alone_sure() -> None:
     """How many learn is not known before the model is built: nothing is claimed."""
     one = experiment(train={"trainable": ["*.router.*"]})
@@ -53,6 +60,7 @@ def test_frozen_parameters_leave_their_weights_alone_sure() -> None:
     assert list(need.sure) == ["parameters"]
     assert need.modelled_bytes is None
     assert summed([need, need]).modelled_bytes is None
+    assert fullest([need, need]) == need
     (whole,) = stage_needs(
         experiment(train={"trainable": ["*", "x"]}), place(one.parallel, 1), on_gpu=False
     )

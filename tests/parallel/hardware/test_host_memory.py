@@ -1,14 +1,28 @@
 """Memory of this machine, as far as control groups let a process have it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
-import psutil
 import pytest
 
-from parallel.hardware.host_memory import forget_process_peak, host_memory, process_bytes
+from parallel.hardware import host_memory as module
+from parallel.hardware.host_memory import (
+    MemoryRoom,
+    forget_process_peak,
+    host_memory,
+    process_bytes,
+)
 
 GIB = 2**30
-SWAP = psutil.swap_memory().total
+TOTAL, AVAILABLE, SWAP = 64 * GIB, 48 * GIB, 8 * GIB
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of known size: what is free here changes while tests run."""
+    memory = SimpleNamespace(total=TOTAL, available=AVAILABLE)
+    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(module.psutil, "swap_memory", lambda: SimpleNamespace(total=SWAP))
 
 
 def group(folder: Path, limit: str, used: int, stat: str, *, version: str) -> None:
@@ -32,8 +46,7 @@ def own(tmp_path: Path, text: str) -> Path:
 
 def test_the_machine_is_the_limit_where_no_group_is(tmp_path: Path) -> None:
     found = host_memory(tmp_path, tmp_path / "missing")
-    assert found.total_bytes == psutil.virtual_memory().total + SWAP
-    assert 0 < found.free_bytes <= psutil.virtual_memory().total
+    assert found == MemoryRoom(total_bytes=TOTAL + SWAP, free_bytes=AVAILABLE)
 
 
 @pytest.mark.parametrize("limited", ["job", "job/step", "."])
@@ -64,7 +77,7 @@ def test_a_container_sees_its_own_group_as_the_root(tmp_path: Path) -> None:
 def test_a_limit_that_says_nothing_limits_nothing(tmp_path: Path, limit: str) -> None:
     group(tmp_path, limit, 0, "inactive_file 0", version="v2")
     found = host_memory(tmp_path, own(tmp_path, "0::/\n"))
-    assert found.total_bytes == psutil.virtual_memory().total + SWAP
+    assert found == MemoryRoom(total_bytes=TOTAL + SWAP, free_bytes=AVAILABLE)
 
 
 def test_a_group_that_uses_more_than_its_limit_has_nothing_free(tmp_path: Path) -> None:
@@ -72,11 +85,27 @@ def test_a_group_that_uses_more_than_its_limit_has_nothing_free(tmp_path: Path) 
     assert host_memory(tmp_path, own(tmp_path, "0::/\n")).free_bytes == 0
 
 
-def test_the_peak_of_this_process_begins_anew() -> None:
+def test_the_peak_of_this_process_begins_anew_or_an_error_says_that_it_does_not() -> None:
+    """Some containers have `/proc` read-only."""
     block = bytearray(64 * 2**20)
     block[::4096] = b"x" * len(block[::4096])
     before = process_bytes("VmHWM")
     assert before >= len(block)
     del block
+    try:
+        forget_process_peak()
+    except OSError:
+        assert process_bytes("VmHWM") >= before
+    else:
+        assert process_bytes("VmHWM") <= before - 32 * 2**20
+
+
+def test_the_kernel_is_asked_to_begin_the_peak_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLEAR_REFS", tmp_path / "clear_refs")
     forget_process_peak()
-    assert process_bytes("VmHWM") <= before - 32 * 2**20
+    assert (tmp_path / "clear_refs").read_text() == "5"
+    monkeypatch.setattr(module, "CLEAR_REFS", tmp_path / "missing/clear_refs")
+    with pytest.raises(OSError, match="clear_refs"):
+        forget_process_peak()

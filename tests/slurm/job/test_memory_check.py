@@ -4,6 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 import moescale
+from moe.cost.memory_need import MemoryNeed
+from slurm.job import memory_check
 from tests.support.fake_cluster_user import FakeClusterUser
 
 LARGE = (
@@ -17,6 +19,18 @@ def test_state_that_does_not_fit_is_named_with_its_terms(user: FakeClusterUser) 
     assert line.startswith("large: H100 has 85.5 GB of memory, and this run takes ")
     assert "for its state alone (gradients " in line
     assert "\n" not in line
+
+
+def test_the_stage_of_most_state_is_refused_though_another_has_the_highest_peak(
+    user: FakeClusterUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [
+        MemoryNeed(sure={"parameters": 10**9}, modelled_bytes=200 * 10**9),
+        MemoryNeed(sure={"parameters": 90 * 10**9}, modelled_bytes=100 * 10**9),
+    ]
+    monkeypatch.setattr(memory_check, "stage_needs", lambda *_, **__: stages)
+    (line,) = user.plan(user.write("large"), sets=LARGE).warnings
+    assert "this run takes 90.0 GB for its state alone" in line
 
 
 def test_what_may_not_fit_is_modelled(user: FakeClusterUser) -> None:

@@ -34,17 +34,20 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return others
 
 
-def test_the_peak_of_this_process_is_since_the_meter_began() -> None:
-    before = bytearray(128 * MIB)
-    before[::4096] = b"x" * len(before[::4096])
-    del before
+def test_the_peak_of_this_process_is_since_the_meter_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel's part is tested in test_host_memory.py."""
+    kernel = {"VmRSS": 300 * MIB, "VmHWM": 900 * MIB}
+    monkeypatch.setattr(memory_record, "process_bytes", kernel.__getitem__)
+    monkeypatch.setattr(
+        memory_record, "forget_process_peak", lambda: kernel.update(VmHWM=kernel["VmRSS"])
+    )
     begun = meter(experiment())
-    held = bytearray(64 * MIB)
-    held[::4096] = b"x" * len(held[::4096])
-    del held
+    assert begun.section()["memory"]["measured"]["peak_bytes"] == 300 * MIB
+    kernel |= {"VmRSS": 310 * MIB, "VmHWM": 364 * MIB}
     measured = begun.section()["memory"]["measured"]
-    grown = measured["peak_bytes"] - measured["start_bytes"]
-    assert 32 * MIB < grown < 96 * MIB
+    assert (measured["start_bytes"], measured["peak_bytes"]) == (300 * MIB, 364 * MIB)
     assert (measured["boundary"], measured["kind"]) == ("process resident size", "measured")
 
 

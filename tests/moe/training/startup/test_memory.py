@@ -14,6 +14,7 @@ from moe.training.startup.memory import check_memory
 from moe.training.startup.preflight import check_before_start
 from parallel.hardware.host_memory import MemoryRoom
 from parallel.layout.placement import place
+from parallel.planner.device_memory import CUDA_CONTEXT_BYTES
 
 PLACES = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "CUDA_DEVICE_MAX_CONNECTIONS")
 
@@ -21,7 +22,8 @@ PLACES = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "CUDA_DEVICE_MAX_CONNECTIONS
 @pytest.fixture(autouse=True)
 def no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in PLACES:
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # what code under test sets is taken back, too
+        monkeypatch.delenv(name)
 
 
 def experiment(**parallel: Any) -> Experiment:
@@ -162,6 +164,19 @@ def test_memory_that_others_hold_warns(
     one = experiment(device="auto")
     check_memory(one, place(one.parallel, 1), "rank")
     assert capsys.readouterr().err == ""
-    card.free = 10**9  # less than CUDA alone takes
+    card.free = 0
     check_memory(one, place(one.parallel, 1), "rank")
-    assert "NVIDIA H200 has 1,099.5 GB of memory, 1.0 GB of it free" in capsys.readouterr().err
+    expected = "NVIDIA H200 has 1,099.5 GB of memory, 1.0 GB of it free for this run, and"
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("short_bytes", "lines"), [(0, 0), (1, 1)])
+def test_the_context_that_asking_made_is_not_counted_twice(
+    card: SimpleNamespace, capsys: pytest.CaptureFixture[str], short_bytes: int, lines: int
+) -> None:
+    one = experiment(device="auto")
+    (need,) = stage_needs(one, place(one.parallel, 1), on_gpu=True)
+    assert need.modelled_bytes is not None
+    card.free = need.modelled_bytes - CUDA_CONTEXT_BYTES - short_bytes
+    check_memory(one, place(one.parallel, 1), "rank")
+    assert capsys.readouterr().err.count("moe: warning") == lines
