@@ -179,7 +179,7 @@ def _validate(file: "Path", *, as_json: bool) -> None:
     """Compare predictions with the published steps of a file."""
     from rich.console import Console
 
-    from benchmarks.planning.tables import validation_table
+    from benchmarks.planning.tables import not_scored, validation_table
     from benchmarks.planning.validate import validate
 
     result = validate(file)
@@ -187,6 +187,8 @@ def _validate(file: "Path", *, as_json: bool) -> None:
         typer.echo(json.dumps(result, allow_nan=False))
         return
     Console().print(validation_table(result))
+    for line in not_scored(result):
+        typer.echo(line)
 
 
 def _write(found: "PlanAnswer", options: "JobOptions") -> None:

@@ -60,7 +60,7 @@ RoutingOption = Annotated[
 ]
 ImbalanceOption = Annotated[
     float,
-    typer.Option(help="Tokens of the busiest rank's experts over the mean.", min=1, max=1e6),
+    typer.Option(help="Tokens of the busiest rank's experts over the mean; at least 1."),
 ]
 CalibrateOption = Annotated[
     list[Path] | None,

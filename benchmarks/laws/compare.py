@@ -65,13 +65,6 @@ def fit_law_to(
     return LawFit(fit, found, trends, document)
 
 
-def fit_points(
-    points: Points, law_name: str, loss: str = "huber", *, seed: int = 0, resamples: int | None
-) -> dict[str, Any]:
-    """Return the document of one law's fit; raises as `fit_law_to`."""
-    return fit_law_to(points, law_name, loss, seed=seed, resamples=resamples).document
-
-
 def _sparse_columns(points: Points) -> dict[str, FloatArray]:
     """Return what says how sparse the points are, whether or not a law has it."""
     found = {name: derived(name, points.columns) for name in SPARSE_COLUMNS}
@@ -95,21 +88,6 @@ def fit_laws(
     if len(targets) > 1:
         raise BenchmarkError(f"laws of {' and of '.join(sorted(targets))}: they do not compare")
     return [fit_law_to(points, name, loss, seed=seed, resamples=resamples) for name in law_names]
-
-
-def compare_laws(
-    points: Points,
-    law_names: Sequence[str],
-    loss: str = "huber",
-    *,
-    seed: int = 0,
-    resamples: int | None,
-) -> dict[str, Any]:
-    """Return the documents of several laws on the same points, and their comparison.
-
-    Raises as `fit_laws`.
-    """
-    return comparison(fit_laws(points, law_names, loss, seed=seed, resamples=resamples))
 
 
 def comparison(laws: Sequence[LawFit]) -> dict[str, Any]:

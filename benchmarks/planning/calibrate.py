@@ -52,7 +52,7 @@ def calibrate(card: Card, paths: Sequence[Path]) -> Calibrated:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    rows = read_rows(path)
+    rows = read_rows(path, as_written=True)
     if not rows:
         fault = "has no record" if path.exists() else "there is no such file"
         raise BenchmarkError(f"--calibrate {path}: {fault}: write one with moe bench ... --out")

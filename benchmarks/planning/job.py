@@ -22,6 +22,7 @@ from parallel.planner.validation.jobs import RECIPES
 from parallel.precision.recipes import Precision
 
 MAX_GPUS = 2**20
+MOST_IMBALANCE = 1_000_000
 DEFAULT_SEQ_LEN = 4096
 DEFAULT_GLOBAL_BATCH = 1024
 """Sequences a step where only a model is named: 4 million tokens of 4,096 each, as large runs."""
@@ -118,6 +119,10 @@ def _card(options: JobOptions) -> tuple[Card, Calibrated | None]:
 def _job(
     target: str, model: ModelConfig, experiment: Experiment | None, options: JobOptions
 ) -> PlanJob:
+    if not 1 <= options.imbalance <= MOST_IMBALANCE:  # false of NaN too
+        raise BenchmarkError(
+            f"--imbalance {options.imbalance:g}: no number from 1 to {MOST_IMBALANCE:,}: 1 is even"
+        )
     card, calibrated = _card(options)
     precision = _precision(options.precision, card, model, experiment)
     energy = _energy(options.assumptions, experiment)

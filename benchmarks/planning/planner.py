@@ -269,7 +269,7 @@ class Planner:
         """Return the seconds of a step by term, had all experts the same load; None: they have."""
         execution = replace(work.execution, routing="forced")
         even = replace(work, execution=execution, expert_imbalance=1.0)
-        is_uneven = work.execution.routing == "natural" or work.expert_imbalance > 1
+        is_uneven = work.execution.routing == "natural" or work.rank_imbalance > 1
         if not is_uneven or not any(work.shape.sparse_layers):
             return None
         return self._even_step.step(even).terms

@@ -1,5 +1,6 @@
 """Tables and lines of `moe plan`."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import expm1
 from typing import Any
@@ -235,6 +236,13 @@ def validation_table(result: Mapping[str, Any]) -> TextTable:
     error = _share(memory["median_abs_error"])
     table.add_row("peak memory", str(memory["layouts"]), "", error, "", "")
     return table
+
+
+def not_scored(result: Mapping[str, Any]) -> list[str]:
+    """Return a line for each reason for which rows are not scored, the commonest first."""
+    reasons = Counter(" ".join(row["reason"].split()) for row in result["rows"] if not row["used"])
+    total = len(result["rows"])
+    return [f"{count} of {total} rows not scored: {why}" for why, count in reasons.most_common()]
 
 
 def _share(value: float | None) -> str:

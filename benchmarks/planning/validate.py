@@ -34,9 +34,14 @@ def validate(file: Path) -> dict[str, Any]:
     No prediction looks at a published number.
 
     Raises:
-        ParallelError: A column is missing, or a cell is wrong.
+        ParallelError: A column is missing, a cell is wrong, or there is no row; names the file.
     """
-    results = all_scored(read_rows(file), shape_of_row, StepPredictor())
+    rows = read_rows(file)
+    try:
+        results = all_scored(rows, shape_of_row, StepPredictor())
+        memory = memory_summary(results)
+    except ParallelError as error:
+        raise ParallelError(f"{file}: {error}") from None
     whole = summarize(results)
     columns = ("kind", "gpu", "model", "flags_known")
     return {
@@ -49,7 +54,7 @@ def validate(file: Path) -> dict[str, Any]:
             column: {name: asdict(each) for name, each in summaries(results, column).items()}
             for column in columns
         },
-        "memory": memory_summary(results),
+        "memory": memory,
     }
 
 

@@ -17,8 +17,9 @@ from parallel.planner.search.stages import Stages
 
 OF_CANDIDATE = ("tp", "cp", "ep", "etp", *Stages._fields)
 OF_RECOMPUTATION = ("recompute", "recompute_modules")
+OF_EXCHANGE = {"dispatcher", "flex_backend"}
 SEARCHED = {
-    *OF_CANDIDATE, *OF_RECOMPUTATION, "dispatcher", "flex_backend", "overlap_experts",
+    *OF_CANDIDATE, *OF_RECOMPUTATION, *OF_EXCHANGE, "overlap_experts",
 }  # fmt: skip
 """Fields of `Layout` that the search chooses."""
 LEAST_DIFFERENCE = 0.01
@@ -49,6 +50,15 @@ def why(planner: Planner, request: LayoutRequest, best: LayoutPrediction) -> Ver
     Raises:
         InputError: The text contradicts itself.
     """
+    exchanged = sorted(OF_EXCHANGE & set(request.fields))
+    if exchanged and not any(planner.job.shape.sparse_layers):
+        fault = f"{planner.job.name} is dense: no token is sent to experts, so it has no dispatcher"
+        return Verdict(reason="illegal", sentences=(fault,), prediction=None)
+    return _judged(planner, request, best)
+
+
+def _judged(planner: Planner, request: LayoutRequest, best: LayoutPrediction) -> Verdict:
+    """Return the verdict on a text whose keys the model knows."""
     smallest = None
     if set(request.fields) <= SEARCHED:
         found = planner.try_search(

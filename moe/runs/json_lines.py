@@ -62,10 +62,12 @@ def read_rows(
     kind: type[BaseModel] | None = None,
     *,
     follow_link: bool = True,
+    as_written: bool = False,
 ) -> list[Row]:
     """Return the complete rows of a file; none where there is no file.
 
-    Rows are checked as `kind`, where that is given; `follow_link` as in `open_regular`.
+    Rows are checked as `kind`, where that is given; `follow_link` as in `open_regular`. Of a file
+    that is no longer written to (`as_written`) a cut last line is damaged too, and NaN stays NaN.
 
     Raises:
         ConfigError: It cannot be read, or a complete line is damaged, lacks one of `keys` or
@@ -79,11 +81,12 @@ def read_rows(
         raise ConfigError(f"{path}: {error.strerror}") from None
     lines = content.split(b"\n")
     cut_off = lines.pop()
-    if cut_off and (_parse(cut_off) is not None or not (lines or cut_off.startswith(b"{"))):
+    is_whole = _parse(cut_off) is not None or not (lines or cut_off.startswith(b"{"))
+    if cut_off and (as_written or is_whole):
         lines.append(cut_off)  # complete but for its end; or no file of rows at all
     rows = []
     for number, line in enumerate(lines, 1):
-        row = _parse(line)
+        row = _parse(line, as_written=as_written)
         if row is None:
             raise ConfigError(f"{path}: line {number} is damaged, not JSON")
         if any(key not in row for key in keys):
@@ -124,11 +127,11 @@ def filter_rows(path: Path, keep: Callable[[Row], bool]) -> None:
         file.writelines(line + b"\n" for line in retained)
 
 
-def _parse(line: bytes) -> Row | None:
+def _parse(line: bytes, *, as_written: bool = False) -> Row | None:
     """Return the object that a line holds; None where it holds none."""
     try:
         # A writer of Python's leaves NaN for a number that could not be measured.
-        value = json.loads(line, parse_constant=lambda _: None)
+        value = json.loads(line, parse_constant=float if as_written else lambda _: None)
     except (RecursionError, ValueError):
         return None
     return value if isinstance(value, dict) else None

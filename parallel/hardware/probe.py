@@ -1,6 +1,7 @@
 """What the devices of this machine are and can do: described, and measured."""
 
 import contextlib
+import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -139,5 +140,7 @@ def _cpu_name() -> str | None:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             lines = [line for line in file if line.startswith("model name")]
     except OSError:
-        return None
-    return lines[0].partition(":")[2].strip() if lines else None
+        lines = []
+    # Arm's kernels name no model.
+    name = lines[0].partition(":")[2].strip() if lines else ""
+    return name or platform.processor() or platform.machine() or None

@@ -114,7 +114,7 @@ def received_tokens(work: Workload) -> int:
     )
     if shape.capacity_factor is not None:
         share = min(share, max(1.0, shape.capacity_factor))
-    return round(work.routed_tokens * max(1.0, share / work.expert_imbalance))
+    return round(work.routed_tokens * max(1.0, share / work.rank_imbalance))
 
 
 def hidden_bytes(work: Workload) -> int:

@@ -52,7 +52,7 @@ class Workload:
     execution: Execution = Execution()
     """How the layout is run."""
     expert_imbalance: float = 1.0
-    """Tokens of the busiest rank's experts over the mean; 1 is even routing."""
+    """Tokens of the busiest rank's experts over the mean, as asked for; 1 is even routing."""
 
     @property
     def layout(self) -> Layout:
@@ -89,6 +89,15 @@ class Workload:
         return max(1, self.shape.num_kv_heads // self.layout.tp)
 
     @cached_property
+    def rank_imbalance(self) -> float:
+        """`expert_imbalance` as far as this layout allows it.
+
+        A rank gets at most all copies, `ep` times the mean, and an expert at most every token.
+        """
+        most = self.shape.num_experts / max(1, self.shape.top_k)
+        return max(1.0, min(self.expert_imbalance, self.layout.ep, most))
+
+    @cached_property
     def routed_tokens(self) -> int:
         """Token copies that the experts of one rank receive of one micro-batch.
 
@@ -97,4 +106,4 @@ class Workload:
         """
         kept = min(1.0, self.shape.capacity_factor or 1.0)
         sent = self.residual_tokens * self.shape.top_k * self.layout.expert_tp
-        return round(sent * kept * self.expert_imbalance)
+        return round(sent * kept * self.rank_imbalance)

@@ -4,6 +4,7 @@ import numpy as np
 
 from benchmarks.laws.curves import Curve, best_curve, combinations, dial_values
 from benchmarks.laws.fitted_law import FittedLaw
+from benchmarks.laws.fitting.bootstrap import LEVEL
 from benchmarks.laws.law import FloatArray
 from benchmarks.report.laws.drawing import (
     band,
@@ -72,7 +73,7 @@ def frontier_figure(
         "frontier",
         "Loss against compute",
         f"The least loss for a number of FLOPs ({kind(fitted)})"
-        + (", with the band of 95% of resampled fits" if has_band else "")
+        + (f", with the band of {LEVEL:.0%} of resampled fits" if has_band else "")
         + (f"; dots: {count:,} measured runs" if count else "")
         + ".",
         [trace for trace in traces if trace["x"]],
@@ -108,7 +109,8 @@ def sizes_figure(fitted: FittedLaw, curve: Curve) -> Figure | str:
     return figure(
         "sizes",
         "Best sizes",
-        f"Size and tokens of least loss ({kind(fitted)}), with bands of 95% of resampled fits."
+        f"Size and tokens of least loss ({kind(fitted)}), with bands of {LEVEL:.0%} of resampled"
+        " fits."
         if any(t["meta"]["role"] == "band" for t in traces)
         else f"Size and tokens of least loss ({kind(fitted)}).",
         traces,

@@ -3,6 +3,7 @@
 import numpy as np
 
 from benchmarks.laws.fitted_law import FittedLaw
+from benchmarks.laws.fitting.bootstrap import LEVEL
 from benchmarks.laws.law import FloatArray
 from benchmarks.laws.leverage_curve import LeverageCurve, leverage_curve, leverage_dial
 from benchmarks.report.laws.compute_figures import kind
@@ -39,7 +40,7 @@ def leverage_figure(fitted: FittedLaw, flops: FloatArray | None) -> Figure | str
         "Leverage of sparsity",
         f"FLOPs of the dense model of equal loss over those of the sparse one, both at their best"
         f" sizes ({kind(fitted)})"
-        + ("; bars: 95% of resampled fits" if fitted.resamples is not None else "")
+        + (f"; bars: {LEVEL:.0%} of resampled fits" if fitted.resamples is not None else "")
         + ". Above 1 the sparse model wins.",
         traces,
         x=axis,
@@ -64,7 +65,7 @@ def _leverage_traces(curve: LeverageCurve, number: int, count: int) -> list[Trac
         "meta": {"role": "leverage", **ramp(number, count)},
     }
     if rows.shape[1] > 2:
-        low, high = np.nanpercentile(rows, [2.5, 97.5], axis=1)
+        low, high = np.nanpercentile(rows, [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=1)
         trace["error_y"] = {
             "type": "data", "symmetric": False, "array": numbers(np.maximum(high - rows[:, 0], 0)),
             "arrayminus": numbers(np.maximum(rows[:, 0] - low, 0)),

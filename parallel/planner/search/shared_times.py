@@ -24,7 +24,7 @@ class SharedClock(Clock):
         layout = work.layout
         key = (
             work.residual_tokens, layout.ep, layout.expert_tp, layout.exchange_library,
-            work.expert_imbalance,
+            work.rank_imbalance,
         )  # fmt: skip
         if key not in self._exchanges:
             self._exchanges[key] = super().exchange(work)

@@ -175,7 +175,7 @@ class Clock:
             ranks_per_domain=max(1, min(layout.ep, self._in_domain(layout.expert_tp))),
             expert_tp=layout.expert_tp,
             dispatch_fp8=False,
-            imbalance=work.expert_imbalance,
+            imbalance=work.rank_imbalance,
         )
         alone = exchange_seconds(self.links, sizes, layout.exchange_library)
         stretch = self.parameters.exchange_stretch

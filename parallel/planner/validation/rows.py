@@ -23,9 +23,10 @@ WHOLE = (
 """Columns of whole numbers."""
 NUMBERS = (*WHOLE, *SPEEDS, "peak_tflops_for_mfu", "peak_memory_gib", "node_joule_per_token")
 MAY_BE_ZERO = ("mtp_layers", "first_dense_layers")
+"""What a model may have none of; of other columns 0 is no value."""
 LEAST_NUMBER: Final = 1e-9
 MOST_NUMBER: Final = 1e9
-"""Nothing that is published lies outside, but for 0; within, no quotient overflows."""
+"""Nothing that is published lies outside; within, no quotient overflows."""
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -47,13 +48,13 @@ class PublishedRow:
         Raises:
             ParallelError: It is something else.
         """
-        value = self.number(column, least=0.0 if column in MAY_BE_ZERO else 1.0)
+        value = self.number(column)
         if value is not None and value != int(value):
             raise self._fault(column, "a whole number")
         return None if value is None else int(value)
 
-    def number(self, column: str, *, least: float = 0.0) -> float | None:
-        """Return a cell as a number of at least `least`; what is not 0 is of a plausible size.
+    def number(self, column: str) -> float | None:
+        """Return a cell as a number of a plausible size: above 0, or 0 where that means none.
 
         Raises:
             ParallelError: It is something else.
@@ -63,11 +64,11 @@ class PublishedRow:
             return None
         if not _NUMBER.fullmatch(text):
             raise self._fault(column, "a number")
-        value = float(text)
-        if value < least:
-            raise self._fault(column, f"a number of at least {least:g}")
-        if value and not LEAST_NUMBER <= value <= MOST_NUMBER:
-            raise self._fault(column, f"a number from {LEAST_NUMBER:g} to {MOST_NUMBER:g}")
+        value, may_be_zero = float(text), column in MAY_BE_ZERO
+        least = 1.0 if column in WHOLE else LEAST_NUMBER
+        if not least <= value <= MOST_NUMBER and not (may_be_zero and value == 0):
+            zero = "0 or " if may_be_zero else ""
+            raise self._fault(column, f"{zero}a number from {least:g} to {MOST_NUMBER:g}")
         return value
 
     def values(self) -> dict[str, str | int | float | None]:
@@ -97,14 +98,15 @@ def read_rows(path: Path) -> list[PublishedRow]:
     """Read a CSV of published steps.
 
     Raises:
-        ParallelError: No such file, not CSV in UTF-8, a column missing or twice, a ragged row.
+        ParallelError: No such file, no row, not CSV in UTF-8, a column missing or twice, a ragged
+            row.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             heading = [name.strip() for name in next(reader, [])]
             _check_heading(path, heading)
-            return [
+            rows = [
                 PublishedRow(reader.line_num, _cells(path, reader.line_num, heading, row))
                 for row in reader
                 if row
@@ -113,6 +115,9 @@ def read_rows(path: Path) -> list[PublishedRow]:
         raise ParallelError(f"{path}: {error.strerror}: name a CSV of published steps") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ParallelError(f"{path}: not CSV in UTF-8 ({error}): save it so") from None
+    if not rows:
+        raise ParallelError(f"{path}: no rows under the heading: add published steps")
+    return rows
 
 
 def _check_heading(path: Path, heading: list[str]) -> None:

@@ -135,8 +135,6 @@ def _timed(jobs: Sequence[Job], predictor: Predictor) -> tuple[list[Job], list[f
 def _why_not_scored(row: PublishedRow, published: float | None) -> str | None:
     if published is None:
         return "states no speed"
-    if published == 0:
-        return "states a speed of 0"
     if doubt := row.text("doubtful"):
         return f"doubtful: {doubt}"
     return UNEXPLAINED.get(row.text("fabric") or "")

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.decisions.target_loss import loss_target
 from benchmarks.errors import BenchmarkError
-from benchmarks.laws.compare import fit_points
+from benchmarks.laws.compare import fit_law_to
 from benchmarks.laws.fitted_law import find_fitted
 from benchmarks.laws.registry import LAWS
 from moe.config.experiment import load_model
@@ -30,8 +30,8 @@ def test_tokens_are_the_law_s_inverse() -> None:
 
 def test_a_fit_gives_an_interval_that_may_be_open(tmp_path: Path) -> None:
     path = tmp_path / "law.json"
-    path.write_text(json.dumps(fit_points(made_points("chinchilla", 0.01), "chinchilla",
-                                          resamples=40)))  # fmt: skip
+    path.write_text(json.dumps(fit_law_to(made_points("chinchilla", 0.01), "chinchilla",
+                                          resamples=40).document))  # fmt: skip
     found = loss_target(find_fitted(str(path)), 2.2, JOB)
     assert found.interval is not None
     low, high = found.interval

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.laws.compare import fit_points
+from benchmarks.laws.compare import fit_law_to
 from benchmarks.laws.expression import MAX_LENGTH, evaluate, parse
 from benchmarks.laws.own_form import own_law
 from benchmarks.laws.registry import LAWS, find_law
@@ -104,7 +104,7 @@ def test_a_form_without_linear_coefficient_is_fitted() -> None:
 
 def test_a_form_that_overflows_everywhere_is_refused() -> None:
     with pytest.raises(BenchmarkError, match=r"divide large columns \(parameters / 1e9\)"):
-        fit_points(made_points("chinchilla"), "E + A * exp(b * parameters)", resamples=20)
+        fit_law_to(made_points("chinchilla"), "E + A * exp(b * parameters)", resamples=20)
 
 
 def test_the_loss_is_no_column_of_its_own_law() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.laws.compare import compare_laws, fit_points
+from benchmarks.laws.compare import comparison, fit_law_to, fit_laws
 from benchmarks.laws.fitted_law import find_fitted
 from benchmarks.laws.fitting.problem import Problem
 from benchmarks.laws.fitting.profile_prediction import prediction_interval
@@ -18,7 +18,7 @@ from tests.support.law_points import made_points
 
 
 def fitted_file(tmp_path: Path, name: str, seed: int = 0) -> Path:
-    document = fit_points(made_points(name, 0.002, seed), name, resamples=40)
+    document = fit_law_to(made_points(name, 0.002, seed), name, resamples=40).document
     path = tmp_path / "law.json"
     path.write_text(json.dumps(document))
     return path
@@ -108,7 +108,7 @@ def test_no_other_size_is_better(name: str) -> None:
 
 def test_own_form_predicts(tmp_path: Path) -> None:
     form = "E + A / active_parameters**alpha + B / tokens**beta - k * log(experts)"
-    document = fit_points(made_points("ludziejewski", 0.002), form, resamples=20)
+    document = fit_law_to(made_points("ludziejewski", 0.002), form, resamples=20).document
     path = tmp_path / "own.json"
     path.write_text(json.dumps(document))
     found = predict(find_fitted(str(path)), 1e20)
@@ -135,7 +135,7 @@ def test_files_that_hold_no_law_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps([1]))
     with pytest.raises(BenchmarkError, match="not a fitted law"):
         find_fitted(str(path))
-    two = compare_laws(made_points("chinchilla", 0.01), ["chinchilla"] * 2, resamples=20)
+    two = comparison(fit_laws(made_points("chinchilla", 0.01), ["chinchilla"] * 2, resamples=20))
     path.write_text(json.dumps(two))
     with pytest.raises(BenchmarkError, match="it compares laws"):
         find_fitted(str(path))

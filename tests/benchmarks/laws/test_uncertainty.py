@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.laws.compare import compare_laws, fit_points
+from benchmarks.laws.compare import comparison, fit_law_to, fit_laws
 from benchmarks.laws.fitting.bootstrap import bootstrap
 from benchmarks.laws.fitting.extrapolation import leave_one_scale_out, leave_one_sparsity_out
 from benchmarks.laws.fitting.identifiability import identifiability
@@ -49,7 +49,7 @@ def test_profile_of_squares_is_the_parabola_s() -> None:
 
 
 def test_what_identifies_every_coefficient_flags_none() -> None:
-    found = fit_points(made_points("chinchilla", 0.002), "chinchilla", resamples=60)
+    found = fit_law_to(made_points("chinchilla", 0.002), "chinchilla", resamples=60).document
     assert found["unidentified"] == []
     assert found["identifiability"]["directions"] == []
     conditions = found["identifiability"]
@@ -63,7 +63,7 @@ def test_one_granularity_cannot_tell_its_terms_apart() -> None:
         "granularity": [8],
     }
     points = made_points("krajewski", 0.001, design=design)
-    found = fit_points(points, "krajewski", resamples=40)
+    found = fit_law_to(points, "krajewski", resamples=40).document
     assert set(found["unidentified"]) == {"a", "g", "gamma"}
     assert [found["intervals"][name] for name in ("a", "g", "gamma")] == [None] * 3
     assert found["identifiability"]["condition_number"] is None
@@ -85,7 +85,7 @@ def test_tokens_in_proportion_to_size_cannot_tell_exponents_apart() -> None:
 def test_e_max_of_ludziejewski_s_own_design_is_not_identified() -> None:
     """The reason to report intervals of predictions: the coefficients move, the losses do not."""
     points = made_points("ludziejewski", 0.005)
-    found = fit_points(points, "ludziejewski", resamples=60)
+    found = fit_law_to(points, "ludziejewski", resamples=60).document
     assert "E_max" in found["unidentified"]
     assert found["residuals"]["rms_log"] < 0.006
 
@@ -104,8 +104,8 @@ def test_left_out_groups_are_predicted_within_the_noise_if_the_law_is_true(name:
 
 def test_a_wrong_law_fails_where_it_was_not_fitted() -> None:
     points = made_points("abnar", 0.001)
-    documents = compare_laws(
-        points, ["chinchilla", "abnar", "E + A / parameters**alpha"], resamples=40
+    documents = comparison(
+        fit_laws(points, ["chinchilla", "abnar", "E + A / parameters**alpha"], resamples=40)
     )
     rows = {row["law"]: row for row in documents["comparison"]}
     assert documents["comparison"][0]["law"] == "abnar"
@@ -118,10 +118,10 @@ def test_a_wrong_law_fails_where_it_was_not_fitted() -> None:
 def test_needless_coefficients_cost_in_aicc() -> None:
     points = made_points("chinchilla", 0.002, seed=5)
     more = "E + A / parameters**alpha + B / tokens**beta + F / (parameters * tokens)**phi"
-    found = compare_laws(points, ["chinchilla", more], resamples=20)
+    found = comparison(fit_laws(points, ["chinchilla", more], resamples=20))
     assert found["comparison"][0]["law"] == "chinchilla"
 
 
 def test_laws_of_different_targets_do_not_compare() -> None:
     with pytest.raises(BenchmarkError, match="leverage and of loss"):
-        compare_laws(made_points("chinchilla"), ["chinchilla", "ling"], resamples=20)
+        comparison(fit_laws(made_points("chinchilla"), ["chinchilla", "ling"], resamples=20))

@@ -104,6 +104,12 @@ def test_wrong_files_are_one_line(tmp_path: Path, kernels: Path) -> None:
     empty.write_bytes(b"")
     binary.write_bytes(b"\xff\xfe\0\n")
     torn.write_text('{"bench": "gemm"\n{}\n', encoding="utf-8")
+    cut, unknown = tmp_path / "cut", tmp_path / "unknown"
+    whole = kernels.read_text(encoding="utf-8")
+    cut.write_text(whole[:-30], encoding="utf-8")
+    bad = gemm_record(H100, 4096)
+    bad["result"]["implementations"][0]["burst_s"]["median"] = float("nan")
+    write_records(unknown, [bad])
     deep = tmp_path / "deep"
     deep.write_text("[" * 100_000 + "\n", encoding="utf-8")
     wrong = {
@@ -113,6 +119,8 @@ def test_wrong_files_are_one_line(tmp_path: Path, kernels: Path) -> None:
         binary: "line 1 is damaged, not JSON",
         torn: "line 1 is damaged, not JSON",
         deep: "line 1 is damaged, not JSON",
+        cut: "cut: line 4 is damaged, not JSON",
+        unknown: "burst_s.median (nan): Input should be a finite number",
     }
     for path, named in wrong.items():
         code, out, err = command(*PLAN, *LAYOUT, "--calibrate", path)

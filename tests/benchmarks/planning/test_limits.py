@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.planning.answer import answer
 from tests.benchmarks.planning.jobs import planner
 
@@ -26,6 +27,18 @@ def test_what_an_even_load_would_save_is_a_limit(uneven: dict[str, object]) -> N
     assert saved > 0.05
     assert share_of(slow.limits) == pytest.approx(saved, abs=0.005)
     assert not any(NAME in text for text in even.limits)
+
+
+def test_a_rank_with_all_experts_has_no_uneven_load() -> None:
+    even, slow = (answer(planner(imbalance=i), "tp=1,pp=4,ep=1,mbs=1", 1).best for i in (1.0, 1e6))
+    assert slow.step_seconds == even.step_seconds
+    assert not any(NAME in text for text in slow.limits)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.5, 1e7])
+def test_an_imbalance_that_cannot_be_is_refused(value: float) -> None:
+    with pytest.raises(BenchmarkError, match=f"--imbalance {re.escape(f'{value:g}')}: no number"):
+        planner(imbalance=value)
 
 
 def test_other_limits_are_those_that_an_even_load_would_leave() -> None:

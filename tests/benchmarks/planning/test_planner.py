@@ -206,3 +206,11 @@ def test_what_is_not_modelled_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(BenchmarkError, match='"dpo" is not modelled'):
         read_job(str(path), JobOptions(gpus=16, gpu="h100"))
+
+
+def test_a_dense_model_has_no_dispatcher_to_ask_about() -> None:
+    dense = planner("llama3-8b", 16)
+    best = answer(dense, "tp=2,pp=2", 1).best
+    verdict = why(dense, parse_layout("dispatcher=deepep"), best)
+    assert (verdict.reason, verdict.prediction) == ("illegal", None)
+    assert "is dense: no token is sent to experts" in verdict.sentences[0]

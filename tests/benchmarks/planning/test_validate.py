@@ -18,6 +18,7 @@ from parallel.planner.calibration.fit_steps import is_fitted_on
 from parallel.planner.step.parameters import StepParameters, step_parameters
 from parallel.planner.validation.rows import NUMBERS, PublishedRow, read_rows
 from parallel.planner.validation.score import ErrorSummary, RowResult, all_scored, summarize
+from tests.support.trained_runs import command
 
 STEPS = Path(str(resources.files("benchmarks") / "published" / "training_steps.csv"))
 LEFT_OUT = Path(__file__).with_name("left_out.toml")
@@ -137,12 +138,37 @@ def test_a_missing_column_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_without_any_usable_row_has_no_errors_to_tell(tmp_path: Path) -> None:
-    file = tmp_path / "rows.csv"
-    file.write_text(",".join(rows()[0].cells) + "\n")
-    told = validate(file)
-    assert told["rows"] == []
-    assert told["median_abs_error"] is told["p90_abs_error"] is told["coverage"] is None
+def write_row(path: Path, count: int = 1, **cells: str) -> Path:
+    """Write a published row with other cells, several times."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows()[0].cells))
+        writer.writeheader()
+        writer.writerows([{**rows()[0].cells, **cells}] * count)
+    return path
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_file_without_rows_is_refused(tmp_path: Path, words: tuple[str, ...]) -> None:
+    code, out, err = command("plan", "--validate", write_row(tmp_path / "f.csv", 0), *words)
+    assert (code, out) == (2, "")
+    assert "f.csv: no rows under the heading" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["0", "1e300", "-10", "1e-30"])
+def test_a_speed_that_cannot_be_is_one_rule_that_names_the_file(tmp_path: Path, value: str) -> None:
+    file = write_row(tmp_path / "f.csv", step_s=value)
+    with pytest.raises(ParallelError) as caught:
+        validate(file)
+    assert str(caught.value) == (
+        f"{file}: line 2, step_s = {value!r}: not a number from 1e-09 to 1e+09: mend or empty the"
+        " cell"
+    )
+
+
+def test_the_text_says_why_rows_are_not_scored(tmp_path: Path) -> None:
+    code, out, _ = command("plan", "--validate", write_row(tmp_path / "f.csv", 2, gpu="Abacus"))
+    assert code == 0
+    assert "2 of 2 rows not scored: gpu 'Abacus': no such card" in out
 
 
 @pytest.mark.parametrize(

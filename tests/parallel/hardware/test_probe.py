@@ -99,3 +99,15 @@ def test_more_than_the_peak_is_no_utilization() -> None:
     assert utilization(19e9, peak) == 0.5
     assert utilization(38e9, peak) == 1
     assert utilization(81e9, peak) is None
+
+
+def test_a_cpu_without_a_model_name_is_named_by_its_architecture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert probe.describe_device(CPU)["name"] == "aarch64"

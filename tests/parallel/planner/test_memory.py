@@ -292,8 +292,14 @@ def test_gathering_dispatchers_hold_every_ranks_tokens() -> None:
 def test_capacity_and_imbalance_scale_routed_tokens() -> None:
     dropping = replace(SPARSE, capacity_factor=0.5)
     assert workload(dropping).routed_tokens == 32
-    assert workload(expert_imbalance=1.5).routed_tokens == 96
+    assert workload(expert_imbalance=1.5, ep=2).routed_tokens == 96
     assert workload(etp=2).routed_tokens == 128
+
+
+def test_no_rank_gets_more_than_all_copies_nor_an_expert_more_than_every_token() -> None:
+    assert [workload(expert_imbalance=9.0, ep=ep).rank_imbalance for ep in (1, 2, 4)] == [1, 2, 2]
+    assert workload(DENSE, expert_imbalance=9.0).rank_imbalance == 1
+    assert memory(expert_imbalance=9.0) == memory()
 
 
 def test_one_forward_one_backward_holds_fewer_passes_downstream() -> None:

@@ -58,9 +58,10 @@ class BenchRecord:
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part) for part in (key, *first["loc"]))
             found = "" if first["type"] == "missing" else f" ({_short(first['input'])})"
+            # Pydantic's own words name a class.
+            meaning = "no object of keys" if first["type"] == "model_type" else first["msg"]
             raise ParallelError(
-                f"{self.origin}: {field}{found}: {first['msg']}: measure it again with this"
-                " moescale"
+                f"{self.origin}: {field}{found}: {meaning}: measure it again with this moescale"
             ) from error
 
 

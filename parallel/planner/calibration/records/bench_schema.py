@@ -11,6 +11,8 @@ from parallel.precision.recipes import Precision
 
 Count = Annotated[int, Field(gt=0, le=2**40)]
 Seconds = Annotated[float, Field(ge=1e-9, le=1e6)]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")]
+Printable = Annotated[str, Field(pattern=r"^\P{C}{1,200}$")]
 
 
 class Part(BaseModel):
@@ -29,7 +31,7 @@ class Hardware(Part):
     """Where a record was measured."""
 
     device: Literal["cpu", "cuda"]
-    name: str | None
+    name: Printable | None
     """As the device calls itself."""
     ranks: Count
     threads: Count | None = None
@@ -49,7 +51,7 @@ class GemmCase(Part):
     n: Count
     k: Count
     groups: Count
-    dtype: str
+    dtype: Word
 
 
 class GemmRow(Part):
@@ -75,7 +77,7 @@ class AttentionCase(Part):
     num_kv_heads: Count
     qk_head_dim: Count
     v_head_dim: Count
-    dtype: str
+    dtype: Word
 
 
 class AttentionRow(Part):

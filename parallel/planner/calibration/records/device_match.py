@@ -31,6 +31,11 @@ def check_devices(card: Card, records: Sequence[BenchRecord]) -> str:
                 " give records of one machine"
             )
         if record.bench in KERNELS:
+            if found.device == "cpu" and found.threads is None:
+                raise ParallelError(
+                    f"{record.origin}: conditions.hardware.threads is not there: which machine it"
+                    " is of is not known: measure it again with this moescale"
+                )
             if threads is None:
                 threads = found.threads, record.origin
             elif found.threads != threads[0]:
@@ -38,7 +43,7 @@ def check_devices(card: Card, records: Sequence[BenchRecord]) -> str:
                     f"{record.origin}: measured with {found.threads} threads, and {threads[1]} with"
                     f" {threads[0]}: give records of as many as each process will have"
                 )
-    return "" if first is None else first[0].name or first[0].device
+    return "" if first is None else first[0].name or ""
 
 
 def _check_device(card: Card, found: Hardware, origin: str) -> None:
@@ -47,7 +52,12 @@ def _check_device(card: Card, found: Hardware, origin: str) -> None:
             f"{origin}: measured on a {found.device} device, {found.name!r}, which calibrates no"
             f" {card.name}: give records of {card.name}, or --gpu of that device"
         )
-    name = found.name or ""
+    if not found.name:
+        raise ParallelError(
+            f"{origin}: conditions.hardware.name is null: which machine it is of is not known:"
+            " measure it again with this moescale"
+        )
+    name = found.name
     if found.device == "cpu" or is_named(card, name):
         return
     other = find_card(name)

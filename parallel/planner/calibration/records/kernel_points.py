@@ -13,13 +13,17 @@ from parallel.planner.calibration.records.bench_schema import (
 )
 from parallel.planner.calibration.records.layer_points import layer_ratios
 from parallel.planner.calibration.records.step_points import step_ratios
-from parallel.planner.calibration.records.unused import UnusedError
+from parallel.planner.calibration.records.unused import MOST_OF_PEAK, UnusedError
 from parallel.planner.compute_time.attention import (
     AttentionShape,
     attention_kind,
     attention_seconds,
 )
-from parallel.planner.compute_time.gemm import gemm_seconds, matrix_parameters
+from parallel.planner.compute_time.gemm import (
+    gemm_seconds,
+    matrix_parameters,
+    peak_flops_per_s,
+)
 
 CHOICE = "torch's choice"
 """The attention backend that a model gets."""
@@ -39,6 +43,12 @@ def gemm_ratios(card: Card, record: BenchRecord) -> Ratios:
     check_precision(card, case.dtype)
     held = [row.sustained_s for row in result.implementations if row.sustained_s is not None]
     measured = min(held or [row.burst_s.median for row in result.implementations])
+    if card.architecture != "cpu":  # one file stands for all CPUs
+        rate = 2.0 * case.m * case.n * case.k / measured
+        if rate > MOST_OF_PEAK * peak_flops_per_s(card, case.dtype):
+            raise UnusedError(
+                f"products faster than {MOST_OF_PEAK:g} times the data sheet's {case.dtype} rate"
+            )
     # Each call of a short run waits for the one before: the power limit has no time to act.
     modelled = gemm_seconds(
         card, case.m, case.n, case.k, case.dtype, repetitions=None if held else 1

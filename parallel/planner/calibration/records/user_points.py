@@ -21,7 +21,7 @@ from parallel.planner.calibration.records.link_points import (
     calibrate_links,
     link_point,
 )
-from parallel.planner.calibration.records.unused import UnusedError
+from parallel.planner.calibration.records.unused import UnusedError, check_ratio
 
 COLLECTIVES = "collectives"
 BENCHES = (*RATIOS, COLLECTIVES)
@@ -109,7 +109,10 @@ def _ratios(
     ratios = defaultdict[str, list[float]](list)
     for record in records:
         try:
-            for kind, ratio in RATIOS[record.bench](card, record).items():
+            found = RATIOS[record.bench](card, record)
+            for kind, ratio in found.items():
+                check_ratio(ratio, kind)
+            for kind, ratio in found.items():
                 ratios[kind].append(ratio)
         except UnusedError as reason:
             unused[str(reason)] += 1
@@ -123,7 +126,10 @@ def _link_points(
     for record in records:
         if record.bench == COLLECTIVES:
             try:
-                points.append(link_point(card, record))
+                point = link_point(card, record)
+                if card.links is not None:
+                    check_ratio(point.seconds / point.predict(card.links), record.bench)
+                points.append(point)
             except UnusedError as reason:
                 unused[str(reason)] += 1
     return points

@@ -36,11 +36,12 @@ NEXT_TO = 2e-3
 class Times:
     """Predicts jobs of one model on H100s, and holds its ways."""
 
-    def __init__(self, shape: ModelShape) -> None:
+    def __init__(self, shape: ModelShape, imbalance: float) -> None:
         batch = replace(BATCH, global_batch_size=64)
         self.work = Workload(
-            shape=shape, placement=place(Layout(), 1), batch=batch, precision=PRECISION
-        )
+            shape=shape, placement=place(Layout(), 1), batch=batch, precision=PRECISION,
+            expert_imbalance=imbalance,
+        )  # fmt: skip
         clock = SharedClock(load_card("h100"), PRECISION)
         layers = SharedLayerTimes(clock)
         self._steps = StepTimes(clock, layers)
@@ -78,17 +79,20 @@ class Times:
 
 
 @pytest.mark.parametrize(
-    "shape",
+    ("shape", "imbalance"),
     [
-        SHAPE,
-        replace(SHAPE, mtp_layers=1),
-        replace(SHAPE, sparse_layers=(False,) * 3, num_experts=0),
+        (SHAPE, 1.0),
+        (SHAPE, 2.0),
+        (replace(SHAPE, mtp_layers=1), 1.0),
+        (replace(SHAPE, sparse_layers=(False,) * 3, num_experts=0), 1.0),
     ],
-    ids=["sparse", "multi-token", "dense-odd-depth"],
+    ids=["sparse", "uneven", "multi-token", "dense-odd-depth"],
 )
-def test_a_pruned_search_finds_what_an_exhaustive_one_does(shape: ModelShape) -> None:
+def test_a_pruned_search_finds_what_an_exhaustive_one_does(
+    shape: ModelShape, imbalance: float
+) -> None:
     """No prediction is below its bounds; of each recomputation, the best exchange that fits."""
-    times = Times(shape)
+    times = Times(shape, imbalance)
     every = [ways for one in candidates(shape, BOUNDS) for ways in times.every_way(one)]
     assert len(every) > 20
     sizes = sorted(min(one.memory.total_bytes for one in ways) for ways in every)

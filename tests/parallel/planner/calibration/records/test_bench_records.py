@@ -84,10 +84,15 @@ def test_a_time_or_a_size_that_cannot_be_is_told(bench: str, value: Any) -> None
         (GOOD["gemm"] | {"format": True}, "format True, and"),
         (GOOD["gemm"] | {"format": 2}, "format 2, and this moescale reads 1"),
         (GOOD["gemm"] | {"conditions": {}}, "conditions.hardware: Field required"),
+        (GOOD["gemm"] | {"conditions": {"hardware": 3}}, "hardware (3): no object of keys"),
+        (
+            GOOD["gemm"] | {"case": GOOD["gemm"]["case"] | {"dtype": "bf16\n"}},
+            r"case.dtype ('bf16\n'): String should match",
+        ),
         (GOOD["gemm"] | {"result": {"implementations": []}}, "result.implementations ([])"),
         (
             {k: v for k, v in GOOD["layer"].items() if k != "case"},
-            "f: line 2: case (None)",
+            "f: line 2: case (None): no object of keys: measure",
         ),
         (
             GOOD["collectives"] | {"case": {"operation": "all_gather", "bytes": 4, "ranks": 2}},
@@ -116,7 +121,7 @@ def test_any_damage_is_one_line_or_no_damage(row: Any) -> None:
     [
         ({"name": "NVIDIA H200"}, "measured on 'NVIDIA H200', not H100: say --gpu h200"),
         ({"name": "Graphics X"}, "give records of H100, or add the name to aliases"),
-        ({"name": None}, "measured on None, not H100"),
+        ({"name": None}, "f: line 2: conditions.hardware.name is null: which machine"),
         ({"device": "cpu", "name": "EPYC"}, "on a cpu device, 'EPYC', which calibrates no H100"),
         ({"device": "tpu"}, "conditions.hardware.device ('tpu')"),
         (
@@ -134,7 +139,7 @@ def test_records_of_another_device_are_refused(hardware: dict[str, Any], named: 
 def test_a_cpu_calibrates_a_cpu_with_the_threads_of_one_process() -> None:
     card = load_card("cpu")
 
-    def row(m: int, threads: int) -> dict[str, Any]:
+    def row(m: int, threads: int | None) -> dict[str, Any]:
         one = gemm_record(card, m, "fp32")
         one["conditions"]["hardware"] = {
             "device": "cpu", "name": "Xeon", "threads": threads, "ranks": 1,
@@ -146,5 +151,7 @@ def test_a_cpu_calibrates_a_cpu_with_the_threads_of_one_process() -> None:
         ParallelError, match="line 2: measured with 1 threads, and f: line 1 with 2"
     ):
         calibrate_card(card, bench_records([row(512, 2), row(1024, 1)]))
+    with pytest.raises(ParallelError, match="line 1: conditions.hardware.threads is not there"):
+        calibrate_card(card, bench_records([row(512, None), row(1024, None)]))
     with pytest.raises(ParallelError, match="which calibrates no CPU"):
         calibrate_card(card, bench_records([FIRST]))

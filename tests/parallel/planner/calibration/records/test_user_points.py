@@ -191,6 +191,25 @@ def test_records_that_calibrate_nothing_are_counted_with_the_reason() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("factor", "reason"),
+    [
+        (1 / 3, "products faster than 1.5 times the data sheet's bf16 rate"),
+        (200.0, "gemm.bf16: over 100 times longer than modelled"),
+    ],
+)
+def test_a_time_of_no_such_card_is_counted_and_calibrates_nothing(
+    factor: float, reason: str
+) -> None:
+    found = calibrated(gemm_record(H100, 4096), gemm_record(H100, 8192, factor=factor))
+    assert found.unused == {reason: 1}
+    assert found.kinds["gemm.bf16"].factor == pytest.approx(1)
+    slow = collective_record(H100, "all_gather", 2**20)
+    slow["result"]["time_s"]["median"] *= factor if factor > 1 else 1e-3
+    with pytest.raises(ParallelError, match="over 100 times"):
+        calibrated(slow)
+
+
 def test_where_nothing_calibrates_the_reasons_are_told() -> None:
     with pytest.raises(ParallelError, match=r"no record calibrates anything \(products of several"):
         calibrated(gemm_record(H100, 512, groups=8))
