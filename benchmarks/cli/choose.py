@@ -44,6 +44,7 @@ def choose(
         date_line,
         decision_lines,
         decision_table,
+        model_line,
         quantity_table,
     )
     from benchmarks.errors import BenchmarkError
@@ -69,7 +70,9 @@ def choose(
     )
     found, experiment = choice(decide(question))
     if write is not None:
-        write_experiment(write, experiment)
+        cards = f"{found['model']['gpus']} x {found['model']['gpu']}"
+        write_experiment(write, experiment, cards)
         typer.echo(f"moe: {write}: the experiment is written", err=True)
     tables = [decision_table(found), quantity_table(found)]
-    show(found, tables, [date_line(found), *decision_lines(found)], as_json=as_json)
+    lines = [model_line(experiment), date_line(found), *decision_lines(found)]
+    show(found, tables, lines, as_json=as_json)

@@ -1,5 +1,6 @@
 """The chosen model as a complete experiment."""
 
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from benchmarks.decisions.best_first import Priced
 from benchmarks.errors import BenchmarkError
 from benchmarks.laws.step_law import RATE_RULE, step_law_learning_rate
 from benchmarks.planning.answer import PlanAnswer
+from benchmarks.planning.job import PlanJob
 from data.storage.atomic import check_writable, write_text
 from moe.config.experiment import Experiment, make_experiment
 from moe.config.train import MOST_STEPS
@@ -16,8 +18,9 @@ WARMUP_SHARE = 0.01
 DECAYED_TO = 0.1
 """Of the peak learning rate, at the end (Hoffmann et al. 2022, arXiv 2203.15556)."""
 HEADER = """\
-# Written by `moe choose`. Before `moe train`: build the token store (`moe data build`) with a
-# tokenizer of at most model.vocab_size entries, and name it in data.store.
+# Written by `moe choose`, planned for {cards}. Before `moe train` or `moe slurm submit`:
+# build the token store (`moe data build`) with a tokenizer of at most model.vocab_size entries, and
+# name it in data.store. Kernel set `te` needs Transformer Engine (docs/install.md).
 # Learning rate: {rule}; measured for none of your data.
 """
 
@@ -45,6 +48,7 @@ def experiment_of(one: Priced, plan: PlanAnswer) -> Experiment:
         "parallel": work.layout.model_dump(mode="json", exclude_none=True),
         "precision": job.precision.model_dump(mode="json", exclude_none=True),
         "energy": job.energy.model_dump(mode="json", exclude_unset=True),
+        "slurm": _nodes(job),
         "train": {
             "steps": steps,
             "seq_len": batch.seq_len,
@@ -71,14 +75,14 @@ def check_destination(path: Path) -> None:
         raise BenchmarkError(f"--write {path}: {error.strerror or error}") from None
 
 
-def write_experiment(path: Path, experiment: Experiment) -> None:
-    """Write an experiment in one step.
+def write_experiment(path: Path, experiment: Experiment, cards: str) -> None:
+    """Write an experiment in one step; `cards` it was planned for, in words.
 
     Raises:
         BenchmarkError: The file cannot be written.
     """
     try:
-        write_text(path, HEADER.format(rule=RATE_RULE) + experiment.to_toml())
+        write_text(path, HEADER.format(rule=RATE_RULE, cards=cards) + experiment.to_toml())
     except OSError as error:
         raise BenchmarkError(f"--write {path}: {error.strerror or error}") from None
 
@@ -88,6 +92,16 @@ def learning_rate(one: Priced, tokens: float) -> float:
     costs = one.candidate.costs
     size = max(1, costs.total_parameters - costs.embedding_parameters)
     return float(f"{step_law_learning_rate(size, tokens):.3g}")
+
+
+def _nodes(job: PlanJob) -> dict[str, int]:
+    """Return what a cluster is asked for: as many cards, on nodes as the card's file knows them."""
+    if job.card.architecture == "cpu":
+        return {"processes_per_node": job.num_gpus}
+    if job.card.power is None:
+        return {}
+    per_node = gcd(job.num_gpus, job.card.power.gpus_per_node)
+    return {"nodes": job.num_gpus // per_node, "gpus_per_node": per_node}
 
 
 def _checkpoint_interval(plan: PlanAnswer, steps: int) -> int:

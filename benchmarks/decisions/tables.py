@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.planning.limits import gibibytes
 from benchmarks.text_table import TextTable
+from moe.config.experiment import Experiment
 from parallel.measurement.number_text import readable, significant
 from parallel.measurement.units import SECONDS_PER_HOUR
 
@@ -56,7 +57,7 @@ def quantity_table(found: Mapping[str, Any]) -> TextTable:
 def decision_lines(found: Mapping[str, Any]) -> list[str]:
     """Return the findings in sentences."""
     cost, searched = found["cost"], found["searched"]
-    lines = [f"bound by {cost['bound_by'].replace('_', ' ')}; every number is modelled"]
+    lines = [f"bound by {_NAMES.get(cost['bound_by'], cost['bound_by'])}; every number is modelled"]
     if cost["served_tokens"]:
         lines.append(
             f"{readable(cost['served_tokens'], 'tokens')} served over the model's life take"
@@ -72,6 +73,16 @@ def decision_lines(found: Mapping[str, Any]) -> list[str]:
         f" other could be better by more than {searched['gain_left']:.3f} nats"
     )
     return lines
+
+
+def model_line(experiment: Experiment) -> str:
+    """Return the best model's own sizes and its training, of which the table has the cost."""
+    model, train = experiment.model, experiment.train
+    return (
+        f"best: {model.num_layers} layers, {model.hidden_size:,} wide, {model.num_heads} heads;"
+        f" {train.steps:,} steps of {train.global_batch_size:,} sequences of {train.seq_len:,};"
+        f" peak learning rate {train.learning_rate:g}"
+    )
 
 
 def date_line(found: Mapping[str, Any]) -> str:

@@ -29,6 +29,8 @@ def test_one_command_answers_and_writes_what_plan_and_train_take(tmp_path: Path)
     assert found["quantities"]["money"]["value"] == pytest.approx(4.0)
     assert found["starts"].startswith("2026-12-01")
     experiment = load_experiment(file)
+    slurm = experiment.slurm
+    assert slurm.nodes * slurm.gpus_per_node == 2
     assert experiment.model.moe is not None
     assert experiment.model.moe.num_experts == found["best"]["experts"]
     tokens = experiment.train.steps * experiment.train.positions_per_step
