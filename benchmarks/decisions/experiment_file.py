@@ -47,7 +47,8 @@ def experiment_of(one: Priced, plan: PlanAnswer) -> Experiment:
         "data": {"store": "store"},
         "parallel": work.layout.model_dump(mode="json", exclude_none=True),
         "precision": job.precision.model_dump(mode="json", exclude_none=True),
-        "energy": job.energy.model_dump(mode="json", exclude_unset=True),
+        "energy": job.energy.model_dump(mode="json", exclude_unset=True)
+        | {"pue": job.site.pue.value},
         "slurm": _nodes(job),
         "train": {
             "steps": steps,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.planning.calibrate import Calibrated, calibrate
+from data.plain_text import printable
 from moe.config.energy import EnergyConfig
 from moe.config.experiment import Experiment, load_experiment, load_model, validated
 from moe.config.kernels import build_fault
@@ -222,7 +223,15 @@ def _precision(
 
 
 def named_precision(name: str | None, card: Card) -> Precision:
-    """Return the number format of a name of `PRECISIONS`; of None: the card's usual one."""
+    """Return the number format of a name of `PRECISIONS`; of None: the card's usual one.
+
+    Raises:
+        BenchmarkError: There is none of that name.
+    """
+    if name is not None and name not in PRECISIONS:
+        raise BenchmarkError(
+            f"--precision {printable(name[:40])!r}: choose one of {', '.join(PRECISIONS)}"
+        )
     on_cpu = card.architecture == "cpu"
     chosen = name or ("fp32" if on_cpu else "bf16")
     usual = {"dtype": "fp32"} if chosen == "fp32" else BF16 | {"fp8": RECIPES[chosen]}

@@ -41,6 +41,18 @@ def test_one_command_answers_and_writes_what_plan_and_train_take(tmp_path: Path)
     (planned,) = json.loads(out)["layouts"]
     for key in ("text", "step_time_s", "memory_bytes", "layout"):
         assert planned[key] == found["plan"][key]
+    code, out, err = command("plan", file, "--gpus", "2", "--gpu", "h100", "--layout", "own",
+                             *BUDGET[:2], "--json")  # fmt: skip
+    assert code == 0, err
+    joules = json.loads(out)["run"]["joules"]["value"]
+    assert joules == pytest.approx(found["quantities"]["joules"]["value"], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bf16,fp8", "any", "int4"])
+def test_one_number_format_is_chosen_for(name: str) -> None:
+    code, _, err = command("choose", *BUDGET, "--precision", name)
+    assert code == 2
+    assert err.strip().splitlines()[-1].startswith(f"moe: --precision '{name}': choose one of fp32")
 
 
 def test_a_fitted_law_gives_intervals(tmp_path: Path) -> None:
