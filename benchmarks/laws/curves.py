@@ -11,14 +11,13 @@ import numpy as np
 
 from benchmarks.laws.fitted_law import FittedLaw
 from benchmarks.laws.law import FloatArray, Law, Space
-from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN, Compute, columns_at
+from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN, Compute, Dials, active_at, columns_at
 
 SIZES = np.geomspace(1e3, 1e18, 301)
 RESAMPLES = 100
 MAX_VALUES = 9
 """Values of one dial that curves try."""
 MAX_COMBINATIONS = 64
-Dials = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,8 @@ def _best(
     law: Law, space: Space, values: Mapping[str, FloatArray], dials: Dials, flops: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return least losses, their sizes and tokens, [B] each."""
+    unit = active_at(space, np.ones(1), dials)[0]
     if space.fixed_tokens is not None:
-        unit = columns_at(space, np.ones(1), dials, Compute(flops))["active_parameters"][0]
         size = np.array([flops / (FLOPS_PER_PARAMETER_TOKEN * space.fixed_tokens * unit)])
         loss = predicted(law, columns_at(space, size, dials, Compute(flops)), values)[:, 0]
         return loss, np.full(loss.shape, size[0]), np.full(loss.shape, space.fixed_tokens)
@@ -107,5 +106,4 @@ def _best(
         loss = np.where(inner, middle - bend * move**2 / 2, losses[rows, index])
     step = float(np.log(SIZES[1] / SIZES[0]))
     size = np.where(inner, SIZES[near] * np.exp(move * step), np.nan)
-    unit = columns_at(space, np.ones(1), dials, Compute(flops))["active_parameters"][0]
     return loss, size, flops / (FLOPS_PER_PARAMETER_TOKEN * size * unit)

@@ -65,7 +65,7 @@ def _best_size(
 ) -> Optimum:
     """Return the size of least loss at given dials; tokens take the rest of the FLOPs."""
     if space.fixed_tokens is not None:
-        unit = _active(space, np.ones(1), dials)[0]
+        unit = active_at(space, np.ones(1), dials)[0]
         life = FLOPS_PER_PARAMETER_TOKEN * space.fixed_tokens
         life += FLOPS_PER_SERVED * compute.served_tokens
         sizes = np.array([compute.flops / (life * unit)])
@@ -84,7 +84,8 @@ def _best_size(
     return _optimum(columns, losses, index, dials, at_edge=edge)
 
 
-def _active(space: Space, sizes: FloatArray, dials: Dials) -> FloatArray:
+def active_at(space: Space, sizes: FloatArray, dials: Dials) -> FloatArray:
+    """Return the active parameters of models of sizes [S]."""
     columns = {space.size: sizes, **{n: np.full(sizes.size, v) for n, v in dials.items()}}
     return np.asarray(space.active(columns), dtype=float)
 
@@ -93,7 +94,7 @@ def columns_at(
     space: Space, sizes: FloatArray, dials: Dials, compute: Compute
 ) -> dict[str, FloatArray]:
     """Return a law's columns at sizes [S], with the tokens that the FLOPs leave."""
-    active = _active(space, sizes, dials)
+    active = active_at(space, sizes, dials)
     found = {
         space.size: sizes,
         **({} if space.size == "active_parameters" else {"active_parameters": active}),

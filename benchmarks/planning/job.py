@@ -89,8 +89,23 @@ def read_job(target: str, options: JobOptions) -> PlanJob:
         InputError: No such model, file or card, or a value that breaks a rule.
     """
     experiment = _experiment(target, options)
-    model = load_model(target) if experiment is None else experiment.model
-    return _job(target, model, experiment, options)
+    if experiment is not None:
+        return experiment_job(experiment, options, Path(target))
+    return model_job(target, load_model(target), options)
+
+
+def experiment_job(
+    experiment: Experiment, options: JobOptions, path: Path | None = None
+) -> PlanJob:
+    """Return the job of an experiment, and of its file if it has one.
+
+    Raises:
+        InputError: As `read_job`.
+    """
+    if experiment.train.mode == "dpo":
+        name = experiment.name if path is None else path
+        raise BenchmarkError(f'{name}: train.mode = "dpo" is not modelled: plan "sft"')
+    return _job(experiment.name, experiment.model, experiment, options, path)
 
 
 def model_job(name: str, model: ModelConfig, options: JobOptions) -> PlanJob:
@@ -118,7 +133,11 @@ def _card(options: JobOptions) -> tuple[Card, Calibrated | None]:
 
 
 def _job(
-    target: str, model: ModelConfig, experiment: Experiment | None, options: JobOptions
+    name: str,
+    model: ModelConfig,
+    experiment: Experiment | None,
+    options: JobOptions,
+    path: Path | None = None,
 ) -> PlanJob:
     if not 1 <= options.imbalance <= MOST_IMBALANCE:  # false of NaN too
         raise BenchmarkError(
@@ -128,8 +147,8 @@ def _job(
     precision = _precision(options.precision, card, model, experiment)
     energy = _energy(options.assumptions, experiment)
     return PlanJob(
-        name=target if experiment is None else experiment.name,
-        path=None if experiment is None else Path(target),
+        name=name,
+        path=path,
         model=model,
         shape=shape_of(model),
         batch=_batch(options, model, experiment),
@@ -150,10 +169,7 @@ def _job(
 def _experiment(target: str, options: JobOptions) -> Experiment | None:
     is_file = target.endswith(".toml") or "/" in target
     if is_file and "train" in read_toml(Path(target)):
-        experiment = load_experiment(Path(target), options.overrides)
-        if experiment.train.mode == "dpo":
-            raise BenchmarkError(f'{target}: train.mode = "dpo" is not modelled: plan "sft"')
-        return experiment
+        return load_experiment(Path(target), options.overrides)
     if options.overrides:
         raise BenchmarkError(f"--set changes an experiment, and {target} has no [train]: remove it")
     return None

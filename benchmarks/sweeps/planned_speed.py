@@ -1,17 +1,11 @@
 """What runs will take on some cards, by the planner."""
 
-import tempfile
-from pathlib import Path
-
-import tomli_w
-
 from benchmarks.planning.budget import RunRequest, run_plan
-from benchmarks.planning.job import JobOptions, read_job
+from benchmarks.planning.job import JobOptions, experiment_job
 from benchmarks.planning.planner import Planner
 from benchmarks.sweeps.speed import RunCost
 from data.errors import FailedError, InputError
-from data.storage.atomic import write_text
-from moe.config.experiment import Experiment
+from moe.config.experiment import Experiment, make_experiment
 from parallel.errors import ParallelError
 
 
@@ -46,12 +40,9 @@ class PlannedSpeed:
 
     def _planned(self, experiment: Experiment) -> RunCost:
         """Return the costs of one step."""
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "experiment.toml"
-            # What it leaves open (overlap, for example) a plan may choose: only what is said.
-            said = experiment.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-            write_text(file, tomli_w.dumps(said))
-            job = read_job(str(file), self._options)
+        # What it leaves open (overlap, for example) a plan may choose: only what is said.
+        said = experiment.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+        job = experiment_job(make_experiment(said, experiment.name), self._options)
         try:
             best = Planner(job).search(1).best[0]
             tokens = experiment.train.positions_per_step
