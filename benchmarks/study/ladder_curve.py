@@ -38,7 +38,8 @@ def ladder_of(design: Design, experts: int) -> Ladder:
     """Return the models that a design's other axes allow, of any width of its ladder."""
     widths = design.axes["hidden_size"]
     assert isinstance(widths, tuple)
-    step = design.base.model.head_dim
+    model = design.base.model
+    step = model.hidden_size // model.num_heads
     every = tuple(range(step, WIDEST * min(widths) + 1, step))
     axes = design.axes | {"hidden_size": every, "experts": (experts,), "seeds": (0,)}
     held = design.file.model_copy(update={"hold": (max(design.file.hold) * 1000,)})

@@ -24,9 +24,7 @@ def experts_of(points: Points) -> list[int]:
     """Return the numbers of experts that ran at enough budgets for a law of their own."""
     experts, budgets = points.columns["experts"], np.log(points.columns["flops"]).round(1)
     return [
-        int(n)
-        for n in np.unique(experts)
-        if np.unique(budgets[experts == n]).size >= LEAST_BUDGETS
+        int(n) for n in np.unique(experts) if np.unique(budgets[experts == n]).size >= LEAST_BUDGETS
     ]
 
 
@@ -34,7 +32,7 @@ def fit_apart(points: Points) -> dict[int, LawFit]:
     """Return a law for each number of experts that can have one."""
     experts = points.columns["experts"]
     return {
-        n: fit_law_to(points.take(np.flatnonzero(experts == n)), FORM, resamples=None)
+        n: fit_law_to(points.take(np.flatnonzero(experts == n).tolist()), FORM, resamples=None)
         for n in experts_of(points)
     }
 

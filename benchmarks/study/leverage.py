@@ -20,7 +20,7 @@ STEPS = 241
 
 @dataclass(frozen=True)
 class Leverage:
-    """Leverage of one number of experts at one budget of the sparse model, each at its best size."""
+    """Leverage of one number of experts at one budget, both models at their best size."""
 
     experts: int
     flops: float
@@ -48,13 +48,15 @@ def leverage_of_laws(
 
 
 def leverage_of_minima(
-    dense: LawFit, ladder: Ladder, minima: Sequence[Minimum]
+    fits: Mapping[int, LawFit], ladders: Mapping[int, Ladder], minima: Sequence[Minimum]
 ) -> list[Leverage]:
     """Return the leverage of each sparse minimum of the runs; its interval is the dense law's."""
-    sparse = [m for m in minima if m.experts != DENSE and m.best_loss is not None]
     return [
-        _leverage(dense, ladder, m.experts, m.flops, np.array([m.best_loss]), "minimum")
-        for m in sparse
+        _leverage(
+            fits[DENSE], ladders[DENSE], m.experts, m.flops, np.array([m.best_loss]), "minimum"
+        )
+        for m in minima
+        if m.experts != DENSE and m.best_loss is not None
     ]
 
 

@@ -1,5 +1,7 @@
-"""The least loss at given FLOPs from the runs alone: a parabola in ln N (approach 2 of Hoffmann
-et al. 2022, arXiv 2203.15556)."""
+"""The least loss at given FLOPs from the runs alone: a parabola in ln N.
+
+Approach 2 of Hoffmann et al. 2022 (arXiv 2203.15556).
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

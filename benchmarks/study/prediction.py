@@ -13,6 +13,7 @@ from benchmarks.laws.law import FloatArray
 
 DRAWS = 200
 """Residuals drawn for each resample of the law."""
+_SIZES = ("active_parameters", "parameters", "tokens", "flops")
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,16 @@ def outcomes(
     found = []
     for experts, prediction in predictions.items():
         runs = [row for row in rows if row["experts"] == experts]
-        sizes = [float(runs[0][name]) for name in
-                 ("active_parameters", "parameters", "tokens", "flops")]  # fmt: skip
-        found.append(Outcome(experts, *sizes, prediction, tuple(row["loss"] for row in runs)))
+        sizes = {name: float(runs[0][name]) for name in _SIZES}
+        losses = tuple(float(row["loss"]) for row in runs)
+        found.append(Outcome(experts=experts, predicted=prediction, measured=losses, **sizes))
     return found
 
 
-def squared_mean_error(one: LawFit, columns: Mapping[str, FloatArray], losses: FloatArray) -> float:
-    """Return the root mean squared error of a law's ln loss at runs it was not fitted to."""
+def root_mean_squared_error(
+    one: LawFit, columns: Mapping[str, FloatArray], losses: FloatArray
+) -> float:
+    """Return the error of a law's ln loss at runs it was not fitted to."""
     values = {name: np.array([[value]]) for name, value in one.fit.values.items()}
-    found = predicted(one.fit.law, {n: columns[n] for n in one.fit.law.columns}, values)[0]
+    found = predicted(one.fit.law, columns, values)[0]
     return float(np.sqrt(np.mean((np.log(found) - np.log(losses)) ** 2)))
