@@ -20,11 +20,13 @@ class Gemm:
 
     role: str
     m: int
-    """Rows of all groups together; they are spread as evenly as whole numbers allow."""
+    """Rows of all groups together."""
     n: int
     k: int
     groups: int = 1
     """Weights, one for each group of rows: experts."""
+    group_rows: tuple[int, ...] | None = None
+    """Rows of each group; None: spread as evenly as whole numbers allow."""
     dtype: Literal["fp32", "fp64"] | None = None
     """The model's own choice for this product; None: whichever is measured."""
     runs_in_fp8: bool = True
@@ -38,6 +40,8 @@ class Gemm:
     @property
     def rows(self) -> list[int]:
         """Rows of each group."""
+        if self.group_rows is not None:
+            return list(self.group_rows)
         share, rest = divmod(self.m, self.groups)
         return [share + (group < rest) for group in range(self.groups)]
 
@@ -67,12 +71,18 @@ def model_gemms(model: ModelConfig, tokens: int) -> list[Gemm]:
         model: Its weights are complete: no parallel layout divides them.
         tokens: Of one pass; routing is even.
     """
-    gemms = [*_attention(model, tokens), *_feed_forward(model, tokens)]
-    head = Gemm(role="head", m=tokens, n=model.vocab_size, k=model.hidden_size, runs_in_fp8=False)
-    return [*gemms, head]
+    return [
+        *attention_gemms(model, tokens),
+        *dense_gemms(model, tokens),
+        *router_gemms(model, tokens),
+        *expert_gemms(model, tokens),
+        *shared_expert_gemms(model, tokens),
+        head_gemm(model, tokens),
+    ]
 
 
-def _attention(model: ModelConfig, tokens: int) -> Iterator[Gemm]:
+def attention_gemms(model: ModelConfig, tokens: int) -> Iterator[Gemm]:
+    """Yield the projections of one attention."""
     hidden, heads, mla = model.hidden_size, model.num_heads, model.mla
     queries = heads * model.query_head_dim
     if mla is None:
@@ -89,21 +99,59 @@ def _attention(model: ModelConfig, tokens: int) -> Iterator[Gemm]:
     yield Gemm(role="proj", m=tokens, n=hidden, k=heads * model.value_head_dim)
 
 
-def _feed_forward(model: ModelConfig, tokens: int) -> Iterator[Gemm]:
-    moe, hidden = model.moe, model.hidden_size
+def dense_gemms(model: ModelConfig, tokens: int) -> Iterator[Gemm]:
+    """Yield the products of one dense feed-forward network, if the model has any."""
     if not all(model.sparse_layers) and model.ffn_hidden_size is not None:
-        yield from _gated("dense", tokens, hidden, model.ffn_hidden_size)
-    if moe is None:
-        return
-    own = None if moe.router_dtype == "model" else moe.router_dtype
-    yield Gemm(role="router", m=tokens, n=moe.num_experts, k=hidden, dtype=own, runs_in_fp8=False)
-    rows = tokens * moe.top_k
-    yield from _gated("experts", rows, hidden, moe.expert_ffn_hidden_size, moe.num_experts)
-    if moe.shared_expert_ffn_hidden_size:
-        yield from _gated("shared experts", tokens, hidden, moe.shared_expert_ffn_hidden_size)
+        yield from _gated("dense", tokens, model.hidden_size, model.ffn_hidden_size)
 
 
-def _gated(name: str, rows: int, hidden: int, inner: int, groups: int = 1) -> Iterator[Gemm]:
+def router_gemms(model: ModelConfig, tokens: int) -> Iterator[Gemm]:
+    """Yield the product of one router, in the number format of `moe.router_dtype`."""
+    if (moe := model.moe) is not None:
+        own = None if moe.router_dtype == "model" else moe.router_dtype
+        yield Gemm(
+            role="router", m=tokens, n=moe.num_experts, k=model.hidden_size, dtype=own,
+            runs_in_fp8=False,
+        )  # fmt: skip
+
+
+def expert_gemms(
+    model: ModelConfig, tokens: int, rows: tuple[int, ...] | None = None
+) -> Iterator[Gemm]:
+    """Yield the products of one layer's routed experts; `rows` of each, None: even routing."""
+    if (moe := model.moe) is not None:
+        total = tokens * moe.top_k if rows is None else sum(rows)
+        yield from _gated(
+            "experts", total, model.hidden_size, moe.expert_ffn_hidden_size, moe.num_experts, rows
+        )
+
+
+def shared_expert_gemms(model: ModelConfig, tokens: int) -> Iterator[Gemm]:
+    """Yield the products of one layer's shared experts."""
+    if (moe := model.moe) is not None and moe.shared_expert_ffn_hidden_size:
+        inner = moe.shared_expert_ffn_hidden_size
+        yield from _gated("shared experts", tokens, model.hidden_size, inner)
+
+
+def head_gemm(model: ModelConfig, tokens: int) -> Gemm:
+    """Return the LM head's product."""
+    size = {"m": tokens, "n": model.vocab_size, "k": model.hidden_size}
+    return Gemm(role="head", **size, runs_in_fp8=False)
+
+
+def mtp_gemm(model: ModelConfig, tokens: int) -> Gemm:
+    """Return the projection of a multi-token-prediction layer (arXiv:2412.19437, section 2.2)."""
+    return Gemm(role="MTP projection", m=tokens, n=model.hidden_size, k=2 * model.hidden_size)
+
+
+def _gated(
+    name: str,
+    rows: int,
+    hidden: int,
+    inner: int,
+    groups: int = 1,
+    group_rows: tuple[int, ...] | None = None,
+) -> Iterator[Gemm]:
     """Yield the two products of a gated network (arXiv:2002.05202): gate and up at once, down."""
-    yield Gemm(role=f"{name} up", m=rows, n=2 * inner, k=hidden, groups=groups)
-    yield Gemm(role=f"{name} down", m=rows, n=hidden, k=inner, groups=groups)
+    for role, n, k in (("up", 2 * inner, hidden), ("down", hidden, inner)):
+        yield Gemm(role=f"{name} {role}", m=rows, n=n, k=k, groups=groups, group_rows=group_rows)

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.bench.cases import BenchOptions, Case
 from benchmarks.bench.device_kernels import longest_kernels
+from benchmarks.bench.floor.measure import measure_floor
 from benchmarks.bench.forced_routing import RoutingProfile
 from benchmarks.bench.instruments import best_rate
 from benchmarks.bench.layer_fit import load_fitting_model
@@ -134,6 +135,7 @@ def measure(experiment: Experiment, plan: StepPlan, session: BenchSession) -> di
         rows = []
         for profile in profiles:
             rows.append(_measure_profile(ours, peer, profile, session.options))
+            rows[-1]["floor"] = measure_floor(ours, session.options)
             peaks.append(measure_peak_rate(engine, experiment))
         peak = best_rate(peaks)
         for row in rows:

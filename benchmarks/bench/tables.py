@@ -3,17 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.bench.floor.table import floor_tables
 from benchmarks.text_table import TextTable
 from parallel.measurement.measurement import Measurement, measurement_text
 from parallel.measurement.number_text import readable, significant
 
 
 def step_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
-    """Return speed by routing, then the time breakdown and memory, for each model."""
+    """Return speed by routing, then floors, time breakdown and memory, for each model."""
     return [
         table
         for record in records
-        for table in (_speed_table(record), _time_table(record), _memory_table(record))
+        for table in (
+            _speed_table(record),
+            *floor_tables(record["result"]["routing"]),
+            _time_table(record),
+            _memory_table(record),
+        )
     ]
 
 

@@ -1,0 +1,17 @@
+"""The parts of a training step, by the names that the time breakdown gives them."""
+
+ATTENTION = "attention"
+ROUTER = "router"
+EXPERTS = "experts"
+SHARED_EXPERTS = "shared experts"
+DENSE_FFN = "dense FFN"
+DISPATCH = "dispatch"
+NORMS = "norms and residuals"
+HEAD = "head and loss"
+"""With the input embedding's forward pass and multi-token-prediction layers, which the time
+breakdown cannot tell from the head."""
+OPTIMIZER = "optimizer"
+DATA = "data"
+OTHER = "other"
+"""What is in no other part: the embedding's backward pass, gradients set to zero, counters."""
+CALLBACKS = "callbacks"
