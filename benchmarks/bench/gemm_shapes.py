@@ -135,8 +135,7 @@ def shared_expert_gemms(model: ModelConfig, tokens: int) -> Iterator[Gemm]:
 
 def head_gemm(model: ModelConfig, tokens: int) -> Gemm:
     """Return the LM head's product."""
-    size = {"m": tokens, "n": model.vocab_size, "k": model.hidden_size}
-    return Gemm(role="head", **size, runs_in_fp8=False)
+    return Gemm(role="head", m=tokens, n=model.vocab_size, k=model.hidden_size, runs_in_fp8=False)
 
 
 def mtp_gemm(model: ModelConfig, tokens: int) -> Gemm:

@@ -131,6 +131,8 @@ def _part_rows(
         measured_s = fmean(float(one.split_s[name] or 0.0) for one in rounds)
         compute_s = _median_seconds([_compute_s(one.floor, name) for one in rounds])
         memory_s = _median_seconds([one.floor.traffic_s.get(name) for one in rounds])
+        flops = [one.flops for one in meter.products if one.part == name]
+        flops += [one.flops for one in meter.cores if one.part == name]
         known = [seconds for seconds in (compute_s, memory_s) if seconds is not None]
         floor_s = sum(known) if known else None
         rows.append(
@@ -142,9 +144,7 @@ def _part_rows(
                 "memory_floor_s": memory_s,
                 "floor_s": floor_s,
                 "above_floor_s": None if floor_s is None else measured_s - floor_s,
-                "flops": sum(
-                    one.flops for one in [*meter.products, *meter.cores] if one.part == name
-                ),
+                "flops": sum(flops),
                 "bytes": sum(one.total_bytes for one in meter.traffic if one.part == name),
                 "reason": None if known else "no product, and no traffic that must be",
             }
