@@ -18,7 +18,8 @@ def finding(study: Study) -> list[str]:
     measured = max(one.flops for one in study.minima if one.experts == DENSE)
     times = {one.experts: one.median_time for one in study.pairs}
     return [
-        *map(_pairs_sentence, study.pairs),
+        # The most pairs say the most.
+        *map(_pairs_sentence, sorted(study.pairs, key=lambda one: -one.count)),
         *_minima_sentences(study.minima),
         *(
             _leverage_sentence(one, measured, times.get(one.experts))
