@@ -90,6 +90,27 @@ class RunPlan:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """What one step of a job takes."""
+
+    num_gpus: int
+    tokens: int
+    seconds: float
+    joules: float | None
+    """Of the facility; None: the card's power is unknown."""
+
+    @classmethod
+    def of(cls, one: LayoutPrediction) -> "StepCost":
+        """Return that of a layout."""
+        return cls(
+            num_gpus=one.work.placement.num_ranks,
+            tokens=one.work.batch.tokens,
+            seconds=one.step_seconds,
+            joules=None if one.energy is None else one.energy.facility.value,
+        )
+
+
 def run_plan(
     request: RunRequest, one: LayoutPrediction, energy: EnergyConfig, started: datetime | None
 ) -> RunPlan:
@@ -106,11 +127,8 @@ def run_plan(
             not in the table.
     """
     intensity, grid = _intensity(energy)
-    costs = _per_token(request.reliability, one, energy, intensity)
-    tokens: dict[str, float] = {}
-    for name, limit in request.limits.items():
-        if limit is not None:
-            tokens[name] = limit / _known(costs, name).value
+    costs = _per_token(request.reliability, StepCost.of(one), energy, intensity)
+    tokens = _tokens_by_limit(request, costs)
     bound_by = min(tokens, key=lambda name: tokens[name])
     bound, errors = _known(costs, bound_by), _errors(one)
     return RunPlan(
@@ -124,6 +142,16 @@ def run_plan(
         started=started or datetime.now(UTC),
         reliability=request.reliability.as_json(one.work.placement.num_ranks),
     )
+
+
+def tokens_within(request: RunRequest, step: StepCost, energy: EnergyConfig) -> float:
+    """Return the tokens of the longest run within all limits, of steps that cost so much.
+
+    Raises:
+        BenchmarkError: As `run_plan`.
+    """
+    costs = _per_token(request.reliability, step, energy, _intensity(energy)[0])
+    return min(_tokens_by_limit(request, costs).values())
 
 
 @dataclass(frozen=True)
@@ -182,17 +210,25 @@ def _known(costs: Mapping[str, _Cost | None], name: str) -> _Cost:
     return cost
 
 
+def _tokens_by_limit(
+    request: RunRequest, costs: Mapping[str, _Cost | None]
+) -> dict[str, float]:
+    """Return the tokens that each limit pays for."""
+    return {
+        name: limit / _known(costs, name).value
+        for name, limit in request.limits.items()
+        if limit is not None
+    }
+
+
 def _per_token(
-    reliability: Reliability, one: LayoutPrediction, energy: EnergyConfig, intensity: float | None
+    reliability: Reliability, step: StepCost, energy: EnergyConfig, intensity: float | None
 ) -> dict[str, _Cost | None]:
     """Return what one token costs, failures counted."""
-    num_gpus, batch = one.work.placement.num_ranks, one.work.batch
-    overhead = reliability.overhead(num_gpus)
-    seconds = one.step_seconds * overhead / (batch.global_batch_size * batch.seq_len)
-    gpu_hours = seconds * num_gpus / SECONDS_PER_HOUR
-    joules = None
-    if one.energy is not None:
-        joules = one.energy.facility.value / one.energy.tokens * overhead
+    overhead = reliability.overhead(step.num_gpus)
+    seconds = step.seconds * overhead / step.tokens
+    gpu_hours = seconds * step.num_gpus / SECONDS_PER_HOUR
+    joules = None if step.joules is None else step.joules / step.tokens * overhead
     kwh = None if joules is None else joules / JOULES_PER_KWH
     return {
         "tokens": _Cost(1.0, 0, 0),
