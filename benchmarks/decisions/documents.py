@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.decisions.best_first import Priced
+from benchmarks.decisions.best_first import MOST_PRICED, TOLERANCE, Priced
 from benchmarks.decisions.decision import Decision
 from benchmarks.decisions.dense_wins import dense_wins
 from benchmarks.decisions.law_uncertainty import best_sizes_intervals, loss_interval
@@ -129,6 +129,11 @@ def warnings(decision: Decision, outside: list[str]) -> list[str]:
     found = [f"{name} is beyond the fitted points" for name in outside]
     if decision.question.fitted.resamples is None:
         found.append(OTHERS_LOSS)
+    if (left := searched(decision)["gain_left"]) > TOLERANCE:
+        found.append(
+            f"the search ended after {MOST_PRICED} plans of a kind: a model that was not planned"
+            f" could be better by up to {left:.3f} nats"
+        )
     if is_at_edge(decision.best.candidate):
         found.append("the best size is the smallest or the largest of the ladder")
     return found

@@ -1,7 +1,7 @@
 """What a model's best layout makes of the limits: seconds, joules, money and emissions."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import inf
 
@@ -44,6 +44,10 @@ class LayoutPricer:
     ideal_flops: float
     """FLOPs of the cards at their rate, in the GPU-hours that the limits pay for; infinite: nothing
     of cards is limited."""
+    _bounded: dict[int, tuple[Candidate, Planner]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Planners that have timed what a search of their layouts needs, until it is made."""
 
     def optimistic_tokens(self, one: Candidate, utilisation: float) -> float:
         """Return the tokens at a share of the cards' rate."""
@@ -64,6 +68,7 @@ class LayoutPricer:
         seconds = planner.least_step_seconds()
         if seconds == inf:
             return 0.0
+        self._bounded[id(one)] = one, planner
         return self._tokens_of(one, planner, step_at_least(planner, one.costs, seconds))
 
     def served_tokens(self, one: Candidate, tokens: float) -> float:
@@ -73,7 +78,8 @@ class LayoutPricer:
 
     def price(self, one: Candidate) -> Price | None:
         """Search the best layout, and let it run until a limit is reached."""
-        planner = self._planner(one)
+        known = self._bounded.pop(id(one), None)
+        planner = self._planner(one) if known is None else known[1]
         found = planner.try_search(1)
         if not found.best:
             return None

@@ -45,9 +45,7 @@ def step_at_least(planner: Planner, costs: Ledger, seconds: float) -> StepCost:
         spent[thriftiest] = spent.get(thriftiest, 0.0) + seconds - products
         energy = planner.energy(spent)
         joules = None if energy is None else energy.facility.value
-    return StepCost(
-        num_gpus=job.num_gpus, tokens=job.batch.tokens, seconds=seconds, joules=joules
-    )
+    return StepCost(num_gpus=job.num_gpus, tokens=job.batch.tokens, seconds=seconds, joules=joules)
 
 
 def _fastest_rate(planner: Planner) -> float:

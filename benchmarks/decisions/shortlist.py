@@ -3,7 +3,13 @@
 from collections.abc import Callable, Iterator
 from math import inf
 
-from benchmarks.decisions.candidates import WIDTHS, Candidate, Proportions, candidate, proportions_of
+from benchmarks.decisions.candidates import (
+    WIDTHS,
+    Candidate,
+    Proportions,
+    candidate,
+    proportions_of,
+)
 from benchmarks.decisions.pricing import Pricer
 from benchmarks.laws.fitted_law import FittedLaw
 
@@ -65,7 +71,9 @@ class Shortlist:
 
     def _look_around(self, proportions: Proportions, middle: int) -> None:
         low, high = max(0, middle - AROUND), middle + AROUND + 1
-        self._models[proportions] = list(self._walk(proportions, range(low, min(high, len(WIDTHS)))))
+        self._models[proportions] = list(
+            self._walk(proportions, range(low, min(high, len(WIDTHS))))
+        )
         self._next[proportions, -1] = self._walk(proportions, range(low - 1, -1, -1))
         self._next[proportions, 1] = self._walk(proportions, range(high, len(WIDTHS)))
 

@@ -13,6 +13,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.footprint.carbon_intensity import grid_zone
 from benchmarks.planning.failures import Reliability
 from moe.config.energy import EnergyConfig
+from parallel.layout.model_shape import BatchSize
 from parallel.measurement.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 from parallel.planner.energy import Estimate
 from parallel.planner.prediction import LayoutPrediction
@@ -81,7 +82,7 @@ class RunPlan:
                 name: None if each is None else asdict(each)
                 for name, each in self.quantities.items()
             },
-            "currency": self.currency,
+            "currency": None if self.quantities["money"] is None else self.currency,
             "grid": self.grid,
             "starts": self.started.isoformat(timespec="minutes"),
             "ends": None if self.ends is None else self.ends.isoformat(timespec="minutes"),
@@ -154,6 +155,31 @@ def tokens_within(request: RunRequest, step: StepCost, energy: EnergyConfig) -> 
     return min(_tokens_by_limit(request, costs).values())
 
 
+def check_whole_step(run: RunPlan, batch: BatchSize) -> None:
+    """Refuse a run of less than one step.
+
+    Raises:
+        BenchmarkError: Says how many tokens it has.
+    """
+    tokens = run.quantities["tokens"]
+    if tokens is not None and tokens.value < batch.tokens * (1 - 1e-9):
+        raise BenchmarkError(
+            f"a run of {tokens.value:.3g} tokens, by its {run.bound_by.replace('_', '-')}, is less"
+            f" than one step of {batch.tokens:,}: ask for more, or for a smaller"
+            " --global-batch-size"
+        )
+
+
+def check_currency(energy: EnergyConfig) -> None:
+    """Refuse a command line's prices where no currency is stated: a default was not meant.
+
+    Raises:
+        BenchmarkError: Says how to state it.
+    """
+    if "currency" not in energy.model_fields_set:
+        raise BenchmarkError("a price of no currency: give --currency, for example USD")
+
+
 @dataclass(frozen=True)
 class _Cost:
     """What one token costs, and with what its error grows."""
@@ -210,9 +236,7 @@ def _known(costs: Mapping[str, _Cost | None], name: str) -> _Cost:
     return cost
 
 
-def _tokens_by_limit(
-    request: RunRequest, costs: Mapping[str, _Cost | None]
-) -> dict[str, float]:
+def _tokens_by_limit(request: RunRequest, costs: Mapping[str, _Cost | None]) -> dict[str, float]:
     """Return the tokens that each limit pays for."""
     return {
         name: limit / _known(costs, name).value
