@@ -68,6 +68,7 @@ def choose(
         options=asked.options,
         reliability=asked.reliability,
         started=asked.started,
+        asked=law or DEFAULT_LAW,
     )
     found, experiment = choice(decide(question))
     if write is not None:

@@ -31,6 +31,7 @@ def prediction(decision: Decision) -> dict[str, Any]:
     outside = beyond(fitted, best.candidate.law_sizes(tokens) | {"tokens": tokens})
     found = leverage(decision)
     return {
+        "asked": question.asked,
         "law": law.name,
         "origin": fitted.origin,
         "coefficients": fitted.values,

@@ -21,7 +21,7 @@ def test_one_command_answers_and_writes_what_plan_and_train_take(tmp_path: Path)
     found = json.loads(out)
     assert {"best", "loss", "interval", "law", "cost", "plan", "model", "runner_up", "dense",
             "leverage", "dense_would_win", "ends", "searched", "six_n_d"} <= set(found)  # fmt: skip
-    assert found["law"] == "ludziejewski"
+    assert (found["asked"], found["law"]) == ("ludziejewski-2025", "ludziejewski")
     assert "other people's data" in err
     for name in ("tokens", "seconds", "gpu_hours", "joules", "money", "gco2", "loss"):
         each = found["quantities"][name]
