@@ -45,7 +45,7 @@ def predict(
     )
     fitted = find_fitted(law)
     if flops is not None and asked.options is None and limits.is_of_flops_alone:
-        found = predict_sizes(fitted, flops, limits.serving.tokens)
+        found = predict_sizes(fitted, flops, limits.serving.tokens) | {"asked": law}
         show(found, [prediction_table(found)], [], as_json=as_json)
         return
     question = Question(
@@ -54,6 +54,7 @@ def predict(
         options=asked.options,
         reliability=asked.reliability,
         started=asked.started,
+        asked=law,
     )
     found = prediction(decide(question))
     show(found, [decision_table(found)], decision_lines(found), as_json=as_json)
