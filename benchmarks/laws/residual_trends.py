@@ -4,8 +4,9 @@ The Kruskal-Wallis test compares the residuals of groups of a column's values; b
 it bears outliers. A trend counts if chance is an unlikely cause and it explains more than a little.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,12 @@ class Trend:
     """Part of the variance of ranks that the groups explain (epsilon squared)."""
     found: bool
     """Whether there is structure."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Trend":
+        """Return a trend from what a fit's document holds of it."""
+        groups = tuple(Group(**group) for group in values["groups"])
+        return cls(**{**values, "groups": groups})
 
     @property
     def words(self) -> str:

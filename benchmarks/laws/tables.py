@@ -1,8 +1,9 @@
 """Fits, comparisons and predictions as tables for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.laws.marked_models import MarkedModel
 from benchmarks.text_table import TextTable
 
 UNKNOWN = "-"
@@ -65,6 +66,28 @@ def comparison_table(found: Mapping[str, Any]) -> TextTable:
         open_ones = ", ".join(row["unidentified"]) or UNKNOWN
         table.add_row(row["law"], row["coefficients"], *cells, open_ones)
     return table
+
+
+def runs_table(models: Sequence[MarkedModel]) -> TextTable:
+    """Return runs with the losses that a law predicts for them."""
+    columns = ["run", "measured", "predicted", "95% of fits", "error", ""]
+    table = TextTable("Runs by the law, nats per token", columns)
+    for model in models:
+        measured = UNKNOWN if model.measured is None else f"{model.measured:.4f}"
+        error = UNKNOWN if model.error is None else f"{model.error:+.2%}"
+        notes = ["a run of the fit"] if model.in_fit else []
+        if model.beyond:
+            notes.append(f"beyond its points in {', '.join(map(_words, model.beyond))}")
+        sides = model.interval and f"{model.interval[0]:.4f} to {model.interval[1]:.4f}"
+        table.add_row(
+            model.name, measured, f"{model.predicted:.4f}", sides or UNKNOWN, error,
+            "; ".join(notes),
+        )  # fmt: skip
+    return table
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def prediction_table(found: Mapping[str, Any]) -> TextTable:
