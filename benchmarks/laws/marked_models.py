@@ -1,4 +1,4 @@
-"""Models set beside a law: measured runs with what it predicts of them, and the best of a budget."""
+"""Models set beside a law: measured runs with its prediction, and the best of a budget."""
 
 import math
 from collections.abc import Mapping, Sequence

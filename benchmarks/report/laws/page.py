@@ -54,7 +54,8 @@ def write_prediction_page(
     Raises:
         BenchmarkError: It cannot be written.
     """
-    sizes = found.get("law_sizes", found["best"])
+    # Under limits of cards, sizes as the law counts them stand apart from the model's own.
+    sizes = found["best"] | found.get("law_sizes", {})
     columns = {name: np.array([float(sizes[name])]) for name in fitted.law.columns}
     best = marked_model(fitted, "the best", columns)
     words = {
