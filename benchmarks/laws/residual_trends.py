@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from benchmarks.laws.law import Columns, FloatArray
+from parallel.measurement.number_text import counted
 
 Indices = NDArray[np.intp]
 GROUPS = 8
@@ -62,16 +63,17 @@ class Trend:
             return f"no structure along {name} (p = {self.p_value:.2g})"
         parts = [_percent(g.median_log) for g in self.groups]
         top = max(self.groups, key=lambda g: abs(g.median_log))
+        first, last = counted(self.groups[0].low), counted(self.groups[-1].high)
         return (
-            f"residuals change with {name}: medians from {parts[0]} at {self.groups[0].low:.3g} to"
-            f" {parts[-1]} at {self.groups[-1].high:.3g}, most {_percent(top.median_log)} at"
-            f" {top.low:.3g} to {top.high:.3g}; that explains {self.share:.0%} of their ranks'"
-            f" variance (p = {self.p_value:.1g})"
+            f"residuals change with {name}: medians from {parts[0]} at {first} to"
+            f" {parts[-1]} at {last}, most {_percent(top.median_log)} at"
+            f" {counted(top.low)} to {counted(top.high)}; that explains {self.share:.0%} of"
+            f" their ranks' variance (p = {self.p_value:.1g})"
         )
 
 
 def _percent(log: float) -> str:
-    return f"{100 * np.expm1(log):+.2g}%"
+    return f"{100 * np.expm1(log):+.2f}%"
 
 
 def residual_trends(columns: Columns, residuals: FloatArray) -> tuple[Trend, ...]:

@@ -1,19 +1,21 @@
 """Fits, comparisons and predictions as tables for a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.laws.marked_models import MarkedModel
 from benchmarks.text_table import TextTable
+from parallel.measurement.number_text import counted, plain_number
 
 UNKNOWN = "-"
 
 
 def fit_tables(found: Mapping[str, Any]) -> list[TextTable]:
     """Return a fit's coefficients, and its errors where it was not fitted."""
+    rms = plain_number(found["residuals"]["rms_log"], 3)
     title = (
         f"{found['title']}: {found['formula']}\n{found['points']} points, loss {found['loss']},"
-        f" objective {found['objective']:.6g}, rms of ln L {found['residuals']['rms_log']:.3g}"
+        f" objective {found['objective']:.6g}, rms of ln L {rms}"
     )
     table = TextTable(title, ["coefficient", "value", "95% bootstrap", "95% profile", ""])
     for name, value in found["coefficients"].items():
@@ -43,9 +45,9 @@ def _left_out_table(found: Mapping[str, Any]) -> TextTable:
             table.add_row(f"one {kind}", "too few groups or points")
             continue
         for group in left_out["groups"]:
-            low, high = _number(group["low"]), _number(group["high"])
+            low, high = counted(group["low"]), counted(group["high"])
             table.add_row(
-                left_out["column"],
+                _words(left_out["column"]),
                 low if low == high else f"{low} to {high}",
                 group["points"],
                 _number(group["rms_log_error"]),
@@ -93,26 +95,26 @@ def _words(name: str) -> str:
 def prediction_table(found: Mapping[str, Any]) -> TextTable:
     """Return the best sizes with their intervals."""
     cost = found["cost"]
+    flops = plain_number(cost["training_flops"])
     title = (
-        f"{found['law']} ({found['origin']})\n{cost['training_flops']:g} training FLOPs,"
+        f"{found['law']} ({found['origin']})\n{flops} training FLOPs,"
         f" modelled: {cost['convention']}"
     )
     table = TextTable(title, ["best", "value", "95% bootstrap", "95% profile"])
     for name, value in found["best"].items():
-        table.add_row(name, _number(value), _interval(found["best_intervals"][name]))
+        sides = _interval(found["best_intervals"][name], counted)
+        table.add_row(_words(name), counted(value), sides)
     intervals = _interval(found["interval"]), _interval(found["profile_interval"])
     table.add_row("loss, nats per token", _number(found["loss"]), *intervals)
     return table
 
 
 def _number(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.4g}"
+    return UNKNOWN if value is None else plain_number(value)
 
 
-def _interval(sides: list[float | None] | None) -> str:
+def _interval(sides: list[float | None] | None, text: Callable[[float], str] = plain_number) -> str:
     if sides is None:
         return UNKNOWN
-    low, high = sides
-    return (
-        f"{'open' if low is None else _number(low)} to {'open' if high is None else _number(high)}"
-    )
+    low, high = ("open" if side is None else text(side) for side in sides)
+    return f"{low} to {high}"

@@ -69,7 +69,7 @@ def frontier_figure(
                 "name": name,
                 "x": numbers(curve.flops[part]),
                 "y": numbers(curve.losses[part, 0]),
-                "hovertemplate": "%{x:.2g} FLOPs: %{y:.4g} (modelled)<extra></extra>",
+                "hovertemplate": "%{plain_number(x, 2)} FLOPs: %{y:.4g} (modelled)<extra></extra>",
                 "meta": {"role": role},
             }
         )
@@ -118,7 +118,7 @@ def sizes_figure(fitted: FittedLaw, curve: Curve, marked: Sequence[MarkedModel])
                 "name": name.lower(),
                 "x": numbers(curve.flops[known]),
                 "y": numbers(rows[known, 0]),
-                "hovertemplate": "%{x:.2g} FLOPs: %{y:.3s}<extra></extra>",
+                "hovertemplate": "%{plain_number(x, 2)} FLOPs: %{y:.3s}<extra></extra>",
                 "meta": {"role": "line", "part": part},
             }
         )

@@ -12,6 +12,7 @@ from benchmarks.laws.marked_models import MarkedModel
 from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN, Compute, columns_at
 from benchmarks.report.laws.drawing import column_axis, column_name, is_log, marks, numbers
 from benchmarks.report.plotly_figure import Figure, Trace, figure
+from parallel.measurement.number_text import plain_number
 
 STEPS = 60
 LEVELS = 14
@@ -60,7 +61,7 @@ def contour_figure(
     )
     found = _contours(
         sizes, second, losses, (space.size, dial),
-        f"At {flops:.1e} training FLOPs (6 x active parameters x tokens). {reason}",
+        f"At {plain_number(flops, 2)} training FLOPs (6 x active parameters x tokens). {reason}",
     )  # fmt: skip
     found["traces"] += _unlisted(marks(alike, space.size, dial))
     return found
@@ -93,8 +94,8 @@ def _active_and_total(
     outside = (sparsity < -1e-9) | (sparsity > max(highest, 0.5) + 1e-9)
     found = _contours(
         active, total, np.where(outside, np.nan, losses), ("active_parameters", "parameters"),
-        f"At {flops:.1e} training FLOPs (6 x active parameters x tokens), from dense models to the"
-        f" sparsest that were looked at ({highest:.3g}).",
+        f"At {plain_number(flops, 2)} training FLOPs (6 x active parameters x tokens), from dense models"
+        f" to the sparsest that were looked at ({highest:.3g}).",
     )  # fmt: skip
     found["traces"] += _unlisted(marks(alike, "active_parameters", "parameters"))
     return found
@@ -131,7 +132,7 @@ def _size_and_tokens(
     )  # fmt: skip
     found["traces"].append(
         {"type": "scatter", "mode": "lines", "x": numbers(sizes), "y": numbers(tokens),
-         "text": [f"{b:.1e} FLOPs" for b in budgets[known]], "showlegend": False,
+         "text": [f"{plain_number(b, 2)} FLOPs" for b in budgets[known]], "showlegend": False,
          "hovertemplate": "%{text}: %{x:.3s}, %{y:.3s} tokens<extra></extra>",
          "meta": {"role": "path"}}
     )  # fmt: skip

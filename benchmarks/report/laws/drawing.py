@@ -11,7 +11,7 @@ from benchmarks.laws.law import Columns, FloatArray
 from benchmarks.laws.marked_models import MarkedModel
 from benchmarks.report.escaping import plot_text
 from benchmarks.report.plotly_figure import Axis, Trace
-from parallel.measurement.number_text import readable
+from parallel.measurement.number_text import plain_number, readable
 
 MAX_DRAWN = 1000
 """Points of one figure: of more, evenly many over the measured values are drawn."""
@@ -87,11 +87,10 @@ def point_groups(columns: Columns, index: Indices) -> list[tuple[str, Indices]]:
 
 
 def short(value: float) -> str:
-    """Return a number of few letters: 17.6M, 0.95, 1e+21."""
-    if value >= 1e15 or 0 < value < 1e-3:
-        return f"{value:.2g}"
-    text = readable(float(value), "").replace(" ", "") if value >= 1000 else f"{value:.3g}"
-    return text
+    """Return a number of few letters: 17.6M, 0.95, 1e21."""
+    if value >= 1e15 or value < 1000:
+        return plain_number(value, 3 if value < 1000 else 2)
+    return readable(float(value), "").replace(" ", "")
 
 
 def band(x: Sequence[float] | FloatArray, rows: FloatArray, **meta: Any) -> list[Trace]:

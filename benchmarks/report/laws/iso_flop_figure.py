@@ -17,6 +17,7 @@ from benchmarks.report.laws.drawing import (
     short,
 )
 from benchmarks.report.plotly_figure import LOSS_AXIS, Figure, Trace, figure
+from parallel.measurement.number_text import plain_number
 
 WITHIN = 1.2
 """Runs of one budget: the largest has at most so many times the FLOPs of the smallest."""
@@ -110,7 +111,7 @@ def _parabola(
     grid = np.geomspace(low, high, STEPS)
     values = {n: np.array([[v]]) for n, v in fit.values.items()}
     curve = predicted(fit.law, columns_at(space, grid, dials, Compute(flops)), values)[0]
-    name = f"{flops:.1e} FLOPs"
+    name = f"{plain_number(flops, 2)} FLOPs"
     shown = low <= size <= high
     common = {"type": "scatter", "legendgroup": name}
     where = drawn_points(sizes)

@@ -12,6 +12,7 @@ from benchmarks.laws.fitting.bootstrap import LEVEL
 from benchmarks.laws.marked_models import MarkedModel
 from benchmarks.laws.tables import residual_lines
 from benchmarks.report.laws.drawing import column_name, short
+from parallel.measurement.number_text import plain_number
 
 OUTERMOST = {"scale": "the largest size", "sparsity": "the sparsest models"}
 
@@ -123,8 +124,8 @@ def _best(curve: Curve, size: str, *, is_beyond: bool) -> list[str]:
         return []
     loss = curve.losses[-1]
     text = (
-        f"At {curve.flops[-1]:.2g} FLOPs the least loss is {loss[0]:.3f} nats/token, at"
-        f" {short(curve.sizes[-1, 0])} {size} and {short(curve.tokens[-1, 0])} tokens"
+        f"At {plain_number(curve.flops[-1], 2)} FLOPs the least loss is {loss[0]:.3f} nats/token,"
+        f" at {short(curve.sizes[-1, 0])} {size} and {short(curve.tokens[-1, 0])} tokens"
     )
     if loss.size > 2:
         low, high = np.nanpercentile(loss, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
