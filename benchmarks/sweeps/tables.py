@@ -8,7 +8,7 @@ from benchmarks.sweeps.held import MEANING
 from benchmarks.sweeps.results import FINISHED, Row
 from benchmarks.sweeps.speed import JOULES_BOUNDARY
 from benchmarks.text_table import TextTable
-from parallel.measurement.number_text import counted, readable
+from parallel.measurement.number_text import counted, plain_number, readable
 
 MOST_ROWS = 40
 UNKNOWN = "not known"
@@ -48,7 +48,7 @@ def _cells(one: Planned, names: Sequence[str]) -> list[str]:
         _number(values["parameters"]),
         _number(values["active_parameters"]),
         _number(values["tokens"]),
-        _number(values["flops"]),
+        _flops(values["flops"]),
         _number(values["learning_rate"]),
         _number(values["batch_tokens"]),
         readable(one.cost.seconds, "s"),
@@ -63,7 +63,8 @@ def summary_lines(expansion: Expansion) -> list[str]:
     totals = []
     for limit in LIMITS:
         total = expansion.total(limit)
-        value = UNKNOWN if total is None else f"{_number(total)}{units.get(limit, '')}"
+        text = _flops if limit == "flops" else _number
+        value = UNKNOWN if total is None else f"{text(total)}{units.get(limit, '')}"
         totals.append(f"{limit} {value}")
     lines = [f"together: {', '.join(totals)}"]
     if expansion.speed_source:
@@ -103,7 +104,7 @@ def result_table(rows: Sequence[Row]) -> TextTable:
     for row, setting in zip(done, settings, strict=False):
         table.add_row(
             row["run"], *(_text(setting.get(name)) for name in names), f"{row['loss']:.4f}",
-            _number(row["tokens"]), _number(row["flops"]), readable(row["wall_seconds"], "s"),
+            _number(row["tokens"]), _flops(row["flops"]), readable(row["wall_seconds"], "s"),
             readable(row["energy_joules"], "J"), row["energy_kind"] or "",
         )  # fmt: skip
     return table
@@ -114,6 +115,10 @@ def _text(value: object) -> str:
         return ""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return counted(value) if is_number else str(value)
+
+
+def _flops(value: float | None) -> str:
+    return UNKNOWN_CELL if value is None else plain_number(value, 3)
 
 
 def _number(value: float | None) -> str:

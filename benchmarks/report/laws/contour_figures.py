@@ -94,8 +94,8 @@ def _active_and_total(
     outside = (sparsity < -1e-9) | (sparsity > max(highest, 0.5) + 1e-9)
     found = _contours(
         active, total, np.where(outside, np.nan, losses), ("active_parameters", "parameters"),
-        f"At {plain_number(flops, 2)} training FLOPs (6 x active parameters x tokens), from dense models"
-        f" to the sparsest that were looked at ({highest:.3g}).",
+        f"At {plain_number(flops, 2)} training FLOPs (6 x active parameters x tokens), from dense"
+        f" models to the sparsest that were looked at ({highest:.3g}).",
     )  # fmt: skip
     found["traces"] += _unlisted(marks(alike, "active_parameters", "parameters"))
     return found

@@ -81,7 +81,7 @@ def test_runs_are_marked_in_the_figures(law: str, runs: list[Path]) -> None:
 def test_runs_of_the_fit_are_told_from_others(tmp_path: Path) -> None:
     paths = [
         make_run(tmp_path / f"run{n}", sparse=False, steps=20 * n, final_loss=5 - n / 10,
-                 changes={"ledger": {"total_parameters": 1e6 * n, "active_parameters": 1e6 * n,
+                 changes={"ledger": {"total_parameters": 10**6 * n, "active_parameters": 10**6 * n,
                                      "training_flops_per_token": 6e6 * n,
                                      "bf16_weight_bytes": 1, "bf16_training_state_bytes": 1}})
         for n in range(2, 11)
