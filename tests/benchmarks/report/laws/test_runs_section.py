@@ -102,7 +102,7 @@ def test_runs_that_a_law_cannot_tell_are_left_out_with_the_reason(
     unfinished = make_run(tmp_path / "u", sparse=True, changes={"final_loss": None})
     content = runs_section("krajewski", [read_run(p) for p in (*runs, unfinished)]).content
     assert content["runs"] == []
-    assert any("granularity" in reason for reason in content["runs_left_out"])
+    assert any("krajewski" in reason for reason in content["runs_left_out"])
     assert any("no final held-out loss" in reason for reason in content["runs_left_out"])
     assert content["finding"] == "The law predicts no run here."
     assert any("the law comes without its points" in reason for reason in content["left_out"])
@@ -127,7 +127,7 @@ def report(law: str, runs: list[Path], tmp_path_factory: pytest.TempPathFactory)
 def test_the_report_s_files_hold_the_predictions(report: Path, runs: list[Path]) -> None:
     content = json.loads((report / "report.json").read_text())
     assert len(content["law"]["runs"]) == 2
-    rows = list(csv.DictReader((report / "figures/law.csv").open()))
+    rows = list(csv.DictReader((report / "figures/law.csv").read_text().splitlines()))
     assert [float(row["measured_loss"]) for row in rows] == [4.4, 4.2]
     assert "## Beside a scaling law" in (report / "report.md").read_text()
     write_report(runs, report.parent / "without")
