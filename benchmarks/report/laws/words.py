@@ -69,19 +69,20 @@ def runs_finding(models: Sequence[MarkedModel]) -> str:
     """Return how well a law predicts runs, apart for those that it was fitted to."""
     parts = []
     for words, chosen in (
-        ("runs that the law was not fitted to", [m for m in models if not m.in_fit]),
-        ("of the fit's own runs", [m for m in models if m.in_fit]),
+        ("that it was not fitted to", [m for m in models if not m.in_fit]),
+        ("of its own points", [m for m in models if m.in_fit]),
     ):
         logs = [float(np.log(m.predicted / m.measured)) for m in chosen if m.measured]
         if logs:
             rms, mean = float(np.sqrt(np.mean(np.square(logs)))), float(np.mean(logs))
-            parts.append(f"{len(logs):,} {words} within {rms:.2%} (rms), {mean:+.2%} in the mean")
-    text = f"The law predicts {', and '.join(parts)}" if parts else "The law predicts no run here"
+            runs = f"{len(logs):,} run{'s' if len(logs) > 1 else ''}"
+            parts.append(f"{runs} {words} within {rms:.2%} (rms), {mean:+.2%} in the mean")
+    text = f"The law predicts {'; '.join(parts)}" if parts else "The law predicts no run here"
     far = sorted({column for model in models for column in model.beyond})
     if far:
         count = sum(bool(model.beyond) for model in models)
         named = ", ".join(column.replace("_", " ") for column in far)
-        text += f"; {count:,} lie beyond the law's points in {named}"
+        text += f"; {count:,} of them beyond the law's points in {named}"
     return f"{text}."
 
 

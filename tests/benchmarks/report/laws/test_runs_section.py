@@ -63,7 +63,7 @@ def test_a_run_s_prediction_is_the_law_s_at_its_sizes(law: str, runs: list[Path]
         assert one["sizes"]["flops"] == 6 * run.total_parameters * run.tokens
         assert one["in_fit"] is False
         assert "parameters" in one["beyond"]
-    assert "2 runs that the law was not fitted to" in found.content["finding"]
+    assert "2 runs that it was not fitted to" in found.content["finding"]
     assert "sparse points count as dense" in found.content["runs_warnings"][0]
 
 
@@ -92,8 +92,8 @@ def test_runs_of_the_fit_are_told_from_others(tmp_path: Path) -> None:
     file.write_text(json.dumps(fit_law_to(run_points(read[:8]), form, resamples=20).document))
     content = runs_section(str(file), read).content
     assert [one["in_fit"] for one in content["runs"]] == [True] * 8 + [False]
-    assert "1 runs that the law was not fitted to" in content["finding"]
-    assert "8 of the fit's own runs" in content["finding"]
+    assert "1 run that it was not fitted to" in content["finding"]
+    assert "8 runs of its own points" in content["finding"]
 
 
 def test_runs_that_a_law_cannot_tell_are_left_out_with_the_reason(
