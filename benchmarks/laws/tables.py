@@ -75,17 +75,21 @@ def runs_table(models: Sequence[MarkedModel]) -> TextTable:
     columns = ["run", "measured", "predicted", "95% of fits", "error", ""]
     table = TextTable("Runs by the law, nats per token", columns)
     for model in models:
-        measured = UNKNOWN if model.measured is None else f"{model.measured:.4f}"
+        measured = UNKNOWN if model.measured is None else _loss(model.measured)
         error = UNKNOWN if model.error is None else f"{model.error:+.2%}"
         notes = ["a run of the fit"] if model.in_fit else []
         if model.beyond:
             notes.append(f"beyond its points in {', '.join(map(_words, model.beyond))}")
-        sides = model.interval and f"{model.interval[0]:.4f} to {model.interval[1]:.4f}"
+        sides = _interval(model.interval, _loss)
         table.add_row(
-            model.name, measured, f"{model.predicted:.4f}", sides or UNKNOWN, error,
+            model.name, measured, _loss(model.predicted), sides, error,
             "; ".join(notes),
         )  # fmt: skip
     return table
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}"
 
 
 def _words(name: str) -> str:
@@ -104,8 +108,8 @@ def prediction_table(found: Mapping[str, Any]) -> TextTable:
     for name, value in found["best"].items():
         sides = _interval(found["best_intervals"][name], counted)
         table.add_row(_words(name), counted(value), sides)
-    intervals = _interval(found["interval"]), _interval(found["profile_interval"])
-    table.add_row("loss, nats per token", _number(found["loss"]), *intervals)
+    intervals = (_interval(found[name], _loss) for name in ("interval", "profile_interval"))
+    table.add_row("loss, nats per token", _loss(found["loss"]), *intervals)
     return table
 
 

@@ -91,6 +91,7 @@ def frontier_figure(
         f"The least loss for a number of FLOPs ({kind(fitted)})"
         + (f", with the band of {LEVEL:.0%} of resampled fits" if has_band else "")
         + (f"; dots: {count:,} measured runs" if count else "")
+        + ("; diamonds: runs of this report" if any(m.measured for m in marked) else "")
         + ".",
         [trace for trace in traces if trace["x"]],
         x=FLOPS_AXIS,

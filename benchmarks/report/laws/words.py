@@ -116,7 +116,8 @@ def _direction(direction: Mapping[str, Any]) -> str:
     if width is None:
         return f"{named} have no effect at these points."
     together = " together" if len(direction["weights"]) > 1 else ""
-    return f"{named} may change{together} by a factor of {1 + width:.2g} with hardly an effect."
+    factor = plain_number(1 + width, 2)
+    return f"{named} may change{together} by a factor of {factor} with hardly an effect."
 
 
 def _best(curve: Curve, size: str, *, is_beyond: bool) -> list[str]:

@@ -22,7 +22,7 @@ function lawTrace(trace, crowded) {
       contours: { ...trace.contours, coloring: "heatmap", showlabels: true, labelfont: { size: 12, color: css("--ink") } } };
   }
   if (role === "mark") {
-    return { ...trace, marker: { color: css("--accent"), size: 11, symbol: "diamond", line: { width: 1, color: css("--ink") } },
+    return { ...trace, marker: { color: trace.meta.part === undefined ? css("--accent") : color, size: 11, symbol: "diamond", line: { width: 1, color: css("--ink") } },
       ...(trace.error_y ? { error_y: { ...trace.error_y, color: css("--ink"), thickness: 1.2, width: 3 } } : {}) };
   }
   if (role === "edge") return { ...trace, line: { width: 0, color } };
