@@ -117,7 +117,9 @@ def _number(value: float | None) -> str:
     return UNKNOWN if value is None else plain_number(value)
 
 
-def _interval(sides: list[float | None] | None, text: Callable[[float], str] = plain_number) -> str:
+def _interval(
+    sides: Sequence[float | None] | None, text: Callable[[float], str] = plain_number
+) -> str:
     if sides is None:
         return UNKNOWN
     low, high = ("open" if side is None else text(side) for side in sides)

@@ -111,10 +111,12 @@ def result_table(rows: Sequence[Row]) -> TextTable:
 
 
 def _text(value: object) -> str:
-    if value is None:
-        return ""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return counted(value) if is_number else str(value)
+    """Return a setting, exactly."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return plain_number(value, 6)
+    return "" if value is None else str(value)
 
 
 def _flops(value: float | None) -> str:
