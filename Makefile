@@ -57,6 +57,14 @@ gpu:
 	@$(MAKE) --no-print-directory env EXTRAS=$(GPU_EXTRAS)
 	$(BIN)/python -m benchmarks.gpu_evidence --device $(DEVICE) $(PART:%=--part %)
 
+# Dense and sparse models at equal FLOPs, a law, and the largest predicted before it runs: an hour on
+# two cores at most. DESIGNS=short rehearses it. docs/evidence/study.md has a result.
+DESIGNS ?= full
+STUDY ?= study
+.PHONY: study
+study: env
+	$(BIN)/python -m benchmarks.study --designs $(DESIGNS) --out $(STUDY)
+
 env: $(STAMP)
 
 $(STAMP): pyproject.toml

@@ -1,7 +1,6 @@
 """`moe demo`: from text to a dense and a sparse model, trained, measured and compared."""
 
 import os
-import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from benchmarks.comparison.finding import finding
 from benchmarks.launch.progress_bar import TrainingProgress
 from benchmarks.launch.training import train_rank
 from benchmarks.report.write import ReportPaths, write_report
+from benchmarks.standard_library import standard_library
 from data.storage.atomic import write_text
 from moe.config.experiment import Experiment, make_experiment
 from moe.errors import ConfigError
@@ -145,13 +145,6 @@ def _steps_done(run_dir: Path) -> int:
     """Return the step up to which a run was trained and ended in order."""
     record = read_record_if_any(run_dir)
     return int(record.get("steps") or 0) if record.get("status") in ("stopped", "finished") else 0
-
-
-def standard_library() -> list[Path]:
-    """Return the modules and packages of the running interpreter's library, without its tests."""
-    folder = Path(sysconfig.get_path("stdlib"))
-    packages = (path.parent for path in folder.glob("*/__init__.py") if path.parent.name != "test")
-    return sorted([*folder.glob("*.py"), *packages])
 
 
 def _build_store(sources: Sequence[Path], store: Path, print_line: Callable[[str], None]) -> None:
