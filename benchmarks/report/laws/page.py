@@ -37,7 +37,7 @@ def write_law_page(path: Path, points: Points, fits: Sequence[LawFit]) -> None:
     }
     tables = [comparison_table(compared)] if len(fits) > 1 else []
     sections = [law_section(one.fitted, number) for number, one in enumerate(fits)]
-    _write(path, words, tables, sections)
+    write_page(path, words, tables, sections)
 
 
 def write_prediction_page(
@@ -64,15 +64,26 @@ def write_prediction_page(
         "summary": [f"Law: {fitted.origin}.", *(f"Warning: {text}." for text in found["warnings"])],
         "command": "moe predict",
     }
-    _write(path, words, tables, [law_section(fitted, 0, [best])])
+    write_page(path, words, tables, [law_section(fitted, 0, [best])])
 
 
-def _write(
+def write_page(
     path: Path,
     words: Mapping[str, Any],
     tables: Sequence[TextTable],
     sections: Sequence[LawSection],
 ) -> None:
+    """Write a page of sections, each with its figures.
+
+    Args:
+        path: Of the page.
+        words: `title`, `finding`, `summary` (sentences) and `command` (what wrote it).
+        tables: Before the sections.
+        sections: In their order.
+
+    Raises:
+        BenchmarkError: It cannot be written.
+    """
     figures = [figure for section in sections for figure in section.figures]
     values = printable_values(
         {
@@ -86,4 +97,4 @@ def _write(
     try:
         write_text(path, render_page("law.html.j2", values))
     except OSError as error:
-        raise BenchmarkError(f"--html {path}: {error.strerror or error}") from None
+        raise BenchmarkError(f"page {path}: {error.strerror or error}") from None
