@@ -37,7 +37,7 @@ def write_law_page(path: Path, points: Points, fits: Sequence[LawFit]) -> None:
     }
     tables = [comparison_table(compared)] if len(fits) > 1 else []
     sections = [law_section(one.fitted, number) for number, one in enumerate(fits)]
-    write_page(path, words, tables, sections)
+    _write(path, words, tables, sections)
 
 
 def write_prediction_page(
@@ -64,7 +64,19 @@ def write_prediction_page(
         "summary": [f"Law: {fitted.origin}.", *(f"Warning: {text}." for text in found["warnings"])],
         "command": "moe predict",
     }
-    write_page(path, words, tables, [law_section(fitted, 0, [best])])
+    _write(path, words, tables, [law_section(fitted, 0, [best])])
+
+
+def _write(
+    path: Path,
+    words: Mapping[str, Any],
+    tables: Sequence[TextTable],
+    sections: Sequence[LawSection],
+) -> None:
+    try:
+        write_page(path, words, tables, sections)
+    except OSError as error:
+        raise BenchmarkError(f"--html {path}: {error.strerror or error}") from None
 
 
 def write_page(
@@ -82,7 +94,7 @@ def write_page(
         sections: In their order.
 
     Raises:
-        BenchmarkError: It cannot be written.
+        OSError: It cannot be written.
     """
     figures = [figure for section in sections for figure in section.figures]
     values = printable_values(
@@ -94,7 +106,4 @@ def write_page(
             "written_at": f"{datetime.now(UTC):%Y-%m-%d}",
         }
     ) | {"plotly": packed_plotly(), "data": embedded_json({"figures": figures})}
-    try:
-        write_text(path, render_page("law.html.j2", values))
-    except OSError as error:
-        raise BenchmarkError(f"page {path}: {error.strerror or error}") from None
+    write_text(path, render_page("law.html.j2", values))
