@@ -115,6 +115,11 @@ class MeasuredTrainer:
         """Return this rank's routers."""
         return routers_of([chunk.module for chunk in self.trainer.chunks])
 
+    def sparse_layers(self) -> list[Any]:
+        """Return this rank's decoder layers that have experts."""
+        layers = [layer for chunk in self.trainer.chunks for layer in chunk.module.decoder.layers]
+        return [layer for layer in layers if hasattr(layer.mlp, "router")]
+
     def set_learning_rate(self, rate: float) -> None:
         """Set the learning rate of the steps to come."""
         train = self.experiment.train.model_copy(update={"learning_rate": rate})

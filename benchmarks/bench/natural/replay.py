@@ -1,9 +1,9 @@
 """Recorded routing decisions of a trained model as the routing of a benchmark.
 
-A benchmark has other batches than the recorded model had. Each rank takes consecutive tokens of the
-recording in its own order, of step after step, and begins again at its end. The sparse layers of the
-benchmarked model take the recorded ones in order, and begin again where it has more. Experts and
-top-k must be the recording's: no rule makes decisions among 8 experts natural ones among 16.
+A benchmark has other batches than the recorded model had. Each rank takes consecutive tokens of
+the recording, in its own order, step after step, and begins again at its end. The sparse layers of
+the benchmarked model take the recorded ones in order, and begin again where it has more. Experts
+and top-k must be the recording's: choices among 8 experts are no natural ones among 16.
 
 Shapes: T tokens of a micro-batch on a rank, K experts of a token, N tokens of the recording.
 """

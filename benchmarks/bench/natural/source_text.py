@@ -7,7 +7,8 @@ from typing import Any
 def routing_text(row: Mapping[str, Any]) -> str:
     """Return a row's routing; natural routing with where it comes from.
 
-    Results from before sources were recorded have none: their natural routing was of random weights.
+    Results from before sources were recorded have none: their natural routing was of random
+    weights.
     """
     name, source = str(row["routing"]), row.get("routing_source")
     if name != "natural":
