@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.bench.forced_routing import RoutingProfile
-from benchmarks.bench.instruments import best_rate, synchronize
+from benchmarks.bench.instruments import HELD_RATE, best_rate, synchronize
 from benchmarks.bench.natural.replay import Replay
 from data.build.build import build_store
 from data.loading.batch import Batch
@@ -28,9 +28,6 @@ from parallel.engine.start import Engine
 from parallel.hardware.probe import measure_matmul_rate
 
 TEXT_BYTES = 1_500_000
-HELD_RATE = 1e-12
-"""Learning rate of measured steps: they compute what any step does, and weights stay as they are,
-so that no routing that was measured before has changed them."""
 
 
 class MeasuredTrainer:

@@ -23,8 +23,8 @@ COMMANDS = {
     "table": "bench step tiny --seq-len 32 --repeats 2 --warmup 0 --settle-steps 2",
     "replay": "bench step tiny --seq-len 16 --micro-batch 2 --repeats 2 --warmup 0 --json"
     " --routing untrained --routing natural --routing forced --replay {recording}",
-    "replayed layer": "bench layer --experts 4 --hidden 64 --ffn 64 --tokens 16 --repeats 2 --warmup 0 --json"
-    " --replay {recording}",
+    "replayed layer": "bench layer --experts 4 --hidden 64 --ffn 64 --tokens 16 --repeats 2"
+    " --warmup 0 --json --replay {recording}",
     "replay of other experts": "bench routing --replay {recording} --experts 16",
     "replay for nothing": "bench step tiny --routing forced --replay {recording}",
     "no such recording": "bench layer --replay large",

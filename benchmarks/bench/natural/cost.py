@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.bench.forced_routing import RoutingProfile
 from benchmarks.bench.natural.layer_timer import LayerTimer
 from benchmarks.bench.natural.replay import Replay
 from benchmarks.bench.session import print_status
-from benchmarks.bench.trainer import MeasuredTrainer
 from moe.routing.decision_hooks import sparse_layers
 from parallel.engine.collectives import all_gather_objects
 from parallel.measurement.intervals import median_interval
+
+if TYPE_CHECKING:
+    from benchmarks.bench.trainer import MeasuredTrainer
 
 NATURAL, FORCED = RoutingProfile("natural"), RoutingProfile("forced")
 
@@ -19,7 +21,7 @@ NATURAL, FORCED = RoutingProfile("natural"), RoutingProfile("forced")
 class _Steps:
     """Steps under one routing."""
 
-    def __init__(self, subject: MeasuredTrainer, profile: RoutingProfile, replay: Replay | None):
+    def __init__(self, subject: "MeasuredTrainer", profile: RoutingProfile, replay: Replay | None):
         self._subject, self._profile, self._replay = subject, profile, replay
         layers = [
             layer for chunk in subject.trainer.chunks for layer in chunk.module.decoder.layers
@@ -45,7 +47,7 @@ class _Steps:
 
 
 def routing_cost(
-    subject: MeasuredTrainer, replay: Replay | None, *, warmup: int, repeats: int
+    subject: "MeasuredTrainer", replay: Replay | None, *, warmup: int, repeats: int
 ) -> dict[str, Any]:
     """Return the times of natural over those of forced routing: of each sparse layer and the step.
 

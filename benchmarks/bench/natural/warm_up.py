@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from benchmarks.bench.instruments import HELD_RATE
 from benchmarks.bench.session import print_status
-from benchmarks.bench.trainer import HELD_RATE, MeasuredTrainer
 from moe.runs.json_lines import finite
+
+if TYPE_CHECKING:
+    from benchmarks.bench.trainer import MeasuredTrainer
 
 WINDOW_STEPS = 50
 """Steps over which a load is averaged: text comes in stretches, and so does the load of a step."""
@@ -59,7 +62,7 @@ class WarmUp:
         }
 
 
-def warm_up(subject: MeasuredTrainer, most_steps: int) -> WarmUp:
+def warm_up(subject: "MeasuredTrainer", most_steps: int) -> WarmUp:
     """Train until the load is steady, at most `most_steps`; every rank must call it.
 
     Afterwards the weights stay as they are. A step that the training's guard rejects, as one with

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.bench.instruments import HELD_RATE
 from benchmarks.bench.natural.warm_up import (
     TOLERANCE,
     WINDOW_STEPS,
@@ -14,7 +15,6 @@ from benchmarks.bench.natural.warm_up import (
     load_changes,
     warm_up,
 )
-from benchmarks.bench.trainer import HELD_RATE
 
 
 def test_two_windows_are_compared_layer_by_layer() -> None:
