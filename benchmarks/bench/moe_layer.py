@@ -48,7 +48,7 @@ def run(
         cases = [
             Case(
                 {**asdict(shape), "routing": [str(p) for p in profiles],
-                 "replay": None if replay is None else replay.sha256,
+                 "replay": None if replay is None else replay.label,
                  "repeats": options.repeats, **session.sections},
                 partial(measure, shape, routings, session),
             )

@@ -23,11 +23,7 @@ class _Steps:
 
     def __init__(self, subject: "MeasuredTrainer", profile: RoutingProfile, replay: Replay | None):
         self._subject, self._profile, self._replay = subject, profile, replay
-        layers = [
-            layer for chunk in subject.trainer.chunks for layer in chunk.module.decoder.layers
-        ]
-        sparse = [layer for layer in layers if hasattr(layer.mlp, "router")]
-        self._timer = LayerTimer(sparse, subject.engine.device)
+        self._timer = LayerTimer(subject.sparse_layers(), subject.engine.device)
         self.step_s: list[float] = []
         self.layer_s: list[dict[int, float]] = []
         self.loads: list[list[float]] = []

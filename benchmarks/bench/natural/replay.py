@@ -38,6 +38,11 @@ class Replay:
     """The experts of each recorded layer (from 1), int32 [N, K]."""
 
     @property
+    def label(self) -> str:
+        """Name and content, which tell a case of a benchmark from others."""
+        return f"{self.name} {self.sha256[:12]}"
+
+    @property
     def num_tokens(self) -> int:
         """Tokens of the recording."""
         return len(next(iter(self.layers.values())))

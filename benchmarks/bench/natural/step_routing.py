@@ -27,7 +27,7 @@ class NaturalPlan:
     def key(self) -> Mapping[str, Any]:
         """Return what tells a case from others."""
         return {
-            "replay": None if self.replay is None else self.replay.sha256,
+            "replay": None if self.replay is None else self.replay.label,
             "most_warm_up_steps": self.most_steps if self.replay is None else None,
         }
 
