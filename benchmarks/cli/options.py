@@ -30,7 +30,7 @@ RoutingOption = Annotated[
 ]
 ReplayOption = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Natural routing as recorded: a file of moe eval, or small."),
+    typer.Option(metavar="FILE", help="Natural routing as recorded: a file of moe eval, or study."),
 ]
 
 RepeatsOption = Annotated[int, typer.Option(help="Timed repeats.", min=1)]

@@ -144,7 +144,7 @@ def test_a_layer_alone_is_routed_as_recorded(results: dict[str, Any]) -> None:
     [
         ("replay of other experts", "it chose 2 of 4 experts, this model has 2 of 16"),
         ("replay for nothing", "--replay is of --routing natural"),
-        ("no such recording", "--replay 'large': there is small"),
+        ("no such recording", "--replay 'large': there is study"),
         ("natural layer", "give a recording with --replay"),
     ],
 )
