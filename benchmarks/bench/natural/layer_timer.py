@@ -43,7 +43,7 @@ class LayerTimer:
     def _mark(self) -> Any:
         if not self._on_gpu:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -65,4 +65,4 @@ class LayerTimer:
         return seconds
 
     def _seconds(self, begin: Any, end: Any) -> float:
-        return 1e-3 * begin.elapsed_time(end) if self._on_gpu else end - begin
+        return float(1e-3 * begin.elapsed_time(end) if self._on_gpu else end - begin)
