@@ -1,6 +1,5 @@
 """A trainer under measurement: weights that stay, and experts as recorded, step after step."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
