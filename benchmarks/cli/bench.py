@@ -55,7 +55,7 @@ def step(  # noqa: PLR0913 - a command's options
     settle_steps: Annotated[
         int,
         typer.Option(help="Most steps of a warm-up to natural routing, without --replay.", min=1),
-    ] = 500,
+    ] = 700,
     peer: Annotated[
         str | None,
         typer.Option(help="Run Hugging Face's model beside: transformers[:experts]."),
