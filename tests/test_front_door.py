@@ -51,8 +51,8 @@ def test_front_door_loads_nothing_heavy(action: str) -> None:
         (("plan", "tiny", "--gpus", "8", "--gpu", "h100"), ("numpy", "pyarrow", *NOT_FOR_ALL)),
         (("carbon", "--zones"), ("numpy", "pyarrow", *NOT_FOR_ALL)),
         (("predict", "chinchilla", "--flops", "1e21"), ("pyarrow", *NOT_FOR_ALL)),
-        (("slurm", "--help"), ("numpy", "pyarrow", "pydantic", *NOT_FOR_ALL)),
-        (("data", "build", "--help"), ("numpy", "pyarrow", "pydantic", *NOT_FOR_ALL)),
+        (("slurm", "--help"), ("numpy", "pyarrow", *NOT_FOR_ALL)),
+        (("data", "build", "--help"), ("numpy", "pyarrow", *NOT_FOR_ALL)),
     ],
     ids=lambda value: value[0],
 )
