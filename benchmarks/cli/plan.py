@@ -179,11 +179,18 @@ def _more(
 
 def _needed(planner: "Planner", loss: float | None, law: str | None) -> "LossTarget | None":
     """Return the tokens that a loss needs by a law; its warnings go to stderr."""
+    if loss is None:
+        return None
+    # Laws load numpy and scipy, which a plan for tokens needs not.
     from benchmarks.decisions.target_loss import loss_target
 
+<<<<<<< HEAD
     if loss is None:
         return None
     needed = loss_target(law or "", loss, planner.job)
+=======
+    needed = loss_target(find_fitted(law or ""), loss, planner.job)
+>>>>>>> startup
     for warning in needed.warnings:
         typer.echo(f"warning: {warning}", err=True)
     return needed

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc
 
 from benchmarks.laws.law import Columns, FloatArray
 from parallel.measurement.number_text import counted
@@ -100,6 +99,8 @@ def _groups(column: FloatArray) -> list[Indices]:
 def _trend(
     name: str, column: FloatArray, residuals: FloatArray, groups: list[Indices], tests: int
 ) -> Trend:
+    from scipy.special import chdtrc
+
     statistic = _kruskal_wallis([residuals[index] for index in groups])
     points, freedom = sum(index.size for index in groups), len(groups) - 1
     p_value = float(chdtrc(freedom, statistic))
