@@ -184,13 +184,7 @@ def _needed(planner: "Planner", loss: float | None, law: str | None) -> "LossTar
     # Laws load numpy and scipy, which a plan for tokens needs not.
     from benchmarks.decisions.target_loss import loss_target
 
-<<<<<<< HEAD
-    if loss is None:
-        return None
     needed = loss_target(law or "", loss, planner.job)
-=======
-    needed = loss_target(find_fitted(law or ""), loss, planner.job)
->>>>>>> startup
     for warning in needed.warnings:
         typer.echo(f"warning: {warning}", err=True)
     return needed
