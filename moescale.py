@@ -5,7 +5,7 @@ The command line: mounts each room's commands without importing what only they n
 
 import errno
 import sys
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +55,8 @@ app.add_typer(slurm_cli.app, name="slurm")
 
 def _print_version(requested: bool) -> None:
     if requested:
+        from importlib import metadata
+
         typer.echo(f"moescale {metadata.version('moescale')}")
         raise typer.Exit
 

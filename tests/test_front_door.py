@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 import moescale
 
+NOT_FOR_ALL = ("megatron", "pandas", "scipy", "torch")
+"""Packages of a second or more that no command without a model on hand loads."""
 HEAVY = ("torch", "numpy", "megatron", "pyarrow", "pandas")
 
 
@@ -38,6 +40,28 @@ COMMANDS = dict(commands(typer.main.get_command(moescale.app)))
 def test_front_door_loads_nothing_heavy(action: str) -> None:
     code = f"import sys, moescale\n{action}\nprint('LOADED', set(sys.modules) & set({HEAVY!r}))"
     assert run_python(code).splitlines()[-1] == "LOADED set()"
+
+
+@pytest.mark.parametrize(
+    ("words", "absent"),
+    [
+        (("cost", "tiny"), ("numpy", "pyarrow", *NOT_FOR_ALL)),
+        (("presets", "--json"), ("numpy", "pyarrow", "rich", *NOT_FOR_ALL)),
+        (("schema",), ("numpy", "pyarrow", "rich", *NOT_FOR_ALL)),
+        (("plan", "tiny", "--gpus", "8", "--gpu", "h100"), ("numpy", "pyarrow", *NOT_FOR_ALL)),
+        (("carbon", "--zones"), ("numpy", "pyarrow", *NOT_FOR_ALL)),
+        (("predict", "chinchilla", "--flops", "1e21"), ("pyarrow", *NOT_FOR_ALL)),
+        (("slurm", "--help"), ("numpy", "pyarrow", *NOT_FOR_ALL)),
+        (("data", "build", "--help"), ("numpy", "pyarrow", *NOT_FOR_ALL)),
+    ],
+    ids=lambda value: value[0],
+)
+def test_a_command_loads_only_what_it_uses(words: tuple[str, ...], absent: tuple[str, ...]) -> None:
+    code = (
+        f"import sys, moescale\nmoescale.app({list(words)!r}, standalone_mode=False)"
+        f"\nprint('\\nLOADED', sorted(set(sys.modules) & set({absent!r})))"
+    )
+    assert run_python(code).splitlines()[-1] == "LOADED []"
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

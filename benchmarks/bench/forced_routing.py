@@ -1,4 +1,4 @@
-"""Routing forced on a model for benchmarks: balanced, or imbalanced in a known way.
+"""How a benchmark spreads tokens over experts: naturally, or forced in a known way.
 
 Shapes: T tokens, E experts, K experts a token.
 """
@@ -16,20 +16,27 @@ from benchmarks.errors import BenchmarkError
 class RoutingProfile:
     """How tokens are spread over experts."""
 
-    kind: Literal["natural", "forced", "zipf", "hot"]
-    """`natural`: the router decides; `forced`: uniform at random, as for published speeds;
+    kind: Literal["natural", "untrained", "dense", "forced", "zipf", "hot"]
+    """`natural`: as a trained model routes, replayed or warmed up (benchmarks/bench/natural);
+    `untrained`: as the router of random weights decides, which is as no trained model does;
+    `dense`: there are no experts; `forced`: uniform at random, as for published speeds;
     `zipf`: expert e is drawn in proportion to (e + 1)^-strength; `hot`: a fraction of all tokens
     (`strength`) goes to expert 0, the rest evenly to the others."""
     strength: float = 0.0
 
     def __str__(self) -> str:
-        return self.kind if self.kind in ("natural", "forced") else f"{self.kind}:{self.strength:g}"
+        return f"{self.kind}:{self.strength:g}" if self.kind in ("zipf", "hot") else self.kind
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether experts are drawn at random, from a known distribution."""
+        return self.kind in ("forced", "zipf", "hot")
 
     def draw_experts(
         self, num_tokens: int, num_experts: int, top_k: int, generator: torch.Generator
     ) -> Tensor | None:
-        """Draw distinct experts for each token, [T, K]; `None`: the router decides."""
-        if self.kind == "natural":
+        """Draw distinct experts for each token, [T, K]; None where none are drawn."""
+        if not self.is_drawn:
             return None
         # The top K of log-weights plus Gumbel noise are draws without replacement
         # (arXiv:1903.06059).
@@ -45,14 +52,14 @@ class RoutingProfile:
 
 
 def parse_profile(text: str) -> RoutingProfile:
-    """Read `natural`, `forced`, `zipf:S` (S >= 0) or `hot:SHARE` (0 to 1).
+    """Read `natural`, `untrained`, `forced`, `zipf:S` (S >= 0) or `hot:SHARE` (0 to 1).
 
     Raises:
         BenchmarkError: Anything else.
     """
     kind, _, number = text.partition(":")
     try:
-        if kind in ("natural", "forced") and not number:
+        if kind in ("natural", "untrained", "forced") and not number:
             return RoutingProfile(kind)  # type: ignore[arg-type]
         if kind == "zipf" and float(number) >= 0:
             return RoutingProfile("zipf", float(number))
@@ -61,8 +68,8 @@ def parse_profile(text: str) -> RoutingProfile:
     except ValueError:
         pass
     raise BenchmarkError(
-        f"--routing {text!r}: write natural, forced, zipf:1.0 (exponent), or hot:0.5 (share of"
-        " tokens at one expert)"
+        f"--routing {text!r}: write natural, untrained, forced, zipf:1.0 (exponent), or hot:0.5"
+        " (share of tokens at one expert)"
     )
 
 

@@ -1,9 +1,13 @@
-"""What measuring needs: a device that has finished, and its peak."""
+"""What measuring needs: a device that has finished, its peak, and weights that stay."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import torch
+
+HELD_RATE = 1e-12
+"""Learning rate of measured steps: they compute what any step does, and weights stay as they are,
+so that no routing that was measured before has changed them."""
 
 
 def synchronize(device: torch.device) -> None:

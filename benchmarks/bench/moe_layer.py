@@ -3,10 +3,12 @@
 Shapes: S tokens (one sequence), H hidden.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,6 +17,12 @@ from benchmarks.bench.cases import BenchOptions, Case
 from benchmarks.bench.forced_routing import RoutingProfile, max_over_mean
 from benchmarks.bench.instruments import best_rate, synchronize
 from benchmarks.bench.layer_shape import LayerShape, published_layers
+from benchmarks.bench.natural.layer_routing import (
+    LayerRouting,
+    check_layer_profiles,
+    layer_routings,
+)
+from benchmarks.bench.natural.replay import Replay
 from benchmarks.bench.session import BenchSession, bench_session
 from benchmarks.bench.trainer import measure_peak_rate
 from moe.model.build import build_model
@@ -26,69 +34,96 @@ def run(
     bench: str,
     shapes: Sequence[LayerShape],
     profiles: Sequence[RoutingProfile],
+    replay: Replay | None,
     options: BenchOptions,
 ) -> list[dict[str, Any]]:
-    """Measure every shape under every profile; returns the records (on rank 0)."""
+    """Measure every shape under every profile; returns the records (on rank 0).
+
+    Raises:
+        BenchmarkError: `replay` is of other experts, or natural routing has none.
+    """
+    check_layer_profiles(profiles, replay, shapes)
+    routings = layer_routings(profiles, replay)
     with bench_session(options) as session:
         cases = [
             Case(
                 {**asdict(shape), "routing": [str(p) for p in profiles],
+                 "replay": None if replay is None else replay.label,
                  "repeats": options.repeats, **session.sections},
-                partial(measure, shape, profiles, session),
+                partial(measure, shape, routings, session),
             )
             for shape in shapes
         ]  # fmt: skip
         return session.run(bench, cases)
 
 
+@dataclass
+class _Timings:
+    """Timed passes under one routing."""
+
+    routing: LayerRouting
+    forward_s: list[float] = field(default_factory=list)
+    backward_s: list[float] = field(default_factory=list)
+    imbalances: list[float] = field(default_factory=list)
+    """The busiest expert's load over the mean, in each pass."""
+
+    @property
+    def total_s(self) -> list[float]:
+        return [a + b for a, b in zip(self.forward_s, self.backward_s, strict=True)]
+
+
 def measure(
-    shape: LayerShape, profiles: Sequence[RoutingProfile], session: BenchSession
+    shape: LayerShape, routings: Sequence[LayerRouting], session: BenchSession
 ) -> dict[str, Any]:
-    """Measure one shape; profiles take turns, so that drift is shared."""
+    """Measure one shape; routings take turns, so that drift is shared."""
     layer, options = MeasuredLayer(shape, session), session.options
     peaks = [measure_peak_rate(session.engine, session.probe)]
-    times: dict[str, list[tuple[float, float]]] = {str(profile): [] for profile in profiles}
-    imbalances = {}
+    timings = [_Timings(routing) for routing in routings]
     for number in range(options.warmup + options.repeats):
-        for profile in profiles:
-            layer.force_routing(profile)
-            forward_backward_s = layer.forward_backward()
-            imbalances[str(profile)] = layer.last_imbalance
+        # Who is first changes from turn to turn.
+        for timing in timings if number % 2 else reversed(timings):
+            layer.force_routing(timing.routing, number)
+            forward_s, backward_s = layer.forward_backward()
             if number >= options.warmup:
-                times[str(profile)].append(forward_backward_s)
+                timing.forward_s.append(forward_s)
+                timing.backward_s.append(backward_s)
+                timing.imbalances.append(layer.last_imbalance)
     peaks.append(measure_peak_rate(session.engine, session.probe))
     peak = best_rate(peaks)
-    rows = [_row(name, pairs, imbalances[name], shape, peak) for name, pairs in times.items()]
-    base = {row["routing"]: row for row in rows}.get("forced")
-    for row in rows:
-        row["time_over_forced"] = None if base is None else _total_s(row) / _total_s(base)
+    forced = [timing for timing in timings if timing.routing.profile.kind == "forced"]
+    base = forced[0] if forced else None
+    rows = [_row(timing, base, shape, peak, session) for timing in timings]
     published = published_layers(shape)
     return {"routing": rows, "peak": peak, "parameters": layer.num_parameters,
             "published": published}  # fmt: skip
 
 
-def _total_s(row: Mapping[str, Any]) -> float:
-    return float(row["forward_s"]["median"] + row["backward_s"]["median"])
-
-
 def _row(
-    name: str,
-    pairs: Sequence[tuple[float, float]],
-    imbalance: float | None,
+    timing: _Timings,
+    base: _Timings | None,
     shape: LayerShape,
     peak: Mapping[str, Any],
+    session: BenchSession,
 ) -> dict[str, Any]:
-    forward, backward = (median_interval([pair[i] for pair in pairs]) for i in (0, 1))
+    """Return the result of a routing; `base` is the forced one, if there is."""
+    forward, backward = median_interval(timing.forward_s), median_interval(timing.backward_s)
+    total_s = forward.median + backward.median
     # A backward pass takes two products where the forward pass takes one.
-    rate = 3 * shape.forward_flops / (forward.median + backward.median)
+    rate = 3 * shape.forward_flops / total_s
+    over_forced = None
+    if base is not None:
+        ratios = [a / b for a, b in zip(timing.total_s, base.total_s, strict=True)]
+        over_forced = median_interval(ratios)
     return {
-        "routing": name,
-        "busiest_over_even": imbalance,
+        **timing.routing.describe(shape, session.engine.world_size),
+        "busiest_over_even": fmean(timing.imbalances),
         "forward_s": forward.to_json(),
         "backward_s": backward.to_json(),
-        "tokens_per_s": shape.tokens / (forward.median + backward.median),
+        "tokens_per_s": shape.tokens / total_s,
         "flops_per_s_per_device": rate,
         "share_of_measured_peak": utilization(rate, peak),
+        "time_over_forced": None if over_forced is None else over_forced.median,
+        "time_over_forced_interval": None if over_forced is None else over_forced.to_json(),
     }
 
 
@@ -102,7 +137,7 @@ class MeasuredLayer:
         [chunk] = build_model(shape.model(), session.engine.layout, precision, seed=1)
         self.mlp = chunk.decoder.layers[0].mlp
         self.mlp.train()
-        self.last_imbalance: float | None = None
+        self.last_imbalance = math.nan
         """The busiest expert's load over the mean, in the last pass."""
         self.mlp.router.decision_hooks.append(self._record_imbalance)
         generator = torch.Generator().manual_seed(2)
@@ -118,12 +153,11 @@ class MeasuredLayer:
     def _record_imbalance(self, _layer: int, decision: Any) -> None:
         self.last_imbalance = max_over_mean(decision.experts.cpu(), self.shape.num_experts)
 
-    def force_routing(self, profile: RoutingProfile) -> None:
-        """Force a routing profile, with the same draw each time."""
-        shape, generator = self.shape, torch.Generator().manual_seed(3 + self.engine.rank)
-        experts = profile.draw_experts(shape.tokens, shape.num_experts, shape.top_k, generator)
-        device = self.engine.device
-        self.mlp.router.forced_experts = None if experts is None else experts.to(device)
+    def force_routing(self, routing: LayerRouting, repeat: int) -> None:
+        """Route the tokens of a repeat."""
+        engine = self.engine
+        experts = routing.experts(self.shape, repeat, engine.rank, engine.world_size)
+        self.mlp.router.forced_experts = None if experts is None else experts.to(engine.device)
 
     def forward_backward(self) -> tuple[float, float]:
         """Return seconds of a forward and of a backward pass, gradients to input and weights."""

@@ -1,11 +1,12 @@
 """Hugging Face transformers' implementation of the same model, timed beside ours."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from benchmarks.bench.forced_routing import RoutingProfile
 from benchmarks.bench.instruments import synchronize
 from benchmarks.errors import BenchmarkError
 from data.loading.batch import Batch
@@ -39,7 +40,7 @@ class MeasuredPeer:
             weight_decay=train.weight_decay,
             fused=True,
         )
-        self._forced_experts: dict[Any, torch.Tensor | None] = {}
+        self._experts: dict[Any, Tensor] = {}
         for router in self.routers():
             router.register_forward_hook(self._replace_experts)
 
@@ -47,30 +48,31 @@ class MeasuredPeer:
         """Return the routers."""
         return [m for m in self.model.modules() if type(m).__name__.endswith("TopKRouter")]
 
-    def force_routing(self, profile: RoutingProfile) -> None:
-        """Force a profile on every router; each layer draws experts of its own."""
-        train, moe = self.experiment.train, self.experiment.model.moe
-        if moe is None:
-            return
-        tokens = train.micro_batch_size * train.seq_len
-        generator = torch.Generator().manual_seed(1)
-        for router in self.routers():
-            experts = profile.draw_experts(tokens, moe.num_experts, moe.top_k, generator)
-            self._forced_experts[router] = None if experts is None else experts.to(self.device)
-
     def _replace_experts(self, router: Any, _inputs: Any, outputs: Any) -> Any:
-        experts = self._forced_experts.get(router)
-        if experts is None:
-            return outputs
+        """Route as ours did: the load is the same, and so is the work."""
         logits, weights, _ = outputs
+        experts = self._experts[router]
         scores = torch.softmax(logits, -1, dtype=torch.float32).gather(1, experts)
-        return logits, (scores / scores.sum(-1, keepdim=True)).to(weights.dtype), experts
+        moe = self.experiment.model.moe
+        if moe is not None and moe.normalize_top_k:
+            scores = scores / scores.sum(-1, keepdim=True)
+        return logits, scores.to(weights.dtype), experts
 
-    def step(self, batches: list[Batch]) -> float:
-        """Train on the micro-batches of one step; returns the duration, s."""
+    def step(self, batches: list[Batch], decisions: Sequence[Sequence[Tensor]]) -> float:
+        """Train on the micro-batches of one step; returns the duration, s.
+
+        Args:
+            batches: The micro-batches.
+            decisions: The experts that ours chose, by sparse layer and micro-batch.
+        """
+        size, routers = self.experiment.train.micro_batch_size, self.routers()
+        chosen = [[in_their_order(experts, size) for experts in layer] for layer in decisions]
         synchronize(self.device)
         begin = time.perf_counter()
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            self._experts = {
+                router: layer[number] for router, layer in zip(routers, chosen, strict=True)
+            }
             tokens = batch.tokens.to(self.device)
             loss = self.model(input_ids=tokens, labels=tokens, use_cache=False).loss
             (loss / len(batches)).backward()
@@ -79,6 +81,12 @@ class MeasuredPeer:
         self.optimizer.zero_grad(set_to_none=True)
         synchronize(self.device)
         return time.perf_counter() - begin
+
+
+def in_their_order(experts: Tensor, num_sequences: int) -> Tensor:
+    """Return tokens' experts [T, K] sequence after sequence: ours have all at each place."""
+    by_place = experts.view(-1, num_sequences, experts.shape[1])
+    return by_place.transpose(0, 1).reshape(experts.shape)
 
 
 def parse_peer(text: str | None) -> str | None:

@@ -14,6 +14,7 @@ from benchmarks.bench.instruments import best_rate
 from benchmarks.bench.layer_fit import load_fitting_model
 from benchmarks.bench.memory_breakdown import memory_breakdown
 from benchmarks.bench.metering import energy_per_token, open_meter
+from benchmarks.bench.natural.step_routing import NaturalPlan, StepRouting, natural_last
 from benchmarks.bench.peer_transformers import MeasuredPeer
 from benchmarks.bench.session import BenchSession, bench_session, print_status
 from benchmarks.bench.time_breakdown import time_breakdown
@@ -47,6 +48,8 @@ class StepPlan:
     global_batch_size: int | None
     """`None`: one micro-batch on each data-parallel rank."""
     profiles: Sequence[RoutingProfile]
+    natural: NaturalPlan
+    """Where natural routing comes from."""
     peer: str | None
     """Expert implementation of the transformers peer, or no peer."""
 
@@ -85,11 +88,14 @@ def _step_case(
         "seq_len": plan.seq_len,
         "micro_batch_size": plan.micro_batch_size,
         "global_batch_size": global_batch_size,
-        "routing": [str(profile) for profile in plan.profiles] if model.moe else ["dense"],
+        "routing": [str(profile) for profile in _profiles(plan, model)],
+        **plan.natural.key(),
         "peer": plan.peer,
         "repeats": session.options.repeats,
         **session.sections,
     }
+    if plan.natural.replay is not None and model.moe is not None:
+        plan.natural.replay.check_fits(model.moe.num_experts, model.moe.top_k)
     experiment = bench_experiment(
         model.model_dump(mode="json", exclude_none=True),
         store,
@@ -99,6 +105,11 @@ def _step_case(
         sections=dict(session.sections),
     )
     return Case(key, partial(measure, experiment, plan, session))
+
+
+def _profiles(plan: StepPlan, model: ModelConfig) -> list[RoutingProfile]:
+    """Return the profiles that are measured, each once."""
+    return list(dict.fromkeys(plan.profiles)) if model.moe else [RoutingProfile("dense")]
 
 
 def _step_bytes(plan: StepPlan, session: BenchSession, model: ModelConfig) -> float:
@@ -129,25 +140,32 @@ def measure(experiment: Experiment, plan: StepPlan, session: BenchSession) -> di
         raise BenchmarkError("--peer runs in one process: leave --nproc and layouts out")
     ours = MeasuredTrainer(experiment, engine)
     peer = MeasuredPeer(experiment, engine.device, plan.peer) if plan.peer else None
-    profiles = plan.profiles if experiment.model.moe else [RoutingProfile("natural")]
+    routing = StepRouting(ours, plan.natural)
+    profiles = _profiles(plan, experiment.model)
     try:
         peaks = [measure_peak_rate(engine, experiment)]
-        rows = []
-        for profile in profiles:
-            rows.append(_measure_profile(ours, peer, profile, session.options))
-            rows[-1]["floor"] = measure_floor(ours, session.options)
+        by_profile = {}
+        for profile in natural_last(profiles):
+            routing.force(profile)
+            by_profile[profile] = _measure_profile(ours, peer, profile, session.options)
+            by_profile[profile]["routing_source"] = routing.source(profile)
+            by_profile[profile]["floor"] = measure_floor(ours, session.options)
             peaks.append(measure_peak_rate(engine, experiment))
-        peak = best_rate(peaks)
+        peak, rows = best_rate(peaks), [by_profile[profile] for profile in profiles]
+        cost = routing.cost_over_forced(profiles, session.options)
         for row in rows:
             for name in row.keys() & {"moescale", "peer"}:
                 row[name] |= _rates(ours, row[name]["step_s"]["median"], peak)
-        ours.force_routing(RoutingProfile("natural"))
+        shown = natural_last(profiles)[-1]
+        routing.force(shown)
         return {
             "parameters": ledger(experiment.model, experiment.train.seq_len).as_json(),
             "tokens_per_step": ours.tokens_per_step,
             "execution": ours.execution,
             "layout": experiment.parallel.model_dump(mode="json"),
             "routing": rows,
+            "routing_cost": cost,
+            "split_routing": str(shown),
             "split_s": time_breakdown(ours),
             "memory": memory_breakdown(ours),
             "longest_kernels": longest_kernels(ours),
@@ -160,9 +178,7 @@ def _measure_profile(
     ours: MeasuredTrainer, peer: MeasuredPeer | None, profile: RoutingProfile, options: BenchOptions
 ) -> dict[str, Any]:
     """Time the steps of both under one profile; returns its row of the result."""
-    for subject in (ours, peer):
-        if subject is not None:
-            subject.force_routing(profile)
+    ours.keeps_decisions = peer is not None
     meter = open_meter(ours.experiment, ours.engine)
     timings = _Timings()
     for number in range(options.warmup + options.repeats):
@@ -200,7 +216,7 @@ def _time_step(
         # The peer's joules are not ours. Without a peer the phase runs on over all steps.
         if meter is not None:
             meter.enter("idle")
-        timings.peer.append(peer.step(ours.last_batches()))
+        timings.peer.append(peer.step(ours.last_batches(), ours.last_decisions))
 
 
 def _rates(ours: MeasuredTrainer, step_s: float, peak: dict[str, Any]) -> dict[str, Any]:

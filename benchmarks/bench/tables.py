@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.bench.floor.table import floor_tables
+from benchmarks.bench.natural.source_text import routing_text
 from benchmarks.text_table import TextTable
 from parallel.measurement.measurement import Measurement, measurement_text
 from parallel.measurement.number_text import readable, significant
@@ -38,7 +39,7 @@ def layer_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
                 str(case["num_experts"]),
                 str(case["top_k"]),
                 str(case["tokens"]),
-                row["routing"],
+                routing_text(row),
                 _number(row["busiest_over_even"]),
                 interval(row["forward_s"]),
                 interval(row["backward_s"]),
@@ -151,12 +152,12 @@ def _speed_table(record: Mapping[str, Any]) -> TextTable:
         energy = Measurement.from_json(row["energy_per_token"])
         text = measurement_text(energy) if energy.value is not None else "–"
         table.add_row(
-            row["routing"], "moescale", *_speed_cells(row["moescale"]),
+            routing_text(row), "moescale", *_speed_cells(row["moescale"]),
             _number(row["busiest_over_even"]), readable(row["data_stall_share"], "share"), text,
         )  # fmt: skip
         if "peer" in row:
             peer = row["peer"]
-            table.add_row(row["routing"], peer["name"], *_speed_cells(peer), "", "", "")
+            table.add_row(routing_text(row), peer["name"], *_speed_cells(peer), "", "", "")
             table.add_row("", "speed over peer", interval(row["speed_over_peer"], "x"))
     return table
 

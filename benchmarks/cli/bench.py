@@ -4,6 +4,7 @@ Each function runs one benchmark and returns its records; `bench_command` adds t
 benchmark, starts `nproc` ranks and prints the records.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +18,14 @@ from benchmarks.cli.options import (
     ModelsArgument,
     NprocOption,
     Records,
+    ReplayOption,
     RoutingOption,
     bench_command,
 )
 
 if TYPE_CHECKING:
     from benchmarks.bench.cases import BenchOptions
+    from benchmarks.bench.layer_shape import LayerShape
 
 app = typer.Typer(
     help="Measure steps, layers, kernels, inference, loading, checkpoints and collectives.",
@@ -32,7 +35,7 @@ app.command()(gemm)
 app.command()(attention)
 DEFAULT_PROFILES = ("natural", "forced")
 # `moe bench routing`: from even to all tokens at one expert.
-IMBALANCED_PROFILES = ("natural", "forced", "zipf:1", "hot:0.5", "hot:1")
+IMBALANCES = ("zipf:1", "hot:0.5", "hot:1")
 COLLECTIVE_SIZES = (2**16, 2**20, 2**24)
 
 
@@ -48,6 +51,11 @@ def step(  # noqa: PLR0913 - a command's options
         int | None, typer.Option(help="Sequences of a step.  [default: one micro-batch a rank]")
     ] = None,
     routing: RoutingOption = None,
+    replay: ReplayOption = None,
+    settle_steps: Annotated[
+        int,
+        typer.Option(help="Most steps of a warm-up to natural routing, without --replay.", min=1),
+    ] = 700,
     peer: Annotated[
         str | None,
         typer.Option(help="Run Hugging Face's model beside: transformers[:experts]."),
@@ -61,13 +69,17 @@ def step(  # noqa: PLR0913 - a command's options
     """Measure a full training step: speed, memory by kind, and where the time goes."""
     from benchmarks.bench import step
     from benchmarks.bench.forced_routing import parse_profile
+    from benchmarks.bench.natural.replay import open_replay
+    from benchmarks.bench.natural.step_routing import natural_plan
     from benchmarks.bench.peer_transformers import parse_peer
 
+    profiles = [parse_profile(text) for text in routing or DEFAULT_PROFILES]
     plan = step.StepPlan(
         seq_len=seq_len,
         micro_batch_size=micro_batch,
         global_batch_size=global_batch,
-        profiles=[parse_profile(text) for text in routing or DEFAULT_PROFILES],
+        profiles=profiles,
+        natural=natural_plan(open_replay(replay), profiles, settle_steps, store),
         peer=parse_peer(peer),
     )
     return step.run(models, layers, store, plan, options)
@@ -88,11 +100,11 @@ def layer(  # noqa: PLR0913 - a command's options
         list[int] | None, typer.Option(help="Cut each expert into this many; several.")
     ] = None,
     routing: RoutingOption = None,
+    replay: ReplayOption = None,
     options: "BenchOptions",
 ) -> Records:
     """Measure an MoE layer alone, forward and backward, over tokens, experts and top-k."""
-    from benchmarks.bench import layer_shape, moe_layer
-    from benchmarks.bench.forced_routing import parse_profile
+    from benchmarks.bench import layer_shape
 
     base = layer_shape.LayerShape(
         hidden_size=hidden, expert_ffn_hidden_size=ffn, num_experts=8, top_k=2, tokens=1024
@@ -102,8 +114,7 @@ def layer(  # noqa: PLR0913 - a command's options
     shapes = layer_shape.layer_shapes(
         base, tokens or [], experts or [], top_k or [], granularity or []
     )
-    profiles = [parse_profile(text) for text in routing or DEFAULT_PROFILES]
-    return moe_layer.run("layer", shapes, profiles, options)
+    return _measure_layers("layer", shapes, routing, replay, options)
 
 
 @app.command()
@@ -117,13 +128,17 @@ def routing(  # noqa: PLR0913 - a command's options
     top_k: Annotated[int, typer.Option(help="Experts a token.", min=1)] = 2,
     profile: Annotated[
         list[str] | None,
-        typer.Option("--routing", help="Profiles.  [default: natural forced zipf:1 hot:0.5 hot:1]"),
+        typer.Option(
+            "--routing",
+            help="Profiles.  [default: natural (with --replay) or untrained, forced, zipf:1,"
+            " hot:0.5, hot:1]",
+        ),
     ] = None,
+    replay: ReplayOption = None,
     options: "BenchOptions",
 ) -> Records:
     """Measure what an imbalance costs: one layer under even, Zipf and hot-expert routing."""
-    from benchmarks.bench import layer_shape, moe_layer
-    from benchmarks.bench.forced_routing import parse_profile
+    from benchmarks.bench import layer_shape
 
     shape = layer_shape.LayerShape(
         hidden_size=hidden,
@@ -132,8 +147,28 @@ def routing(  # noqa: PLR0913 - a command's options
         top_k=top_k,
         tokens=tokens,
     )
-    profiles = [parse_profile(text) for text in profile or IMBALANCED_PROFILES]
-    return moe_layer.run("routing", layer_shape.layer_shapes(shape), profiles, options)
+    shapes = layer_shape.layer_shapes(shape)
+    return _measure_layers("routing", shapes, profile, replay, options, IMBALANCES)
+
+
+def _measure_layers(  # noqa: PLR0913, PLR0917 - a benchmark of layers and its routings
+    bench: str,
+    shapes: "Sequence[LayerShape]",
+    routing: list[str] | None,
+    replay: str | None,
+    options: "BenchOptions",
+    more_profiles: tuple[str, ...] = (),
+) -> Records:
+    """Measure layers; by default as recorded, or else untrained, and forced."""
+    from benchmarks.bench import moe_layer
+    from benchmarks.bench.forced_routing import parse_profile
+    from benchmarks.bench.natural.replay import check_replay_used, open_replay
+
+    own = "untrained" if replay is None else "natural"
+    profiles = [parse_profile(text) for text in routing or (own, "forced", *more_profiles)]
+    opened = open_replay(replay)
+    check_replay_used(opened, profiles)
+    return moe_layer.run(bench, shapes, profiles, opened, options)
 
 
 @app.command()

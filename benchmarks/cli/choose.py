@@ -44,6 +44,7 @@ def choose(
         date_line,
         decision_lines,
         decision_table,
+        loss_line,
         model_line,
         quantity_table,
     )
@@ -67,6 +68,7 @@ def choose(
         options=asked.options,
         reliability=asked.reliability,
         started=asked.started,
+        asked=law or DEFAULT_LAW,
     )
     found, experiment = choice(decide(question))
     if write is not None:
@@ -74,5 +76,5 @@ def choose(
         write_experiment(write, experiment, cards)
         typer.echo(f"moe: {write}: the experiment is written", err=True)
     tables = [decision_table(found), quantity_table(found)]
-    lines = [model_line(experiment), date_line(found), *decision_lines(found)]
+    lines = [model_line(experiment), date_line(found), loss_line(found), *decision_lines(found)]
     show(found, tables, lines, as_json=as_json)

@@ -186,6 +186,10 @@ def _cards(given: Mapping[str, Any]) -> "JobOptions | None":
     job = {name: given[name] for name in ("seq_len", "global_batch_size", "precision")}
     money = ("region", "intensity", "pue", "price", "power_price", "currency")
     if gpu is not None:
+        prices = [name for name in ("price", "power_price") if given[name] is not None]
+        if prices and given["currency"] is None:
+            option = prices[0].replace("_", "-")
+            raise BenchmarkError(f"--{option}: of no currency: give --currency, for example USD")
         assumptions = assumption_changes(*(given[name] for name in money))
         return JobOptions(gpu=gpu, gpus=gpus, **job, assumptions=assumptions)
     for name in (*job, *money):

@@ -24,7 +24,13 @@ HiddenSizeOption = Annotated[int, typer.Option(help="Hidden size.", min=1)]
 ExpertSizeOption = Annotated[int, typer.Option(help="Inner size of one expert.", min=1)]
 RoutingOption = Annotated[
     list[str] | None,
-    typer.Option(help="natural, forced, zipf:S or hot:SHARE; may be given several times."),
+    typer.Option(
+        help="natural, untrained, forced, zipf:S or hot:SHARE; may be given several times."
+    ),
+]
+ReplayOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Natural routing as recorded: a file of moe eval, or study."),
 ]
 
 RepeatsOption = Annotated[int, typer.Option(help="Timed repeats.", min=1)]

@@ -18,10 +18,12 @@ from benchmarks.cli.report import (
 from data.options import JsonOption
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from benchmarks.decisions.target_loss import LossTarget
     from benchmarks.planning.answer import PlanAnswer
+    from benchmarks.planning.budget import RunPlan, RunRequest
     from benchmarks.planning.job import JobOptions
     from benchmarks.planning.planner import Planner
     from benchmarks.planning.why import Verdict
@@ -75,7 +77,7 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     from benchmarks.cli.decision_options import date_of
     from benchmarks.cli.plan_conflicts import refuse_conflicts
     from benchmarks.errors import BenchmarkError
-    from benchmarks.planning.budget import RunRequest, run_plan
+    from benchmarks.planning.budget import RunRequest
     from benchmarks.planning.failures import Reliability
     from benchmarks.planning.job import JobOptions
     from benchmarks.planning.layout_text import parse_layout
@@ -121,8 +123,8 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
     needed = _needed(planner, target_loss, law)
     request = replace(request, target_tokens=needed.tokens if needed else target_tokens)
     if request.is_asked:
-        run = run_plan(request, found.best, planner.job.energy, started)
-        found = replace(found, run=run)
+        is_priced = not (price is None and power_price is None)
+        found = replace(found, run=_run(request, found, started, is_priced=is_priced))
     if counts is not None:
         found = replace(found, scaling=scaling_curves(planner, counts))
     verdict = None if asked is None else reason(planner, asked, found.best)
@@ -147,6 +149,19 @@ def plan(  # noqa: PLR0913, PLR0914 - a command's options
         _print(found, verdict, needed)
 
 
+def _run(
+    request: "RunRequest", found: "PlanAnswer", started: "datetime | None", *, is_priced: bool
+) -> "RunPlan":
+    """Return the run that is asked for; `is_priced`: whether the command line states a price."""
+    from benchmarks.planning.budget import check_currency, check_whole_step, run_plan
+
+    if is_priced:
+        check_currency(found.job.energy)
+    run = run_plan(request, found.best, found.job.energy, started)
+    check_whole_step(run, found.best.work.batch)
+    return run
+
+
 def _more(
     found: "PlanAnswer",
     export: opt.ExportName | None,
@@ -164,12 +179,12 @@ def _more(
 
 def _needed(planner: "Planner", loss: float | None, law: str | None) -> "LossTarget | None":
     """Return the tokens that a loss needs by a law; its warnings go to stderr."""
-    from benchmarks.decisions.target_loss import loss_target
-    from benchmarks.laws.fitted_law import find_fitted
-
     if loss is None:
         return None
-    needed = loss_target(find_fitted(law or ""), loss, planner.job)
+    # Laws load numpy and scipy, which a plan for tokens needs not.
+    from benchmarks.decisions.target_loss import loss_target
+
+    needed = loss_target(law or "", loss, planner.job)
     for warning in needed.warnings:
         typer.echo(f"warning: {warning}", err=True)
     return needed

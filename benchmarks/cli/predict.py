@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +20,7 @@ LawArgument = Annotated[
 
 
 @opt.decision_command
-def predict(
+def predict(  # noqa: PLR0913 - a command's options
     law: LawArgument,
     *,
     flops: opt.FlopsOption = None,
@@ -28,6 +29,10 @@ def predict(
     money: opt.MoneyOption = None,
     gco2: opt.Gco2Option = None,
     asked: opt.Asked,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the law's figures with the best model marked."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the best model under limits of FLOPs, GPU-hours, joules, money or memory, by a law."""
@@ -45,18 +50,24 @@ def predict(
     )
     fitted = find_fitted(law)
     if flops is not None and asked.options is None and limits.is_of_flops_alone:
-        found = predict_sizes(fitted, flops, limits.serving.tokens)
-        show(found, [prediction_table(found)], [], as_json=as_json)
-        return
-    question = Question(
-        fitted=fitted,
-        limits=limits,
-        options=asked.options,
-        reliability=asked.reliability,
-        started=asked.started,
-    )
-    found = prediction(decide(question))
-    show(found, [decision_table(found)], decision_lines(found), as_json=as_json)
+        found = predict_sizes(fitted, flops, limits.serving.tokens) | {"asked": law}
+        table, lines = prediction_table(found), []
+    else:
+        question = Question(
+            fitted=fitted,
+            limits=limits,
+            options=asked.options,
+            reliability=asked.reliability,
+            started=asked.started,
+            asked=law,
+        )
+        found = prediction(decide(question))
+        table, lines = decision_table(found), decision_lines(found)
+    if html is not None:
+        from benchmarks.report.laws.page import write_prediction_page
+
+        write_prediction_page(html, fitted, found, [table])
+    show(found, [table], lines, as_json=as_json)
 
 
 def show(

@@ -31,6 +31,13 @@ def report(  # noqa: PLR0913 - a command's options
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write the report.")
     ] = Path("report"),
+    law: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAW",
+            help="Set a law beside the runs: output of moe fit --json, or a published name.",
+        ),
+    ] = None,
     bench: Annotated[
         list[Path] | None,
         typer.Option("--bench", metavar="FILE", help="Results of `moe bench -o FILE` to show."),
@@ -47,7 +54,7 @@ def report(  # noqa: PLR0913 - a command's options
     from benchmarks.report.write import write_report
 
     changes = assumption_changes(region, intensity, pue, price, power_price, currency)
-    paths = write_report(runs, out, changes, bench or ())
+    paths = write_report(runs, out, changes, bench or (), law)
     content = json.loads(paths.json.read_text(encoding="utf-8"))
     for run in content["unreadable"]:
         typer.echo(f"left out: {run['reason']}", err=True)

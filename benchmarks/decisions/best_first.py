@@ -1,29 +1,24 @@
-"""The best model: candidates in the order of what they could reach, priced while one may still win.
+"""The best model: branch and bound over candidates, in the order of what they could reach.
 
-Pricing a model takes a search over its layouts, about a second; what a law says of it takes
-nothing. So models are ranked by the law at a cost that no layout undercuts, and the first is
-priced. How much of the cards' rate it reached is then what others of its proportions are taken to
-reach, with some slack. That is repeated until no other could be better by more than a tolerance.
+Searching a model's layouts takes a tenth of a second; what a law says of it takes nothing. So
+models are ranked by the law at tokens that none of their layouts exceeds: first at the cards' whole
+rate; the best of them then by the planner's bound of all their layouts; and the best of those are
+priced. That goes on until no other could be better by more than a tolerance.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from math import inf
+from typing import NamedTuple
 
-from benchmarks.decisions.candidates import Candidate, Proportions
-from benchmarks.decisions.pricing import Price, Pricer, TooLargeError
+from benchmarks.decisions.candidates import Candidate
+from benchmarks.decisions.pricing import Price, Pricer
 
-MOST_UTILISATION = 0.75
-"""Share of a card's data-sheet rate beyond which no layout is looked for: published steps reach at
-most 0.49 in BF16 and 0.43 in FP8 (benchmarks/published/training_steps.csv), predicted ones 0.6."""
-SLACK = 1.15
-"""How much more of the rate than the best of its proportions so far a model may reach; and than
-the worst of those whose experts are fewer and coarser."""
-FAR_SLACK = 2.0
-"""The same beside the best of all proportions."""
 TOLERANCE = 2e-3
 """Nats by which a model must be able to be better to be priced; laws err by ten times that."""
-MOST_PRICED = 14
+MOST_PRICED = 24
+"""Layout searches; where they do not suffice, the answer warns."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +37,13 @@ class Outcome:
     priced: list[Priced] = field(default_factory=list)
     """The best first."""
     candidates: int = 0
+    """Models that were ranked."""
+    bounded: int = 0
+    """Of them, those whose layouts were bounded by the planner."""
     searches: int = 0
-    """Searches for a layout, those that found none among them."""
+    """Of them, those whose best layout was searched, be there one or not."""
     best_left: float = inf
-    """Least loss that any other candidate could have, by the rule above."""
+    """Loss that no other candidate undercuts."""
 
     @property
     def best(self) -> Priced | None:
@@ -57,33 +55,21 @@ class Outcome:
         """Nats by which a model that was not priced could still be better."""
         return max(0.0, self.priced[0].loss - self.best_left) if self.priced else inf
 
-
-class Utilisation:
-    """Share of the cards' rate that models of the same proportions have reached."""
-
-    def __init__(self) -> None:
-        """Know nothing."""
-        self._known: dict[Proportions, float] = {}
-
     def add(self, one: Priced) -> None:
-        """Learn from a priced model."""
-        reached = one.price.utilisation
-        if reached is not None:
-            known = self._known.get(one.candidate.proportions, 0.0)
-            self._known[one.candidate.proportions] = max(known, reached)
+        """Put in a model that was priced."""
+        self.priced.append(one)
+        self.priced.sort(key=lambda found: found.loss)
 
-    def most(self, one: Candidate) -> float:
-        """Return what a model may reach at most."""
-        if not self._known:
-            return MOST_UTILISATION
-        mine, own = one.proportions, self._known.get(one.proportions)
-        coarser = [
-            reached
-            for other, reached in self._known.items()
-            if other.expansion <= mine.expansion and other.granularity <= mine.granularity
-        ]
-        near = [SLACK * (own or min(coarser))] if coarser else []
-        return min(MOST_UTILISATION, FAR_SLACK * max(self._known.values()), *near)
+
+class _Turn(NamedTuple):
+    """What stands in the queue."""
+
+    least_loss: float
+    number: int
+    """It breaks ties: who came first."""
+    is_planned: bool
+    """Whether the bound is the planner's."""
+    one: Candidate
 
 
 def best_first(
@@ -91,6 +77,7 @@ def best_first(
     pricer: Pricer,
     loss: Callable[[Candidate, float], float],
     *,
+    beside: Callable[[Candidate], Iterable[Candidate]] = lambda _: (),
     most_priced: int = MOST_PRICED,
     tolerance: float = TOLERANCE,
 ) -> Outcome:
@@ -99,39 +86,40 @@ def best_first(
     Args:
         candidates: Models to choose from.
         pricer: What they cost.
-        loss: Of a model after so many tokens, by the law; or what else shall be least.
-        most_priced: Where to stop; `Outcome.gain_left` then says what may have been missed.
+        loss: Of a model after so many tokens, by the law; or what else shall be least. More tokens
+            never raise it.
+        beside: Further candidates that come in question once a model does.
+        most_priced: Layout searches after which to stop; `Outcome.gain_left` then says what may
+            have been missed.
         tolerance: By which a model must be able to be better to be priced.
     """
-    outcome, known = Outcome(candidates=len(candidates)), Utilisation()
-    left = list(candidates)
-    while left:
-        reachable = [loss(one, pricer.optimistic_tokens(one, known.most(one))) for one in left]
-        number = min(range(len(left)), key=lambda i: reachable[i])
-        outcome.best_left = reachable[number]
-        if reachable[number] == inf or outcome.gain_left <= tolerance:
+    outcome, queue = Outcome(), list[_Turn]()
+
+    def rank(models: Iterable[Candidate]) -> None:
+        for one in models:
+            outcome.candidates += 1
+            least = loss(one, pricer.most_tokens(one))
+            heappush(queue, _Turn(least, outcome.candidates, False, one))
+
+    rank(candidates)
+    while queue:
+        turn = heappop(queue)
+        outcome.best_left, one = turn.least_loss, turn.one
+        if turn.least_loss == inf or outcome.gain_left <= tolerance:
             break
-        if len(outcome.priced) >= most_priced:
+        if not turn.is_planned:
+            rank(beside(one))
+            outcome.bounded += 1
+            least = max(turn.least_loss, loss(one, pricer.most_planned_tokens(one)))
+            heappush(queue, turn._replace(least_loss=least, is_planned=True))
+            continue
+        if outcome.searches >= most_priced:
             break
-        one = left.pop(number)
         outcome.searches += 1
-        try:
-            price = pricer.price(one)
-        except TooLargeError:
-            left = [other for other in left if not _is_larger(other, one)]
-            continue
-        if price is None:
-            continue
-        priced = Priced(one, price, loss(one, price.tokens.value))
-        if priced.loss < inf:
-            outcome.priced.append(priced)
-            outcome.priced.sort(key=lambda found: found.loss)
-            known.add(priced)
-    if not left:
+        price = pricer.price(one)
+        reached = inf if price is None else loss(one, price.tokens.value)
+        if price is not None and reached < inf:
+            outcome.add(Priced(one, price, reached))
+    else:
         outcome.best_left = inf
     return outcome
-
-
-def _is_larger(other: Candidate, one: Candidate) -> bool:
-    same = other.proportions == one.proportions
-    return same and other.costs.total_parameters >= one.costs.total_parameters

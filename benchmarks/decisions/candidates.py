@@ -11,7 +11,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.ladder.dials import Dials
 from benchmarks.ladder.rungs import model_of
 from benchmarks.laws.fitted_law import FittedLaw
-from benchmarks.laws.law import Columns
+from benchmarks.laws.law import Columns, Law
 from moe.config.model import ModelConfig
 from moe.cost.ledger import Ledger, ledger
 
@@ -93,9 +93,7 @@ def proportions_of(fitted: FittedLaw) -> list[Proportions]:
             f" {', '.join(law.columns)}"
         )
     own = () if law.space is None else law.space.expansions
-    knows_experts = bool(set(law.columns) - FREE - {"bits"})
-    both_sizes = {"parameters", "active_parameters"} <= set(law.columns)
-    expansions = own or (EXPANSIONS if knows_experts or both_sizes else (1,))
+    expansions = own or (EXPANSIONS if knows_experts(law) else (1,))
     cuts = GRANULARITIES if CUTS & set(law.columns) else (1,)
     shares = (0.0, SHARED_PART) if "shared_ratio" in law.columns else (0.0,)
     return list(
@@ -106,6 +104,12 @@ def proportions_of(fitted: FittedLaw) -> list[Proportions]:
             for share in shares
         )
     )
+
+
+def knows_experts(law: Law) -> bool:
+    """Return whether a law tells a sparse model from a dense one."""
+    both_sizes = {"parameters", "active_parameters"} <= set(law.columns)
+    return both_sizes or bool(set(law.columns) - FREE - {"bits"})
 
 
 @lru_cache(maxsize=8192)

@@ -6,7 +6,7 @@ from benchmarks.decisions.best_first import Outcome, Priced, best_first
 from benchmarks.decisions.candidates import Candidate
 from benchmarks.decisions.pricing import Pricer
 from benchmarks.decisions.question import Question
-from benchmarks.decisions.shortlist import shortlist
+from benchmarks.decisions.shortlist import Shortlist
 from benchmarks.errors import BenchmarkError
 
 
@@ -44,18 +44,23 @@ def decide(question: Question) -> Decision:
         InputError: As `Question.pricer`.
     """
     pricer = question.pricer()
-    found = shortlist(
+    near = Shortlist(
         question.fitted, pricer, question.fits, question.seq_len, question.bits, question.loss
     )
-    if not found:
+    if not near.models:
         raise BenchmarkError(_nothing(question, "no model of the ladder fits in the memory"))
     dense, sparse = (
-        best_first([c for c in found if c.proportions.is_dense is kind], pricer, question.loss)
+        best_first(
+            [one for one in near.models if one.proportions.is_dense is kind],
+            pricer,
+            question.loss,
+            beside=near.beside,
+        )
         for kind in (True, False)
     )
     if not dense.priced and not sparse.priced:
-        raise BenchmarkError(_nothing(question, _reason(question, found, pricer)))
-    return Decision(question, pricer, tuple(found), sparse, dense)
+        raise BenchmarkError(_nothing(question, _reason(question, near.models, pricer)))
+    return Decision(question, pricer, tuple(near.models), sparse, dense)
 
 
 def _reason(question: Question, found: list[Candidate], pricer: Pricer) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.decisions.best_first import MOST_UTILISATION, Priced
+from benchmarks.decisions.best_first import MOST_PRICED, TOLERANCE, Priced
 from benchmarks.decisions.decision import Decision
 from benchmarks.decisions.dense_wins import dense_wins
 from benchmarks.decisions.law_uncertainty import best_sizes_intervals, loss_interval
@@ -31,6 +31,7 @@ def prediction(decision: Decision) -> dict[str, Any]:
     outside = beyond(fitted, best.candidate.law_sizes(tokens) | {"tokens": tokens})
     found = leverage(decision)
     return {
+        "asked": question.asked,
         "law": law.name,
         "origin": fitted.origin,
         "coefficients": fitted.values,
@@ -113,13 +114,14 @@ def cost_interval(decision: Decision, one: Priced) -> list[float] | None:
 
 def searched(decision: Decision) -> dict[str, Any]:
     """Return how many models were looked at and priced, and what may have been missed."""
-    parts = (decision.sparse, decision.dense)
+    parts, without_cards = (decision.sparse, decision.dense), decision.question.options is None
     return {
         "candidates": sum(part.candidates for part in parts),
-        "planned": 0 if decision.question.options is None else sum(p.searches for p in parts),
+        "bounded": 0 if without_cards else sum(part.bounded for part in parts),
+        "planned": 0 if without_cards else sum(part.searches for part in parts),
         "gain_left": max(0.0, decision.best.loss - min(part.best_left for part in parts)),
-        "rule": "models rank by the law at an optimistic cost; those that may still win are priced"
-        f" (at most {MOST_UTILISATION:.0%} of the cards' rate)",
+        "rule": "models rank by the law at what no layout undercuts: first the card's rate, then"
+        " the planner's bound of all layouts; those that may still win are planned",
     }
 
 
@@ -128,6 +130,11 @@ def warnings(decision: Decision, outside: list[str]) -> list[str]:
     found = [f"{name} is beyond the fitted points" for name in outside]
     if decision.question.fitted.resamples is None:
         found.append(OTHERS_LOSS)
+    if (left := searched(decision)["gain_left"]) > TOLERANCE:
+        found.append(
+            f"the search ended after {MOST_PRICED} plans of a kind: a model that was not planned"
+            f" could be better by up to {left:.3f} nats"
+        )
     if is_at_edge(decision.best.candidate):
         found.append("the best size is the smallest or the largest of the ladder")
     return found

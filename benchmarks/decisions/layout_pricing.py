@@ -1,27 +1,26 @@
 """What a model's best layout makes of the limits: seconds, joules, money and emissions."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import inf
 
 from benchmarks.decisions.candidates import Candidate
+from benchmarks.decisions.least_cost import card_rate, cheapest_step, step_at_least
 from benchmarks.decisions.limits import Limits
-from benchmarks.decisions.pricing import Active, Price, TooLargeError, tokens_without_cards
+from benchmarks.decisions.pricing import Active, Price, tokens_without_cards
 from benchmarks.errors import BenchmarkError
 from benchmarks.laws.optimum import FLOPS_PER_SERVED
 from benchmarks.planning.answer import PlanAnswer
-from benchmarks.planning.budget import RunPlan, RunRequest, run_plan
+from benchmarks.planning.budget import RunPlan, RunRequest, StepCost, run_plan, tokens_within
 from benchmarks.planning.failures import Reliability
 from benchmarks.planning.front import pareto_front
 from benchmarks.planning.job import JobOptions, PlanJob, model_job
 from benchmarks.planning.planner import Planner
 from moe.config.model import ModelConfig
-from parallel.hardware.card import Card
 from parallel.measurement.units import SECONDS_PER_HOUR
 from parallel.planner.energy import Estimate
 from parallel.planner.prediction import LayoutPrediction
-from parallel.precision.recipes import Precision
 
 TYPICAL_UTILISATION = 0.4
 """Share of the cards' rate at which the batch is chosen, before anything is planned: about what
@@ -45,6 +44,10 @@ class LayoutPricer:
     ideal_flops: float
     """FLOPs of the cards at their rate, in the GPU-hours that the limits pay for; infinite: nothing
     of cards is limited."""
+    _bounded: dict[int, tuple[Candidate, Planner]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Planners that have timed what a search of their layouts needs, until it is made."""
 
     def optimistic_tokens(self, one: Candidate, utilisation: float) -> float:
         """Return the tokens at a share of the cards' rate."""
@@ -54,6 +57,20 @@ class LayoutPricer:
         paid = utilisation * (self.ideal_flops - self._serving_flops(one))
         return self._enough(min(tokens, paid / one.costs.training_flops_per_token))
 
+    def most_tokens(self, one: Candidate) -> float:
+        """Return the tokens at the card's whole rate."""
+        planner = self._planner(one)
+        return self._tokens_of(one, planner, cheapest_step(planner, one.costs))
+
+    def most_planned_tokens(self, one: Candidate) -> float:
+        """Return the tokens by the planner's bound of all layouts' seconds."""
+        planner = self._planner(one)
+        seconds = planner.least_step_seconds()
+        if seconds == inf:
+            return 0.0
+        self._bounded[id(one)] = one, planner
+        return self._tokens_of(one, planner, step_at_least(planner, one.costs, seconds))
+
     def served_tokens(self, one: Candidate, tokens: float) -> float:
         """Return training tokens that cost as much as serving, where `tokens` are left beside."""
         serving = self._serving_flops(one)
@@ -61,11 +78,10 @@ class LayoutPricer:
 
     def price(self, one: Candidate) -> Price | None:
         """Search the best layout, and let it run until a limit is reached."""
-        planner = Planner(self._job(one))
+        known = self._bounded.pop(id(one), None)
+        planner = self._planner(one) if known is None else known[1]
         found = planner.try_search(1)
         if not found.best:
-            if found.candidates:
-                raise TooLargeError
             return None
         layout = found.best[0]
         tokens, bound_by = self._without_cards(one)
@@ -74,15 +90,13 @@ class LayoutPricer:
         if self.ideal_flops < inf:
             full = self._run(self._request(self.limits.of_cards), layout, planner.job)
             paid = _tokens(full).value
-            ideal = self.ideal_flops / one.costs.training_flops_per_token
-            utilisation = paid / ideal
+            utilisation = self._utilisation(one, paid)
             served = utilisation * self._serving_flops(one) / one.costs.training_flops_per_token
             if paid - served < tokens:
                 tokens, bound_by = self._enough(paid - served), full.bound_by
                 limit = self.limits.of_cards[bound_by] * tokens / paid
                 request = self._request({bound_by: limit})
-        batch = layout.work.batch
-        if not tokens >= batch.global_batch_size * batch.seq_len:
+        if not tokens >= layout.work.batch.tokens:
             return None
         run = self._run(request, layout, planner.job)
         return Price(
@@ -123,6 +137,21 @@ class LayoutPricer:
     def _run(self, request: RunRequest, layout: LayoutPrediction, job: PlanJob) -> RunPlan:
         return run_plan(request, layout, job.energy, self.started)
 
+    def _tokens_of(self, one: Candidate, planner: Planner, step: StepCost) -> float:
+        """Return the tokens where a step costs so much."""
+        utilisation = 1.0
+        if self.ideal_flops < inf:
+            request, energy = self._request(self.limits.of_cards), planner.job.energy
+            utilisation = self._utilisation(one, tokens_within(request, step, energy))
+        return self.optimistic_tokens(one, utilisation)
+
+    def _utilisation(self, one: Candidate, paid: float) -> float:
+        """Return tokens that the limits of cards pay for over those at the cards' rate."""
+        return paid * one.costs.training_flops_per_token / self.ideal_flops
+
+    def _planner(self, one: Candidate) -> Planner:
+        return Planner(self._job(one))
+
     def _job(self, one: Candidate) -> PlanJob:
         size = self.options.global_batch_size
         if size is None:
@@ -155,13 +184,6 @@ def ideal_flops(
     if hours is None:
         raise BenchmarkError(f"{job.card.name}: no GPU-hours follow from the limits")
     return hours.value * SECONDS_PER_HOUR * card_rate(job.card, job.precision)
-
-
-def card_rate(card: Card, precision: Precision) -> float:
-    """Return a card's FLOP/s in a precision, by its data sheet."""
-    if precision.is_native_fp8:
-        return card.rates.fp8 or card.rates.bf16
-    return card.rates.fp32 if precision.dtype == "fp32" else card.rates.bf16
 
 
 def _tokens(run: RunPlan) -> Estimate:

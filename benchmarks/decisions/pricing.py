@@ -42,10 +42,6 @@ class Price:
         return (tokens + served) / (self.tokens.value + served)
 
 
-class TooLargeError(Exception):
-    """A model, and all larger ones of its proportions, does not fit in the cards' memory."""
-
-
 class Pricer(Protocol):
     """Prices models within limits."""
 
@@ -53,17 +49,19 @@ class Pricer(Protocol):
         """Return one with so many times the limits."""
 
     def optimistic_tokens(self, one: Candidate, utilisation: float) -> float:
-        """Return the tokens that a model sees at most, at that share of the cards' rate."""
+        """Return the tokens that a model sees at that share of the cards' rate."""
+
+    def most_tokens(self, one: Candidate) -> float:
+        """Return tokens that no layout of a model exceeds: a wide bound, at once."""
+
+    def most_planned_tokens(self, one: Candidate) -> float:
+        """Return tokens that no layout of a model exceeds: a narrower bound, by the planner."""
 
     def served_tokens(self, one: Candidate, tokens: float) -> float:
         """Return training tokens that cost as much as serving, where `tokens` are left beside."""
 
     def price(self, one: Candidate) -> Price | None:
-        """Return what a model comes to; None where it cannot be trained.
-
-        Raises:
-            TooLargeError: It is too large, and so are larger ones.
-        """
+        """Return what a model comes to; None where it cannot be trained."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +80,14 @@ class FlopsPricer:
     def optimistic_tokens(self, one: Candidate, utilisation: float) -> float:
         """Return the tokens; FLOPs are taken to be reached."""
         return tokens_without_cards(self.limits, self.active(one), self.fixed_tokens)[0]
+
+    def most_tokens(self, one: Candidate) -> float:
+        """Return the tokens themselves."""
+        return self.optimistic_tokens(one, 1.0)
+
+    def most_planned_tokens(self, one: Candidate) -> float:
+        """Return the tokens themselves."""
+        return self.optimistic_tokens(one, 1.0)
 
     def served_tokens(self, one: Candidate, tokens: float) -> float:
         """Return training tokens that cost as much as serving, whatever the model."""
@@ -136,8 +142,16 @@ class RememberingPricer:
         return self._pricer.scaled(factor)
 
     def optimistic_tokens(self, one: Candidate, utilisation: float) -> float:
-        """Return the tokens that a model sees at most."""
+        """Return the tokens that a model sees at that share of the cards' rate."""
         return self._pricer.optimistic_tokens(one, utilisation)
+
+    def most_tokens(self, one: Candidate) -> float:
+        """Return tokens that no layout of a model exceeds."""
+        return self._pricer.most_tokens(one)
+
+    def most_planned_tokens(self, one: Candidate) -> float:
+        """Return fewer such tokens, by the planner."""
+        return self._pricer.most_planned_tokens(one)
 
     def served_tokens(self, one: Candidate, tokens: float) -> float:
         """Return training tokens that cost as much as serving."""

@@ -37,6 +37,8 @@ class Question:
     """Cards, precision, batch, prices; None: cost is FLOPs alone."""
     reliability: Reliability = field(default_factory=Reliability)
     started: datetime | None = None
+    asked: str | None = None
+    """The law's name or file, as it was asked for; `fitted` knows its family."""
 
     def __post_init__(self) -> None:
         """Refuse limits that need cards where there are none."""

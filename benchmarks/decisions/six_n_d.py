@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.decisions.decision import Decision
 from benchmarks.decisions.limits import Limits
-from benchmarks.decisions.pricing import FlopsPricer, TooLargeError
+from benchmarks.decisions.pricing import FlopsPricer
 from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN, FLOPS_PER_SERVED
 
 
@@ -31,10 +31,7 @@ def six_n_d(decision: Decision) -> dict[str, Any] | None:
     losses = [question.loss(decision.shortlist[i], tokens_of(i)) for i in numbers]
     number = min(numbers, key=lambda i: losses[i])
     chosen = decision.shortlist[number]
-    try:
-        price = decision.pricer.price(chosen)
-    except TooLargeError:
-        price = None
+    price = decision.pricer.price(chosen)
     return {
         "flops": flops,
         "best": chosen.sizes | {"tokens": tokens_of(number)},

@@ -85,6 +85,19 @@ def model_line(experiment: Experiment) -> str:
     )
 
 
+def loss_line(found: Mapping[str, Any]) -> str:
+    """Return what the interval of the loss covers, and what it does not."""
+    each = found["quantities"]["loss"]
+    line = f"the loss's {each['level']:.0%} interval is of {each['interval_of']}"
+    if each["law_interval"] is None:
+        return f"{line}; the law's own error is not known"
+    low, high = each["law_interval"]
+    return (
+        f"{line}; by the law it is {low:.4f} to {high:.4f} ({each['law_level']:.0%}) at these"
+        " tokens: the two are not combined"
+    )
+
+
 def date_line(found: Mapping[str, Any]) -> str:
     """Return when the run starts and ends."""
     ends = found["ends"]

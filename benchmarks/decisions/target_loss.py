@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.decisions.candidates import knows_experts
 from benchmarks.decisions.model_columns import losses, model_columns, trained
 from benchmarks.errors import BenchmarkError
-from benchmarks.laws.fitted_law import FittedLaw
+from benchmarks.laws.fitted_law import FittedLaw, find_fitted
 from benchmarks.laws.fitting.bootstrap import LEVEL
 from benchmarks.laws.law import Columns
 from benchmarks.laws.predict import beyond
@@ -48,7 +49,10 @@ class LossTarget:
     """The tokens that a loss needs."""
 
     loss: float
+    asked: str
+    """The law's name or file, as it was asked for."""
     law: str
+    """Its family."""
     origin: str
     tokens: float
     interval: tuple[float, float | None] | None
@@ -60,6 +64,7 @@ class LossTarget:
         """Return it as JSON values."""
         return {
             "loss": self.loss,
+            "asked": self.asked,
             "law": self.law,
             "origin": self.origin,
             "tokens": self.tokens,
@@ -73,7 +78,7 @@ class LossTarget:
     def text(self) -> str:
         """What it says, in one line."""
         line = (
-            f"loss {self.loss:g} by {self.law} ({self.origin}): {readable(self.tokens, 'tokens')}"
+            f"loss {self.loss:g} by {self.asked} ({self.origin}): {readable(self.tokens, 'tokens')}"
         )
         if self.interval is None:
             return f"{line}, without an interval"
@@ -82,12 +87,13 @@ class LossTarget:
         return f"{line}, 95% interval {readable(low, 'tokens')} to {end}"
 
 
-def loss_target(fitted: FittedLaw, loss: float, job: PlanJob) -> LossTarget:
-    """Return the tokens that a job's model needs to reach a loss.
+def loss_target(asked: str, loss: float, job: PlanJob) -> LossTarget:
+    """Return the tokens that a job's model needs to reach a loss, by the law that is asked for.
 
     Raises:
         BenchmarkError: The law does not tell tokens, or says that the loss is never reached.
     """
+    fitted = find_fitted(asked)
     law = fitted.law
     if not 0 < loss < np.inf:
         raise BenchmarkError(f"--target-loss {loss:g}: give nats per token above 0")
@@ -107,10 +113,17 @@ def loss_target(fitted: FittedLaw, loss: float, job: PlanJob) -> LossTarget:
         )
     sizes = {name: float(column[0]) for name, column in trained(columns, tokens).items()}
     outside = [f"{name} is beyond the fitted points" for name in beyond(fitted, sizes)]
+    if job.model.moe is not None and not knows_experts(law):
+        outside.append(
+            f"law {law.name!r} is of dense models: it takes {job.name} for one of its"
+            f" {' and '.join(name for name in law.columns if name != 'tokens')}, and knows nothing"
+            " of experts"
+        )
     if fitted.resamples is None:
         outside.append("the law is of other people's data and tokenizer: it predicts their loss")
     return LossTarget(
         loss=loss,
+        asked=asked,
         law=law.name,
         origin=fitted.origin,
         tokens=tokens,

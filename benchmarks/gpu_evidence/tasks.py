@@ -16,8 +16,9 @@ Need = Literal["FP8", "Transformer Engine", "two cards"]
 PART_S, ALL_S = 480, 1500
 """Longest time of a part and of all, s."""
 BF16 = "--set precision.dtype=bf16"
-STEP = f"bench step {{model}} --seq-len 4096 --micro-batch 2 {BF16}"
-SMALL_STEP = "bench step tiny --seq-len 32 --micro-batch 1 --repeats 2 --warmup 0"
+# A warm-up to natural routing of 120 steps: two windows of its criterion, and 2 million tokens.
+STEP = f"bench step {{model}} --seq-len 4096 --micro-batch 2 --settle-steps 120 {BF16}"
+SMALL_STEP = "bench step tiny --seq-len 32 --micro-batch 1 --repeats 2 --warmup 0 --settle-steps 3"
 OLMOE = STEP.format(model="olmoe-1b-7b --layers 4")
 QWEN3 = STEP.format(model="qwen3-30b-a3b --layers 2")
 TE = "--set precision.kernels=te"

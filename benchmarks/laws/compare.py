@@ -43,6 +43,7 @@ class LawFit:
             {name: (low, high) for name, (low, high) in self.document["ranges"].items()},
             {name: tuple(values) for name, values in self.document["candidates"].items()},
             self.fit,
+            self.document,
         )
 
 

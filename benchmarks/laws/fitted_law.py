@@ -32,6 +32,8 @@ class FittedLaw:
     candidates: Mapping[str, tuple[float, ...]] | None = None
     fit: Fit | None = None
     """With its points; `None` if they were too many to keep, or are not published."""
+    document: Mapping[str, Any] | None = None
+    """What `moe fit --json` printed; `None` of published coefficients."""
 
     def dial_values(self) -> dict[str, tuple[float, ...]]:
         """Return each dial's values: those of the fitted points, or the law's own candidates.
@@ -96,9 +98,8 @@ def _read(document: Mapping[str, Any], origin: str) -> FittedLaw:
         raise ValueError("a coefficient is not finite")
     ranges = {n: (float(low), float(high)) for n, (low, high) in document["ranges"].items()}
     candidates = {n: tuple(map(float, vs)) for n, vs in document["candidates"].items()}
-    return FittedLaw(
-        law, values, origin, resamples, ranges, candidates, _fit(law, values, document)
-    )
+    fit = _fit(law, values, document)
+    return FittedLaw(law, values, origin, resamples, ranges, candidates, fit, document)
 
 
 def _fit(law: Law, values: Mapping[str, float], document: Mapping[str, Any]) -> Fit | None:

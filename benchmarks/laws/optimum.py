@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.laws.law import FloatArray, Law, Space
+from benchmarks.laws.law import Columns, FloatArray, Law, Space
 
 FLOPS_PER_PARAMETER_TOKEN = 6
 FLOPS_PER_SERVED = 2
@@ -121,3 +121,17 @@ def _optimum(
 ) -> Optimum:
     sizes = {name: float(column[index]) for name, column in columns.items()}
     return Optimum(sizes, float(losses[index]), at_edge, dials)
+
+
+def training_flops(law: Law, columns: Columns) -> FloatArray | None:
+    """Return 6 x active parameters x tokens of points [points], as the law counts both.
+
+    `None` of a law that does not tell both from its columns.
+    """
+    space = law.space
+    if space is None or space.size not in columns:
+        return None
+    tokens = columns.get("tokens", space.fixed_tokens)
+    if tokens is None:
+        return None
+    return np.asarray(FLOPS_PER_PARAMETER_TOKEN * space.active(columns) * tokens, dtype=float)

@@ -4,14 +4,15 @@ The Kruskal-Wallis test compares the residuals of groups of a column's values; b
 it bears outliers. A trend counts if chance is an unlikely cause and it explains more than a little.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc
 
 from benchmarks.laws.law import Columns, FloatArray
+from parallel.measurement.number_text import counted
 
 Indices = NDArray[np.intp]
 GROUPS = 8
@@ -47,6 +48,12 @@ class Trend:
     found: bool
     """Whether there is structure."""
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Trend":
+        """Return a trend from what a fit's document holds of it."""
+        groups = tuple(Group(**group) for group in values["groups"])
+        return cls(**{**values, "groups": groups})
+
     @property
     def words(self) -> str:
         """The trend in words."""
@@ -55,16 +62,17 @@ class Trend:
             return f"no structure along {name} (p = {self.p_value:.2g})"
         parts = [_percent(g.median_log) for g in self.groups]
         top = max(self.groups, key=lambda g: abs(g.median_log))
+        first, last = counted(self.groups[0].low), counted(self.groups[-1].high)
         return (
-            f"residuals change with {name}: medians from {parts[0]} at {self.groups[0].low:.3g} to"
-            f" {parts[-1]} at {self.groups[-1].high:.3g}, most {_percent(top.median_log)} at"
-            f" {top.low:.3g} to {top.high:.3g}; that explains {self.share:.0%} of their ranks'"
-            f" variance (p = {self.p_value:.1g})"
+            f"residuals change with {name}: medians from {parts[0]} at {first} to"
+            f" {parts[-1]} at {last}, most {_percent(top.median_log)} at"
+            f" {counted(top.low)} to {counted(top.high)}; that explains {self.share:.0%} of"
+            f" their ranks' variance (p = {self.p_value:.1g})"
         )
 
 
 def _percent(log: float) -> str:
-    return f"{100 * np.expm1(log):+.2g}%"
+    return f"{100 * np.expm1(log):+.2f}%"
 
 
 def residual_trends(columns: Columns, residuals: FloatArray) -> tuple[Trend, ...]:
@@ -91,6 +99,8 @@ def _groups(column: FloatArray) -> list[Indices]:
 def _trend(
     name: str, column: FloatArray, residuals: FloatArray, groups: list[Indices], tests: int
 ) -> Trend:
+    from scipy.special import chdtrc
+
     statistic = _kruskal_wallis([residuals[index] for index in groups])
     points, freedom = sum(index.size for index in groups), len(groups) - 1
     p_value = float(chdtrc(freedom, statistic))

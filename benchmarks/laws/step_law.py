@@ -1,6 +1,7 @@
 """Step Law: the peak learning rate and the batch that runs of a size learn best with.
 
-Li et al. 2025 (arXiv 2503.04715), coefficients by a secondary source.
+Li et al. 2025 (arXiv 2503.04715), coefficients by a secondary source. That N is all parameters
+without embeddings, of sparse models too, was checked on the 33 optima of the authors' own sweeps.
 """
 
 import math

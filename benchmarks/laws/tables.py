@@ -1,18 +1,21 @@
 """Fits, comparisons and predictions as tables for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.laws.marked_models import MarkedModel
 from benchmarks.text_table import TextTable
+from parallel.measurement.number_text import counted, plain_number
 
 UNKNOWN = "-"
 
 
 def fit_tables(found: Mapping[str, Any]) -> list[TextTable]:
     """Return a fit's coefficients, and its errors where it was not fitted."""
+    rms = plain_number(found["residuals"]["rms_log"], 3)
     title = (
         f"{found['title']}: {found['formula']}\n{found['points']} points, loss {found['loss']},"
-        f" objective {found['objective']:.6g}, rms of ln L {found['residuals']['rms_log']:.3g}"
+        f" objective {found['objective']:.6g}, rms of ln L {rms}"
     )
     table = TextTable(title, ["coefficient", "value", "95% bootstrap", "95% profile", ""])
     for name, value in found["coefficients"].items():
@@ -42,9 +45,9 @@ def _left_out_table(found: Mapping[str, Any]) -> TextTable:
             table.add_row(f"one {kind}", "too few groups or points")
             continue
         for group in left_out["groups"]:
-            low, high = _number(group["low"]), _number(group["high"])
+            low, high = counted(group["low"]), counted(group["high"])
             table.add_row(
-                left_out["column"],
+                _words(left_out["column"]),
                 low if low == high else f"{low} to {high}",
                 group["points"],
                 _number(group["rms_log_error"]),
@@ -67,29 +70,57 @@ def comparison_table(found: Mapping[str, Any]) -> TextTable:
     return table
 
 
+def runs_table(models: Sequence[MarkedModel]) -> TextTable:
+    """Return runs with the losses that a law predicts for them."""
+    columns = ["run", "measured", "predicted", "95% of fits", "error", ""]
+    table = TextTable("Runs by the law, nats per token", columns)
+    for model in models:
+        measured = UNKNOWN if model.measured is None else _loss(model.measured)
+        error = UNKNOWN if model.error is None else f"{model.error:+.2%}"
+        notes = ["a run of the fit"] if model.in_fit else []
+        if model.beyond:
+            notes.append(f"beyond its points in {', '.join(map(_words, model.beyond))}")
+        sides = _interval(model.interval, _loss)
+        table.add_row(
+            model.name, measured, _loss(model.predicted), sides, error,
+            "; ".join(notes),
+        )  # fmt: skip
+    return table
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def prediction_table(found: Mapping[str, Any]) -> TextTable:
     """Return the best sizes with their intervals."""
     cost = found["cost"]
+    flops = plain_number(cost["training_flops"])
     title = (
-        f"{found['law']} ({found['origin']})\n{cost['training_flops']:g} training FLOPs,"
+        f"{found['law']} ({found['origin']})\n{flops} training FLOPs,"
         f" modelled: {cost['convention']}"
     )
     table = TextTable(title, ["best", "value", "95% bootstrap", "95% profile"])
     for name, value in found["best"].items():
-        table.add_row(name, _number(value), _interval(found["best_intervals"][name]))
-    intervals = _interval(found["interval"]), _interval(found["profile_interval"])
-    table.add_row("loss, nats per token", _number(found["loss"]), *intervals)
+        sides = _interval(found["best_intervals"][name], counted)
+        table.add_row(_words(name), counted(value), sides)
+    intervals = (_interval(found[name], _loss) for name in ("interval", "profile_interval"))
+    table.add_row("loss, nats per token", _loss(found["loss"]), *intervals)
     return table
 
 
 def _number(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.4g}"
+    return UNKNOWN if value is None else plain_number(value)
 
 
-def _interval(sides: list[float | None] | None) -> str:
+def _interval(
+    sides: Sequence[float | None] | None, text: Callable[[float], str] = plain_number
+) -> str:
     if sides is None:
         return UNKNOWN
-    low, high = sides
-    return (
-        f"{'open' if low is None else _number(low)} to {'open' if high is None else _number(high)}"
-    )
+    low, high = ("open" if side is None else text(side) for side in sides)
+    return f"{low} to {high}"

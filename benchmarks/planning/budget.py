@@ -13,6 +13,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.footprint.carbon_intensity import grid_zone
 from benchmarks.planning.failures import Reliability
 from moe.config.energy import EnergyConfig
+from parallel.layout.model_shape import BatchSize
 from parallel.measurement.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 from parallel.planner.energy import Estimate
 from parallel.planner.prediction import LayoutPrediction
@@ -81,13 +82,34 @@ class RunPlan:
                 name: None if each is None else asdict(each)
                 for name, each in self.quantities.items()
             },
-            "currency": self.currency,
+            "currency": None if self.quantities["money"] is None else self.currency,
             "grid": self.grid,
             "starts": self.started.isoformat(timespec="minutes"),
             "ends": None if self.ends is None else self.ends.isoformat(timespec="minutes"),
             "failures": dict(self.reliability),
             "kind": "modelled",
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """What one step of a job takes."""
+
+    num_gpus: int
+    tokens: int
+    seconds: float
+    joules: float | None
+    """Of the facility; None: the card's power is unknown."""
+
+    @classmethod
+    def of(cls, one: LayoutPrediction) -> "StepCost":
+        """Return that of a layout."""
+        return cls(
+            num_gpus=one.work.placement.num_ranks,
+            tokens=one.work.batch.tokens,
+            seconds=one.step_seconds,
+            joules=None if one.energy is None else one.energy.facility.value,
+        )
 
 
 def run_plan(
@@ -106,11 +128,8 @@ def run_plan(
             not in the table.
     """
     intensity, grid = _intensity(energy)
-    costs = _per_token(request.reliability, one, energy, intensity)
-    tokens: dict[str, float] = {}
-    for name, limit in request.limits.items():
-        if limit is not None:
-            tokens[name] = limit / _known(costs, name).value
+    costs = _per_token(request.reliability, StepCost.of(one), energy, intensity)
+    tokens = _tokens_by_limit(request, costs)
     bound_by = min(tokens, key=lambda name: tokens[name])
     bound, errors = _known(costs, bound_by), _errors(one)
     return RunPlan(
@@ -124,6 +143,41 @@ def run_plan(
         started=started or datetime.now(UTC),
         reliability=request.reliability.as_json(one.work.placement.num_ranks),
     )
+
+
+def tokens_within(request: RunRequest, step: StepCost, energy: EnergyConfig) -> float:
+    """Return the tokens of the longest run within all limits, of steps that cost so much.
+
+    Raises:
+        BenchmarkError: As `run_plan`.
+    """
+    costs = _per_token(request.reliability, step, energy, _intensity(energy)[0])
+    return min(_tokens_by_limit(request, costs).values())
+
+
+def check_whole_step(run: RunPlan, batch: BatchSize) -> None:
+    """Refuse a run of less than one step.
+
+    Raises:
+        BenchmarkError: Says how many tokens it has.
+    """
+    tokens = run.quantities["tokens"]
+    if tokens is not None and tokens.value < batch.tokens * (1 - 1e-9):
+        raise BenchmarkError(
+            f"a run of {tokens.value:.3g} tokens, by its {run.bound_by.replace('_', '-')}, is less"
+            f" than one step of {batch.tokens:,}: ask for more, or for a smaller"
+            " --global-batch-size"
+        )
+
+
+def check_currency(energy: EnergyConfig) -> None:
+    """Refuse a command line's prices where no currency is stated: a default was not meant.
+
+    Raises:
+        BenchmarkError: Says how to state it.
+    """
+    if "currency" not in energy.model_fields_set:
+        raise BenchmarkError("a price of no currency: give --currency, for example USD")
 
 
 @dataclass(frozen=True)
@@ -182,17 +236,23 @@ def _known(costs: Mapping[str, _Cost | None], name: str) -> _Cost:
     return cost
 
 
+def _tokens_by_limit(request: RunRequest, costs: Mapping[str, _Cost | None]) -> dict[str, float]:
+    """Return the tokens that each limit pays for."""
+    return {
+        name: limit / _known(costs, name).value
+        for name, limit in request.limits.items()
+        if limit is not None
+    }
+
+
 def _per_token(
-    reliability: Reliability, one: LayoutPrediction, energy: EnergyConfig, intensity: float | None
+    reliability: Reliability, step: StepCost, energy: EnergyConfig, intensity: float | None
 ) -> dict[str, _Cost | None]:
     """Return what one token costs, failures counted."""
-    num_gpus, batch = one.work.placement.num_ranks, one.work.batch
-    overhead = reliability.overhead(num_gpus)
-    seconds = one.step_seconds * overhead / (batch.global_batch_size * batch.seq_len)
-    gpu_hours = seconds * num_gpus / SECONDS_PER_HOUR
-    joules = None
-    if one.energy is not None:
-        joules = one.energy.facility.value / one.energy.tokens * overhead
+    overhead = reliability.overhead(step.num_gpus)
+    seconds = step.seconds * overhead / step.tokens
+    gpu_hours = seconds * step.num_gpus / SECONDS_PER_HOUR
+    joules = None if step.joules is None else step.joules / step.tokens * overhead
     kwh = None if joules is None else joules / JOULES_PER_KWH
     return {
         "tokens": _Cost(1.0, 0, 0),

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.planning.calibrate import Calibrated, calibrate
 from data.plain_text import printable
 from moe.config.energy import EnergyConfig
 from moe.config.experiment import Experiment, load_experiment, load_model, validated
@@ -21,6 +20,9 @@ from parallel.planner.energy import Estimate, Site
 from parallel.planner.execution import Execution
 from parallel.planner.validation.jobs import RECIPES
 from parallel.precision.recipes import Precision
+
+if TYPE_CHECKING:
+    from benchmarks.planning.calibrate import Calibrated
 
 MAX_GPUS = 2**20
 MOST_IMBALANCE = 1_000_000
@@ -78,7 +80,7 @@ class PlanJob:
     """Where the cards stand."""
     card: Card
     num_gpus: int
-    calibrated: Calibrated | None = None
+    calibrated: "Calibrated | None" = None
     """What the user's own records made of the card; None: it is as its file says."""
 
 
@@ -117,12 +119,17 @@ def model_job(name: str, model: ModelConfig, options: JobOptions) -> PlanJob:
     return _job(name, model, None, options)
 
 
-def _card(options: JobOptions) -> tuple[Card, Calibrated | None]:
+def _card(options: JobOptions) -> tuple[Card, "Calibrated | None"]:
     """Return the card, which can be planned for in that number, and what records made of it."""
     if not 1 <= options.gpus <= MAX_GPUS:
         raise BenchmarkError(f"--gpus {options.gpus}: choose 1 to {MAX_GPUS:,}")
     card = load_card(options.gpu)
-    calibrated = calibrate(card, options.calibrate) if options.calibrate else None
+    calibrated = None
+    if options.calibrate:
+        # Fits of records load numpy and the schema of every benchmark.
+        from benchmarks.planning.calibrate import calibrate
+
+        calibrated = calibrate(card, options.calibrate)
     card = card if calibrated is None else calibrated.found.card
     if options.gpus > 1 and (card.links is None or card.links.collectives is None):
         raise BenchmarkError(

@@ -15,6 +15,7 @@ from benchmarks.planning.layout_text import LayoutRequest
 from benchmarks.planning.limits import limits
 from moe.config.kernels import kernel_fault, packed_fault
 from parallel.errors import ParallelError
+from parallel.hardware.power import Phase
 from parallel.layout.layout import Layout
 from parallel.layout.placement import Placement, place
 from parallel.layout.validation import layout_faults
@@ -25,6 +26,7 @@ from parallel.planner.memory import peak_memory
 from parallel.planner.prediction import LayoutPrediction
 from parallel.planner.schedule.timeline import StepTime
 from parallel.planner.search.candidates import MICRO_BATCHES, Bounds
+from parallel.planner.search.least_seconds import least_seconds
 from parallel.planner.search.ranking import Row
 from parallel.planner.search.search import Among, Found, Keep, checked, search
 from parallel.planner.search.shared_times import ModelTimes, SharedClock, SharedLayerTimes
@@ -170,6 +172,16 @@ class Planner:
         rows = (Row(whole[id(one)], [whole[id(each)] for each in near]) for one, near in found.rows)
         return replace(found, rows=tuple(rows), fitting=tuple(whole.values()))
 
+    def least_step_seconds(self) -> float:
+        """Return seconds that no layout's step undercuts; infinite where none can fit."""
+        return least_seconds(
+            self.template(),
+            self.bounds(),
+            self._times.ways,
+            memory_bytes=self.job.card.memory_bytes,
+            among=self._able(),
+        )
+
     def _able(self) -> Among:
         """Return whether `moe train` takes sizes."""
         base = self.template().layout
@@ -257,11 +269,10 @@ class Planner:
     def _completed(self, prediction: LayoutPrediction) -> LayoutPrediction:
         """Add joules and limits."""
         work, job = prediction.work, self.job
-        tokens = work.batch.global_batch_size * work.batch.seq_len
-        flops, terms = self._flops * tokens / job.num_gpus, prediction.terms
+        flops, terms = self._flops * job.batch.tokens / job.num_gpus, prediction.terms
         return replace(
             prediction,
-            energy=self._energy(terms, tokens),
+            energy=self.energy(phase_seconds(terms)),
             limits=limits(work, job.card, prediction.memory, terms, flops, self._even_terms(work)),
         )
 
@@ -280,17 +291,19 @@ class Planner:
         clock = SharedClock(self.job.card, self.job.precision)
         return StepTimes(clock, SharedLayerTimes(clock))
 
-    def _energy(self, terms: Mapping[str, float], tokens: int) -> StepEnergy | None:
+    def energy(self, seconds: Mapping[Phase, float]) -> StepEnergy | None:
         """Return the joules of a step; None where the card's power is unknown.
 
-        Every card is taken to do what those of the busiest stage do.
+        Args:
+            seconds: Of the step by phase, of cards that all do what those of the busiest stage do.
         """
-        power = self.job.card.power
+        job, power = self.job, self.job.card.power
         if power is None or power.limit_watts is None or power.phases is None:
             return None
-        seconds = phase_seconds(terms)
-        site = replace(self.job.site, has_network=self.job.num_gpus > power.gpus_per_node)
-        return step_energy(power, seconds, num_gpus=self.job.num_gpus, tokens=tokens, site=site)
+        site = replace(job.site, has_network=job.num_gpus > power.gpus_per_node)
+        return step_energy(
+            power, seconds, num_gpus=job.num_gpus, tokens=job.batch.tokens, site=site
+        )
 
 
 def _overlap(layout: Layout) -> dict[str, bool]:

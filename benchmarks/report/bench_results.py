@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import kernel_tables, tables
+from benchmarks.bench.natural import tables as natural_tables
 from benchmarks.bench.results import read_results
 from benchmarks.bench_data.build_tables import build_tables
 from benchmarks.bench_data.loader_tables import loader_tables
@@ -17,7 +18,7 @@ Record = Mapping[str, Any]
 
 
 TABLES: dict[str, Callable[[Sequence[Record]], Sequence[Any]]] = {
-    "step": tables.step_tables,
+    "step": natural_tables.step_tables,
     "layer": tables.layer_tables,
     "routing": tables.layer_tables,
     "inference": tables.inference_tables,

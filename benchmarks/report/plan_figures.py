@@ -183,7 +183,7 @@ def _timeline(planner: Planner, work: Workload) -> Figure | None:
         "timeline",
         "Timeline of the pipeline",
         f"{part} of a data-parallel rank, simulated pass by pass; white is waiting."
-        " `--trace FILE` writes all of it for Perfetto.",
+        " moe plan --trace FILE writes all of it for Perfetto.",
         traces,
         x=Axis(title="s"),
         bars=True,

@@ -1,6 +1,5 @@
 """The page of `moe plan --html`: one offline file in the report's style."""
 
-import json
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -12,9 +11,8 @@ from benchmarks.planning.answer import PlanAnswer
 from benchmarks.planning.interval import error_band
 from benchmarks.planning.layout_text import layout_text
 from benchmarks.planning.planner import Planner
-from benchmarks.report.page_template import render_page
+from benchmarks.report.page_template import embedded_json, packed_plotly, render_page
 from benchmarks.report.plan_figures import plan_figures
-from benchmarks.report.write import packed_plotly
 from data.plain_text import printable_values
 from data.storage.atomic import write_text
 from parallel.measurement.number_text import readable, significant
@@ -27,12 +25,10 @@ def write_plan_page(path: Path, planner: Planner, answer: PlanAnswer) -> None:
         BenchmarkError: It cannot be written.
     """
     figures = plan_figures(planner, answer)
-    # A "<" inside the data could end the script element.
-    embedded = json.dumps(printable_values({"figures": figures}), allow_nan=False)
     values = printable_values(_content(answer)) | {
         "figures": figures,
         "plotly": packed_plotly(),
-        "data": embedded.replace("<", "\\u003c"),
+        "data": embedded_json({"figures": figures}),
     }
     try:
         write_text(path, render_page("plan.html.j2", values))

@@ -1,11 +1,8 @@
 """Writing the efficiency report: an offline page, its Markdown twin, and every figure's data."""
 
-import gzip
 import json
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,8 @@ from benchmarks.report.escaping import markdown_text, plot_text
 from benchmarks.report.figures import report_figures
 from benchmarks.report.figures_cost import pareto_figures
 from benchmarks.report.figures_experts import expert_figures
+from benchmarks.report.laws.runs_section import RunsSection, runs_section
+from benchmarks.report.page_template import embedded_json, packed_plotly
 from benchmarks.report.tables import DataTable, report_tables
 from data.plain_text import printable_values
 from data.storage.atomic import atomic_file, write_text
@@ -52,6 +51,7 @@ def write_report(
     out_dir: Path,
     changes: Mapping[str, Any] | None = None,
     bench_files: Sequence[Path] = (),
+    law: str | None = None,
 ) -> ReportPaths:
     """Compare 1 to 200 runs and write the report, replacing an older one.
 
@@ -63,18 +63,25 @@ def write_report(
         out_dir: Where to write; created if missing.
         changes: Keys of `[energy]` (region, pue, prices, ...) in place of the runs' own.
         bench_files: Results of `moe bench -o FILE` to show beside the runs.
+        law: A law to set beside them: output of `moe fit --json`, or a published name.
 
     Raises:
         ConfigError: No run can be read, one is given twice, or there are none or too many.
-        BenchmarkError: Runs count FLOPs or money differently, or the directory cannot be written.
+        BenchmarkError: Runs count FLOPs or money differently, there is no such law, or the
+            directory cannot be written.
     """
     runs, unreadable = read_runs_under(run_dirs, changes or {})
     refuse_unlike_conventions(runs)
     _refuse_unlike_currencies(runs)
     groups = group_runs(runs)
     bench = read_bench_files(bench_files)
-    content = printable_values(report_content(runs, groups, bench, unreadable))
+    beside = None if law is None else runs_section(law, runs)
+    content = printable_values(
+        report_content(runs, groups, bench, unreadable)
+        | {"law": None if beside is None else beside.content}
+    )
     tables = report_tables(runs, groups)
+    tables.append(DataTable("law", [] if beside is None else printable_values(beside.rows)))
     paths = ReportPaths(
         html=out_dir / "report.html",
         markdown=out_dir / "report.md",
@@ -84,7 +91,7 @@ def write_report(
     texts = {
         paths.json: json.dumps(content, indent=1, allow_nan=False),
         paths.markdown: _render("report.md.j2", content),
-        paths.html: _page(content, groups, step_splits(bench)),
+        paths.html: _page(content, groups, step_splits(bench), beside),
     }
     try:
         paths.figures.mkdir(parents=True, exist_ok=True)
@@ -110,8 +117,12 @@ def _refuse_unlike_currencies(runs: Sequence[Run]) -> None:
 
 
 def _page(
-    content: dict[str, Any], groups: Sequence[SeedGroup], splits: Mapping[str, Mapping[str, float]]
+    content: dict[str, Any],
+    groups: Sequence[SeedGroup],
+    splits: Mapping[str, Mapping[str, float]],
+    beside: RunsSection | None,
 ) -> str:
+    law_figures = [] if beside is None else beside.figures
     drawn = [SeedGroup(plot_text(group.label), group.runs) for group in groups]
     data = {
         "groups": [
@@ -121,27 +132,17 @@ def _page(
         "figures": report_figures(drawn, splits),
         "pareto": pareto_figures(drawn) if len(groups) > 2 else [],
         "load": expert_figures(drawn),
+        "law": law_figures,
     }
-    # A "<" inside the data could end the script element.
-    embedded = json.dumps(printable_values(data), allow_nan=False).replace("<", "\\u003c")
     page = {
         "plotly": packed_plotly(),
-        "data": embedded,
+        "data": embedded_json(data),
         "figures": data["figures"],
         "pareto": data["pareto"],
     }
+    if beside is not None:
+        page["law"] = content["law"] | {"figures": law_figures}
     return _render("report.html.j2", {**content, **page})
-
-
-@cache
-def packed_plotly() -> str:
-    """Return plotly's library, gzip in base64, as the page's script unpacks it.
-
-    It is nearly all of a page, and two fifths as long so.
-    """
-    from plotly.offline import get_plotlyjs
-
-    return b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
 def _render(template: str, values: dict[str, Any]) -> str:

@@ -6,11 +6,13 @@ sweeps.py        the designs as sweeps, run
 laws.py          a law for each number of experts; others on the same runs
 ladder_curve.py  the least loss at given FLOPs over the models of the ladder, by a law
 minima.py        the least loss at given FLOPs, from the runs alone
+pairs.py         sparse runs beside dense ones of equal width, FLOPs and seed: loss, time of a token
 prediction.py    losses of runs before they run, and beside what they became
 leverage.py      FLOPs of the dense model of equal loss over the sparse one's
-speed.py         what a sparse model's token takes over a dense one's of equal active size
 finding.py       all that in words
 document.py      the result as JSON
-figures.py       its figures, on one page
+figures.py       its figures
+page.py          finding and figures as one page
+evidence.py      what docs/evidence/study.md says of the newest result
 study.py         the order of everything
 """

@@ -36,6 +36,6 @@ def study_document(study: Study, hardware: dict[str, Any], command: str) -> dict
         "minima": [one.as_json() for one in study.minima],
         "predictions": [one.as_json() for one in study.outcomes],
         "leverage": [one.as_json() for one in study.leverage],
-        "time_ratios": [one.as_json() for one in study.time_ratios],
+        "pairs": [one.as_json() for one in study.pairs],
         "runs": [{name: row.get(name) for name in _KEPT} for row in study.rows],
     }

@@ -7,21 +7,45 @@ import numpy as np
 
 from benchmarks.study.leverage import DENSE, Leverage
 from benchmarks.study.minima import Minimum
+from benchmarks.study.pairs import Pairs
 from benchmarks.study.prediction import Outcome
-from benchmarks.study.speed import TimeRatio
 from benchmarks.study.study import Study
 from parallel.measurement.number_text import readable
 
 
 def finding(study: Study) -> list[str]:
     """Return the sentences, the most important first."""
+    measured = max(one.flops for one in study.minima if one.experts == DENSE)
+    times = {one.experts: one.median_time for one in study.pairs}
     return [
+        # The most pairs say the most.
+        *map(_pairs_sentence, sorted(study.pairs, key=lambda one: -one.count)),
         *_minima_sentences(study.minima),
-        *_leverage_sentences(study.leverage, study.time_ratios),
+        *(
+            _leverage_sentence(one, measured, times.get(one.experts))
+            for one in study.leverage
+            if one.source == "laws" and one.value is not None
+        ),
         *map(_outcome_sentence, study.outcomes),
         _law_sentence(study),
         _noise_sentence(study),
     ]
+
+
+def _pairs_sentence(one: Pairs) -> str:
+    half = one.gap_half_width
+    ends = "" if half is None else f" (95%: {one.mean_gap - half:.3f} to {one.mean_gap + half:.3f})"
+    text = (
+        f"In {one.lower} of {one.count} pairs of runs of equal width, FLOPs and seed the"
+        f" {_model(one.experts)} has the lower loss, by {one.mean_gap:.3f} nats/token in the"
+        f" mean{ends}"
+    )
+    if one.median_time is not None:
+        text += (
+            f"; its token took {one.median_time:.2f} times as long here ({one.least_time:.2f} to"
+            f" {one.greatest_time:.2f})"
+        )
+    return f"{text}."
 
 
 def _model(experts: int) -> str:
@@ -45,27 +69,30 @@ def _minima_sentences(minima: Sequence[Minimum]) -> list[str]:
     return found
 
 
-def _leverage_sentences(found: Sequence[Leverage], times: Sequence[TimeRatio]) -> list[str]:
-    ratios = {one.experts: one for one in times}
-    sentences = []
-    for one in found:
-        if one.source != "laws" or one.value is None or one.interval is None:
-            continue
-        low, high = one.interval
-        text = (
-            f"By the laws a dense model needs {one.value:.2f} times ({low:.2f} to {high:.2f}) the"
-            f" FLOPs for the loss that {one.experts} experts reach at {one.flops:.2g}"
-        )
-        took = ratios.get(one.experts)
-        if took is not None:
-            net = one.value / took.median
-            won = "saves" if net > 1 else "loses"
-            text += (
-                f"; as a sparse token takes {took.median:.2f} times as long here ({took.low:.2f} to"
-                f" {took.high:.2f}), sparsity {won} time: {net:.2f} times"
-            )
-        sentences.append(f"{text}.")
-    return sentences
+def _leverage_sentence(one: Leverage, measured: float, time: float | None) -> str:
+    """Return one leverage by the laws, beside what a token takes more.
+
+    Args:
+        one: The leverage.
+        measured: Most FLOPs of the dense runs that the law was fitted to.
+        time: Seconds a token over the dense model's.
+    """
+    assert one.value is not None
+    ends = "" if one.interval is None else f" ({one.interval[0]:.2f} to {one.interval[1]:.2f})"
+    far = (
+        ", beyond the dense runs that the law was fitted to"
+        if (one.value * one.flops > measured * 1.05)
+        else ""
+    )
+    text = (
+        f"By the laws a dense model needs {one.value:.2f} times{ends} the FLOPs for the least loss"
+        f" of {one.experts} experts at {one.flops:.2g}{far}"
+    )
+    if time is None or one.interval is None:
+        return f"{text}."
+    low, high = one.interval
+    verdict = "more than" if low > time else "less than" if high < time else "not told apart from"
+    return f"{text}: {verdict} what its token takes longer, {time:.2f} times."
 
 
 def _outcome_sentence(one: Outcome) -> str:

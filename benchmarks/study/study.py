@@ -14,13 +14,13 @@ from benchmarks.study.ladder_curve import Ladder, ladder_of
 from benchmarks.study.laws import fit_apart, fit_together
 from benchmarks.study.leverage import Leverage, leverage_of_laws, leverage_of_minima
 from benchmarks.study.minima import Minimum, iso_flop_minima
+from benchmarks.study.pairs import Pairs, pairs_of
 from benchmarks.study.prediction import (
     Outcome,
     outcomes,
     predict_run,
     root_mean_squared_error,
 )
-from benchmarks.study.speed import TimeRatio, time_ratios
 from benchmarks.study.sweeps import HELD_OUT, copy_designs, expanded, run_sweep
 from benchmarks.sweeps.design import Design
 from benchmarks.sweeps.results import Row, write_results
@@ -48,7 +48,7 @@ class Study:
     held_out_errors: Mapping[str, float]
     """Root mean squared error of ln loss of the largest runs, by law."""
     leverage: Sequence[Leverage]
-    time_ratios: Sequence[TimeRatio]
+    pairs: Sequence[Pairs]
 
     @property
     def compared(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def run_study(
         outcomes(predictions, held_out),
         _held_out_errors(together, held_out),
         [*leverage_of_laws(apart, ladders, budgets), *leverage_of_minima(apart, ladders, minima)],
-        time_ratios([*rows, *held_out]),
+        pairs_of([*rows, *held_out]),
     )
 
 

@@ -13,6 +13,7 @@ expansion.py        all points of a design, and their cost
 expand.py           a design to its points, within its budget
 folder.py           the sweep's directory: locked, never of two designs
 processes.py        programs as processes, several at a time, stopped cleanly
+shared_faults.py    what no run could read is found before the first starts
 running.py          what is missing runs; failures are kept, not fatal
 results.py          one row a run, in one Parquet file
 tables.py           points and results for a terminal

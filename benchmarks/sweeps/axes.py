@@ -21,13 +21,18 @@ DIALS = tuple(Dials.model_fields)
 OWN = ("tokens", "seeds")
 """Axes that are neither a dial of the ladder nor a key of an experiment."""
 MOST_VALUES = 100_000
+UNTRAINED = ("energy", "slurm", "track")
+"""Sections of an experiment that training does not depend on, nor the name of its run."""
+LARGEST_BOUND = 1e60
+LARGEST_WHOLE = 2**53
+"""Up to which every whole number is a float."""
 
 
 class Range(FrozenModel):
     """Values between two bounds, for random designs."""
 
-    low: float
-    high: float
+    low: float = Field(ge=-LARGEST_BOUND, le=LARGEST_BOUND)
+    high: float = Field(ge=-LARGEST_BOUND, le=LARGEST_BOUND)
     scale: Literal["log", "linear"] = "log"
     """On which scale all values are equally likely."""
     integer: bool = False
@@ -43,6 +48,8 @@ class Range(FrozenModel):
         for name, value in bounds.items() if self.integer else ():
             if not value.is_integer():
                 raise ValueError(f"{name}={value}: integer = true draws whole numbers: give one")
+            if abs(value) > LARGEST_WHOLE:
+                raise ValueError(f"{name}={value:g}: whole numbers reach to {LARGEST_WHOLE:,}")
         return self
 
     def draw(self, source: random.Random) -> float | int:
@@ -81,6 +88,10 @@ def read_axes(table: Mapping[str, Any], origin: str) -> dict[str, Axis]:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             hint = f": did you mean {near[0]}?" if near else ": name a dial or an experiment's key"
             raise BenchmarkError(f"{origin}: axes.{name}: unknown{hint}")
+        if name.split(".")[0] in UNTRAINED:
+            raise BenchmarkError(
+                f"{origin}: axes.{name}: changes nothing of what runs train: set it in the base"
+            )
         if isinstance(value, Mapping):
             axes[name] = validated(Range, value, origin, ("axes", name))
             continue

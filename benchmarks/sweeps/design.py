@@ -117,6 +117,8 @@ def read_design(path: Path) -> Design:
     for rule, key in rules.items():
         if getattr(file.transfer, rule) is not None and key in axes:
             raise BenchmarkError(f"{path}: axes.{key}: transfer.{rule} sets it: remove one")
+    if file.warmup_share is not None and "train.warmup_steps" in axes:
+        raise BenchmarkError(f"{path}: axes.train.warmup_steps: warmup_share sets it: remove one")
     base_file = path.parent / file.base
     values = read_toml(base_file)
     base = make_experiment(values, str(base_file))

@@ -69,7 +69,7 @@ class Expansion:
             ],
             "totals": {limit: self.total(limit) for limit in LIMITS},
             "joules_boundary": JOULES_BOUNDARY,
-            "currency": self.design.base.energy.currency,
+            "currency": None if self.total("money") is None else self.design.base.energy.currency,
             "costs": "modelled" if self.speed_source else None,
             "speed": self.speed_source,
             "reason": self.reason,

@@ -10,6 +10,7 @@ results.parquet    one row a run
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EISDIR
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from benchmarks.sweeps.point import Point
 from data.storage.atomic import write_json, write_text
 from data.storage.bounded_json import read_json
 from data.storage.lock import FileLock, LocksUnsupportedError
+from moe.config.experiment import load_experiment
 from moe.runs.files import RECORD
 
 FORMAT = "moescale sweep 1"
 SWEEP_FILE = "sweep.json"
 LOCK_FILE = ".lock"
+SUBFOLDERS = ("experiments", "runs", "logs")
 
 
 @dataclass(frozen=True)
@@ -76,17 +79,42 @@ def open_folder(path: Path, design: Design, points: Sequence[Point]) -> Iterator
         raise BenchmarkError(f"{path}: {error.strerror or error}: choose another") from None
     with lock:
         folder = SweepFolder(path)
-        _check_same(path / SWEEP_FILE, points)
-        for name in ("experiments", "runs", "logs"):
-            (path / name).mkdir(exist_ok=True)
-        runs = {point.run_name: dict(point.settings) for point in points}
-        write_json(path / SWEEP_FILE, {"format": FORMAT, "name": design.name, "runs": runs})
-        for point in points:
-            has_begun = (folder.run_dir(point) / RECORD).exists()
-            # A run's name tells nothing of prices, job settings and tracking: they may be new.
-            if not (has_begun and folder.experiment(point).is_file()):
-                write_text(folder.experiment(point), point.experiment.to_toml())
+        try:
+            _prepare(folder, design, points)
+        except OSError as error:
+            where = error.filename or path
+            raise BenchmarkError(
+                f"{where}: {error.strerror or error}: remove it, or choose another directory"
+            ) from None
         yield folder
+
+
+def _prepare(folder: SweepFolder, design: Design, points: Sequence[Point]) -> None:
+    """Make the directory's folders and files.
+
+    Raises:
+        BenchmarkError: It is of another design, or an experiment of a run that has begun changed.
+        OSError: Something else stands where a file or a folder belongs.
+    """
+    path = folder.path
+    _check_same(path / SWEEP_FILE, points)
+    for name in SUBFOLDERS:
+        (path / name).mkdir(exist_ok=True)
+    for file in (folder.results, *(folder.log(point) for point in points)):
+        if file.is_dir():
+            raise IsADirectoryError(EISDIR, "is a folder, and a file belongs there", str(file))
+    runs = {point.run_name: dict(point.settings) for point in points}
+    write_json(path / SWEEP_FILE, {"format": FORMAT, "name": design.name, "runs": runs})
+    for point in points:
+        file = folder.experiment(point)
+        # A run's name tells nothing of prices, job settings and tracking: they may be new.
+        if not ((folder.run_dir(point) / RECORD).exists() and file.is_file()):
+            write_text(file, point.experiment.to_toml())
+        elif load_experiment(file).content_hash != point.experiment.content_hash:
+            raise BenchmarkError(
+                f"{file}: was changed, and its run has begun with what it said: remove it, and it"
+                " is written again"
+            )
 
 
 def _check_same(file: Path, points: Sequence[Point]) -> None:

@@ -11,6 +11,7 @@ from benchmarks.sweeps.expansion import Expansion
 from benchmarks.sweeps.folder import SweepFolder
 from benchmarks.sweeps.processes import Task, run_tasks
 from benchmarks.sweeps.results import FAILED, FINISHED, MISSING, STOPPED, Row, row_of, write_results
+from benchmarks.sweeps.shared_faults import check_stores
 from data.build.worker_pool import available_cores
 from data.errors import FailedError, StoppedError
 
@@ -60,10 +61,15 @@ def collect(folder: SweepFolder, expansion: Expansion) -> dict[str, Row]:
 def run_missing(
     folder: SweepFolder, expansion: Expansion, jobs: int, say: Callable[[str], None]
 ) -> Outcome:
-    """Run all that is not finished, `jobs` at a time; the table grows with each run that ends."""
+    """Run all that is not finished, `jobs` at a time; the table grows with each run that ends.
+
+    Raises:
+        DataError: As `check_stores`.
+    """
     rows = collect(folder, expansion)
     points = {one.point.run_name: one.point for one in expansion.points}
     missing = [name for name, row in rows.items() if row["status"] != FINISHED]
+    check_stores(points[name].experiment for name in missing)
     say(f"{len(rows) - len(missing)} of {len(rows)} runs are finished, {len(missing)} to run")
 
     def task(name: str) -> Task:

@@ -1,5 +1,6 @@
 """A sweep for a terminal: its points before it runs, its results after."""
 
+import json
 from collections.abc import Sequence
 
 from benchmarks.sweeps.expansion import LIMITS, Expansion, Planned
@@ -7,15 +8,27 @@ from benchmarks.sweeps.held import MEANING
 from benchmarks.sweeps.results import FINISHED, Row
 from benchmarks.sweeps.speed import JOULES_BOUNDARY
 from benchmarks.text_table import TextTable
+from parallel.measurement.number_text import counted, plain_number, readable
 
 MOST_ROWS = 40
 UNKNOWN = "not known"
+UNKNOWN_CELL = "–"
 
 
 def point_table(expansion: Expansion) -> TextTable:
     """Return one line a point, at most 40: its settings, sizes, tokens and cost."""
     names = dict.fromkeys(name for one in expansion.points for name in one.point.settings)
-    sizes = ("h x L", "total", "active", "tokens", "FLOPs", "lr", "batch", "s", "J")
+    sizes = (
+        "h x L",
+        "total",
+        "active",
+        "tokens",
+        "FLOPs",
+        "learning rate",
+        "batch",
+        "time",
+        "energy",
+    )
     shown = expansion.points[:MOST_ROWS]
     title = f"Sweep {expansion.design.name}: {len(expansion.points)} runs"
     if len(shown) < len(expansion.points):
@@ -35,11 +48,11 @@ def _cells(one: Planned, names: Sequence[str]) -> list[str]:
         _number(values["parameters"]),
         _number(values["active_parameters"]),
         _number(values["tokens"]),
-        _number(values["flops"]),
+        _flops(values["flops"]),
         _number(values["learning_rate"]),
         _number(values["batch_tokens"]),
-        _number(one.cost.seconds),
-        _number(one.cost.joules),
+        readable(one.cost.seconds, "s"),
+        readable(one.cost.joules, "J"),
     ]
 
 
@@ -50,7 +63,8 @@ def summary_lines(expansion: Expansion) -> list[str]:
     totals = []
     for limit in LIMITS:
         total = expansion.total(limit)
-        value = UNKNOWN if total is None else f"{_number(total)}{units.get(limit, '')}"
+        text = _flops if limit == "flops" else _number
+        value = UNKNOWN if total is None else f"{text(total)}{units.get(limit, '')}"
         totals.append(f"{limit} {value}")
     lines = [f"together: {', '.join(totals)}"]
     if expansion.speed_source:
@@ -81,22 +95,33 @@ def result_table(rows: Sequence[Row]) -> TextTable:
     """Return the finished runs, the least loss first, at most 40."""
     done = [row for row in rows if row["status"] == FINISHED and row.get("loss") is not None]
     done.sort(key=lambda row: row["loss"])
+    settings = [json.loads(row["settings"]) for row in done[:MOST_ROWS]]
+    names = list(dict.fromkeys(name for one in settings for name in one))
     table = TextTable(
         f"Results: {len(done)} of {len(rows)} runs",
-        ["run", "settings", "loss (nats)", "tokens", "FLOPs", "s", "J", "J are"],
+        ["run", *names, "loss, nats/token", "tokens", "FLOPs", "time", "energy", "energy is"],
     )
-    for row in done[:MOST_ROWS]:
+    for row, setting in zip(done, settings, strict=False):
         table.add_row(
-            row["run"], row["settings"], f"{row['loss']:.4f}", _number(row["tokens"]),
-            _number(row["flops"]), _number(row["wall_seconds"]), _number(row["energy_joules"]),
-            row["energy_kind"] or "",
+            row["run"], *(_text(setting.get(name)) for name in names), f"{row['loss']:.4f}",
+            _number(row["tokens"]), _flops(row["flops"]), readable(row["wall_seconds"], "s"),
+            readable(row["energy_joules"], "J"), row["energy_kind"] or "",
         )  # fmt: skip
     return table
 
 
 def _text(value: object) -> str:
-    return _number(value) if isinstance(value, float) else "" if value is None else str(value)
+    """Return a setting, exactly."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return plain_number(value, 6)
+    return "" if value is None else str(value)
+
+
+def _flops(value: float | None) -> str:
+    return UNKNOWN_CELL if value is None else plain_number(value, 3)
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    return UNKNOWN_CELL if value is None else counted(value)

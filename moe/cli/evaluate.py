@@ -101,7 +101,8 @@ def _held_out_loss(
     """Measure the loss on a split, by source; record or replay routing on the way."""
     from moe.evaluation.loading import loaded_model
     from moe.evaluation.loss import Evaluator, open_store
-    from moe.routing.replay import RoutingRecord, recording, replaying
+    from moe.routing.record import RoutingRecord
+    from moe.routing.replay import recording, replaying
 
     step, store, device = source
     if record_routing is not None:
@@ -121,7 +122,7 @@ def _held_out_loss(
             stack.enter_context(replaying([model.chunk], replayed))
         recorded = None
         if record_routing is not None:
-            recorded = stack.enter_context(recording([model.chunk]))
+            recorded = stack.enter_context(recording([model.chunk], evaluator.record_origin()))
         evaluation = evaluator.run(report)
         document = {
             "run_dir": str(run),

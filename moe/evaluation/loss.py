@@ -18,6 +18,7 @@ from moe.evaluation.loading import LoadedModel
 from moe.evaluation.results import Evaluation, loss_of
 from moe.model.document_masks import document_inputs
 from moe.routing.maps import RoutingMaps
+from moe.routing.record import RecordOrigin
 from parallel.precision.recipes import Precision
 
 
@@ -85,7 +86,7 @@ class Evaluator:
             ConfigError: The split is too small for one sequence.
             DataError: The store lacks an index that packing needs.
         """
-        self.model, self.split = model, split
+        self.model, self.split, self._store_path = model, split, store.path
         chat = store.manifest.chat
         self._data = _data_for(model.data, chat is not None)
         sources = open_sources(
@@ -112,6 +113,26 @@ class Evaluator:
         """Return routing maps that know the sources of what runs here."""
         model = self.model
         return RoutingMaps(model.config, [model.chunk], self.names, lambda: self.current_sources)
+
+    def record_origin(self) -> RecordOrigin:
+        """Describe a record of the routing of what runs here.
+
+        Raises:
+            ConfigError: The model is dense.
+        """
+        model, rule = self.model, self.model.config.moe
+        if rule is None:
+            raise ConfigError(f"{model.run}: a dense model routes nothing: no routing to record")
+        return RecordOrigin(
+            run=str(model.run),
+            step=model.step,
+            store=str(self._store_path),
+            split=self.split,
+            seq_len=model.seq_len,
+            micro_batch_size=model.micro_batch_size,
+            num_experts=rule.num_experts,
+            top_k=rule.top_k,
+        )
 
     @torch.no_grad()
     def run(self, report: ReportProgress | None = None) -> Evaluation:

@@ -89,3 +89,8 @@ class BatchSize:
     """Sequences per forward pass on one data-parallel rank."""
     global_batch_size: int
     """Sequences per optimizer step, over all ranks."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens per optimizer step, over all ranks."""
+        return self.global_batch_size * self.seq_len

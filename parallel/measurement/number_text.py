@@ -25,6 +25,21 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:.{decimals}f}"
 
 
+def plain_number(value: float, digits: int = 4) -> str:
+    """Return a number without a unit: `42,110`, `0.0003`, `482.1`; `2.4e20` where it is long."""
+    if value != 0 and not 1e-4 <= abs(value) < 1e7:
+        mantissa, mark, power = f"{value:.{digits}g}".partition("e")
+        return f"{mantissa}e{int(power)}" if mark else mantissa
+    if abs(value) >= 10 ** (digits - 1) or float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def counted(value: float) -> str:
+    """Return a count, as of parameters or tokens: `42,110`, `17.6 M`, `7.40 B`; `2.4e20`."""
+    return readable(value, "") if 1e6 <= abs(value) < 1e15 else plain_number(value)
+
+
 def readable(value: float | None, unit: str, beside: float | None = None) -> str:
     """Return a quantity as text: `17.6 M`, `1.23 mJ/token`, `4.812`, `38.1%`, `1.5 min`.
 

@@ -8,7 +8,7 @@ from tests.support.trained_runs import leave_group
 
 STEP = (
     "bench step small --layers 1 --seq-len 64 --micro-batch 2 --repeats 2 --warmup 1"
-    " --routing natural --routing forced --routing hot:1"
+    " --settle-steps 3 --routing natural --routing forced --routing hot:1"
 )
 COMMANDS = {
     # First: what a lone layer leaves behind must not be in the way of a step.
@@ -20,7 +20,15 @@ COMMANDS = {
     "routing": "bench routing --hidden 64 --ffn 64 --tokens 128 --experts 8 --repeats 2 --json",
     "inference": "bench inference tiny --prompt 16 --new-tokens 4 --repeats 2 --warmup 0 --json",
     "checkpoint": "bench checkpoint tiny --repeats 2 --warmup 0 --json",
-    "table": "bench step tiny --seq-len 32 --repeats 2 --warmup 0",
+    "table": "bench step tiny --seq-len 32 --repeats 2 --warmup 0 --settle-steps 2",
+    "replay": "bench step tiny --seq-len 16 --micro-batch 2 --repeats 2 --warmup 0 --json"
+    " --routing untrained --routing natural --routing forced --replay {recording}",
+    "replayed layer": "bench layer --experts 4 --hidden 64 --ffn 64 --tokens 16 --repeats 2"
+    " --warmup 0 --json --replay {recording}",
+    "replay of other experts": "bench routing --replay {recording} --experts 16",
+    "replay for nothing": "bench step tiny --routing forced --replay {recording}",
+    "no such recording": "bench layer --replay large",
+    "natural layer": "bench layer --routing natural",
     "alone": "bench collectives",
     "other section": "bench step tiny --set train.steps=3",
 }
@@ -41,9 +49,10 @@ KERNELS = {
 }
 
 
-def run_all(dense: str) -> dict[str, dict[str, Any]]:
+def run_all(dense: str, recording: str) -> dict[str, dict[str, Any]]:
     """Run every command but the kernels' in this process; returns {name: {code, out, error}}."""
-    return run_commands({name: text.format(dense=dense) for name, text in COMMANDS.items()})
+    paths = {"dense": dense, "recording": recording}
+    return run_commands({name: text.format(**paths) for name, text in COMMANDS.items()})
 
 
 def run_commands(commands: dict[str, str]) -> dict[str, dict[str, Any]]:

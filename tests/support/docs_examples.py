@@ -1,6 +1,7 @@
 """Examples of the README and of docs/, for tests that run them."""
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from tests.support.paths import ROOT
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FILE_NAME = re.compile(r"`([\w-]+\.(?:toml|py))`")
+ENDINGS = {"toml": "toml", "python": "py"}
 GENERATED = ("docs/_build", "docs/reference/commands", "docs/reference/config",
              "docs/reference/models.md")  # fmt: skip
 
@@ -22,6 +25,24 @@ def blocks(page: str, language: str) -> list[str]:
     """Return a page's fenced blocks of one language."""
     text = Path(ROOT, page).read_text(encoding="utf-8")
     return [block for name, block in FENCE.findall(text) if name == language]
+
+
+def named_files(page: str) -> dict[str, str]:
+    """Return the files that a page shows: blocks whose paragraph before ends in a file's name."""
+    text = Path(ROOT, page).read_text(encoding="utf-8")
+    found = {}
+    for match in FENCE.finditer(text):
+        before = text[: match.start()].rstrip().rsplit("\n\n", 1)[-1]
+        names = [n for n in FILE_NAME.findall(before) if n.endswith(f".{ENDINGS.get(match[1])}")]
+        if names:
+            found[names[-1]] = match[2]
+    return found
+
+
+def moe_commands(page: str) -> list[list[str]]:
+    """Return the words after `moe` of every command in a page's bash blocks, in its order."""
+    lines = (line for text in blocks(page, "bash") for line in text.splitlines())
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("moe ")]
 
 
 def toml_example(page: str, *, with_table: str) -> dict[str, Any]:

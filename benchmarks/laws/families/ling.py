@@ -69,5 +69,7 @@ LING = Law(
     notes=(
         "EL = FLOPs of a dense model over those of the sparse one of equal loss: no loss itself.",
         "The paper states no bases; only log10 C and log2 G reproduce its text (ln: 5,330 x).",
+        "It predicts no sizes: no term tells how FLOPs are split between parameters and tokens, and"
+        " the sparsest ratio always wins.",
     ),
 )

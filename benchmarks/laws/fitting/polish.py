@@ -3,8 +3,6 @@
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from scipy.optimize import linprog, minimize
 
 from benchmarks.laws.fitting.descent import plain_data
 from benchmarks.laws.fitting.penalty import Penalty
@@ -39,6 +37,9 @@ def _objective(problem: Problem, penalty: Penalty, vector: FloatArray) -> float:
 
 def _smooth(problem: Problem, penalty: Penalty, vector: FloatArray) -> FloatArray:
     """Minimize by L-BFGS-B in units in which every coefficient's curvature is alike."""
+    # Most that imports this module reads a fitted law and polishes none.
+    from scipy.optimize import minimize
+
     target = plain_data(problem).target_log
     _, slopes = problem.with_slopes(vector[None])
     unit = 1 / np.maximum(np.sqrt((slopes[0] ** 2).sum(axis=0)), 1e-12)
@@ -98,6 +99,9 @@ def _least_absolute(
     slopes: FloatArray, residuals: FloatArray, low: FloatArray, high: FloatArray
 ) -> FloatArray | None:
     """Return the move [P] within a box that makes sum |residuals + slopes move| least."""
+    from scipy import sparse
+    from scipy.optimize import linprog
+
     points, size = slopes.shape
     eye = sparse.identity(points, format="csc")
     # move, then the positive and negative part of every residual

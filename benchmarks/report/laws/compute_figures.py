@@ -1,15 +1,19 @@
 """What follows from a law for a number of FLOPs: the frontier and the best sizes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from benchmarks.laws.curves import Curve, best_curve, combinations, dial_values
 from benchmarks.laws.fitted_law import FittedLaw
 from benchmarks.laws.fitting.bootstrap import LEVEL
 from benchmarks.laws.law import FloatArray
+from benchmarks.laws.marked_models import MarkedModel
 from benchmarks.report.laws.drawing import (
     band,
     column_name,
     drawn_points,
+    marks,
     numbers,
 )
 from benchmarks.report.plotly_figure import LOSS_AXIS, Axis, Figure, Trace, figure
@@ -22,24 +26,35 @@ PUBLISHED_FLOPS = (1e18, 1e25)
 FLOPS_AXIS = Axis(title="Training FLOPs, 6 x active parameters x tokens")
 
 
-def frontier_curve(fitted: FittedLaw, flops: FloatArray | None) -> Curve | str:
-    """Return the best losses and sizes from the least FLOPs of the runs to 100 times the most."""
+def frontier_curve(
+    fitted: FittedLaw, flops: FloatArray | None, marked: Sequence[MarkedModel]
+) -> Curve | str:
+    """Return the best losses and sizes from the least FLOPs of the runs to 100 times the most.
+
+    Marked models are within it as well.
+    """
     if fitted.law.space is None:
         return f"frontier: law {fitted.law.name!r} does not tell sizes from FLOPs alone"
     low, high = PUBLISHED_FLOPS if flops is None else (flops.min(), flops.max() * BEYOND)
+    own = [model.sizes["flops"] for model in marked if "flops" in model.sizes]
+    low, high = min([low, *own]), max([high, *own])
     dials = combinations(dial_values(fitted))
     return best_curve(fitted, fitted.law.space, dials, np.geomspace(low, high, STEPS))
 
 
 def frontier_figure(
-    fitted: FittedLaw, curve: Curve, runs: tuple[FloatArray, FloatArray] | None
+    fitted: FittedLaw,
+    curve: Curve,
+    runs: tuple[FloatArray, FloatArray] | None,
+    marked: Sequence[MarkedModel],
 ) -> Figure:
     """Return the least loss for each number of FLOPs, with its band, and the runs.
 
     Args:
         fitted: The law.
         curve: Its frontier.
-        runs: FLOPs and losses of the measured runs.
+        runs: FLOPs and losses of the measured runs that it was fitted to.
+        marked: Models to set beside it.
     """
     traces: list[Trace] = band(curve.flops, curve.losses)
     split = curve.flops.size if runs is None else int((curve.flops <= runs[0].max()).sum()) + 1
@@ -54,7 +69,7 @@ def frontier_figure(
                 "name": name,
                 "x": numbers(curve.flops[part]),
                 "y": numbers(curve.losses[part, 0]),
-                "hovertemplate": "%{x:.2g} FLOPs: %{y:.4g} (modelled)<extra></extra>",
+                "hovertemplate": "%{plain_number(x, 2)} FLOPs: %{y:.4g} (modelled)<extra></extra>",
                 "meta": {"role": role},
             }
         )
@@ -69,12 +84,14 @@ def frontier_figure(
              "hovertemplate": "measured %{y:.4g}<extra></extra>", "meta": {"role": "cloud"}},
         )  # fmt: skip
     has_band = any(trace["meta"]["role"] == "band" for trace in traces)
+    traces += marks(marked, "flops", "loss")
     return figure(
         "frontier",
         "Loss against compute",
         f"The least loss for a number of FLOPs ({kind(fitted)})"
         + (f", with the band of {LEVEL:.0%} of resampled fits" if has_band else "")
         + (f"; dots: {count:,} measured runs" if count else "")
+        + ("; diamonds: runs of this report" if any(m.measured for m in marked) else "")
         + ".",
         [trace for trace in traces if trace["x"]],
         x=FLOPS_AXIS,
@@ -83,7 +100,7 @@ def frontier_figure(
     )
 
 
-def sizes_figure(fitted: FittedLaw, curve: Curve) -> Figure | str:
+def sizes_figure(fitted: FittedLaw, curve: Curve, marked: Sequence[MarkedModel]) -> Figure | str:
     """Return the best size and tokens for each number of FLOPs."""
     space = fitted.law.space
     assert space is not None
@@ -102,10 +119,14 @@ def sizes_figure(fitted: FittedLaw, curve: Curve) -> Figure | str:
                 "name": name.lower(),
                 "x": numbers(curve.flops[known]),
                 "y": numbers(rows[known, 0]),
-                "hovertemplate": "%{x:.2g} FLOPs: %{y:.3s}<extra></extra>",
+                "hovertemplate": "%{plain_number(x, 2)} FLOPs: %{y:.3s}<extra></extra>",
                 "meta": {"role": "line", "part": part},
             }
         )
+    for part, column in enumerate((space.size, "tokens")):
+        for trace in marks(marked, "flops", column):
+            trace["meta"]["part"] = part
+            traces.append(trace | {"showlegend": False})
     return figure(
         "sizes",
         "Best sizes",

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from benchmarks.laws.fitting.bootstrap import LEVEL
 from benchmarks.laws.law import Columns, FloatArray
+from benchmarks.laws.marked_models import MarkedModel
+from benchmarks.report.escaping import plot_text
 from benchmarks.report.plotly_figure import Axis, Trace
-from parallel.measurement.number_text import readable
+from parallel.measurement.number_text import plain_number, readable
 
 MAX_DRAWN = 1000
 """Points of one figure: of more, evenly many over the measured values are drawn."""
@@ -85,11 +87,10 @@ def point_groups(columns: Columns, index: Indices) -> list[tuple[str, Indices]]:
 
 
 def short(value: float) -> str:
-    """Return a number of few letters: 17.6M, 0.95, 1e+21."""
-    if value >= 1e15 or 0 < value < 1e-3:
-        return f"{value:.2g}"
-    text = readable(float(value), "").replace(" ", "") if value >= 1000 else f"{value:.3g}"
-    return text
+    """Return a number of few letters: 17.6M, 0.95, 1e21."""
+    if value >= 1e15 or value < 1000:
+        return plain_number(value, 3 if value < 1000 else 2)
+    return readable(float(value), "").replace(" ", "")
 
 
 def band(x: Sequence[float] | FloatArray, rows: FloatArray, **meta: Any) -> list[Trace]:
@@ -112,3 +113,53 @@ def band(x: Sequence[float] | FloatArray, rows: FloatArray, **meta: Any) -> list
 def ramp(number: int, count: int) -> dict[str, Any]:
     """Return the `meta` of one of several ordered traces: the page colors them by their place."""
     return {"ramp": number / (count - 1) if count > 1 else 0.0}
+
+
+def marks(models: Sequence[MarkedModel], x: str, y: str) -> list[Trace]:
+    """Return models as diamonds, or as stars where nothing of them is measured.
+
+    Args:
+        models: The models; those without a value on an axis are left out.
+        x: A column, or `measured`, `predicted` or `loss` (the measured one, else the predicted).
+        y: The same.
+    """
+    drawn = [m for m in models if None not in (_on_axis(m, x), _on_axis(m, y))]
+    found = []
+    for role, name in (("mark", "these runs"), ("star", "the best")):
+        chosen = [model for model in drawn if (model.measured is None) == (role == "star")]
+        if chosen:
+            found.append(_mark_trace(chosen, x, y) | {"name": name, "meta": {"role": role}})
+    return found
+
+
+def _mark_trace(models: Sequence[MarkedModel], x: str, y: str) -> Trace:
+    trace: Trace = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": numbers([_on_axis(model, x) for model in models]),
+        "y": numbers([_on_axis(model, y) for model in models]),
+        "text": [_hover(model) for model in models],
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+    if y == "predicted" and all(model.interval for model in models):
+        ends = [(m.predicted, *(m.interval or (0.0, 0.0))) for m in models]
+        trace["error_y"] = {
+            "type": "data", "symmetric": False,
+            "array": numbers([max(0.0, high - value) for value, _, high in ends]),
+            "arrayminus": numbers([max(0.0, value - low) for value, low, _ in ends]),
+        }  # fmt: skip
+    return trace
+
+
+def _on_axis(model: MarkedModel, name: str) -> float | None:
+    if name == "loss":
+        return model.predicted if model.measured is None else model.measured
+    known = {"measured": model.measured, "predicted": model.predicted}
+    return known[name] if name in known else model.sizes.get(name)
+
+
+def _hover(model: MarkedModel) -> str:
+    text = f"{plot_text(model.name)}<br>"
+    if model.measured is not None:
+        text += f"measured {model.measured:.4f}, "
+    return f"{text}predicted {model.predicted:.4f} (modelled)"

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from benchmarks.laws.compare import LawFit
 from benchmarks.laws.curves import best_curve, predicted
+from benchmarks.laws.fitted_law import FittedLaw
+from benchmarks.laws.fitting.fit import Fit
 from benchmarks.laws.law import FloatArray, Space
-from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN, Compute, columns_at
+from benchmarks.laws.optimum import Compute, columns_at, training_flops
 from benchmarks.report.laws.drawing import (
     Indices,
     column_axis,
@@ -16,6 +17,7 @@ from benchmarks.report.laws.drawing import (
     short,
 )
 from benchmarks.report.plotly_figure import LOSS_AXIS, Figure, Trace, figure
+from parallel.measurement.number_text import plain_number
 
 WITHIN = 1.2
 """Runs of one budget: the largest has at most so many times the FLOPs of the smallest."""
@@ -26,24 +28,14 @@ SPREAD = 30.0
 """A curve reaches so many times beyond its runs' sizes at most, its minimum included."""
 
 
-def run_flops(one: LawFit) -> FloatArray | None:
-    """Return 6 x active parameters x tokens of the points, as the law counts both."""
-    columns, space = one.fit.problem.columns, one.fit.law.space
-    if space is None or space.size not in columns:
-        return None
-    tokens = columns.get("tokens", space.fixed_tokens)
-    if tokens is None:
-        return None
-    return np.asarray(FLOPS_PER_PARAMETER_TOKEN * space.active(columns) * tokens, dtype=float)
-
-
-def iso_flop_figure(one: LawFit) -> Figure | str:
+def iso_flop_figure(fitted: FittedLaw, fit: Fit) -> Figure | str:
     """Return runs of equal FLOPs over their size, with the law's curve and its minimum."""
-    space, flops = one.fit.law.space, run_flops(one)
+    columns, space = fit.problem.columns, fit.law.space
+    flops = training_flops(fit.law, columns)
     if space is None or flops is None or space.fixed_tokens is not None:
         return "iso-FLOP parabolas: the law has no size and tokens to exchange"
-    dials, inside = _usual_dials(one, space)
-    budgets = _budgets(flops, one.fit.problem.columns[space.size], inside)
+    dials, inside = _usual_dials(fit, space)
+    budgets = _budgets(flops, columns[space.size], inside)
     if not budgets:
         return (
             f"iso-FLOP parabolas: no {LEAST_SIZES} sizes of runs share their FLOPs within"
@@ -52,7 +44,8 @@ def iso_flop_figure(one: LawFit) -> Figure | str:
     traces: list[Trace] = []
     for number, index in enumerate(budgets):
         meta = ramp(number, len(budgets))
-        traces += _parabola(one, space, dials, index, float(np.exp(np.log(flops[index]).mean())))
+        budget = float(np.exp(np.log(flops[index]).mean()))
+        traces += _parabola(fitted, fit, dials, index, budget)
         for trace in traces[-3:]:
             trace["meta"] |= meta
     said = "".join(
@@ -70,11 +63,11 @@ def iso_flop_figure(one: LawFit) -> Figure | str:
     )
 
 
-def _usual_dials(one: LawFit, space: Space) -> tuple[dict[str, float], Indices]:
+def _usual_dials(fit: Fit, space: Space) -> tuple[dict[str, float], Indices]:
     """Return the combination of dials that most points have, and those points."""
-    columns = one.fit.problem.columns
+    columns = fit.problem.columns
     names = [name for name in space.dials if name in columns]
-    everything = np.arange(one.fit.problem.target.size)
+    everything = np.arange(fit.problem.target.size)
     if not names:
         return {}, everything
     rows, place, counts = np.unique(
@@ -105,9 +98,10 @@ def _budgets(flops: FloatArray, sizes: FloatArray, inside: Indices) -> list[Indi
 
 
 def _parabola(
-    one: LawFit, space: Space, dials: dict[str, float], index: Indices, flops: float
+    fitted: FittedLaw, fit: Fit, dials: dict[str, float], index: Indices, flops: float
 ) -> list[Trace]:
-    fit, fitted = one.fit, one.fitted
+    space = fit.law.space
+    assert space is not None
     sizes = fit.problem.columns[space.size][index]
     best = best_curve(fitted, space, [dials], np.array([flops]))
     size, loss = float(best.sizes[0, 0]), float(best.losses[0, 0])
@@ -117,7 +111,7 @@ def _parabola(
     grid = np.geomspace(low, high, STEPS)
     values = {n: np.array([[v]]) for n, v in fit.values.items()}
     curve = predicted(fit.law, columns_at(space, grid, dials, Compute(flops)), values)[0]
-    name = f"{flops:.1e} FLOPs"
+    name = f"{plain_number(flops, 2)} FLOPs"
     shown = low <= size <= high
     common = {"type": "scatter", "legendgroup": name}
     where = drawn_points(sizes)

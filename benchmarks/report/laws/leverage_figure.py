@@ -9,6 +9,7 @@ from benchmarks.laws.leverage_curve import LeverageCurve, leverage_curve, levera
 from benchmarks.report.laws.compute_figures import kind
 from benchmarks.report.laws.drawing import column_axis, numbers, ramp
 from benchmarks.report.plotly_figure import Axis, Figure, Trace, figure
+from parallel.measurement.number_text import plain_number
 
 STEPS = 25
 PUBLISHED_FLOPS = (1e20, 1e24)
@@ -58,7 +59,7 @@ def _leverage_traces(curve: LeverageCurve, number: int, count: int) -> list[Trac
     trace: Trace = {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": f"{curve.flops:.1e} FLOPs",
+        "name": f"{plain_number(curve.flops, 2)} FLOPs",
         "x": numbers(x),
         "y": numbers(rows[:, 0]),
         "hovertemplate": "%{x:.3g}: %{y:.3g} times (modelled)<extra></extra>",
@@ -88,7 +89,7 @@ def _ling(fitted: FittedLaw) -> Figure:
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": f"{budget:.1e} FLOPs",
+                "name": f"{plain_number(budget, 2)} FLOPs",
                 "x": numbers(1 / ratios),
                 "y": numbers(fitted.law.predict(columns, fitted.values)),
                 "hovertemplate": "%{x:.3g}: %{y:.3g} times (modelled)<extra></extra>",

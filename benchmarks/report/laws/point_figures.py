@@ -1,8 +1,12 @@
 """Points against their law: predicted and measured, and residuals along columns."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from benchmarks.laws.compare import LawFit
+from benchmarks.laws.fitting.fit import Fit
+from benchmarks.laws.law import Law
+from benchmarks.laws.marked_models import MarkedModel
 from benchmarks.laws.residual_trends import Trend
 from benchmarks.report.laws.drawing import (
     column_axis,
@@ -10,6 +14,7 @@ from benchmarks.report.laws.drawing import (
     drawn_points,
     drawn_words,
     is_log,
+    marks,
     numbers,
     point_groups,
     ramp,
@@ -20,56 +25,69 @@ PERCENT = 100
 RESIDUALS_SHOWN = 4
 
 
-def predicted_figure(one: LawFit) -> Figure:
-    """Return what the law predicts for each point against what was measured."""
-    fit = one.fit
-    measured = fit.problem.target
-    predicted = measured * np.exp(fit.residuals)
-    groups = point_groups(fit.problem.columns, drawn_points(measured))
-    ends = [
-        float(min(measured.min(), predicted.min())),
-        float(max(measured.max(), predicted.max())),
-    ]
-    traces: list[Trace] = [
-        {"type": "scatter", "mode": "lines", "name": "equal", "x": ends, "y": ends,
-         "hoverinfo": "skip", "meta": {"role": "limit"}},
-    ]  # fmt: skip
-    for number, (label, index) in enumerate(groups):
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": label,
-                "x": numbers(measured[index]),
-                "y": numbers(predicted[index]),
-                "text": [f"point {i + 1}, {PERCENT * np.expm1(fit.residuals[i]):+.2f}%"
-                         for i in index],
-                "hovertemplate": "%{text}<br>measured %{x:.4g}, predicted %{y:.4g}<extra></extra>",
-                "meta": {"role": "point", **ramp(number, len(groups))},
-            }
-        )  # fmt: skip
-    rms = one.document["residuals"]["rms_log"]
+def predicted_figure(law: Law, fit: Fit | None, marked: Sequence[MarkedModel]) -> Figure | str:
+    """Return what the law predicts for points of the fit and for runs, against what was measured.
+
+    Args:
+        law: The law.
+        fit: Its fit with the points; `None` where they are not known.
+        marked: Models to set beside it; only measured ones are drawn.
+    """
+    runs = [model for model in marked if model.measured is not None]
+    if fit is None and not runs:
+        return "predicted against measured: the law comes without its points"
+    points = [] if fit is None else _points(fit)
+    traces = points + marks(runs, "measured", "predicted")
+    values = [v for trace in traces for v in (*trace["x"], *trace["y"]) if v is not None]
+    ends = [min(values), max(values)]
+    equal = {"type": "scatter", "mode": "lines", "name": "equal", "x": ends, "y": ends,
+             "hoverinfo": "skip", "meta": {"role": "limit"}}  # fmt: skip
+    said = f"{column_name(law.target)}: measured across, by the law upwards (modelled)."
+    if fit is not None:
+        rms = float(np.sqrt(np.mean(fit.residuals**2)))
+        said += f" Dots: the points of the fit, rms of ln {rms:.2g}."
+        said += drawn_words(fit.problem.target.size)
+    if runs:
+        said += " Diamonds: the runs of this report; bars: 95% of resampled fits."
     return figure(
         "predicted",
         "Predicted against measured",
-        f"Each run ({column_name(fit.law.target).lower()}): measured across, by the fitted law"
-        f" upwards (modelled); rms of ln {rms:.2g}.{drawn_words(measured.size)}",
-        traces,
+        said,
+        [equal, *traces],
         x=Axis(title="measured"),
         y=Axis(title="predicted"),
-        loglog=fit.law.target != "loss",
+        loglog=law.target != "loss",
     )
 
 
-def residual_figures(one: LawFit) -> list[Figure]:
+def _points(fit: Fit) -> list[Trace]:
+    measured = fit.problem.target
+    predicted = measured * np.exp(fit.residuals)
+    groups = point_groups(fit.problem.columns, drawn_points(measured))
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": label,
+            "x": numbers(measured[index]),
+            "y": numbers(predicted[index]),
+            "text": [f"point {i + 1}, {PERCENT * np.expm1(fit.residuals[i]):+.2f}%" for i in index],
+            "hovertemplate": "%{text}<br>measured %{x:.4g}, predicted %{y:.4g}<extra></extra>",
+            "meta": {"role": "point", **ramp(number, len(groups))},
+        }
+        for number, (label, index) in enumerate(groups)
+    ]
+
+
+def residual_figures(fit: Fit, trends: Sequence[Trend]) -> list[Figure]:
     """Return residuals along the columns on which the law stands, those with structure first."""
-    order = sorted(one.trends, key=lambda trend: not trend.found)
-    known = [trend for trend in order if trend.column in one.fit.problem.columns]
-    return [_residuals(one, trend) for trend in known[:RESIDUALS_SHOWN]]
+    order = sorted(trends, key=lambda trend: not trend.found)
+    known = [trend for trend in order if trend.column in fit.problem.columns]
+    return [_residuals(fit, trend) for trend in known[:RESIDUALS_SHOWN]]
 
 
-def _residuals(one: LawFit, trend: Trend) -> Figure:
-    fit, column = one.fit, one.fit.problem.columns[trend.column]
+def _residuals(fit: Fit, trend: Trend) -> Figure:
+    column = fit.problem.columns[trend.column]
     index = drawn_points(fit.problem.target)
     middles = [float(np.sqrt(g.low * g.high)) if is_log(trend.column) else (g.low + g.high) / 2
                for g in trend.groups]  # fmt: skip

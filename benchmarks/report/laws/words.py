@@ -7,9 +7,12 @@ import numpy as np
 
 from benchmarks.laws.compare import LawFit
 from benchmarks.laws.curves import Curve
+from benchmarks.laws.fitted_law import FittedLaw
 from benchmarks.laws.fitting.bootstrap import LEVEL
+from benchmarks.laws.marked_models import MarkedModel
 from benchmarks.laws.tables import residual_lines
 from benchmarks.report.laws.drawing import column_name, short
+from parallel.measurement.number_text import plain_number
 
 OUTERMOST = {"scale": "the largest size", "sparsity": "the sparsest models"}
 
@@ -45,9 +48,58 @@ def _describes(one: LawFit) -> str:
     return f"{text}; left out, it predicts {' and '.join(errors)}." if errors else f"{text}."
 
 
-def fit_words(one: LawFit, curve: Curve | str) -> list[str]:
-    """Return what is known of one fit: residuals, what stays open, the best size beyond."""
-    document = one.document
+def prediction_finding(found: Mapping[str, Any]) -> str:
+    """Return the first sentence of a prediction's page: the best sizes and their loss."""
+    best = found["best"]
+    known = [
+        f"{short(best[name])} {words}"
+        for name, words in (
+            ("active_parameters", "active parameters"), ("parameters", "in total"),
+            ("experts", "experts"), ("tokens", "tokens"),
+        )
+        if name in best
+    ]  # fmt: skip
+    text = f"The least loss is {found['loss']:.3f} nats/token, with {', '.join(known)}"
+    if (sides := found["interval"]) is not None:
+        text += f"; {LEVEL:.0%} of resampled fits give {sides[0]:.3f} to {sides[1]:.3f}"
+    return f"{text} (modelled)."
+
+
+def runs_finding(models: Sequence[MarkedModel]) -> str:
+    """Return how well a law predicts runs, apart for those that it was fitted to."""
+    parts = []
+    for words, chosen in (
+        ("that it was not fitted to", [m for m in models if not m.in_fit]),
+        ("of its own points", [m for m in models if m.in_fit]),
+    ):
+        logs = [float(np.log(m.predicted / m.measured)) for m in chosen if m.measured]
+        if logs:
+            rms, mean = float(np.sqrt(np.mean(np.square(logs)))), float(np.mean(logs))
+            runs = f"{len(logs):,} run{'s' if len(logs) > 1 else ''}"
+            parts.append(f"{runs} {words} within {rms:.2%} (rms), {mean:+.2%} in the mean")
+    text = f"The law predicts {'; '.join(parts)}" if parts else "The law predicts no run here"
+    far = sorted({column for model in models for column in model.beyond})
+    if far:
+        count = sum(bool(model.beyond) for model in models)
+        named = ", ".join(column.replace("_", " ") for column in far)
+        text += f"; {count:,} of them beyond the law's points in {named}"
+    return f"{text}."
+
+
+def law_words(fitted: FittedLaw, curve: Curve | str) -> list[str]:
+    """Return what is known of a law: residuals, what stays open, the best size beyond."""
+    lines, document = [], fitted.document
+    if document is not None:
+        lines += _fit_words(document)
+    if not isinstance(curve, str) and fitted.law.space is not None:
+        size = column_name(fitted.law.space.size).lower()
+        lines += _best(curve, size, is_beyond=document is not None)
+    if document is not None:
+        lines += [f"Warning: {text}." for text in document["warnings"]]
+    return [*lines, *fitted.law.notes]
+
+
+def _fit_words(document: Mapping[str, Any]) -> list[str]:
     lines = residual_lines(document)
     open_ones = document["unidentified"]
     lines.append(
@@ -55,11 +107,7 @@ def fit_words(one: LawFit, curve: Curve | str) -> list[str]:
         if open_ones
         else "Every coefficient is identified by these points."
     )
-    lines += [_direction(one) for one in document["identifiability"]["directions"]]
-    if not isinstance(curve, str) and one.fit.law.space is not None:
-        lines += _best(curve, column_name(one.fit.law.space.size).lower())
-    lines += [f"Warning: {text}." for text in document["warnings"]]
-    return [*lines, *document["notes"]]
+    return lines + [_direction(one) for one in document["identifiability"]["directions"]]
 
 
 def _direction(direction: Mapping[str, Any]) -> str:
@@ -68,19 +116,20 @@ def _direction(direction: Mapping[str, Any]) -> str:
     if width is None:
         return f"{named} have no effect at these points."
     together = " together" if len(direction["weights"]) > 1 else ""
-    return f"{named} may change{together} by a factor of {1 + width:.2g} with hardly an effect."
+    factor = plain_number(1 + width, 2)
+    return f"{named} may change{together} by a factor of {factor} with hardly an effect."
 
 
-def _best(curve: Curve, size: str) -> list[str]:
+def _best(curve: Curve, size: str, *, is_beyond: bool) -> list[str]:
     """Return the best size at the largest number of FLOPs on the page."""
     if not curve.sizes[-1, 0] > 0:
         return []
     loss = curve.losses[-1]
     text = (
-        f"At {curve.flops[-1]:.2g} FLOPs the least loss is {loss[0]:.3f} nats/token, at"
-        f" {short(curve.sizes[-1, 0])} {size} and {short(curve.tokens[-1, 0])} tokens"
+        f"At {plain_number(curve.flops[-1], 2)} FLOPs the least loss is {loss[0]:.3f} nats/token,"
+        f" at {short(curve.sizes[-1, 0])} {size} and {short(curve.tokens[-1, 0])} tokens"
     )
     if loss.size > 2:
         low, high = np.nanpercentile(loss, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
         text += f"; {LEVEL:.0%} of resampled fits give a loss of {low:.3f} to {high:.3f}"
-    return [f"{text} (modelled, beyond the runs)."]
+    return [f"{text} (modelled{', beyond the runs' if is_beyond else ''})."]

@@ -1,6 +1,4 @@
 // Of pages whose figures are all drawn by one function `draw(figure)`.
-const CONFIG = { responsive: true, displayModeBar: false };
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const drawAll = () => Promise.all(data.figures.map(draw));
 function setTheme(name) {
   document.documentElement.dataset.theme = name;

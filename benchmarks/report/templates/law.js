@@ -14,12 +14,16 @@ function colorOf(meta) {
 }
 const faded = (color, alpha) => color.startsWith("#")
   ? `${color}${Math.round(255 * alpha).toString(16).padStart(2, "0")}` : color.replace("rgb(", "rgba(").replace(")", `,${alpha})`);
-function styled(trace, crowded) {
+function lawTrace(trace, crowded) {
   const { role } = trace.meta, color = colorOf(trace.meta);
   if (role === "contour") {
     return { ...trace, showscale: false, opacity: 0.8, line: { width: 1, color: css("--paper") },
       colorscale: RAMP.map((_, i) => [i / (RAMP.length - 1), faded(rampColor(i / (RAMP.length - 1)), 0.75)]),
       contours: { ...trace.contours, coloring: "heatmap", showlabels: true, labelfont: { size: 12, color: css("--ink") } } };
+  }
+  if (role === "mark") {
+    return { ...trace, marker: { color: trace.meta.part === undefined ? css("--accent") : color, size: 11, symbol: "diamond", line: { width: 1, color: css("--ink") } },
+      ...(trace.error_y ? { error_y: { ...trace.error_y, color: css("--ink"), thickness: 1.2, width: 3 } } : {}) };
   }
   if (role === "edge") return { ...trace, line: { width: 0, color } };
   if (role === "band") return { ...trace, line: { width: 0, color }, fillcolor: faded(color, 0.2) };
@@ -54,21 +58,22 @@ function tickText(value, si) {
   const group = Math.min(Math.floor(power / 3), 5);
   return `${Number((value / 1000 ** group).toPrecision(3))}${["", "k", "M", "B", "T", "P"][group]}`;
 }
-function axis(spec, log, values) {
+function lawAxis(spec, log, values) {
   return { title: { text: spec.title, font: { size: 13 } }, gridcolor: css("--line"), linecolor: css("--line"), zeroline: false,
     tickfont: { size: 12 }, tickangle: 0, automargin: true, nticks: innerWidth < 480 ? 5 : 7,
     ...(log ? { type: "log", ...logTicks(values, spec) } : {}) };
 }
-function draw(figure) {
+// On a page narrower than the window (print), `width` says how wide, px.
+function drawLaw(figure, width) {
   const points = figure.traces.reduce((n, t) => n + (t.mode === "markers" ? t.x.length : 0), 0);
   const all = (key) => figure.traces.flatMap((t) => t[key]).filter((v) => v !== null);
   const logx = figure.loglog || figure.logx, logy = figure.logy ?? figure.loglog;
   const named = figure.traces.filter((t) => t.name && t.showlegend !== false);
-  const look = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true,
+  const look = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", ...(width ? { width } : { autosize: true }),
     font: { family: getComputedStyle(document.body).fontFamily, color: css("--ink"), size: 13 },
     margin: { l: 12, r: 16, t: 8, b: 8 }, showlegend: named.length > 1, hovermode: "closest",
     legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 12 }, traceorder: "normal" },
     hoverlabel: { bgcolor: css("--panel"), bordercolor: css("--line"), font: { color: css("--ink") }, align: "left" },
-    xaxis: axis(figure.x, logx, all("x")), yaxis: axis(figure.y, logy, all("y")) };
-  return Plotly.react(document.getElementById(`plot-${figure.id}`), figure.traces.map((t) => styled(t, points > 300)), look, CONFIG);
+    xaxis: lawAxis(figure.x, logx, all("x")), yaxis: lawAxis(figure.y, logy, all("y")) };
+  return Plotly.react(document.getElementById(`plot-${figure.id}`), figure.traces.map((t) => lawTrace(t, points > 300)), look, CONFIG);
 }

@@ -10,3 +10,5 @@ async function unpackPlotly() {
 // Distinguishable with color-vision deficiencies, on light and on dark backgrounds.
 const PALETTE = ["#4477aa", "#e0742c", "#2a9d77", "#b5569b", "#b79a1b", "#5ab4d6", "#cc4a5b",
   "#7d70d8", "#7a9a3b", "#9a6b4c"];
+const CONFIG = { responsive: true, displayModeBar: false };
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

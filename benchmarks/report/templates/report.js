@@ -5,10 +5,8 @@ const dashes = new Map(data.groups.map((g) => [g.key, g.sparse ? "solid" : "dash
 const isSparse = new Set(data.groups.filter((g) => g.sparse).map((g) => g.key));
 const hidden = new Set();
 const logs = new Map();
-const CONFIG = { responsive: true, displayModeBar: false };
 // Two columns on A4 with this page's print margins, px.
 const PAPER_WIDTH = 296;
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 let onPaper = false;
 const narrow = () => onPaper || innerWidth < 480;
@@ -144,7 +142,8 @@ function drawLoad() {
     drawHeat("plot-load-sources", load.sources, "expert", ""),
     drawHeat("plot-load-coactivation", load.coactivation, "expert", "expert")];
 }
-const drawAll = () => Promise.all([...data.figures.map(draw), ...drawPareto(), ...drawLoad()]);
+const drawLaws = () => data.law.map((figure) => drawLaw(figure, onPaper ? PAPER_WIDTH : 0));
+const drawAll = () => Promise.all([...data.figures.map(draw), ...drawPareto(), ...drawLaws(), ...drawLoad()]);
 
 function setTheme(name) {
   document.documentElement.dataset.theme = name;

@@ -1,6 +1,7 @@
 """AdamW for every device, in the form megatron-core expects of apex's and TE's FusedAdam."""
 
 from collections.abc import Callable, Iterable
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -23,6 +24,13 @@ class GroupStepAdamW(torch.optim.AdamW):
         **_: Any,
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    # torch wraps these only to keep its compiler out of them, for which it loads the compiler at
+    # the first call: 0.5 seconds of CPU time at each start. Nothing compiles this optimizer.
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Load a state that has no step count per parameter."""

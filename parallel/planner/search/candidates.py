@@ -54,6 +54,10 @@ class Candidate(NamedTuple):
     stages: Stages
     dp: int
 
+    def micro_batches(self, global_batch_size: int) -> int:
+        """Return the micro-batches of a rank's step."""
+        return global_batch_size // (self.sizes.micro_batch_size * self.dp)
+
     def layout(self, base: Layout, choice: Mapping[str, Any]) -> Layout:
         """Return it as a `[parallel]` section.
 

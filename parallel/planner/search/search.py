@@ -167,15 +167,12 @@ class _Search:
                 continue
             number = len(alike) * len(self._recomputations)
             self._candidates += number
-            # More stages hold less each; as many ranks share each micro-batch on any number.
-            deepest = alike[-1]
+            deepest = alike[-1]  # more stages hold less each
             states = least.state_bytes(deepest)
             if states > self._memory_bytes:
                 self._too_large += number
                 continue
-            pp = deepest.stages.pp
-            passes = self._micro_batches(deepest) / pp
-            seconds = self._ways.bound(sizes).of_mean_stages(pp, passes)
+            seconds = self._ways.least_seconds(deepest, self._bounds.global_batch_size)
             self._push(seconds, states, alike)
 
     def _push(
@@ -257,7 +254,7 @@ class _Search:
         return None
 
     def _micro_batches(self, candidate: Candidate) -> int:
-        return self._bounds.global_batch_size // (candidate.sizes.micro_batch_size * candidate.dp)
+        return candidate.micro_batches(self._bounds.global_batch_size)
 
     def _bound(self, candidate: Candidate, way: Way) -> float:
         return way.bound.of_all_stages(candidate.stages, self._micro_batches(candidate))

@@ -6,7 +6,7 @@ from math import lcm
 from typing import Protocol
 
 from parallel.layout.placement import place
-from parallel.planner.search.candidates import Sizes
+from parallel.planner.search.candidates import Candidate, Sizes
 from parallel.planner.search.choices import Choice, exchanges, recomputations
 from parallel.planner.search.least_memory import LeastMemory, Saved, saved_bytes
 from parallel.planner.search.shared_times import ModelSeconds, layer_kinds
@@ -70,6 +70,18 @@ class Ways:
             seconds = self._model(job, exchanges=False)
             self._bounds[sizes] = StageBound(seconds, self._loads)
         return self._bounds[sizes]
+
+    def least_seconds(self, deepest: Candidate, global_batch_size: int) -> float:
+        """Return seconds that no candidate of the same sizes undercuts.
+
+        Args:
+            deepest: Of them, the one of most stages: as many ranks share each micro-batch on any
+                number.
+            global_batch_size: Sequences a step.
+        """
+        pp = deepest.stages.pp
+        passes = deepest.micro_batches(global_batch_size) / pp
+        return self.bound(deepest.sizes).of_mean_stages(pp, passes)
 
     def fastest_first(self, sizes: Sizes, recomputation: int, *, paired: bool) -> tuple[Way, ...]:
         """Return the ways to exchange tokens by the seconds of their layers.

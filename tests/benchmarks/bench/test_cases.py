@@ -16,7 +16,7 @@ from benchmarks.bench.cases import Case, run_cases
 from benchmarks.bench.forced_routing import RoutingProfile, max_over_mean, parse_profile
 from benchmarks.bench.layer_fit import cut_layers, fewest_layers, fit_layers
 from benchmarks.bench.layer_shape import published_layers, published_shape
-from benchmarks.bench.peer_transformers import parse_peer
+from benchmarks.bench.peer_transformers import in_their_order, parse_peer
 from benchmarks.bench.results import read_results
 from benchmarks.errors import BenchmarkError
 from moe.config.experiment import load_model
@@ -145,14 +145,16 @@ def test_a_full_disk_is_not_called_a_mistake(
         run_cases("b", [Case({}, dict)], CONDITIONS, out=tmp_path / "r.jsonl")
 
 
-@pytest.mark.parametrize("text", ["natural", "forced", "zipf:1.5", "hot:0.25"])
+@pytest.mark.parametrize("text", ["natural", "untrained", "forced", "zipf:1.5", "hot:0.25"])
 def test_profiles_are_parsed_and_printed(text: str) -> None:
     assert str(parse_profile(text)) == text
 
 
-@pytest.mark.parametrize("text", ["even", "zipf", "zipf:-1", "hot:2", "hot:x", "forced:1", ""])
+@pytest.mark.parametrize(
+    "text", ["even", "dense", "zipf", "zipf:-1", "hot:2", "hot:x", "forced:1", ""]
+)
 def test_unknown_profiles_are_refused(text: str) -> None:
-    with pytest.raises(BenchmarkError, match="write natural, forced, zipf:1.0"):
+    with pytest.raises(BenchmarkError, match="write natural, untrained, forced, zipf:1.0"):
         parse_profile(text)
 
 
@@ -183,8 +185,16 @@ def test_zipf_with_one_expert_a_token_has_the_stated_proportions() -> None:
     assert share == pytest.approx((weights / weights.sum()).tolist(), abs=0.015)
 
 
-def test_natural_routing_forces_nothing() -> None:
-    assert RoutingProfile("natural").draw_experts(4, 4, 2, torch.Generator()) is None
+@pytest.mark.parametrize("kind", ["natural", "untrained", "dense"])
+def test_what_is_not_drawn_forces_nothing(kind: Any) -> None:
+    assert RoutingProfile(kind).draw_experts(4, 4, 2, torch.Generator()) is None
+
+
+def test_a_peer_has_the_same_experts_for_the_same_token() -> None:
+    # Ours: place 0 of sequences a and b, then place 1, ...; theirs: all of a, then all of b.
+    ours = torch.tensor([[10, 11], [20, 21], [12, 13], [22, 23], [14, 15], [24, 25]])
+    theirs = [[10, 11], [12, 13], [14, 15], [20, 21], [22, 23], [24, 25]]
+    assert in_their_order(ours, 2).tolist() == theirs
 
 
 def test_datasheets_and_peers() -> None:

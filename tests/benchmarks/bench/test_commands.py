@@ -12,6 +12,7 @@ from tests.support.bench_commands import run_all
 from tests.support.bench_points import bench_records
 from tests.support.distributed import Ranks, run_ranks
 from tests.support.fault_injection import wait_until
+from tests.support.routing_recordings import write_recording
 from tests.support.trained_runs import command, command_of_ranks, run_command
 
 DENSE = """
@@ -29,7 +30,10 @@ max_seq_len = 128
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     dense = tmp_path_factory.mktemp("bench") / "dense.toml"
     dense.write_text(DENSE)
-    found: dict[str, Any] = run_ranks(1, run_all, str(dense))[0]
+    recording = write_recording(
+        dense.with_name("routing.safetensors"), layers=(1,), tokens=48, num_experts=4
+    )
+    found: dict[str, Any] = run_ranks(1, run_all, str(dense), str(recording))[0]
     return found
 
 
@@ -60,6 +64,13 @@ def test_step_measures_every_routing(results: dict[str, Any]) -> None:
     result = record(results, "step")["result"]
     rows = {row["routing"]: row for row in result["routing"]}
     assert list(rows) == ["natural", "forced", "hot:1"]
+    assert rows["forced"]["routing_source"] == {"kind": "forced"}
+    natural = rows["natural"]["routing_source"]
+    # Fewer steps than the criterion needs.
+    assert (natural["kind"], natural["steps"], natural["steady"]) == ("warmed up", 3, False)
+    assert natural["changes"] is None
+    assert natural["last_loss"] < natural["first_loss"]
+    assert natural["store"] == "Python's standard library as bytes"
     # Every token at one of eight experts: half of all assignments, four times the even share.
     assert rows["hot:1"]["busiest_over_even"] == pytest.approx(4.0)
     assert rows["forced"]["busiest_over_even"] < 1.5
@@ -83,6 +94,65 @@ def test_a_peer_runs_beside_under_every_routing(results: dict[str, Any]) -> None
     for row in rows:
         assert row["peer"]["name"] == "transformers (grouped_mm)"
         assert row["speed_over_peer"]["repeats"] == 2
+
+
+def test_natural_steps_stand_beside_forced_ones(results: dict[str, Any]) -> None:
+    for name, layers in (("step", 1), ("replay", 2)):
+        result = record(results, name)["result"]
+        cost = result["routing_cost"]
+        assert [row["layer"] for row in cost["layers"]] == list(range(layers))
+        for row in (*cost["layers"], cost["step"]):
+            assert row["time_over_forced"]["repeats"] == 2
+            assert min(row["natural_s"]["low"], row["forced_s"]["low"]) > 0
+        for row in cost["layers"]:
+            for key in ("natural_s", "forced_s"):
+                assert row[key]["high"] < cost["step"][key]["high"]
+            assert row["busiest_over_even"] >= 1
+            assert 1 <= row["forced_busiest_over_even"] < 2
+        assert result["split_routing"] == "natural"
+
+
+def test_a_recording_is_replayed_as_it_is(results: dict[str, Any]) -> None:
+    result = record(results, "replay")["result"]
+    rows = {row["routing"]: row for row in result["routing"]}
+    assert list(rows) == ["untrained", "natural", "forced"]
+    assert rows["untrained"]["routing_source"] == {"kind": "untrained"}
+    source = rows["natural"]["routing_source"]
+    assert (source["kind"], source["run"], source["step"]) == ("replay", "runs/tests", 7)
+    case = record(results, "replay")["case"]
+    assert case["replay"] == f"{source['file']} {source['sha256'][:12]}"
+    assert (source["tokens"], source["tokens_a_step"]) == (48, 32)
+    # One recorded layer stands for both.
+    assert source["recorded_layers"] == {"0": 0, "1": 0} and source["layers_repeat"]
+    # Neighbouring experts in turn: 32 tokens go to each of 4 experts as often.
+    assert rows["natural"]["busiest_over_even"] == pytest.approx(1.0)
+    for layer in result["routing_cost"]["layers"]:
+        assert layer["busiest_over_even"] == pytest.approx(1.0)
+
+
+def test_a_layer_alone_is_routed_as_recorded(results: dict[str, Any]) -> None:
+    natural, forced = record(results, "replayed layer")["result"]["routing"]
+    assert (natural["routing"], forced["routing"]) == ("natural", "forced")
+    assert natural["routing_source"]["recorded_layers"] == {"0": 0}
+    assert natural["busiest_over_even"] == pytest.approx(1.0)
+    assert natural["time_over_forced_interval"]["repeats"] == 2
+    assert forced["time_over_forced"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("replay of other experts", "it chose 2 of 4 experts, this model has 2 of 16"),
+        ("replay for nothing", "--replay is of --routing natural"),
+        ("no such recording", "--replay 'large': there is study"),
+        ("natural layer", "give a recording with --replay"),
+    ],
+)
+def test_routing_that_cannot_be_is_refused(
+    results: dict[str, Any], name: str, message: str
+) -> None:
+    assert results[name]["code"] == 2
+    assert message in results[name]["error"]
 
 
 def test_time_split_adds_up(results: dict[str, Any]) -> None:
@@ -123,7 +193,7 @@ def test_granularity_keeps_parameters_and_work(results: dict[str, Any]) -> None:
 
 def test_routing_profiles_are_compared_with_even(results: dict[str, Any]) -> None:
     rows = {row["routing"]: row for row in record(results, "routing")["result"]["routing"]}
-    assert list(rows) == ["natural", "forced", "zipf:1", "hot:0.5", "hot:1"]
+    assert list(rows) == ["untrained", "forced", "zipf:1", "hot:0.5", "hot:1"]
     assert rows["forced"]["time_over_forced"] == 1
     assert rows["hot:1"]["busiest_over_even"] == pytest.approx(4.0)
     assert rows["hot:0.5"]["busiest_over_even"] == pytest.approx(2.0, abs=0.6)
@@ -216,7 +286,7 @@ def test_pipeline_stages_name_their_waiting(tmp_path: Path) -> None:
     code, out, err = command_of_ranks(
         2, "bench", "step", "tiny", "--set", "parallel.pp=2", "--seq-len", "32",
         "--micro-batch", "1", "--global-batch", "2", "--routing", "natural", "--repeats", "2",
-        "--warmup", "0", "--json",
+        "--warmup", "0", "--settle-steps", "2", "--json",
     )  # fmt: skip
     assert code == 0, err[-3000:]
     [record] = json.loads(out)

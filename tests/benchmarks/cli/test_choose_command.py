@@ -14,13 +14,14 @@ BUDGET = ("--budget-gpu-hours", "2", "--gpu", "h100", "--gpus", "2")
 
 def test_one_command_answers_and_writes_what_plan_and_train_take(tmp_path: Path) -> None:
     file = tmp_path / "chosen.toml"
-    code, out, err = command("choose", *BUDGET, "--price", "2", "--region", "FRA",
-                             "--start", "2026-12-01", "--write", file, "--json")  # fmt: skip
+    code, out, err = command("choose", *BUDGET, "--price", "2", "--currency", "USD",
+                             "--region", "FRA", "--start", "2026-12-01", "--write", file,
+                             "--json")  # fmt: skip
     assert code == 0, err
     found = json.loads(out)
     assert {"best", "loss", "interval", "law", "cost", "plan", "model", "runner_up", "dense",
             "leverage", "dense_would_win", "ends", "searched", "six_n_d"} <= set(found)  # fmt: skip
-    assert found["law"] == "ludziejewski"
+    assert (found["asked"], found["law"]) == ("ludziejewski-2025", "ludziejewski")
     assert "other people's data" in err
     for name in ("tokens", "seconds", "gpu_hours", "joules", "money", "gco2", "loss"):
         each = found["quantities"][name]
@@ -81,6 +82,8 @@ def test_answers_are_shown_as_tables() -> None:
     assert "active parameters" in out
     assert "served over the model's life" in out
     assert "6 N D would choose" in out
+    assert "80% interval is of the tokens alone" in out
+    assert "the law's own error is not known" in out
     code, out, err = command("predict", "ludziejewski", "--memory-bytes", "1e9")
     assert code == 0, err
     assert "memory to serve" in out
@@ -93,6 +96,26 @@ def test_answers_are_shown_as_tables() -> None:
         (("choose", "--budget-gpu-hours", "5"), "name the cards: --gpu and --gpus"),
         (("choose", *BUDGET, "--law", "ling"), "does not tell which model"),
         (("choose", *BUDGET, "--budget-money", "9"), "no price is known: give --price"),
+        (("choose", *BUDGET, "--price", "2"), "--price: of no currency: give --currency"),
+        (
+            (
+                "plan",
+                "llama3-8b",
+                "--gpus",
+                "8",
+                "--gpu",
+                "h100",
+                "--target-tokens",
+                "1e12",
+                "--price",
+                "2",
+            ),
+            "of no currency",
+        ),
+        (
+            ("plan", "llama3-8b", "--gpus", "8", "--gpu", "h100", "--target-tokens", "9"),
+            "is less than one step of 4,194,304",
+        ),
         (("choose", *BUDGET, "--start", "soon"), "--start 'soon': give a date"),
         (("choose", *BUDGET, "--served-tokens", "nan"), "--served-tokens nan"),
         (("choose", "--budget-joules", "9", "--gpu", "cpu", "--gpus", "1"), "power is unknown"),

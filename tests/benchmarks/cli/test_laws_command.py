@@ -50,7 +50,7 @@ def test_fits_are_shown_as_tables(points: Path) -> None:
     assert "Predicted from all other points" in out
     code, out, err = command("predict", "ludziejewski", "--flops", "1e22")
     assert code == 0, err
-    assert "active_parameters" in out
+    assert "active parameters" in out
 
 
 def test_laws_are_compared(points: Path) -> None:

@@ -42,7 +42,8 @@ def test_json_has_the_keys_of_the_contract() -> None:
 
 
 def test_tables_say_what_was_looked_at_and_why_one_lost() -> None:
-    code, out, _ = command(*MIXTRAL, "--top", "2", "--target-tokens", "1e12", "--price", "2")
+    code, out, _ = command(*MIXTRAL, "--top", "2", "--target-tokens", "1e12", "--price", "2",
+                           "--currency", "EUR")  # fmt: skip
     assert code == 0
     for text in ("legal ways looked at", "1 ◆", "expert matmul", "wall time", "EUR", "failures:"):
         assert text in out

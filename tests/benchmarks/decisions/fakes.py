@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from benchmarks.decisions.candidates import Candidate
 from benchmarks.decisions.limits import Limits
-from benchmarks.decisions.pricing import Price, TooLargeError
+from benchmarks.decisions.pricing import Price
 from benchmarks.decisions.question import Question
 from benchmarks.laws.fitted_law import find_fitted
 from parallel.planner.energy import Estimate
@@ -33,13 +33,20 @@ class FakePricer:
     def optimistic_tokens(self, one: Candidate, utilisation: float) -> float:
         return utilisation * self.ideal_flops / (6 * self.active(one))
 
+    def most_tokens(self, one: Candidate) -> float:
+        return self.optimistic_tokens(one, 1.0)
+
+    def most_planned_tokens(self, one: Candidate) -> float:
+        """Return a quarter more than what is reached, of models that fit or not."""
+        return self.optimistic_tokens(one, min(1.0, 1.25 * self.utilisation(one)))
+
     def served_tokens(self, one: Candidate, tokens: float) -> float:
         return 0.0
 
     def price(self, one: Candidate) -> Price | None:
         self.asked.append(one)
         if one.costs.total_parameters > self.largest:
-            raise TooLargeError
+            return None
         reached = self.utilisation(one)
         tokens = self.optimistic_tokens(one, reached)
         return Price(

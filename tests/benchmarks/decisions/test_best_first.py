@@ -1,6 +1,7 @@
 """The best model is found without pricing all."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,7 @@ from benchmarks.decisions.best_first import TOLERANCE, best_first
 from benchmarks.decisions.candidates import Candidate
 from benchmarks.decisions.decision import decide
 from benchmarks.decisions.question import Question
-from benchmarks.decisions.shortlist import shortlist
+from benchmarks.decisions.shortlist import Shortlist
 from benchmarks.laws.registry import LAWS
 from tests.benchmarks.decisions.fakes import FakePricer, question
 
@@ -16,7 +17,11 @@ FLOPS = 3e21
 
 
 def listed(asked: Question, pricer: FakePricer) -> list[Candidate]:
-    return shortlist(asked.fitted, pricer, lambda _: True, 4096, 16, asked.loss)
+    return near(asked, pricer).models
+
+
+def near(asked: Question, pricer: FakePricer) -> Shortlist:
+    return Shortlist(asked.fitted, pricer, lambda _: True, 4096, 16, asked.loss)
 
 
 @pytest.mark.parametrize("law", ["hoffmann-2022", "ludziejewski-2025", "abnar-2025"])
@@ -61,16 +66,53 @@ def test_models_that_were_not_priced_are_not_better() -> None:
     assert len(outcome.priced) < len(candidates) / 3
 
 
-def test_what_is_larger_than_what_does_not_fit_is_not_tried() -> None:
-    asked = question("hoffmann-2022", flops=1e24)
-    pricer = FakePricer(1e24, asked.active, lambda _: 0.4, largest=5e9)
-    outcome = best_first(listed(asked, pricer), pricer, asked.loss)
-    refused = [
-        one.costs.total_parameters for one in pricer.asked if one.costs.total_parameters > 5e9
+def unlucky(one: Candidate) -> float:
+    """Reach little, but for one expansion and width: what no other model tells."""
+    is_lucky = one.proportions.expansion == 8 and one.model.hidden_size == 2048
+    return 0.45 if is_lucky else 0.2
+
+
+def test_a_model_that_reaches_more_than_all_of_its_proportions_is_found() -> None:
+    asked = question("ludziejewski-2025", flops=FLOPS)
+    pricer = FakePricer(FLOPS, asked.active, unlucky)
+    candidates = listed(asked, pricer)
+    outcome = best_first(candidates, pricer, asked.loss)
+    everything = [
+        asked.loss(one, pricer.optimistic_tokens(one, unlucky(one))) for one in candidates
     ]
     assert outcome.best is not None
-    assert outcome.best.candidate.costs.total_parameters <= 5e9
-    assert refused == sorted(refused, reverse=True)
+    assert outcome.best.loss - outcome.gain_left <= min(everything)
+    assert outcome.gain_left <= TOLERANCE
+    assert unlucky(outcome.best.candidate) == 0.45
+
+
+def small(one: Candidate) -> float:
+    """Reach ever less with size."""
+    return min(1.0, (5e7 / one.costs.active_parameters) ** 0.8)
+
+
+def test_models_beyond_the_shortlist_come_in_question_where_its_ends_do() -> None:
+    asked = question("hoffmann-2022", flops=FLOPS)
+    pricer = FakePricer(FLOPS, asked.active, small)
+    shortlist = near(asked, pricer)
+    listed_first = shortlist.models
+    outcome = best_first(listed_first, pricer, asked.loss, beside=shortlist.beside)
+    assert outcome.best is not None
+    assert outcome.best.candidate not in listed_first
+    assert outcome.candidates == len(shortlist.models) > len(listed_first)
+
+
+def test_what_does_not_fit_hides_nothing_larger() -> None:
+    """Heads, experts and layers that cards can share decide, not size alone."""
+    asked = question("hoffmann-2022", flops=FLOPS)
+    pricer = FakePricer(FLOPS, asked.active, lambda _: 0.4)
+    candidates = listed(asked, pricer)
+    best = best_first(candidates, pricer, asked.loss).best
+    assert best is not None
+    refused = replace(pricer, largest=best.candidate.costs.total_parameters - 1, asked=[])
+    outcome = best_first(candidates, refused, asked.loss)
+    assert len(refused.asked) > len(outcome.priced)
+    assert outcome.best is not None
 
 
 def test_the_search_ends_and_says_what_it_left() -> None:

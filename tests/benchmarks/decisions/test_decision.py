@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks.decisions.candidates import Proportions, candidate
 from benchmarks.decisions.decision import Decision, decide
 from benchmarks.decisions.dense_wins import dense_wins
 from benchmarks.decisions.documents import prediction
@@ -26,6 +27,21 @@ def asked(law: str, gpus: int = 8, served: float = 0.0, **limits: float) -> Ques
 @pytest.fixture(scope="module")
 def sparse() -> Decision:
     return decide(asked("ludziejewski-2025", gpus=2, gpu_hours=5.0))
+
+
+@pytest.mark.parametrize("limit", [{"gpu_hours": 5.0}, {"joules": 2e7}])
+def test_no_layout_undercuts_the_bounds(limit: dict[str, float]) -> None:
+    one = asked("ludziejewski-2025", gpus=2, **limit)
+    pricer = one.pricer()
+    for expansion in (1, 8):
+        for width in (256, 512, 1024):
+            found = candidate(one.fitted, Proportions(expansion, 1), width, 4096, 16)
+            assert found is not None
+            price = pricer.price(found)
+            assert price is not None
+            bounds = pricer.most_planned_tokens(found), pricer.most_tokens(found)
+            assert price.tokens.value <= bounds[0] <= bounds[1]
+            assert bounds[0] < 3 * price.tokens.value
 
 
 def test_a_larger_budget_never_gives_a_larger_loss() -> None:

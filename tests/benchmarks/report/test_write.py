@@ -19,8 +19,9 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.report.bench_results import step_splits
 from benchmarks.report.figures import report_figures
 from benchmarks.report.figures_time import phase_figure, phase_seconds, step_figure
+from benchmarks.report.page_template import packed_plotly
 from benchmarks.report.plotly_figure import MAX_POINTS, thinned
-from benchmarks.report.write import ReportPaths, packed_plotly, write_report
+from benchmarks.report.write import ReportPaths, write_report
 from moe.errors import ConfigError
 from moe.runs.reader import read_run
 from moescale import app

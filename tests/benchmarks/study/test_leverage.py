@@ -6,7 +6,6 @@ import pytest
 from benchmarks.study.ladder_curve import best_of_ladder
 from benchmarks.study.leverage import leverage_of_laws, leverage_of_minima
 from benchmarks.study.minima import Minimum, iso_flop_minima
-from benchmarks.study.speed import time_ratios
 from tests.benchmarks.study.made_laws import BUDGETS, LADDER, SIZES, made_law, made_points
 
 GAIN = 1.3
@@ -66,15 +65,3 @@ def test_a_best_size_at_the_edge_is_no_minimum() -> None:
     three = points.take([i for i in range(30) if points.columns["active_parameters"][i] > 6e4])
     (first, *_) = iso_flop_minima(three, BUDGETS)
     assert first.best_loss is None and len(first.losses) == 3
-
-
-def test_times_are_compared_between_runs_of_equal_width_budget_and_seed() -> None:
-    def row(experts: int, width: int, seed: int, speed: float | None) -> dict[str, float | None]:
-        return {"experts": experts, "hidden_size": width, "asked_held": 1e12, "seed": seed,
-                "tokens_per_s": speed}  # fmt: skip
-
-    rows = [row(1, 16, 0, 100.0), row(1, 32, 0, 50.0), row(1, 32, 1, None), row(16, 16, 0, 80.0),
-            row(16, 32, 0, 25.0), row(16, 32, 1, 1.0), row(16, 64, 0, 1.0)]  # fmt: skip
-    (one,) = time_ratios(rows)
-    assert (one.experts, one.pairs, one.low, one.high) == (16, 2, 1.25, 2.0)
-    assert one.median == pytest.approx(1.625)

@@ -1,5 +1,6 @@
 """A sweep's directory: one process, one design, which may grow."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,39 @@ def test_experiments_are_written_and_a_design_may_grow(tmp_path: Path) -> None:
     ):
         pass
     assert len(list((path / "experiments").iterdir())) == 2
+
+
+def test_a_changed_experiment_is_written_again_or_refused(tmp_path: Path) -> None:
+    design, (point,) = points_of(tmp_path, "[0]")
+    path = tmp_path / "sweep"
+    with open_folder(path, design, [point]) as folder:
+        make_run(folder.run_dir(point), sparse=False)
+    text = folder.experiment(point).read_text()
+    folder.experiment(point).write_text(text.replace("steps = 10", "steps = 11"))
+    with (
+        pytest.raises(BenchmarkError, match="was changed, and its run has begun"),
+        open_folder(path, design, [point]),
+    ):
+        pass
+    shutil.rmtree(folder.run_dir(point))
+    with open_folder(path, design, [point]):
+        assert folder.experiment(point).read_text() == text
+
+
+@pytest.mark.parametrize("name", ["experiments", "runs", "logs", "results.parquet", "sweep.json"])
+def test_what_stands_in_the_way_is_named(tmp_path: Path, name: str) -> None:
+    design, points = points_of(tmp_path, "[0]")
+    path = tmp_path / "sweep"
+    with open_folder(path, design, points):
+        pass
+    if (path / name).is_dir():
+        shutil.rmtree(path / name)
+        (path / name).touch()
+    else:
+        (path / name).unlink(missing_ok=True)
+        (path / name).mkdir()
+    with pytest.raises(BenchmarkError, match=f"{name}: "), open_folder(path, design, points):
+        pass
 
 
 def test_experiments_follow_the_base_until_their_run_begins(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
@@ -10,7 +11,9 @@ from benchmarks.sweeps import running
 from benchmarks.sweeps.expand import expand
 from benchmarks.sweeps.folder import open_folder
 from benchmarks.sweeps.processes import Task
+from benchmarks.sweeps.shared_faults import check_stores
 from benchmarks.sweeps.speed import UnknownSpeed
+from data.errors import DataError
 from moe.config.experiment import load_experiment
 from moe.cost.ledger import ledger
 from tests.support.sweep_designs import make_design
@@ -41,6 +44,7 @@ def test_only_what_is_missing_starts(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ended(started[1], 2)
 
     monkeypatch.setattr(running, "run_tasks", run_tasks)
+    monkeypatch.setattr(running, "check_stores", list)  # there is no store
     monkeypatch.setattr(running, "available_cores", lambda: 16)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -61,3 +65,39 @@ def test_only_what_is_missing_starts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert lines[-1] == f"{started[1].name}: failed: no such store (2 of 4 finished)"
     kept = pyarrow.parquet.read_table(folder.results).to_pylist()
     assert [row["status"] for row in kept] == statuses
+
+
+def test_a_store_that_no_run_can_read_is_found_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    expansion = expand(make_design(tmp_path, "[axes]\nseeds = [0, 1]"), UnknownSpeed())
+    started: list[Task] = []
+    monkeypatch.setattr(running, "run_tasks", lambda tasks, *_: started.extend(tasks))
+    points = [one.point for one in expansion.points]
+    with (
+        open_folder(tmp_path / "sweep", expansion.design, points) as folder,
+        pytest.raises(DataError, match="store"),
+    ):
+        running.run_missing(folder, expansion, 1, lambda _: None)
+    assert not started
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "reason"),
+    [
+        ("model", {"vocab_size": 16}, "vocab"),
+        ("train", {"seq_len": 10**6}, "sequence"),
+        ("data", {"store": "none"}, "none"),
+    ],
+)
+def test_what_feeds_no_run_is_refused_and_what_feeds_some_is_theirs(
+    tmp_path: Path, store: Path, section: str, change: dict[str, Any], reason: str
+) -> None:
+    base = make_design(tmp_path, "").base
+    good = base.model_copy(update={"data": base.data.model_copy(update={"store": str(store)})})
+    part = getattr(good, section).model_copy(update=change)
+    bad = good.model_copy(update={section: part})
+    check_stores([good, bad, good])
+    with pytest.raises(DataError, match=reason):
+        check_stores([bad, bad])

@@ -15,10 +15,11 @@ from moe.config.model import ModelConfig
 from moe.errors import StorageError
 from moe.model.routing_rule import RoutingDecision
 from moe.routing.maps import RoutingMaps
-from moe.routing.replay import RoutingRecord
+from moe.routing.record import RoutingRecord
 from moe.routing.specialization import specialization
 from tests.support.distributed import RankFailedError, run_ranks
 from tests.support.layout_equivalence import make, started
+from tests.support.routing_recordings import origin
 from tests.support.store_helpers import sources_store
 from tests.support.trained_runs import command, train_run
 
@@ -208,6 +209,13 @@ def test_record_and_replay(runs: tuple[Path, Path], tmp_path: Path) -> None:
     record = tmp_path / "routing.safetensors"
     loss = _loss(one, "--record-routing", record)
     assert _loss(one, "--replay-routing", record) == loss
+    found = RoutingRecord.load(record)
+    assert found.origin is not None
+    assert found.origin.model_dump() | {"store": ""} == {
+        "format": 2, "run": str(one), "step": 2, "store": "", "split": "held_out", "seq_len": 32,
+        "micro_batch_size": found.origin.micro_batch_size, "num_experts": 8, "top_k": 2,
+    }  # fmt: skip
+    assert sorted(found.passes) == [2, 3, 4]
     natural = _loss(other)
     assert natural == _loss(other, "--record-routing", tmp_path / "its.safetensors")
     assert abs(_loss(other, "--replay-routing", record) - natural) > 1e-6
@@ -225,7 +233,7 @@ def test_path_of_the_record_is_checked_first(tmp_path: Path) -> None:
 
 
 def test_record_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    record = RoutingRecord({1: [torch.zeros(2, 2, dtype=torch.int16)]})
+    record = RoutingRecord({1: [torch.zeros(2, 2, dtype=torch.int16)]}, origin())
     with pytest.raises(StorageError, match=r"none/r: .*No such file"):
         record.save(tmp_path / "none" / "r")
 
@@ -239,7 +247,7 @@ def test_eval_reports_experts(runs: tuple[Path, Path]) -> None:
 
 
 def _replay_elsewhere(experiment: Experiment) -> None:
-    from moe.routing.replay import RoutingRecord, replaying
+    from moe.routing.replay import replaying
 
     with started(experiment) as trainer:
         chunks = [chunk.module for chunk in trainer.chunks]

@@ -2,7 +2,14 @@
 
 import pytest
 
-from parallel.measurement.number_text import ratio, readable, scale_beside, short
+from parallel.measurement.number_text import (
+    counted,
+    plain_number,
+    ratio,
+    readable,
+    scale_beside,
+    short,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,3 +53,21 @@ def test_quantities_side_by_side_have_one_prefix() -> None:
     assert scale_beside([1.0, 5000.0]) is None, "each needs its own"
     assert scale_beside([None, 0.0]) is None
     assert readable(0.875, "nats/token", 3.0) == "0.875"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (42_110.0, "42,110"), (65_536, "65,536"), (2.4e20, "2.4e20"), (5.28e16, "5.28e16"),
+        (0.003, "0.003"), (3e-5, "3e-5"), (482.013, "482"), (2085.43, "2,085"),
+        (-0.1889, "-0.1889"), (1.81686, "1.817"), (0, "0"), (16, "16"), (float("inf"), "inf"),
+    ],
+)  # fmt: skip
+def test_plain_number(value: float, text: str) -> None:
+    assert plain_number(value) == text
+
+
+def test_counts_have_prefixes_where_they_are_long() -> None:
+    assert [counted(v) for v in (42_110, 17_600_000, 7.4e9, 2.4e20)] == [
+        "42,110", "17.6 M", "7.40 B", "2.4e20",
+    ]  # fmt: skip

@@ -1,0 +1,68 @@
+"""Sparse runs beside the dense ones of equal width, FLOPs and seed: loss, and time of a token."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.study.leverage import DENSE
+from parallel.measurement.intervals import mean_interval
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """All pairs of one number of experts."""
+
+    experts: int
+    count: int
+    lower: int
+    """Pairs in which the sparse loss is lower."""
+    mean_gap: float
+    """Dense minus sparse loss, nats per token."""
+    gap_half_width: float | None
+    """Of the mean's 95% interval (Student's t); `None` of fewer than two pairs."""
+    median_time: float | None
+    least_time: float | None
+    greatest_time: float | None
+    """Seconds a token, sparse over dense, measured while other runs of the study ran beside."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it."""
+        return asdict(self)
+
+
+def pairs_of(rows: Sequence[Row]) -> list[Pairs]:
+    """Return what pairs of runs say, for each number of experts."""
+    dense = {_key(row): row for row in rows if row["experts"] == DENSE}
+    by_experts: dict[int, list[tuple[Row, Row]]] = {}
+    for row in rows:
+        if row["experts"] != DENSE and _key(row) in dense:
+            by_experts.setdefault(int(row["experts"]), []).append((dense[_key(row)], row))
+    return [_summary(experts, found) for experts, found in sorted(by_experts.items())]
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return row["hidden_size"], row["asked_held"], row["seed"]
+
+
+def _summary(experts: int, pairs: Sequence[tuple[Row, Row]]) -> Pairs:
+    gaps = [dense["loss"] - sparse["loss"] for dense, sparse in pairs]
+    times = [
+        dense["tokens_per_s"] / sparse["tokens_per_s"]
+        for dense, sparse in pairs
+        if dense["tokens_per_s"] and sparse["tokens_per_s"]
+    ]
+    gap = mean_interval(gaps)
+    return Pairs(
+        experts=experts,
+        count=len(pairs),
+        lower=sum(one > 0 for one in gaps),
+        mean_gap=gap.mean,
+        gap_half_width=gap.half_width,
+        median_time=float(np.median(times)) if times else None,
+        least_time=min(times, default=None),
+        greatest_time=max(times, default=None),
+    )
