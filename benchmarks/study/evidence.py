@@ -12,6 +12,7 @@ import numpy as np
 
 from data.storage.atomic import write_text
 from moe.runs.source_state import CHECKOUT, RESULTS
+from parallel.measurement.number_text import plain_number
 
 PAGE = CHECKOUT / "docs/evidence/study.md"
 BEGIN, END = "<!-- from the result: begin -->\n", "<!-- from the result: end -->\n"
@@ -58,7 +59,7 @@ def _conditions(document: Document, name: str) -> str:
         ("Text", f"{document['corpus']['documents']:,} documents of Python's library,"
          f" {document['corpus']['tokens']['train']:,} training and"
          f" {document['corpus']['tokens']['held_out']:,} held-out tokens"),
-        ("Runs", f"{len(runs)}, {sum(run['flops'] for run in runs):.2g} FLOPs,"
+        ("Runs", f"{len(runs)}, {plain_number(sum(run['flops'] for run in runs), 2)} FLOPs,"
          f" {sum(run['wall_seconds'] for run in runs) / 60:.0f} minutes of runs"),
     ]  # fmt: skip
     return _table(("", ""), rows)
@@ -78,7 +79,7 @@ def _losses(document: Document) -> str:
             f"{np.mean([run['loss'] for run in group]):.3f}" if group else "" for group in found
         ]
         sizes = f"{width} x {first['num_layers']}", f"{first['active_parameters'] / 1e3:.0f} k"
-        rows.append((f"{flops:.1e}", *sizes, f"{first['tokens'] / 1e6:.2f} M", *losses))
+        rows.append((plain_number(flops, 2), *sizes, f"{first['tokens'] / 1e6:.2f} M", *losses))
     heads = ("FLOPs", "Width x layers", "Active", "Tokens")
     return _table((*heads, *("dense" if n == 1 else f"{n} experts" for n in experts)), rows)
 
@@ -89,7 +90,10 @@ def _laws(document: Document) -> str:
         cells = []
         for name, value in law["coefficients"].items():
             low, high = law["intervals"][name] or (None, None)
-            cells.append(f"{value:.3g}" + ("" if low is None else f" ({low:.3g} to {high:.3g})"))
+            cells.append(
+                f"{plain_number(value, 3)}"
+                + ("" if low is None else f" ({plain_number(low, 3)} to {plain_number(high, 3)})")
+            )
         rows.append((_kind(law["experts"]), str(law["points"]), *cells,
                      f"{law['residuals']['rms_log']:.1%}"))  # fmt: skip
     return _table(("", "Runs", *document["laws"][0]["coefficients"], "rms"), rows)
@@ -107,7 +111,7 @@ def _laws_together(document: Document) -> str:
 def _leverage(document: Document) -> str:
     words = {"laws": "both laws", "minimum": "least measured loss, dense law"}
     rows = [
-        (f"{one['flops']:.1e}", str(one["experts"]), _ratio(one["value"]),
+        (plain_number(one['flops'], 2), str(one["experts"]), _ratio(one["value"]),
          " to ".join(_ratio(end) for end in one["interval"]) if one["interval"] else "not known",
          words[one["source"]])
         for one in document["leverage"]

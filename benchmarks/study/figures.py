@@ -14,6 +14,7 @@ from benchmarks.study.leverage import DENSE, Leverage
 from benchmarks.study.minima import Minimum
 from benchmarks.study.prediction import Outcome
 from benchmarks.study.study import Study
+from parallel.measurement.number_text import plain_number
 
 STEPS = 40
 BEYOND = 3.0
@@ -64,7 +65,7 @@ def _budget(one: Minimum, law: LawFit, ladder: Ladder) -> list[Trace]:
     curve = predicted(law.fit.law, columns, values)[0]
     name, meta = _kind(one.experts), {"part": int(one.experts != DENSE)}
     common = {"type": "scatter", "name": name, "legendgroup": name}
-    said = f"<extra>{name}, {one.flops:.1e} FLOPs</extra>"
+    said = f"<extra>{name}, {plain_number(one.flops, 2)} FLOPs</extra>"
     best = one.best_active_parameters
     return [
         {**common, "mode": "lines", "showlegend": False, "hoverinfo": "skip",
@@ -92,7 +93,7 @@ def _largest(one: Outcome) -> Trace:
         "type": "scatter", "mode": "markers", "name": name, "legendgroup": name,
         "x": numbers([size]), "y": numbers([mean]), "error_y": bars,
         "hovertemplate": f"measured %{{y:.4g}}, predicted {one.predicted.loss:.4g}"
-        f"<extra>{name}, {one.flops:.1e} FLOPs</extra>",
+        f"<extra>{name}, {plain_number(one.flops, 2)} FLOPs</extra>",
         "meta": {"role": "point", "part": int(one.experts != DENSE)},
     }  # fmt: skip
 
@@ -169,7 +170,7 @@ def _leverage_figure(found: Sequence[Leverage]) -> Figure:
             "arrayminus": numbers(values - ends[:, 0]),
         }
         traces.append(
-            {"type": "scatter", "mode": "lines+markers", "name": f"{flops:.1e} FLOPs",
+            {"type": "scatter", "mode": "lines+markers", "name": f"{plain_number(flops, 2)} FLOPs",
              "x": numbers([one.experts for one in group]), "y": numbers(values), "error_y": bars,
              "hovertemplate": "%{x} experts: %{y:.3g} times<extra></extra>",
              "meta": {"role": "leverage", "part": number}}

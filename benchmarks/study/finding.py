@@ -10,7 +10,7 @@ from benchmarks.study.minima import Minimum
 from benchmarks.study.pairs import Pairs
 from benchmarks.study.prediction import Outcome
 from benchmarks.study.study import Study
-from parallel.measurement.number_text import readable
+from parallel.measurement.number_text import plain_number, readable
 
 
 def finding(study: Study) -> list[str]:
@@ -65,7 +65,9 @@ def _minima_sentences(minima: Sequence[Minimum]) -> list[str]:
             for m in inner
         ]
         if texts:
-            found.append(f"Least loss at {flops:.2g} FLOPs, nats/token: {', '.join(texts)}.")
+            found.append(
+                f"Least loss at {plain_number(flops, 2)} FLOPs, nats/token: {', '.join(texts)}."
+            )
     return found
 
 
@@ -86,7 +88,7 @@ def _leverage_sentence(one: Leverage, measured: float, time: float | None) -> st
     )
     text = (
         f"By the laws a dense model needs {one.value:.2f} times{ends} the FLOPs for the least loss"
-        f" of {one.experts} experts at {one.flops:.2g}{far}"
+        f" of {one.experts} experts at {plain_number(one.flops, 2)} FLOPs{far}"
     )
     if time is None or one.interval is None:
         return f"{text}."
@@ -100,7 +102,7 @@ def _outcome_sentence(one: Outcome) -> str:
     where = {0: "outside", len(one.measured): "inside"}.get(one.inside, "in part inside")
     return (
         f"The largest {_model(one.experts)} ({readable(one.active_parameters, '')} active"
-        f" parameters, {readable(one.tokens, 'tokens')}, {one.flops:.2g} FLOPs) was predicted at"
+        f" parameters, {readable(one.tokens, 'tokens')}, {plain_number(one.flops, 2)} FLOPs) was predicted at"
         f" {one.predicted.loss:.3f} nats/token (95%: {one.predicted.low:.3f} to"
         f" {one.predicted.high:.3f}) before it ran; it reached {measured}, {where} the interval."
     )
