@@ -87,16 +87,16 @@ def _losses(document: Document) -> str:
 def _laws(document: Document) -> str:
     rows = []
     for law in document["laws"]:
-        cells = []
-        for name, value in law["coefficients"].items():
-            low, high = law["intervals"][name] or (None, None)
-            cells.append(
-                f"{plain_number(value, 3)}"
-                + ("" if low is None else f" ({plain_number(low, 3)} to {plain_number(high, 3)})")
-            )
+        cells = [_with_interval(v, law["intervals"][n]) for n, v in law["coefficients"].items()]
         rows.append((_kind(law["experts"]), str(law["points"]), *cells,
                      f"{law['residuals']['rms_log']:.1%}"))  # fmt: skip
     return _table(("", "Runs", *document["laws"][0]["coefficients"], "rms"), rows)
+
+
+def _with_interval(value: float, interval: Sequence[float] | None) -> str:
+    """Return a coefficient and its interval, where the points see it at all."""
+    ends = "" if interval is None else " to ".join(plain_number(end, 3) for end in interval)
+    return f"{plain_number(value, 3)} ({ends})" if ends else plain_number(value, 3)
 
 
 def _laws_together(document: Document) -> str:

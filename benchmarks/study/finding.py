@@ -102,8 +102,8 @@ def _outcome_sentence(one: Outcome) -> str:
     where = {0: "outside", len(one.measured): "inside"}.get(one.inside, "in part inside")
     return (
         f"The largest {_model(one.experts)} ({readable(one.active_parameters, '')} active"
-        f" parameters, {readable(one.tokens, 'tokens')}, {plain_number(one.flops, 2)} FLOPs) was predicted at"
-        f" {one.predicted.loss:.3f} nats/token (95%: {one.predicted.low:.3f} to"
+        f" parameters, {readable(one.tokens, 'tokens')}, {plain_number(one.flops, 2)} FLOPs) was"
+        f" predicted at {one.predicted.loss:.3f} nats/token (95%: {one.predicted.low:.3f} to"
         f" {one.predicted.high:.3f}) before it ran; it reached {measured}, {where} the interval."
     )
 
