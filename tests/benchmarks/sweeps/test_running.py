@@ -88,14 +88,14 @@ def test_a_store_that_no_run_can_read_is_found_before_the_first(
     [
         ("model", {"vocab_size": 16}, "vocab"),
         ("train", {"seq_len": 10**6}, "sequence"),
-        ("data", {"store": "none"}, "none"),
+        ("data", {"store": Path("none")}, "none"),
     ],
 )
 def test_what_feeds_no_run_is_refused_and_what_feeds_some_is_theirs(
     tmp_path: Path, store: Path, section: str, change: dict[str, Any], reason: str
 ) -> None:
     base = make_design(tmp_path, "").base
-    good = base.model_copy(update={"data": base.data.model_copy(update={"store": str(store)})})
+    good = base.model_copy(update={"data": base.data.model_copy(update={"store": store})})
     part = getattr(good, section).model_copy(update=change)
     bad = good.model_copy(update={section: part})
     check_stores([good, bad, good])
