@@ -160,8 +160,8 @@ def _budget(decision: Decision, found: Leverage) -> Threshold:
     name = found.sparse.price.bound_by
     limit = float(getattr(decision.question.limits, name))
     wins = losses[:, 0] < losses[:, 1]
-    low, high = f"{factors[0] * limit:.3g}", f"{factors[-1] * limit:.3g}"
-    unit = name.replace("_", "-")
+    low, high = (plain_number(factors[end] * limit, 3) for end in (0, -1))
+    unit = UNITS[name]
     if wins.all() or not wins.any():
         kind = "dense wins" if wins.all() else "sparse wins"
         return Threshold(name, None, f"{kind} at every budget from {low} to {high} {unit}")
@@ -169,7 +169,7 @@ def _budget(decision: Decision, found: Leverage) -> Threshold:
     nearest = int(min(crossings, key=lambda i: abs(log(factors[i]))))
     value = float(np.sqrt(factors[nearest] * factors[nearest + 1]) * limit)
     side = "below" if wins[nearest] else "above"
-    return Threshold(name, value, f"dense wins {side} about {value:.3g} {unit}")
+    return Threshold(name, value, f"dense wins {side} about {plain_number(value, 3)} {unit}")
 
 
 def _memory(decision: Decision) -> Threshold | None:

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass, replace
 from math import exp, sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.planning.calibrate import Calibrated
 from parallel.hardware.card import Card
 from parallel.layout.model_shape import ModelShape
 from parallel.planner.step.parameters import step_parameters
 from parallel.planner.validation.uncertainty import WITHIN_80
+
+if TYPE_CHECKING:
+    from benchmarks.planning.calibrate import Calibrated
 
 TABLES_SPREAD = 0.09
 """Of the cards' kernel tables: a median error of 6% (docs/explanation/kernel_times.md)."""
@@ -57,7 +59,7 @@ class ErrorBand:
         }
 
 
-def error_band(shape: ModelShape, card: Card, calibrated: Calibrated | None = None) -> ErrorBand:
+def error_band(shape: ModelShape, card: Card, calibrated: "Calibrated | None" = None) -> ErrorBand:
     """Return the band of the group that a model belongs to, on a card.
 
     A calibration never narrows it (docs/explanation/planner_accuracy.md). It widens by what the

@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import expm1
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.planning.answer import PlanAnswer
 from benchmarks.planning.budget import SECONDS_PER_DAY, RunPlan
-from benchmarks.planning.calibrate import Calibrated
 from benchmarks.planning.interval import error_band
 from benchmarks.planning.job import PlanJob, precision_name
 from benchmarks.planning.layout_text import layout_text
@@ -18,6 +17,9 @@ from data.plain_text import printable
 from parallel.measurement.number_text import readable, significant
 from parallel.measurement.units import SECONDS_PER_HOUR
 from parallel.planner.prediction import LayoutPrediction
+
+if TYPE_CHECKING:
+    from benchmarks.planning.calibrate import Calibrated
 
 FRONT_MARK = "◆"
 SHOWN_LIMITS = 3
@@ -79,7 +81,7 @@ def search_line(answer: PlanAnswer) -> str | None:
     )
 
 
-def calibration_table(calibrated: Calibrated) -> TextTable:
+def calibration_table(calibrated: "Calibrated") -> TextTable:
     """Return what the user's own records made of each kind of kernel and link."""
     table = TextTable(
         f"calibrated on {calibrated.records} records",

@@ -33,6 +33,27 @@ def test_import_loads_no_compiler_and_no_logger_and_prints_nothing() -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("False False\n", "", 0)
 
 
+OPTIMIZER = """
+import sys
+import torch
+from moe.training.optimization.adamw import GroupStepAdamW
+weight = torch.ones(3, requires_grad=True)
+optimizer = GroupStepAdamW([weight], lr=0.1)
+weight.sum().backward()
+optimizer.step()
+optimizer.zero_grad()
+optimizer.load_state_dict(optimizer.state_dict())
+print("torch._dynamo" in sys.modules, weight.grad, optimizer.param_groups[0]["step"])
+"""
+
+
+def test_the_optimizer_loads_no_compiler() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OPTIMIZER], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == ("False None 1\n", 0), done.stderr
+
+
 def test_what_the_compiler_says_of_megatron_is_not_told() -> None:
     """Python compiles it at each start where it may write no bytecode, or `uv` installed it."""
     doubtful = "''\n1 is 1"
