@@ -14,10 +14,11 @@ from benchmarks.decisions.best_first import Priced
 from benchmarks.decisions.candidates import WIDTHS, Candidate, Proportions, sizes
 from benchmarks.decisions.decision import Decision
 from benchmarks.decisions.leverage import SCALABLE, Leverage
+from benchmarks.decisions.limits import UNITS
 from benchmarks.decisions.pricing import Pricer
 from benchmarks.decisions.target_loss import tokens_for_loss
 from benchmarks.planning.limits import gibibytes
-from parallel.measurement.number_text import significant
+from parallel.measurement.number_text import plain_number, significant
 
 FACTORS = np.geomspace(1 / 30, 30, 35)
 """Of the budget that are looked at: over these the shortlist holds the best sizes."""

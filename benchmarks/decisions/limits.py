@@ -11,6 +11,11 @@ LEAST, MOST = 1e-9, 1e40
 TOKENS_PER_PARAMETER = 20.0
 """Training tokens per active parameter where no limit says anything of them: about what is optimal
 under a limit of FLOPs by Hoffmann et al. 2022 (arXiv 2203.15556, table 3)."""
+UNITS = {
+    "flops": "FLOPs", "gpu_hours": "GPU-hours", "joules": "joules", "money": "money",
+    "gco2": "gCO2e",
+}  # fmt: skip
+"""Of what a limit is, in sentences."""
 CACHE_BITS = 16
 """Of one number in the KV cache."""
 

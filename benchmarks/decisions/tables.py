@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from benchmarks.decisions.limits import UNITS
 from benchmarks.planning.limits import gibibytes
 from benchmarks.text_table import TextTable
 from moe.config.experiment import Experiment
@@ -115,7 +116,7 @@ def _leverage_line(gain: Mapping[str, Any]) -> str:
         size = readable(gain["dense_at_equal_loss"]["active_parameters"], "")
         text += (
             f"; a dense model ({size}) needs {significant(gain['budget_factor'])} times the"
-            f" {gain['limit'].replace('_', '-')} for the same loss"
+            f" {UNITS[gain['limit']]} for the same loss"
         )
     return text
 
