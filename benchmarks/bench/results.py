@@ -41,9 +41,7 @@ def check_results_writable(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_writable(path)
     except OSError as error:
-        raise BenchmarkError(
-            f"{path}: {error.strerror or error}: choose another file with -o"
-        ) from None
+        raise BenchmarkError(f"{path}: {error.strerror or error}: choose another file") from None
 
 
 def append_result(path: Path, record: Mapping[str, Any]) -> None:

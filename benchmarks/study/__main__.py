@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.bench.results import check_results_writable
 from benchmarks.standard_library import standard_library
 from benchmarks.study.document import study_document
 from benchmarks.study.page import write_study_page
 from benchmarks.study.study import run_study
-from data.errors import InputError
+from data.errors import FailedError, InputError, StoppedError
 from data.storage.atomic import write_json
-from moe.errors import StorageError
 from parallel.hardware.probe import describe_device
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -43,10 +43,13 @@ def main(
     """Train dense and sparse models at equal FLOPs, fit, predict the largest, and compare."""
     import torch
 
+    written = [path for path in (out / "study.json", result) if path is not None]
+    for path in written:
+        check_results_writable(path)
     study = run_study(designs, text or standard_library(), out, jobs, _say)
     hardware = describe_device(torch.device("cpu")) | {"jobs": jobs}
     document = study_document(study, hardware, " ".join(sys.argv))
-    for path in filter(None, (out / "study.json", result)):
+    for path in written:
         write_json(path, document)
     write_study_page(out / "study.html", study)
     print("\n".join(document["finding"]))
@@ -60,6 +63,6 @@ def _say(line: str) -> None:
 if __name__ == "__main__":
     try:
         app()
-    except (InputError, StorageError) as fault:
+    except (InputError, FailedError, StoppedError) as fault:
         print(f"moe: {fault}", file=sys.stderr)
         sys.exit(fault.exit_code)

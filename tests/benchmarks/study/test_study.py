@@ -31,7 +31,11 @@ def study(out: Path) -> subprocess.CompletedProcess[str]:
     packages = [path for path in standard_library() if path.name in {"email", "json"}]
     assert len(packages) == 2
     text = [word for path in packages for word in ("--text", str(path))]
-    words = ["-m", "benchmarks.study", "--designs", "short", "--out", str(out), *text]
+    return run(["-m", "benchmarks.study", "--designs", "short", "--out", str(out), *text])
+
+
+def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run Python on this tree."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, *words], env=environment, capture_output=True, text=True, check=False
@@ -91,3 +95,31 @@ def test_again_it_trains_nothing(out: Path, document: dict[str, Any]) -> None:
     assert f"{LARGEST} of {LARGEST} runs are finished, 0 to run" in done.stderr
     again = json.loads((out / "study.json").read_text())
     assert {**again, "conditions": None} == {**document, "conditions": None}
+
+
+@pytest.mark.parametrize("option", ["--out", "--result"])
+def test_what_cannot_be_written_is_refused_before_anything_runs(
+    tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    place = {"--out": tmp_path / "file", "--result": tmp_path / "file" / "result.json"}[option]
+    words = ["-m", "benchmarks.study", "--designs", "short", "--out", str(tmp_path / "out")]
+    done = run([*words, option, str(place)])
+    assert done.returncode == 2
+    assert done.stderr.startswith("moe: ") and len(done.stderr.splitlines()) == 1
+    assert str(tmp_path / "file") in done.stderr
+    assert not (tmp_path / "out" / "store").exists()
+
+
+def test_stopped_by_a_signal_it_ends_with_one_line(tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys\nfrom data.errors import StoppedError\n"
+        "import benchmarks.study.study as study\n"
+        "def stopped(*_): raise StoppedError('stopped by a signal: the same command continues')\n"
+        "study.run_study = stopped\n"
+        f"sys.argv = ['study', '--out', {str(tmp_path / 'out')!r}]\n"
+        "runpy.run_module('benchmarks.study', run_name='__main__')"
+    )
+    done = run(["-c", code])
+    assert done.returncode == 75
+    assert done.stderr == "moe: stopped by a signal: the same command continues\n"
