@@ -38,7 +38,7 @@ def _pairs_sentence(one: Pairs) -> str:
     text = (
         f"In {one.lower} of {one.count} pairs of runs of equal width, FLOPs and seed the"
         f" {_model(one.experts)} has the lower loss, by {one.mean_gap:.3f} nats/token in the"
-        f" mean{ends}"
+        f" mean{ends} over {one.cells} widths and budgets"
     )
     if one.median_time is not None:
         text += (
@@ -58,17 +58,22 @@ def _minima_sentences(minima: Sequence[Minimum]) -> list[str]:
     for flops, group in groupby(
         sorted(minima, key=lambda m: (m.flops, m.experts)), lambda m: m.flops
     ):
-        inner = [m for m in group if m.best_loss is not None]
-        texts = [
-            f"{m.best_loss:.3f} ({_model(m.experts)},"
-            f" {readable(m.best_active_parameters, '')} active parameters)"
-            for m in inner
-        ]
-        if texts:
-            found.append(
-                f"Least loss at {plain_number(flops, 2)} FLOPs, nats/token: {', '.join(texts)}."
-            )
+        texts = [_minimum_text(m) for m in group]
+        found.append(
+            f"Least loss at {plain_number(flops, 2)} FLOPs, nats/token: {', '.join(texts)}."
+        )
     return found
+
+
+def _minimum_text(one: Minimum) -> str:
+    if one.best_loss is None:
+        least, size = min(zip(one.losses, one.active_parameters, strict=True))
+        return (
+            f"{least:.3f} ({_model(one.experts)}, at the edge of the sizes that ran,"
+            f" {readable(size, '')} active parameters)"
+        )
+    active = readable(one.best_active_parameters, "")
+    return f"{one.best_loss:.3f} ({_model(one.experts)}, {active} active parameters)"
 
 
 def _leverage_sentence(one: Leverage, measured: float, time: float | None) -> str:
@@ -114,8 +119,9 @@ def _law_sentence(study: Study) -> str:
     errors = study.held_out_errors
     near = min(errors, key=errors.__getitem__)
     return (
-        f"Of {len(errors)} laws of all runs, {best['law']} describes them best (AICc, rms"
-        f" {best['rms_log']:.2%}), and {near} is nearest to the largest runs (rms"
+        f"Of {len(errors)} laws of all runs, {best['law']} has the best AICc (rms"
+        f" {best['rms_log']:.2%}; {len(best['unidentified'])} of its {best['coefficients']}"
+        f" coefficients are not identified), and {near} is nearest to the largest runs (rms"
         f" {errors[near]:.2%})."
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,13 @@ class Pairs:
     count: int
     lower: int
     """Pairs in which the sparse loss is lower."""
+    cells: int
+    """Widths and budgets: pairs of one cell differ in their seed."""
     mean_gap: float
-    """Dense minus sparse loss, nats per token."""
+    """Dense minus sparse loss, nats per token: mean over cells of the mean over seeds."""
     gap_half_width: float | None
-    """Of the mean's 95% interval (Student's t); `None` of fewer than two pairs."""
+    """Of its 95% interval over cells (Student's t), as seeds of a cell are not independent of the
+    cell's gap; `None` of fewer than two cells."""
     median_time: float | None
     least_time: float | None
     greatest_time: float | None
@@ -50,18 +54,22 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 def _summary(experts: int, pairs: Sequence[tuple[Row, Row]]) -> Pairs:
     gaps = [dense["loss"] - sparse["loss"] for dense, sparse in pairs]
+    cells: dict[tuple[Any, ...], list[float]] = {}
+    for (dense, _sparse), gap in zip(pairs, gaps, strict=True):
+        cells.setdefault((dense["hidden_size"], dense["asked_held"]), []).append(gap)
     times = [
         dense["tokens_per_s"] / sparse["tokens_per_s"]
         for dense, sparse in pairs
         if dense["tokens_per_s"] and sparse["tokens_per_s"]
     ]
-    gap = mean_interval(gaps)
+    mean = mean_interval([fmean(found) for found in cells.values()])
     return Pairs(
         experts=experts,
         count=len(pairs),
         lower=sum(one > 0 for one in gaps),
-        mean_gap=gap.mean,
-        gap_half_width=gap.half_width,
+        cells=len(cells),
+        mean_gap=mean.mean,
+        gap_half_width=mean.half_width,
         median_time=float(np.median(times)) if times else None,
         least_time=min(times, default=None),
         greatest_time=max(times, default=None),

@@ -20,8 +20,10 @@ def test_runs_are_paired_by_width_budget_and_seed() -> None:
     ]  # fmt: skip
     (one,) = pairs_of(rows)
     assert (one.experts, one.count, one.lower) == (16, 3, 2)
-    assert one.mean_gap == pytest.approx((0.2 + 0.1 - 0.1) / 3)
-    assert one.gap_half_width == pytest.approx(4.303 * 0.152753 / 3**0.5, rel=1e-3)
+    # The two seeds of width 32 are one cell, of gap 0.
+    assert one.cells == 2
+    assert one.mean_gap == pytest.approx((0.2 + 0.0) / 2)
+    assert one.gap_half_width == pytest.approx(12.706 * 0.2 / 2**0.5 / 2**0.5, rel=1e-3)
     assert (one.median_time, one.least_time, one.greatest_time) == (1.625, 1.25, 2.0)
 
 
