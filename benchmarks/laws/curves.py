@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.laws.fitted_law import FittedLaw
+from benchmarks.laws.fitting.fit import Fit
 from benchmarks.laws.law import FloatArray, Law, Space
 from benchmarks.laws.optimum import FLOPS_PER_PARAMETER_TOKEN, Compute, Dials, active_at, columns_at
 
@@ -83,6 +84,12 @@ def predicted(
         found = np.asarray(law.predict(columns, values), dtype=float)
     found = np.broadcast_to(found, np.broadcast_shapes(found.shape, (len(found), 1)))
     return np.where(np.isfinite(found) & (found > 0), found, np.nan)
+
+
+def own_losses(fitted: FittedLaw | Fit, columns: Mapping[str, FloatArray]) -> FloatArray:
+    """Return losses [S] by a law's own coefficients; NaN where there is none above 0."""
+    values = {name: np.array([[value]]) for name, value in fitted.values.items()}
+    return predicted(fitted.law, columns, values).reshape(-1)
 
 
 def _best(

@@ -3,6 +3,7 @@
 designs/         the sweeps: full, and a short rehearsal
 corpus.py        the text, as a token store
 sweeps.py        the designs as sweeps, run
+kinds.py         dense, or of so many experts
 laws.py          a law for each number of experts; others on the same runs
 ladder_curve.py  the least loss at given FLOPs over the models of the ladder, by a law
 minima.py        the least loss at given FLOPs, from the runs alone

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.study.kinds import kind_name
 from data.storage.atomic import write_text
 from moe.runs.source_state import CHECKOUT, RESULTS
 from parallel.measurement.number_text import plain_number
@@ -81,14 +82,14 @@ def _losses(document: Document) -> str:
         sizes = f"{width} x {first['num_layers']}", f"{first['active_parameters'] / 1e3:.0f} k"
         rows.append((plain_number(flops, 2), *sizes, f"{first['tokens'] / 1e6:.2f} M", *losses))
     heads = ("FLOPs", "Width x layers", "Active", "Tokens")
-    return _table((*heads, *("dense" if n == 1 else f"{n} experts" for n in experts)), rows)
+    return _table((*heads, *map(kind_name, experts)), rows)
 
 
 def _laws(document: Document) -> str:
     rows = []
     for law in document["laws"]:
         cells = [_with_interval(v, law["intervals"][n]) for n, v in law["coefficients"].items()]
-        rows.append((_kind(law["experts"]), str(law["points"]), *cells,
+        rows.append((kind_name(law["experts"]), str(law["points"]), *cells,
                      f"{law['residuals']['rms_log']:.1%}"))  # fmt: skip
     return _table(("", "Runs", *document["laws"][0]["coefficients"], "rms"), rows)
 
@@ -121,10 +122,6 @@ def _leverage(document: Document) -> str:
 
 def _ratio(value: float | None) -> str:
     return "not known" if value is None else f"{value:.2f}"
-
-
-def _kind(experts: int) -> str:
-    return "dense" if experts == 1 else f"{experts} experts"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

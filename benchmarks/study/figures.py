@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmarks.laws.compare import LawFit
-from benchmarks.laws.curves import predicted
+from benchmarks.laws.curves import own_losses
 from benchmarks.laws.law import FloatArray
 from benchmarks.report.laws.drawing import band, column_axis, numbers
 from benchmarks.report.plotly_figure import LOSS_AXIS, Axis, Figure, Trace, figure
+from benchmarks.study.kinds import DENSE, kind_name
 from benchmarks.study.ladder_curve import Ladder, best_of_ladder
-from benchmarks.study.leverage import DENSE, Leverage
+from benchmarks.study.leverage import Leverage
 from benchmarks.study.minima import Minimum
 from benchmarks.study.prediction import Outcome
 from benchmarks.study.study import Study
@@ -26,10 +27,6 @@ def study_figures(study: Study) -> list[Figure]:
     found = [_iso_flop_figure(study), _compute_figure(study)]
     measured = [one for one in study.leverage if one.source == "minimum" and one.value]
     return [*found, _leverage_figure(measured)] if measured else found
-
-
-def _kind(experts: int) -> str:
-    return "dense" if experts == DENSE else f"{experts} experts"
 
 
 def _iso_flop_figure(study: Study) -> Figure:
@@ -61,9 +58,8 @@ def _budget(one: Minimum, law: LawFit, ladder: Ladder) -> list[Trace]:
         "active_parameters": sizes[inside],
         "tokens": one.flops / ladder.flops_per_token[inside],
     }
-    values = {name: np.array([[value]]) for name, value in law.fit.values.items()}
-    curve = predicted(law.fit.law, columns, values)[0]
-    name, meta = _kind(one.experts), {"part": int(one.experts != DENSE)}
+    curve = own_losses(law.fit, columns)
+    name, meta = kind_name(one.experts), {"part": int(one.experts != DENSE)}
     common = {"type": "scatter", "name": name, "legendgroup": name}
     said = f"<extra>{name}, {plain_number(one.flops, 2)} FLOPs</extra>"
     best = one.best_active_parameters
@@ -83,7 +79,7 @@ def _budget(one: Minimum, law: LawFit, ladder: Ladder) -> list[Trace]:
 def _largest(one: Outcome) -> Trace:
     """Return the largest runs, with the interval that was predicted for them."""
     size, mean = one.active_parameters, float(np.mean(one.measured))
-    name = _kind(one.experts)
+    name = kind_name(one.experts)
     bars = {
         "type": "data", "symmetric": False,
         "array": [max(0.0, one.predicted.high - mean)],
@@ -132,7 +128,7 @@ def _compute_figure(study: Study) -> Figure:
 def _frontier(experts: int, law: LawFit, ladder: Ladder, flops: FloatArray) -> list[Trace]:
     losses = best_of_ladder(law, ladder, flops).losses
     meta = {"part": int(experts != DENSE)}
-    name = _kind(experts)
+    name = kind_name(experts)
     line = {
         "type": "scatter", "mode": "lines", "name": name, "legendgroup": name,
         "x": numbers(flops), "y": numbers(losses[:, 0]),
@@ -146,7 +142,7 @@ def _frontier(experts: int, law: LawFit, ladder: Ladder, flops: FloatArray) -> l
 def _least(experts: int, minima: Sequence[Minimum]) -> list[Trace]:
     own = [one for one in minima if one.experts == experts]
     return [
-        {"type": "scatter", "mode": "markers", "name": _kind(experts), "showlegend": False,
+        {"type": "scatter", "mode": "markers", "name": kind_name(experts), "showlegend": False,
          "x": numbers([one.flops for one in own]), "y": numbers([min(one.losses) for one in own]),
          "hovertemplate": "measured %{y:.4g}<extra></extra>",
          "meta": {"role": "point", "part": int(experts != DENSE)}}

@@ -5,7 +5,8 @@ from itertools import groupby
 
 import numpy as np
 
-from benchmarks.study.leverage import DENSE, Leverage
+from benchmarks.study.kinds import DENSE
+from benchmarks.study.leverage import Leverage
 from benchmarks.study.minima import Minimum
 from benchmarks.study.pairs import Pairs
 from benchmarks.study.prediction import Outcome

@@ -1,6 +1,6 @@
 """The study's laws: Chinchilla's form for each number of experts, and laws of all runs together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -37,9 +37,9 @@ def fit_apart(points: Points) -> dict[int, LawFit]:
     }
 
 
-def fit_together(points: Points, names: Sequence[str] = TOGETHER) -> list[LawFit]:
-    """Return laws of all runs, those that have fewer coefficients than there are runs."""
-    return fit_laws(points, names, resamples=None)
+def fit_together(points: Points) -> list[LawFit]:
+    """Return the laws of all runs."""
+    return fit_laws(points, TOGETHER, resamples=None)
 
 
 def law_rows(fits: Mapping[int, LawFit]) -> list[dict[str, object]]:

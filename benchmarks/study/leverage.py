@@ -1,18 +1,19 @@
 """FLOPs that a dense model needs for a sparse one's loss, over the sparse one's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from benchmarks.laws.compare import LawFit
-from benchmarks.laws.fitting.bootstrap import LEVEL
 from benchmarks.laws.law import FloatArray
+from benchmarks.laws.predict import interval
+from benchmarks.study.kinds import DENSE
 from benchmarks.study.ladder_curve import Ladder, best_of_ladder
 from benchmarks.study.minima import Minimum
 
-DENSE = 1
 REACH = 100.0
 """Dense models are looked at up to so many times the sparse one's FLOPs, and down to a tenth."""
 STEPS = 241
@@ -52,33 +53,27 @@ def leverage_of_minima(
 ) -> list[Leverage]:
     """Return the leverage of each sparse minimum of the runs; its interval is the dense law's."""
     return [
-        _leverage(
-            fits[DENSE], ladders[DENSE], m.experts, m.flops, np.array([m.best_loss]), "minimum"
-        )
+        _leverage(fits[DENSE], ladders[DENSE], m.experts, m.flops, repeat(m.best_loss), "minimum")
         for m in minima
         if m.experts != DENSE and m.best_loss is not None
     ]
 
 
 def _leverage(  # noqa: PLR0913 - a sparse loss, and what it is compared with
-    dense: LawFit, ladder: Ladder, experts: int, flops: float, losses: FloatArray, source: str
+    dense: LawFit, ladder: Ladder, experts: int, flops: float, losses: Iterable[float], source: str
 ) -> Leverage:
     grid = np.geomspace(flops / 10, flops * REACH, STEPS)
     curves = best_of_ladder(dense, ladder, grid).losses
-    pairs = min(curves.shape[1], losses.size) if losses.size > 1 else curves.shape[1]
-    losses = np.broadcast_to(losses, pairs) if losses.size == 1 else losses[:pairs]
-    ratios = np.array(
-        [_flops_of(grid, curves[:, i], float(losses[i])) / flops for i in range(pairs)]
-    )
-    known = ratios[1:][np.isfinite(ratios[1:])]
-    tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
+    pairs = zip(curves.T, losses, strict=False)  # a law may have fewer resamples than another
+    value, *resampled = [_flops_of(grid, curve, float(loss)) / flops for curve, loss in pairs]
+    known = [ratio for ratio in resampled if np.isfinite(ratio)]
     # Without most of the resamples an interval would be of those that happen to have a value.
-    interval = np.percentile(known, tails) if known.size > 0.9 * (pairs - 1) > 0 else None
+    ends = interval(known) if len(known) > 0.9 * len(resampled) > 0 else None
     return Leverage(
         experts,
         flops,
-        float(ratios[0]) if np.isfinite(ratios[0]) else None,
-        None if interval is None else (float(interval[0]), float(interval[1])),
+        value if np.isfinite(value) else None,
+        None if ends is None else (ends[0], ends[1]),
         source,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.leverage import DENSE
+from benchmarks.study.kinds import DENSE
 from parallel.measurement.intervals import mean_interval
 
 Row = Mapping[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.laws.compare import LawFit
-from benchmarks.laws.curves import coefficient_rows, predicted
+from benchmarks.laws.curves import coefficient_rows, own_losses, predicted
 from benchmarks.laws.fitting.bootstrap import LEVEL
 from benchmarks.laws.law import FloatArray
 
@@ -71,8 +71,8 @@ def predict_run(one: LawFit, sizes: Mapping[str, float], seed: int = 0) -> Predi
     count, coefficients = residuals.size, len(law.coefficients)
     residuals = residuals * np.sqrt(count / (count - coefficients))
     drawn = np.random.default_rng(seed).choice(residuals, (resampled.size, DRAWS))
-    tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
-    low, high = np.exp(np.percentile(resampled[:, None] - drawn, tails))
+    tails = np.percentile(resampled[:, None] - drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    low, high = np.exp(tails)
     return Prediction(float(np.exp(center)), float(low), float(high))
 
 
@@ -93,6 +93,5 @@ def root_mean_squared_error(
     one: LawFit, columns: Mapping[str, FloatArray], losses: FloatArray
 ) -> float:
     """Return the error of a law's ln loss at runs it was not fitted to."""
-    values = {name: np.array([[value]]) for name, value in one.fit.values.items()}
-    found = predicted(one.fit.law, columns, values)[0]
+    found = own_losses(one.fit, columns)
     return float(np.sqrt(np.mean((np.log(found) - np.log(losses)) ** 2)))

@@ -109,7 +109,7 @@ def run_study(
 
 def _sizes(points: Sequence[Mapping[str, Any]], experts: int) -> dict[str, float]:
     """Return the sizes and tokens of the run of so many experts."""
-    return next({**one} for one in points if one["experts"] == experts)
+    return next(dict(one) for one in points if one["experts"] == experts)
 
 
 def _budgets(designs: Mapping[str, Design], names: Sequence[str]) -> list[float]:

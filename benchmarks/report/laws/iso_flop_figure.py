@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.laws.curves import best_curve, predicted
+from benchmarks.laws.curves import best_curve, own_losses
 from benchmarks.laws.fitted_law import FittedLaw
 from benchmarks.laws.fitting.fit import Fit
 from benchmarks.laws.law import FloatArray, Space
@@ -109,8 +109,7 @@ def _parabola(
     if np.isfinite(size):
         low, high = max(min(low, size / 2), low / SPREAD), min(max(high, size * 2), high * SPREAD)
     grid = np.geomspace(low, high, STEPS)
-    values = {n: np.array([[v]]) for n, v in fit.values.items()}
-    curve = predicted(fit.law, columns_at(space, grid, dials, Compute(flops)), values)[0]
+    curve = own_losses(fit, columns_at(space, grid, dials, Compute(flops)))
     name = f"{plain_number(flops, 2)} FLOPs"
     shown = low <= size <= high
     common = {"type": "scatter", "legendgroup": name}
